@@ -1,0 +1,105 @@
+//! What the agent on a web host does with each order.
+
+use std::sync::Arc;
+
+use pointsman_chassis::agent_service::{Hands, Rule};
+use pointsman_chassis::artifact::Offer;
+use pointsman_chassis::http_check::{self, Target};
+use pointsman_core::{Action, Check, Code, Evidence, Order, Problem};
+use pointsman_proto::v1;
+use tonic::Streaming;
+
+use crate::config::Config;
+use crate::host::{self, Site};
+
+/// The hands of the web agent.
+#[derive(Clone)]
+pub struct WebHands {
+    config: Arc<Config>,
+    site: Site,
+    server: Target,
+}
+
+fn not_ours() -> Problem {
+    Problem::new(Code::WrongAddressee, "this is a web agent: it has nothing to do with load balancers")
+        .hint("compare the agents named in the environment file with their roles")
+}
+
+/// Runs work on files on a thread that may block.
+async fn on_disk<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
+        Err(Problem::new(Code::FileSystem, "work on files ended abruptly")
+            .aftermath(pointsman_core::Aftermath::Unknown)
+            .retry_useful()
+            .because(&error))
+    })
+}
+
+impl WebHands {
+    /// The hands for this configuration.
+    pub fn new(config: Config) -> Result<Self, Problem> {
+        let site = Site::open(config.web.root.clone())?;
+        let server = Target { address: config.web.server, host: config.web.host.clone(), tls: None };
+        Ok(Self { config: Arc::new(config), site, server })
+    }
+
+    async fn probe(&self, checks: &[Check]) -> Result<Evidence, Problem> {
+        for check in checks {
+            http_check::make(check, &self.server, None, |_| Ok(())).await?;
+        }
+        let detail = format!("{} checks on `{}` passed", checks.len(), self.server.address);
+        Ok(Evidence { already: false, detail, took_us: 0 })
+    }
+}
+
+impl Hands for WebHands {
+    async fn act(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        let (site, rule) = (self.site.clone(), rule.clone());
+        match order.action.clone() {
+            Action::Stage { artifact } => on_disk(move || host::seal(&site, &artifact, &rule)).await,
+            Action::Discard { artifact } => on_disk(move || host::discard(&site, &artifact, &rule)).await,
+            Action::Activate { artifact, activation } => {
+                host::activate(&site, &self.config, &order.release, artifact, &activation, &rule).await
+            }
+            Action::SetFlag { on } => on_disk(move || host::set_flag(&site, on, &rule)).await,
+            looking => self.observe(&looking).await,
+        }
+    }
+
+    async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
+        match action {
+            Action::InspectHost { artifact, expect_current } => {
+                let (site, artifact, expected) = (self.site.clone(), *artifact, *expect_current);
+                let floor = self.config.web.floor_bytes;
+                on_disk(move || host::inspect(&site, artifact, expected, floor)).await
+            }
+            Action::ProbeHost { checks } => self.probe(checks).await,
+            _ => Err(not_ours()),
+        }
+    }
+
+    async fn describe(&self) -> v1::AgentStatus {
+        let site = self.site.clone();
+        let described = on_disk(move || Ok(host::describe(&site))).await;
+        described.unwrap_or_else(|problem| v1::AgentStatus {
+            problem: Some(pointsman_proto::convert::problem_to_wire(&problem)),
+            ..Default::default()
+        })
+    }
+
+    async fn offer(&self, offer: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {
+        let (site, floor) = (self.site.clone(), self.config.web.floor_bytes);
+        on_disk(move || host::accept_offer(&site, &offer, floor)).await
+    }
+
+    async fn contents(
+        &self,
+        first: v1::ContentPiece,
+        messages: Streaming<v1::ContentPiece>,
+        rule: &Rule,
+    ) -> Result<v1::ContentReceipt, Problem> {
+        host::receive(self.site.clone(), first, messages, rule).await
+    }
+}

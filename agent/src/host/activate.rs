@@ -1,0 +1,171 @@
+//! Making an artifact current, or what was current before: one symbolic link, replaced in one instant, then what the
+//! environment wants done after it.
+
+use std::collections::BTreeSet;
+use std::io;
+use std::time::Duration;
+
+use pointsman_chassis::agent_service::Rule;
+use pointsman_chassis::artifact::file_problem;
+use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId};
+use tracing::warn;
+
+use super::Site;
+use crate::config::{Config, Hook};
+use crate::sys;
+
+/// How long a unit may take to restart: systemd's own limit for starting is 90 s.
+const RESTART: Duration = Duration::from_secs(100);
+
+/// Points `current` at `artifact` (or takes it away), then restarts units and runs hooks if anything moved.
+pub async fn activate(
+    site: &Site,
+    config: &Config,
+    release: &ReleaseId,
+    artifact: Option<ArtifactDigest>,
+    activation: &Activation,
+    rule: &Rule,
+) -> Result<Evidence, Problem> {
+    // Before anything moves: what may not be done at the end must not be found out at the end.
+    let hooks = granted(config, activation)?;
+    let (worker, id, rule) = (site.clone(), release.clone(), rule.clone());
+    let moved = tokio::task::spawn_blocking(move || point_current(&worker, &id, artifact, &rule))
+        .await
+        .map_err(|error| {
+            Problem::new(Code::FileSystem, "moving the link ended abruptly")
+                .aftermath(Aftermath::Unknown)
+                .because(&error)
+        })??;
+    // Also when the link stood there already: an earlier try may have ended between link and hooks.
+    for unit in &activation.restart {
+        let arguments = ["restart", "--", unit.as_str()].map(str::to_owned);
+        let restarted = sys::run("/usr/bin/systemctl", &arguments, RESTART).await;
+        restarted.map_err(|reason| hook_failed(&format!("restart of `{unit}`"), &reason))?;
+    }
+    for (name, hook) in hooks {
+        let Some((program, arguments)) = hook.argv.split_first() else { continue };
+        let run = sys::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
+        run.map_err(|reason| hook_failed(&format!("hook `{name}`"), &reason))?;
+    }
+    let (site, keep) = (site.clone(), config.web.keep);
+    tokio::task::spawn_blocking(move || collect(&site, keep));
+    let what = artifact.map_or_else(|| "nothing".to_owned(), |artifact| artifact.short());
+    Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), took_us: 0 })
+}
+
+fn hook_failed(what: &str, reason: &str) -> Problem {
+    // The link has moved, so this is not nothing; the same order runs the rest again.
+    Problem::new(Code::HookFailed, format!("{what} failed"))
+        .aftermath(Aftermath::Changed)
+        .retry_useful()
+        .cause(reason)
+        .hint("run it by hand on this host, as the agent's user, and look at its output")
+}
+
+fn granted<'a>(config: &'a Config, activation: &'a Activation) -> Result<Vec<(&'a str, &'a Hook)>, Problem> {
+    let refuse = |what: String, line: String| {
+        Err(Problem::new(Code::NotGranted, format!("{what} is not allowed on this host"))
+            .hint(format!("add to agent.toml on this host: `{line}`")))
+    };
+    if let Some(unit) = activation.restart.iter().find(|unit| !config.grants(unit)) {
+        return refuse(format!("restarting unit `{unit}`"), format!("units = [\"{unit}\"]"));
+    }
+    let mut hooks = Vec::new();
+    for name in &activation.hooks {
+        match config.hook(name) {
+            Some(hook) if hook.argv.first().is_some_and(|program| program.starts_with('/')) => {
+                hooks.push((name.as_str(), hook))
+            }
+            Some(_) => {
+                return refuse(
+                    format!("hook `{name}` without an absolute path"),
+                    format!("hooks.{name} = {{ argv = [\"/absolute/path\"], timeout = \"10s\" }}"),
+                );
+            }
+            None => {
+                return refuse(
+                    format!("hook `{name}`"),
+                    format!("hooks.{name} = {{ argv = [\"/absolute/path\"], timeout = \"10s\" }}"),
+                );
+            }
+        }
+    }
+    Ok(hooks)
+}
+
+/// Replaces `current` in one instant; before that `previous` the same way. Returns whether anything moved.
+fn point_current(
+    site: &Site,
+    release: &ReleaseId,
+    artifact: Option<ArtifactDigest>,
+    rule: &Rule,
+) -> Result<bool, Problem> {
+    let now = site.link("current")?;
+    if now == artifact {
+        return Ok(false);
+    }
+    if let Some(artifact) = artifact
+        && !site.is_complete(&artifact)?
+    {
+        return Err(Problem::new(
+            Code::ArtifactMissing,
+            format!("artifact {} is not complete on this host", artifact.short()),
+        )
+        .hint("deploy it: `pointsman deploy ENV --artifact DIGEST --release ID`"));
+    }
+    let failed =
+        |error: io::Error| file_problem("cannot move `current`", &error).aftermath(Aftermath::Unknown);
+    rule.check()?;
+    match artifact {
+        Some(artifact) => {
+            if let Some(now) = now {
+                replace_link(site, release, "previous", &now).map_err(failed)?;
+            }
+            replace_link(site, release, "current", &artifact).map_err(failed)?;
+        }
+        None => site.root().remove("current").map_err(failed)?,
+    }
+    site.root().sync().map_err(failed)?;
+    let found = site.link("current")?;
+    if found != artifact {
+        return Err(Problem::new(Code::SiteRootUnfit, "`current` is not what it was just set to")
+            .aftermath(Aftermath::Unknown));
+    }
+    Ok(true)
+}
+
+fn replace_link(site: &Site, release: &ReleaseId, name: &str, artifact: &ArtifactDigest) -> io::Result<()> {
+    let temporary = format!(".{name}.{release}");
+    site.root().remove(&temporary)?;
+    site.root().link(&temporary, &format!("artifacts/{artifact}"))?;
+    site.root().rename(&temporary, name)
+}
+
+/// Drops old artifacts beyond `keep`; never the current or the previous one. What cannot be dropped stays, and is
+/// tried again after the next activation.
+fn collect(site: &Site, keep: usize) {
+    let (Ok(current), Ok(previous)) = (site.link("current"), site.link("previous")) else { return };
+    let kept: BTreeSet<ArtifactDigest> = current.into_iter().chain(previous).collect();
+    let marked = |artifact: &ArtifactDigest| {
+        let mark = site.path().join(".pointsman/complete").join(artifact.to_string());
+        std::fs::metadata(mark).and_then(|metadata| metadata.modified()).ok()
+    };
+    let mut others: Vec<_> =
+        site.artifacts().into_iter().filter(|artifact| !kept.contains(artifact)).collect();
+    others.sort_by_key(|artifact| std::cmp::Reverse(marked(artifact)));
+    for artifact in others.into_iter().skip(keep) {
+        if let Err(error) = drop_artifact(site, &artifact) {
+            warn!(%artifact, %error, "cannot drop an old artifact");
+        }
+    }
+}
+
+/// The mark goes first: a half-removed tree must never count as complete.
+fn drop_artifact(site: &Site, artifact: &ArtifactDigest) -> io::Result<()> {
+    let (root, name) = (site.root(), artifact.to_string());
+    let complete = root.folder(".pointsman/complete")?;
+    complete.remove(&name)?;
+    complete.sync()?;
+    root.folder("artifacts")?.remove_tree(&name)?;
+    root.folder(".pointsman/manifests")?.remove(&name)
+}

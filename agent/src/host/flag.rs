@@ -1,0 +1,41 @@
+//! The maintenance file of a host: there, or not. It lives beside the artifacts, so no activation touches it.
+
+use std::io;
+
+use pointsman_chassis::agent_service::Rule;
+use pointsman_chassis::artifact::file_problem;
+use pointsman_core::{Evidence, Problem};
+
+use super::Site;
+use crate::sys::Found;
+
+/// The name of the file, in the site root: the web server's configuration looks for it.
+pub const NAME: &str = ".maintenance";
+
+/// Whether the file is there.
+pub fn is_there(site: &Site) -> io::Result<bool> {
+    Ok(site.root().look(NAME)? != Found::Nothing)
+}
+
+/// Has the file there, or not.
+pub fn set_flag(site: &Site, on: bool, rule: &Rule) -> Result<Evidence, Problem> {
+    let failed = |error: io::Error| {
+        file_problem("cannot change the maintenance file", &error)
+            .aftermath(pointsman_core::Aftermath::Unknown)
+    };
+    let already = is_there(site).map_err(failed)? == on;
+    if !already {
+        rule.check()?;
+        if on {
+            site.root().create(NAME, 0o644).map_err(failed)?;
+        } else {
+            site.root().remove(NAME).map_err(failed)?;
+        }
+        site.root().sync().map_err(failed)?;
+    }
+    Ok(Evidence {
+        already,
+        detail: format!("maintenance file {}", if on { "there" } else { "gone" }),
+        took_us: 0,
+    })
+}

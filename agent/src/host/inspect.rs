@@ -1,0 +1,68 @@
+//! Looking at the host without changing anything: for the preflight, and for `status`.
+
+use pointsman_chassis::artifact::file_problem;
+use pointsman_chassis::host_facts;
+use pointsman_core::{ArtifactDigest, Code, Evidence, Problem};
+use pointsman_proto::{convert, v1};
+
+use super::{Site, flag};
+
+/// Says whether the host is fit for a release.
+pub fn inspect(
+    site: &Site,
+    artifact: Option<ArtifactDigest>,
+    expect_current: Option<ArtifactDigest>,
+    floor_bytes: u64,
+) -> Result<Evidence, Problem> {
+    let current = site.link("current")?;
+    site.link("previous")?;
+    if expect_current.is_some() && current != expect_current {
+        let found = current.map_or_else(|| "nothing".to_owned(), |current| current.short());
+        let wanted = expect_current.map(|wanted| wanted.short()).unwrap_or_default();
+        return Err(Problem::new(Code::PlanOutOfDate, format!("`current` is {found}, expected {wanted}"))
+            .hint("deploy that artifact anew: `pointsman deploy ENV --artifact DIGEST --release ID`"));
+    }
+    let facts = host_facts(site.path());
+    if artifact.is_some()
+        && (facts.disk_free_bytes < floor_bytes || (facts.inodes_total > 0 && facts.inodes_free < 1000))
+    {
+        let message = format!(
+            "{} bytes and {} inodes are free on `{}`",
+            facts.disk_free_bytes,
+            facts.inodes_free,
+            site.path().display()
+        );
+        return Err(Problem::new(Code::NoRoom, message).hint("make room on this host: `df -h` and `df -i`"));
+    }
+    // The one write of a preflight, of nothing: a read-only mount must show before anything is sent.
+    let probe = ".pointsman/.writable";
+    let writable = site.root().folder(".pointsman").and_then(|folder| {
+        folder.remove(".writable")?;
+        folder.create(".writable", 0o600)?;
+        folder.remove(".writable")
+    });
+    writable.map_err(|error| file_problem(format!("cannot write `{probe}` in the site root"), &error))?;
+    let room_gb = facts.disk_free_bytes >> 30;
+    Ok(Evidence { already: true, detail: format!("writable, {room_gb} GiB free"), took_us: 0 })
+}
+
+/// How the host stands.
+pub fn describe(site: &Site) -> v1::AgentStatus {
+    let facts = Some(host_facts(site.path()));
+    let text = |link: Option<ArtifactDigest>| link.map(|digest| digest.to_string()).unwrap_or_default();
+    let found = || -> Result<v1::WebFacts, Problem> {
+        Ok(v1::WebFacts {
+            current: text(site.link("current")?),
+            previous: text(site.link("previous")?),
+            artifacts: site.artifacts().iter().map(ToString::to_string).collect(),
+            maintenance_file: flag::is_there(site)
+                .map_err(|error| file_problem("cannot look for the maintenance file", &error))?,
+        })
+    };
+    match found() {
+        Ok(web) => v1::AgentStatus { facts, web: Some(web), ..Default::default() },
+        Err(problem) => {
+            v1::AgentStatus { facts, problem: Some(convert::problem_to_wire(&problem)), ..Default::default() }
+        }
+    }
+}

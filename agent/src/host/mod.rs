@@ -1,0 +1,13 @@
+//! The local actions of a web host, one a file.
+
+mod activate;
+mod flag;
+mod inspect;
+mod site;
+mod stage;
+
+pub use activate::activate;
+pub use flag::set_flag;
+pub use inspect::{describe, inspect};
+pub use site::Site;
+pub use stage::{accept_offer, discard, receive, seal};

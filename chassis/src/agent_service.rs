@@ -1,0 +1,402 @@
+//! The gRPC service of every agent: takes orders in, fences, answers repeated ones from receipts, and runs the
+//! rest so that a lost connection does not stop them half-way. What an order does is the agent's [`Hands`].
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{
+    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, OrderDigest, OrderKey,
+    PeerName, Problem, ReleaseId, Step,
+};
+use pointsman_proto::agent_v1::agent_server::Agent;
+use pointsman_proto::convert::{self, ReceivedOrder};
+use pointsman_proto::{agent_v1, status_of_problem, v1};
+use tokio::sync::watch;
+use tonic::{Request, Response, Status, Streaming};
+use tracing::{info, warn};
+
+use crate::SystemClock;
+use crate::access::{peer_of, same_environment};
+use crate::artifact::{Offer, join_offer};
+use crate::ledger::{Admission, Fate, Ledger};
+use crate::order_digest;
+
+/// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
+/// past by more, so that a small difference does not stop a release.
+const CLOCK_SKEW_MS: u64 = 30_000;
+
+/// Asked right before every visible change of a long order: does the coordinator that gave it still rule?
+#[derive(Clone)]
+pub struct Rule {
+    ledger: Ledger,
+    epoch: Epoch,
+}
+
+impl Rule {
+    /// Refuses when a newer coordinator has taken over.
+    pub fn check(&self) -> Result<(), Problem> {
+        self.ledger.still_rules(self.epoch)
+    }
+}
+
+/// What one kind of agent can do on its host.
+pub trait Hands: Send + Sync + 'static {
+    /// Does what an order says, and confirms it by looking. Doing it again must change nothing.
+    fn act(&self, order: &Order, rule: &Rule) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
+    /// Looks, and changes nothing.
+    fn observe(&self, action: &Action) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
+    /// How the host stands.
+    fn describe(&self) -> impl Future<Output = v1::AgentStatus> + Send;
+
+    /// Takes an offer of an artifact.
+    fn offer(
+        &self,
+        offer: Offer,
+        rule: &Rule,
+    ) -> impl Future<Output = Result<v1::ArtifactNeed, Problem>> + Send;
+
+    /// Takes what was missing of an artifact. The first message, which names it, has been read.
+    fn contents(
+        &self,
+        first: v1::ContentPiece,
+        messages: Streaming<v1::ContentPiece>,
+        rule: &Rule,
+    ) -> impl Future<Output = Result<v1::ContentReceipt, Problem>> + Send;
+}
+
+type Settled = Option<Result<Evidence, Problem>>;
+type Running = BTreeMap<(ReleaseId, OrderKey), (OrderDigest, watch::Receiver<Settled>)>;
+
+/// The service.
+pub struct AgentService<H> {
+    hands: Arc<H>,
+    ledger: Ledger,
+    own: PeerName,
+    running: Arc<Mutex<Running>>,
+}
+
+impl<H: Hands> AgentService<H> {
+    /// The service of the host that `own` names.
+    pub fn new(hands: H, ledger: Ledger, own: PeerName) -> Self {
+        Self { hands: Arc::new(hands), ledger, own, running: Arc::default() }
+    }
+
+    fn for_us<T>(&self, request: &Request<T>, environment: &str) -> Result<EnvironmentName, Status> {
+        let environment =
+            convert::field("environment", environment).map_err(|problem| status_of_problem(&problem))?;
+        let peer = peer_of(request)?;
+        self.right_environment(&environment)
+            .and_then(|()| same_environment(&peer, &environment))
+            .map_err(|problem| status_of_problem(&problem))?;
+        Ok(environment)
+    }
+
+    fn right_environment(&self, environment: &EnvironmentName) -> Result<(), Problem> {
+        if *environment == self.own.environment {
+            return Ok(());
+        }
+        let message =
+            format!("this agent belongs to environment `{}`, not `{environment}`", self.own.environment);
+        Err(Problem::new(Code::WrongAddressee, message))
+    }
+
+    fn right_host(&self, host: &HostName) -> Result<(), Problem> {
+        if host.as_str() == self.own.name {
+            return Ok(());
+        }
+        let message = format!("this agent is `{}`, not `{host}`", self.own.name);
+        Err(Problem::new(Code::WrongAddressee, message)
+            .hint("compare the hosts' addresses in the environment file with their certificates"))
+    }
+
+    fn rule(&self, epoch: Epoch) -> Rule {
+        Rule { ledger: self.ledger.clone(), epoch }
+    }
+
+    /// Runs an order, or waits for the run that is under way, or answers from the receipt.
+    async fn perform_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
+        self.right_environment(&received.environment)?;
+        self.right_host(&received.order.key.host)?;
+        let now = SystemClock.now();
+        if now.ms_since(received.order.deadline) > CLOCK_SKEW_MS {
+            let late_ms = now.ms_since(received.order.deadline);
+            let message = format!("the order's deadline passed {late_ms} ms ago by this host's clock");
+            return Err(Problem::new(Code::DeadlinePassed, message)
+                .hint("compare the clocks of this host and the coordinator: `timedatectl`"));
+        }
+        let digest = order_digest(&received.order);
+        let id = (received.order.release.clone(), received.order.key.clone());
+        let mut settled = match self.running_or_admitted(&received, &id, digest).await? {
+            Begin::Answered(evidence) => return Ok(evidence),
+            Begin::UnderWay(settled) => settled,
+        };
+        let settled = settled.wait_for(Option::is_some).await.ok().and_then(|settled| settled.clone());
+        settled.unwrap_or_else(|| Err(lost(&id.1)))
+    }
+
+    async fn running_or_admitted(
+        &self,
+        received: &ReceivedOrder,
+        id: &(ReleaseId, OrderKey),
+        digest: OrderDigest,
+    ) -> Result<Begin, Problem> {
+        {
+            let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((known, settled)) = running.get(id) {
+                self.ledger.still_rules(received.order.epoch)?;
+                return if *known == digest { Ok(Begin::UnderWay(settled.clone())) } else { Err(reused(id)) };
+            }
+        }
+        let (ledger, order) = (self.ledger.clone(), received.clone());
+        let admission = blocking(move || ledger.admit(&order, digest)).await?;
+        if let Admission::Done(evidence) = admission {
+            return Ok(Begin::Answered(evidence));
+        }
+        let (settle, settled) = watch::channel(None);
+        {
+            let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Some((_, settled)) = running.get(id) {
+                return Ok(Begin::UnderWay(settled.clone()));
+            }
+            running.insert(id.clone(), (digest, settled.clone()));
+        }
+        // On a task of its own: the order goes on when the connection that brought it is lost.
+        tokio::spawn(run(
+            Arc::clone(&self.hands),
+            self.ledger.clone(),
+            received.order.clone(),
+            Arc::clone(&self.running),
+            settle,
+        ));
+        Ok(Begin::UnderWay(settled))
+    }
+}
+
+enum Begin {
+    Answered(Evidence),
+    UnderWay(watch::Receiver<Settled>),
+}
+
+fn lost(key: &OrderKey) -> Problem {
+    Problem::new(Code::AnswerLost, format!("step `{}` ended without an answer", key.step))
+        .aftermath(Aftermath::Unknown)
+        .retry_useful()
+        .hint("look at the agent's log: `journalctl -u 'pointsman-*agent' -n 50`")
+}
+
+fn reused((release, key): &(ReleaseId, OrderKey)) -> Problem {
+    Problem::new(
+        Code::KeyReused,
+        format!("step `{}` of release `{release}` is running with another content", key.step),
+    )
+}
+
+async fn blocking<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(act).await.unwrap_or_else(|error| {
+        Err(Problem::new(Code::ReceiptsUnavailable, "the agent's own work ended abruptly")
+            .aftermath(Aftermath::Unknown)
+            .retry_useful()
+            .because(&error))
+    })
+}
+
+/// Takes the order off the list of running ones whatever happens, also when its action panics.
+struct Ended {
+    running: Arc<Mutex<Running>>,
+    id: (ReleaseId, OrderKey),
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
+async fn run<H: Hands>(
+    hands: Arc<H>,
+    ledger: Ledger,
+    order: Order,
+    running: Arc<Mutex<Running>>,
+    settle: watch::Sender<Settled>,
+) {
+    let ended = Ended { running, id: (order.release.clone(), order.key.clone()) };
+    let rule = Rule { ledger: ledger.clone(), epoch: order.epoch };
+    let acted = hands.act(&order, &rule).await;
+    let recorded = record(ledger, &order, acted).await;
+    match &recorded {
+        Ok(evidence) => {
+            info!(release = %order.release, step = %order.key.step, epoch = order.epoch.0, already = evidence.already, detail = evidence.detail, "order done");
+        }
+        Err(problem) => {
+            warn!(release = %order.release, step = %order.key.step, code = %problem.code, %problem, causes = ?problem.causes, "order failed");
+        }
+    }
+    drop(ended);
+    // Nobody may be waiting any more; the receipt answers them later.
+    let _ = settle.send(Some(recorded));
+}
+
+/// Makes the answer durable before anybody hears it. What changed nothing is forgotten and may come again.
+async fn record(
+    ledger: Ledger,
+    order: &Order,
+    acted: Result<Evidence, Problem>,
+) -> Result<Evidence, Problem> {
+    let (release, key) = (order.release.clone(), order.key.clone());
+    blocking(move || match acted {
+        Ok(evidence) => ledger.settle(&release, &key, &evidence).map(|()| evidence),
+        Err(problem) if problem.aftermath == Aftermath::Unchanged => {
+            ledger.forget(&release, &key)?;
+            Err(problem)
+        }
+        // Half done or uncertain: the receipt stays `started`, and the same order goes on from what it finds.
+        Err(problem) => Err(problem),
+    })
+    .await
+}
+
+fn reply<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|problem| status_of_problem(&problem))
+}
+
+#[tonic::async_trait]
+impl<H: Hands> Agent for AgentService<H> {
+    async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
+        Ok(Response::new(v1::HealthReply { version: env!("CARGO_PKG_VERSION").to_owned() }))
+    }
+
+    async fn fence(
+        &self,
+        request: Request<agent_v1::FenceRequest>,
+    ) -> Result<Response<agent_v1::FenceReply>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let (ledger, epoch) = (self.ledger.clone(), Epoch(request.get_ref().epoch));
+        let fenced = blocking(move || ledger.fence(epoch)).await;
+        reply(fenced.map(|fence| agent_v1::FenceReply {
+            epoch: fence.epoch.0,
+            head_seq: fence.head_seq,
+            head_hash: fence.head_hash.to_vec(),
+        }))
+    }
+
+    async fn perform(&self, request: Request<agent_v1::Order>) -> Result<Response<agent_v1::Done>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let performed = match convert::order_from_wire(request.get_ref()) {
+            Ok(received) => self.perform_order(received).await,
+            Err(problem) => Err(problem),
+        };
+        reply(performed.map(|evidence| convert::evidence_to_wire(&evidence)))
+    }
+
+    async fn observe(
+        &self,
+        request: Request<agent_v1::ObserveRequest>,
+    ) -> Result<Response<agent_v1::Done>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let asked = || -> Result<Action, Problem> {
+            self.right_host(&convert::field("host", &request.get_ref().host)?)?;
+            let wire = request.get_ref().action.clone().unwrap_or_default();
+            convert::action_from_wire(&wire)
+        };
+        let observed = match asked() {
+            Ok(action) => self.hands.observe(&action).await,
+            Err(problem) => Err(problem),
+        };
+        reply(observed.map(|evidence| convert::evidence_to_wire(&evidence)))
+    }
+
+    async fn query(
+        &self,
+        request: Request<agent_v1::QueryRequest>,
+    ) -> Result<Response<agent_v1::QueryReply>, Status> {
+        use agent_v1::query_reply::Fate as Wire;
+        self.for_us(&request, &request.get_ref().environment)?;
+        let asked = || -> Result<(ReleaseId, OrderKey), Problem> {
+            let wrong = || Problem::new(Code::MessageInvalid, "field `step` of the message names no step");
+            let step = Step::parse(&request.get_ref().step).ok_or_else(wrong)?;
+            let host = convert::field("host", &self.own.name)?;
+            Ok((convert::field("release", &request.get_ref().release)?, OrderKey { step, host }))
+        };
+        let (release, key) = asked().map_err(|problem| status_of_problem(&problem))?;
+        let running = self
+            .running
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .contains_key(&(release.clone(), key.clone()));
+        let ledger = self.ledger.clone();
+        let fate = blocking(move || ledger.fate(&release, &key)).await;
+        reply(fate.map(|fate| match fate {
+            _ if running => agent_v1::QueryReply { fate: Wire::Running.into(), done: None },
+            // Begun before this process started: the same order, sent again, finds out.
+            Fate::Started | Fate::NeverSeen => {
+                agent_v1::QueryReply { fate: Wire::NeverSeen.into(), done: None }
+            }
+            Fate::Done(evidence) => agent_v1::QueryReply {
+                fate: Wire::Done.into(),
+                done: Some(convert::evidence_to_wire(&evidence)),
+            },
+        }))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<agent_v1::DescribeRequest>,
+    ) -> Result<Response<v1::AgentStatus>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let mut described = self.hands.describe().await;
+        described.host.clone_from(&self.own.name);
+        described.role = self.own.role.to_string();
+        described.version = env!("CARGO_PKG_VERSION").to_owned();
+        Ok(Response::new(described))
+    }
+
+    async fn offer_artifact(
+        &self,
+        request: Request<Streaming<v1::ArtifactOffer>>,
+    ) -> Result<Response<v1::ArtifactNeed>, Status> {
+        let peer = peer_of(&request)?;
+        let offered = async {
+            let offer = tokio::time::timeout(OFFER, join_offer(request.into_inner()))
+                .await
+                .map_err(|_| too_slow())??;
+            self.right_environment(&offer.environment)?;
+            same_environment(&peer, &offer.environment)?;
+            let rule = self.rule(offer.epoch);
+            rule.check()?;
+            self.hands.offer(offer, &rule).await
+        };
+        reply(offered.await)
+    }
+
+    async fn send_contents(
+        &self,
+        request: Request<Streaming<v1::ContentPiece>>,
+    ) -> Result<Response<v1::ContentReceipt>, Status> {
+        let peer = peer_of(&request)?;
+        let received = async {
+            let mut messages = request.into_inner();
+            let first = tokio::time::timeout(OFFER, messages.message()).await.map_err(|_| too_slow())?;
+            let first = first.map_err(|status| too_slow().because(&status))?.ok_or_else(too_slow)?;
+            let environment = convert::field("environment", &first.environment)?;
+            self.right_environment(&environment)?;
+            same_environment(&peer, &environment)?;
+            let rule = self.rule(Epoch(first.epoch));
+            rule.check()?;
+            self.hands.contents(first, messages, &rule).await
+        };
+        reply(received.await)
+    }
+}
+
+/// Longest time for an offer to arrive: a manifest of the largest allowed size over a slow line.
+const OFFER: Duration = Duration::from_secs(120);
+
+fn too_slow() -> Problem {
+    Problem::new(Code::TransferBroken, "a transfer began with nothing, or too slowly").retry_useful()
+}

@@ -1,0 +1,22 @@
+//! The machine's own clock.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use pointsman_core::Timestamp;
+use pointsman_core::ports::Clock;
+
+/// The machine's wall clock, and its monotonic one for pauses.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    fn now(&self) -> Timestamp {
+        // A clock before 1970 counts as 1970: every deadline has then passed, and nothing is done.
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    async fn pause(&self, ms: u64) {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
+}

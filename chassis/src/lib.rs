@@ -1,0 +1,21 @@
+//! What each pointsman daemon needs and none should write again: configuration files, mutual TLS, who may call
+//! what, logs, systemd, receipts for orders, durable files, HTTP checks.
+
+pub mod access;
+pub mod agent_service;
+pub mod artifact;
+mod clock;
+pub mod config;
+pub mod durable;
+mod host_facts;
+pub mod http_check;
+pub mod ledger;
+pub mod logs;
+mod order_digest;
+pub mod serve;
+pub mod service;
+pub mod tls;
+
+pub use clock::SystemClock;
+pub use host_facts::host_facts;
+pub use order_digest::order_digest;

@@ -1,0 +1,130 @@
+//! The digest of an order: what a repeated order is recognised by.
+
+use pointsman_core::{Action, Check, Order, OrderDigest};
+use ring::digest::{Context, SHA256};
+
+/// SHA-256 over every field that says what is asked, each with its length before it. Attempt, epoch and deadline
+/// are left out: the same order sent again, by whomever, is the same order. The receiving side computes it from
+/// the parsed order, because protobuf has several encodings of one message.
+pub fn order_digest(order: &Order) -> OrderDigest {
+    let mut context = Context::new(&SHA256);
+    let mut field = |text: &str| {
+        // Fields are bounded far below 4 GiB by the message limit.
+        context.update(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_be_bytes());
+        context.update(text.as_bytes());
+    };
+    for text in [order.release.as_str(), order.key.step.as_str(), order.key.host.as_str()] {
+        field(text);
+    }
+    for text in fields(&order.action) {
+        field(&text);
+    }
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(context.finish().as_ref()) {
+        *to = *from;
+    }
+    OrderDigest::from_bytes(bytes)
+}
+
+fn optional<T: ToString>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+fn counted<T: ToString>(values: &[T]) -> impl Iterator<Item = String> {
+    [values.len().to_string()].into_iter().chain(values.iter().map(ToString::to_string))
+}
+
+fn fields(action: &Action) -> Vec<String> {
+    let named = |name: &str| vec![name.to_owned()];
+    let mut fields;
+    match action {
+        Action::InspectHost { artifact, expect_current } => {
+            fields = named("inspect-host");
+            fields.extend([optional(artifact.as_ref()), optional(expect_current.as_ref())]);
+        }
+        Action::InspectBalancer { expected, backends } => {
+            fields = named("inspect-balancer");
+            fields.push(expected.to_string());
+            fields.extend(counted(backends));
+        }
+        Action::Stage { artifact } => {
+            fields = named("stage");
+            fields.push(artifact.to_string());
+        }
+        Action::Discard { artifact } => {
+            fields = named("discard");
+            fields.push(artifact.to_string());
+        }
+        Action::Activate { artifact, activation } => {
+            fields = named("activate");
+            fields.push(optional(artifact.as_ref()));
+            fields.extend(counted(&activation.restart));
+            fields.extend(counted(&activation.hooks));
+        }
+        Action::Drain { backend, timeout_ms, end } => {
+            fields = named("drain");
+            fields.extend([backend.to_string(), timeout_ms.to_string(), format!("{end:?}")]);
+        }
+        Action::SetRoute { expected, wanted, min_up } => {
+            fields = named("set-route");
+            fields.extend(counted(expected));
+            fields.extend([wanted.to_string(), min_up.to_string()]);
+        }
+        Action::ProbeHost { checks } => {
+            fields = named("probe-host");
+            fields.extend(checks.iter().flat_map(check_fields));
+        }
+        Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
+            fields = named("probe-balancer");
+            fields.extend([
+                backend.to_string(),
+                epoch.to_string(),
+                min_up.to_string(),
+                patience_ms.to_string(),
+            ]);
+            fields.extend(checks.iter().flat_map(check_fields));
+        }
+        Action::SetFlag { on } => {
+            fields = named("set-flag");
+            fields.push(on.to_string());
+        }
+    }
+    fields
+}
+
+fn check_fields(check: &Check) -> [String; 6] {
+    [
+        check.name.to_string(),
+        check.path.to_string(),
+        check.status.to_string(),
+        check.body_contains.clone().unwrap_or_default(),
+        check.timeout_ms.to_string(),
+        check.patience_ms.to_string(),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::{Epoch, HostName, OrderKey, ReleaseId, Step, Timestamp};
+
+    fn order(action: Action, attempt: u32) -> Order {
+        let key = OrderKey { step: Step::Switch, host: HostName::parse("lb1").unwrap() };
+        let release = ReleaseId::parse("r1").unwrap();
+        Order {
+            release,
+            key,
+            attempt,
+            epoch: Epoch(u64::from(attempt)),
+            deadline: Timestamp(u64::from(attempt)),
+            action,
+        }
+    }
+
+    #[test]
+    fn an_order_is_the_same_however_often_and_by_whomever_it_is_sent() {
+        let on = Action::SetFlag { on: true };
+        assert_eq!(order_digest(&order(on.clone(), 1)), order_digest(&order(on.clone(), 2)));
+        assert_ne!(order_digest(&order(on, 1)), order_digest(&order(Action::SetFlag { on: false }, 1)));
+    }
+}

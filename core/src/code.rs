@@ -1,0 +1,122 @@
+//! The error index: every code an operator can meet, in one table. Codes are stable and never reused;
+//! each has a page under `docs/errors/`, which `pointsman explain CODE` prints.
+
+use std::fmt;
+
+macro_rules! codes {
+    ($($variant:ident = $text:literal, $title:literal;)*) => {
+        /// A stable error code.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Code {
+            $(#[doc = $title] $variant,)*
+        }
+
+        impl Code {
+            /// Every code, in order.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The code as operators see it: `PM0101`.
+            pub fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+
+            /// What the code stands for, in a few words.
+            pub fn title(self) -> &'static str {
+                match self { $(Self::$variant => $title,)* }
+            }
+        }
+    };
+}
+
+codes! {
+    // PM01xx: load balancer and traffic.
+    RuntimeSocketUnreachable = "PM0101", "HAProxy's runtime socket does not answer";
+    RouteNotApplied = "PM0102", "HAProxy did not take the route";
+    BackendUnknown = "PM0103", "HAProxy has no such backend";
+    BackendUnhealthy = "PM0104", "a backend has too few healthy servers for traffic";
+    RouteDrift = "PM0105", "the route is not what it was set to";
+    RouteEpochOld = "PM0106", "the route's epoch is not newer than one already set";
+    MapFileUnwritable = "PM0107", "the map file cannot be written";
+    OldWorkerStale = "PM0108", "an old HAProxy worker still serves the old route";
+    BalancersDisagree = "PM0109", "the load balancers serve different routes";
+    RouteNotSeen = "PM0110", "requests through the load balancer do not show the route";
+    DrainIncomplete = "PM0111", "requests are still running on a slot";
+    HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
+    // PM02xx: artifact and files.
+    ArtifactMissing = "PM0201", "the artifact is not there";
+    PathRefused = "PM0202", "a path cannot stand in an artifact";
+    FileKindRefused = "PM0203", "a file is neither regular file, directory nor symbolic link";
+    LinkRefused = "PM0204", "a symbolic link leaves the artifact";
+    ContentMismatch = "PM0205", "content does not match its digest";
+    TransferBroken = "PM0206", "a transfer ended early or out of order";
+    NoRoom = "PM0207", "not enough disk space or inodes";
+    SiteRootUnfit = "PM0208", "the site root is not laid out for releases";
+    ArtifactEmpty = "PM0209", "the artifact holds no files";
+    ArtifactTooLarge = "PM0210", "the artifact is over a limit";
+    SourceChanged = "PM0211", "a file changed while it was published";
+    FileSystem = "PM0212", "the file system refused an operation";
+    ManifestInvalid = "PM0213", "a manifest cannot be read";
+    // PM04xx: checks, watch, gates.
+    CheckFailed = "PM0401", "a check failed";
+    WatchFailed = "PM0402", "the watch found the new slot failing";
+    WatchBlind = "PM0403", "the watch cannot see the new slot";
+    PlanOutOfDate = "PM0404", "the world moved since the plan was made";
+    // PM05xx: agents, certificates, network.
+    AgentUnreachable = "PM0501", "an agent cannot be reached";
+    CertificateRefused = "PM0502", "a certificate was refused";
+    NotAllowed = "PM0503", "the role may not do this";
+    Fenced = "PM0504", "a newer coordinator has taken over";
+    KeyReused = "PM0505", "an order was repeated with another content";
+    DeadlinePassed = "PM0506", "a deadline passed";
+    NotGranted = "PM0507", "the agent's own configuration does not allow this";
+    HookFailed = "PM0508", "a hook or unit restart failed";
+    WrongAddressee = "PM0509", "an order reached the wrong host, role or environment";
+    Superseded = "PM0510", "an order arrived after a later one";
+    ReceiptsUnavailable = "PM0511", "an agent cannot keep its receipts";
+    AnswerLost = "PM0512", "the answer to an order was lost";
+    MessageInvalid = "PM0513", "a message is malformed";
+    CertificateUnusable = "PM0514", "certificate files cannot be used";
+    // PM06xx: configuration and usage.
+    ConfigInvalid = "PM0601", "a configuration file is wrong";
+    EnvironmentUnknown = "PM0602", "there is no such environment";
+    UsageWrong = "PM0603", "the command cannot be used like this";
+    FileExists = "PM0605", "a file is in the way";
+    // PM07xx: journal, lock, coordinator.
+    EnvironmentBusy = "PM0701", "another release holds the environment";
+    JournalUnwritable = "PM0702", "the journal cannot be written";
+    JournalCorrupt = "PM0703", "the journal cannot be trusted";
+    CoordinatorUnreachable = "PM0704", "the coordinator cannot be reached";
+    ReleaseUnknown = "PM0705", "there is no such release";
+    NothingToRollBack = "PM0706", "there is nothing to go back to";
+    NotPossibleNow = "PM0707", "the release cannot do this where it stands";
+    ReleaseIdTaken = "PM0708", "the release id is taken";
+    InvariantBroken = "PM0709", "an invariant of the release engine does not hold";
+    StoreUnwritable = "PM0710", "the artifact store cannot be written";
+    OperatorStopped = "PM0711", "a person stopped the release";
+}
+
+impl Code {
+    /// Finds the code that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.as_str() == text)
+    }
+}
+
+impl fmt::Display for Code {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeSet;
+
+    #[test]
+    fn no_code_is_used_twice() {
+        let texts: BTreeSet<_> = Code::ALL.iter().map(|code| code.as_str()).collect();
+        assert_eq!(texts.len(), Code::ALL.len());
+        assert!(Code::ALL.iter().all(|code| Code::parse(code.as_str()) == Some(*code)));
+    }
+}

@@ -1,0 +1,73 @@
+//! Facts of a release, past tense: what the journal holds and the state is folded from.
+
+use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, Request, Timestamp};
+
+/// One fact.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The release was planned and accepted; its life begins.
+    Planned(Box<Plan>),
+    /// A coordinator took the lease: everything it ordered before is to be asked for again.
+    EpochTaken(Epoch),
+    /// An agent acknowledged the epoch: no older one acts there any more.
+    Fenced(HostName),
+    /// An order is about to leave. Committed before it does.
+    OrderIntended {
+        /// Which order.
+        key: OrderKey,
+        /// How often it has now been sent.
+        attempt: u32,
+    },
+    /// An agent confirmed an order.
+    OrderDone {
+        /// Which order.
+        key: OrderKey,
+        /// What it saw.
+        evidence: Evidence,
+    },
+    /// An order failed, or its answer was lost.
+    OrderFailed {
+        /// Which order.
+        key: OrderKey,
+        /// What went wrong.
+        problem: Problem,
+    },
+    /// The gates were read and said something worth remembering.
+    GatesRead(Reading),
+    /// The watch ended well.
+    WatchPassed,
+    /// Somebody asked for something.
+    Requested(Request),
+    /// The release turned back.
+    TurnedBack(Problem),
+    /// The release stopped for a person.
+    Held(Problem),
+}
+
+/// A fact with the moment it was recorded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamped {
+    /// When it was recorded.
+    pub at: Timestamp,
+    /// The fact.
+    pub event: Event,
+}
+
+impl Event {
+    /// The event's kind in a word, for tables and logs.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Planned(_) => "planned",
+            Self::EpochTaken(_) => "epoch-taken",
+            Self::Fenced(_) => "fenced",
+            Self::OrderIntended { .. } => "order-intended",
+            Self::OrderDone { .. } => "order-done",
+            Self::OrderFailed { .. } => "order-failed",
+            Self::GatesRead(_) => "gates-read",
+            Self::WatchPassed => "watch-passed",
+            Self::Requested(_) => "requested",
+            Self::TurnedBack(_) => "turned-back",
+            Self::Held(_) => "held",
+        }
+    }
+}

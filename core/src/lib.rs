@@ -1,0 +1,50 @@
+//! The domain of pointsman, pure: what a release is, what may happen to it, and what comes next.
+//!
+//! Nothing in this crate reads a clock, opens a file or a socket, starts a process or draws a random
+//! number. Time comes in as an argument, work goes out as data. The port traits in [`ports`] are the
+//! only place that names a future.
+
+mod check;
+mod code;
+mod digest;
+mod epoch;
+mod event;
+mod http_path;
+pub mod invariants;
+pub mod machine;
+pub mod manifest;
+mod name;
+mod order;
+mod peer;
+mod phase;
+mod plan;
+pub mod ports;
+mod problem;
+mod reading;
+mod request;
+mod route;
+mod standing;
+mod step;
+mod time;
+
+pub use check::{Check, CheckFrom, CheckMoment};
+pub use code::Code;
+pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
+pub use epoch::{Epoch, RouteEpoch};
+pub use event::{Event, Stamped};
+pub use http_path::{HttpPath, InvalidHttpPath};
+pub use name::{
+    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId, SlotName,
+    UnitName,
+};
+pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
+pub use peer::{InvalidPeerName, PeerName, Role};
+pub use phase::{HeldAt, Outcome, Phase, Progress, State, WatchProgress};
+pub use plan::{Activation, Limits, Plan, Purpose, SlotPlan, WatchPlan};
+pub use problem::{Aftermath, Problem, Retry, clean};
+pub use reading::Reading;
+pub use request::{Request, RequestKind};
+pub use route::{InvalidRoute, Route};
+pub use standing::{LiveRelease, MaintenanceStanding, Standing};
+pub use step::Step;
+pub use time::Timestamp;

@@ -1,0 +1,433 @@
+//! The life of a release, as two pure functions: [`apply`] folds a fact into the state, [`next`] says what
+//! follows from the state and the time. A restarted coordinator therefore chooses as the one that crashed
+//! would have: there is no other path.
+
+use crate::step::Kind;
+use crate::{
+    Aftermath, Code, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress, Purpose, Reading,
+    Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
+};
+
+/// The journal holds a fact that cannot follow the ones before it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{event}` cannot follow where the release stands ({phase})")]
+pub struct IllegalEvent {
+    event: &'static str,
+    phase: String,
+}
+
+/// The work that follows from where a release stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// Ask these agents to acknowledge the epoch.
+    Fence(Vec<HostName>),
+    /// Record the intent of these orders, then send them.
+    Send(Vec<OrderKey>),
+    /// Stop waiting for these orders: record their answers as lost.
+    GiveUp(Vec<OrderKey>),
+    /// Wait for answers and requests, at most until then.
+    Await(Option<Timestamp>),
+    /// Read the gates of the watch.
+    ReadGates,
+    /// Record this fact.
+    Record(Event),
+    /// Nothing: the release is over.
+    Stop,
+}
+
+/// Shortest and longest pause before an order is sent again, in milliseconds: the first is invisible to
+/// people, the last keeps a dead agent from being asked more often than its restart takes.
+const FIRST_PAUSE_MS: u64 = 250;
+const LONGEST_PAUSE_MS: u64 = 4_000;
+
+fn pause_ms(tries: u32) -> u64 {
+    let doublings = tries.saturating_sub(1).min(16);
+    FIRST_PAUSE_MS.saturating_mul(1 << doublings).min(LONGEST_PAUSE_MS)
+}
+
+// ---------------------------------------------------------------------------------------------- apply
+
+/// Folds one fact into the state.
+pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
+    let mut next = state.clone();
+    let legal = match &fact.event {
+        Event::Planned(_) => false,
+        Event::EpochTaken(epoch) => epoch_taken(&mut next, *epoch, fact.at),
+        Event::Fenced(host) => state.outcome().is_none() && next.unfenced.remove(host),
+        Event::OrderIntended { key, attempt } => intended(&mut next, key, *attempt, fact.at),
+        Event::OrderDone { key, evidence } => settled(&mut next, key, fact.at, |progress| {
+            progress.done = Some(evidence.clone());
+            progress.acted = true;
+            progress.problem = None;
+        }),
+        Event::OrderFailed { key, problem } => settled(&mut next, key, fact.at, |progress| {
+            // An attempt that changed nothing does not wash off what an earlier one may have done.
+            progress.acted |= problem.aftermath != Aftermath::Unchanged;
+            progress.problem = Some(problem.clone());
+        }),
+        Event::GatesRead(reading) => gates_folded(&mut next, reading, fact.at),
+        Event::WatchPassed => {
+            let watching = matches!(state.phase, Phase::Watching { .. });
+            next.phase = Phase::Finished(Outcome::Confirmed);
+            watching
+        }
+        Event::Requested(request) => requested(&mut next, request, fact.at),
+        Event::TurnedBack(problem) => turned_back(&mut next, problem),
+        Event::Held(problem) => held(&mut next, problem, fact.at),
+    };
+    if !legal {
+        return Err(IllegalEvent { event: fact.event.kind(), phase: phase_word(&state.phase) });
+    }
+    advance(&mut next, fact.at);
+    if next.phase != state.phase {
+        next.entered_at = fact.at;
+        next.fencing_since = fact.at;
+    }
+    Ok(next)
+}
+
+fn phase_word(phase: &Phase) -> String {
+    match phase {
+        Phase::Doing(step) => step.to_string(),
+        Phase::Watching { .. } => "watching".to_owned(),
+        Phase::Held { .. } => "held".to_owned(),
+        Phase::Finished(outcome) => outcome.as_str().to_owned(),
+    }
+}
+
+fn epoch_taken(state: &mut State, epoch: crate::Epoch, at: Timestamp) -> bool {
+    if epoch <= state.epoch || state.outcome().is_some() {
+        return false;
+    }
+    state.epoch = epoch;
+    state.unfenced = state.plan.hosts().cloned().collect();
+    state.fencing_since = at;
+    // Whoever waited for these answers is gone. They are asked for again, under the same key.
+    for progress in state.orders.values_mut().filter(|progress| progress.open) {
+        progress.open = false;
+        progress.acted = true;
+        progress.problem = None;
+        progress.at = at;
+    }
+    // Nobody watched meanwhile, and what nobody saw is not well: the watch begins anew.
+    if let Phase::Watching { until } = &mut state.phase {
+        *until = at.plus_ms(state.plan.watch.duration_ms);
+        state.watch = crate::WatchProgress::default();
+    }
+    true
+}
+
+fn intended(state: &mut State, key: &OrderKey, attempt: u32, at: Timestamp) -> bool {
+    let due = state.phase == Phase::Doing(key.step)
+        && state.unfenced.is_empty()
+        && state.plan.targets(key.step).contains(&key.host);
+    let progress = state.orders.entry(key.clone()).or_default();
+    if !due || progress.open || progress.done.is_some() || attempt != progress.attempts.saturating_add(1) {
+        return false;
+    }
+    progress.attempts = attempt;
+    progress.tries = progress.tries.saturating_add(1);
+    progress.open = true;
+    progress.at = at;
+    true
+}
+
+fn settled(state: &mut State, key: &OrderKey, at: Timestamp, settle: impl FnOnce(&mut Progress)) -> bool {
+    let Some(progress) = state.orders.get_mut(key).filter(|progress| progress.open) else { return false };
+    settle(progress);
+    progress.open = false;
+    progress.at = at;
+    true
+}
+
+fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
+    let armed = matches!(state.phase, Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. });
+    match reading {
+        Reading::Pass => state.watch = crate::WatchProgress::default(),
+        Reading::Fail(_) => state.watch.failures = state.watch.failures.saturating_add(1),
+        Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
+    }
+    armed
+}
+
+fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
+    if possible(state, request.kind).is_err() {
+        return false;
+    }
+    if request.kind != RequestKind::Resume {
+        state.asked = Some(request.clone());
+        return true;
+    }
+    let Phase::Held { at: held_at, .. } = &state.phase else { return false };
+    state.phase = match *held_at {
+        HeldAt::Step(step) => Phase::Doing(step),
+        HeldAt::Watch => Phase::Watching { until: at.plus_ms(state.plan.watch.duration_ms) },
+    };
+    state.fencing_since = at;
+    state.watch = crate::WatchProgress::default();
+    for progress in state.orders.values_mut().filter(|progress| progress.done.is_none()) {
+        progress.tries = 0;
+    }
+    true
+}
+
+fn turned_back(state: &mut State, problem: &Problem) -> bool {
+    let forward = match state.phase {
+        Phase::Doing(step) | Phase::Held { at: HeldAt::Step(step), .. } => step.kind() == Kind::Forward,
+        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => true,
+        Phase::Finished(_) => false,
+    };
+    if !forward || state.open().next().is_some() {
+        return false;
+    }
+    state.turned_back = Some(problem.clone());
+    state.asked = None;
+    state.phase = step_back(state);
+    true
+}
+
+fn held(state: &mut State, problem: &Problem, at: Timestamp) -> bool {
+    let held_at = match state.phase {
+        Phase::Doing(step) => HeldAt::Step(step),
+        Phase::Watching { .. } => HeldAt::Watch,
+        Phase::Held { .. } | Phase::Finished(_) => return false,
+    };
+    if state.open().next().is_some() {
+        return false;
+    }
+    state.phase = Phase::Held { at: held_at, since: at, why: problem.clone() };
+    true
+}
+
+/// The next step on the way back, or the end of it.
+fn step_back(state: &State) -> Phase {
+    let undone = state.way_back().into_iter().find(|step| !state.complete(*step));
+    undone.map_or_else(|| Phase::Finished(state.outcome_back()), Phase::Doing)
+}
+
+/// Leaves every step that all its hosts have confirmed.
+fn advance(state: &mut State, at: Timestamp) {
+    while let Phase::Doing(step) = state.phase {
+        if !state.complete(step) || state.open().next().is_some() {
+            return;
+        }
+        state.phase = if step.kind() == Kind::Backward {
+            step_back(state)
+        } else {
+            match state.plan.step_after(step) {
+                Some(Step::Watch) => Phase::Watching { until: at.plus_ms(state.plan.watch.duration_ms) },
+                Some(step) => Phase::Doing(step),
+                None => Phase::Finished(Outcome::Confirmed),
+            }
+        };
+    }
+}
+
+// ----------------------------------------------------------------------------------------------- next
+
+/// Says what follows from the state and the time, and from nothing else.
+pub fn next(state: &State, now: Timestamp) -> Next {
+    if let Phase::Finished(_) = state.phase {
+        return Next::Stop;
+    }
+    if let Some(request) = &state.asked {
+        return toward_request(state, request);
+    }
+    if !state.unfenced.is_empty() && state.open().next().is_none() && fences(state) {
+        return Next::Fence(state.unfenced.iter().cloned().collect());
+    }
+    match &state.phase {
+        Phase::Doing(step) => within_step(state, *step, now),
+        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => Next::ReadGates,
+        Phase::Held { .. } => Next::Await(None),
+        Phase::Finished(_) => Next::Stop,
+    }
+}
+
+/// A release that waits for a person asks nobody anything; only the armed watch goes on.
+fn fences(state: &State) -> bool {
+    !matches!(state.phase, Phase::Held { .. })
+}
+
+fn toward_request(state: &State, request: &Request) -> Next {
+    // A transfer may take minutes and changes nothing visitors see: it need not be waited for.
+    let transfers: Vec<OrderKey> = state.open().filter(|key| key.step == Step::Stage).cloned().collect();
+    if !transfers.is_empty() {
+        return Next::GiveUp(transfers);
+    }
+    if state.open().next().is_some() {
+        return Next::Await(None);
+    }
+    let reason = request.reason.as_deref().unwrap_or("no reason given");
+    let problem = Problem::new(
+        Code::OperatorStopped,
+        format!("{} asked for {}: {reason}", request.by, request.kind.as_str()),
+    )
+    .hint("start again with a new release when it is time");
+    Next::Record(Event::TurnedBack(problem))
+}
+
+/// How one order of a step stands at a moment.
+enum Standing {
+    Open,
+    Done,
+    Due,
+    Later(Timestamp),
+    Failed(Problem),
+}
+
+fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Standing {
+    let Some(progress) = state.progress(step, host) else { return Standing::Due };
+    if progress.done.is_some() {
+        return Standing::Done;
+    }
+    if progress.open {
+        return Standing::Open;
+    }
+    let Some(problem) = &progress.problem else { return Standing::Due };
+    if progress.tries == 0 {
+        return Standing::Due;
+    }
+    let certain = problem.retry == Retry::Useless && problem.aftermath != Aftermath::Unknown;
+    let spent = match step.kind() {
+        Kind::Forward => progress.tries >= state.plan.limits.attempts,
+        // On the way back only time ends the attempts: giving up early would leave visitors on a bad slot.
+        Kind::Backward => now >= state.entered_at.plus_ms(state.plan.limits.persist_ms),
+    };
+    if certain || spent {
+        return Standing::Failed(problem.clone());
+    }
+    let due_at = progress.at.plus_ms(pause_ms(progress.tries));
+    if now >= due_at { Standing::Due } else { Standing::Later(due_at) }
+}
+
+fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
+    let mut due = Vec::new();
+    let mut open = false;
+    let mut wake: Option<Timestamp> = None;
+    let mut failed: Option<Problem> = None;
+    for host in state.plan.targets(step) {
+        match standing(state, step, &host, now) {
+            Standing::Open => open = true,
+            Standing::Done => {}
+            Standing::Due => due.push(OrderKey { step, host }),
+            Standing::Later(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
+            Standing::Failed(problem) => failed = failed.or(Some(problem)),
+        }
+    }
+    match failed {
+        Some(_) if open => Next::Await(None),
+        Some(problem) => Next::Record(after_failure(state, step, problem)),
+        None if !due.is_empty() => Next::Send(due),
+        None => Next::Await(wake),
+    }
+}
+
+/// A failed step turns the release back where a way back is the safe way, and holds it elsewhere.
+fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
+    let lifts_page = matches!(state.plan.purpose, Purpose::Maintenance { on: false, .. });
+    if step.kind() == Kind::Backward || (lifts_page && state.touched(step)) {
+        return Event::Held(problem);
+    }
+    Event::TurnedBack(problem)
+}
+
+// ------------------------------------------------------------------------------------------ judgements
+
+/// What follows when agents did not acknowledge the epoch: patience, then the end of the release if it has
+/// touched nothing, or a person.
+pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<Event> {
+    let waited_ms = now.ms_since(state.fencing_since);
+    let untouched = state.orders.values().all(|progress| !progress.acted && !progress.open);
+    if untouched && !state.going_back() {
+        return (waited_ms >= state.plan.limits.inspect_ms).then_some(Event::TurnedBack(problem));
+    }
+    (waited_ms >= state.plan.limits.persist_ms).then_some(Event::Held(problem))
+}
+
+/// What follows from one reading of the gates, as facts to record in order. A reading that changes nothing is
+/// not recorded.
+pub fn gates_read(state: &State, now: Timestamp, reading: Reading) -> Vec<Event> {
+    let until = match state.phase {
+        Phase::Watching { until } => Some(until),
+        Phase::Held { at: HeldAt::Watch, .. } => None,
+        _ => return Vec::new(),
+    };
+    let quiet = state.watch == crate::WatchProgress::default();
+    match reading {
+        Reading::Pass => {
+            let passed = until.is_some_and(|until| now >= until).then_some(Event::WatchPassed);
+            let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
+            cleared.into_iter().chain(passed).collect()
+        }
+        Reading::Fail(problem) => {
+            let fails = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;
+            let turn = match (fails, state.plan.automatic_rollback, until) {
+                (true, true, _) => Some(Event::TurnedBack(problem.clone())),
+                (true, false, Some(_)) => Some(Event::Held(problem.clone())),
+                _ => None,
+            };
+            [Event::GatesRead(Reading::Fail(problem))].into_iter().chain(turn).collect()
+        }
+        Reading::Unknown(problem) => {
+            let Some(since) = state.watch.blind_since else {
+                return vec![Event::GatesRead(Reading::Unknown(problem))];
+            };
+            let too_long = now.ms_since(since) >= state.plan.watch.blind_ms && until.is_some();
+            too_long.then_some(Event::Held(problem)).into_iter().collect()
+        }
+    }
+}
+
+/// Joins what every asked agent said into one reading. One failure outweighs everything; one that could not
+/// be asked outweighs every pass. Only an agent's own word that a check failed is a failure: not reaching the
+/// agent says nothing about the visitors.
+pub fn join_readings(results: impl IntoIterator<Item = Result<(), Problem>>) -> Reading {
+    let mut joined = Reading::Pass;
+    for problem in results.into_iter().filter_map(Result::err) {
+        let seen = matches!(
+            problem.code,
+            Code::CheckFailed
+                | Code::BackendUnhealthy
+                | Code::RouteDrift
+                | Code::RouteNotSeen
+                | Code::BackendUnknown
+        );
+        if seen {
+            return Reading::Fail(problem);
+        }
+        joined = Reading::Unknown(problem);
+    }
+    joined
+}
+
+/// Whether a request makes sense where the release stands; if not, why and what to type instead.
+pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
+    let environment = &state.plan.environment;
+    let refuse = |message: String, hint: String| Err(Problem::new(Code::NotPossibleNow, message).hint(hint));
+    let release = &state.plan.release;
+    if let Phase::Finished(outcome) = state.phase {
+        return refuse(
+            format!("release `{release}` is over: {}", outcome.as_str()),
+            format!("`pointsman status {environment}`"),
+        );
+    }
+    match kind {
+        RequestKind::Resume if matches!(state.phase, Phase::Held { .. }) => Ok(()),
+        RequestKind::Resume => {
+            refuse(format!("release `{release}` is not held"), format!("`pointsman status {environment} -f`"))
+        }
+        _ if state.going_back() => refuse(
+            format!("release `{release}` is on its way back already"),
+            match state.phase {
+                Phase::Held { .. } => format!("`pointsman resume {environment}` tries again"),
+                _ => format!("`pointsman status {environment} -f`"),
+            },
+        ),
+        RequestKind::Abort if state.visitors_moved() => refuse(
+            format!("release `{release}` has moved visitors already"),
+            format!("`pointsman rollback {environment}` moves them back"),
+        ),
+        _ => Ok(()),
+    }
+}

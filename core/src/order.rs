@@ -1,0 +1,130 @@
+//! Orders: what the coordinator tells an agent to do. Every effect is absolute ("the route is X"), never
+//! relative, so that repeating an order changes nothing.
+
+use crate::{
+    Activation, ArtifactDigest, BackendName, Check, Epoch, HostName, ReleaseId, Route, RouteEpoch, Step,
+    Timestamp,
+};
+
+/// Which order of a release this is: the key of its receipt.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OrderKey {
+    /// The step it belongs to.
+    pub step: Step,
+    /// The host it is for.
+    pub host: HostName,
+}
+
+/// What happens to connections that outlive the drain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DrainEnd {
+    /// They are cut.
+    Cut,
+    /// They are left to end by themselves.
+    Leave,
+}
+
+/// What an agent is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// Web host: say whether an artifact of this digest fits, and change nothing.
+    InspectHost {
+        /// The artifact that is to come, if one is.
+        artifact: Option<ArtifactDigest>,
+        /// What `current` must point to already, if the release brings nothing.
+        expect_current: Option<ArtifactDigest>,
+    },
+    /// Load balancer: say whether it is fit for the release, and change nothing.
+    InspectBalancer {
+        /// The route that must stand.
+        expected: Route,
+        /// The backends that the release will use.
+        backends: Vec<BackendName>,
+    },
+    /// Web host: have the artifact complete and verified beside what runs.
+    Stage {
+        /// The artifact.
+        artifact: ArtifactDigest,
+    },
+    /// Web host: drop what an unfinished `Stage` left.
+    Discard {
+        /// The artifact.
+        artifact: ArtifactDigest,
+    },
+    /// Web host: make `current` point to the artifact (or to nothing), then run the activation.
+    Activate {
+        /// What is to be current; `None` takes the link away.
+        artifact: Option<ArtifactDigest>,
+        /// Units to restart and hooks to run after a change.
+        activation: Activation,
+    },
+    /// Load balancer: wait until nobody is served by the backend.
+    Drain {
+        /// The backend that is to be empty.
+        backend: BackendName,
+        /// How long to wait, in milliseconds.
+        timeout_ms: u64,
+        /// What then.
+        end: DrainEnd,
+    },
+    /// Load balancer: make this the route, on disk and in every worker.
+    SetRoute {
+        /// The routes that may stand now; anything else is drift and refused.
+        expected: Vec<Route>,
+        /// The route that is to stand.
+        wanted: Route,
+        /// Healthy servers that each backend whose share grows must have.
+        min_up: u32,
+    },
+    /// Web host: make these checks against the local server.
+    ProbeHost {
+        /// The checks.
+        checks: Vec<Check>,
+    },
+    /// Load balancer: make these checks through it, pinned to one side of the route.
+    ProbeBalancer {
+        /// The checks.
+        checks: Vec<Check>,
+        /// The backend that must be healthy, and answer.
+        backend: BackendName,
+        /// The route epoch that answers must carry.
+        epoch: RouteEpoch,
+        /// Healthy servers that the backend must have.
+        min_up: u32,
+        /// How long they may take to become healthy, in milliseconds.
+        patience_ms: u64,
+    },
+    /// Web host: have the maintenance file there, or not.
+    SetFlag {
+        /// Whether it is to be there.
+        on: bool,
+    },
+}
+
+/// An action with its address, its fence and its bound.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Order {
+    /// The release it belongs to.
+    pub release: ReleaseId,
+    /// The key of its receipt within the release.
+    pub key: OrderKey,
+    /// How often it has been sent, from 1; for logs only.
+    pub attempt: u32,
+    /// The fencing token of the coordinator that sends it.
+    pub epoch: Epoch,
+    /// When it is too late to begin.
+    pub deadline: Timestamp,
+    /// What to do.
+    pub action: Action,
+}
+
+/// What an agent saw when it confirmed an order.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence {
+    /// The world was so already: nothing had to be done.
+    pub already: bool,
+    /// What was found, in words for people.
+    pub detail: String,
+    /// How long order and answer took, in microseconds, as the coordinator saw it.
+    pub took_us: u64,
+}

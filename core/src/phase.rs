@@ -1,0 +1,238 @@
+//! Where a release stands: the fold of its journal entries.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::step::Kind;
+use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp};
+
+/// How a release ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Outcome {
+    /// It is live, and what watched it was content.
+    Confirmed,
+    /// Visitors are back on the old slot.
+    RolledBack,
+    /// Visitors were never touched; what was prepared is undone.
+    Aborted,
+    /// Nothing was touched at all.
+    Refused,
+}
+
+impl Outcome {
+    /// Every outcome, for tables.
+    pub const ALL: [Self; 4] = [Self::Confirmed, Self::RolledBack, Self::Aborted, Self::Refused];
+
+    /// The word operators see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Confirmed => "confirmed",
+            Self::RolledBack => "rolled-back",
+            Self::Aborted => "aborted",
+            Self::Refused => "refused",
+        }
+    }
+
+    /// Finds the outcome that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|outcome| outcome.as_str() == text)
+    }
+}
+
+/// Where a held release goes on when it is resumed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeldAt {
+    /// In this step.
+    Step(Step),
+    /// In the watch, which stays armed meanwhile.
+    Watch,
+}
+
+/// Where a release stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// In a step, forward or back.
+    Doing(Step),
+    /// Visitors use the new slot, and the gates are read.
+    Watching {
+        /// When it has been watched long enough.
+        until: Timestamp,
+    },
+    /// It waits for a person.
+    Held {
+        /// Where it goes on.
+        at: HeldAt,
+        /// Since when.
+        since: Timestamp,
+        /// Why.
+        why: Problem,
+    },
+    /// It is over.
+    Finished(Outcome),
+}
+
+/// How one order is getting on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// How often it was sent.
+    pub attempts: u32,
+    /// How often it was sent since the release was last resumed.
+    pub tries: u32,
+    /// It was sent, and neither answer nor loss is recorded yet.
+    pub open: bool,
+    /// An attempt that is over may have taken effect, once or in part.
+    pub acted: bool,
+    /// What the agent confirmed.
+    pub done: Option<Evidence>,
+    /// What went wrong last.
+    pub problem: Option<Problem>,
+    /// When the last of these was recorded.
+    pub at: Timestamp,
+}
+
+/// What the watch has seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WatchProgress {
+    /// Failed readings in a row.
+    pub failures: u32,
+    /// Since when the gates cannot be read.
+    pub blind_since: Option<Timestamp>,
+}
+
+/// A release as its journal entries tell it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct State {
+    /// The frozen choices.
+    pub plan: Plan,
+    /// Where it stands.
+    pub phase: Phase,
+    /// Since when it stands there.
+    pub entered_at: Timestamp,
+    /// The fencing token of the coordinator that drives it.
+    pub epoch: Epoch,
+    /// Agents that have not yet acknowledged that token.
+    pub unfenced: BTreeSet<HostName>,
+    /// Since when they are being asked.
+    pub fencing_since: Timestamp,
+    /// Every order that ever left.
+    pub orders: BTreeMap<OrderKey, Progress>,
+    /// What a person asked for and has not happened yet.
+    pub asked: Option<Request>,
+    /// Why the release turned back, if it did.
+    pub turned_back: Option<Problem>,
+    /// What the watch has seen.
+    pub watch: WatchProgress,
+}
+
+impl State {
+    /// A release that was just planned and accepted.
+    pub fn begin(plan: Plan, epoch: Epoch, at: Timestamp) -> Self {
+        let first = plan.steps().first().copied().unwrap_or(Step::Preflight);
+        Self {
+            phase: Phase::Doing(first),
+            entered_at: at,
+            epoch,
+            unfenced: plan.hosts().cloned().collect(),
+            fencing_since: at,
+            orders: BTreeMap::new(),
+            asked: None,
+            turned_back: None,
+            watch: WatchProgress::default(),
+            plan,
+        }
+    }
+
+    /// How the release ended, if it did.
+    pub fn outcome(&self) -> Option<Outcome> {
+        match self.phase {
+            Phase::Finished(outcome) => Some(outcome),
+            _ => None,
+        }
+    }
+
+    /// The step that the release is in, or was held in.
+    pub fn step(&self) -> Option<Step> {
+        match self.phase {
+            Phase::Doing(step) | Phase::Held { at: HeldAt::Step(step), .. } => Some(step),
+            Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => Some(Step::Watch),
+            Phase::Finished(_) => None,
+        }
+    }
+
+    /// Orders whose answers are awaited.
+    pub fn open(&self) -> impl Iterator<Item = &OrderKey> {
+        self.orders.iter().filter(|(_, progress)| progress.open).map(|(key, _)| key)
+    }
+
+    /// How a host gets on in a step.
+    pub fn progress(&self, step: Step, host: &HostName) -> Option<&Progress> {
+        self.orders.get(&OrderKey { step, host: host.clone() })
+    }
+
+    /// Whether every host of a step has confirmed it.
+    pub fn complete(&self, step: Step) -> bool {
+        let targets = self.plan.targets(step);
+        targets.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
+    }
+
+    /// Whether a step may have changed something anywhere.
+    pub fn touched(&self, step: Step) -> bool {
+        self.orders.iter().any(|(key, progress)| key.step == step && (progress.acted || progress.open))
+    }
+
+    /// Whether the release is on its way back.
+    pub fn going_back(&self) -> bool {
+        self.turned_back.is_some() || self.step().is_some_and(|step| step.kind() == Kind::Backward)
+    }
+
+    /// The steps back from here, in order: traffic first, then links, then files.
+    pub fn way_back(&self) -> Vec<Step> {
+        if self.touched(Step::Maintain) {
+            return vec![Step::Unmaintain];
+        }
+        if self.touched(Step::Switch) {
+            return vec![Step::RouteBack];
+        }
+        [(Step::Expose, Step::Conceal), (Step::Activate, Step::LinkBack), (Step::Stage, Step::Discard)]
+            .into_iter()
+            .filter(|(step, _)| self.touched(*step))
+            .map(|(_, undo)| undo)
+            .collect()
+    }
+
+    /// How the release ends when the way back is done.
+    pub fn outcome_back(&self) -> Outcome {
+        if self.touched(Step::Switch) {
+            Outcome::RolledBack
+        } else if Step::ALL.iter().any(|step| *step != Step::Preflight && self.touched(*step)) {
+            Outcome::Aborted
+        } else {
+            Outcome::Refused
+        }
+    }
+
+    /// Whether visitors may have been moved: from then on the way back is a rollback.
+    pub fn visitors_moved(&self) -> bool {
+        self.touched(Step::Switch)
+    }
+
+    /// The route that should stand on the load balancers now, as far as every one of them has confirmed one.
+    pub fn route(&self) -> crate::Route {
+        let latest =
+            [Step::Unmaintain, Step::RouteBack, Step::Conceal, Step::Maintain, Step::Switch, Step::Expose]
+                .into_iter()
+                .find(|step| !self.plan.targets(*step).is_empty() && self.balancers_done(*step));
+        latest.and_then(|step| self.plan.route(step)).unwrap_or_else(|| self.plan.route_before.clone())
+    }
+
+    fn balancers_done(&self, step: Step) -> bool {
+        self.plan.balancers.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
+    }
+
+    /// Whether a person put the maintenance page up with this release.
+    pub fn maintenance_on(&self) -> Option<bool> {
+        match self.plan.purpose {
+            Purpose::Maintenance { on, .. } => Some(on),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,358 @@
+//! The plan: every choice of a release, made before it starts and frozen.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DrainEnd, EnvironmentName, HookName,
+    HostName, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName,
+};
+
+/// What a release is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// Make this artifact live on the idle slot.
+    Deploy {
+        /// The artifact.
+        artifact: ArtifactDigest,
+    },
+    /// Move visitors back to a slot that was live before, with what is on it.
+    Rollback {
+        /// What must be current there; unknown for a slot that pointsman never filled.
+        artifact: Option<ArtifactDigest>,
+        /// The release that was live with it.
+        to: Option<ReleaseId>,
+    },
+    /// Put the maintenance page up or take it down.
+    Maintenance {
+        /// Up or down.
+        on: bool,
+        /// When it must be down again, if a bound was given. People are reminded; nothing happens by itself.
+        until: Option<Timestamp>,
+    },
+}
+
+/// A slot with the hosts it stands on, as it was when the plan was made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SlotPlan {
+    /// The slot.
+    pub name: SlotName,
+    /// Its backend on the load balancers.
+    pub backend: BackendName,
+    /// Its hosts.
+    pub hosts: Vec<HostName>,
+}
+
+/// What a host does after `current` has moved.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Activation {
+    /// Units to restart, in order. The agent's own file must allow them.
+    pub restart: Vec<UnitName>,
+    /// Hooks to run, in order. The agent's own file says what they are.
+    pub hooks: Vec<HookName>,
+}
+
+/// How the release is watched after the switch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WatchPlan {
+    /// How long, in milliseconds.
+    pub duration_ms: u64,
+    /// Time between two readings of the gates, in milliseconds.
+    pub interval_ms: u64,
+    /// Failed readings in a row that roll the release back.
+    pub fail_after: u32,
+    /// How long the gates may be unreadable before the release is held, in milliseconds.
+    pub blind_ms: u64,
+}
+
+/// The bounds of every wait, in milliseconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// One attempt to fence or inspect an agent.
+    pub inspect_ms: u64,
+    /// One attempt to bring the artifact to one host.
+    pub stage_ms: u64,
+    /// One attempt to activate, with its hooks.
+    pub activate_ms: u64,
+    /// One attempt to move a route.
+    pub route_ms: u64,
+    /// One attempt to make all checks from one place.
+    pub check_ms: u64,
+    /// How long the servers of a slot may take to be healthy for the load balancers after an activation.
+    pub healthy_ms: u64,
+    /// How long requests on the idle slot may take to end.
+    pub drain_ms: u64,
+    /// How often an order is tried on the way forward.
+    pub attempts: u32,
+    /// How long an order on the way back, or a fence, is tried before the release is held.
+    pub persist_ms: u64,
+}
+
+/// A release, complete: nothing is left to choose while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    /// The release.
+    pub release: ReleaseId,
+    /// Its environment.
+    pub environment: EnvironmentName,
+    /// What it is for.
+    pub purpose: Purpose,
+    /// When it was made.
+    pub created_at: Timestamp,
+    /// The principal who asked for it.
+    pub created_by: String,
+    /// What CI calls the request.
+    pub request_id: Option<RequestId>,
+    /// Why, in the words of who asked.
+    pub reason: Option<String>,
+    /// All load balancers of the site.
+    pub balancers: Vec<HostName>,
+    /// The slot that serves now; none before the first release.
+    pub from: Option<SlotPlan>,
+    /// The slot that is to serve. For maintenance: the slot that serves now or, before the first release, any.
+    pub to: SlotPlan,
+    /// The backend that answers with the maintenance page.
+    pub maintenance_backend: BackendName,
+    /// The maintenance page is up, and stays up: visitors are moved when it comes down.
+    pub under_maintenance: bool,
+    /// Hosts that keep a maintenance file of their own.
+    pub flag_hosts: Vec<HostName>,
+    /// The route that stood on every load balancer when the plan was made.
+    pub route_before: Route,
+    /// The highest route epoch that any load balancer has ever been given: this release counts on from it.
+    pub route_epoch_base: RouteEpoch,
+    /// What `current` pointed to on each host of the target slot.
+    pub links_before: BTreeMap<HostName, Option<ArtifactDigest>>,
+    /// What hosts do after `current` has moved.
+    pub activation: Activation,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// The watch.
+    pub watch: WatchPlan,
+    /// Whether a failing watch moves visitors back by itself, or holds for a person.
+    pub automatic_rollback: bool,
+    /// What happens to connections that outlive the drain.
+    pub drain_end: DrainEnd,
+    /// The bounds.
+    pub limits: Limits,
+}
+
+impl Plan {
+    /// The steps on the way forward, in order.
+    pub fn steps(&self) -> &'static [Step] {
+        match self.purpose {
+            Purpose::Deploy { .. } => &[
+                Step::Preflight,
+                Step::Stage,
+                Step::Drain,
+                Step::Activate,
+                Step::Expose,
+                Step::Check,
+                Step::Switch,
+                Step::Watch,
+            ],
+            Purpose::Rollback { .. } => &[Step::Preflight, Step::Switch],
+            Purpose::Maintenance { .. } => &[Step::Maintain],
+        }
+    }
+
+    /// The step after `step` on the way forward.
+    pub fn step_after(&self, step: Step) -> Option<Step> {
+        self.steps().iter().copied().skip_while(|s| *s != step).nth(1)
+    }
+
+    /// The artifact that is to be live at the end, as far as it is known.
+    pub fn artifact(&self) -> Option<ArtifactDigest> {
+        match &self.purpose {
+            Purpose::Deploy { artifact } => Some(*artifact),
+            Purpose::Rollback { artifact, .. } => *artifact,
+            Purpose::Maintenance { .. } => None,
+        }
+    }
+
+    /// All hosts that the release talks to.
+    pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
+        let flags = match self.purpose {
+            Purpose::Maintenance { .. } => self.flag_hosts.as_slice(),
+            Purpose::Deploy { .. } | Purpose::Rollback { .. } => self.to.hosts.as_slice(),
+        };
+        self.balancers.iter().chain(flags)
+    }
+
+    /// The hosts that a step's orders go to.
+    pub fn targets(&self, step: Step) -> Vec<HostName> {
+        let balancers = self.balancers.iter();
+        match step {
+            Step::Preflight | Step::Check => balancers.chain(&self.to.hosts).cloned().collect(),
+            Step::Stage | Step::Activate | Step::LinkBack | Step::Discard => self.to.hosts.clone(),
+            Step::Drain | Step::Expose | Step::Conceal | Step::Switch | Step::RouteBack => {
+                balancers.cloned().collect()
+            }
+            Step::Maintain | Step::Unmaintain => balancers.chain(&self.flag_hosts).cloned().collect(),
+            Step::Watch => Vec::new(),
+        }
+    }
+
+    fn backend_of(&self, slot: Option<&SlotPlan>) -> BackendName {
+        slot.map_or_else(|| self.maintenance_backend.clone(), |slot| slot.backend.clone())
+    }
+
+    /// Where visitors are to be: on the slot, unless the maintenance page is up.
+    fn visitors_on(&self, slot: Option<&SlotPlan>) -> BackendName {
+        if self.under_maintenance { self.maintenance_backend.clone() } else { self.backend_of(slot) }
+    }
+
+    /// The route that a step sets. Each step has a route epoch of its own, so no two moves look alike.
+    pub fn route(&self, step: Step) -> Option<Route> {
+        let (from, to) = (self.from.as_ref(), Some(&self.to));
+        let (stable, canary, moves) = match step {
+            Step::Expose => (self.visitors_on(from), self.backend_of(to), 1),
+            Step::Switch if self.under_maintenance => (self.visitors_on(to), self.backend_of(to), 2),
+            Step::Switch => (self.backend_of(to), self.backend_of(from), 2),
+            Step::Conceal => (self.visitors_on(from), self.backend_of(from), 3),
+            Step::RouteBack if self.under_maintenance => (self.visitors_on(from), self.backend_of(from), 4),
+            Step::RouteBack => (self.backend_of(from), self.backend_of(to), 4),
+            Step::Maintain => return self.maintenance_route(1, false),
+            Step::Unmaintain => return self.maintenance_route(2, true),
+            _ => return None,
+        };
+        Some(Route { stable, canary, percent: 0, epoch: self.route_epoch_base.after(moves) })
+    }
+
+    fn maintenance_route(&self, moves: u64, inverse: bool) -> Option<Route> {
+        let Purpose::Maintenance { on, .. } = self.purpose else { return None };
+        let live = self.backend_of(self.from.as_ref());
+        let up = on != inverse;
+        let stable = if up { self.maintenance_backend.clone() } else { live.clone() };
+        Some(Route { stable, canary: live, percent: 0, epoch: self.route_epoch_base.after(moves) })
+    }
+
+    /// The routes that may stand when a step moves traffic. On the way back that is every route that this
+    /// release may have set.
+    fn expected_routes(&self, step: Step) -> Vec<Route> {
+        let before = [self.route_before.clone()].into_iter();
+        match step {
+            Step::Switch if self.steps().contains(&Step::Expose) => {
+                self.route(Step::Expose).into_iter().collect()
+            }
+            Step::Conceal => before.chain(self.route(Step::Expose)).collect(),
+            Step::RouteBack => {
+                before.chain(self.route(Step::Expose)).chain(self.route(Step::Switch)).collect()
+            }
+            Step::Unmaintain => before.chain(self.route(Step::Maintain)).collect(),
+            _ => before.collect(),
+        }
+    }
+
+    /// What a step asks of a host.
+    pub fn action(&self, step: Step, host: &HostName) -> Option<Action> {
+        let on_balancer = self.balancers.contains(host);
+        match step {
+            Step::Preflight if on_balancer => Some(Action::InspectBalancer {
+                expected: self.route_before.clone(),
+                backends: [self.from.as_ref(), Some(&self.to)]
+                    .into_iter()
+                    .flatten()
+                    .map(|slot| slot.backend.clone())
+                    .chain([self.maintenance_backend.clone()])
+                    .collect(),
+            }),
+            Step::Preflight => Some(match &self.purpose {
+                Purpose::Deploy { artifact } => {
+                    Action::InspectHost { artifact: Some(*artifact), expect_current: None }
+                }
+                _ => Action::InspectHost { artifact: None, expect_current: self.artifact() },
+            }),
+            Step::Stage => self.artifact().map(|artifact| Action::Stage { artifact }),
+            Step::Discard => self.artifact().map(|artifact| Action::Discard { artifact }),
+            Step::Drain => Some(Action::Drain {
+                backend: self.to.backend.clone(),
+                timeout_ms: self.limits.drain_ms,
+                end: self.drain_end,
+            }),
+            Step::Activate => {
+                Some(Action::Activate { artifact: self.artifact(), activation: self.activation.clone() })
+            }
+            Step::LinkBack => Some(Action::Activate {
+                artifact: self.links_before.get(host).copied().flatten(),
+                activation: self.activation.clone(),
+            }),
+            Step::Check if on_balancer => self.probe_balancer(CheckMoment::BeforeSwitch, Step::Expose),
+            Step::Check => {
+                Some(Action::ProbeHost { checks: self.checks(CheckFrom::Hosts, CheckMoment::BeforeSwitch) })
+            }
+            Step::Maintain | Step::Unmaintain if !on_balancer => match self.purpose {
+                Purpose::Maintenance { on, .. } => {
+                    Some(Action::SetFlag { on: on == (step == Step::Maintain) })
+                }
+                _ => None,
+            },
+            step => Some(Action::SetRoute {
+                expected: self.expected_routes(step),
+                wanted: self.route(step)?,
+                min_up: self.min_up(step),
+            }),
+        }
+    }
+
+    /// Healthy servers that a slot must have to get visitors. Going forward all of them; going back, one is
+    /// better than none.
+    fn min_up(&self, step: Step) -> u32 {
+        match (step, &self.purpose) {
+            (Step::Switch, Purpose::Deploy { .. }) => u32::try_from(self.to.hosts.len()).unwrap_or(u32::MAX),
+            _ => 1,
+        }
+    }
+
+    /// The checks made from a place at a moment. During the watch each is made once per reading: patience is the
+    /// watch's own.
+    fn checks(&self, from: CheckFrom, moment: CheckMoment) -> Vec<Check> {
+        let patience = |check: &Check| match moment {
+            CheckMoment::BeforeSwitch => check.patience_ms,
+            CheckMoment::AfterSwitch => 0,
+        };
+        let made = self.checks.iter().filter(|check| check.from == from && check.applies(moment));
+        made.map(|check| Check { patience_ms: patience(check), ..check.clone() }).collect()
+    }
+
+    /// The checks through a load balancer while the route of `step` stands.
+    fn probe_balancer(&self, moment: CheckMoment, step: Step) -> Option<Action> {
+        let (min_up, patience_ms) = match moment {
+            CheckMoment::BeforeSwitch => {
+                (u32::try_from(self.to.hosts.len()).unwrap_or(u32::MAX), self.limits.healthy_ms)
+            }
+            CheckMoment::AfterSwitch => (1, 0),
+        };
+        Some(Action::ProbeBalancer {
+            checks: self.checks(CheckFrom::Balancers, moment),
+            backend: self.to.backend.clone(),
+            epoch: self.route(step)?.epoch,
+            min_up,
+            patience_ms,
+        })
+    }
+
+    /// What is asked, and of whom, each time the gates of the watch are read.
+    pub fn gates(&self) -> Vec<(HostName, Action)> {
+        let through = self.probe_balancer(CheckMoment::AfterSwitch, Step::Switch);
+        let balancers = self.balancers.iter().filter_map(|host| Some((host.clone(), through.clone()?)));
+        let local = self.checks(CheckFrom::Hosts, CheckMoment::AfterSwitch);
+        let hosts = self.to.hosts.iter().filter(|_| !local.is_empty());
+        balancers
+            .chain(hosts.map(|host| (host.clone(), Action::ProbeHost { checks: local.clone() })))
+            .collect()
+    }
+
+    /// Bound on one attempt of a step's order, in milliseconds.
+    pub fn attempt_ms(&self, step: Step) -> u64 {
+        let limits = &self.limits;
+        match step {
+            Step::Preflight => limits.inspect_ms,
+            Step::Stage | Step::Discard => limits.stage_ms,
+            // Time to wait, then time to cut and look again.
+            Step::Drain => limits.drain_ms.saturating_add(limits.route_ms),
+            Step::Activate | Step::LinkBack => limits.activate_ms,
+            Step::Check | Step::Watch => limits.check_ms,
+            _ => limits.route_ms,
+        }
+    }
+}

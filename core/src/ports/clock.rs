@@ -1,0 +1,12 @@
+//! Time, passed in.
+
+use crate::Timestamp;
+
+/// The clock of a coordinator.
+pub trait Clock: Send + Sync {
+    /// The time now. It may jump, forward and back.
+    fn now(&self) -> Timestamp;
+
+    /// Comes back after `ms` milliseconds of a time that does not jump.
+    fn pause(&self, ms: u64) -> impl Future<Output = ()> + Send;
+}

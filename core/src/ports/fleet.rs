@@ -1,0 +1,28 @@
+//! The agents.
+
+use crate::{Action, Epoch, Evidence, HostName, Order, Problem};
+
+/// The agents of an environment, as the coordinator reaches them.
+///
+/// Every call is bounded and can be repeated. When the answer is lost the error's aftermath is
+/// [`crate::Aftermath::Unknown`]: repeating the order under its key finds out.
+pub trait Fleet: Send + Sync {
+    /// Has an agent acknowledge an epoch: afterwards it refuses every older one.
+    fn fence(
+        &self,
+        host: &HostName,
+        epoch: Epoch,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Has an agent do what an order says, or answer from its receipt what came of it.
+    fn perform(&self, order: &Order) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
+    /// Asks an agent about the world without changing it: `Inspect*` and `Probe*` actions only.
+    fn observe(
+        &self,
+        host: &HostName,
+        action: &Action,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+}

@@ -1,0 +1,20 @@
+//! The coordinator's record of intents and outcomes.
+
+use crate::{EnvironmentName, Event, Problem, ReleaseId, Stamped, Timestamp};
+
+/// Why nothing was recorded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct JournalError(pub Problem);
+
+/// An append-only journal. What it has accepted survives any crash.
+pub trait Journal: Send + Sync {
+    /// Records facts of a release, in order, all or none. They are durable when this returns.
+    fn append(
+        &self,
+        environment: &EnvironmentName,
+        release: &ReleaseId,
+        at: Timestamp,
+        events: Vec<Event>,
+    ) -> impl Future<Output = Result<Vec<Stamped>, JournalError>> + Send;
+}

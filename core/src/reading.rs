@@ -1,0 +1,14 @@
+//! What one look at the gates said.
+
+use crate::Problem;
+
+/// The result of reading every gate of the watch once.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Reading {
+    /// All is well.
+    Pass,
+    /// The new slot fails its visitors.
+    Fail(Problem),
+    /// It could not be seen: never the same as well, and never the same as failing.
+    Unknown(Problem),
+}

@@ -1,0 +1,42 @@
+//! What a person, or CI on their behalf, asks of a running release.
+
+/// The kinds of requests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum RequestKind {
+    /// Stop before the switch and clean up.
+    Abort,
+    /// Move visitors back to the old slot.
+    Rollback,
+    /// Leave `held` and go on where it stopped.
+    Resume,
+}
+
+impl RequestKind {
+    /// Every kind, for tables.
+    pub const ALL: [Self; 3] = [Self::Abort, Self::Rollback, Self::Resume];
+
+    /// The verb operators type.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Abort => "abort",
+            Self::Rollback => "rollback",
+            Self::Resume => "resume",
+        }
+    }
+
+    /// Finds the kind that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.as_str() == text)
+    }
+}
+
+/// A request with who made it and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is asked for.
+    pub kind: RequestKind,
+    /// The principal who asked.
+    pub by: String,
+    /// The reason given, if any.
+    pub reason: Option<String>,
+}

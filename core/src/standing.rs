@@ -1,0 +1,98 @@
+//! How an environment stands: what is live where, folded from the releases that ended there.
+
+use std::collections::BTreeMap;
+
+use crate::{ArtifactDigest, Outcome, Purpose, ReleaseId, Route, SlotName, State, Timestamp};
+
+/// What is live, or was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LiveRelease {
+    /// The slot.
+    pub slot: SlotName,
+    /// The release that brought it there; unknown for what was there before pointsman.
+    pub release: Option<ReleaseId>,
+    /// The artifact; unknown for what was there before pointsman.
+    pub artifact: Option<ArtifactDigest>,
+}
+
+/// The maintenance page, while it is up.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MaintenanceStanding {
+    /// Since when.
+    pub since: Timestamp,
+    /// Who put it up.
+    pub by: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// When it should be down again.
+    pub until: Option<Timestamp>,
+}
+
+/// How an environment stands.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// What visitors get.
+    pub live: Option<LiveRelease>,
+    /// What they got before: where a rollback leads.
+    pub previous: Option<LiveRelease>,
+    /// The route that was set last on every load balancer.
+    pub route: Option<Route>,
+    /// The maintenance page.
+    pub maintenance: Option<MaintenanceStanding>,
+    /// Which release each slot was last filled by.
+    pub slots: BTreeMap<SlotName, LiveRelease>,
+}
+
+impl Standing {
+    /// Folds a release that is over.
+    pub fn fold(&mut self, state: &State) {
+        let Some(outcome) = state.outcome() else { return };
+        if outcome == Outcome::Refused {
+            return;
+        }
+        self.route = Some(state.route());
+        let plan = &state.plan;
+        let confirmed = outcome == Outcome::Confirmed;
+        match &plan.purpose {
+            Purpose::Deploy { artifact } if confirmed => {
+                let adopted = plan.from.as_ref().map(|slot| LiveRelease {
+                    slot: slot.name.clone(),
+                    release: None,
+                    artifact: None,
+                });
+                let live = LiveRelease {
+                    slot: plan.to.name.clone(),
+                    release: Some(plan.release.clone()),
+                    artifact: Some(*artifact),
+                };
+                self.previous = self.live.take().or(adopted);
+                self.slots.insert(live.slot.clone(), live.clone());
+                self.live = Some(live);
+            }
+            // Rolled back: the new version stays on its slot for people to look at, but leads nowhere.
+            Purpose::Deploy { .. } if outcome == Outcome::RolledBack => {
+                self.slots.remove(&plan.to.name);
+                self.previous = self.previous.take().filter(|previous| previous.slot != plan.to.name);
+            }
+            Purpose::Rollback { artifact, to } if confirmed => {
+                self.previous = self.live.take();
+                self.live = Some(LiveRelease {
+                    slot: plan.to.name.clone(),
+                    release: to.clone(),
+                    artifact: *artifact,
+                });
+            }
+            // Aborted: what was on the slot before is on it again.
+            Purpose::Deploy { .. } | Purpose::Rollback { .. } => {}
+            Purpose::Maintenance { on, until } => {
+                let up = *on == confirmed;
+                self.maintenance = up.then(|| MaintenanceStanding {
+                    since: state.entered_at,
+                    by: plan.created_by.clone(),
+                    reason: plan.reason.clone(),
+                    until: *until,
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! The steps of a release: the table that plan, machine and display agree on.
+
+use std::fmt;
+
+/// One idempotent piece of work on some hosts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Step {
+    /// Is everything fit for the release? Changes nothing.
+    Preflight,
+    /// Bring the artifact beside what runs on the idle slot.
+    Stage,
+    /// Wait until nobody is served by the idle slot any more.
+    Drain,
+    /// Make the artifact current on the idle slot.
+    Activate,
+    /// Let testers reach the idle slot through the load balancers.
+    Expose,
+    /// Local checks on every host, and the named checks through the load balancers.
+    Check,
+    /// Move all visitors to the new slot.
+    Switch,
+    /// Read the gates while visitors use the new slot.
+    Watch,
+    /// Put the maintenance page up or take it down.
+    Maintain,
+    /// Undo `Maintain`.
+    Unmaintain,
+    /// Undo `Switch`: all visitors back to the old slot.
+    RouteBack,
+    /// Undo `Expose`: testers no longer reach the idle slot.
+    Conceal,
+    /// Undo `Activate`: what was current before is current again.
+    LinkBack,
+    /// Undo `Stage`: drop what was staged.
+    Discard,
+}
+
+/// How a step stands to the visitors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// On the way to the new version.
+    Forward,
+    /// On the way back.
+    Backward,
+}
+
+impl Step {
+    /// Every step, for tables.
+    pub const ALL: [Self; 14] = [
+        Self::Preflight,
+        Self::Stage,
+        Self::Drain,
+        Self::Activate,
+        Self::Expose,
+        Self::Check,
+        Self::Switch,
+        Self::Watch,
+        Self::Maintain,
+        Self::Unmaintain,
+        Self::RouteBack,
+        Self::Conceal,
+        Self::LinkBack,
+        Self::Discard,
+    ];
+
+    /// The word operators see.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Preflight => "preflight",
+            Self::Stage => "stage",
+            Self::Drain => "drain",
+            Self::Activate => "activate",
+            Self::Expose => "expose",
+            Self::Check => "check",
+            Self::Switch => "switch",
+            Self::Watch => "watch",
+            Self::Maintain => "maintain",
+            Self::Unmaintain => "unmaintain",
+            Self::RouteBack => "route-back",
+            Self::Conceal => "conceal",
+            Self::LinkBack => "link-back",
+            Self::Discard => "discard",
+        }
+    }
+
+    /// Finds the step that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|step| step.as_str() == text)
+    }
+
+    /// Whether the step goes forward or back.
+    pub fn kind(self) -> Kind {
+        match self {
+            Self::RouteBack | Self::Conceal | Self::LinkBack | Self::Discard | Self::Unmaintain => {
+                Kind::Backward
+            }
+            _ => Kind::Forward,
+        }
+    }
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_step_has_a_word_of_its_own() {
+        for step in Step::ALL {
+            assert_eq!(Step::parse(step.as_str()), Some(step));
+        }
+    }
+}

@@ -1,0 +1,666 @@
+//! The rules of a release, each told as a short story: what happened, and what must follow from it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a story that goes another way is a failed test")]
+
+mod plans;
+mod story;
+
+use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
+use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible};
+use pointsman_core::{
+    Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
+    Request, RequestKind, Stamped, Standing, State, Step, Timestamp, invariants,
+};
+use story::{Story, lost, refused};
+
+// ------------------------------------------------------------------------------- what the driver would do
+
+/// Does what follows, with agents that confirm everything and gates that pass, and says which phases the
+/// release went through until it was over or waited for a person.
+fn drive(story: &mut Story) -> Vec<String> {
+    let mut phases = vec![word(&story.state)];
+    loop {
+        match next(&story.state, story.now) {
+            Next::Fence(_) => story.fence(),
+            Next::Send(keys) => {
+                keys.iter().for_each(|key| story.send(key));
+                keys.iter().for_each(|key| story.done(key));
+            }
+            Next::Record(event) => story.tell(event),
+            Next::Await(Some(until)) => story.now = until,
+            Next::ReadGates if matches!(story.state.phase, Phase::Watching { .. }) => {
+                read(story, Reading::Pass)
+            }
+            Next::GiveUp(keys) => keys.iter().for_each(|key| story.failed(key, lost())),
+            Next::ReadGates | Next::Await(None) | Next::Stop => return phases,
+        }
+        invariants::all(&story.state, story.now).unwrap();
+        if phases.last() != Some(&word(&story.state)) {
+            phases.push(word(&story.state));
+        }
+    }
+}
+
+fn word(state: &State) -> String {
+    match &state.phase {
+        Phase::Doing(step) => step.to_string(),
+        Phase::Watching { .. } => "watching".to_owned(),
+        Phase::Held { .. } => "held".to_owned(),
+        Phase::Finished(outcome) => outcome.as_str().to_owned(),
+    }
+}
+
+/// Reads the gates once, one interval later, and records what follows.
+fn read(story: &mut Story, reading: Reading) {
+    story.now = story.now.plus_ms(story.state.plan.watch.interval_ms);
+    for event in gates_read(&story.state, story.now, reading) {
+        story.tell(event);
+    }
+}
+
+fn ask(story: &mut Story, kind: RequestKind) {
+    let request = Request { kind, by: "ada".to_owned(), reason: None };
+    assert_eq!(possible(&story.state, kind), Ok(()));
+    story.tell(Event::Requested(request));
+}
+
+fn began(purpose: Purpose) -> Story {
+    Story::begun(plan(purpose, Site::of(2, 1)))
+}
+
+/// A deploy that stands in a step, or is watched.
+fn deploy_at(step: Step) -> Story {
+    let mut story = began(deploy());
+    story.reach(step);
+    story
+}
+
+fn key(step: Step, name: &str) -> OrderKey {
+    OrderKey { step, host: host(name) }
+}
+
+fn failing() -> Reading {
+    Reading::Fail(Problem::new(Code::CheckFailed, "500 instead of 200"))
+}
+
+fn blind() -> Reading {
+    Reading::Unknown(unreachable())
+}
+
+fn unreachable() -> Problem {
+    Problem::new(Code::AgentUnreachable, "no route to host").retry_useful()
+}
+
+/// Records the decision that must come next, and fails when it is another kind of work.
+fn record_next(story: &mut Story) -> Event {
+    let Next::Record(event) = next(&story.state, story.now) else {
+        panic!("nothing to record, but {:?}", next(&story.state, story.now))
+    };
+    story.tell(event.clone());
+    event
+}
+
+fn outcome(story: &Story) -> Option<Outcome> {
+    story.state.outcome()
+}
+
+// ------------------------------------------------------------------------------------------- the way there
+
+#[test]
+fn a_deploy_without_trouble_visits_exactly_these_phases() {
+    let mut story = Story::planned(plan(deploy(), Site::of(2, 2)));
+    assert_eq!(
+        drive(&mut story),
+        ["preflight", "stage", "drain", "activate", "expose", "check", "switch", "watching", "confirmed"]
+    );
+}
+
+#[test]
+fn a_rollback_without_trouble_only_looks_and_switches() {
+    assert_eq!(drive(&mut began(rollback())), ["preflight", "switch", "confirmed"]);
+}
+
+#[test]
+fn the_maintenance_page_goes_up_and_comes_down_in_one_step() {
+    assert_eq!(drive(&mut began(maintenance(true))), ["maintain", "confirmed"]);
+    assert_eq!(drive(&mut began(maintenance(false))), ["maintain", "confirmed"]);
+}
+
+#[test]
+fn a_step_is_left_only_when_every_host_has_confirmed_it() {
+    let mut story = deploy_at(Step::Switch);
+    story.send(&key(Step::Switch, "lb1"));
+    story.done(&key(Step::Switch, "lb1"));
+    assert_eq!(story.state.phase, Phase::Doing(Step::Switch));
+    assert_eq!(next(&story.state, story.now), Next::Send(vec![key(Step::Switch, "lb2")]));
+}
+
+#[test]
+fn no_order_leaves_before_every_agent_acknowledged_the_epoch() {
+    let mut story = deploy_at(Step::Stage);
+    story.restart();
+    let early = Event::OrderIntended { key: key(Step::Stage, "green1"), attempt: 1 };
+    assert!(apply(&story.state, &Stamped { at: story.now, event: early }).is_err());
+    assert!(matches!(next(&story.state, story.now), Next::Fence(hosts) if hosts.len() == 3));
+}
+
+// -------------------------------------------------------------------------------------------- lost answers
+
+#[test]
+fn a_lost_answer_to_the_switch_is_asked_for_again_under_the_same_key() {
+    let mut story = deploy_at(Step::Switch);
+    let lb1 = key(Step::Switch, "lb1");
+    story.send(&lb1);
+    story.failed(&lb1, lost());
+    story.confirm_on(&key(Step::Switch, "lb2"));
+    story.now = story.now.plus_ms(10_000);
+    assert_eq!(next(&story.state, story.now), Next::Send(vec![lb1.clone()]));
+    story.send(&lb1);
+    assert_eq!(story.state.orders[&lb1].attempts, 2);
+    story.done(&lb1);
+    assert_eq!(word(&story.state), "watching");
+}
+
+#[test]
+fn an_answer_that_a_crash_swallowed_is_asked_for_again_after_the_fence() {
+    let mut story = deploy_at(Step::Switch);
+    let keys = [key(Step::Switch, "lb1"), key(Step::Switch, "lb2")];
+    keys.iter().for_each(|key| story.send(key));
+    story.restart();
+    assert!(story.state.visitors_moved(), "a switch without an answer may have moved visitors");
+    story.fence();
+    assert_eq!(next(&story.state, story.now), Next::Send(keys.to_vec()));
+}
+
+#[test]
+fn an_attempt_that_changed_nothing_does_not_wash_off_one_that_may_have() {
+    let mut story = deploy_at(Step::Switch);
+    story.fail(Step::Switch, &lost());
+    story.fail(Step::Switch, &refused());
+    record_next(&mut story);
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+}
+
+#[test]
+fn a_passing_fault_is_tried_only_so_often_on_the_way_forward() {
+    let mut story = deploy_at(Step::Stage);
+    let passing = refused().retry_useful();
+    for _ in 0..story.state.plan.limits.attempts {
+        story.now = story.now.plus_ms(10_000);
+        assert!(matches!(next(&story.state, story.now), Next::Send(_)));
+        story.fail(Step::Stage, &passing);
+    }
+    assert_eq!(record_next(&mut story), Event::TurnedBack(passing));
+}
+
+// -------------------------------------------------------------------------------------------- the way back
+
+#[test]
+fn a_switch_that_everyone_refused_is_aborted_and_undone_in_order() {
+    let mut story = deploy_at(Step::Switch);
+    story.fail(Step::Switch, &refused());
+    assert_eq!(drive(&mut story), ["switch", "conceal", "link-back", "discard", "aborted"]);
+}
+
+#[test]
+fn when_one_balancer_switched_and_the_other_failed_both_go_back() {
+    let mut story = deploy_at(Step::Switch);
+    story.confirm_on(&key(Step::Switch, "lb1"));
+    story.fail(Step::Switch, &refused());
+    record_next(&mut story);
+    let both = vec![key(Step::RouteBack, "lb1"), key(Step::RouteBack, "lb2")];
+    assert_eq!(next(&story.state, story.now), Next::Send(both));
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_failed_step_waits_for_the_answers_that_are_still_out() {
+    let mut story = deploy_at(Step::Switch);
+    story.send(&key(Step::Switch, "lb1"));
+    story.send(&key(Step::Switch, "lb2"));
+    story.failed(&key(Step::Switch, "lb1"), refused());
+    assert_eq!(next(&story.state, story.now), Next::Await(None));
+    story.done(&key(Step::Switch, "lb2"));
+    assert!(matches!(record_next(&mut story), Event::TurnedBack(_)));
+}
+
+#[test]
+fn the_way_back_is_tried_as_long_as_the_plan_says_and_then_held() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::TurnedBack(refused()));
+    let (since, persist_ms) = (story.now, story.state.plan.limits.persist_ms);
+    story.confirm_on(&key(Step::RouteBack, "lb2"));
+    while !matches!(next(&story.state, story.now), Next::Record(_)) {
+        assert!(story.now < since.plus_ms(persist_ms + 10_000), "tried for ever");
+        match next(&story.state, story.now) {
+            Next::Send(_) => story.fail(Step::RouteBack, &unreachable()),
+            Next::Await(Some(until)) => story.now = until,
+            other => panic!("{other:?}"),
+        }
+    }
+    assert!(story.now >= since.plus_ms(persist_ms), "given up early");
+    assert_eq!(record_next(&mut story), Event::Held(unreachable()));
+    ask(&mut story, RequestKind::Resume);
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_maintenance_page_that_cannot_come_down_everywhere_is_held_and_not_put_up_again() {
+    let mut story = began(maintenance(false));
+    story.confirm_on(&key(Step::Maintain, "lb1"));
+    story.fail(Step::Maintain, &refused());
+    assert!(matches!(record_next(&mut story), Event::Held(_)));
+}
+
+#[test]
+fn a_maintenance_page_that_cannot_go_up_everywhere_comes_down_everywhere() {
+    let mut story = began(maintenance(true));
+    story.confirm_on(&key(Step::Maintain, "lb1"));
+    story.fail(Step::Maintain, &refused());
+    assert_eq!(drive(&mut story), ["maintain", "unmaintain", "aborted"]);
+}
+
+// ----------------------------------------------------------------------------------------------- the watch
+
+#[test]
+fn so_many_failed_readings_in_a_row_turn_the_release_back() {
+    let mut story = deploy_at(Step::Watch);
+    for _ in 1..story.state.plan.watch.fail_after {
+        read(&mut story, failing());
+        assert_eq!(word(&story.state), "watching");
+    }
+    read(&mut story, failing());
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn one_good_reading_breaks_the_row() {
+    let mut story = deploy_at(Step::Watch);
+    for reading in [failing(), failing(), Reading::Pass, failing(), failing()] {
+        read(&mut story, reading);
+    }
+    assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn without_automatic_rollback_a_failing_watch_holds_and_stays_armed_for_a_person() {
+    let mut by_hand = plan(deploy(), Site::of(2, 1));
+    by_hand.automatic_rollback = false;
+    let mut story = Story::begun(by_hand);
+    story.reach(Step::Watch);
+    for _ in 0..2 * story.state.plan.watch.fail_after {
+        read(&mut story, failing());
+    }
+    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch, .. }));
+    assert_eq!(next(&story.state, story.now), Next::ReadGates);
+    ask(&mut story, RequestKind::Rollback);
+    assert_eq!(drive(&mut story), ["held", "route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_restart_begins_the_watch_anew() {
+    let mut story = deploy_at(Step::Watch);
+    let watch = story.state.plan.watch;
+    for _ in 1..watch.fail_after {
+        read(&mut story, failing());
+    }
+    story.restart();
+    assert_eq!(story.state.phase, Phase::Watching { until: story.now.plus_ms(watch.duration_ms) });
+    story.fence();
+    read(&mut story, failing());
+    assert_eq!(word(&story.state), "watching", "failures from before the restart no longer count");
+}
+
+#[test]
+fn a_watch_that_is_blind_too_long_is_held_and_never_confirmed() {
+    let mut story = deploy_at(Step::Watch);
+    let watch = story.state.plan.watch;
+    read(&mut story, blind());
+    let since = story.now;
+    while matches!(story.state.phase, Phase::Watching { .. }) {
+        read(&mut story, blind());
+    }
+    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch, .. }));
+    assert!(story.now.ms_since(since) >= watch.blind_ms);
+}
+
+#[test]
+fn a_release_held_at_its_watch_still_turns_back_when_the_gates_fail() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::Held(unreachable()));
+    for _ in 0..story.state.plan.watch.fail_after {
+        assert_eq!(next(&story.state, story.now), Next::ReadGates);
+        read(&mut story, failing());
+    }
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_release_held_at_its_watch_is_never_confirmed_by_itself() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::Held(unreachable()));
+    for _ in 0..20 {
+        read(&mut story, Reading::Pass);
+    }
+    assert_eq!(word(&story.state), "held");
+    ask(&mut story, RequestKind::Resume);
+    assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn the_watch_lasts_its_whole_time() {
+    let mut story = deploy_at(Step::Watch);
+    let since = story.now;
+    drive(&mut story);
+    assert!(story.state.entered_at.ms_since(since) >= story.state.plan.watch.duration_ms);
+}
+
+// ------------------------------------------------------------------------------------ what people ask for
+
+#[test]
+fn an_abort_during_the_transfer_gives_the_transfer_up() {
+    let mut story = deploy_at(Step::Stage);
+    let transfer = key(Step::Stage, "green1");
+    story.send(&transfer);
+    ask(&mut story, RequestKind::Abort);
+    assert_eq!(next(&story.state, story.now), Next::GiveUp(vec![transfer]));
+    assert_eq!(drive(&mut story), ["stage", "discard", "aborted"]);
+}
+
+#[test]
+fn an_abort_waits_for_every_other_answer() {
+    let mut story = deploy_at(Step::Activate);
+    story.send(&key(Step::Activate, "green1"));
+    ask(&mut story, RequestKind::Abort);
+    assert_eq!(next(&story.state, story.now), Next::Await(None));
+    story.done(&key(Step::Activate, "green1"));
+    assert_eq!(drive(&mut story), ["expose", "link-back", "discard", "aborted"]);
+}
+
+#[test]
+fn an_abort_before_anything_was_touched_refuses_the_release() {
+    let mut story = Story::planned(plan(deploy(), Site::of(2, 1)));
+    ask(&mut story, RequestKind::Abort);
+    assert_eq!(drive(&mut story), ["preflight", "refused"]);
+}
+
+#[test]
+fn an_abort_after_the_switch_is_refused_and_the_hint_names_rollback() {
+    let mut story = deploy_at(Step::Watch);
+    let problem = possible(&story.state, RequestKind::Abort).unwrap_err();
+    assert_eq!(problem.code, Code::NotPossibleNow);
+    assert_eq!(problem.hint, "`pointsman rollback production` moves them back");
+    ask(&mut story, RequestKind::Rollback);
+    assert_eq!(drive(&mut story), ["watching", "route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_rollback_asked_for_during_the_switch_waits_for_the_balancers_and_takes_all_back() {
+    let mut story = deploy_at(Step::Switch);
+    story.send(&key(Step::Switch, "lb1"));
+    ask(&mut story, RequestKind::Rollback);
+    assert_eq!(next(&story.state, story.now), Next::Await(None));
+    story.failed(&key(Step::Switch, "lb1"), lost());
+    assert_eq!(drive(&mut story), ["switch", "route-back", "rolled-back"]);
+}
+
+#[test]
+fn on_the_way_back_nothing_but_resume_is_taken_and_the_hint_says_so() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::TurnedBack(refused()));
+    story.fail(Step::RouteBack, &refused());
+    record_next(&mut story);
+    for kind in [RequestKind::Abort, RequestKind::Rollback] {
+        let problem = possible(&story.state, kind).unwrap_err();
+        assert_eq!(problem.hint, "`pointsman resume production` tries again");
+    }
+    ask(&mut story, RequestKind::Resume);
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_resumed_release_tries_again_what_it_was_held_at() {
+    let mut story = began(maintenance(false));
+    story.confirm_on(&key(Step::Maintain, "blue1"));
+    story.fail(Step::Maintain, &refused());
+    record_next(&mut story);
+    ask(&mut story, RequestKind::Resume);
+    let balancers = vec![key(Step::Maintain, "lb1"), key(Step::Maintain, "lb2")];
+    assert_eq!(next(&story.state, story.now), Next::Send(balancers));
+    assert_eq!(drive(&mut story), ["maintain", "confirmed"]);
+}
+
+#[test]
+fn nothing_can_be_asked_of_a_release_that_is_over() {
+    let mut story = began(deploy());
+    drive(&mut story);
+    for kind in RequestKind::ALL {
+        assert_eq!(possible(&story.state, kind).unwrap_err().code, Code::NotPossibleNow);
+    }
+}
+
+// ------------------------------------------------------------------------------------- unreachable agents
+
+#[test]
+fn an_agent_that_cannot_be_reached_before_anything_was_touched_refuses_the_release() {
+    let mut story = Story::planned(plan(deploy(), Site::of(2, 1)));
+    story.tell(Event::Fenced(host("lb1")));
+    assert_eq!(fence_failed(&story.state, story.now, unreachable()), None, "patience first");
+    story.now = story.now.plus_ms(story.state.plan.limits.inspect_ms);
+    story.tell(fence_failed(&story.state, story.now, unreachable()).unwrap());
+    assert_eq!(outcome(&story), Some(Outcome::Refused));
+}
+
+#[test]
+fn an_agent_that_cannot_be_reached_after_a_restart_holds_a_release_that_touched_something() {
+    let mut story = deploy_at(Step::Drain);
+    story.restart();
+    let persist_ms = story.state.plan.limits.persist_ms;
+    assert_eq!(fence_failed(&story.state, story.now.plus_ms(persist_ms - 1), unreachable()), None);
+    story.now = story.now.plus_ms(persist_ms);
+    story.tell(fence_failed(&story.state, story.now, unreachable()).unwrap());
+    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Step(Step::Drain), .. }));
+}
+
+// ---------------------------------------------------------------------------- what is live when it is over
+
+fn live(slot: &str, release: &str) -> LiveRelease {
+    LiveRelease { slot: slot.parse().unwrap(), release: Some(release.parse().unwrap()), artifact: Some(NEW) }
+}
+
+#[test]
+fn a_confirmed_deploy_is_live_and_what_was_live_is_where_a_rollback_leads() {
+    let mut standing = Standing { live: Some(live("blue", "r1")), ..Standing::default() };
+    let mut story = began(deploy());
+    drive(&mut story);
+    standing.fold(&story.state);
+    assert_eq!(standing.live, Some(live("green", "r2")));
+    assert_eq!(standing.previous, Some(live("blue", "r1")));
+}
+
+#[test]
+fn a_rolled_back_deploy_changes_nothing_that_is_live_and_leads_nowhere() {
+    let before = Standing {
+        live: Some(live("blue", "r1")),
+        previous: Some(live("green", "r0")),
+        slots: [(live("green", "r0").slot, live("green", "r0"))].into(),
+        ..Standing::default()
+    };
+    let mut standing = before.clone();
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::TurnedBack(refused()));
+    drive(&mut story);
+    standing.fold(&story.state);
+    assert_eq!(standing.live, before.live);
+    assert_eq!((standing.previous, standing.slots.len()), (None, 0));
+}
+
+#[test]
+fn a_deploy_that_ended_before_the_switch_leaves_everything_standing() {
+    let before = Standing {
+        live: Some(live("blue", "r1")),
+        previous: Some(live("green", "r0")),
+        ..Standing::default()
+    };
+    for reached in [Step::Preflight, Step::Drain, Step::Expose, Step::Switch] {
+        let mut standing = before.clone();
+        let mut story = deploy_at(reached);
+        story.tell(Event::TurnedBack(refused()));
+        drive(&mut story);
+        standing.fold(&story.state);
+        assert_eq!((standing.live, standing.previous), (before.live.clone(), before.previous.clone()));
+    }
+}
+
+// ------------------------------------------------------------------- rules that are easily broken unnoticed
+
+/// Nobody watches while agents are being fenced, so that time must not count as watched.
+#[test]
+fn the_watch_does_not_run_out_while_nobody_can_watch() {
+    let mut patient = plan(deploy(), Site::of(2, 1));
+    patient.limits.persist_ms = 2 * patient.watch.duration_ms;
+    let mut story = Story::begun(patient);
+    story.reach(Step::Watch);
+    story.restart();
+    // One agent is slow to acknowledge: as long as the watch lasts, and shorter than anybody gives up.
+    story.now = story.now.plus_ms(story.state.plan.watch.duration_ms);
+    story.fence();
+    read(&mut story, Reading::Pass);
+    assert_eq!(word(&story.state), "watching", "one single reading confirmed the release");
+}
+
+/// A reading that failed was a reading: the gates were not blind then.
+#[test]
+fn a_failed_reading_ends_the_blindness() {
+    let mut story = deploy_at(Step::Watch);
+    read(&mut story, blind());
+    read(&mut story, failing());
+    read(&mut story, failing());
+    read(&mut story, blind());
+    assert_eq!(word(&story.state), "watching", "blind only since the last reading");
+}
+
+/// Preflight changes nothing, so it is not what turns "refused" into "held".
+#[test]
+fn an_unreachable_agent_refuses_a_release_that_has_only_looked() {
+    let mut story = began(deploy());
+    story.confirm_on(&key(Step::Preflight, "lb1"));
+    story.restart();
+    story.now = story.now.plus_ms(story.state.plan.limits.inspect_ms);
+    let decided = fence_failed(&story.state, story.now, unreachable());
+    assert_eq!(decided, Some(Event::TurnedBack(unreachable())));
+}
+
+/// What was accepted happens, or is answered: it is not forgotten because an answer came first.
+#[test]
+fn an_accepted_request_is_not_forgotten_when_the_last_step_ends_well() {
+    for (purpose, step, kind) in [
+        (rollback(), Step::Switch, RequestKind::Rollback),
+        (maintenance(true), Step::Maintain, RequestKind::Abort),
+    ] {
+        let mut story = began(purpose);
+        story.reach(step);
+        let keys = story.left(step);
+        keys.iter().for_each(|key| story.send(key));
+        ask(&mut story, kind);
+        keys.iter().for_each(|key| story.done(key));
+        assert_ne!(outcome(&story), Some(Outcome::Confirmed), "{} was accepted and forgotten", kind.as_str());
+    }
+}
+
+/// Gates are read while requests come in: a pass that was under way must not overtake an accepted request.
+#[test]
+fn a_good_reading_does_not_overtake_a_rollback_that_was_asked_for() {
+    let mut story = deploy_at(Step::Watch);
+    ask(&mut story, RequestKind::Rollback);
+    story.now = story.now.plus_ms(story.state.plan.watch.duration_ms);
+    let decided = gates_read(&story.state, story.now, Reading::Pass);
+    assert!(!decided.contains(&Event::WatchPassed), "{decided:?}");
+    let passed = Stamped { at: story.now, event: Event::WatchPassed };
+    assert!(apply(&story.state, &passed).is_err(), "the journal would take it");
+}
+
+/// The way back asks only the load balancers: a dead host of the new slot, the very reason to go back, must not
+/// keep visitors on it because the coordinator was restarted.
+#[test]
+fn a_dead_host_of_the_new_slot_does_not_keep_visitors_there_after_a_restart() {
+    let mut story = deploy_at(Step::Watch);
+    story.restart();
+    story.tell(Event::Fenced(host("lb1")));
+    story.tell(Event::Fenced(host("lb2")));
+    story.tell(Event::TurnedBack(unreachable()));
+    let both = vec![key(Step::RouteBack, "lb1"), key(Step::RouteBack, "lb2")];
+    assert_eq!(next(&story.state, story.now), Next::Send(both));
+}
+
+/// On the way back only time ends the attempts, and time in which nobody tried is not such time.
+#[test]
+fn the_way_back_is_not_given_up_because_the_coordinator_was_away() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::TurnedBack(refused()));
+    story.now = story.now.plus_ms(2 * story.state.plan.limits.persist_ms);
+    story.restart();
+    story.fence();
+    story.fail(Step::RouteBack, &unreachable());
+    assert!(
+        !matches!(next(&story.state, story.now), Next::Record(Event::Held(_))),
+        "held after one try that failed in passing"
+    );
+}
+
+/// The clock may jump back; a retry then comes at once or after its pause, not after the jump.
+#[test]
+fn a_clock_that_was_set_back_does_not_delay_the_way_back() {
+    let mut story = deploy_at(Step::Watch);
+    story.tell(Event::TurnedBack(refused()));
+    story.fail(Step::RouteBack, &unreachable());
+    let now = Timestamp(story.now.0 - 3_600_000);
+    let soon = match next(&story.state, now) {
+        Next::Send(_) => true,
+        Next::Await(Some(until)) => until.ms_since(now) <= 10_000,
+        _ => false,
+    };
+    assert!(soon, "{:?} at {now:?}", next(&story.state, now));
+}
+
+/// Taking the page down failed and was undone: the page is up as before, since when and by whom as before.
+#[test]
+fn a_maintenance_page_that_stayed_up_keeps_who_put_it_up_and_until_when() {
+    let mut standing = Standing::default();
+    let bound = Some(CREATED_AT.plus_ms(3_600_000));
+    let mut up = began(Purpose::Maintenance { on: true, until: bound });
+    drive(&mut up);
+    standing.fold(&up.state);
+    let before = standing.maintenance.clone();
+    assert_eq!(before.as_ref().and_then(|page| page.until), bound);
+
+    let mut down_plan = plan(maintenance(false), Site::of(2, 1));
+    down_plan.created_by = "bob".to_owned();
+    let mut down = Story::begun(down_plan);
+    down.fail(Step::Maintain, &lost());
+    ask(&mut down, RequestKind::Abort);
+    drive(&mut down);
+    assert_eq!(outcome(&down), Some(Outcome::Aborted));
+    standing.fold(&down.state);
+    assert_eq!(standing.maintenance, before);
+}
+
+/// A second `maintenance on` that is called off leaves the page as it stood: up.
+#[test]
+fn a_page_that_was_up_before_is_not_taken_down_by_the_way_back() {
+    let mut story = Story::begun(plan(maintenance(true), Site { page_up: true, ..Site::of(2, 1) }));
+    story.fail(Step::Maintain, &lost());
+    ask(&mut story, RequestKind::Abort);
+    drive(&mut story);
+    assert_eq!(outcome(&story), Some(Outcome::Aborted));
+    let (now, before) = (story.state.route(), &story.state.plan.route_before);
+    assert!(now.same_decision(before), "`{now}` instead of `{before}`");
+}
+
+/// What an agent could not say is not what it did: `Changed` counts as touched like `Unknown` does.
+#[test]
+fn a_failure_with_a_lasting_effect_is_undone() {
+    let mut story = deploy_at(Step::Activate);
+    story.fail(Step::Activate, &refused().aftermath(Aftermath::Changed));
+    assert_eq!(drive(&mut story), ["activate", "link-back", "discard", "aborted"]);
+}

@@ -1,0 +1,110 @@
+//! The balancer as one thing: its configuration, its workers, its route on disk, its frontend.
+
+use std::sync::Arc;
+
+use pointsman_chassis::http_check::{self, Answer, Target};
+use pointsman_core::{BackendName, Code, Problem, Route};
+use tokio::sync::Mutex;
+
+use crate::config::{Config, SharedConfig};
+use crate::reply::StatRow;
+use crate::route_file::RouteFile;
+use crate::workers::Workers;
+
+/// Bound on one request to the frontend that only looks at the route.
+const LOOK: std::time::Duration = std::time::Duration::from_secs(2);
+
+/// What every action of the agent works with.
+#[derive(Clone)]
+pub struct Balancer {
+    pub(crate) config: SharedConfig,
+    pub(crate) workers: Workers,
+    pub(crate) file: RouteFile,
+    pub(crate) frontend: Target,
+    /// One change of the route at a time.
+    pub(crate) changing: Arc<Mutex<()>>,
+}
+
+/// How many servers of a backend are healthy, of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Health {
+    pub(crate) up: u32,
+    pub(crate) total: u32,
+}
+
+/// Counts the healthy servers of a backend.
+pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
+    let servers = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
+    let counted = servers.fold((0u32, 0u32), |(up, total), row| {
+        (up.saturating_add(u32::from(row.healthy())), total.saturating_add(1))
+    });
+    Health { up: counted.0, total: counted.1 }
+}
+
+impl Balancer {
+    /// The balancer of this configuration.
+    pub fn new(config: Config) -> Result<Self, Problem> {
+        Ok(Self {
+            workers: Workers::new(&config.haproxy),
+            file: RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state),
+            frontend: config.frontend.target()?,
+            config: Arc::new(config),
+            changing: Arc::default(),
+        })
+    }
+
+    /// Asks the frontend as a trusted client, and returns what it marks its answer with.
+    pub(crate) async fn look(&self, side: &str) -> Result<Answer, String> {
+        http_check::ask(&self.frontend, &self.config.frontend.path.0, Some(side), LOOK).await
+    }
+
+    /// Refuses backends that this agent may not route to.
+    pub(crate) fn granted(&self, backend: &BackendName) -> Result<(), Problem> {
+        if self.config.haproxy.grants(backend) {
+            return Ok(());
+        }
+        let message = format!("backend `{backend}` is not among those this agent may route to");
+        Err(Problem::new(Code::NotGranted, message)
+            .hint("add it to `backends` in lb-agent.toml on the load balancer"))
+    }
+
+    /// Refuses a backend whose servers cannot take visitors.
+    pub(crate) fn healthy_enough(
+        &self,
+        rows: &[StatRow],
+        backend: &BackendName,
+        min_up: u32,
+    ) -> Result<(), Problem> {
+        if *backend == self.config.haproxy.maintenance_backend.0 {
+            return Ok(());
+        }
+        let health = health(rows, backend);
+        if health.up >= min_up.max(1) {
+            return Ok(());
+        }
+        let states = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
+        let states: Vec<String> =
+            states.map(|row| format!("{} is {} ({})", row.server, row.status, row.check_status)).collect();
+        let message = format!(
+            "`{backend}` has {} of {} servers healthy, {} needed",
+            health.up,
+            health.total,
+            min_up.max(1)
+        );
+        Err(Problem::new(Code::BackendUnhealthy, message).cause(states.join(", ")).retry_useful().hint(
+            format!(
+                "see its checks: `echo 'show stat {backend} 6 -1' | socat - {}`",
+                self.config.haproxy.socket.display()
+            ),
+        ))
+    }
+
+    /// The current route, which must be there.
+    pub(crate) async fn standing_route(&self) -> Result<Route, Problem> {
+        let missing = || {
+            Problem::new(Code::RouteDrift, "HAProxy's map holds no valid route")
+                .hint("see it: `echo 'show map' | socat - /run/haproxy/pointsman.sock`")
+        };
+        self.workers.route().await?.ok_or_else(missing)
+    }
+}

@@ -1,0 +1,92 @@
+//! Waiting until nobody is served by a backend any more, on any worker, and cutting what outlives its time.
+
+use std::time::Duration;
+
+use pointsman_core::{Aftermath, BackendName, Code, DrainEnd, Evidence, Problem};
+use tokio::time::Instant;
+
+use crate::balancer::Balancer;
+use crate::reply::StatRow;
+
+/// How often the sessions are counted while waiting.
+const LOOK_EVERY: Duration = Duration::from_millis(100);
+
+/// How long cut sessions may take to be gone.
+const AFTER_CUT: Duration = Duration::from_secs(2);
+
+/// Requests that a backend serves now, on the current worker and the old ones.
+pub async fn sessions(balancer: &Balancer, backend: &BackendName) -> Result<u64, Problem> {
+    let mut rows = balancer.workers.stat().await?;
+    for worker in balancer.workers.old().await? {
+        rows.extend(worker.stat().await?.unwrap_or_default());
+    }
+    Ok(on_servers(&rows, backend).map(|row| row.sessions).sum())
+}
+
+fn on_servers<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterator<Item = &'a StatRow> {
+    rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND")
+}
+
+async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) -> Result<u64, Problem> {
+    loop {
+        let left =
+            sessions(balancer, backend).await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+        if left == 0 || Instant::now() >= until {
+            return Ok(left);
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+/// Drains a backend that gets no visitors by the route. One that does is refused: it would never be empty.
+pub async fn drain(
+    balancer: &Balancer,
+    backend: &BackendName,
+    timeout: Duration,
+    end: DrainEnd,
+) -> Result<Evidence, Problem> {
+    balancer.granted(backend)?;
+    let route = balancer.standing_route().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+    if route.share_of(backend) > 0 {
+        let message =
+            format!("`{backend}` gets {} % of the visitors by route `{route}`", route.share_of(backend));
+        return Err(
+            Problem::new(Code::DrainIncomplete, message).hint("see the route: `pointsman traffic show ENV`")
+        );
+    }
+    let started = Instant::now();
+    let left = wait_empty(balancer, backend, started + timeout).await?;
+    if left == 0 {
+        let waited_ms = started.elapsed().as_millis();
+        return Ok(Evidence {
+            already: waited_ms < 100,
+            detail: format!("`{backend}` serves nobody, after {waited_ms} ms"),
+            took_us: 0,
+        });
+    }
+    if end == DrainEnd::Leave {
+        return Ok(Evidence {
+            already: false,
+            detail: format!("{left} requests left running on `{backend}`"),
+            took_us: 0,
+        });
+    }
+    let rows = balancer.workers.stat().await?;
+    for server in on_servers(&rows, backend) {
+        balancer.workers.cut(backend.as_str(), &server.server).await?;
+    }
+    match wait_empty(balancer, backend, Instant::now() + AFTER_CUT).await? {
+        0 => Ok(Evidence {
+            already: false,
+            detail: format!("{left} requests on `{backend}` cut after {} s", timeout.as_secs()),
+            took_us: 0,
+        }),
+        still => Err(Problem::new(
+            Code::DrainIncomplete,
+            format!("{still} requests on `{backend}` are still running after they were cut"),
+        )
+        .aftermath(Aftermath::Changed)
+        .retry_useful()
+        .hint("see them: `echo 'show sess' | socat - /run/haproxy/pointsman.sock`")),
+    }
+}

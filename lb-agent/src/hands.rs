@@ -1,0 +1,95 @@
+//! What the agent on a load balancer does with each order.
+
+use std::time::Duration;
+
+use pointsman_chassis::agent_service::{Hands, Rule};
+use pointsman_chassis::artifact::Offer;
+use pointsman_core::{Action, Code, Evidence, Order, Problem};
+use pointsman_proto::v1;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use crate::balancer::Balancer;
+use crate::config::Config;
+use crate::{drain, inspect, probe, switch};
+
+/// The hands of the lb-agent.
+#[derive(Clone)]
+pub struct LbHands {
+    balancer: Balancer,
+}
+
+fn not_ours(what: &str) -> Problem {
+    Problem::new(
+        Code::WrongAddressee,
+        format!("this is a load balancer agent: it has nothing to do with {what}"),
+    )
+    .hint("compare the agents named in the environment file with their roles")
+}
+
+impl LbHands {
+    /// The hands for this configuration.
+    pub fn new(config: Config) -> Result<Self, Problem> {
+        Ok(Self { balancer: Balancer::new(config)? })
+    }
+
+    /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so
+    /// the order that put it there was on its way to the workers. Anything else is left for the coordinator to see.
+    pub async fn resume_switch(&self) {
+        let Some(on_disk) = self.balancer.file.read() else { return };
+        match self.balancer.workers.route().await {
+            Ok(Some(runtime)) if runtime.epoch < on_disk.epoch => {
+                info!(from = %runtime, to = %on_disk, "a switch was cut short: going on with it");
+                if let Err(problem) = self.balancer.workers.set_route(&on_disk).await {
+                    warn!(%problem, "could not go on with the switch");
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => warn!(%problem, "cannot see HAProxy's route"),
+        }
+    }
+}
+
+impl Hands for LbHands {
+    async fn act(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        match &order.action {
+            Action::SetRoute { expected, wanted, min_up } => {
+                switch::set_route(&self.balancer, expected, wanted, *min_up, rule).await
+            }
+            Action::Drain { backend, timeout_ms, end } => {
+                drain::drain(&self.balancer, backend, Duration::from_millis(*timeout_ms), *end).await
+            }
+            looking => self.observe(looking).await,
+        }
+    }
+
+    async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
+        match action {
+            Action::InspectBalancer { expected, backends } => {
+                inspect::inspect(&self.balancer, expected, backends).await
+            }
+            Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
+                let patience = Duration::from_millis(*patience_ms);
+                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience).await
+            }
+            _ => Err(not_ours("this action")),
+        }
+    }
+
+    async fn describe(&self) -> v1::AgentStatus {
+        inspect::describe(&self.balancer).await
+    }
+
+    async fn offer(&self, _: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {
+        Err(not_ours("artifacts"))
+    }
+
+    async fn contents(
+        &self,
+        _: v1::ContentPiece,
+        _: Streaming<v1::ContentPiece>,
+        _: &Rule,
+    ) -> Result<v1::ContentReceipt, Problem> {
+        Err(not_ours("artifacts"))
+    }
+}

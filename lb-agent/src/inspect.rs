@@ -1,0 +1,108 @@
+//! Looking at the balancer without changing anything: for the preflight, and for `status`.
+
+use pointsman_chassis::host_facts;
+use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
+use pointsman_proto::{convert, v1};
+
+use crate::balancer::{Balancer, health};
+use crate::drain::sessions;
+
+/// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
+pub async fn inspect(
+    balancer: &Balancer,
+    expected: &Route,
+    backends: &[BackendName],
+) -> Result<Evidence, Problem> {
+    let drift = |message: String| {
+        Problem::new(Code::RouteDrift, message).hint("see it: `pointsman traffic show ENV`")
+    };
+    for backend in backends {
+        balancer.granted(backend)?;
+    }
+    let known = balancer.workers.backends().await?;
+    if let Some(missing) = backends.iter().find(|backend| !known.iter().any(|name| name == backend.as_str()))
+    {
+        return Err(Problem::new(Code::BackendUnknown, format!("HAProxy has no backend `{missing}`"))
+            .cause(format!("it has {}", known.join(", ")))
+            .hint("add the backend to haproxy.cfg and reload, or correct the slot's `backend`"));
+    }
+    let route = balancer.standing_route().await?;
+    if route != *expected {
+        return Err(drift(format!("the route is `{route}`, expected `{expected}`")));
+    }
+    let entries = balancer.workers.key_count().await?;
+    if entries != 1 {
+        return Err(drift(format!("the route stands {entries} times in HAProxy's map, expected once")));
+    }
+    match balancer.file.read() {
+        Some(on_disk) if on_disk == route => {}
+        on_disk => {
+            let found = on_disk.map_or_else(|| "no route".to_owned(), |route| format!("`{route}`"));
+            return Err(drift(format!("the map file holds {found}, HAProxy routes by `{route}`"))
+                .cause("a reload would move visitors"));
+        }
+    }
+    let seen = balancer.look("stable").await.map_err(|reason| {
+        Problem::new(Code::RouteNotSeen, "a request through the load balancer got no answer")
+            .retry_useful()
+            .cause(reason)
+            .hint("compare `[frontend]` in lb-agent.toml with haproxy.cfg")
+    })?;
+    if seen.mark("epoch") != Some(route.epoch.to_string().as_str()) {
+        let shown = seen.pointsman.as_deref().unwrap_or("nothing").to_owned();
+        return Err(Problem::new(
+            Code::RouteNotSeen,
+            format!("answers carry `{shown}` in `X-Pointsman`, expected epoch {}", route.epoch),
+        )
+        .hint("the frontend must set `X-Pointsman` and trust this agent's address: see docs/haproxy.md"));
+    }
+    let info = balancer.workers.info().await?;
+    Ok(Evidence { already: true, detail: format!("HAProxy {}, route `{route}`", info.version), took_us: 0 })
+}
+
+/// How the balancer stands.
+pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
+    let facts = Some(host_facts(&balancer.config.state));
+    match balancer_facts(balancer).await {
+        Ok(found) => v1::AgentStatus { facts, balancer: Some(found), ..Default::default() },
+        Err(problem) => {
+            v1::AgentStatus { facts, problem: Some(convert::problem_to_wire(&problem)), ..Default::default() }
+        }
+    }
+}
+
+async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Problem> {
+    let workers = &balancer.workers;
+    let route = workers.route().await?;
+    let rows = workers.stat().await?;
+    let mut stale_workers = Vec::new();
+    for worker in workers.old().await? {
+        if let Some(old) = workers.old_route(&worker).await?
+            && old != route
+        {
+            let old = old.map_or_else(|| "none".to_owned(), |route| route.to_string());
+            stale_workers.push(format!("{}: {old}", worker.pid));
+        }
+    }
+    let mut backends = Vec::new();
+    for granted in &balancer.config.haproxy.backends {
+        let counted = health(&rows, &granted.0);
+        let own = rows.iter().find(|row| row.backend == granted.0.as_str() && row.server == "BACKEND");
+        backends.push(v1::BackendFacts {
+            name: granted.0.to_string(),
+            servers_up: counted.up,
+            servers_total: counted.total,
+            sessions: sessions(balancer, &granted.0).await?,
+            requests_total: own.map_or(0, |row| row.requests_total),
+            responses_5xx: own.map_or(0, |row| row.responses_5xx),
+        });
+    }
+    Ok(v1::BalancerFacts {
+        route: route.map(|route| route.to_string()).unwrap_or_default(),
+        route_on_disk: balancer.file.read().map(|route| route.to_string()).unwrap_or_default(),
+        stale_workers,
+        backends,
+        haproxy_version: workers.info().await?.version,
+        highest_epoch: balancer.file.highest_epoch().0,
+    })
+}

@@ -1,0 +1,19 @@
+//! The agent on a load balancer: keeps the wanted route on disk and in every HAProxy worker, and says what is true.
+//!
+//! It decides nothing about releases. What it may touch (sockets, map, backends) stands in its own configuration.
+
+mod balancer;
+mod config;
+mod drain;
+mod hands;
+mod inspect;
+mod probe;
+pub mod reply;
+mod route_file;
+mod socket;
+mod switch;
+mod workers;
+
+pub use config::Config;
+pub use hands::LbHands;
+pub use route_file::RouteFile;

@@ -1,0 +1,180 @@
+//! HAProxy's answers, parsed whole or not at all. Columns and fields are found by name: versions append.
+
+use std::collections::BTreeMap;
+
+/// What `show info` says that we need.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Info {
+    /// Process id of the worker.
+    pub pid: u32,
+    /// HAProxy's version.
+    pub version: String,
+    /// The worker is on its way out: it serves the connections it has, and takes no new ones.
+    pub stopping: bool,
+    /// Seconds since it started.
+    pub uptime_s: u64,
+}
+
+/// Parses `show info`.
+pub fn info(reply: &str) -> Option<Info> {
+    let fields: BTreeMap<&str, &str> = reply.lines().filter_map(|line| line.split_once(": ")).collect();
+    Some(Info {
+        pid: fields.get("Pid")?.parse().ok()?,
+        version: (*fields.get("Version")?).to_owned(),
+        stopping: *fields.get("Stopping")? != "0",
+        uptime_s: fields.get("Uptime_sec")?.parse().ok()?,
+    })
+}
+
+/// What `get map` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MapValue {
+    /// The key's value.
+    Found(String),
+    /// The map does not have the key.
+    Missing,
+}
+
+/// Parses `get map FILE KEY`.
+pub fn map_value(reply: &str) -> Option<MapValue> {
+    let line = reply.trim_end();
+    if line.contains('\n') || !line.starts_with("type=") {
+        return None;
+    }
+    if line.contains(", found=no") {
+        return Some(MapValue::Missing);
+    }
+    let (_, rest) = line.split_once(", value=\"")?;
+    let (value, _) = rest.rsplit_once("\", type=")?;
+    Some(MapValue::Found(value.to_owned()))
+}
+
+/// Parses `show map FILE`: the values in it, by key, in order. One key twice stands there twice.
+pub fn map_entries(reply: &str) -> Option<Vec<(String, String)>> {
+    let lines = reply.lines().filter(|line| !line.is_empty());
+    lines
+        .map(|line| {
+            let mut fields = line.splitn(3, ' ');
+            let pointer = fields.next().filter(|pointer| pointer.starts_with("0x"));
+            Some((pointer, fields.next()?.to_owned(), fields.next()?.to_owned()))
+        })
+        .map(|entry| entry.and_then(|(pointer, key, value)| pointer.map(|_| (key, value))))
+        .collect()
+}
+
+/// Parses `show backend`.
+pub fn backends(reply: &str) -> Option<Vec<String>> {
+    let names = reply.strip_prefix("# name\n")?;
+    Some(names.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+}
+
+/// The worker processes that `show proc` lists.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Processes {
+    /// Workers that take new connections, as the master thinks.
+    pub workers: Vec<u32>,
+    /// Workers of before the last reload. After a failed reload the live worker may stand here.
+    pub old_workers: Vec<u32>,
+    /// Reloads that failed.
+    pub failed_reloads: u32,
+}
+
+/// Parses `show proc`.
+pub fn processes(reply: &str) -> Option<Processes> {
+    let mut lines = reply.lines();
+    lines.next().filter(|header| header.starts_with("#<PID>"))?;
+    let mut found = Processes::default();
+    let mut old = false;
+    for line in lines.filter(|line| !line.is_empty()) {
+        match line {
+            "# workers" => old = false,
+            "# old workers" => old = true,
+            "# programs" => break,
+            _ => {
+                let mut fields = line.split_whitespace();
+                let pid = fields.next()?.parse().ok()?;
+                match fields.next()? {
+                    "worker" if old => found.old_workers.push(pid),
+                    "worker" => found.workers.push(pid),
+                    "master" => {
+                        let failed =
+                            line.split_once("[failed: ").and_then(|(_, rest)| rest.split(']').next());
+                        found.failed_reloads = failed.and_then(|count| count.parse().ok()).unwrap_or(0);
+                    }
+                    _ => return None,
+                }
+            }
+        }
+    }
+    Some(found)
+}
+
+/// One row of `show stat`: a server, or the backend itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatRow {
+    /// The backend.
+    pub backend: String,
+    /// The server, or `BACKEND`.
+    pub server: String,
+    /// `UP`, `DOWN`, `UP 1/3`, `no check`, `MAINT` ...
+    pub status: String,
+    /// The last health check: `L7OK`, `* L4TOUT` ...
+    pub check_status: String,
+    /// Requests being served.
+    pub sessions: u64,
+    /// Requests since the worker started.
+    pub requests_total: u64,
+    /// Answers with a status of 500 to 599, HAProxy's own included on the backend's row.
+    pub responses_5xx: u64,
+}
+
+impl StatRow {
+    /// Whether a server takes traffic and has proved that it can. `UP 1/3` has not: HAProxy counts a server as up
+    /// right after maintenance, before any check.
+    pub fn healthy(&self) -> bool {
+        self.status == "UP" && self.check_status.trim_start_matches("* ").contains("OK")
+    }
+}
+
+/// Parses `show stat`: the rows of backends and servers, without frontends and listeners.
+pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
+    let mut lines = reply.lines();
+    let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name);
+    let (backend, server, status, check, sessions, requests, errors) = (
+        column("pxname")?,
+        column("svname")?,
+        column("status")?,
+        column("check_status")?,
+        column("scur")?,
+        column("req_tot")?,
+        column("hrsp_5xx")?,
+    );
+    let mut rows = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        // Values of the columns before the free texts hold neither commas nor quotes.
+        let fields: Vec<&str> = line.split(',').collect();
+        let text = |column: usize| fields.get(column).map(|field| (*field).to_owned());
+        // A server's row has no `req_tot` in some versions: nothing then counts as 0.
+        let number = |column: usize| match *fields.get(column)? {
+            "" => Some(0),
+            digits => digits.parse().ok(),
+        };
+        rows.push(StatRow {
+            backend: text(backend)?,
+            server: text(server)?,
+            status: text(status)?,
+            check_status: text(check)?,
+            sessions: number(sessions)?,
+            requests_total: number(requests)?,
+            responses_5xx: number(errors)?,
+        });
+    }
+    rows.retain(|row| row.server != "FRONTEND");
+    Some(rows)
+}
+
+/// Whether a command that answers nothing on success succeeded.
+pub fn is_empty_success(reply: &str) -> bool {
+    reply == "\n"
+}

@@ -1,0 +1,93 @@
+//! HAProxy's command sockets: one command, one connection, read to the end, a deadline on everything.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pointsman_core::{Aftermath, Code, Problem};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::UnixStream;
+
+/// Bound on one command, connection and answer together: HAProxy answers in less than a millisecond, and under
+/// full load in a few.
+const DEADLINE: Duration = Duration::from_secs(2);
+
+/// Largest answer that is read: `show stat` of a thousand servers is about half a megabyte.
+const MAX_REPLY_BYTES: u64 = 4 << 20;
+
+/// A command socket.
+#[derive(Clone, Debug)]
+pub struct CommandSocket {
+    path: PathBuf,
+}
+
+/// What HAProxy answers for the worker of a process id that has gone. From 2.8 on the connection then stays open.
+const WORKER_GONE: &[u8] = b"Can't find the target PID";
+
+impl CommandSocket {
+    /// The socket at this path.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned() }
+    }
+
+    /// Sends one command and reads the whole answer.
+    ///
+    /// The command is put together from parsed values only. A line feed or `;` in it would be a second command, so
+    /// such a command is a bug here and is refused.
+    pub async fn ask(&self, command: &str) -> Result<String, Problem> {
+        self.exchange(command, command).await
+    }
+
+    /// Sends one command through a master socket and has it close the connection after the answer.
+    pub async fn ask_master(&self, command: &str) -> Result<String, Problem> {
+        self.exchange(command, &format!("{command};quit")).await
+    }
+
+    async fn exchange(&self, command: &str, line: &str) -> Result<String, Problem> {
+        if command.contains(['\n', '\r', ';', '\\']) || !command.is_ascii() {
+            return Err(Problem::new(
+                Code::HaproxyReplyUnexpected,
+                format!("refused to send `{}`", command.escape_default()),
+            ));
+        }
+        let talk = async {
+            let mut stream = UnixStream::connect(&self.path).await?;
+            stream.write_all(format!("{line}\n").as_bytes()).await?;
+            let mut reply = Vec::new();
+            let mut chunk = vec![0; 16 << 10];
+            loop {
+                let count = stream.read(&mut chunk).await?;
+                reply.extend_from_slice(chunk.get(..count).unwrap_or_default());
+                let gone = reply.starts_with(WORKER_GONE) && reply.ends_with(b"\n");
+                if count == 0 || gone || reply.len() as u64 > MAX_REPLY_BYTES {
+                    return Ok::<_, std::io::Error>(reply);
+                }
+            }
+        };
+        let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no whole answer within 2 s");
+        let reply = tokio::time::timeout(DEADLINE, talk).await.map_err(late).and_then(|reply| reply);
+        let reply = reply.map_err(|error| self.silent(command, &error))?;
+        if reply.len() as u64 > MAX_REPLY_BYTES {
+            return Err(unreadable(command, "it is too long"));
+        }
+        String::from_utf8(reply).map_err(|_| unreadable(command, "it is not text"))
+    }
+
+    fn silent(&self, command: &str, error: &std::io::Error) -> Problem {
+        let verb = command.split(' ').take(2).collect::<Vec<_>>().join(" ");
+        Problem::new(
+            Code::RuntimeSocketUnreachable,
+            format!("no answer to `{verb}` from `{}`", self.path.display()),
+        )
+        .aftermath(Aftermath::Unknown)
+        .retry_useful()
+        .because(error)
+        .hint("on the load balancer: `systemctl status haproxy`, and the socket's group and mode")
+    }
+}
+
+/// An answer that means nothing to us. It is never parsed in part.
+pub fn unreadable(command: &str, why: &str) -> Problem {
+    let verb = command.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    Problem::new(Code::HaproxyReplyUnexpected, format!("cannot read HAProxy's answer to `{verb}`: {why}"))
+        .hint("see the answer: `echo 'show info' | socat - /run/haproxy/pointsman.sock`")
+}

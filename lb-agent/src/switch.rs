@@ -1,0 +1,232 @@
+//! The switch: one route, on disk first, then in the worker that takes new connections, then in the old ones, then
+//! read back and seen by requests. It ends in the old route or the new one, and says which.
+
+use futures_util::future::join_all;
+use pointsman_chassis::agent_service::Rule;
+use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
+use tracing::warn;
+
+use crate::balancer::Balancer;
+
+/// New connections that must show the new route before it is reported. HAProxy's answer to `set map` is a barrier
+/// for every thread, so these find what the barrier cannot: a frontend that reads another map.
+const REQUESTS_THAT_MUST_SEE: usize = 3;
+
+/// How often a change is confirmed anew because HAProxy was reloaded meanwhile.
+const RELOADS_FOLLOWED: u32 = 3;
+
+/// Sets a route. `expected` are the routes that may stand now.
+pub async fn set_route(
+    balancer: &Balancer,
+    expected: &[Route],
+    wanted: &Route,
+    min_up: u32,
+    rule: &Rule,
+) -> Result<Evidence, Problem> {
+    let _one_at_a_time = balancer.changing.lock().await;
+    let before = precheck(balancer, expected, wanted, min_up).await?;
+    let on_disk = balancer.file.read();
+    let already = before == *wanted && on_disk.as_ref() == Some(wanted);
+    if !already {
+        rule.check()?;
+        if on_disk.as_ref() != Some(wanted) {
+            write_disk(balancer, wanted, on_disk.as_ref().unwrap_or(&before))?;
+        }
+        if before != *wanted {
+            set_runtime(balancer, wanted, &before).await?;
+        }
+    }
+    let stale = set_old_workers(balancer, wanted).await;
+    match confirm(balancer, wanted).await {
+        Ok(detail) => {
+            // After the answer: nobody waits for the copy.
+            let (file, route) = (balancer.file.clone(), wanted.clone());
+            tokio::task::spawn_blocking(move || file.remember(&route));
+            Ok(Evidence { already, detail: [detail, stale].concat(), took_us: 0 })
+        }
+        Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
+        Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
+    }
+}
+
+async fn precheck(
+    balancer: &Balancer,
+    expected: &[Route],
+    wanted: &Route,
+    min_up: u32,
+) -> Result<Route, Problem> {
+    balancer.granted(&wanted.stable)?;
+    balancer.granted(&wanted.canary)?;
+    let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
+    let (route, backends, rows) =
+        tokio::try_join!(balancer.workers.route(), balancer.workers.backends(), balancer.workers.stat())
+            .map_err(unchanged)?;
+    for backend in [&wanted.stable, &wanted.canary] {
+        if !backends.iter().any(|name| name == backend.as_str()) {
+            return Err(Problem::new(Code::BackendUnknown, format!("HAProxy has no backend `{backend}`"))
+                .cause(format!("it has {}", backends.join(", ")))
+                .hint("add the backend to haproxy.cfg and reload, or correct the slot's `backend`"));
+        }
+    }
+    let standing = route.or_else(|| balancer.file.read()).unwrap_or_else(|| wanted.clone());
+    if standing != *wanted && !expected.contains(&standing) {
+        let allowed: Vec<String> = expected.iter().map(ToString::to_string).collect();
+        return Err(Problem::new(
+            Code::RouteDrift,
+            format!("the route is `{standing}`, expected `{}`", allowed.join("` or `")),
+        )
+        .cause("somebody or something else has changed it")
+        .hint("see it: `pointsman traffic show ENV`"));
+    }
+    let highest = balancer.file.highest_epoch();
+    let resumed = balancer.file.read().as_ref() == Some(wanted) || standing == *wanted;
+    if wanted.epoch <= highest && !resumed {
+        return Err(Problem::new(
+            Code::RouteEpochOld,
+            format!("route epoch {} is not above {highest}", wanted.epoch),
+        )
+        .hint("make a new plan: it counts on from the highest epoch"));
+    }
+    for backend in [&wanted.stable, &wanted.canary] {
+        if wanted.share_of(backend) > standing.share_of(backend) {
+            balancer.healthy_enough(&rows, backend, min_up)?;
+        }
+    }
+    Ok(standing)
+}
+
+fn write_disk(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
+    balancer.file.write(wanted).map_err(|problem| match balancer.file.put_back(before) {
+        Ok(()) => problem,
+        // Neither is on disk for certain: a reload may now bring either.
+        Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
+    })
+}
+
+/// Tells the current worker. A lost answer leads to a look, never to a guess.
+async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
+    for last_try in [false, true] {
+        match balancer.workers.set_route(wanted).await {
+            Ok(()) => return Ok(()),
+            Err(problem) if problem.code == Code::RuntimeSocketUnreachable => {
+                match balancer.workers.route().await {
+                    Ok(Some(found)) if found == *wanted => return Ok(()),
+                    Ok(_) if !last_try => {}
+                    Ok(_) => return Err(take_disk_back(balancer, before, problem)),
+                    Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
+                }
+            }
+            Err(problem) => return Err(take_disk_back(balancer, before, problem)),
+        }
+    }
+    Ok(())
+}
+
+fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
+    match balancer.file.put_back(before) {
+        Ok(()) => problem.aftermath(Aftermath::Unchanged),
+        Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
+    }
+}
+
+/// Tells the old workers, and names those that keep their route. They end by themselves with `hard-stop-after`.
+async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
+    let old = match balancer.workers.old().await {
+        Ok(old) => old,
+        Err(problem) => {
+            warn!(%problem, "cannot see the old workers");
+            return "; old workers could not be seen".to_owned();
+        }
+    };
+    let count = old.len();
+    let mut stale = Vec::new();
+    for worker in old {
+        if let Err(problem) = balancer.workers.set_old_route(&worker, wanted).await {
+            warn!(pid = worker.pid, %problem, "an old worker keeps its route");
+            stale.push(worker.pid.to_string());
+        }
+    }
+    match (count, stale.as_slice()) {
+        (0, _) => String::new(),
+        (_, []) => format!("; {count} old workers follow"),
+        _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
+    }
+}
+
+/// Reads back and looks with new connections; again if HAProxy was reloaded meanwhile.
+async fn confirm(balancer: &Balancer, wanted: &Route) -> Result<String, Problem> {
+    for _ in 0..RELOADS_FOLLOWED {
+        let pid = balancer.workers.info().await?.pid;
+        let found = balancer.workers.route().await?;
+        if found.as_ref() != Some(wanted) {
+            if balancer.workers.info().await?.pid != pid {
+                // A new worker with the value that was on disk when it started: tell it too.
+                balancer.workers.set_route(wanted).await?;
+                continue;
+            }
+            let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
+            return Err(Problem::new(
+                Code::RouteNotApplied,
+                format!("the route `{wanted}` was set, but `{found}` was read back"),
+            ));
+        }
+        let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
+        for seen in join_all(looks).await {
+            sees(wanted, seen)?;
+        }
+        if balancer.workers.info().await?.pid == pid {
+            return Ok(format!(
+                "route `{wanted}` read back, seen by {REQUESTS_THAT_MUST_SEE} new connections"
+            ));
+        }
+    }
+    Err(Problem::new(
+        Code::RouteNotApplied,
+        format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed"),
+    )
+    .aftermath(Aftermath::Unknown)
+    .retry_useful())
+}
+
+fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
+    let shown = seen.map(|answer| answer.mark("epoch").map(str::to_owned));
+    match shown {
+        Ok(Some(epoch)) if epoch == wanted.epoch.to_string() => Ok(()),
+        Ok(shown) => {
+            let shown = shown.unwrap_or_else(|| "none".to_owned());
+            Err(Problem::new(Code::RouteNotSeen, format!("a new request shows route epoch {shown}, expected {}", wanted.epoch))
+                .hint("the frontend must read this map and set `X-Pointsman`; the agent's address must be in its `trusted` list"))
+        }
+        // The request itself got no answer: the frontend is full or gone. What the map says was read back.
+        Err(reason) => {
+            Err(Problem::new(Code::RouteNotSeen, "a new request through the load balancer got no answer")
+                .aftermath(Aftermath::Unknown)
+                .retry_useful()
+                .cause(reason)
+                .hint(
+                    "on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml",
+                ))
+        }
+    }
+}
+
+/// The new route is not what visitors get: puts the old one back everywhere and says whether that worked.
+async fn take_back(balancer: &Balancer, before: &Route, wanted: &Route, problem: Problem) -> Problem {
+    if before == wanted {
+        return problem.aftermath(Aftermath::Changed);
+    }
+    let put_back = async {
+        balancer.file.put_back(before)?;
+        balancer.workers.set_route(before).await?;
+        set_old_workers(balancer, before).await;
+        balancer.standing_route().await
+    };
+    match put_back.await {
+        Ok(found) if found == *before => {
+            problem.aftermath(Aftermath::Unchanged).cause("the route before is back")
+        }
+        _ => {
+            problem.aftermath(Aftermath::Unknown).cause("the route before could not be put back for certain")
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! What agents are asked to do.
+
+use pointsman_core::{
+    Action, Activation, BackendName, Check, CheckFrom, DrainEnd, HookName, Problem, Route, RouteEpoch,
+    UnitName,
+};
+
+use super::{field, missing, optional_field};
+use crate::agent_v1 as wire;
+
+/// Most entries of any list in an action: far above what environments have, small enough to hold.
+const MAX_LIST: usize = 256;
+
+fn list<T>(name: &str, texts: &[String]) -> Result<Vec<T>, Problem>
+where
+    T: std::str::FromStr<Err: std::error::Error + 'static>,
+{
+    bounded(name, texts.len())?;
+    texts.iter().map(|text| field(name, text)).collect()
+}
+
+fn bounded(name: &str, count: usize) -> Result<(), Problem> {
+    if count <= MAX_LIST {
+        return Ok(());
+    }
+    let message = format!("field `{name}` of the message has {count} entries, more than {MAX_LIST}");
+    Err(Problem::new(pointsman_core::Code::MessageInvalid, message))
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn optional<T: ToString>(value: Option<&T>) -> String {
+    value.map(ToString::to_string).unwrap_or_default()
+}
+
+/// An action for the wire.
+pub fn action_to_wire(action: &Action) -> wire::Action {
+    use wire::action::Kind;
+    let kind = match action {
+        Action::InspectHost { artifact, expect_current } => Kind::InspectHost(wire::InspectHost {
+            artifact: optional(artifact.as_ref()),
+            expect_current: optional(expect_current.as_ref()),
+        }),
+        Action::InspectBalancer { expected, backends } => Kind::InspectBalancer(wire::InspectBalancer {
+            expected_route: expected.to_string(),
+            backends: texts(backends),
+        }),
+        Action::Stage { artifact } => Kind::Stage(wire::Stage { artifact: artifact.to_string() }),
+        Action::Discard { artifact } => Kind::Discard(wire::Discard { artifact: artifact.to_string() }),
+        Action::Activate { artifact, activation } => Kind::Activate(wire::Activate {
+            artifact: optional(artifact.as_ref()),
+            restart: texts(&activation.restart),
+            hooks: texts(&activation.hooks),
+        }),
+        Action::Drain { backend, timeout_ms, end } => Kind::Drain(wire::Drain {
+            backend: backend.to_string(),
+            timeout_ms: *timeout_ms,
+            cut: *end == DrainEnd::Cut,
+        }),
+        Action::SetRoute { expected, wanted, min_up } => Kind::SetRoute(wire::SetRoute {
+            expected: texts(expected),
+            wanted: wanted.to_string(),
+            min_up: *min_up,
+        }),
+        Action::ProbeHost { checks } => {
+            Kind::ProbeHost(wire::ProbeHost { checks: checks.iter().map(check_to_wire).collect() })
+        }
+        Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
+            Kind::ProbeBalancer(wire::ProbeBalancer {
+                checks: checks.iter().map(check_to_wire).collect(),
+                backend: backend.to_string(),
+                route_epoch: epoch.0,
+                min_up: *min_up,
+                patience_ms: *patience_ms,
+            })
+        }
+        Action::SetFlag { on } => Kind::SetFlag(wire::SetFlag { on: *on }),
+    };
+    wire::Action { kind: Some(kind) }
+}
+
+/// An action from the wire.
+pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
+    use wire::action::Kind;
+    Ok(match action.kind.as_ref().ok_or_else(|| missing("action"))? {
+        Kind::InspectHost(inspect) => Action::InspectHost {
+            artifact: optional_field("inspect_host.artifact", &inspect.artifact)?,
+            expect_current: optional_field("inspect_host.expect_current", &inspect.expect_current)?,
+        },
+        Kind::InspectBalancer(inspect) => Action::InspectBalancer {
+            expected: field::<Route>("inspect_balancer.expected_route", &inspect.expected_route)?,
+            backends: list::<BackendName>("inspect_balancer.backends", &inspect.backends)?,
+        },
+        Kind::Stage(stage) => Action::Stage { artifact: field("stage.artifact", &stage.artifact)? },
+        Kind::Discard(discard) => Action::Discard { artifact: field("discard.artifact", &discard.artifact)? },
+        Kind::Activate(activate) => Action::Activate {
+            artifact: optional_field("activate.artifact", &activate.artifact)?,
+            activation: Activation {
+                restart: list::<UnitName>("activate.restart", &activate.restart)?,
+                hooks: list::<HookName>("activate.hooks", &activate.hooks)?,
+            },
+        },
+        Kind::Drain(drain) => Action::Drain {
+            backend: field("drain.backend", &drain.backend)?,
+            timeout_ms: drain.timeout_ms,
+            end: if drain.cut { DrainEnd::Cut } else { DrainEnd::Leave },
+        },
+        Kind::SetRoute(set) => Action::SetRoute {
+            expected: list::<Route>("set_route.expected", &set.expected)?,
+            wanted: field("set_route.wanted", &set.wanted)?,
+            min_up: set.min_up,
+        },
+        Kind::ProbeHost(probe) => Action::ProbeHost { checks: checks(&probe.checks)? },
+        Kind::ProbeBalancer(probe) => Action::ProbeBalancer {
+            checks: checks(&probe.checks)?,
+            backend: field("probe_balancer.backend", &probe.backend)?,
+            epoch: RouteEpoch(probe.route_epoch),
+            min_up: probe.min_up,
+            patience_ms: probe.patience_ms,
+        },
+        Kind::SetFlag(flag) => Action::SetFlag { on: flag.on },
+    })
+}
+
+fn checks(wire: &[wire::Check]) -> Result<Vec<Check>, Problem> {
+    bounded("checks", wire.len())?;
+    wire.iter().map(check_from_wire).collect()
+}
+
+fn check_to_wire(check: &Check) -> wire::Check {
+    wire::Check {
+        name: check.name.to_string(),
+        through_balancer: check.from == CheckFrom::Balancers,
+        before_switch: check.before_switch,
+        after_switch: check.after_switch,
+        path: check.path.to_string(),
+        status: u32::from(check.status),
+        body_contains: check.body_contains.clone().unwrap_or_default(),
+        timeout_ms: check.timeout_ms,
+        patience_ms: check.patience_ms,
+    }
+}
+
+fn check_from_wire(check: &wire::Check) -> Result<Check, Problem> {
+    Ok(Check {
+        name: field("check.name", &check.name)?,
+        from: if check.through_balancer { CheckFrom::Balancers } else { CheckFrom::Hosts },
+        before_switch: check.before_switch,
+        after_switch: check.after_switch,
+        path: field("check.path", &check.path)?,
+        status: u16::try_from(check.status)
+            .ok()
+            .filter(|s| (100..600).contains(s))
+            .ok_or_else(|| missing("check.status"))?,
+        body_contains: Some(check.body_contains.clone()).filter(|text| !text.is_empty()),
+        timeout_ms: check.timeout_ms,
+        patience_ms: check.patience_ms,
+    })
+}

@@ -1,0 +1,38 @@
+//! Wire ↔ domain, in one place. Everything from the wire is checked here once; errors name the field.
+
+mod action;
+mod order;
+mod plan;
+mod problem;
+mod release;
+
+pub use action::{action_from_wire, action_to_wire};
+pub use order::{ReceivedOrder, evidence_from_wire, evidence_to_wire, order_from_wire, order_to_wire};
+pub use plan::plan_to_wire;
+pub use problem::{problem_from_wire, problem_to_wire};
+pub use release::release_to_wire;
+
+use pointsman_core::{Code, Problem};
+
+/// Parses one field of a message; the error names the field.
+pub fn field<T>(name: &str, text: &str) -> Result<T, Problem>
+where
+    T: std::str::FromStr<Err: std::error::Error + 'static>,
+{
+    text.parse().map_err(|error: T::Err| {
+        Problem::new(Code::MessageInvalid, format!("field `{name}` of the message is wrong")).because(&error)
+    })
+}
+
+/// Parses a field that may be empty.
+pub fn optional_field<T>(name: &str, text: &str) -> Result<Option<T>, Problem>
+where
+    T: std::str::FromStr<Err: std::error::Error + 'static>,
+{
+    if text.is_empty() { Ok(None) } else { field(name, text).map(Some) }
+}
+
+/// A message that the field it was needed for lacks.
+pub(crate) fn missing(name: &str) -> Problem {
+    Problem::new(Code::MessageInvalid, format!("field `{name}` of the message is missing"))
+}

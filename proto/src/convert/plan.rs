@@ -1,0 +1,91 @@
+//! Plans, as people look at them.
+
+use pointsman_core::{Action, Plan, Purpose, Step};
+
+use crate::v1;
+
+/// A plan for the wire. `size` is the artifact's file count and bytes, where they are known.
+pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
+    let (artifact_files, artifact_bytes) = size.unwrap_or_default();
+    let last = plan.steps().iter().rev().find_map(|step| plan.route(*step));
+    let to_release = match &plan.purpose {
+        Purpose::Rollback { to: Some(to), .. } => to.to_string(),
+        _ => String::new(),
+    };
+    v1::Plan {
+        environment: plan.environment.to_string(),
+        release: plan.release.to_string(),
+        purpose: purpose_word(&plan.purpose).to_owned(),
+        artifact: plan.artifact().map(|artifact| artifact.to_string()).unwrap_or_default(),
+        artifact_files,
+        artifact_bytes,
+        from_slot: plan.from.as_ref().map(|slot| slot.name.to_string()).unwrap_or_default(),
+        to_slot: plan.to.name.to_string(),
+        to_hosts: plan.to.hosts.iter().map(ToString::to_string).collect(),
+        balancers: plan.balancers.iter().map(ToString::to_string).collect(),
+        route_before: plan.route_before.to_string(),
+        route_after: last.as_ref().unwrap_or(&plan.route_before).to_string(),
+        steps: plan.steps().iter().map(|step| step_to_wire(plan, *step)).collect(),
+        checks: plan.checks.iter().map(|check| check.name.to_string()).collect(),
+        watch_ms: if plan.steps().contains(&Step::Watch) { plan.watch.duration_ms } else { 0 },
+        under_maintenance: plan.under_maintenance,
+        created_by: plan.created_by.clone(),
+        reason: plan.reason.clone().unwrap_or_default(),
+        created_at_ms: plan.created_at.0,
+        to_release,
+    }
+}
+
+/// The purpose as one word.
+fn purpose_word(purpose: &Purpose) -> &'static str {
+    match purpose {
+        Purpose::Deploy { .. } => "deploy",
+        Purpose::Rollback { .. } => "rollback",
+        Purpose::Maintenance { on: true, .. } => "maintenance-on",
+        Purpose::Maintenance { on: false, .. } => "maintenance-off",
+    }
+}
+
+fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
+    let hosts = plan.targets(step);
+    let what = match (step, hosts.first().and_then(|host| plan.action(step, host))) {
+        (Step::Preflight, _) => {
+            "agents reachable, load balancers fit, room on the hosts; changes nothing".to_owned()
+        }
+        (Step::Watch, _) => {
+            let fails = plan.watch.fail_after;
+            format!(
+                "checks through the load balancers for {} s; {fails} failed readings in a row roll back",
+                plan.watch.duration_ms / 1000
+            )
+        }
+        (Step::Check, _) => format!(
+            "{} checks, on the hosts and through the load balancers",
+            plan.checks.iter().filter(|c| c.before_switch).count()
+        ),
+        (_, Some(Action::Stage { artifact })) => {
+            format!("artifact {} beside what runs, every byte verified", artifact.short())
+        }
+        (_, Some(Action::Activate { activation, .. })) => {
+            format!(
+                "`current` to the new artifact; {} units, {} hooks",
+                activation.restart.len(),
+                activation.hooks.len()
+            )
+        }
+        (_, Some(Action::Drain { backend, timeout_ms, .. })) => {
+            format!("until `{backend}` serves nobody, at most {} s", timeout_ms / 1000)
+        }
+        (_, Some(Action::SetRoute { wanted, .. })) => format!("route `{wanted}`, read back on every worker"),
+        (_, Some(Action::SetFlag { on })) => {
+            format!("maintenance file {}", if on { "there" } else { "gone" })
+        }
+        _ => String::new(),
+    };
+    v1::PlanStep {
+        step: step.to_string(),
+        hosts: hosts.iter().map(ToString::to_string).collect(),
+        what,
+        attempt_ms: if step == Step::Watch { plan.watch.duration_ms } else { plan.attempt_ms(step) },
+    }
+}

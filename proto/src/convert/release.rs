@@ -1,0 +1,68 @@
+//! Releases, as people look at them.
+
+use pointsman_core::{HeldAt, Phase, Progress, State, Step, Timestamp};
+
+use super::{plan_to_wire, problem_to_wire};
+use crate::v1;
+
+/// A release for the wire. `size` is the artifact's file count and bytes, where they are known.
+pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, u64)>) -> v1::Release {
+    let steps = state.plan.steps();
+    let step = state.step();
+    let number = step
+        .and_then(|step| steps.iter().position(|s| *s == step))
+        .map_or(0, |index| index.saturating_add(1));
+    let (held, watch_until) = match &state.phase {
+        Phase::Held { why, .. } => (Some(problem_to_wire(why)), 0),
+        Phase::Watching { until } => (None, until.0),
+        _ => (None, 0),
+    };
+    v1::Release {
+        plan: Some(plan_to_wire(&state.plan, size)),
+        phase: phase_word(&state.phase).to_owned(),
+        step: step.map(|step| step.to_string()).unwrap_or_default(),
+        step_number: u32::try_from(number).unwrap_or(0),
+        step_count: u32::try_from(steps.len()).unwrap_or(0),
+        outcome: state.outcome().map(|outcome| outcome.as_str().to_owned()).unwrap_or_default(),
+        turned_back: state.turned_back.as_ref().map(problem_to_wire),
+        held,
+        started_at_ms: started_at.0,
+        entered_at_ms: state.entered_at.0,
+        watch_until_ms: watch_until,
+        orders: state
+            .orders
+            .iter()
+            .map(|(key, progress)| order_to_wire(key.step, key.host.as_str(), progress))
+            .collect(),
+        epoch: state.epoch.0,
+        visitors_moved: state.visitors_moved(),
+    }
+}
+
+fn phase_word(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Doing(step) => step.as_str(),
+        Phase::Watching { .. } => Step::Watch.as_str(),
+        Phase::Held { at: HeldAt::Step(_) | HeldAt::Watch, .. } => "held",
+        Phase::Finished(outcome) => outcome.as_str(),
+    }
+}
+
+fn order_to_wire(step: Step, host: &str, progress: &Progress) -> v1::OrderView {
+    let state = match progress {
+        Progress { done: Some(_), .. } => "done",
+        Progress { open: true, .. } => "running",
+        Progress { problem: Some(_), .. } => "failed",
+        _ => "waiting",
+    };
+    let done = progress.done.clone().unwrap_or_default();
+    v1::OrderView {
+        step: step.to_string(),
+        host: host.to_owned(),
+        state: state.to_owned(),
+        attempts: progress.attempts,
+        detail: done.detail,
+        took_us: done.took_us,
+        problem: progress.problem.as_ref().map(problem_to_wire),
+    }
+}
