@@ -35,9 +35,16 @@ pub struct Daemon {
     shutdown: Shutdown,
 }
 
+/// Threads for work that blocks on disks: more would only queue there, and systemd bounds the tasks of each daemon.
+const BLOCKING_THREADS: usize = 16;
+
 /// The runtime of every daemon: two threads do for what they do.
 pub fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .enable_all()
+        .build()
 }
 
 /// A problem for a `main` to end with: code, causes and hint.

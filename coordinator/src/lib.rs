@@ -1,1 +1,20 @@
-//! x
+//! The coordinator: the only one that knows what a release is. It decides by `core`, records in its journal, orders
+//! the agents, and serves the command line and CI.
+
+mod api;
+mod artifact_store;
+mod config;
+mod diagnose;
+pub mod driver;
+mod environment;
+mod fingerprint;
+mod fleet;
+pub mod journal;
+mod office;
+mod planner;
+
+pub use api::Api;
+pub use artifact_store::ArtifactStore;
+pub use config::Config;
+pub use environment::Environment;
+pub use office::Office;

@@ -182,6 +182,14 @@ fn an_attempt_that_changed_nothing_does_not_wash_off_one_that_may_have() {
 }
 
 #[test]
+fn a_failure_that_may_have_acted_is_asked_about_again_even_where_a_retry_is_called_useless() {
+    let mut story = deploy_at(Step::Switch);
+    story.fail(Step::Switch, &refused().aftermath(Aftermath::Unknown));
+    story.now = story.now.plus_ms(10_000);
+    assert!(matches!(next(&story.state, story.now), Next::Send(keys) if keys.len() == 2));
+}
+
+#[test]
 fn a_passing_fault_is_tried_only_so_often_on_the_way_forward() {
     let mut story = deploy_at(Step::Stage);
     let passing = refused().retry_useful();

@@ -139,7 +139,9 @@ fn deploys() -> Vec<Sample> {
     let mut aborted = samples.back_from(Step::Drain);
     aborted.confirm(Step::Discard);
     samples.add_finished(aborted);
-    samples.add_finished(samples.back_from(Step::Preflight));
+    let mut refused_at_once = Story::planned(samples.plan.clone());
+    refused_at_once.tell(Event::TurnedBack(refused()));
+    samples.add_finished(refused_at_once);
     samples.found
 }
 

@@ -267,9 +267,10 @@ impl Walk {
 
     fn send(&mut self, keys: Vec<OrderKey>) {
         assert!(!keys.is_empty(), "sends nothing");
-        assert!(self.state.unfenced.is_empty(), "sends before every agent is fenced");
         for key in keys {
             let backward = BACKWARD.contains(&key.step);
+            assert!(!self.state.unfenced.contains(&key.host), "sends to an agent that is not fenced");
+            assert!(backward || self.state.unfenced.is_empty(), "goes forward before every agent is fenced");
             assert!(backward || self.state.turned_back.is_none(), "goes forward after it turned back");
             assert!(backward || !self.called_off, "goes forward after it was called off");
             let old_slot = self.state.plan.from.as_ref().filter(|_| self.state.maintenance_on().is_none());
@@ -455,7 +456,8 @@ impl Walk {
         let to_is_live = after.live.as_ref().is_some_and(|live| live.slot == plan.to.name);
         let confirmed = outcome == Outcome::Confirmed;
         if let Purpose::Maintenance { on, .. } = plan.purpose {
-            assert_eq!(after.maintenance.is_some(), on == confirmed);
+            let up = if confirmed { on } else { before.maintenance.is_some() };
+            assert_eq!(after.maintenance.is_some(), up);
             assert_eq!(
                 (after.live, after.previous, after.slots),
                 (before.live, before.previous, before.slots)
@@ -483,7 +485,7 @@ fn standing_before(plan: &Plan) -> Standing {
         release: Some(id.parse().unwrap()),
         artifact: Some(plans::OLD),
     };
-    let page_up = plan.under_maintenance || plan.maintenance_backend == plan.route_before.stable;
+    let page_up = plan.under_maintenance || matches!(plan.purpose, Purpose::Maintenance { on: false, .. });
     let on_slots = plan.from.as_ref().map(|slot| release(slot, "r1"));
     Standing {
         previous: on_slots.is_some().then(|| release(&plan.to, "r0")),

@@ -1,0 +1,438 @@
+//! The gRPC service for the command line and CI. Parses what comes, asks the right office, and answers; it decides
+//! nothing about releases.
+
+use std::collections::BTreeMap;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_chassis::SystemClock;
+use pointsman_chassis::access::{peer_of, same_environment};
+use pointsman_chassis::artifact::join_offer;
+use pointsman_chassis::tls::{Credentials, Peer};
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{
+    ArtifactDigest, Code, EnvironmentName, Event, Problem, ReleaseId, Request as Asking, RequestId,
+    RequestKind, clean,
+};
+use pointsman_proto::v1::coordinator_server::Coordinator;
+use pointsman_proto::{convert, status_of_problem, v1};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::artifact_store::ArtifactStore;
+use crate::diagnose::diagnose;
+use crate::fingerprint::fingerprint;
+use crate::office::{Kept, Office, WishOf, out_of_date};
+use crate::planner::Wanted;
+
+/// Longest time for an offer to arrive.
+const OFFER: Duration = Duration::from_secs(120);
+/// How often a follower hears of a transfer's progress.
+const PROGRESS: Duration = Duration::from_millis(500);
+/// Updates on their way to a follower; a slow one waits for its own network, nobody else does.
+const UPDATES: usize = 64;
+/// Longest reason kept, in characters.
+const MAX_REASON_CHARS: usize = 500;
+/// Releases listed when no number is asked for, and at most.
+const LISTED: (u32, u32) = (20, 500);
+
+/// The service.
+pub struct Api {
+    offices: BTreeMap<EnvironmentName, Arc<Office>>,
+    store: ArtifactStore,
+    credentials: Arc<Credentials>,
+}
+
+type Updates = Pin<Box<dyn Stream<Item = Result<v1::ReleaseUpdate, Status>> + Send>>;
+
+fn reply<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
+    result.map(Response::new).map_err(|problem| status_of_problem(&problem))
+}
+
+fn reason_of(text: &str) -> Option<String> {
+    let reason: String = clean(text).chars().take(MAX_REASON_CHARS).collect();
+    Some(reason).filter(|reason| !reason.is_empty())
+}
+
+impl Api {
+    /// The service over these environments.
+    pub fn new(offices: Vec<Arc<Office>>, store: ArtifactStore, credentials: Arc<Credentials>) -> Self {
+        let offices = offices.into_iter().map(|office| (office.environment().name.clone(), office)).collect();
+        Self { offices, store, credentials }
+    }
+
+    /// The office that a request is for, if its peer may do anything there.
+    fn office<T>(&self, request: &Request<T>, environment: &str) -> Result<(Arc<Office>, Peer), Problem> {
+        let peer = peer_of(request)
+            .map_err(|_| Problem::new(Code::CertificateRefused, "certificate refused: none presented"))?;
+        let environment: EnvironmentName = convert::field("environment", environment)?;
+        // Known or not is told only to those who belong there.
+        same_environment(&peer, &environment)?;
+        let unknown = || {
+            let known: Vec<&str> = self.offices.keys().map(EnvironmentName::as_str).collect();
+            Problem::new(
+                Code::EnvironmentUnknown,
+                format!("there is no environment `{environment}`; there are: {}", known.join(", ")),
+            )
+            .hint("environments are files in /etc/pointsman/environments on the coordinator")
+        };
+        self.offices.get(&environment).cloned().map(|office| (office, peer)).ok_or_else(unknown)
+    }
+
+    async fn make_plan_of(
+        &self,
+        office: &Office,
+        peer: &Peer,
+        wish: &v1::PlanRequest,
+    ) -> Result<pointsman_core::Plan, Problem> {
+        use v1::plan_request::Purpose;
+        let wanted = match wish.purpose.as_ref() {
+            Some(Purpose::Deploy(deploy)) => {
+                Wanted::Deploy(convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?)
+            }
+            Some(Purpose::Rollback(_)) => Wanted::Rollback,
+            Some(Purpose::Maintenance(page)) if page.on => {
+                Wanted::MaintenanceOn(Some(page.for_ms).filter(|ms| *ms > 0))
+            }
+            Some(Purpose::Maintenance(_)) => Wanted::MaintenanceOff,
+            None => {
+                return Err(Problem::new(Code::MessageInvalid, "field `purpose` of the message is missing"));
+            }
+        };
+        let release = convert::optional_field::<ReleaseId>("release", &wish.release)?;
+        let request_id = convert::optional_field::<RequestId>("request_id", &wish.request_id)?;
+        let wish = WishOf { request_id, reason: reason_of(&wish.reason), by: who(peer) };
+        office.plan(wanted, release, wish).await
+    }
+
+    async fn ask(
+        &self,
+        request: Request<v1::AskRequest>,
+        kind: RequestKind,
+    ) -> Result<v1::AskReply, Problem> {
+        let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+        let asked = request.get_ref();
+        let release = convert::optional_field::<ReleaseId>("release", &asked.release)?;
+        let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
+        let release = office.ask(release.as_ref(), asking).await?;
+        Ok(v1::AskReply { release: release.to_string(), already: false })
+    }
+}
+
+/// A peer for the record, short: `operator anna`.
+fn who(peer: &Peer) -> String {
+    format!("{} {}", peer.name.role, peer.name.name)
+}
+
+#[tonic::async_trait]
+impl Coordinator for Api {
+    type FollowStream = Updates;
+
+    async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
+        Ok(Response::new(v1::HealthReply { version: env!("CARGO_PKG_VERSION").to_owned() }))
+    }
+
+    async fn offer_artifact(
+        &self,
+        request: Request<Streaming<v1::ArtifactOffer>>,
+    ) -> Result<Response<v1::ArtifactNeed>, Status> {
+        let peer = peer_of(&request)?;
+        let offered = async {
+            let late = || {
+                Problem::new(Code::TransferBroken, "the offer of an artifact took too long").retry_useful()
+            };
+            let offer =
+                tokio::time::timeout(OFFER, join_offer(request.into_inner())).await.map_err(|_| late())??;
+            same_environment(&peer, &offer.environment)?;
+            let store = self.store.clone();
+            tokio::task::spawn_blocking(move || store.offer(&offer))
+                .await
+                .map_err(|error| late().because(&error))?
+        };
+        reply(offered.await)
+    }
+
+    async fn send_contents(
+        &self,
+        request: Request<Streaming<v1::ContentPiece>>,
+    ) -> Result<Response<v1::ContentReceipt>, Status> {
+        let peer = peer_of(&request)?;
+        let received = async {
+            let broken =
+                || Problem::new(Code::TransferBroken, "a transfer began with nothing").retry_useful();
+            let mut messages = request.into_inner();
+            let first = tokio::time::timeout(OFFER, messages.message()).await.map_err(|_| broken())?;
+            let first = first.map_err(|status| broken().because(&status))?.ok_or_else(broken)?;
+            same_environment(&peer, &convert::field("environment", &first.environment)?)?;
+            self.store.receive(convert::field("artifact", &first.artifact)?, messages).await
+        };
+        reply(received.await)
+    }
+
+    async fn make_plan(&self, request: Request<v1::PlanRequest>) -> Result<Response<v1::PlanReply>, Status> {
+        let made = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            let plan = self.make_plan_of(&office, &peer, request.get_ref()).await?;
+            let wire = convert::plan_to_wire(&plan, office.size_of(&plan));
+            Ok(v1::PlanReply { plan: Some(wire), fingerprint: fingerprint(&plan) })
+        };
+        reply(made.await)
+    }
+
+    async fn create_release(
+        &self,
+        request: Request<v1::CreateReleaseRequest>,
+    ) -> Result<Response<v1::CreateReleaseReply>, Status> {
+        let created = async {
+            let wish = request.get_ref().plan.clone().unwrap_or_default();
+            let (office, peer) = self.office(&request, &wish.environment)?;
+            let request_id = convert::optional_field::<RequestId>("request_id", &wish.request_id)?;
+            if let Some(release) = request_id.and_then(|id| office.attached(&id)) {
+                return Ok(v1::CreateReleaseReply { release: release.to_string(), attached: true });
+            }
+            let plan = self.make_plan_of(&office, &peer, &wish).await?;
+            let looked_at = &request.get_ref().fingerprint;
+            if !looked_at.is_empty() && *looked_at != fingerprint(&plan) {
+                return Err(out_of_date(&plan));
+            }
+            let release = office.begin(plan).await?;
+            Ok(v1::CreateReleaseReply { release: release.to_string(), attached: false })
+        };
+        reply(created.await)
+    }
+
+    async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Updates>, Status> {
+        let found = || -> Result<_, Problem> {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
+            let kept = office.release(id.as_ref())?.ok_or_else(|| nothing_released(&office))?;
+            Ok((office, kept))
+        };
+        let (office, kept) = found().map_err(|problem| status_of_problem(&problem))?;
+        let (send, updates) = mpsc::channel(UPDATES);
+        tokio::spawn(tell(office, kept, request.get_ref().after_seq, send));
+        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
+    }
+
+    async fn get_status(
+        &self,
+        request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusReply>, Status> {
+        let seen = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
+            let release = office.release(id.as_ref())?.map(|kept| office.to_wire(&kept));
+            let (agents, standing) = (office.look().await, office.standing());
+            let maintenance = standing.maintenance.as_ref().map(|page| v1::Maintenance {
+                on: true,
+                since_ms: page.since.0,
+                by: page.by.clone(),
+                reason: page.reason.clone().unwrap_or_default(),
+                until_ms: page.until.map_or(0, |until| until.0),
+            });
+            Ok(v1::StatusReply {
+                environment: office.environment().name.to_string(),
+                url: office.environment().url.clone(),
+                live: standing.live.as_ref().map(live_to_wire),
+                previous: standing.previous.as_ref().map(live_to_wire),
+                wanted_route: standing.route.map(|route| route.to_string()).unwrap_or_default(),
+                maintenance,
+                release,
+                agents,
+                now_ms: SystemClock.now().0,
+                coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
+                trouble: office.trouble().as_ref().map(convert::problem_to_wire),
+            })
+        };
+        reply(seen.await)
+    }
+
+    async fn list_releases(
+        &self,
+        request: Request<v1::ListReleasesRequest>,
+    ) -> Result<Response<v1::ListReleasesReply>, Status> {
+        let listed = || {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            let limit = match request.get_ref().limit {
+                0 => LISTED.0,
+                limit => limit.min(LISTED.1),
+            };
+            let releases = office.releases(usize::try_from(limit).unwrap_or(0));
+            Ok(v1::ListReleasesReply { releases: releases.iter().map(|kept| office.to_wire(kept)).collect() })
+        };
+        reply(listed())
+    }
+
+    async fn rollback(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
+        let rolled = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            if office.open_release().is_some() {
+                return self.ask(request, RequestKind::Rollback).await;
+            }
+            let asked = request.get_ref();
+            let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
+            let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer) };
+            let plan = office.plan(Wanted::Rollback, None, wish).await?;
+            Ok(v1::AskReply { release: office.begin(plan).await?.to_string(), already: false })
+        };
+        reply(rolled.await)
+    }
+
+    async fn abort(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
+        let aborted = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            // Nothing runs: that is what was wanted.
+            if office.open_release().is_none() {
+                return Ok(v1::AskReply { release: String::new(), already: true });
+            }
+            self.ask(request, RequestKind::Abort).await
+        };
+        reply(aborted.await)
+    }
+
+    async fn resume(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
+        reply(self.ask(request, RequestKind::Resume).await)
+    }
+
+    async fn set_maintenance(
+        &self,
+        request: Request<v1::SetMaintenanceRequest>,
+    ) -> Result<Response<v1::AskReply>, Status> {
+        let set = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            let asked = request.get_ref();
+            if office.standing().maintenance.is_some() == asked.on {
+                return Ok(v1::AskReply { release: String::new(), already: true });
+            }
+            let wanted = if asked.on {
+                Wanted::MaintenanceOn(Some(asked.for_ms).filter(|ms| *ms > 0))
+            } else {
+                Wanted::MaintenanceOff
+            };
+            let wish = WishOf { request_id: None, reason: reason_of(&asked.reason), by: who(&peer) };
+            let plan = office.plan(wanted, None, wish).await?;
+            Ok(v1::AskReply { release: office.begin(plan).await?.to_string(), already: false })
+        };
+        reply(set.await)
+    }
+
+    async fn diagnose(
+        &self,
+        request: Request<v1::DiagnoseRequest>,
+    ) -> Result<Response<v1::DiagnoseReply>, Status> {
+        let found = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after()).await })
+        };
+        reply(found.await)
+    }
+}
+
+fn nothing_released(office: &Office) -> Problem {
+    let environment = &office.environment().name;
+    Problem::new(Code::ReleaseUnknown, format!("nothing was ever released to `{environment}`"))
+        .hint(format!("`pointsman deploy {environment} --artifact DIR --release ID`"))
+}
+
+fn live_to_wire(live: &pointsman_core::LiveRelease) -> v1::Live {
+    v1::Live {
+        slot: live.slot.to_string(),
+        release: live.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+        artifact: live.artifact.map(|artifact| artifact.to_string()).unwrap_or_default(),
+    }
+}
+
+/// Tells a follower everything that is recorded of a release, then what comes, until it is over or nobody listens.
+async fn tell(
+    office: Arc<Office>,
+    kept: Kept,
+    after: u64,
+    send: mpsc::Sender<Result<v1::ReleaseUpdate, Status>>,
+) {
+    let (id, started_at, mut known) = (kept.state.plan.release.clone(), kept.started_at, after);
+    let size = office.size_of(&kept.state.plan);
+    let mut recorded = office.recorded();
+    loop {
+        recorded.borrow_and_update();
+        let facts = match office.facts(&id, known).await {
+            Ok(facts) => facts,
+            Err(problem) => return drop(send.send(Err(status_of_problem(&problem))).await),
+        };
+        for (entry, state) in facts {
+            known = entry.seq;
+            let release = convert::release_to_wire(&state, started_at, size);
+            let over = state.outcome().is_some();
+            let update = update_of(entry.seq, entry.fact.at.0, &entry.fact.event, release);
+            if send.send(Ok(update)).await.is_err() || over {
+                return;
+            }
+        }
+        tokio::select! {
+            changed = recorded.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(PROGRESS) => {
+                for (host, (sent, total)) in office.fleet().transfers().under_way() {
+                    let update = v1::ReleaseUpdate {
+                        at_ms: SystemClock.now().0,
+                        kind: "progress".to_owned(),
+                        step: "stage".to_owned(),
+                        host: host.to_string(),
+                        detail: format!("{sent} of {total} bytes"),
+                        ..Default::default()
+                    };
+                    if send.send(Ok(update)).await.is_err() { return }
+                }
+                if send.is_closed() { return }
+            }
+        }
+    }
+}
+
+fn update_of(seq: u64, at_ms: u64, event: &Event, release: v1::Release) -> v1::ReleaseUpdate {
+    let mut update = v1::ReleaseUpdate {
+        seq,
+        at_ms,
+        kind: event.kind().to_owned(),
+        release: Some(release),
+        ..Default::default()
+    };
+    match event {
+        Event::OrderIntended { key, attempt } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.detail = if *attempt == 1 {
+                "ordered".to_owned()
+            } else {
+                format!("ordered again, attempt {attempt}")
+            };
+        }
+        Event::OrderDone { key, evidence } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.detail.clone_from(&evidence.detail);
+        }
+        Event::OrderFailed { key, problem } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.problem = Some(convert::problem_to_wire(problem));
+        }
+        Event::Fenced(host) => {
+            (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned())
+        }
+        Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
+        Event::GatesRead(pointsman_core::Reading::Pass) => {
+            update.detail = "the gates are green again".to_owned()
+        }
+        Event::GatesRead(
+            pointsman_core::Reading::Fail(problem) | pointsman_core::Reading::Unknown(problem),
+        )
+        | Event::TurnedBack(problem)
+        | Event::Held(problem) => update.problem = Some(convert::problem_to_wire(problem)),
+        Event::Requested(request) => {
+            let reason = request.reason.as_deref().unwrap_or("no reason given");
+            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
+        }
+        Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
+        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
+    }
+    update
+}

@@ -1,0 +1,139 @@
+//! `doctor`: looks at everything a release needs, and says what is not as it should be.
+
+use pointsman_chassis::SystemClock;
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{Code, Problem};
+use pointsman_proto::{convert, v1};
+
+use crate::office::Office;
+
+/// Clocks further apart than this are named, in milliseconds: orders are refused beyond 30 s.
+const CLOCK_WARNING_MS: u64 = 5_000;
+/// Less free space than this share is named, in percent.
+const LOW_SPACE_PERCENT: u64 = 10;
+/// A certificate that ends sooner is named, in seconds.
+const ENDS_SOON_S: i64 = 7 * 86_400;
+
+fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {
+    v1::Finding {
+        subject: subject.to_owned(),
+        verdict: verdict.to_owned(),
+        what,
+        problem: problem.map(convert::problem_to_wire),
+    }
+}
+
+/// Every finding, the good ones too.
+pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding> {
+    let now = SystemClock.now();
+    let mut findings = Vec::new();
+    match office.trouble() {
+        Some(trouble) => findings.push(finding(
+            "coordinator",
+            "fail",
+            "the journal does not work".to_owned(),
+            Some(&trouble),
+        )),
+        None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
+    }
+    let left_s = certificate_ends.saturating_sub(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX));
+    let verdict = if left_s < 0 {
+        "fail"
+    } else if left_s < ENDS_SOON_S {
+        "warn"
+    } else {
+        "ok"
+    };
+    findings.push(finding(
+        "coordinator",
+        verdict,
+        format!("certificate ends in {} days", left_s / 86_400),
+        None,
+    ));
+    let agents = office.look().await;
+    for agent in &agents {
+        findings.extend(of_agent(agent, now.0));
+    }
+    findings.extend(of_routes(office, &agents));
+    findings
+}
+
+fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
+    if let Some(problem) = agent.problem.clone().and_then(convert::problem_from_wire) {
+        return vec![finding(&agent.host, "fail", problem.message.clone(), Some(&problem))];
+    }
+    let mut findings =
+        vec![finding(&agent.host, "ok", format!("{} {} answers", agent.role, agent.version), None)];
+    let facts = agent.facts.unwrap_or_default();
+    let apart_ms = facts.clock_ms.abs_diff(now_ms);
+    if apart_ms > CLOCK_WARNING_MS {
+        findings.push(finding(
+            &agent.host,
+            "warn",
+            format!("clock is {} s off the coordinator's", apart_ms / 1000),
+            None,
+        ));
+    }
+    for (what, free, total) in [
+        ("disk", facts.disk_free_bytes, facts.disk_total_bytes),
+        ("inodes", facts.inodes_free, facts.inodes_total),
+    ] {
+        if total > 0 && free < total / 100 * LOW_SPACE_PERCENT {
+            findings.push(finding(
+                &agent.host,
+                "warn",
+                format!("{what}: {} % free", free.saturating_mul(100) / total),
+                None,
+            ));
+        }
+    }
+    if let Some(balancer) = &agent.balancer {
+        findings.extend(of_balancer(&agent.host, balancer));
+    }
+    findings
+}
+
+fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
+    let mut findings = vec![finding(
+        host,
+        "ok",
+        format!("HAProxy {} routes by `{}`", balancer.haproxy_version, balancer.route),
+        None,
+    )];
+    if balancer.route != balancer.route_on_disk {
+        let problem =
+            Problem::new(Code::RouteDrift, format!("the map file holds `{}`", balancer.route_on_disk))
+                .hint("a reload would move visitors: see `pointsman explain PM0105`");
+        findings.push(finding(host, "fail", "map file and HAProxy differ".to_owned(), Some(&problem)));
+    }
+    for stale in &balancer.stale_workers {
+        findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
+    }
+    for backend in balancer.backends.iter().filter(|backend| backend.servers_up < backend.servers_total) {
+        let what = format!(
+            "`{}` has {} of {} servers healthy",
+            backend.name, backend.servers_up, backend.servers_total
+        );
+        findings.push(finding(host, "warn", what, None));
+    }
+    findings
+}
+
+/// What the journal says stands against what the load balancers show.
+fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
+    let Some(wanted) = office.standing().route.filter(|_| office.open_release().is_none()) else {
+        return Vec::new();
+    };
+    let differs = agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
+    differs
+        .filter(|(_, balancer)| balancer.route != wanted.to_string())
+        .map(|(host, balancer)| {
+            let problem = Problem::new(
+                Code::RouteDrift,
+                format!("the route is `{}`, the journal says `{wanted}`", balancer.route),
+            )
+            .hint("see `pointsman explain PM0105`");
+            finding(host, "fail", "somebody else moved traffic".to_owned(), Some(&problem))
+        })
+        .collect()
+}

@@ -1,0 +1,278 @@
+//! The loop of one release: fold → `next` → call a port → append. It decides nothing.
+
+use std::collections::BTreeMap;
+
+use futures_util::StreamExt as _;
+use futures_util::future::{AbortHandle, Abortable, join_all};
+use futures_util::stream::FuturesUnordered;
+use pointsman_core::machine::{self, Next};
+use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
+use pointsman_core::{
+    Aftermath, Code, Event, Evidence, Order, OrderKey, Problem, Reading, Request, State, Timestamp,
+    invariants,
+};
+use tokio::sync::{mpsc, oneshot};
+use tracing::{error, info};
+
+/// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
+/// first in all but a hang.
+const GRACE_MS: u64 = 2_000;
+
+/// Pause before agents that could not be fenced are asked again.
+const FENCE_AGAIN_MS: u64 = 500;
+
+/// A request of a person with the way back to them.
+pub type Asked = (Request, oneshot::Sender<Result<(), Problem>>);
+
+/// Drives one release at a time over the ports.
+pub struct Driver<J, F, C> {
+    /// Where facts are recorded.
+    pub journal: J,
+    /// The agents.
+    pub fleet: F,
+    /// The clock.
+    pub clock: C,
+}
+
+struct Flight<'a, P: Fn(&State)> {
+    state: State,
+    publish: &'a P,
+    aborts: BTreeMap<OrderKey, AbortHandle>,
+}
+
+/// What woke the loop.
+enum Woken {
+    Answered(OrderKey, Result<Evidence, Problem>),
+    Asked(Option<Asked>),
+    Time,
+    Read(Reading),
+    Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
+}
+
+impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
+    /// Drives a release to its end. `publish` sees every new state. An error means that the journal did not take a
+    /// fact: nothing was ordered on the strength of it.
+    pub async fn drive(
+        &self,
+        state: State,
+        requests: &mut mpsc::Receiver<Asked>,
+        publish: impl Fn(&State),
+    ) -> Result<State, JournalError> {
+        let mut flight = Flight { state, publish: &publish, aborts: BTreeMap::new() };
+        let mut answers = FuturesUnordered::new();
+        let mut last_read: Option<Timestamp> = None;
+        loop {
+            let now = self.clock.now();
+            let woken = match machine::next(&flight.state, now) {
+                Next::Stop => return Ok(flight.state),
+                Next::Record(event) => {
+                    self.record(&mut flight, vec![event]).await?;
+                    continue;
+                }
+                Next::Send(keys) => {
+                    for (key, order) in self.intend(&mut flight, keys).await? {
+                        let (abort, registration) = AbortHandle::new_pair();
+                        flight.aborts.insert(key.clone(), abort);
+                        answers
+                            .push(async move { (key, Abortable::new(self.send(order), registration).await) });
+                    }
+                    continue;
+                }
+                Next::GiveUp(keys) => {
+                    for abort in keys.iter().filter_map(|key| flight.aborts.get(key)) {
+                        abort.abort();
+                    }
+                    match answers.next().await {
+                        Some((key, answer)) => {
+                            let answer = answer.unwrap_or_else(|_| Err(given_up(&key)));
+                            Woken::Answered(key, answer)
+                        }
+                        None => Woken::Time,
+                    }
+                }
+                Next::Fence(hosts) => {
+                    let epoch = flight.state.epoch;
+                    let timeout_ms = flight.state.plan.limits.inspect_ms;
+                    let fencing = join_all(hosts.into_iter().map(|host| async move {
+                        let fenced = self.fleet.fence(&host, epoch, timeout_ms).await;
+                        (host, fenced)
+                    }));
+                    tokio::select! { biased;
+                        asked = requests.recv() => Woken::Asked(asked),
+                        fenced = fencing => Woken::Fenced(fenced),
+                    }
+                }
+                Next::ReadGates => {
+                    let every_ms = flight.state.plan.watch.interval_ms;
+                    let wait_ms =
+                        last_read.map_or(0, |last| last.plus_ms(every_ms).ms_since(now).min(every_ms));
+                    let reading = async {
+                        self.clock.pause(wait_ms).await;
+                        self.read_gates(&flight.state).await
+                    };
+                    tokio::select! { biased;
+                        asked = requests.recv() => Woken::Asked(asked),
+                        reading = reading => Woken::Read(reading),
+                    }
+                }
+                Next::Await(until) => {
+                    let wait_ms = until.map(|until| until.ms_since(now).max(1));
+                    let time = async {
+                        match wait_ms {
+                            Some(wait_ms) => self.clock.pause(wait_ms).await,
+                            None => std::future::pending().await,
+                        }
+                    };
+                    tokio::select! { biased;
+                        Some((key, answer)) = answers.next() => {
+                            let answer = answer.unwrap_or_else(|_| Err(given_up(&key)));
+                            Woken::Answered(key, answer)
+                        }
+                        asked = requests.recv() => Woken::Asked(asked),
+                        () = time => Woken::Time,
+                    }
+                }
+            };
+            match woken {
+                Woken::Time => {}
+                Woken::Answered(key, answer) => {
+                    flight.aborts.remove(&key);
+                    let event = match answer {
+                        Ok(evidence) => Event::OrderDone { key, evidence },
+                        Err(problem) => Event::OrderFailed { key, problem },
+                    };
+                    self.record(&mut flight, vec![event]).await?;
+                }
+                Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
+                Woken::Read(reading) => {
+                    let now = self.clock.now();
+                    last_read = Some(now);
+                    let events = machine::gates_read(&flight.state, now, reading);
+                    self.record(&mut flight, events).await?;
+                }
+                Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,
+                // Nobody can ask any more: the coordinator ends, and the journal knows where to go on.
+                Woken::Asked(None) => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Records the intents of orders, durably, and only then makes the orders.
+    async fn intend<P: Fn(&State)>(
+        &self,
+        flight: &mut Flight<'_, P>,
+        keys: Vec<OrderKey>,
+    ) -> Result<Vec<(OrderKey, Order)>, JournalError> {
+        let attempt = |key: &OrderKey| {
+            flight.state.orders.get(key).map_or(1, |progress| progress.attempts.saturating_add(1))
+        };
+        let events =
+            keys.iter().map(|key| Event::OrderIntended { key: key.clone(), attempt: attempt(key) }).collect();
+        self.record(flight, events).await?;
+        let (state, now) = (&flight.state, self.clock.now());
+        let orders = keys.into_iter().filter_map(|key| {
+            let order = Order {
+                release: state.plan.release.clone(),
+                attempt: state.orders.get(&key)?.attempts,
+                epoch: state.epoch,
+                deadline: now.plus_ms(state.plan.attempt_ms(key.step)),
+                action: state.plan.action(key.step, &key.host)?,
+                key: key.clone(),
+            };
+            Some((key, order))
+        });
+        Ok(orders.collect())
+    }
+
+    /// Sends an order. Whatever the port does, there is an answer within the order's bound and some grace.
+    async fn send(&self, order: Order) -> Result<Evidence, Problem> {
+        let bound_ms = order.deadline.ms_since(self.clock.now()).saturating_add(GRACE_MS);
+        let performed = self.fleet.perform(&order);
+        tokio::select! { biased;
+            answer = performed => answer,
+            () = self.clock.pause(bound_ms) => {
+                let message = format!("step `{}` was not answered within {bound_ms} ms", order.key.step);
+                Err(Problem::new(Code::AnswerLost, message).aftermath(Aftermath::Unknown).retry_useful().on(&order.key.host))
+            }
+        }
+    }
+
+    async fn read_gates(&self, state: &State) -> Reading {
+        let timeout_ms = state.plan.limits.check_ms;
+        let gates = state.plan.gates();
+        let asked = gates.iter().map(|(host, action)| async move {
+            let observed = self.fleet.observe(host, action, timeout_ms).await;
+            observed.map(drop).map_err(|problem| problem.on(host))
+        });
+        machine::join_readings(join_all(asked).await)
+    }
+
+    async fn fenced<P: Fn(&State)>(
+        &self,
+        flight: &mut Flight<'_, P>,
+        results: Vec<(pointsman_core::HostName, Result<(), Problem>)>,
+    ) -> Result<(), JournalError> {
+        let (fenced, failed): (Vec<_>, Vec<_>) = results.into_iter().partition(|(_, result)| result.is_ok());
+        let events = fenced.into_iter().map(|(host, _)| Event::Fenced(host)).collect();
+        self.record(flight, events).await?;
+        let Some((host, Err(problem))) = failed.into_iter().next() else { return Ok(()) };
+        match machine::fence_failed(&flight.state, self.clock.now(), problem.on(&host)) {
+            Some(event) => self.record(flight, vec![event]).await,
+            None => {
+                self.clock.pause(FENCE_AGAIN_MS).await;
+                Ok(())
+            }
+        }
+    }
+
+    async fn asked<P: Fn(&State)>(
+        &self,
+        flight: &mut Flight<'_, P>,
+        request: Request,
+        reply: oneshot::Sender<Result<(), Problem>>,
+    ) -> Result<(), JournalError> {
+        let possible = machine::possible(&flight.state, request.kind);
+        if possible.is_ok() {
+            info!(release = %flight.state.plan.release, by = request.by, what = request.kind.as_str(), "asked");
+            self.record(flight, vec![Event::Requested(request)]).await?;
+        }
+        // Whoever asked may have gone; what they asked for is recorded.
+        let _ = reply.send(possible);
+        Ok(())
+    }
+
+    /// Records facts, folds them, and shows the new state. A broken invariant holds the release.
+    async fn record<P: Fn(&State)>(
+        &self,
+        flight: &mut Flight<'_, P>,
+        events: Vec<Event>,
+    ) -> Result<(), JournalError> {
+        if events.is_empty() {
+            return Ok(());
+        }
+        let plan = &flight.state.plan;
+        let facts = self.journal.append(&plan.environment, &plan.release, self.clock.now(), events).await?;
+        for fact in &facts {
+            flight.state = machine::apply(&flight.state, fact).map_err(|error| {
+                error!(%error, "the release engine recorded a fact that cannot be");
+                JournalError(
+                    Problem::new(Code::InvariantBroken, "a fact was recorded that cannot follow")
+                        .because(&error),
+                )
+            })?;
+        }
+        if let Err(broken) = invariants::all(&flight.state, self.clock.now()) {
+            error!(release = %flight.state.plan.release, %broken, "invariant broken");
+            let hint = "nothing more is ordered; keep the journal and report this";
+            return Err(JournalError(Problem::new(Code::InvariantBroken, broken.to_string()).hint(hint)));
+        }
+        (flight.publish)(&flight.state);
+        Ok(())
+    }
+}
+
+fn given_up(key: &OrderKey) -> Problem {
+    Problem::new(Code::OperatorStopped, format!("step `{}` was given up on request", key.step))
+        .aftermath(Aftermath::Unknown)
+        .on(&key.host)
+}

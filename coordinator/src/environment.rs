@@ -1,0 +1,426 @@
+//! Environment files: what a site is made of and how its releases run.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use pointsman_chassis::config::{self, Parsed, Span};
+use pointsman_core::{
+    Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
+    HostName, HttpPath, Limits, Problem, SlotName, SlotPlan, UnitName, WatchPlan,
+};
+use serde::Deserialize;
+
+/// The file's newest shape.
+const SCHEMA: u32 = 1;
+
+/// One environment, parsed and complete.
+#[derive(Clone, Debug)]
+pub struct Environment {
+    /// Its name: also the name of its file and the environment in its certificates.
+    pub name: EnvironmentName,
+    /// The site's address, for people.
+    pub url: String,
+    /// Where each agent listens, as `host:port`.
+    pub agents: BTreeMap<HostName, String>,
+    /// The load balancers.
+    pub balancers: Vec<HostName>,
+    /// The slots.
+    pub slots: BTreeMap<SlotName, SlotPlan>,
+    /// The backend of the maintenance page.
+    pub maintenance_backend: BackendName,
+    /// Hosts that keep a maintenance file of their own.
+    pub flag_hosts: Vec<HostName>,
+    /// What hosts do after `current` has moved.
+    pub activation: Activation,
+    /// The checks.
+    pub checks: Vec<Check>,
+    /// The watch.
+    pub watch: WatchPlan,
+    /// Whether a failing watch moves visitors back by itself.
+    pub automatic_rollback: bool,
+    /// What happens to connections that outlive the drain.
+    pub drain_end: DrainEnd,
+    /// The bounds of every wait.
+    pub limits: Limits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Written {
+    schema: u32,
+    environment: Parsed<EnvironmentName>,
+    url: String,
+    agents: BTreeMap<String, String>,
+    lb: Lb,
+    slots: BTreeMap<String, Slot>,
+    #[serde(default)]
+    activate: Activate,
+    #[serde(default)]
+    checks: Vec<WrittenCheck>,
+    #[serde(default)]
+    watch: Watch,
+    #[serde(default)]
+    rollback: Rollback,
+    maintenance: Maintenance,
+    #[serde(default)]
+    limits: WrittenLimits,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Lb {
+    agents: Vec<Parsed<HostName>>,
+    #[serde(default = "thirty_seconds")]
+    drain: Span,
+    #[serde(default)]
+    drain_end: WrittenDrainEnd,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum WrittenDrainEnd {
+    Cut,
+    #[default]
+    Leave,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slot {
+    backend: Parsed<BackendName>,
+    hosts: Vec<Parsed<HostName>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Activate {
+    restart: Vec<Parsed<UnitName>>,
+    hooks: Vec<Parsed<HookName>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Moment {
+    BeforeSwitch,
+    AfterSwitch,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum From {
+    Hosts,
+    #[default]
+    Balancer,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenCheck {
+    name: Parsed<CheckName>,
+    phase: Vec<Moment>,
+    #[serde(default)]
+    from: From,
+    http: Http,
+    #[serde(default = "five_seconds")]
+    timeout: Span,
+    #[serde(default = "twenty_seconds")]
+    patience: Span,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Http {
+    path: Parsed<HttpPath>,
+    #[serde(default)]
+    expect: Expect,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Expect {
+    status: u16,
+    body: Option<String>,
+}
+
+impl Default for Expect {
+    fn default() -> Self {
+        Self { status: 200, body: None }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Watch {
+    duration: Span,
+    interval: Span,
+    fail_after: u32,
+    blind: Span,
+}
+
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            duration: Span::from_ms(300_000),
+            interval: Span::from_ms(1_000),
+            fail_after: 3,
+            blind: Span::from_ms(30_000),
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Rollback {
+    automatic: bool,
+}
+
+impl Default for Rollback {
+    fn default() -> Self {
+        Self { automatic: true }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Maintenance {
+    backend: Parsed<BackendName>,
+    #[serde(default)]
+    agents: Vec<Parsed<HostName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct WrittenLimits {
+    inspect: Span,
+    stage: Span,
+    activate: Span,
+    route: Span,
+    check: Span,
+    healthy: Span,
+    attempts: u32,
+    persist: Span,
+}
+
+impl Default for WrittenLimits {
+    fn default() -> Self {
+        Self {
+            inspect: Span::from_ms(5_000),
+            stage: Span::from_ms(600_000),
+            activate: Span::from_ms(120_000),
+            route: Span::from_ms(10_000),
+            check: Span::from_ms(120_000),
+            healthy: Span::from_ms(20_000),
+            attempts: 4,
+            persist: Span::from_ms(30_000),
+        }
+    }
+}
+
+fn thirty_seconds() -> Span {
+    Span::from_ms(30_000)
+}
+
+fn five_seconds() -> Span {
+    Span::from_ms(5_000)
+}
+
+fn twenty_seconds() -> Span {
+    Span::from_ms(20_000)
+}
+
+impl Environment {
+    /// Reads an environment file.
+    pub fn read(path: &Path) -> Result<Self, Problem> {
+        Self::complete(path, config::read(path)?)
+    }
+
+    /// Parses the text of an environment file.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, Problem> {
+        Self::complete(path, config::parse(path, text)?)
+    }
+
+    fn complete(path: &Path, written: Written) -> Result<Self, Problem> {
+        let wrong = |what: String| {
+            Problem::new(Code::ConfigInvalid, format!("{}: {what}", path.display()))
+                .hint(format!("edit `{}`", path.display()))
+        };
+        if written.schema != SCHEMA {
+            return Err(wrong(format!("`schema` is {}, expected {SCHEMA}", written.schema)));
+        }
+        let name = written.environment.0;
+        if path.file_stem().and_then(|stem| stem.to_str()) != Some(name.as_str()) {
+            return Err(wrong(format!("`environment` is `{name}`: the file must be named `{name}.toml`")));
+        }
+        let agents: BTreeMap<HostName, String> = written
+            .agents
+            .into_iter()
+            .map(|(host, address)| {
+                Ok((HostName::parse(&host).map_err(|error| wrong(error.to_string()))?, address))
+            })
+            .collect::<Result<_, Problem>>()?;
+        let known = |host: &HostName, place: &str| match agents.contains_key(host) {
+            true => Ok(()),
+            false => Err(wrong(format!("{place} names `{host}`, which has no address in `[agents]`"))),
+        };
+        let mut slots = BTreeMap::new();
+        for (slot, written) in written.slots {
+            let slot = SlotName::parse(&slot).map_err(|error| wrong(error.to_string()))?;
+            let hosts: Vec<HostName> = written.hosts.into_iter().map(|host| host.0).collect();
+            if hosts.is_empty() {
+                return Err(wrong(format!("slot `{slot}` has no hosts")));
+            }
+            for host in &hosts {
+                known(host, &format!("slot `{slot}`"))?;
+            }
+            slots.insert(slot.clone(), SlotPlan { name: slot, backend: written.backend.0, hosts });
+        }
+        let balancers: Vec<HostName> = written.lb.agents.into_iter().map(|host| host.0).collect();
+        let flag_hosts: Vec<HostName> = written.maintenance.agents.into_iter().map(|host| host.0).collect();
+        for (host, place) in balancers
+            .iter()
+            .map(|h| (h, "`lb.agents`"))
+            .chain(flag_hosts.iter().map(|h| (h, "`maintenance.agents`")))
+        {
+            known(host, place)?;
+        }
+        if slots.len() < 2 || balancers.is_empty() {
+            return Err(wrong("a release needs two slots and a load balancer".to_owned()));
+        }
+        let checks = written
+            .checks
+            .into_iter()
+            .map(|check| complete_check(check).map_err(&wrong))
+            .collect::<Result<_, _>>()?;
+        let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
+        if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
+            return Err(wrong(
+                "`watch.fail_after`, `watch.interval` and `limits.attempts` must be at least 1".to_owned(),
+            ));
+        }
+        Ok(Self {
+            name,
+            url: written.url,
+            agents,
+            balancers,
+            slots,
+            maintenance_backend: written.maintenance.backend.0,
+            flag_hosts,
+            activation: Activation {
+                restart: written.activate.restart.into_iter().map(|unit| unit.0).collect(),
+                hooks: written.activate.hooks.into_iter().map(|hook| hook.0).collect(),
+            },
+            checks,
+            watch: WatchPlan {
+                duration_ms: watch.duration.ms(),
+                interval_ms: watch.interval.ms(),
+                fail_after: watch.fail_after,
+                blind_ms: watch.blind.ms(),
+            },
+            automatic_rollback: written.rollback.automatic,
+            drain_end: match written.lb.drain_end {
+                WrittenDrainEnd::Cut => DrainEnd::Cut,
+                WrittenDrainEnd::Leave => DrainEnd::Leave,
+            },
+            limits: Limits {
+                inspect_ms: limits.inspect.ms(),
+                stage_ms: limits.stage.ms(),
+                activate_ms: limits.activate.ms(),
+                route_ms: limits.route.ms(),
+                check_ms: limits.check.ms(),
+                healthy_ms: limits.healthy.ms(),
+                drain_ms: drain.ms(),
+                attempts: limits.attempts,
+                persist_ms: limits.persist.ms(),
+            },
+        })
+    }
+
+    /// The slot that an agent's host belongs to.
+    pub fn slot_of(&self, host: &HostName) -> Option<&SlotPlan> {
+        self.slots.values().find(|slot| slot.hosts.contains(host))
+    }
+
+    /// The slot behind a backend.
+    pub fn slot_behind(&self, backend: &BackendName) -> Option<&SlotPlan> {
+        self.slots.values().find(|slot| slot.backend == *backend)
+    }
+}
+
+fn complete_check(written: WrittenCheck) -> Result<Check, String> {
+    let name = written.name.0;
+    let status = written.http.expect.status;
+    if !(100..600).contains(&status) {
+        return Err(format!("check `{name}` expects status {status}, which is none"));
+    }
+    if written.phase.is_empty() {
+        return Err(format!("check `{name}` has an empty `phase`: it would never be made"));
+    }
+    Ok(Check {
+        from: match written.from {
+            From::Hosts => CheckFrom::Hosts,
+            From::Balancer => CheckFrom::Balancers,
+        },
+        before_switch: written.phase.contains(&Moment::BeforeSwitch),
+        after_switch: written.phase.contains(&Moment::AfterSwitch),
+        path: written.http.path.0,
+        status,
+        body_contains: written.http.expect.body.filter(|text| !text.is_empty()),
+        timeout_ms: written.timeout.ms(),
+        patience_ms: written.patience.ms(),
+        name,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        schema = 1
+        environment = "production"
+        url = "https://www.example.org"
+        agents = { lb1 = "10.0.0.5:7444", blue = "10.0.0.11:7444", green = "10.0.0.12:7444" }
+        lb = { agents = ["lb1"] }
+        maintenance = { backend = "be_maint" }
+        [slots]
+        blue = { backend = "be_blue", hosts = ["blue"] }
+        green = { backend = "be_green", hosts = ["green"] }
+        [[checks]]
+        name = "health"
+        phase = ["before-switch", "after-switch"]
+        http = { path = "/api/health" }
+    "#;
+
+    fn parse(text: &str) -> Result<Environment, Problem> {
+        Environment::parse(Path::new("production.toml"), text)
+    }
+
+    #[test]
+    fn a_small_file_is_complete() {
+        let environment = parse(GOOD).unwrap();
+        assert_eq!(environment.watch.duration_ms, 300_000);
+        assert_eq!(environment.checks[0].status, 200);
+        assert_eq!(environment.slots.len(), 2);
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        let cases = [
+            ("schema = 1", "schema = 2", "`schema` is 2"),
+            ("environment = \"production\"", "environment = \"staging\"", "must be named `staging.toml`"),
+            ("hosts = [\"green\"]", "hosts = [\"grren\"]", "`grren`, which has no address"),
+            ("hosts = [\"green\"]", "hosts = []", "slot `green` has no hosts"),
+            ("agents = [\"lb1\"]", "agents = []", "two slots and a load balancer"),
+            ("be_green", "green", "`green` is not a valid backend name"),
+            ("/api/health", "api/health", "`api/health` is not a path"),
+            ("url =", "urll =", "unknown field `urll`"),
+            ("[\"before-switch\", \"after-switch\"]", "[]", "empty `phase`"),
+            ("[\"before-switch\", \"after-switch\"]", "[\"later\"]", "unknown variant `later`"),
+        ];
+        for (from, to, expected) in cases {
+            let problem = parse(&GOOD.replace(from, to)).unwrap_err();
+            assert_eq!(problem.code, Code::ConfigInvalid);
+            assert!(problem.message.contains(expected), "{to}: {}", problem.message);
+        }
+    }
+}

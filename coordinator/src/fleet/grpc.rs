@@ -1,0 +1,173 @@
+//! One standing channel to each agent, and the calls over it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pointsman_chassis::SystemClock;
+use pointsman_chassis::tls::{self, ChannelLimits, Credentials};
+use pointsman_core::ports::{Clock as _, Fleet};
+use pointsman_core::{
+    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem, Role,
+};
+use pointsman_proto::agent_v1::agent_client::AgentClient;
+use pointsman_proto::convert::{self, ReceivedOrder};
+use pointsman_proto::{MAX_MESSAGE_BYTES, agent_v1, v1};
+use tonic::transport::Channel;
+
+use super::Transfers;
+use super::transfer::send_artifact;
+use crate::artifact_store::ArtifactStore;
+use crate::environment::Environment;
+use crate::journal::JournalStore;
+
+/// The agents of one environment.
+#[derive(Clone)]
+pub struct GrpcFleet {
+    environment: EnvironmentName,
+    links: Arc<BTreeMap<HostName, Channel>>,
+    store: ArtifactStore,
+    journal: JournalStore,
+    transfers: Transfers,
+}
+
+impl GrpcFleet {
+    /// Channels to every agent of the environment. They connect when they are first used.
+    pub fn new(
+        environment: &Environment,
+        credentials: &Arc<Credentials>,
+        store: ArtifactStore,
+        journal: JournalStore,
+    ) -> Result<Self, Problem> {
+        let own = credentials.name();
+        let mut links = BTreeMap::new();
+        for (host, address) in &environment.agents {
+            let role = if environment.balancers.contains(host) { Role::LbAgent } else { Role::WebAgent };
+            let expected = PeerName::new(&own.trust_domain, environment.name.clone(), role, host.as_str())
+                .map_err(|error| {
+                    Problem::new(Code::ConfigInvalid, "an agent's name cannot stand in a certificate")
+                        .because(&error)
+                })?;
+            let channel =
+                tls::channel(Arc::clone(credentials), address, &expected, ChannelLimits::default())?;
+            links.insert(host.clone(), channel);
+        }
+        let environment = environment.name.clone();
+        Ok(Self { environment, links: Arc::new(links), store, journal, transfers: Transfers::default() })
+    }
+
+    /// The transfers under way.
+    pub fn transfers(&self) -> &Transfers {
+        &self.transfers
+    }
+
+    fn client(&self, host: &HostName) -> Result<AgentClient<Channel>, Problem> {
+        let unknown =
+            || Problem::new(Code::ConfigInvalid, format!("`{host}` has no address in the environment file"));
+        let channel = self.links.get(host).cloned().ok_or_else(unknown)?;
+        Ok(AgentClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES))
+    }
+
+    /// How a host stands, or why it could not be asked.
+    pub async fn describe(&self, host: &HostName, timeout_ms: u64) -> Result<v1::AgentStatus, Problem> {
+        let mut client = self.client(host)?;
+        let request = agent_v1::DescribeRequest { environment: self.environment.to_string() };
+        bounded(host, timeout_ms, client.describe(request)).await
+    }
+
+    /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
+    async fn compare_head(&self, host: &HostName, fence: &agent_v1::FenceReply) -> Result<(), Problem> {
+        if fence.head_seq == 0 {
+            return Ok(());
+        }
+        let known = self.journal.hash_of(fence.head_seq).await?;
+        if known.is_some_and(|hash| hash.as_slice() == fence.head_hash) {
+            return Ok(());
+        }
+        let what = if known.is_some() { "differs in" } else { "does not have" };
+        let message =
+            format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
+        Err(Problem::new(Code::JournalCorrupt, message)
+            .on(host)
+            .hint("this journal is a copy of an older one: bring the newest back before releasing"))
+    }
+}
+
+/// Makes a call with a bound, and says which host did not answer.
+async fn bounded<T>(
+    host: &HostName,
+    timeout_ms: u64,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Problem> {
+    match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
+        Ok(Ok(response)) => Ok(response.into_inner()),
+        Ok(Err(status)) => {
+            Err(located(tls::explain(&status, Code::AgentUnreachable, &format!("agent `{host}`")), host))
+        }
+        Err(_) => Err(Problem::new(
+            Code::AgentUnreachable,
+            format!("no answer from agent `{host}` within {timeout_ms} ms"),
+        )
+        .aftermath(Aftermath::Unknown)
+        .retry_useful()
+        .on(host)
+        .hint(format!("on `{host}`: `systemctl status 'pointsman-*agent'`"))),
+    }
+}
+
+fn located(problem: Problem, host: &HostName) -> Problem {
+    let hint = format!("on `{host}`: `systemctl status 'pointsman-*agent'`");
+    match problem.code {
+        Code::AgentUnreachable => problem.on(host).hint(hint),
+        _ => problem.on(host),
+    }
+}
+
+impl Fleet for GrpcFleet {
+    async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        let mut client = self.client(host)?;
+        let request = agent_v1::FenceRequest { environment: self.environment.to_string(), epoch: epoch.0 };
+        // Fencing twice is fencing once, so a lost answer leaves nothing in doubt.
+        let fence = bounded(host, timeout_ms, client.fence(request))
+            .await
+            .map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+        self.compare_head(host, &fence).await
+    }
+
+    async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
+        let (host, started) = (&order.key.host, Instant::now());
+        let mut client = self.client(host)?;
+        if let Action::Stage { artifact } = &order.action {
+            let scope = (&self.environment, order.epoch);
+            send_artifact(client.clone(), self.store.clone(), &self.transfers, scope, host, *artifact)
+                .await
+                .map_err(|problem| problem.on(host))?;
+        }
+        let head = *self.journal.head().borrow();
+        let received = ReceivedOrder {
+            environment: self.environment.clone(),
+            order: order.clone(),
+            journal_seq: head.seq,
+            journal_hash: head.hash,
+        };
+        let left_ms = order.deadline.ms_since(SystemClock.now());
+        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received))).await?;
+        Ok(convert::evidence_from_wire(
+            &done,
+            u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
+        ))
+    }
+
+    async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {
+        let mut client = self.client(host)?;
+        let request = agent_v1::ObserveRequest {
+            environment: self.environment.to_string(),
+            host: host.to_string(),
+            action: Some(convert::action_to_wire(action)),
+        };
+        let done = bounded(host, timeout_ms, client.observe(request)).await?;
+        Ok(convert::evidence_from_wire(&done, 0))
+    }
+}

@@ -1,0 +1,471 @@
+//! The form of entries on disk: JSON with a version, of types of its own, so that neither a change of the wire nor
+//! one of the domain can change what old entries mean. An operator can read it with `sqlite3`.
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+
+use pointsman_core as domain;
+use pointsman_core::{Code, Event};
+use serde::{Deserialize, Serialize};
+
+/// The version that is written. Readers know all versions up to it.
+const VERSION: u32 = 1;
+
+/// The journal's own word for a kind of fact.
+pub fn kind(event: &Event) -> &'static str {
+    match event {
+        Event::Planned(_) => "plan",
+        Event::EpochTaken(_) => "lease",
+        Event::OrderIntended { .. } => "intent",
+        Event::OrderDone { .. } | Event::OrderFailed { .. } => "outcome",
+        Event::Fenced(_) | Event::GatesRead(_) => "observed",
+        Event::Requested(_) => "call",
+        Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_) => "note",
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct Versioned {
+    v: u32,
+    #[serde(flatten)]
+    fact: Fact,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "kebab-case")]
+enum Fact {
+    Planned { plan: Box<Plan> },
+    EpochTaken { epoch: u64 },
+    Fenced { host: String },
+    OrderIntended { step: String, host: String, attempt: u32 },
+    OrderDone { step: String, host: String, already: bool, detail: String, took_us: u64 },
+    OrderFailed { step: String, host: String, problem: Problem },
+    GatesPassed,
+    GatesFailed { problem: Problem },
+    GatesUnknown { problem: Problem },
+    WatchPassed,
+    Requested { kind: String, by: String, reason: Option<String> },
+    TurnedBack { problem: Problem },
+    Held { problem: Problem },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Problem {
+    code: String,
+    aftermath: String,
+    retry_useful: bool,
+    host: Option<String>,
+    message: String,
+    causes: Vec<String>,
+    hint: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Slot {
+    name: String,
+    backend: String,
+    hosts: Vec<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Check {
+    name: String,
+    from_hosts: bool,
+    before_switch: bool,
+    after_switch: bool,
+    path: String,
+    status: u16,
+    body_contains: Option<String>,
+    timeout_ms: u64,
+    patience_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+#[serde(tag = "for", rename_all = "kebab-case")]
+enum Purpose {
+    Deploy { artifact: String },
+    Rollback { artifact: Option<String>, to: Option<String> },
+    Maintenance { on: bool, until_ms: Option<u64> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Plan {
+    release: String,
+    environment: String,
+    purpose: Purpose,
+    created_at_ms: u64,
+    created_by: String,
+    request_id: Option<String>,
+    reason: Option<String>,
+    balancers: Vec<String>,
+    from: Option<Slot>,
+    to: Slot,
+    maintenance_backend: String,
+    under_maintenance: bool,
+    flag_hosts: Vec<String>,
+    route_before: String,
+    route_epoch_base: u64,
+    links_before: BTreeMap<String, Option<String>>,
+    restart: Vec<String>,
+    hooks: Vec<String>,
+    checks: Vec<Check>,
+    watch_duration_ms: u64,
+    watch_interval_ms: u64,
+    watch_fail_after: u32,
+    watch_blind_ms: u64,
+    automatic_rollback: bool,
+    drain_cut: bool,
+    inspect_ms: u64,
+    stage_ms: u64,
+    activate_ms: u64,
+    route_ms: u64,
+    check_ms: u64,
+    healthy_ms: u64,
+    drain_ms: u64,
+    attempts: u32,
+    persist_ms: u64,
+}
+
+/// A fact for the disk.
+pub fn encode(event: &Event) -> Vec<u8> {
+    let versioned = Versioned { v: VERSION, fact: fact_of(event) };
+    // These types hold nothing that JSON cannot express: no map with other keys than text, no failing serializer.
+    serde_json::to_vec(&versioned).unwrap_or_default()
+}
+
+/// A fact from the disk. The error says what is wrong with it.
+pub fn decode(bytes: &[u8]) -> Result<Event, String> {
+    let version: serde_json::Value =
+        serde_json::from_slice(bytes).map_err(|error| format!("is no record: {error}"))?;
+    match version.get("v").and_then(serde_json::Value::as_u64) {
+        Some(v) if v == u64::from(VERSION) => {}
+        Some(v) => return Err(format!("has version {v}; this coordinator reads up to {VERSION}")),
+        None => return Err("has no version".to_owned()),
+    }
+    let versioned: Versioned =
+        serde_json::from_slice(bytes).map_err(|error| format!("is no record: {error}"))?;
+    event_of(versioned.fact).ok_or_else(|| "holds a value that cannot be".to_owned())
+}
+
+/// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made.
+pub fn plan_bytes(plan: &domain::Plan) -> Vec<u8> {
+    let mut record = plan_of(plan);
+    record.created_at_ms = 0;
+    record.created_by.clear();
+    serde_json::to_vec(&record).unwrap_or_default()
+}
+
+fn text(value: &impl ToString) -> String {
+    value.to_string()
+}
+
+fn texts<T: ToString>(values: &[T]) -> Vec<String> {
+    values.iter().map(ToString::to_string).collect()
+}
+
+fn parse<T: FromStr>(text: &str) -> Option<T> {
+    text.parse().ok()
+}
+
+fn parse_all<T: FromStr>(texts: &[String]) -> Option<Vec<T>> {
+    texts.iter().map(|text| parse(text)).collect()
+}
+
+/// `None` stays `None`; a text that does not parse is an error, shown by the outer `None`.
+fn parse_optional<T: FromStr>(text: Option<&String>) -> Option<Option<T>> {
+    text.map_or(Some(None), |text| parse(text).map(Some))
+}
+
+fn fact_of(event: &Event) -> Fact {
+    match event {
+        Event::Planned(plan) => Fact::Planned { plan: Box::new(plan_of(plan)) },
+        Event::EpochTaken(epoch) => Fact::EpochTaken { epoch: epoch.0 },
+        Event::Fenced(host) => Fact::Fenced { host: text(host) },
+        Event::OrderIntended { key, attempt } => {
+            Fact::OrderIntended { step: text(&key.step), host: text(&key.host), attempt: *attempt }
+        }
+        Event::OrderDone { key, evidence } => Fact::OrderDone {
+            step: text(&key.step),
+            host: text(&key.host),
+            already: evidence.already,
+            detail: evidence.detail.clone(),
+            took_us: evidence.took_us,
+        },
+        Event::OrderFailed { key, problem } => {
+            Fact::OrderFailed { step: text(&key.step), host: text(&key.host), problem: problem_of(problem) }
+        }
+        Event::GatesRead(domain::Reading::Pass) => Fact::GatesPassed,
+        Event::GatesRead(domain::Reading::Fail(problem)) => {
+            Fact::GatesFailed { problem: problem_of(problem) }
+        }
+        Event::GatesRead(domain::Reading::Unknown(problem)) => {
+            Fact::GatesUnknown { problem: problem_of(problem) }
+        }
+        Event::WatchPassed => Fact::WatchPassed,
+        Event::Requested(request) => Fact::Requested {
+            kind: request.kind.as_str().to_owned(),
+            by: request.by.clone(),
+            reason: request.reason.clone(),
+        },
+        Event::TurnedBack(problem) => Fact::TurnedBack { problem: problem_of(problem) },
+        Event::Held(problem) => Fact::Held { problem: problem_of(problem) },
+    }
+}
+
+fn event_of(fact: Fact) -> Option<Event> {
+    let key = |step: &str, host: &str| {
+        Some(domain::OrderKey { step: domain::Step::parse(step)?, host: parse(host)? })
+    };
+    Some(match fact {
+        Fact::Planned { plan } => Event::Planned(Box::new(plan_from(&plan)?)),
+        Fact::EpochTaken { epoch } => Event::EpochTaken(domain::Epoch(epoch)),
+        Fact::Fenced { host } => Event::Fenced(parse(&host)?),
+        Fact::OrderIntended { step, host, attempt } => {
+            Event::OrderIntended { key: key(&step, &host)?, attempt }
+        }
+        Fact::OrderDone { step, host, already, detail, took_us } => Event::OrderDone {
+            key: key(&step, &host)?,
+            evidence: domain::Evidence { already, detail, took_us },
+        },
+        Fact::OrderFailed { step, host, problem } => {
+            Event::OrderFailed { key: key(&step, &host)?, problem: problem_from(problem)? }
+        }
+        Fact::GatesPassed => Event::GatesRead(domain::Reading::Pass),
+        Fact::GatesFailed { problem } => Event::GatesRead(domain::Reading::Fail(problem_from(problem)?)),
+        Fact::GatesUnknown { problem } => Event::GatesRead(domain::Reading::Unknown(problem_from(problem)?)),
+        Fact::WatchPassed => Event::WatchPassed,
+        Fact::Requested { kind, by, reason } => {
+            Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
+        }
+        Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
+        Fact::Held { problem } => Event::Held(problem_from(problem)?),
+    })
+}
+
+fn problem_of(problem: &domain::Problem) -> Problem {
+    let aftermath = match problem.aftermath {
+        domain::Aftermath::Unchanged => "unchanged",
+        domain::Aftermath::Changed => "changed",
+        domain::Aftermath::Unknown => "unknown",
+    };
+    Problem {
+        code: text(&problem.code),
+        aftermath: aftermath.to_owned(),
+        retry_useful: problem.retry == domain::Retry::Useful,
+        host: problem.host.as_ref().map(text),
+        message: problem.message.clone(),
+        causes: problem.causes.clone(),
+        hint: problem.hint.clone(),
+    }
+}
+
+fn problem_from(record: Problem) -> Option<domain::Problem> {
+    Some(domain::Problem {
+        code: Code::parse(&record.code)?,
+        aftermath: match record.aftermath.as_str() {
+            "unchanged" => domain::Aftermath::Unchanged,
+            "changed" => domain::Aftermath::Changed,
+            "unknown" => domain::Aftermath::Unknown,
+            _ => return None,
+        },
+        retry: if record.retry_useful { domain::Retry::Useful } else { domain::Retry::Useless },
+        host: parse_optional(record.host.as_ref())?,
+        message: record.message,
+        causes: record.causes,
+        hint: record.hint,
+    })
+}
+
+fn slot_of(slot: &domain::SlotPlan) -> Slot {
+    Slot { name: text(&slot.name), backend: text(&slot.backend), hosts: texts(&slot.hosts) }
+}
+
+fn slot_from(record: &Slot) -> Option<domain::SlotPlan> {
+    Some(domain::SlotPlan {
+        name: parse(&record.name)?,
+        backend: parse(&record.backend)?,
+        hosts: parse_all(&record.hosts)?,
+    })
+}
+
+fn check_of(check: &domain::Check) -> Check {
+    Check {
+        name: text(&check.name),
+        from_hosts: check.from == domain::CheckFrom::Hosts,
+        before_switch: check.before_switch,
+        after_switch: check.after_switch,
+        path: text(&check.path),
+        status: check.status,
+        body_contains: check.body_contains.clone(),
+        timeout_ms: check.timeout_ms,
+        patience_ms: check.patience_ms,
+    }
+}
+
+fn check_from(record: &Check) -> Option<domain::Check> {
+    Some(domain::Check {
+        name: parse(&record.name)?,
+        from: if record.from_hosts { domain::CheckFrom::Hosts } else { domain::CheckFrom::Balancers },
+        before_switch: record.before_switch,
+        after_switch: record.after_switch,
+        path: parse(&record.path)?,
+        status: record.status,
+        body_contains: record.body_contains.clone(),
+        timeout_ms: record.timeout_ms,
+        patience_ms: record.patience_ms,
+    })
+}
+
+fn plan_of(plan: &domain::Plan) -> Plan {
+    let limits = &plan.limits;
+    Plan {
+        release: text(&plan.release),
+        environment: text(&plan.environment),
+        purpose: match &plan.purpose {
+            domain::Purpose::Deploy { artifact } => Purpose::Deploy { artifact: text(artifact) },
+            domain::Purpose::Rollback { artifact, to } => {
+                Purpose::Rollback { artifact: artifact.as_ref().map(text), to: to.as_ref().map(text) }
+            }
+            domain::Purpose::Maintenance { on, until } => {
+                Purpose::Maintenance { on: *on, until_ms: until.map(|until| until.0) }
+            }
+        },
+        created_at_ms: plan.created_at.0,
+        created_by: plan.created_by.clone(),
+        request_id: plan.request_id.as_ref().map(text),
+        reason: plan.reason.clone(),
+        balancers: texts(&plan.balancers),
+        from: plan.from.as_ref().map(slot_of),
+        to: slot_of(&plan.to),
+        maintenance_backend: text(&plan.maintenance_backend),
+        under_maintenance: plan.under_maintenance,
+        flag_hosts: texts(&plan.flag_hosts),
+        route_before: text(&plan.route_before),
+        route_epoch_base: plan.route_epoch_base.0,
+        links_before: plan
+            .links_before
+            .iter()
+            .map(|(host, link)| (text(host), link.as_ref().map(text)))
+            .collect(),
+        restart: texts(&plan.activation.restart),
+        hooks: texts(&plan.activation.hooks),
+        checks: plan.checks.iter().map(check_of).collect(),
+        watch_duration_ms: plan.watch.duration_ms,
+        watch_interval_ms: plan.watch.interval_ms,
+        watch_fail_after: plan.watch.fail_after,
+        watch_blind_ms: plan.watch.blind_ms,
+        automatic_rollback: plan.automatic_rollback,
+        drain_cut: plan.drain_end == domain::DrainEnd::Cut,
+        inspect_ms: limits.inspect_ms,
+        stage_ms: limits.stage_ms,
+        activate_ms: limits.activate_ms,
+        route_ms: limits.route_ms,
+        check_ms: limits.check_ms,
+        healthy_ms: limits.healthy_ms,
+        drain_ms: limits.drain_ms,
+        attempts: limits.attempts,
+        persist_ms: limits.persist_ms,
+    }
+}
+
+fn plan_from(record: &Plan) -> Option<domain::Plan> {
+    let links =
+        record.links_before.iter().map(|(host, link)| Some((parse(host)?, parse_optional(link.as_ref())?)));
+    Some(domain::Plan {
+        release: parse(&record.release)?,
+        environment: parse(&record.environment)?,
+        purpose: match &record.purpose {
+            Purpose::Deploy { artifact } => domain::Purpose::Deploy { artifact: parse(artifact)? },
+            Purpose::Rollback { artifact, to } => domain::Purpose::Rollback {
+                artifact: parse_optional(artifact.as_ref())?,
+                to: parse_optional(to.as_ref())?,
+            },
+            Purpose::Maintenance { on, until_ms } => {
+                domain::Purpose::Maintenance { on: *on, until: until_ms.map(domain::Timestamp) }
+            }
+        },
+        created_at: domain::Timestamp(record.created_at_ms),
+        created_by: record.created_by.clone(),
+        request_id: parse_optional(record.request_id.as_ref())?,
+        reason: record.reason.clone(),
+        balancers: parse_all(&record.balancers)?,
+        from: match &record.from {
+            Some(slot) => Some(slot_from(slot)?),
+            None => None,
+        },
+        to: slot_from(&record.to)?,
+        maintenance_backend: parse(&record.maintenance_backend)?,
+        under_maintenance: record.under_maintenance,
+        flag_hosts: parse_all(&record.flag_hosts)?,
+        route_before: parse(&record.route_before)?,
+        route_epoch_base: domain::RouteEpoch(record.route_epoch_base),
+        links_before: links.collect::<Option<_>>()?,
+        activation: domain::Activation {
+            restart: parse_all(&record.restart)?,
+            hooks: parse_all(&record.hooks)?,
+        },
+        checks: record.checks.iter().map(check_from).collect::<Option<_>>()?,
+        watch: domain::WatchPlan {
+            duration_ms: record.watch_duration_ms,
+            interval_ms: record.watch_interval_ms,
+            fail_after: record.watch_fail_after,
+            blind_ms: record.watch_blind_ms,
+        },
+        automatic_rollback: record.automatic_rollback,
+        drain_end: if record.drain_cut { domain::DrainEnd::Cut } else { domain::DrainEnd::Leave },
+        limits: domain::Limits {
+            inspect_ms: record.inspect_ms,
+            stage_ms: record.stage_ms,
+            activate_ms: record.activate_ms,
+            route_ms: record.route_ms,
+            check_ms: record.check_ms,
+            healthy_ms: record.healthy_ms,
+            drain_ms: record.drain_ms,
+            attempts: record.attempts,
+            persist_ms: record.persist_ms,
+        },
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn records_say_what_is_wrong_with_them() {
+        for (bytes, expected) in [
+            (&b"\xff"[..], "is no record"),
+            (b"{}", "has no version"),
+            (b"{\"v\":99,\"event\":\"watch-passed\"}", "has version 99"),
+            (b"{\"v\":1,\"event\":\"what\"}", "is no record"),
+            (b"{\"v\":1,\"event\":\"fenced\",\"host\":\"/\"}", "holds a value that cannot be"),
+        ] {
+            let error = decode(bytes).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn facts_come_back_as_they_went() {
+        let key =
+            domain::OrderKey { step: domain::Step::Stage, host: domain::HostName::parse("green").unwrap() };
+        let problem = domain::Problem::new(Code::NoRoom, "x").on(&key.host).cause("y").retry_useful();
+        let evidence = domain::Evidence { already: true, detail: "d".to_owned(), took_us: 7 };
+        let events = [
+            Event::EpochTaken(domain::Epoch(4)),
+            Event::Fenced(key.host.clone()),
+            Event::OrderIntended { key: key.clone(), attempt: 3 },
+            Event::OrderDone { key: key.clone(), evidence },
+            Event::OrderFailed { key, problem: problem.clone() },
+            Event::GatesRead(domain::Reading::Pass),
+            Event::GatesRead(domain::Reading::Fail(problem.clone())),
+            Event::GatesRead(domain::Reading::Unknown(problem.clone())),
+            Event::WatchPassed,
+            Event::TurnedBack(problem.clone()),
+            Event::Held(problem),
+        ];
+        for event in events {
+            assert_eq!(decode(&encode(&event)), Ok(event));
+        }
+    }
+}

@@ -1,0 +1,86 @@
+//! `pointsman-coordinator`: wires configuration, journal, artifact store, environments and the gRPC service together.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use clap::Parser;
+use pointsman_chassis::serve::{self, Daemon};
+use pointsman_chassis::{config, logs, tls};
+use pointsman_coordinator::journal::JournalStore;
+use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office};
+use pointsman_core::{Code, Problem, Role};
+use pointsman_proto::MAX_MESSAGE_BYTES;
+use pointsman_proto::v1::coordinator_server::CoordinatorServer;
+use tonic::service::Routes;
+use tracing::info;
+
+/// The pointsman coordinator: decides, records, orders the agents, and serves the command line and CI.
+#[derive(Parser)]
+#[command(version)]
+struct Arguments {
+    /// The coordinator's own configuration.
+    #[arg(long, default_value = "/etc/pointsman/coordinator.toml")]
+    config: PathBuf,
+}
+
+fn main() -> anyhow::Result<()> {
+    tls::install_crypto();
+    let arguments = Arguments::parse();
+    let config: Config = config::read(&arguments.config).map_err(serve::explain)?;
+    logs::start();
+    serve::runtime()?.block_on(run(config))
+}
+
+/// Every `NAME.toml` in the folder, parsed. One that is wrong keeps the coordinator from starting: half a fleet of
+/// environments would be a surprise.
+fn environments(folder: &Path) -> Result<Vec<Environment>, Problem> {
+    let unreadable = |error: &std::io::Error| {
+        Problem::new(Code::ConfigInvalid, format!("cannot read the folder `{}`", folder.display()))
+            .because(error)
+    };
+    let mut paths = Vec::new();
+    for entry in std::fs::read_dir(folder).map_err(|error| unreadable(&error))? {
+        let path = entry.map_err(|error| unreadable(&error))?.path();
+        if path.extension().is_some_and(|extension| extension == "toml") {
+            paths.push(path);
+        }
+    }
+    paths.sort();
+    paths.iter().map(|path| Environment::read(path)).collect()
+}
+
+async fn run(config: Config) -> anyhow::Result<()> {
+    let daemon = Daemon::start(config.pki.clone(), &[Role::Coordinator]).map_err(serve::explain)?;
+    let credentials = daemon.credentials();
+    let _only_one = lock(&config.state)?;
+    let journal = JournalStore::open(&config.state.join("journal.db"), &daemon.name().to_string())
+        .map_err(serve::explain)?;
+    let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
+    let holder = format!("{} pid {}", daemon.name().name, std::process::id());
+    let mut offices: Vec<Arc<Office>> = Vec::new();
+    for environment in environments(&config.environments).map_err(serve::explain)? {
+        let office = Office::open(environment, journal.clone(), store.clone(), &credentials, holder.clone());
+        offices.push(office.await.map_err(serve::explain)?);
+    }
+    info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
+    let watched = offices.clone();
+    let api = CoordinatorServer::new(Api::new(offices, store, credentials))
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    // A journal that cannot be written is trouble that a restart does not cure, so systemd is not told of it:
+    // `status` and `doctor` are. Reaching every office shows that none of them hangs.
+    let alive = move || {
+        watched.iter().for_each(|office| drop(office.trouble()));
+        Ok(())
+    };
+    daemon.serve(config.listen, Routes::new(api), alive).await.map_err(serve::explain)
+}
+
+/// Two coordinators on one journal would both be right: the second does not start.
+fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
+    let path = state.join("lock");
+    let file = std::fs::File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
+    file.try_lock().with_context(|| format!("another coordinator uses `{}`", state.display()))?;
+    Ok(file)
+}

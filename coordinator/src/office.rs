@@ -1,0 +1,497 @@
+//! One environment at work: what its journal says, the one release that may run, and the task that drives it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use pointsman_chassis::SystemClock;
+use pointsman_chassis::tls::Credentials;
+use pointsman_core::machine;
+use pointsman_core::ports::{Clock as _, Journal as _};
+use pointsman_core::{
+    ArtifactDigest, Code, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, Purpose,
+    ReleaseId, Request, RequestId, Standing, State, Timestamp,
+};
+use pointsman_proto::{convert, v1};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tracing::{error, info, warn};
+
+use crate::artifact_store::ArtifactStore;
+use crate::driver::{Asked, Driver};
+use crate::environment::Environment;
+use crate::fleet::GrpcFleet;
+use crate::journal::{Entry, JournalStore};
+use crate::planner::{self, Seen, Wanted, Wish};
+
+/// Pause before a journal that did not take a fact is tried again.
+const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
+/// Bound on one look at one agent, for plans and `status`.
+const LOOK_MS: u64 = 4_000;
+/// Requests of people that wait for the driver: it takes each within milliseconds.
+const REQUESTS: usize = 16;
+
+/// A release with the moment it began.
+#[derive(Clone, Debug)]
+pub struct Kept {
+    /// When it began.
+    pub started_at: Timestamp,
+    /// Its place among all releases of the environment.
+    pub number: u64,
+    /// Where it stands.
+    pub state: State,
+}
+
+#[derive(Default)]
+struct Book {
+    epoch: Epoch,
+    releases: BTreeMap<ReleaseId, Kept>,
+    open: Option<(ReleaseId, mpsc::Sender<Asked>)>,
+    standing: Standing,
+    trouble: Option<Problem>,
+}
+
+/// An environment at work. Cheap to clone through its `Arc`.
+pub struct Office {
+    environment: Environment,
+    journal: JournalStore,
+    store: ArtifactStore,
+    fleet: GrpcFleet,
+    holder: String,
+    book: Mutex<Book>,
+    /// One release is begun at a time.
+    beginning: tokio::sync::Mutex<()>,
+    begun: Notify,
+}
+
+/// Folds the entries of an environment into its releases.
+fn fold(entries: &[Entry]) -> Result<BTreeMap<ReleaseId, Kept>, Problem> {
+    let mut releases: BTreeMap<ReleaseId, Kept> = BTreeMap::new();
+    for entry in entries {
+        let impossible = |what: String| {
+            Problem::new(Code::JournalCorrupt, format!("journal entry {} {what}", entry.seq))
+                .hint("do not release; this version of the coordinator cannot have written it")
+        };
+        if let Event::Planned(plan) = &entry.fact.event {
+            let state = State::begin((**plan).clone(), Epoch(0), entry.fact.at);
+            let kept = Kept { started_at: entry.fact.at, number: entry.seq, state };
+            if releases.insert(entry.release.clone(), kept).is_some() {
+                return Err(impossible("plans a release that was planned before".to_owned()));
+            }
+            continue;
+        }
+        let kept = releases
+            .get_mut(&entry.release)
+            .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
+        kept.state =
+            machine::apply(&kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
+    }
+    Ok(releases)
+}
+
+impl Office {
+    /// Opens the environment: reads its journal, takes its lease, and goes on with what was open.
+    pub async fn open(
+        environment: Environment,
+        journal: JournalStore,
+        store: ArtifactStore,
+        credentials: &Arc<Credentials>,
+        holder: String,
+    ) -> Result<Arc<Self>, Problem> {
+        let fleet = GrpcFleet::new(&environment, credentials, store.clone(), journal.clone())?;
+        let office = Arc::new(Self {
+            environment,
+            journal,
+            store,
+            fleet,
+            holder,
+            book: Mutex::default(),
+            beginning: tokio::sync::Mutex::default(),
+            begun: Notify::new(),
+        });
+        let open = office.reopen().await?;
+        if let Some(release) = &open {
+            info!(environment = %office.environment.name, %release, "going on with the open release");
+        }
+        tokio::spawn(Arc::clone(&office).work());
+        Ok(office)
+    }
+
+    /// The environment.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// The agents.
+    pub fn fleet(&self) -> &GrpcFleet {
+        &self.fleet
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the lease, folds the journal, and marks the open release's answers as lost. Returns the open release.
+    async fn reopen(&self) -> Result<Option<ReleaseId>, Problem> {
+        let name = &self.environment.name;
+        let epoch = self.journal.take_lease(name, &self.holder).await?;
+        let mut releases = fold(&self.journal.entries(name, None, 0).await?)?;
+        let mut open = None;
+        for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
+            let facts =
+                self.journal.append(name, id, SystemClock.now(), vec![Event::EpochTaken(epoch)]).await;
+            for fact in facts.map_err(|error| error.0)? {
+                kept.state = machine::apply(&kept.state, &fact).map_err(|error| {
+                    Problem::new(Code::InvariantBroken, "the open release cannot go on").because(&error)
+                })?;
+            }
+            open = Some(id.clone());
+        }
+        pointsman_core::invariants::single_flight(releases.values().map(|kept| &kept.state))
+            .map_err(|broken| Problem::new(Code::InvariantBroken, broken.to_string()))?;
+        let mut standing = Standing::default();
+        let mut in_order: Vec<&Kept> = releases.values().collect();
+        in_order.sort_by_key(|kept| kept.number);
+        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
+        let mut book = self.book();
+        book.epoch = epoch;
+        book.releases = releases;
+        book.standing = standing;
+        book.trouble = None;
+        Ok(open)
+    }
+
+    /// Drives whatever release is open, for ever.
+    async fn work(self: Arc<Self>) {
+        let driver = Driver { journal: self.journal.clone(), fleet: self.fleet.clone(), clock: SystemClock };
+        loop {
+            let Some((state, mut requests)) = self.take_open() else {
+                self.begun.notified().await;
+                continue;
+            };
+            let driven = driver.drive(state, &mut requests, |state| self.keep(state)).await;
+            drop(requests);
+            self.book().open = None;
+            match driven {
+                Ok(state) => self.over(&state),
+                Err(error) => self.recover(error.0).await,
+            }
+        }
+    }
+
+    /// The open release and the ear for what people ask of it.
+    fn take_open(&self) -> Option<(State, mpsc::Receiver<Asked>)> {
+        let mut book = self.book();
+        let (id, kept) = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none())?;
+        let (id, state) = (id.clone(), kept.state.clone());
+        let (ask, requests) = mpsc::channel(REQUESTS);
+        book.open = Some((id, ask));
+        Some((state, requests))
+    }
+
+    fn keep(&self, state: &State) {
+        if let Some(kept) = self.book().releases.get_mut(&state.plan.release) {
+            kept.state = state.clone();
+        }
+    }
+
+    fn over(&self, state: &State) {
+        self.keep(state);
+        self.book().standing.fold(state);
+        let outcome = state.outcome().map_or("open", Outcome::as_str);
+        info!(environment = %self.environment.name, release = %state.plan.release, outcome, "release over");
+    }
+
+    /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
+    async fn recover(&self, problem: Problem) {
+        error!(environment = %self.environment.name, %problem, causes = ?problem.causes, "releases stop");
+        let final_stop = problem.code == Code::InvariantBroken;
+        self.book().trouble = Some(problem);
+        if final_stop {
+            std::future::pending::<()>().await;
+        }
+        loop {
+            tokio::time::sleep(JOURNAL_AGAIN).await;
+            match self.reopen().await {
+                Ok(_) => return info!(environment = %self.environment.name, "the journal works again"),
+                Err(problem) => warn!(%problem, "the journal still does not work"),
+            }
+        }
+    }
+
+    /// What is wrong with the coordinator itself, if anything is.
+    pub fn trouble(&self) -> Option<Problem> {
+        self.book().trouble.clone()
+    }
+
+    /// How the environment stands.
+    pub fn standing(&self) -> Standing {
+        self.book().standing.clone()
+    }
+
+    /// A release by its id; without one the open release, or else the last.
+    pub fn release(&self, id: Option<&ReleaseId>) -> Result<Option<Kept>, Problem> {
+        let book = self.book();
+        let Some(id) = id else {
+            return Ok(book.releases.values().max_by_key(|kept| kept.number).cloned());
+        };
+        book.releases.get(id).cloned().map(Some).ok_or_else(|| self.unknown_release(id))
+    }
+
+    fn unknown_release(&self, id: &ReleaseId) -> Problem {
+        Problem::new(
+            Code::ReleaseUnknown,
+            format!("there is no release `{id}` in `{}`", self.environment.name),
+        )
+        .hint(format!("`pointsman history {}` names them", self.environment.name))
+    }
+
+    /// The releases, newest first.
+    pub fn releases(&self, limit: usize) -> Vec<Kept> {
+        let mut releases: Vec<Kept> = self.book().releases.values().cloned().collect();
+        releases.sort_by_key(|kept| std::cmp::Reverse(kept.number));
+        releases.truncate(limit);
+        releases
+    }
+
+    /// How many files and bytes a release's artifact has, where the store still knows it.
+    pub fn size_of(&self, plan: &Plan) -> Option<(u64, u64)> {
+        let (manifest, _) = self.store.manifest(&plan.artifact()?).ok()?;
+        Some((manifest.file_count(), manifest.total_bytes()))
+    }
+
+    /// A release for the wire.
+    pub fn to_wire(&self, kept: &Kept) -> v1::Release {
+        convert::release_to_wire(&kept.state, kept.started_at, None)
+    }
+
+    /// Asks every agent how its host stands.
+    pub async fn look(&self) -> Vec<v1::AgentStatus> {
+        let asked = self.environment.agents.keys().map(|host| async move {
+            let balancer = self.environment.balancers.contains(host);
+            let mut status =
+                self.fleet.describe(host, LOOK_MS).await.unwrap_or_else(|problem| v1::AgentStatus {
+                    host: host.to_string(),
+                    role: if balancer { "lb-agent" } else { "web-agent" }.to_owned(),
+                    problem: Some(convert::problem_to_wire(&problem)),
+                    ..Default::default()
+                });
+            status.slot =
+                self.environment.slot_of(host).map(|slot| slot.name.to_string()).unwrap_or_default();
+            status
+        });
+        join_all(asked).await
+    }
+
+    /// Looks at what a plan depends on: every load balancer, and the web hosts of every slot.
+    async fn see(&self, with_hosts: bool) -> Result<Seen, Problem> {
+        let mut seen = Seen::default();
+        let hosts = self.environment.slots.values().flat_map(|slot| &slot.hosts).filter(|_| with_hosts);
+        let asked: Vec<&HostName> = self.environment.balancers.iter().chain(hosts).collect();
+        let answers = join_all(asked.iter().map(|host| self.fleet.describe(host, LOOK_MS))).await;
+        for (host, answer) in asked.into_iter().zip(answers) {
+            let status = answer?;
+            if let Some(problem) = status.problem.and_then(convert::problem_from_wire) {
+                return Err(problem.on(host));
+            }
+            if let Some(facts) = status.balancer {
+                seen.balancers.insert(host.clone(), facts);
+            }
+            if let Some(facts) = status.web {
+                seen.hosts.insert(host.clone(), facts);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// Makes a plan. An id that an unfinished or successful release bears is refused; one whose release failed gets
+    /// a number, so that a repeated CI job needs no new name.
+    pub async fn plan(&self, wanted: Wanted, id: Option<ReleaseId>, wish: WishOf) -> Result<Plan, Problem> {
+        if let Wanted::Deploy(artifact) = wanted {
+            let store = self.store.clone();
+            let known = tokio::task::spawn_blocking(move || store.manifest(&artifact).map(drop)).await;
+            known.map_err(|error| {
+                Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
+            })??;
+        }
+        let seen = self.see(matches!(wanted, Wanted::Deploy(_) | Wanted::Rollback)).await?;
+        let now = SystemClock.now();
+        let release = self.free_id(id, wanted, now)?;
+        let wish =
+            Wish { wanted, release, request_id: wish.request_id, reason: wish.reason, by: wish.by, now };
+        planner::plan(&self.environment, &self.standing(), wish, &seen)
+    }
+
+    fn free_id(&self, id: Option<ReleaseId>, wanted: Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
+        let book = self.book();
+        let word = match wanted {
+            Wanted::Deploy(_) => "release",
+            Wanted::Rollback => "rollback",
+            Wanted::MaintenanceOn(_) => "maintenance-on",
+            Wanted::MaintenanceOff => "maintenance-off",
+        };
+        let base = id.map_or_else(|| format!("{word}-{}", now.0 / 1000), |id| id.to_string());
+        for number in 1..=MOST_TRIES {
+            let text = if number == 1 { base.clone() } else { format!("{base}.{number}") };
+            let id =
+                ReleaseId::parse(&text).map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
+            match book.releases.get(&id).map(|kept| kept.state.outcome()) {
+                None => return Ok(id),
+                Some(Some(Outcome::Aborted | Outcome::Refused | Outcome::RolledBack)) => {}
+                Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy(_)) => {}
+                Some(ended) => {
+                    let how = ended.map_or("still running", Outcome::as_str);
+                    let hint = format!(
+                        "choose another `--release`, or look: `pointsman status {} --release {id}`",
+                        self.environment.name
+                    );
+                    return Err(Problem::new(
+                        Code::ReleaseIdTaken,
+                        format!("release `{id}` is {how} already"),
+                    )
+                    .hint(hint));
+                }
+            }
+        }
+        Err(Problem::new(Code::ReleaseIdTaken, format!("release `{base}` was tried {MOST_TRIES} times"))
+            .hint("choose another `--release`"))
+    }
+
+    /// The release of a request that was made before, if it is running or went well.
+    pub fn attached(&self, request_id: &RequestId) -> Option<ReleaseId> {
+        let book = self.book();
+        let mut same: Vec<&Kept> = book
+            .releases
+            .values()
+            .filter(|kept| kept.state.plan.request_id.as_ref() == Some(request_id))
+            .collect();
+        same.sort_by_key(|kept| std::cmp::Reverse(kept.number));
+        let last = same.first()?;
+        let lives = matches!(last.state.outcome(), None | Some(Outcome::Confirmed));
+        lives.then(|| last.state.plan.release.clone())
+    }
+
+    /// Begins a release: from here on it runs by itself. At most one is open.
+    pub async fn begin(&self, plan: Plan) -> Result<ReleaseId, Problem> {
+        let _one_at_a_time = self.beginning.lock().await;
+        let epoch = {
+            let book = self.book();
+            if let Some(trouble) = &book.trouble {
+                return Err(trouble.clone());
+            }
+            if let Some((holder, kept)) =
+                book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none())
+            {
+                let by = &kept.state.plan.created_by;
+                let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
+                let hint = format!("wait for it: `pointsman status {} -f`", self.environment.name);
+                return Err(Problem::new(Code::EnvironmentBusy, message).retry_useful().hint(hint));
+            }
+            if book.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
+                return Err(out_of_date(&plan));
+            }
+            book.epoch
+        };
+        let (now, id) = (SystemClock.now(), plan.release.clone());
+        let number = self.journal.head().borrow().seq.saturating_add(1);
+        let planned = Event::Planned(Box::new(plan.clone()));
+        self.journal
+            .append(&self.environment.name, &id, now, vec![planned])
+            .await
+            .map_err(|error| error.0)?;
+        let kept = Kept { started_at: now, number, state: State::begin(plan, epoch, now) };
+        self.book().releases.insert(id.clone(), kept);
+        self.begun.notify_one();
+        info!(environment = %self.environment.name, release = %id, "release begins");
+        Ok(id)
+    }
+
+    /// Asks something of the open release.
+    pub async fn ask(&self, id: Option<&ReleaseId>, request: Request) -> Result<ReleaseId, Problem> {
+        let over = || {
+            let what = request.kind.as_str();
+            Problem::new(
+                Code::NotPossibleNow,
+                format!("no release of `{}` is running: there is nothing to {what}", self.environment.name),
+            )
+            .hint(format!("`pointsman status {}`", self.environment.name))
+        };
+        let (open, sender) = {
+            let book = self.book();
+            if let Some(trouble) = &book.trouble {
+                return Err(trouble.clone());
+            }
+            book.open.clone().ok_or_else(over)?
+        };
+        if id.is_some_and(|id| *id != open) {
+            return Err(over());
+        }
+        let (reply, answer) = oneshot::channel();
+        sender.send((request.clone(), reply)).await.map_err(|_| over())?;
+        answer.await.map_err(|_| over())??;
+        Ok(open)
+    }
+
+    /// The open release, if there is one.
+    pub fn open_release(&self) -> Option<ReleaseId> {
+        let book = self.book();
+        let open = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none());
+        open.map(|(id, _)| id.clone())
+    }
+
+    /// The facts of a release after a journal entry, each with the state after it.
+    pub async fn facts(&self, id: &ReleaseId, after: u64) -> Result<Vec<(Entry, State)>, Problem> {
+        let name: &EnvironmentName = &self.environment.name;
+        let entries = self.journal.entries(name, Some(id), 0).await?;
+        let mut state: Option<State> = None;
+        let mut facts = Vec::new();
+        for entry in entries {
+            let next = match (&entry.fact.event, state.take()) {
+                (Event::Planned(plan), _) => State::begin((**plan).clone(), Epoch(0), entry.fact.at),
+                (_, Some(state)) => machine::apply(&state, &entry.fact).map_err(|error| {
+                    Problem::new(Code::JournalCorrupt, format!("journal entry {} cannot be", entry.seq))
+                        .because(&error)
+                })?,
+                (_, None) => return Err(self.unknown_release(id)),
+            };
+            state = Some(next.clone());
+            if entry.seq > after {
+                facts.push((entry, next));
+            }
+        }
+        Ok(facts)
+    }
+
+    /// Changes of the journal's head: whenever any fact is recorded.
+    pub fn recorded(&self) -> tokio::sync::watch::Receiver<crate::journal::Head> {
+        self.journal.head()
+    }
+
+    /// The purpose of a release is to bring this artifact.
+    pub fn brings(plan: &Plan) -> Option<ArtifactDigest> {
+        match plan.purpose {
+            Purpose::Deploy { artifact } => Some(artifact),
+            _ => None,
+        }
+    }
+}
+
+/// How often an id may be tried again before it is refused.
+const MOST_TRIES: u32 = 99;
+
+/// Who wishes what, for the record.
+#[derive(Clone, Debug, Default)]
+pub struct WishOf {
+    /// What CI calls it.
+    pub request_id: Option<RequestId>,
+    /// Why.
+    pub reason: Option<String>,
+    /// By whom.
+    pub by: String,
+}
+
+/// The world moved between plan and start.
+pub fn out_of_date(plan: &Plan) -> Problem {
+    Problem::new(Code::PlanOutOfDate, "the world moved since the plan was made")
+        .hint(format!("look at a new one: `pointsman plan {} --artifact ...`", plan.environment))
+}

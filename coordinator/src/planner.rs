@@ -1,0 +1,293 @@
+//! Making plans: every choice of a release from what the environment file says, what the journal remembers and what
+//! the hosts show now. Observes nothing itself, and changes nothing.
+
+use std::collections::BTreeMap;
+
+use pointsman_core::{
+    ArtifactDigest, Code, HostName, LiveRelease, Plan, Problem, Purpose, ReleaseId, RequestId, Route,
+    RouteEpoch, SlotPlan, Standing, Timestamp,
+};
+use pointsman_proto::v1;
+
+use crate::environment::Environment;
+
+/// What a release is wanted for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    /// Make this artifact live.
+    Deploy(ArtifactDigest),
+    /// Go back to what was live before.
+    Rollback,
+    /// Put the maintenance page up, perhaps with an end in mind.
+    MaintenanceOn(Option<u64>),
+    /// Take the maintenance page down.
+    MaintenanceOff,
+}
+
+/// What was asked for, by whom and when.
+#[derive(Clone, Debug)]
+pub struct Wish {
+    /// What for.
+    pub wanted: Wanted,
+    /// Under which id.
+    pub release: ReleaseId,
+    /// What CI calls it.
+    pub request_id: Option<RequestId>,
+    /// Why.
+    pub reason: Option<String>,
+    /// By whom.
+    pub by: String,
+    /// When.
+    pub now: Timestamp,
+}
+
+/// What the hosts show.
+#[derive(Clone, Debug, Default)]
+pub struct Seen {
+    /// Every load balancer's facts.
+    pub balancers: BTreeMap<HostName, v1::BalancerFacts>,
+    /// The web hosts' facts.
+    pub hosts: BTreeMap<HostName, v1::WebFacts>,
+}
+
+/// The route that all load balancers agree on.
+pub fn agreed_route(seen: &Seen) -> Result<(Route, RouteEpoch), Problem> {
+    let mut routes = seen.balancers.iter().map(|(host, facts)| (host, facts.route.as_str()));
+    let nothing = || Problem::new(Code::BalancersDisagree, "no load balancer was seen");
+    let (first_host, first) = routes.next().ok_or_else(nothing)?;
+    if let Some((host, other)) = routes.find(|(_, route)| *route != first) {
+        return Err(Problem::new(
+            Code::BalancersDisagree,
+            format!("`{first_host}` routes by `{first}`, `{host}` by `{other}`"),
+        )
+        .hint("see them: `pointsman traffic show ENV`"));
+    }
+    let route = Route::parse(first).map_err(|error| {
+        Problem::new(Code::RouteDrift, format!("the map of `{first_host}` holds no valid route"))
+            .because(&error)
+            .hint("put one there: see docs/haproxy.md")
+    })?;
+    let highest = seen.balancers.values().map(|facts| facts.highest_epoch).fold(route.epoch.0, u64::max);
+    Ok((route, RouteEpoch(highest)))
+}
+
+/// Makes the plan.
+pub fn plan(
+    environment: &Environment,
+    standing: &Standing,
+    wish: Wish,
+    seen: &Seen,
+) -> Result<Plan, Problem> {
+    let (route, route_epoch_base) = agreed_route(seen)?;
+    if let Some(known) = &standing.route
+        && *known != route
+    {
+        return Err(Problem::new(
+            Code::RouteDrift,
+            format!("the load balancers route by `{route}`, the journal says `{known}`"),
+        )
+        .cause("somebody or something else has moved traffic")
+        .hint(format!(
+            "see it: `pointsman traffic show {}`; put the route of the journal back before releasing",
+            environment.name
+        )));
+    }
+    let under_maintenance = standing.maintenance.is_some();
+    let live = live_slot(environment, standing, &route, under_maintenance)?;
+    let (purpose, to) = purpose_and_target(environment, standing, &wish, live.as_ref())?;
+    let links_before = links(&to, seen)?;
+    Ok(Plan {
+        release: wish.release,
+        environment: environment.name.clone(),
+        purpose,
+        created_at: wish.now,
+        created_by: wish.by,
+        request_id: wish.request_id,
+        reason: wish.reason,
+        balancers: environment.balancers.clone(),
+        from: live,
+        to,
+        maintenance_backend: environment.maintenance_backend.clone(),
+        under_maintenance,
+        flag_hosts: environment.flag_hosts.clone(),
+        route_before: route,
+        route_epoch_base,
+        links_before,
+        activation: environment.activation.clone(),
+        checks: environment.checks.clone(),
+        watch: environment.watch,
+        automatic_rollback: environment.automatic_rollback,
+        drain_end: environment.drain_end,
+        limits: environment.limits,
+    })
+}
+
+/// The slot that serves, or will when the maintenance page comes down. `None` before the first release.
+fn live_slot(
+    environment: &Environment,
+    standing: &Standing,
+    route: &Route,
+    under_maintenance: bool,
+) -> Result<Option<SlotPlan>, Problem> {
+    let backend = if under_maintenance { &route.canary } else { &route.stable };
+    if *backend == environment.maintenance_backend {
+        return match (&standing.live, under_maintenance) {
+            (Some(_), false) => Err(Problem::new(
+                Code::RouteDrift,
+                "visitors are on the maintenance page, but no maintenance is on",
+            )
+            .hint(format!("see it: `pointsman traffic show {}`", environment.name))),
+            _ => Ok(None),
+        };
+    }
+    environment.slot_behind(backend).cloned().map(Some).ok_or_else(|| {
+        Problem::new(
+            Code::ConfigInvalid,
+            format!("the route leads to `{backend}`, which is no slot's backend"),
+        )
+        .hint(format!("compare `[slots]` in {}.toml with the route `{route}`", environment.name))
+    })
+}
+
+fn purpose_and_target(
+    environment: &Environment,
+    standing: &Standing,
+    wish: &Wish,
+    live: Option<&SlotPlan>,
+) -> Result<(Purpose, SlotPlan), Problem> {
+    let idle = || {
+        let mut others = environment
+            .slots
+            .values()
+            .filter(|slot| Some(slot.name.as_str()) != live.map(|live| live.name.as_str()));
+        others.find(|slot| slot.name.as_str() != "canary").cloned()
+    };
+    let no_slot = || Problem::new(Code::ConfigInvalid, "there is no idle slot to release to");
+    let page = |on, until| {
+        let target = live.cloned().or_else(idle).ok_or_else(no_slot)?;
+        Ok((Purpose::Maintenance { on, until }, target))
+    };
+    match wish.wanted {
+        Wanted::Deploy(artifact) => Ok((Purpose::Deploy { artifact }, idle().ok_or_else(no_slot)?)),
+        Wanted::MaintenanceOn(for_ms) => page(true, for_ms.map(|ms| wish.now.plus_ms(ms))),
+        Wanted::MaintenanceOff => page(false, None),
+        Wanted::Rollback => {
+            let nothing = || {
+                Problem::new(
+                    Code::NothingToRollBack,
+                    "no slot is known that was live before and still holds what it held",
+                )
+                .hint(format!(
+                    "deploy an earlier artifact: `pointsman history {}` names them",
+                    environment.name
+                ))
+            };
+            let LiveRelease { slot, release, artifact } = standing.previous.clone().ok_or_else(nothing)?;
+            let target = environment.slots.get(&slot).cloned().ok_or_else(nothing)?;
+            if Some(&target) == live {
+                return Err(nothing());
+            }
+            Ok((Purpose::Rollback { artifact, to: release }, target))
+        }
+    }
+}
+
+fn links(to: &SlotPlan, seen: &Seen) -> Result<BTreeMap<HostName, Option<ArtifactDigest>>, Problem> {
+    let mut links = BTreeMap::new();
+    for (host, facts) in seen.hosts.iter().filter(|(host, _)| to.hosts.contains(host)) {
+        let current = match facts.current.as_str() {
+            "" => None,
+            digest => Some(ArtifactDigest::parse(digest).map_err(|error| {
+                Problem::new(Code::MessageInvalid, "the agent named a current artifact that is none")
+                    .on(host)
+                    .because(&error)
+            })?),
+        };
+        links.insert(host.clone(), current);
+    }
+    Ok(links)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    fn environment() -> Environment {
+        let text = r#"
+            schema = 1
+            environment = "production"
+            url = "https://www.example.org"
+            agents = { lb1 = "h:1", lb2 = "h:2", blue = "h:3", green = "h:4" }
+            lb = { agents = ["lb1", "lb2"] }
+            maintenance = { backend = "be_maint" }
+            [slots]
+            blue = { backend = "be_blue", hosts = ["blue"] }
+            green = { backend = "be_green", hosts = ["green"] }
+        "#;
+        Environment::parse(Path::new("production.toml"), text).unwrap()
+    }
+
+    fn seen(routes: &[(&str, &str, u64)]) -> Seen {
+        let facts = |(host, route, highest): &(&str, &str, u64)| {
+            let facts = v1::BalancerFacts {
+                route: (*route).to_owned(),
+                highest_epoch: *highest,
+                ..Default::default()
+            };
+            (HostName::parse(host).unwrap(), facts)
+        };
+        Seen { balancers: routes.iter().map(facts).collect(), hosts: BTreeMap::new() }
+    }
+
+    fn wish(wanted: Wanted) -> Wish {
+        let release = ReleaseId::parse("r1").unwrap();
+        Wish { wanted, release, request_id: None, reason: None, by: "test".to_owned(), now: Timestamp(1000) }
+    }
+
+    fn deploy() -> Wish {
+        wish(Wanted::Deploy(ArtifactDigest::from_bytes([1; 32])))
+    }
+
+    fn code(result: Result<Plan, Problem>) -> Code {
+        result.unwrap_err().code
+    }
+
+    #[test]
+    fn the_idle_slot_is_the_target_and_epochs_count_on() {
+        let seen = seen(&[("lb1", "be_blue:be_blue:0:7", 9), ("lb2", "be_blue:be_blue:0:7", 7)]);
+        let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
+        assert_eq!((plan.from.unwrap().name.as_str(), plan.to.name.as_str()), ("blue", "green"));
+        assert_eq!(plan.route_epoch_base, RouteEpoch(9));
+    }
+
+    #[test]
+    fn before_the_first_release_nothing_is_live() {
+        let seen = seen(&[("lb1", "be_maint:be_maint:0:0", 0)]);
+        let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
+        assert_eq!((plan.from, plan.to.name.as_str()), (None, "blue"));
+    }
+
+    #[test]
+    fn what_does_not_add_up_is_refused() {
+        let plan =
+            |standing: &Standing, wish, routes: &[_]| plan(&environment(), standing, wish, &seen(routes));
+        let fresh = Standing::default();
+        assert_eq!(
+            code(plan(
+                &fresh,
+                deploy(),
+                &[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_green:be_green:0:7", 7)]
+            )),
+            Code::BalancersDisagree
+        );
+        assert_eq!(code(plan(&fresh, deploy(), &[("lb1", "", 0)])), Code::RouteDrift);
+        assert_eq!(code(plan(&fresh, deploy(), &[("lb1", "be_other:be_other:0:1", 1)])), Code::ConfigInvalid);
+        assert_eq!(
+            code(plan(&fresh, wish(Wanted::Rollback), &[("lb1", "be_blue:be_blue:0:7", 7)])),
+            Code::NothingToRollBack
+        );
+        let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
+        assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+}
