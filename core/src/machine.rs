@@ -53,7 +53,7 @@ pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
     let legal = match &fact.event {
         Event::Planned(_) => false,
         Event::EpochTaken(epoch) => epoch_taken(&mut next, *epoch, fact.at),
-        Event::Fenced(host) => state.outcome().is_none() && next.unfenced.remove(host),
+        Event::Fenced(host) => fenced(&mut next, host, fact.at),
         Event::OrderIntended { key, attempt } => intended(&mut next, key, *attempt, fact.at),
         Event::OrderDone { key, evidence } => settled(&mut next, key, fact.at, |progress| {
             progress.done = Some(evidence.clone());
@@ -69,7 +69,7 @@ pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
         Event::WatchPassed => {
             let watching = matches!(state.phase, Phase::Watching { .. });
             next.phase = Phase::Finished(Outcome::Confirmed);
-            watching
+            watching && state.asked.is_none()
         }
         Event::Requested(request) => requested(&mut next, request, fact.at),
         Event::TurnedBack(problem) => turned_back(&mut next, problem),
@@ -117,9 +117,27 @@ fn epoch_taken(state: &mut State, epoch: crate::Epoch, at: Timestamp) -> bool {
     true
 }
 
+fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
+    if state.outcome().is_some() || !state.unfenced.remove(host) {
+        return false;
+    }
+    // Nobody could watch until now, so the watch begins now.
+    if let (true, Phase::Watching { until }) = (state.unfenced.is_empty(), &mut state.phase) {
+        *until = at.plus_ms(state.plan.watch.duration_ms);
+    }
+    true
+}
+
+/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks.
+fn to_fence(state: &State, step: Step) -> Vec<HostName> {
+    let targets = state.plan.targets(step);
+    let needed = |host: &&HostName| step.kind() == Kind::Forward || targets.contains(host);
+    state.unfenced.iter().filter(needed).cloned().collect()
+}
+
 fn intended(state: &mut State, key: &OrderKey, attempt: u32, at: Timestamp) -> bool {
     let due = state.phase == Phase::Doing(key.step)
-        && state.unfenced.is_empty()
+        && to_fence(state, key.step).is_empty()
         && state.plan.targets(key.step).contains(&key.host);
     let progress = state.orders.entry(key.clone()).or_default();
     if !due || progress.open || progress.done.is_some() || attempt != progress.attempts.saturating_add(1) {
@@ -144,7 +162,10 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     let armed = matches!(state.phase, Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. });
     match reading {
         Reading::Pass => state.watch = crate::WatchProgress::default(),
-        Reading::Fail(_) => state.watch.failures = state.watch.failures.saturating_add(1),
+        Reading::Fail(_) => {
+            state.watch.failures = state.watch.failures.saturating_add(1);
+            state.watch.blind_since = None;
+        }
         Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
     }
     armed
@@ -217,6 +238,7 @@ fn advance(state: &mut State, at: Timestamp) {
             match state.plan.step_after(step) {
                 Some(Step::Watch) => Phase::Watching { until: at.plus_ms(state.plan.watch.duration_ms) },
                 Some(step) => Phase::Doing(step),
+                None if state.asked.is_some() => return,
                 None => Phase::Finished(Outcome::Confirmed),
             }
         };
@@ -233,8 +255,13 @@ pub fn next(state: &State, now: Timestamp) -> Next {
     if let Some(request) = &state.asked {
         return toward_request(state, request);
     }
-    if !state.unfenced.is_empty() && state.open().next().is_none() && fences(state) {
-        return Next::Fence(state.unfenced.iter().cloned().collect());
+    let to_fence = match state.phase {
+        Phase::Doing(step) => to_fence(state, step),
+        Phase::Watching { .. } => state.unfenced.iter().cloned().collect(),
+        Phase::Held { .. } | Phase::Finished(_) => Vec::new(),
+    };
+    if !to_fence.is_empty() && state.open().next().is_none() {
+        return Next::Fence(to_fence);
     }
     match &state.phase {
         Phase::Doing(step) => within_step(state, *step, now),
@@ -242,11 +269,6 @@ pub fn next(state: &State, now: Timestamp) -> Next {
         Phase::Held { .. } => Next::Await(None),
         Phase::Finished(_) => Next::Stop,
     }
-}
-
-/// A release that waits for a person asks nobody anything; only the armed watch goes on.
-fn fences(state: &State) -> bool {
-    !matches!(state.phase, Phase::Held { .. })
 }
 
 fn toward_request(state: &State, request: &Request) -> Next {
@@ -292,13 +314,15 @@ fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Stand
     let spent = match step.kind() {
         Kind::Forward => progress.tries >= state.plan.limits.attempts,
         // On the way back only time ends the attempts: giving up early would leave visitors on a bad slot.
-        Kind::Backward => now >= state.entered_at.plus_ms(state.plan.limits.persist_ms),
+        Kind::Backward => {
+            now >= state.entered_at.max(state.fencing_since).plus_ms(state.plan.limits.persist_ms)
+        }
     };
     if certain || spent {
         return Standing::Failed(problem.clone());
     }
     let due_at = progress.at.plus_ms(pause_ms(progress.tries));
-    if now >= due_at { Standing::Due } else { Standing::Later(due_at) }
+    if now >= due_at || now < progress.at { Standing::Due } else { Standing::Later(due_at) }
 }
 
 fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
@@ -338,7 +362,10 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
 /// touched nothing, or a person.
 pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<Event> {
     let waited_ms = now.ms_since(state.fencing_since);
-    let untouched = state.orders.values().all(|progress| !progress.acted && !progress.open);
+    let untouched = state
+        .orders
+        .iter()
+        .all(|(key, progress)| key.step == Step::Preflight || (!progress.acted && !progress.open));
     if untouched && !state.going_back() {
         return (waited_ms >= state.plan.limits.inspect_ms).then_some(Event::TurnedBack(problem));
     }
@@ -349,6 +376,7 @@ pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<E
 /// not recorded.
 pub fn gates_read(state: &State, now: Timestamp, reading: Reading) -> Vec<Event> {
     let until = match state.phase {
+        _ if state.asked.is_some() => return Vec::new(),
         Phase::Watching { until } => Some(until),
         Phase::Held { at: HeldAt::Watch, .. } => None,
         _ => return Vec::new(),

@@ -220,9 +220,11 @@ impl Plan {
 
     fn maintenance_route(&self, moves: u64, inverse: bool) -> Option<Route> {
         let Purpose::Maintenance { on, .. } = self.purpose else { return None };
+        if inverse {
+            return Some(Route { epoch: self.route_epoch_base.after(moves), ..self.route_before.clone() });
+        }
         let live = self.backend_of(self.from.as_ref());
-        let up = on != inverse;
-        let stable = if up { self.maintenance_backend.clone() } else { live.clone() };
+        let stable = if on { self.maintenance_backend.clone() } else { live.clone() };
         Some(Route { stable, canary: live, percent: 0, epoch: self.route_epoch_base.after(moves) })
     }
 

@@ -84,9 +84,9 @@ impl Standing {
             }
             // Aborted: what was on the slot before is on it again.
             Purpose::Deploy { .. } | Purpose::Rollback { .. } => {}
+            Purpose::Maintenance { .. } if !confirmed => {}
             Purpose::Maintenance { on, until } => {
-                let up = *on == confirmed;
-                self.maintenance = up.then(|| MaintenanceStanding {
+                self.maintenance = on.then(|| MaintenanceStanding {
                     since: state.entered_at,
                     by: plan.created_by.clone(),
                     reason: plan.reason.clone(),

@@ -302,11 +302,10 @@ fn first_difference(golden: &str, found: &str) -> String {
 
 #[test]
 #[expect(clippy::disallowed_methods, reason = "a golden file is compared with the disk, or written to it")]
-fn every_event_in_every_phase_does_what_was_reviewed() {
+fn every_event_in_every_phase_does_what_was_reviewed() -> std::io::Result<()> {
     let found = table();
     if std::env::var("UPDATE_GOLDEN").is_ok_and(|value| value == "1") {
-        std::fs::write(GOLDEN, &found).unwrap();
-        return;
+        return std::fs::write(GOLDEN, &found);
     }
     let golden = std::fs::read_to_string(GOLDEN).unwrap_or_default();
     assert!(
@@ -314,6 +313,7 @@ fn every_event_in_every_phase_does_what_was_reviewed() {
         "`tests/golden/machine_table.txt` differs in {}\n  if this is meant: `UPDATE_GOLDEN=1 cargo test`, and review it",
         first_difference(&golden, &found)
     );
+    Ok(())
 }
 
 #[test]

@@ -206,7 +206,7 @@ impl Walk {
     }
 
     /// Walks until the release is over, or waits for a person and nobody comes.
-    fn to_the_end(&mut self) {
+    fn go(&mut self) {
         while self.rounds < MOST_ROUNDS {
             self.rounds += 1;
             self.now = self.now.plus_ms(self.chance.below(40));
@@ -513,7 +513,7 @@ struct Tally {
 
 fn walk(name: &'static str, seed: u64, purposes: &[fn() -> Purpose], tally: &mut Tally) {
     let mut walk = Walk::begin(name, seed, purposes);
-    walk.to_the_end();
+    walk.go();
     let end = match walk.state.outcome() {
         Some(outcome) => {
             walk.outcome_tells_the_truth(outcome);

@@ -1,1 +1,30 @@
-//! kit
+//! What tests across the parts stand on: a whole site of real parts on loopback addresses of its own, visitors that
+//! keep it busy, artifacts to release to it, and ways to look at it. It asserts nothing about pointsman.
+
+mod artifact;
+mod cli;
+mod client;
+mod haproxy;
+mod load;
+mod net;
+mod nginx;
+mod pki;
+mod process;
+mod runtime_socket;
+mod site;
+pub mod tree;
+mod wait;
+mod web_host;
+mod world;
+
+pub use artifact::{Source, manifest_of, publish, read_source};
+pub use cli::Told;
+pub use client::{Client, Seen, code_of, refused};
+pub use load::{Load, LoadPlan, Report, Visit};
+pub use net::{ask, reserve};
+pub use pki::{Authority, Identity, Subject, uri};
+pub use process::{Process, binary};
+pub use site::{ENVIRONMENT, Site, SiteBuilder, TRUST_DOMAIN};
+pub use wait::until;
+pub use web_host::WebHost;
+pub use world::World;

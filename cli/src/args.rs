@@ -1,0 +1,272 @@
+//! What can be typed.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use pointsman_chassis::config::Span;
+use pointsman_core::{EnvironmentName, ReleaseId, RequestId};
+
+/// Release a web application to plain VMs behind HAProxy, without a visitor noticing.
+#[derive(Parser)]
+#[command(name = "pointsman", version, arg_required_else_help = true, disable_help_subcommand = true)]
+#[command(
+    after_help = "Examples:\n  pointsman deploy production --artifact dist/ --release 4f2c1ab\n  pointsman rollback production\n\nExit codes: 0 done, 1 failed and traffic is where it was, 2 wrong usage or configuration, 3 rolled back,\n4 refused or undecided, 5 another release runs, 6 held for a person, 7 unreachable, 124 --timeout, 130 detached."
+)]
+pub struct Arguments {
+    /// How results are shown.
+    #[arg(short, long, global = true, value_enum, default_value_t = Output::Auto)]
+    pub output: Output,
+    /// Where the coordinators are and with which certificates; else ./pointsman.toml, ~/.config/pointsman/config.toml
+    /// or /etc/pointsman/config.toml.
+    #[arg(long, global = true, env = "POINTSMAN_CONFIG")]
+    pub config: Option<PathBuf>,
+    #[command(subcommand)]
+    pub verb: Verb,
+}
+
+/// How results are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// Live on a terminal, plain lines elsewhere.
+    Auto,
+    /// Live, with a moving line.
+    Tty,
+    /// One line for every event, nothing moves.
+    Plain,
+    /// One JSON document on standard output.
+    Json,
+}
+
+#[derive(Subcommand)]
+pub enum Verb {
+    /// Show what a deploy would do. Changes nothing anywhere.
+    Plan(Deploy),
+    /// Make an artifact live, watch it, and move visitors back if they fare badly.
+    Deploy(Deploy),
+    /// Show how an environment stands, or follow its release.
+    Status(Status),
+    /// Move visitors back to the slot that was live before. Asks nothing: the safe way is fast.
+    Rollback(Ask),
+    /// Stop a release that has not moved visitors yet, and clean up after it.
+    Abort(Ask),
+    /// Let a held release go on where it stopped.
+    Resume(Resume),
+    /// List the releases that were.
+    History {
+        environment: EnvironmentName,
+        /// At most this many.
+        #[arg(long, default_value_t = 20)]
+        limit: u32,
+    },
+    /// Where visitors go.
+    Traffic {
+        #[command(subcommand)]
+        verb: TrafficVerb,
+    },
+    /// The maintenance page.
+    Maintenance {
+        #[command(subcommand)]
+        verb: MaintenanceVerb,
+    },
+    /// Look at everything a release needs, and say what is not as it should be.
+    Doctor { environment: EnvironmentName },
+    /// Make a certificate authority, certificates and first configuration files for a small set-up.
+    Init(Init),
+    /// Explain an error code. Works offline.
+    Explain {
+        /// The code, as `PM0401`.
+        code: String,
+    },
+}
+
+impl Verb {
+    /// The environment that the verb is about, if it is about one.
+    pub fn environment(&self) -> Option<String> {
+        let environment = match self {
+            Self::Plan(deploy) | Self::Deploy(deploy) => &deploy.environment,
+            Self::Status(status) => &status.environment,
+            Self::Rollback(ask) | Self::Abort(ask) => &ask.environment,
+            Self::Resume(resume) => &resume.ask.environment,
+            Self::History { environment, .. } | Self::Doctor { environment } => environment,
+            Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
+            Self::Maintenance { verb } => verb.environment(),
+            Self::Init(_) | Self::Explain { .. } => return None,
+        };
+        Some(environment.to_string())
+    }
+}
+
+#[derive(Args)]
+pub struct Deploy {
+    pub environment: EnvironmentName,
+    /// A folder of files, published first, or the digest of an artifact that was published before.
+    #[arg(long)]
+    pub artifact: String,
+    /// The release's id, unique in its environment: the commit, as a rule.
+    #[arg(long)]
+    pub release: Option<ReleaseId>,
+    /// What CI calls this request (the pipeline): a repeated job attaches to its release instead of starting another.
+    #[arg(long)]
+    pub request_id: Option<RequestId>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+/// How long the command stays.
+#[derive(Args)]
+pub struct Waiting {
+    /// Return as soon as the release is accepted; it goes on by itself.
+    #[arg(long)]
+    pub detach: bool,
+    /// Stop waiting after this time (`30m`) with exit code 124; the release goes on.
+    #[arg(long, value_parser = span)]
+    pub timeout: Option<Span>,
+}
+
+fn span(text: &str) -> Result<Span, String> {
+    Span::parse(text)
+        .ok_or_else(|| "expected a length of time such as `500ms`, `30s`, `10m`, `2h` or `3d`".to_owned())
+}
+
+#[derive(Args)]
+pub struct Status {
+    pub environment: EnvironmentName,
+    /// This release instead of the last one; the exit code is that of its deploy.
+    #[arg(long)]
+    pub release: Option<ReleaseId>,
+    /// Stay until the release is over.
+    #[arg(short, long)]
+    pub follow: bool,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+#[derive(Args)]
+pub struct Ask {
+    pub environment: EnvironmentName,
+    /// Only if this release is the one that runs.
+    #[arg(long)]
+    pub release: Option<ReleaseId>,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// What CI calls this request.
+    #[arg(long)]
+    pub request_id: Option<RequestId>,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+#[derive(Args)]
+pub struct Resume {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// Do not ask.
+    #[arg(short, long)]
+    pub yes: bool,
+}
+
+#[derive(Subcommand)]
+pub enum TrafficVerb {
+    /// Show the route and the backends of every load balancer.
+    Show { environment: EnvironmentName },
+}
+
+#[derive(Subcommand)]
+pub enum MaintenanceVerb {
+    /// Put the maintenance page up on every load balancer.
+    On {
+        environment: EnvironmentName,
+        /// How long it is meant to be up, for people to see. Nothing takes it down by itself.
+        #[arg(long = "for", value_parser = span)]
+        length: Option<Span>,
+        /// Why, for the record and `status`.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Take the maintenance page down. Asks nothing.
+    Off {
+        environment: EnvironmentName,
+        #[arg(short, long, hide = true)]
+        yes: bool,
+        #[command(flatten)]
+        waiting: Waiting,
+    },
+    /// Show whether the maintenance page is up: exit code 0 if it is down, 3 if it is up.
+    Status { environment: EnvironmentName },
+}
+
+impl MaintenanceVerb {
+    fn environment(&self) -> &EnvironmentName {
+        match self {
+            Self::On { environment, .. } | Self::Off { environment, .. } | Self::Status { environment } => {
+                environment
+            }
+        }
+    }
+}
+
+#[derive(Args)]
+pub struct Init {
+    /// The environment.
+    #[arg(long)]
+    pub environment: EnvironmentName,
+    /// The domain in every name of a certificate, as `example.org`.
+    #[arg(long)]
+    pub trust_domain: String,
+    /// The folder to write to. An authority that is there already is used again.
+    #[arg(long)]
+    pub dir: PathBuf,
+    /// The coordinator, as `NAME=HOST:PORT`.
+    #[arg(long)]
+    pub coordinator: Peer,
+    /// A load balancer, as `NAME=HOST:PORT`. Once for each.
+    #[arg(long)]
+    pub balancer: Vec<Peer>,
+    /// A web host, as `NAME=HOST:PORT`. Once for each; the slots are then written by hand.
+    #[arg(long)]
+    pub web: Vec<Peer>,
+    /// A person who may change things. Once for each.
+    #[arg(long, default_value = "admin")]
+    pub operator: Vec<String>,
+    /// A CI project that may release. Once for each.
+    #[arg(long)]
+    pub ci: Vec<String>,
+    /// A person or program that may look. Once for each.
+    #[arg(long)]
+    pub viewer: Vec<String>,
+}
+
+/// `NAME=HOST:PORT`.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    /// The name in its certificate.
+    pub name: pointsman_core::HostName,
+    /// Where it listens.
+    pub address: String,
+}
+
+impl std::str::FromStr for Peer {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}`: expected `NAME=HOST:PORT`");
+        let (name, address) = text.split_once('=').ok_or_else(expected)?;
+        let port = address.rsplit_once(':').map(|(_, port)| port).ok_or_else(expected)?;
+        port.parse::<u16>().map_err(|_| expected())?;
+        Ok(Self {
+            name: name.parse().map_err(|error: pointsman_core::InvalidName| error.to_string())?,
+            address: address.to_owned(),
+        })
+    }
+}

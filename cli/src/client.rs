@@ -1,0 +1,87 @@
+//! Calling the coordinator.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pointsman_chassis::tls::{self, ChannelLimits, Credentials};
+use pointsman_core::{Code, EnvironmentName, PeerName, Problem, Role};
+use pointsman_proto::MAX_MESSAGE_BYTES;
+use pointsman_proto::v1::coordinator_client::CoordinatorClient;
+use tonic::transport::Channel;
+
+use crate::config;
+
+/// Bound on one answer. The coordinator's own looks at its agents take at most a few seconds.
+const ANSWER: Duration = Duration::from_secs(30);
+
+/// What every command calls with.
+pub struct Session {
+    file: Option<PathBuf>,
+}
+
+/// A coordinator, and how it is named to people.
+pub struct Caller {
+    /// The client.
+    pub client: CoordinatorClient<Channel>,
+    address: String,
+}
+
+impl Session {
+    /// Calls with this configuration file, or with the first that is found.
+    pub fn new(file: Option<PathBuf>) -> Self {
+        Self { file }
+    }
+
+    /// The coordinator of an environment.
+    pub fn caller(&self, environment: &EnvironmentName) -> Result<Caller, Problem> {
+        let (found, pki) = config::find(self.file.as_deref(), environment)?;
+        let credentials = Credentials::load(pki)?;
+        let own = credentials.name();
+        if own.environment != *environment {
+            return Err(Problem::new(
+                Code::NotAllowed,
+                format!("the certificate is for environment `{}`, not `{environment}`", own.environment),
+            )
+            .hint("a certificate is good for one environment: name the right one in the configuration"));
+        }
+        let expected =
+            PeerName::new(&own.trust_domain, environment.clone(), Role::Coordinator, found.name.0.as_str())
+                .map_err(|error| {
+                Problem::new(Code::ConfigInvalid, "the coordinator's name cannot stand in a certificate")
+                    .because(&error)
+            })?;
+        let channel = tls::channel(credentials, &found.coordinator, &expected, ChannelLimits::default())?;
+        let client = CoordinatorClient::new(channel)
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
+        Ok(Caller { client, address: found.coordinator })
+    }
+}
+
+impl Caller {
+    /// The problem behind a failed call.
+    pub fn explain(&self, status: &tonic::Status) -> Problem {
+        let problem =
+            tls::explain(status, Code::CoordinatorUnreachable, &format!("coordinator `{}`", self.address));
+        match problem.code {
+            Code::CoordinatorUnreachable => problem.hint("on the coordinator: `systemctl status pointsman-coordinator`; releases under way go on without it being watched"),
+            _ => problem,
+        }
+    }
+
+    /// Waits for an answer, with a bound.
+    pub async fn answer<T>(
+        &self,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(ANSWER, call).await {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(self.explain(&status)),
+            Err(_) => Err(Problem::new(
+                Code::CoordinatorUnreachable,
+                format!("no answer from coordinator `{}` within {} s", self.address, ANSWER.as_secs()),
+            )
+            .hint("on the coordinator: `systemctl status pointsman-coordinator`")),
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! `plan` and `deploy`.
+
+use pointsman_core::Problem;
+use pointsman_proto::v1;
+
+use super::wait_for;
+use crate::args::Deploy;
+use crate::client::{Caller, Session};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::publish::publish;
+use crate::render;
+
+async fn wish(caller: &mut Caller, deploy: &Deploy, out: &Out) -> Result<v1::PlanRequest, Problem> {
+    let artifact = publish(caller, &deploy.environment, &deploy.artifact, out).await?;
+    Ok(v1::PlanRequest {
+        environment: deploy.environment.to_string(),
+        release: deploy.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+        request_id: deploy.request_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: deploy.reason.clone().unwrap_or_default(),
+        purpose: Some(v1::plan_request::Purpose::Deploy(v1::DeployPurpose {
+            artifact: artifact.to_string(),
+        })),
+    })
+}
+
+/// Shows what a deploy would do.
+pub async fn plan(session: &Session, deploy: &Deploy, out: &Out) -> Result<Exit, Problem> {
+    let mut caller = session.caller(&deploy.environment)?;
+    let wish = wish(&mut caller, deploy, out).await?;
+    let made = caller.answer(caller.client.clone().make_plan(wish)).await?;
+    let plan = made.plan.unwrap_or_default();
+    if out.json() {
+        out.document(render::json::plan(&plan, &made.fingerprint));
+    } else {
+        out.result(&render::plan(&plan));
+    }
+    Ok(Exit::Done)
+}
+
+/// Makes an artifact live.
+pub async fn deploy(session: &Session, deploy: &Deploy, out: &Out) -> Result<Exit, Problem> {
+    let mut caller = session.caller(&deploy.environment)?;
+    if !deploy.yes && !out.can_ask() {
+        // Before anything is sent, not after.
+        out.confirm("", false)?;
+    }
+    let wish = wish(&mut caller, deploy, out).await?;
+    let mut fingerprint = String::new();
+    if !deploy.yes {
+        let made = caller.answer(caller.client.clone().make_plan(wish.clone())).await?;
+        let plan = made.plan.unwrap_or_default();
+        out.say(&render::plan(&plan));
+        if !out.confirm(&format!("switch {} to {}?", plan.environment, plan.release), false)? {
+            out.say("nothing was changed");
+            return Ok(Exit::Refused);
+        }
+        fingerprint = made.fingerprint;
+    }
+    let request = v1::CreateReleaseRequest { plan: Some(wish), fingerprint };
+    let created = caller.answer(caller.client.clone().create_release(request)).await?;
+    let verb = if created.attached { "attached to" } else { "started" };
+    out.say(&format!("{verb} release {} in {}", created.release, deploy.environment));
+    wait_for(session, &deploy.environment, created.release, &deploy.waiting, out).await
+}

@@ -1,0 +1,106 @@
+//! `status`, `history`, `traffic show` and `doctor`: verbs that only look.
+
+use pointsman_core::{EnvironmentName, Problem};
+use pointsman_proto::v1;
+
+use super::wait_for;
+use crate::args::Status;
+use crate::client::{Caller, Session};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::render;
+
+async fn look(
+    caller: &Caller,
+    environment: &EnvironmentName,
+    release: String,
+) -> Result<v1::StatusReply, Problem> {
+    let request = v1::StatusRequest { environment: environment.to_string(), release };
+    caller.answer(caller.client.clone().get_status(request)).await
+}
+
+/// Whether everything that could be asked is as it should be.
+fn health(status: &v1::StatusReply) -> Exit {
+    let unknown = status.agents.iter().any(|agent| agent.problem.is_some());
+    let held = status.release.as_ref().is_some_and(|release| release.held.is_some());
+    let drift = status.agents.iter().filter_map(|agent| agent.balancer.as_ref());
+    let settled = status.release.as_ref().is_none_or(|release| !release.outcome.is_empty());
+    let drifted = settled
+        && drift
+            .into_iter()
+            .any(|found| !status.wanted_route.is_empty() && found.route != status.wanted_route);
+    if held || status.trouble.is_some() || drifted {
+        Exit::RolledBack
+    } else if unknown {
+        Exit::Refused
+    } else {
+        Exit::Done
+    }
+}
+
+/// Shows how an environment stands, or follows its release.
+pub async fn status(session: &Session, status: &Status, out: &Out) -> Result<Exit, Problem> {
+    let caller = session.caller(&status.environment)?;
+    let wanted = status.release.as_ref().map(ToString::to_string).unwrap_or_default();
+    let seen = look(&caller, &status.environment, wanted.clone()).await?;
+    if out.json() && !status.follow {
+        out.document(render::json::status(&seen));
+    } else if !out.json() {
+        out.result(&render::status(&seen));
+    }
+    let release = seen.release.as_ref();
+    if status.follow {
+        let Some(release) = release else { return Ok(health(&seen)) };
+        let id = release.plan.as_ref().map(|plan| plan.release.clone()).unwrap_or_default();
+        return wait_for(session, &status.environment, id, &status.waiting, out).await;
+    }
+    // A second look at a release gives the code of its first.
+    match release.filter(|_| !wanted.is_empty()) {
+        Some(release) => Ok(Exit::of_release(release).unwrap_or(Exit::Refused)),
+        None => Ok(health(&seen)),
+    }
+}
+
+/// Lists the releases that were.
+pub async fn history(
+    session: &Session,
+    environment: &EnvironmentName,
+    limit: u32,
+    out: &Out,
+) -> Result<Exit, Problem> {
+    let caller = session.caller(environment)?;
+    let request = v1::ListReleasesRequest { environment: environment.to_string(), limit };
+    let listed = caller.answer(caller.client.clone().list_releases(request)).await?;
+    if out.json() {
+        out.document(render::json::history(&listed.releases));
+    } else {
+        out.result(&render::history(&listed.releases));
+    }
+    Ok(Exit::Done)
+}
+
+/// Shows where visitors go.
+pub async fn traffic(session: &Session, environment: &EnvironmentName, out: &Out) -> Result<Exit, Problem> {
+    let caller = session.caller(environment)?;
+    let seen = look(&caller, environment, String::new()).await?;
+    if out.json() {
+        out.document(render::json::traffic(&seen));
+    } else {
+        out.result(&render::traffic(&seen));
+    }
+    Ok(health(&seen))
+}
+
+/// Looks at everything a release needs.
+pub async fn doctor(session: &Session, environment: &EnvironmentName, out: &Out) -> Result<Exit, Problem> {
+    let caller = session.caller(environment)?;
+    let request = v1::DiagnoseRequest { environment: environment.to_string() };
+    let found = caller.answer(caller.client.clone().diagnose(request)).await?;
+    if out.json() {
+        out.document(render::json::findings(&found.findings));
+    } else {
+        out.result(&render::findings(&found.findings));
+    }
+    let any = |verdict: &str| found.findings.iter().any(|finding| finding.verdict == verdict);
+    Ok(if any("fail") { Exit::RolledBack } else { Exit::Done })
+}

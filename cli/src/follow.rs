@@ -1,0 +1,180 @@
+//! Following a release: until it is over, a person is needed, time runs out, or whoever follows leaves. Leaving never
+//! changes the release.
+
+use std::time::Duration;
+
+use indicatif::{ProgressBar, ProgressStyle};
+use pointsman_core::{Code, EnvironmentName, Problem};
+use pointsman_proto::v1;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::Instant;
+
+use crate::args::Waiting;
+use crate::client::{Caller, Session};
+use crate::exit::Exit;
+use crate::out::Out;
+use crate::render;
+
+/// How long a coordinator that went away is waited for: a restart takes seconds.
+const COORDINATOR_BACK: Duration = Duration::from_secs(120);
+/// Pause between two tries to reach it.
+const TRY_AGAIN: Duration = Duration::from_millis(500);
+/// A line without news, so that a silent job is not taken for a hung one.
+const HEARTBEAT: Duration = Duration::from_secs(30);
+
+/// What is followed.
+pub struct Followed<'a> {
+    /// Whom to ask.
+    pub session: &'a Session,
+    /// Where.
+    pub environment: &'a EnvironmentName,
+    /// Which release.
+    pub release: String,
+    /// Journal entries up to here are no news.
+    pub after: u64,
+}
+
+/// How following ended.
+pub enum Ended {
+    /// With the release, or with it held.
+    Release(Box<v1::Release>, Exit),
+    /// By leaving, or by time.
+    Left(Exit),
+}
+
+/// Follows a release.
+pub async fn follow(followed: Followed<'_>, waiting: &Waiting, out: &Out) -> Result<Ended, Problem> {
+    let cannot =
+        |error: std::io::Error| Problem::new(Code::UsageWrong, "cannot listen for signals").because(&error);
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(cannot)?;
+    let mut terminate = signal(SignalKind::terminate()).map_err(cannot)?;
+    let (environment, release) = (followed.environment.clone(), followed.release.clone());
+    let timeout = async {
+        match waiting.timeout {
+            Some(span) => tokio::time::sleep(Duration::from_millis(span.ms())).await,
+            None => std::future::pending().await,
+        }
+    };
+    let line = Line::new(out);
+    let left = tokio::select! {
+        ended = watch(followed, &line, out) => return ended,
+        _ = interrupt.recv() => Exit::Detached,
+        _ = terminate.recv() => Exit::Detached,
+        () = timeout => Exit::TimedOut,
+    };
+    line.clear();
+    out.say(&render::left(&environment, &release, left));
+    Ok(Ended::Left(left))
+}
+
+async fn watch(mut followed: Followed<'_>, line: &Line, out: &Out) -> Result<Ended, Problem> {
+    let mut gone_since: Option<Instant> = None;
+    loop {
+        match follow_once(&mut followed, line, out, &mut gone_since).await {
+            Ok(ended) => return Ok(ended),
+            Err(problem) if problem.code == Code::CoordinatorUnreachable => {
+                let since = *gone_since.get_or_insert_with(|| {
+                    line.print(out, "the coordinator does not answer; the release is in its journal, waiting for it to come back");
+                    Instant::now()
+                });
+                if since.elapsed() > COORDINATOR_BACK {
+                    line.clear();
+                    return Err(problem);
+                }
+                tokio::time::sleep(TRY_AGAIN).await;
+            }
+            Err(problem) => {
+                line.clear();
+                return Err(problem);
+            }
+        }
+    }
+}
+
+async fn follow_once(
+    followed: &mut Followed<'_>,
+    line: &Line,
+    out: &Out,
+    gone_since: &mut Option<Instant>,
+) -> Result<Ended, Problem> {
+    let mut caller: Caller = followed.session.caller(followed.environment)?;
+    let request = v1::FollowRequest {
+        environment: followed.environment.to_string(),
+        release: followed.release.clone(),
+        after_seq: followed.after,
+    };
+    let call = caller.client.clone().follow(request).await;
+    let mut updates = call.map_err(|status| caller.explain(&status))?.into_inner();
+    let ended_early = || Problem::new(Code::CoordinatorUnreachable, "the coordinator ended the stream");
+    let mut last: Option<v1::Release> = None;
+    loop {
+        let next = tokio::time::timeout(HEARTBEAT, updates.message()).await;
+        let update = match next {
+            Err(_) => {
+                if let Some(release) = &last {
+                    line.print(out, &render::heartbeat(release));
+                }
+                // Touches the connection: silence may also be a network that is gone.
+                let health = caller.client.health(v1::HealthRequest {}).await;
+                health.map_err(|status| caller.explain(&status))?;
+                continue;
+            }
+            Ok(update) => update.map_err(|status| caller.explain(&status))?.ok_or_else(ended_early)?,
+        };
+        if gone_since.take().is_some() {
+            line.print(out, "the coordinator is back");
+        }
+        line.show(out, &update);
+        if update.seq > 0 {
+            followed.after = update.seq;
+        }
+        let Some(release) = update.release else { continue };
+        if let Some(exit) = Exit::of_release(&release) {
+            line.clear();
+            return Ok(Ended::Release(Box::new(release), exit));
+        }
+        last = Some(release);
+    }
+}
+
+/// The moving line of a terminal; nothing elsewhere.
+struct Line {
+    bar: Option<ProgressBar>,
+}
+
+impl Line {
+    fn new(out: &Out) -> Self {
+        if !out.live() {
+            return Self { bar: None };
+        }
+        let bar = ProgressBar::new_spinner();
+        // The template is a constant: one that did not parse would only look plain.
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg}  {elapsed}") {
+            bar.set_style(style);
+        }
+        bar.enable_steady_tick(Duration::from_millis(120));
+        Self { bar: Some(bar) }
+    }
+
+    fn show(&self, out: &Out, update: &v1::ReleaseUpdate) {
+        if let Some(bar) = &self.bar {
+            bar.set_message(render::moving(update));
+        }
+        if let Some(text) = render::update(update, out.live()) {
+            self.print(out, &text);
+        }
+    }
+
+    fn print(&self, out: &Out, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| out.say(text)),
+            None => out.say(text),
+        }
+    }
+
+    fn clear(&self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

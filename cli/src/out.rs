@@ -1,0 +1,109 @@
+//! The two streams: results to standard output, everything else to standard error. A reader that goes away ends the
+//! command quietly.
+
+use std::io::{self, IsTerminal as _, Write as _};
+
+use pointsman_core::Problem;
+
+use crate::args::Output;
+use crate::exit::Exit;
+use crate::render;
+
+/// Where and how the command speaks.
+pub struct Out {
+    mode: Output,
+    environment: Option<String>,
+}
+
+impl Out {
+    /// Decides once how to speak.
+    pub fn new(asked: Output, environment: Option<String>) -> Self {
+        let live = io::stderr().is_terminal()
+            && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
+            && std::env::var_os("CI").is_none();
+        let mode = match asked {
+            Output::Auto if live => Output::Tty,
+            Output::Auto => Output::Plain,
+            chosen => chosen,
+        };
+        Self { mode, environment }
+    }
+
+    /// One JSON document is wanted.
+    pub fn json(&self) -> bool {
+        self.mode == Output::Json
+    }
+
+    /// A moving line is wanted.
+    pub fn live(&self) -> bool {
+        self.mode == Output::Tty
+    }
+
+    /// Whether somebody can be asked.
+    pub fn can_ask(&self) -> bool {
+        io::stdin().is_terminal() && io::stderr().is_terminal()
+    }
+
+    /// A result.
+    pub fn result(&self, text: &str) {
+        let mut stdout = anstream::stdout().lock();
+        if writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()).is_err() {
+            // Nobody reads any more: there is nothing left to do, and nothing went wrong.
+            std::process::exit(0);
+        }
+    }
+
+    /// A result as JSON, with its version.
+    pub fn document(&self, mut document: serde_json::Value) {
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("format_version".to_owned(), "1.0".into());
+        }
+        self.result(&format!("{document:#}"));
+    }
+
+    /// Something said on the way.
+    pub fn say(&self, text: &str) {
+        // Progress that nobody can read is no reason to stop.
+        let _ = writeln!(anstream::stderr().lock(), "{}", text.trim_end());
+    }
+
+    /// A problem that ends the command.
+    pub fn problem(&self, problem: &Problem, exit: Exit) {
+        if self.json() {
+            let mut document = render::json::problem(problem);
+            if let Some(fields) = document.as_object_mut() {
+                fields.insert("kind".to_owned(), "error".into());
+                fields.insert("exit_code".to_owned(), exit.code().into());
+            }
+            self.document(document);
+        }
+        let shown = self
+            .environment
+            .as_ref()
+            .map_or_else(|| problem.clone(), |environment| for_environment(problem, environment));
+        self.say(&render::problem(&shown));
+    }
+
+    /// Asks a person; without one, refuses and names the flag.
+    pub fn confirm(&self, question: &str, yes: bool) -> Result<bool, Problem> {
+        if yes {
+            return Ok(true);
+        }
+        if !self.can_ask() {
+            return Err(Problem::new(pointsman_core::Code::UsageWrong, "nobody is there to be asked")
+                .hint("say so beforehand: `--yes`"));
+        }
+        let mut stderr = anstream::stderr().lock();
+        let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
+        let mut answer = String::new();
+        let read = io::stdin().read_line(&mut answer).unwrap_or(0);
+        Ok(read > 0 && matches!(answer.trim(), "y" | "Y" | "yes"))
+    }
+}
+
+/// Hints name `ENV` where the part that made them does not know the environment's name.
+fn for_environment(problem: &Problem, environment: &str) -> Problem {
+    let mut shown = problem.clone();
+    shown.hint = problem.hint.replace(" ENV", &format!(" {environment}"));
+    shown
+}

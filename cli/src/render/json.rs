@@ -1,0 +1,173 @@
+//! JSON documents. Units end the key; readers ignore keys they do not know.
+
+use pointsman_core::Problem;
+use pointsman_proto::{convert, v1};
+use serde_json::{Value, json};
+
+use super::look::share_of;
+use crate::exit::Exit;
+
+/// A problem.
+pub fn problem(problem: &Problem) -> Value {
+    wire_problem(&convert::problem_to_wire(problem))
+}
+
+fn wire_problem(problem: &v1::Problem) -> Value {
+    let aftermath = match problem.aftermath() {
+        v1::Aftermath::Unchanged => "unchanged",
+        v1::Aftermath::Changed => "changed",
+        _ => "unknown",
+    };
+    json!({
+        "code": problem.code, "host": text(&problem.host), "message": problem.message, "causes": problem.causes,
+        "hint": problem.hint, "aftermath": aftermath, "retry_useful": problem.retry_useful,
+    })
+}
+
+/// `null` for an empty text.
+fn text(text: &str) -> Value {
+    if text.is_empty() { Value::Null } else { text.into() }
+}
+
+fn moment(ms: u64) -> Value {
+    if ms == 0 { Value::Null } else { ms.into() }
+}
+
+fn plan_fields(plan: &v1::Plan) -> Value {
+    json!({
+        "environment": plan.environment, "release": plan.release, "purpose": plan.purpose,
+        "artifact": text(&plan.artifact), "artifact_files": plan.artifact_files, "artifact_bytes": plan.artifact_bytes,
+        "from_slot": text(&plan.from_slot), "to_slot": plan.to_slot, "to_hosts": plan.to_hosts, "balancers": plan.balancers,
+        "route_before": plan.route_before, "route_after": plan.route_after, "checks": plan.checks,
+        "watch_ms": plan.watch_ms, "under_maintenance": plan.under_maintenance, "created_by": plan.created_by,
+        "reason": text(&plan.reason), "created_at_ms": plan.created_at_ms, "to_release": text(&plan.to_release),
+        "steps": plan.steps.iter().map(|step| json!({
+            "step": step.step, "hosts": step.hosts, "what": step.what, "attempt_ms": step.attempt_ms,
+        })).collect::<Vec<_>>(),
+    })
+}
+
+/// A plan with its fingerprint.
+pub fn plan(plan: &v1::Plan, fingerprint: &str) -> Value {
+    json!({ "kind": "plan", "plan": plan_fields(plan), "fingerprint": fingerprint })
+}
+
+fn release_fields(release: &v1::Release) -> Value {
+    let orders = release.orders.iter().map(|order| {
+        json!({
+            "step": order.step, "host": order.host, "state": order.state, "attempts": order.attempts,
+            "detail": order.detail, "took_us": order.took_us, "problem": order.problem.as_ref().map(wire_problem),
+        })
+    });
+    json!({
+        "plan": release.plan.as_ref().map(plan_fields), "phase": release.phase, "step": text(&release.step),
+        "step_number": release.step_number, "step_count": release.step_count, "outcome": text(&release.outcome),
+        "turned_back": release.turned_back.as_ref().map(wire_problem), "held": release.held.as_ref().map(wire_problem),
+        "started_at_ms": release.started_at_ms, "entered_at_ms": release.entered_at_ms,
+        "watch_until_ms": moment(release.watch_until_ms), "epoch": release.epoch,
+        "visitors_moved": release.visitors_moved, "orders": orders.collect::<Vec<_>>(),
+    })
+}
+
+/// How a release ended, for a job that reads one document.
+pub fn outcome(release: &v1::Release, exit: Exit) -> Value {
+    let plan = release.plan.clone().unwrap_or_default();
+    let why = release.held.as_ref().or(release.turned_back.as_ref());
+    json!({
+        "kind": "outcome", "environment": plan.environment, "release": plan.release, "outcome": text(&release.outcome),
+        "exit_code": exit.code(), "code": why.map(|problem| problem.code.clone()), "problem": why.map(wire_problem),
+        "duration_ms": release.entered_at_ms.saturating_sub(release.started_at_ms), "detail": release_fields(release),
+    })
+}
+
+fn live(live: Option<&v1::Live>) -> Value {
+    live.map_or(
+        Value::Null,
+        |live| json!({ "slot": live.slot, "release": text(&live.release), "artifact": text(&live.artifact) }),
+    )
+}
+
+fn agent(agent: &v1::AgentStatus) -> Value {
+    let facts = agent.facts.unwrap_or_default();
+    json!({
+        "host": agent.host, "role": agent.role, "slot": text(&agent.slot), "version": text(&agent.version),
+        "problem": agent.problem.as_ref().map(wire_problem),
+        "facts": agent.facts.map(|_| json!({
+            "disk_free_bytes": facts.disk_free_bytes, "disk_total_bytes": facts.disk_total_bytes,
+            "inodes_free": facts.inodes_free, "inodes_total": facts.inodes_total, "load1_milli": facts.load1_milli,
+            "memory_available_bytes": facts.memory_available_bytes, "memory_total_bytes": facts.memory_total_bytes,
+            "clock_ms": facts.clock_ms,
+        })),
+        "web": agent.web.as_ref().map(|web| json!({
+            "current": text(&web.current), "previous": text(&web.previous), "artifacts": web.artifacts,
+            "maintenance_file": web.maintenance_file,
+        })),
+        "balancer": agent.balancer.as_ref().map(balancer),
+    })
+}
+
+fn balancer(found: &v1::BalancerFacts) -> Value {
+    let backends = found.backends.iter().map(|backend| {
+        json!({
+            "name": backend.name, "percent": share_of(&found.route, &backend.name), "servers_up": backend.servers_up,
+            "servers_total": backend.servers_total, "sessions": backend.sessions,
+            "requests_total": backend.requests_total, "responses_5xx": backend.responses_5xx,
+        })
+    });
+    json!({
+        "route": text(&found.route), "route_on_disk": text(&found.route_on_disk), "stale_workers": found.stale_workers,
+        "backends": backends.collect::<Vec<_>>(), "haproxy_version": found.haproxy_version,
+        "highest_epoch": found.highest_epoch,
+    })
+}
+
+fn page(status: &v1::StatusReply) -> Value {
+    match status.maintenance.as_ref().filter(|page| page.on) {
+        Some(page) => json!({
+            "on": true, "since_ms": page.since_ms, "by": page.by, "reason": text(&page.reason),
+            "until_ms": moment(page.until_ms),
+        }),
+        None => json!({ "on": false }),
+    }
+}
+
+/// How an environment stands.
+pub fn status(status: &v1::StatusReply) -> Value {
+    json!({
+        "kind": "status", "environment": status.environment, "url": status.url, "live": live(status.live.as_ref()),
+        "previous": live(status.previous.as_ref()), "wanted_route": text(&status.wanted_route),
+        "maintenance": page(status), "release": status.release.as_ref().map(release_fields),
+        "agents": status.agents.iter().map(agent).collect::<Vec<_>>(), "now_ms": status.now_ms,
+        "coordinator_version": status.coordinator_version, "trouble": status.trouble.as_ref().map(wire_problem),
+    })
+}
+
+/// Where visitors go.
+pub fn traffic(status: &v1::StatusReply) -> Value {
+    let balancers = status.agents.iter().filter(|agent| agent.role == "lb-agent").map(agent);
+    json!({
+        "kind": "traffic", "environment": status.environment, "wanted_route": text(&status.wanted_route),
+        "balancers": balancers.collect::<Vec<_>>(),
+    })
+}
+
+/// Whether the maintenance page is up.
+pub fn maintenance(status: &v1::StatusReply) -> Value {
+    json!({ "kind": "maintenance", "environment": status.environment, "maintenance": page(status) })
+}
+
+/// The releases that were.
+pub fn history(releases: &[v1::Release]) -> Value {
+    json!({ "kind": "history", "releases": releases.iter().map(release_fields).collect::<Vec<_>>() })
+}
+
+/// What `doctor` found.
+pub fn findings(findings: &[v1::Finding]) -> Value {
+    let findings = findings.iter().map(|finding| {
+        json!({
+            "subject": finding.subject, "verdict": finding.verdict, "what": finding.what,
+            "problem": finding.problem.as_ref().map(wire_problem),
+        })
+    });
+    json!({ "kind": "doctor", "findings": findings.collect::<Vec<_>>() })
+}

@@ -1,0 +1,92 @@
+//! The lines of a release on its way.
+
+use pointsman_proto::v1;
+
+use super::{problem_line, span, time};
+
+/// One line for an update; `None` for what is no news to people. On a terminal without the moment, which the moving
+/// line shows.
+pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
+    let word = match update.kind.as_str() {
+        "order-done" => "✔ done",
+        "order-failed" | "gates-read" if update.problem.is_some() => "✖ failed",
+        "gates-read" | "watch-passed" => "✔ done",
+        "turned-back" => "✖ turning back",
+        "held" => "॥ held",
+        "requested" => "◌ asked",
+        "epoch-taken" => "◌ going on",
+        // Said already by the command itself, or said better by what follows.
+        _ => return None,
+    };
+    let release = update.release.clone().unwrap_or_default();
+    let step = if update.step.is_empty() { release.step.as_str() } else { update.step.as_str() };
+    let number =
+        steps_of(&release).iter().position(|known| known.step == step).map(|index| index.saturating_add(1));
+    let counter =
+        number.map_or_else(|| "[-]".to_owned(), |number| format!("[{number}/{}]", release.step_count));
+    let host = if update.host.is_empty() { "coordinator" } else { update.host.as_str() };
+    let detail = update
+        .problem
+        .as_ref()
+        .map_or_else(|| update.detail.clone(), |problem| problem_line(&own(problem, host)));
+    let took = release
+        .orders
+        .iter()
+        .find(|order| order.step == update.step && order.host == update.host && order.state == "done")
+        .map_or_else(String::new, |order| format!("  ({})", took(order.took_us)));
+    let line = format!("{counter:<6} {host:<12} {step:<10} {word:<10} {detail}{took}");
+    Some(if live { line } else { format!("{} {line}", time(update.at_ms)) })
+}
+
+/// The host stands in the line already.
+fn own(problem: &v1::Problem, host: &str) -> v1::Problem {
+    let mut shown = problem.clone();
+    if shown.host == host {
+        shown.host.clear();
+    }
+    shown
+}
+
+fn steps_of(release: &v1::Release) -> &[v1::PlanStep] {
+    release.plan.as_ref().map_or(&[], |plan| plan.steps.as_slice())
+}
+
+/// Microseconds: `0.4 ms`, `120 ms`, `3.2 s`.
+pub fn took(us: u64) -> String {
+    if us < 10_000 { format!("{}.{} ms", us / 1_000, us % 1_000 / 100) } else { span(us / 1_000) }
+}
+
+/// What the moving line says.
+pub fn moving(update: &v1::ReleaseUpdate) -> String {
+    if update.kind == "progress" {
+        return format!("stage {}: {}", update.host, update.detail);
+    }
+    let release = update.release.clone().unwrap_or_default();
+    where_it_stands(&release)
+}
+
+fn where_it_stands(release: &v1::Release) -> String {
+    let waiting: Vec<&str> = release
+        .orders
+        .iter()
+        .filter(|order| order.state == "running")
+        .map(|order| order.host.as_str())
+        .collect();
+    let on = if waiting.is_empty() { String::new() } else { format!(", waiting for {}", waiting.join(", ")) };
+    let counter = if release.step_number > 0 {
+        format!("[{}/{}] ", release.step_number, release.step_count)
+    } else {
+        String::new()
+    };
+    let until = if release.watch_until_ms > 0 {
+        format!(", until {}", time(release.watch_until_ms))
+    } else {
+        String::new()
+    };
+    format!("{counter}{}{on}{until}", release.phase)
+}
+
+/// A line for a time without news.
+pub fn heartbeat(release: &v1::Release) -> String {
+    format!("still {}, since {}", where_it_stands(release), time(release.entered_at_ms))
+}

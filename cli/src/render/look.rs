@@ -1,0 +1,245 @@
+//! How an environment stands.
+
+use pointsman_proto::v1;
+
+use super::lines::took;
+use super::{bytes, or, problem_line, short, span, time};
+
+fn live(live: Option<&v1::Live>) -> String {
+    live.map_or_else(
+        || "nothing known".to_owned(),
+        |live| format!("{} on {}", or(&live.release, "an unnamed release"), live.slot),
+    )
+}
+
+/// The whole screen.
+pub fn status(status: &v1::StatusReply) -> String {
+    let mut text = format!("{}  serves {}  {}\n", status.environment, live(status.live.as_ref()), status.url);
+    if let Some(trouble) = &status.trouble {
+        text.push_str(&format!("trouble     {}\n            {}\n", problem_line(trouble), trouble.hint));
+    }
+    if let Some(page) = status.maintenance.as_ref().filter(|page| page.on) {
+        text.push_str(&format!("maintenance {}\n", page_line(page, status.now_ms)));
+    }
+    if let Some(release) = &status.release {
+        text.push_str(&release_block(release, status.now_ms));
+    }
+    text.push_str(&traffic_lines(status));
+    for agent in status.agents.iter().filter(|agent| agent.role == "web-agent") {
+        text.push_str(&host_line(agent));
+    }
+    let way_back = match (&status.previous, &status.release) {
+        (_, Some(release)) if release.outcome.is_empty() => next_of(release, &status.environment),
+        (Some(previous), _) => {
+            format!("rollback to {}: `pointsman rollback {}`", live(Some(previous)), status.environment)
+        }
+        (None, _) => "no way back is known yet".to_owned(),
+    };
+    text.push_str(&format!("next        {way_back}\n"));
+    text
+}
+
+fn next_of(release: &v1::Release, environment: &str) -> String {
+    let undo = if release.visitors_moved { "rollback" } else { "abort" };
+    if release.held.is_some() {
+        return format!("go on: `pointsman resume {environment}`; stop: `pointsman {undo} {environment}`");
+    }
+    format!("follow: `pointsman status {environment} -f`; stop: `pointsman {undo} {environment}`")
+}
+
+fn release_block(release: &v1::Release, now_ms: u64) -> String {
+    let plan = release.plan.clone().unwrap_or_default();
+    let over = !release.outcome.is_empty();
+    let counter = if release.step_number > 0 {
+        format!("[{}/{}] ", release.step_number, release.step_count)
+    } else {
+        String::new()
+    };
+    let since = if over {
+        format!("at {}", time(release.entered_at_ms))
+    } else {
+        format!("for {}", span(now_ms.saturating_sub(release.entered_at_ms)))
+    };
+    let mut text = format!(
+        "release     {} ({})  {counter}{} {since}, by {}\n",
+        plan.release, plan.purpose, release.phase, plan.created_by
+    );
+    for problem in release.held.iter().chain(&release.turned_back) {
+        text.push_str(&format!(
+            "            {}\n            hint: {}\n",
+            problem_line(problem),
+            problem.hint
+        ));
+    }
+    if over {
+        return text;
+    }
+    for order in &release.orders {
+        let (sign, detail) = match order.state.as_str() {
+            "done" => ("✔ done   ", format!("{}  ({})", order.detail, took(order.took_us))),
+            "running" => ("◌ running", format!("attempt {}", order.attempts)),
+            "failed" => ("✖ failed ", order.problem.as_ref().map(problem_line).unwrap_or_default()),
+            _ => ("॥ waiting", String::new()),
+        };
+        text.push_str(&format!("  {sign} {:<10} {:<12} {detail}\n", order.step, order.host));
+    }
+    if release.watch_until_ms > 0 {
+        text.push_str(&format!("  ◌ running watch      until {}\n", time(release.watch_until_ms)));
+    }
+    text
+}
+
+fn traffic_lines(status: &v1::StatusReply) -> String {
+    let mut text = String::new();
+    for agent in status.agents.iter().filter(|agent| agent.role == "lb-agent") {
+        text.push_str(&match (&agent.problem, &agent.balancer) {
+            (Some(problem), _) => format!(
+                "traffic     {:<12} unknown: {}\n            hint: {}\n",
+                agent.host,
+                problem_line(problem),
+                problem.hint
+            ),
+            (None, Some(found)) => balancer_lines(&agent.host, found, status),
+            (None, None) => format!("traffic     {:<12} unknown\n", agent.host),
+        });
+    }
+    text
+}
+
+fn balancer_lines(host: &str, found: &v1::BalancerFacts, status: &v1::StatusReply) -> String {
+    let settled = status.release.as_ref().is_none_or(|release| !release.outcome.is_empty());
+    let drift = settled && !status.wanted_route.is_empty() && found.route != status.wanted_route;
+    let note = if drift { format!("  ✖ expected {}", status.wanted_route) } else { String::new() };
+    let mut text = format!("traffic     {host:<12} route {}{note}\n", or(&found.route, "none"));
+    if found.route != found.route_on_disk {
+        text.push_str(&format!(
+            "            {host:<12} ✖ the map file holds {}: a reload would move visitors\n",
+            or(&found.route_on_disk, "no route")
+        ));
+    }
+    for stale in &found.stale_workers {
+        text.push_str(&format!("            {host:<12} ✖ old worker {stale}\n"));
+    }
+    for backend in &found.backends {
+        let (share, sessions) = (share_of(&found.route, &backend.name), backend.sessions);
+        text.push_str(&format!(
+            "            {:<12} {share:>3} %  {} of {} up, {sessions} requests running\n",
+            backend.name, backend.servers_up, backend.servers_total
+        ));
+    }
+    text
+}
+
+/// The share of visitors that a backend gets by a route.
+pub fn share_of(route: &str, backend: &str) -> u8 {
+    match (pointsman_core::Route::parse(route), pointsman_core::BackendName::parse(backend)) {
+        (Ok(route), Ok(backend)) => route.share_of(&backend),
+        _ => 0,
+    }
+}
+
+fn host_line(agent: &v1::AgentStatus) -> String {
+    if let Some(problem) = &agent.problem {
+        return format!(
+            "host        {:<12} unknown: {}\n            hint: {}\n",
+            agent.host,
+            problem_line(problem),
+            problem.hint
+        );
+    }
+    let (web, facts) = (agent.web.clone().unwrap_or_default(), agent.facts.unwrap_or_default());
+    let flag = if web.maintenance_file { ", maintenance file there" } else { "" };
+    format!(
+        "host        {:<12} {} current {}, {} free, load {}.{:02}{flag}\n",
+        agent.host,
+        or(&agent.slot, "no slot"),
+        or(short(&web.current), "nothing"),
+        bytes(facts.disk_free_bytes),
+        facts.load1_milli / 1000,
+        facts.load1_milli % 1000 / 10
+    )
+}
+
+/// Where visitors go.
+pub fn traffic(status: &v1::StatusReply) -> String {
+    let text = traffic_lines(status);
+    let text = text.replace("traffic     ", "").replace("            ", "");
+    format!("wanted       route {}\n{text}", or(&status.wanted_route, "none yet"))
+}
+
+fn page_line(page: &v1::Maintenance, now_ms: u64) -> String {
+    let reason = if page.reason.is_empty() { String::new() } else { format!(": {}", page.reason) };
+    let until = match page.until_ms {
+        0 => String::new(),
+        until if until < now_ms => format!(", meant to end {} ago", span(now_ms.saturating_sub(until))),
+        until => format!(", meant to end at {}", time(until)),
+    };
+    format!("page up since {} by {}{reason}{until}", time(page.since_ms), page.by)
+}
+
+/// Whether the maintenance page is up.
+pub fn maintenance(status: &v1::StatusReply) -> String {
+    match status.maintenance.as_ref().filter(|page| page.on) {
+        Some(page) => format!(
+            "{}; to end it: `pointsman maintenance off {}`",
+            page_line(page, status.now_ms),
+            status.environment
+        ),
+        None => format!("the maintenance page of {} is down", status.environment),
+    }
+}
+
+/// The releases that were, one a line.
+pub fn history(releases: &[v1::Release]) -> String {
+    if releases.is_empty() {
+        return "nothing was released yet".to_owned();
+    }
+    let mut table = comfy_table::Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["release", "purpose", "outcome", "slot", "artifact", "started", "took", "by"]);
+    for release in releases {
+        let plan = release.plan.clone().unwrap_or_default();
+        table.add_row([
+            plan.release,
+            plan.purpose,
+            or(&release.outcome, &release.phase).to_owned(),
+            plan.to_slot,
+            short(&plan.artifact).to_owned(),
+            time(release.started_at_ms),
+            span(release.entered_at_ms.saturating_sub(release.started_at_ms)),
+            plan.created_by,
+        ]);
+    }
+    table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+/// What `doctor` found, the bad last: it is read from the bottom.
+pub fn findings(findings: &[v1::Finding]) -> String {
+    let mut text = String::new();
+    for verdict in ["ok", "warn", "fail"] {
+        for finding in findings.iter().filter(|finding| finding.verdict == verdict) {
+            let sign = match verdict {
+                "ok" => "✔ ok  ",
+                "warn" => "॥ warn",
+                _ => "✖ fail",
+            };
+            text.push_str(&format!("{sign} {:<12} {}\n", finding.subject, finding.what));
+            if let Some(problem) = &finding.problem {
+                text.push_str(&format!(
+                    "       {:<12} {}\n       {:<12} hint: {}\n",
+                    "",
+                    problem_line(problem),
+                    "",
+                    problem.hint
+                ));
+            }
+        }
+    }
+    let bad = findings.iter().filter(|finding| finding.verdict == "fail").count();
+    let end = if bad == 0 {
+        "nothing stands in the way of a release".to_owned()
+    } else {
+        format!("{bad} findings stand in the way of a release")
+    };
+    format!("{text}{end}")
+}

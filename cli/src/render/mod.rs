@@ -1,0 +1,69 @@
+//! What people read: pure functions from messages to text. Golden files hold what they give.
+
+mod ending;
+pub mod json;
+mod lines;
+mod look;
+mod plan;
+
+pub use ending::{ending, left};
+pub use lines::{heartbeat, moving, update};
+pub use look::{findings, history, maintenance, status, traffic};
+pub use plan::plan;
+
+use pointsman_core::Problem;
+
+/// A moment, in UTC: `2026-11-23T17:45:12Z`.
+pub fn time(ms: u64) -> String {
+    let moment = i64::try_from(ms).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(|| "unknown".to_owned(), |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// A length of time: `850 ms`, `12.3 s`, `4 m 05 s`, `2 h 10 m`.
+pub fn span(ms: u64) -> String {
+    match ms {
+        0..1_000 => format!("{ms} ms"),
+        1_000..60_000 => format!("{}.{} s", ms / 1_000, ms % 1_000 / 100),
+        60_000..3_600_000 => format!("{} m {:02} s", ms / 60_000, ms % 60_000 / 1_000),
+        _ => format!("{} h {:02} m", ms / 3_600_000, ms % 3_600_000 / 60_000),
+    }
+}
+
+/// Bytes: `812 B`, `4.2 MB`.
+pub fn bytes(count: u64) -> String {
+    match count {
+        0..1_000 => format!("{count} B"),
+        1_000..1_000_000 => format!("{}.{} kB", count / 1_000, count % 1_000 / 100),
+        1_000_000..1_000_000_000 => format!("{}.{} MB", count / 1_000_000, count % 1_000_000 / 100_000),
+        _ => format!("{}.{} GB", count / 1_000_000_000, count % 1_000_000_000 / 100_000_000),
+    }
+}
+
+/// The first twelve digits of a digest.
+fn short(digest: &str) -> &str {
+    digest.get(..12).unwrap_or(digest)
+}
+
+/// A word for an empty text.
+fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
+    if text.is_empty() { instead } else { text }
+}
+
+/// An error as people see it: code, what, causes, what to do.
+pub fn problem(problem: &Problem) -> String {
+    let mut text = format!("error[{}]: {problem}\n", problem.code);
+    for cause in &problem.causes {
+        text.push_str(&format!("  cause: {cause}\n"));
+    }
+    text.push_str(&format!("  hint: {}\n", problem.hint));
+    if !problem.hint.contains("explain") {
+        text.push_str(&format!("  more: `pointsman explain {}`\n", problem.code));
+    }
+    text
+}
+
+/// A failure inside other text, in one line.
+fn problem_line(wire: &pointsman_proto::v1::Problem) -> String {
+    let host = if wire.host.is_empty() { String::new() } else { format!("{}: ", wire.host) };
+    format!("[{}] {host}{}", wire.code, wire.message)
+}

@@ -1,0 +1,45 @@
+//! A plan, before anything is done.
+
+use pointsman_proto::v1;
+
+use super::{bytes, or, short, span};
+
+/// Everything that was chosen.
+pub fn plan(plan: &v1::Plan) -> String {
+    let mut text = format!("plan of {} for {}, release {}\n", plan.purpose, plan.environment, plan.release);
+    if !plan.artifact.is_empty() {
+        text.push_str(&format!(
+            "artifact  {}  {} files, {}\n",
+            short(&plan.artifact),
+            plan.artifact_files,
+            bytes(plan.artifact_bytes)
+        ));
+    }
+    text.push_str(&format!(
+        "from      {}\nto        {} ({})\n",
+        or(&plan.from_slot, "nothing"),
+        plan.to_slot,
+        plan.to_hosts.join(", ")
+    ));
+    text.push_str(&format!("route     {} -> {}\n", plan.route_before, plan.route_after));
+    if plan.under_maintenance {
+        text.push_str("note      the maintenance page is up and stays up\n");
+    }
+    for (number, step) in (1..).zip(&plan.steps) {
+        let hosts =
+            if step.hosts.is_empty() { String::new() } else { format!(" on {}", step.hosts.join(", ")) };
+        text.push_str(&format!(
+            "  [{number}/{}] {:<10} {}{hosts}, at most {}\n",
+            plan.steps.len(),
+            step.step,
+            step.what,
+            span(step.attempt_ms)
+        ));
+    }
+    if plan.watch_ms > 0 {
+        text.push_str(
+            "if anything fails before the switch everything is undone; after it visitors are moved back\n",
+        );
+    }
+    text
+}

@@ -1,0 +1,157 @@
+//! A real HAProxy in master-worker mode, in the foreground, with the routing of the example configuration: one map
+//! lookup per request decides. Plain HTTP, no rate limit, no access lines.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+use rustix::process::Signal;
+
+use crate::process::Process;
+use crate::runtime_socket;
+
+/// What an HAProxy is made of.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Its folder: configuration, page and sockets.
+    pub folder: PathBuf,
+    /// The map file, in the lb-agent's state directory.
+    pub map: PathBuf,
+    /// Where visitors come in.
+    pub frontend: SocketAddr,
+    /// The web servers behind it.
+    pub blue: SocketAddr,
+    /// See `blue`.
+    pub green: SocketAddr,
+}
+
+/// A running HAProxy.
+#[derive(Debug)]
+pub struct Haproxy {
+    layout: Layout,
+    process: Process,
+}
+
+impl Layout {
+    /// The worker socket.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.join("admin.sock")
+    }
+
+    /// The master socket.
+    pub fn master(&self) -> PathBuf {
+        self.folder.join("master.sock")
+    }
+
+    fn slot(name: &str, server: SocketAddr) -> String {
+        format!(
+            "backend be_{name}
+  option httpchk
+  http-check send meth GET uri /api/health ver HTTP/1.1 hdr Host www.example.org
+  http-check expect status 200
+  server s1 {server} check inter 200ms fall 2 rise 2
+"
+        )
+    }
+
+    /// The configuration. `trusted` are the addresses that may choose a side; visitors share them here, and are told
+    /// apart by never sending `X-Pointsman`.
+    fn config(&self) -> String {
+        let (map, socket) = (self.map.display(), self.socket());
+        let page = self.folder.join("maintenance.html");
+        let (socket, page, frontend) = (socket.display(), page.display(), self.frontend);
+        let (blue, green) = (Self::slot("blue", self.blue), Self::slot("green", self.green));
+        format!(
+            r#"global
+  maxconn 1000
+  stats socket {socket} mode 600 level admin expose-fd listeners
+  stats timeout 30s
+  hard-stop-after 20s
+defaults
+  mode http
+  option idle-close-on-response
+  option redispatch
+  option forwardfor
+  retries 3
+  timeout connect 2s
+  timeout client 10s
+  timeout server 10s
+  timeout http-request 10s
+  timeout http-keep-alive 10s
+  timeout queue 5s
+  timeout tunnel 1m
+frontend fe
+  bind {frontend}
+  acl trusted src 127.0.0.0/8
+  http-request set-var(txn.route)  str(route),map({map},be_maint:be_maint:0:0)
+  http-request set-var(txn.stable) var(txn.route),field(1,:)
+  http-request set-var(txn.canary) var(txn.route),field(2,:)
+  http-request set-var(txn.epoch)  var(txn.route),field(4,:)
+  http-request set-var(txn.side)   str(stable)
+  http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}
+  http-request del-header X-Pointsman
+  http-after-response del-header X-Pointsman
+  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
+  use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
+  use_backend %[var(txn.stable)]
+  default_backend be_maint
+{blue}{green}backend be_maint
+  http-request return status 503 content-type "text/html; charset=utf-8" file {page} hdr Retry-After 120 hdr Cache-Control no-store
+"#
+        )
+    }
+}
+
+impl Haproxy {
+    /// Writes the configuration and starts. The map file must be there.
+    pub fn start(layout: Layout, log: &Path) -> Result<Self> {
+        std::fs::create_dir_all(&layout.folder)?;
+        std::fs::write(layout.folder.join("maintenance.html"), "<h1>maintenance of the site</h1>\n")?;
+        let config = layout.folder.join("haproxy.cfg");
+        std::fs::write(&config, layout.config())?;
+        let mut command = Command::new("haproxy");
+        command.args(["-W", "-f"]).arg(&config).arg("-S").arg(layout.master());
+        let process = Process::start("haproxy", &mut command, log).context("is haproxy installed?")?;
+        Ok(Self { layout, process })
+    }
+
+    /// Where it stands.
+    pub fn layout(&self) -> &Layout {
+        &self.layout
+    }
+
+    /// Fails if it does not run.
+    pub fn must_run(&mut self) -> Result<()> {
+        self.process.must_run()
+    }
+
+    /// Asks the worker that takes new connections.
+    pub async fn ask(&self, command: &str) -> Result<String> {
+        runtime_socket::ask(&self.layout.socket(), command).await
+    }
+
+    /// The process id of the worker that takes new connections.
+    pub async fn worker(&self) -> Option<String> {
+        let info = self.ask("show info").await.ok()?;
+        info.lines().find_map(|line| line.strip_prefix("Pid: ")).map(str::to_owned)
+    }
+
+    /// The status of the one server of a backend, as `UP`; `None` when it cannot be asked.
+    pub async fn server(&self, backend: &str) -> Option<String> {
+        let rows = self.ask("show stat").await.ok()?;
+        let row = rows.lines().find(|row| row.starts_with(&format!("{backend},s1,")))?;
+        row.split(',').nth(17).map(str::to_owned)
+    }
+
+    /// The route in the worker that takes new connections.
+    pub async fn route(&self) -> Result<String> {
+        let map = self.ask(&format!("show map {}", self.layout.map.display())).await?;
+        Ok(map.split_whitespace().nth(2).unwrap_or("").to_owned())
+    }
+
+    /// Has the master start a new worker with the configuration on disk.
+    pub fn reload(&mut self) -> Result<()> {
+        self.process.signal(Signal::USR2)
+    }
+}

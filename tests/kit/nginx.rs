@@ -1,0 +1,86 @@
+//! A real nginx in the foreground, in one process and without root, that serves a site root's `current`.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context as _, Result};
+
+use crate::process::Process;
+
+/// What an nginx is made of.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Its folder: configuration, temporary files, and the files that make it fail.
+    pub folder: PathBuf,
+    /// The site root.
+    pub site: PathBuf,
+    /// Where it listens.
+    pub listen: SocketAddr,
+}
+
+impl Layout {
+    /// While this file is there `/api/health` answers 500.
+    pub fn health_breaker(&self) -> PathBuf {
+        self.folder.join("health-breaker")
+    }
+
+    /// While this file is there `/api/deep` answers 500, and `/api/health` knows nothing of it.
+    pub fn deep_breaker(&self) -> PathBuf {
+        self.folder.join("deep-breaker")
+    }
+
+    fn config(&self) -> String {
+        let folder = self.folder.display();
+        let (site, listen) = (self.site.display(), self.listen);
+        let (health, deep) = (self.health_breaker(), self.deep_breaker());
+        let (health, deep) = (health.display(), deep.display());
+        let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+            .iter()
+            .map(|kind| format!("  {kind}_temp_path {folder}/tmp-{kind};\n"))
+            .collect();
+        format!(
+            r"daemon off;
+master_process off;
+pid {folder}/nginx.pid;
+error_log stderr warn;
+events {{ worker_connections 512; }}
+http {{
+{temporary}  access_log off;
+  default_type application/octet-stream;
+  types {{ text/html html; text/plain txt; application/javascript js; text/css css; }}
+  keepalive_requests 1000000;
+  server {{
+    listen {listen};
+    root {site}/current;
+    error_page 503 @maintenance;
+    location = /api/health {{
+      if (-f {health}) {{ return 500; }}
+      try_files $uri @alive;
+    }}
+    location = /api/deep {{
+      if (-f {deep}) {{ return 500; }}
+      return 200 deep;
+    }}
+    location @alive {{ return 200 alive; }}
+    location @maintenance {{ return 503 'maintenance of this host'; }}
+    location / {{
+      if (-f {site}/.maintenance) {{ return 503; }}
+      try_files $uri $uri/index.html =404;
+    }}
+  }}
+}}
+"
+        )
+    }
+}
+
+/// Starts an nginx.
+pub fn start(name: &str, layout: &Layout, log: &Path) -> Result<Process> {
+    std::fs::create_dir_all(&layout.folder)?;
+    let config = layout.folder.join("nginx.conf");
+    std::fs::write(&config, layout.config())?;
+    let mut command = Command::new("nginx");
+    command.arg("-p").arg(&layout.folder).arg("-c").arg(&config).args(["-e", "stderr"]);
+    Process::start(&format!("nginx of {name}"), &mut command, log).context("is nginx installed?")
+}

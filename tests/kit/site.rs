@@ -1,0 +1,503 @@
+//! A whole site of real parts: HAProxy, two nginx, three agents and a coordinator, with certificates of its own, in
+//! one temporary folder and on one loopback address. Dropping it ends everything.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, bail};
+use tempfile::TempDir;
+use tokio::process::Child;
+
+use crate::cli::{self, Told};
+use crate::client::Client;
+use crate::haproxy::{self, Haproxy};
+use crate::pki::{Authority, Identity, Subject, uri};
+use crate::process::{Process, binary};
+use crate::web_host::WebHost;
+use crate::world::World;
+use crate::{net, tree, wait};
+
+/// The environment of every test site.
+pub const ENVIRONMENT: &str = "production";
+/// The trust domain of every test site.
+pub const TRUST_DOMAIN: &str = "example.org";
+/// Longest time for a part to be ready.
+const READY: Duration = Duration::from_secs(20);
+/// The people of a site: role, kind and name in the certificate.
+const PEOPLE: [(&str, &str, &str); 3] =
+    [("operator", "user", "admin"), ("ci", "project", "pipeline"), ("viewer", "user", "screen")];
+
+/// What may differ between sites.
+#[derive(Clone, Debug)]
+pub struct SiteBuilder {
+    watch: String,
+    stage: String,
+}
+
+impl Default for SiteBuilder {
+    fn default() -> Self {
+        Self { watch: "1s".to_owned(), stage: "60s".to_owned() }
+    }
+}
+
+/// A running site.
+pub struct Site {
+    // Declared in the order in which they must end: who orders, who obeys, what serves, and the folder last.
+    coordinator: Option<Process>,
+    lb_agent: Option<Process>,
+    /// The load balancer.
+    pub haproxy: Haproxy,
+    /// A web host.
+    pub blue: WebHost,
+    /// The other.
+    pub green: WebHost,
+    addresses: Addresses,
+    authority: Authority,
+    folder: TempDir,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    frontend: SocketAddr,
+    coordinator: SocketAddr,
+    lb: SocketAddr,
+    blue: (SocketAddr, SocketAddr),
+    green: (SocketAddr, SocketAddr),
+}
+
+impl Addresses {
+    fn reserve() -> Result<Self> {
+        match net::reserve(7)?.as_slice() {
+            [frontend, coordinator, lb, blue_web, blue_agent, green_web, green_agent] => Ok(Self {
+                frontend: *frontend,
+                coordinator: *coordinator,
+                lb: *lb,
+                blue: (*blue_web, *blue_agent),
+                green: (*green_web, *green_agent),
+            }),
+            other => bail!("asked for 7 ports, got {}", other.len()),
+        }
+    }
+}
+
+impl SiteBuilder {
+    /// How long releases are watched, as `2s`.
+    #[must_use]
+    pub fn watch(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.watch);
+        self
+    }
+
+    /// How long one attempt to bring an artifact to a host may take.
+    #[must_use]
+    pub fn stage(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.stage);
+        self
+    }
+
+    /// Starts everything and waits until it is ready.
+    pub async fn start(self) -> Result<Site> {
+        let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
+        let addresses = Addresses::reserve()?;
+        let authority = Authority::new("pointsman test authority")?;
+        let at = |path: &str| folder.path().join(path);
+        for path in [
+            "logs",
+            "pki",
+            "lb1/state",
+            "coordinator/state",
+            "coordinator/environments",
+            "people",
+            "artifacts",
+        ] {
+            std::fs::create_dir_all(at(path))?;
+        }
+        authority.write(&at("pki/ca.pem"))?;
+        self.write_files(folder.path(), &authority, addresses)?;
+        let host = |name: &str, addresses| -> Result<WebHost> {
+            let pki = host_identity(folder.path(), &authority, "web-agent", name)?.table();
+            WebHost::new(name, addresses, &at(name), &at("logs"), &pki)
+        };
+        let (mut blue, mut green) = (host("blue", addresses.blue)?, host("green", addresses.green)?);
+        for host in [&mut blue, &mut green] {
+            host.start_nginx()?;
+            host.start_agent()?;
+        }
+        check_map(folder.path())?;
+        let haproxy = Haproxy::start(haproxy_layout(folder.path(), addresses), &at("logs/haproxy.log"))?;
+        let mut site =
+            Site { coordinator: None, lb_agent: None, haproxy, blue, green, addresses, authority, folder };
+        site.start_lb_agent()?;
+        site.start_coordinator()?;
+        site.ready().await?;
+        Ok(site)
+    }
+
+    fn write_files(&self, folder: &Path, authority: &Authority, addresses: Addresses) -> Result<()> {
+        let lb = host_identity(folder, authority, "lb-agent", "lb1")?;
+        std::fs::write(folder.join("lb1/lb-agent.toml"), lb_agent_config(folder, addresses, &lb))?;
+        let coordinator = host_identity(folder, authority, "coordinator", "coordinator")?;
+        std::fs::write(
+            folder.join("coordinator/coordinator.toml"),
+            format!(
+                "listen = \"{}\"\nstate = {:?}\nenvironments = {:?}\n{}",
+                addresses.coordinator,
+                folder.join("coordinator/state"),
+                folder.join("coordinator/environments"),
+                coordinator.table()
+            ),
+        )?;
+        std::fs::write(
+            folder.join(format!("coordinator/environments/{ENVIRONMENT}.toml")),
+            self.environment(addresses),
+        )?;
+        for (role, kind, name) in PEOPLE {
+            let subject = Subject::named(&[uri(ENVIRONMENT, role, kind, name)]);
+            let place = folder.join("people").join(name);
+            let identity = authority.issue(&subject, &place, &folder.join("pki/ca.pem"))?;
+            write_cli_config(&place.join("config.toml"), &identity, addresses.coordinator)?;
+        }
+        Ok(())
+    }
+
+    fn environment(&self, addresses: Addresses) -> String {
+        let Addresses { frontend, lb, blue, green, .. } = addresses;
+        let (watch, stage) = (&self.watch, &self.stage);
+        format!(
+            r#"schema = 1
+environment = "{ENVIRONMENT}"
+url = "http://{frontend}"
+[agents]
+lb1 = "{lb}"
+blue = "{blue}"
+green = "{green}"
+[lb]
+agents = ["lb1"]
+drain = "5s"
+[slots.blue]
+backend = "be_blue"
+hosts = ["blue"]
+[slots.green]
+backend = "be_green"
+hosts = ["green"]
+[maintenance]
+backend = "be_maint"
+agents = ["blue", "green"]
+[[checks]]
+name = "health"
+from = "hosts"
+phase = ["before-switch"]
+http = {{ path = "/api/health" }}
+timeout = "2s"
+patience = "2s"
+[[checks]]
+name = "deep"
+phase = ["before-switch", "after-switch"]
+http = {{ path = "/api/deep", expect = {{ status = 200, body = "deep" }} }}
+timeout = "2s"
+patience = "2s"
+[watch]
+duration = "{watch}"
+interval = "100ms"
+fail_after = 3
+blind = "20s"
+[limits]
+inspect = "4s"
+stage = "{stage}"
+activate = "20s"
+route = "5s"
+check = "10s"
+healthy = "4s"
+attempts = 4
+persist = "20s"
+"#,
+            blue = blue.1,
+            green = green.1,
+        )
+    }
+}
+
+fn host_identity(folder: &Path, authority: &Authority, role: &str, name: &str) -> Result<Identity> {
+    let subject = Subject::host(uri(ENVIRONMENT, role, "host", name), name);
+    authority.issue(&subject, &folder.join("pki").join(name), &folder.join("pki/ca.pem"))
+}
+
+fn haproxy_layout(folder: &Path, addresses: Addresses) -> haproxy::Layout {
+    haproxy::Layout {
+        folder: folder.join("lb1/haproxy"),
+        map: folder.join("lb1/state/route.map"),
+        frontend: addresses.frontend,
+        blue: addresses.blue.0,
+        green: addresses.green.0,
+    }
+}
+
+fn lb_agent_config(folder: &Path, addresses: Addresses, identity: &Identity) -> String {
+    let layout = haproxy_layout(folder, addresses);
+    format!(
+        r#"listen = "{}"
+state = {:?}
+{}
+[haproxy]
+socket = {:?}
+master = {:?}
+map = {:?}
+backends = ["be_blue", "be_green"]
+maintenance_backend = "be_maint"
+[frontend]
+address = "{}"
+host = "www.example.org"
+"#,
+        addresses.lb,
+        folder.join("lb1/state"),
+        identity.table(),
+        layout.socket(),
+        layout.master(),
+        layout.map,
+        layout.frontend,
+    )
+}
+
+fn write_cli_config(path: &Path, identity: &Identity, coordinator: SocketAddr) -> Result<()> {
+    let Identity { cert, key, ca } = identity;
+    let text = format!(
+        "[environments.{ENVIRONMENT}]\ncoordinator = \"{coordinator}\"\nname = \"coordinator\"\n\
+         cert = {cert:?}\nkey = {key:?}\nca = {ca:?}\n"
+    );
+    Ok(std::fs::write(path, text)?)
+}
+
+/// Has the lb-agent write a first route, as its unit does before HAProxy starts.
+fn check_map(folder: &Path) -> Result<()> {
+    let mut command = Command::new(binary("pointsman-lb-agent")?);
+    command.arg("--config").arg(folder.join("lb1/lb-agent.toml")).arg("check-map");
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("check-map failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok(())
+}
+
+impl Site {
+    /// A site with short waits.
+    pub fn builder() -> SiteBuilder {
+        SiteBuilder::default()
+    }
+
+    /// The site's folder.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Where visitors come in.
+    pub fn frontend(&self) -> SocketAddr {
+        self.addresses.frontend
+    }
+
+    /// Where the coordinator listens.
+    pub fn coordinator(&self) -> SocketAddr {
+        self.addresses.coordinator
+    }
+
+    /// The authority that signed the site's certificates.
+    pub fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The file with the authority's certificate.
+    pub fn ca(&self) -> PathBuf {
+        self.folder().join("pki/ca.pem")
+    }
+
+    /// Makes a small artifact whose page says `marker`.
+    pub fn artifact(&self, marker: &str) -> Result<PathBuf> {
+        tree::make(&self.folder().join("artifacts").join(marker), marker)
+    }
+
+    /// A web host by its name.
+    pub fn host(&self, name: &str) -> Result<&WebHost> {
+        match name {
+            "blue" => Ok(&self.blue),
+            "green" => Ok(&self.green),
+            other => bail!("there is no host `{other}`"),
+        }
+    }
+
+    /// Starts the coordinator.
+    pub fn start_coordinator(&mut self) -> Result<()> {
+        let mut command = Command::new(binary("pointsman-coordinator")?);
+        command.arg("--config").arg(self.folder().join("coordinator/coordinator.toml"));
+        let log = self.folder().join("logs/coordinator.log");
+        self.coordinator = Some(Process::start("coordinator", &mut command, &log)?);
+        Ok(())
+    }
+
+    /// Kills the coordinator, as a power cut would.
+    pub fn kill_coordinator(&mut self) -> Result<()> {
+        self.coordinator.take().map_or(Ok(()), |mut coordinator| coordinator.kill())
+    }
+
+    /// Starts the lb-agent.
+    pub fn start_lb_agent(&mut self) -> Result<()> {
+        let mut command = Command::new(binary("pointsman-lb-agent")?);
+        command.arg("--config").arg(self.folder().join("lb1/lb-agent.toml"));
+        let log = self.folder().join("logs/lb-agent.log");
+        self.lb_agent = Some(Process::start("lb-agent", &mut command, &log)?);
+        Ok(())
+    }
+
+    /// Kills the lb-agent, as a power cut would.
+    pub fn kill_lb_agent(&mut self) -> Result<()> {
+        self.lb_agent.take().map_or(Ok(()), |mut agent| agent.kill())
+    }
+
+    fn must_run(&mut self) -> Result<()> {
+        self.haproxy.must_run()?;
+        let processes = [
+            &mut self.coordinator,
+            &mut self.lb_agent,
+            &mut self.blue.nginx,
+            &mut self.blue.agent_process,
+            &mut self.green.nginx,
+            &mut self.green.agent_process,
+        ];
+        processes.into_iter().flatten().try_for_each(Process::must_run)
+    }
+
+    /// Waits until every agent answers the coordinator and both slots are healthy for HAProxy.
+    pub async fn ready(&mut self) -> Result<()> {
+        let mut client = self.client()?;
+        let waited = wait::until("every part answers", READY, || {
+            let mut client = client.clone();
+            let haproxy = &self.haproxy;
+            async move {
+                let status = client.status().await.ok()?;
+                let well = status.agents.iter().all(|agent| agent.problem.is_none());
+                let blue = haproxy.server("be_blue").await?;
+                let green = haproxy.server("be_green").await?;
+                (well && blue == "UP" && green == "UP").then_some(())
+            }
+        })
+        .await;
+        self.must_run()?;
+        if waited.is_err() {
+            let status = client.status().await;
+            return waited.with_context(|| format!("the coordinator says {status:?}"));
+        }
+        waited
+    }
+
+    /// Waits until the coordinator answers.
+    pub async fn coordinator_answers(&mut self) -> Result<Client> {
+        let client = self.client()?;
+        wait::until("the coordinator answers", READY, || {
+            let mut client = client.clone();
+            async move { client.releases().await.ok() }
+        })
+        .await?;
+        Ok(client)
+    }
+
+    /// The name in the coordinator's certificate.
+    pub fn coordinator_name() -> String {
+        uri(ENVIRONMENT, "coordinator", "host", "coordinator")
+    }
+
+    /// The files of a person's certificate: `admin`, `pipeline` or `screen`.
+    pub fn person(&self, name: &str) -> Identity {
+        let place = self.folder().join("people").join(name);
+        Identity { cert: place.join("cert.pem"), key: place.join("key.pem"), ca: self.ca() }
+    }
+
+    /// A caller of the coordinator: the operator.
+    pub fn client(&self) -> Result<Client> {
+        self.client_as(&self.person("admin"))
+    }
+
+    /// A caller of the coordinator with any identity.
+    pub fn client_as(&self, identity: &Identity) -> Result<Client> {
+        Client::new(identity, self.coordinator(), &Self::coordinator_name())
+    }
+
+    fn cli_config(&self, person: &str) -> PathBuf {
+        self.folder().join("people").join(person).join("config.toml")
+    }
+
+    /// Runs `pointsman` as the operator.
+    pub async fn cli(&self, words: &[&str]) -> Result<Told> {
+        self.cli_as("admin", words).await
+    }
+
+    /// Runs `pointsman` as a person of the site.
+    pub async fn cli_as(&self, person: &str, words: &[&str]) -> Result<Told> {
+        cli::run(&self.cli_config(person), words).await
+    }
+
+    /// Runs `pointsman` with any identity.
+    pub async fn cli_with(&self, identity: &Identity, words: &[&str]) -> Result<Told> {
+        let config = self.folder().join("people/other.toml");
+        write_cli_config(&config, identity, self.coordinator())?;
+        cli::run(&config, words).await
+    }
+
+    /// Starts `pointsman` as the operator and leaves it running.
+    pub fn cli_start(&self, words: &[&str]) -> Result<Child> {
+        cli::spawn(&self.cli_config("admin"), words)
+    }
+
+    /// Releases a folder over gRPC and waits for the end. Returns the outcome.
+    pub async fn release(&self, folder: &Path, release: &str) -> Result<String> {
+        let mut client = self.client()?;
+        let digest = crate::publish(&mut client, folder).await?;
+        let release = client.deploy(&digest, release).await?;
+        client.outcome(&release).await
+    }
+
+    /// Releases a small artifact that says `marker`, and fails unless it is confirmed. Returns its folder.
+    pub async fn released(&self, marker: &str) -> Result<PathBuf> {
+        let folder = self.artifact(marker)?;
+        match self.release(&folder, marker).await?.as_str() {
+            "confirmed" => Ok(folder),
+            other => bail!("release `{marker}` ended as {other}"),
+        }
+    }
+
+    /// What a visitor gets who comes now: status line, headers, page.
+    pub async fn visit(&self) -> Result<String> {
+        net::ask(self.frontend(), "/page.txt").await
+    }
+
+    /// The whole site as it stands.
+    pub async fn world(&self) -> Result<World> {
+        let page = self.visit().await?;
+        let line = |line: Option<&str>| line.unwrap_or("").to_owned();
+        let releases = self.client()?.releases().await?;
+        let hosts = [&self.blue, &self.green].map(|host| Ok((host.name.clone(), host.inventory()?)));
+        Ok(World {
+            route: self.haproxy.route().await?,
+            route_on_disk: std::fs::read_to_string(&self.haproxy.layout().map)?,
+            hosts: hosts.into_iter().collect::<Result<_>>()?,
+            store: self.store()?,
+            releases: releases
+                .into_iter()
+                .map(|release| (release.plan.unwrap_or_default().release, release.outcome))
+                .collect(),
+            page: (line(page.lines().next()), line(page.lines().last())),
+        })
+    }
+
+    fn store(&self) -> Result<BTreeMap<String, u64>> {
+        let root = self.folder().join("coordinator/state/artifacts");
+        let mut files = BTreeMap::new();
+        for (path, place) in tree::paths(&root)? {
+            let metadata = std::fs::symlink_metadata(place)?;
+            if metadata.is_file() {
+                files.insert(path.display().to_string(), metadata.len());
+            }
+        }
+        Ok(files)
+    }
+}
