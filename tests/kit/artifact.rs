@@ -45,8 +45,9 @@ pub fn read_source(folder: &Path) -> Result<Source> {
     }
     let manifest = Manifest::new(entries)?;
     let place = |content: &ContentHash| files.iter().find(|(other, _)| other == content);
-    let places = manifest.contents().iter().filter_map(|(content, _)| Some(place(content)?.1.clone()));
-    Ok(Source { places: places.collect(), manifest })
+    let contents = manifest.contents().into_iter();
+    let places = contents.filter_map(|(content, _)| Some(place(&content)?.1.clone())).collect();
+    Ok(Source { manifest, places })
 }
 
 /// The manifest of a folder.

@@ -1,6 +1,7 @@
 //! Artifact folders: making them, and comparing two of them byte by byte.
 
 use std::collections::BTreeMap;
+use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -14,6 +15,9 @@ const SHOWN: usize = 5;
 /// Makes a small site whose page says `marker` in every line, with folders, an empty file, an executable, a copy and
 /// links in it. Assets are the same in every version but one.
 pub fn make(folder: &Path, marker: &str) -> Result<PathBuf> {
+    if folder.exists() {
+        std::fs::remove_dir_all(folder)?;
+    }
     let write = |path: &str, bytes: &[u8]| -> Result<()> {
         let path = folder.join(path);
         std::fs::create_dir_all(path.parent().context("a path without a folder")?)?;
@@ -30,7 +34,7 @@ pub fn make(folder: &Path, marker: &str) -> Result<PathBuf> {
         write(&format!("assets/tile-{number}.bin"), &noise(u64::from(number), 5_000))?;
     }
     write("bin/tool.sh", b"#!/bin/sh\nexit 0\n")?;
-    std::fs::set_permissions(folder.join("bin/tool.sh"), PermissionsExt::from_mode(0o755))?;
+    std::fs::set_permissions(folder.join("bin/tool.sh"), Permissions::from_mode(0o755))?;
     std::os::unix::fs::symlink("assets/app.js", folder.join("latest.js"))?;
     std::os::unix::fs::symlink("../../index.html", folder.join("assets/deep/home"))?;
     std::fs::create_dir_all(folder.join("empty"))?;

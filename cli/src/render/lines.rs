@@ -19,7 +19,11 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
         _ => return None,
     };
     let release = update.release.clone().unwrap_or_default();
-    let step = if update.step.is_empty() { release.step.as_str() } else { update.step.as_str() };
+    let step = match (update.step.as_str(), update.kind.as_str()) {
+        ("", "watch-passed") => "watch",
+        ("", _) => release.step.as_str(),
+        (step, _) => step,
+    };
     let number =
         steps_of(&release).iter().position(|known| known.step == step).map(|index| index.saturating_add(1));
     let counter =

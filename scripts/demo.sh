@@ -1,0 +1,273 @@
+#!/usr/bin/env bash
+# One command that shows it all: real HAProxy, real nginx for blue and green, the coordinator and the agents on this
+# machine with real mutual TLS, visitors on the load balancer, three releases and a way back.
+#
+#   scripts/demo.sh            runs and cleans up
+#   scripts/demo.sh --keep     leaves everything running and says how to use it
+#
+# Everything it starts it stops, by process id. Its files are in one temporary folder.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+keep=no
+case "${1:-}" in
+  "") ;;
+  --keep) keep=yes ;;
+  *) echo "usage: scripts/demo.sh [--keep]" >&2; exit 2 ;;
+esac
+
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+install_missing cc=gcc haproxy=haproxy nginx=nginx-light
+
+echo "== build"
+cargo build --locked --quiet -p pointsman-cli -p pointsman-coordinator -p pointsman-agent -p pointsman-lb-agent \
+  -p pointsman-tests --bin pointsman --bin pointsman-coordinator --bin pointsman-agent --bin pointsman-lb-agent \
+  --bin pointsman-visitors
+target=${CARGO_TARGET_DIR:-target}
+bin=$(cd "$target/debug" && pwd)
+mkdir -p "$target/demo"
+summary=$(cd "$target/demo" && pwd)/summary.json
+
+dir=$(mktemp -d /tmp/pointsman-demo.XXXXXX)
+pids=()
+
+stop_all() {
+  # The last started ends first: whoever depends on another goes before it.
+  local i
+  for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
+    kill -TERM "${pids[i]}" 2>/dev/null || true
+  done
+  for pid in "${pids[@]}"; do
+    wait "$pid" 2>/dev/null || true
+  done
+  pids=()
+}
+
+finish() {
+  local code=$?
+  trap - EXIT INT TERM
+  if [ "$code" -ne 0 ]; then
+    echo "== the demo failed; the end of each log:" >&2
+    tail -n 8 "$dir"/log/*.log >&2 || true
+    stop_all
+    echo "== its files are still in $dir" >&2
+  elif [ "$keep" = no ]; then
+    stop_all
+    rm -rf "$dir"
+  fi
+  exit "$code"
+}
+trap finish EXIT
+trap 'exit 130' INT
+trap 'exit 143' TERM
+
+start() { # NAME COMMAND...
+  local name=$1
+  shift
+  "$@" >"$dir/log/$name.log" 2>&1 </dev/null &
+  pids+=("$!")
+}
+
+# Waits for a condition, at most 15 seconds.
+await() { # WHAT COMMAND...
+  local what=$1 tries=0
+  shift
+  until "$@" >/dev/null 2>&1; do
+    tries=$((tries + 1))
+    if [ "$tries" -gt 150 ]; then
+      echo "gave up waiting for $what" >&2
+      return 1
+    fi
+    sleep 0.1 # a pause between two looks at the condition above
+  done
+}
+
+listens() { (exec 3<>"/dev/tcp/$1/$2") 2>/dev/null; }
+
+# A port that nobody uses on any of our addresses.
+free_port() {
+  local port=$1
+  while listens 127.0.0.1 "$port" || listens 127.0.0.2 "$port" || listens 127.0.0.11 "$port" || listens 127.0.0.12 "$port"; do
+    port=$((port + 1))
+  done
+  echo "$port"
+}
+
+site_port=$(free_port 18080)
+agent_port=$(free_port 17444)
+lb=127.0.0.2 blue=127.0.0.11 green=127.0.0.12 coordinator=127.0.0.1
+
+echo "== certificates and configuration in $dir"
+mkdir -p "$dir"/{log,run,state/{coordinator,lb1,blue,green},site/{blue,green},environments}
+"$bin/pointsman" init --environment production --trust-domain example.org --dir "$dir/pki" \
+  --coordinator "coordinator=$coordinator:$agent_port" --balancer "lb1=$lb:$agent_port" \
+  --web "blue=$blue:$agent_port" --web "green=$green:$agent_port" --ci pipeline >/dev/null 2>&1
+
+pki_of() { # HOST DAEMON
+  local base="$dir/pki/hosts/$1/etc/pointsman/pki"
+  printf '[pki]\ncert = "%s"\nkey = "%s"\nca = "%s"\n' "$base/$2/cert.pem" "$base/$2/key.pem" "$base/ca.pem"
+}
+
+for slot in blue green; do
+  address=${!slot}
+  cat >"$dir/$slot.toml" <<TOML
+listen = "$address:$agent_port"
+state = "$dir/state/$slot"
+$(pki_of $slot agent)
+[web]
+root = "$dir/site/$slot"
+server = "$address:$site_port"
+host = "www.example.org"
+TOML
+  mkdir -p "$dir/run/nginx-$slot"
+  cat >"$dir/run/nginx-$slot.conf" <<NGINX
+daemon off;
+master_process off;
+pid $dir/run/nginx-$slot/pid;
+error_log stderr warn;
+events { worker_connections 512; }
+http {
+  client_body_temp_path $dir/run/nginx-$slot/body;
+  proxy_temp_path $dir/run/nginx-$slot/proxy;
+  fastcgi_temp_path $dir/run/nginx-$slot/fastcgi;
+  uwsgi_temp_path $dir/run/nginx-$slot/uwsgi;
+  scgi_temp_path $dir/run/nginx-$slot/scgi;
+  access_log off;
+  keepalive_requests 1000000;
+  server {
+    listen $address:$site_port;
+    root $dir/site/$slot/current;
+    location = /api/health { return 200 alive; }
+    location / {
+      if (-f $dir/site/$slot/.maintenance) { return 503; }
+      try_files \$uri \$uri/index.html =404;
+    }
+  }
+}
+NGINX
+done
+
+cat >"$dir/lb-agent.toml" <<TOML
+listen = "$lb:$agent_port"
+state = "$dir/state/lb1"
+$(pki_of lb1 lb-agent)
+[haproxy]
+socket = "$dir/run/haproxy.sock"
+master = "$dir/run/haproxy-master.sock"
+map = "$dir/state/lb1/route.map"
+backends = ["be_blue", "be_green"]
+maintenance_backend = "be_maint"
+[frontend]
+address = "$lb:$site_port"
+host = "www.example.org"
+TOML
+cat >"$dir/coordinator.toml" <<TOML
+listen = "$coordinator:$agent_port"
+state = "$dir/state/coordinator"
+environments = "$dir/environments"
+$(pki_of coordinator coordinator)
+TOML
+cat >"$dir/environments/production.toml" <<TOML
+schema = 1
+environment = "production"
+url = "http://$lb:$site_port"
+[agents]
+lb1 = "$lb:$agent_port"
+blue = "$blue:$agent_port"
+green = "$green:$agent_port"
+[lb]
+agents = ["lb1"]
+drain = "5s"
+[slots.blue]
+backend = "be_blue"
+hosts = ["blue"]
+[slots.green]
+backend = "be_green"
+hosts = ["green"]
+[[checks]]
+name = "health"
+phase = ["before-switch", "after-switch"]
+from = "hosts"
+http = { path = "/api/health" }
+[[checks]]
+name = "front-page"
+phase = ["before-switch", "after-switch"]
+http = { path = "/", expect = { status = 200, body = "the site" } }
+[watch]
+duration = "4s"
+interval = "250ms"
+[maintenance]
+backend = "be_maint"
+agents = ["blue", "green"]
+TOML
+sed -e "s|@DIR@|$dir|g; s|@LB@|$lb|g; s|@BLUE@|$blue|g; s|@GREEN@|$green|g; s|@PORT@|$site_port|g" \
+  scripts/demo-haproxy.cfg >"$dir/haproxy.cfg"
+echo '<h1>The site is being worked on</h1>' >"$dir/run/maintenance.html"
+"$bin/pointsman-lb-agent" --config "$dir/lb-agent.toml" check-map
+
+make_version() { # NAME
+  mkdir -p "$dir/dist/$1/assets"
+  echo "<h1>the site, version $1</h1>" >"$dir/dist/$1/index.html"
+  for _ in $(seq 200); do echo "$1"; done >"$dir/dist/$1/page.txt"
+  head -c 300000 /dev/urandom >"$dir/dist/$1/assets/app-$1.js"
+  echo 'body { margin: 0 }' >"$dir/dist/$1/assets/site.css"
+}
+for version in v0 v1 v2; do make_version "$version"; done
+
+echo "== start nginx for blue and green, HAProxy, the agents and the coordinator"
+for slot in blue green; do
+  start "nginx-$slot" nginx -p "$dir/run/nginx-$slot" -c "$dir/run/nginx-$slot.conf" -e stderr
+  start "agent-$slot" "$bin/pointsman-agent" --config "$dir/$slot.toml"
+done
+start haproxy haproxy -W -f "$dir/haproxy.cfg" -S "$dir/run/haproxy-master.sock"
+await "HAProxy" listens "$lb" "$site_port"
+start lb-agent "$bin/pointsman-lb-agent" --config "$dir/lb-agent.toml"
+start coordinator "$bin/pointsman-coordinator" --config "$dir/coordinator.toml"
+export POINTSMAN_CONFIG="$dir/pki/people/operator-admin/config.toml"
+pointsman() { "$bin/pointsman" "$@"; }
+await "the coordinator and its agents" pointsman doctor production
+
+release() { # FILE ARGUMENTS...
+  local file=$1
+  shift
+  pointsman -o json "$@" >"$dir/$file.json"
+}
+
+echo "== the site as it was: v0"
+release v0 deploy production --artifact "$dir/dist/v0" --release v0 --yes
+
+echo "== visitors come: 640 requests a second, a quarter of them on new connections"
+start visitors "$bin/pointsman-visitors" load "$lb:$site_port" "$dir/visitors.json"
+visitors=${pids[-1]}
+
+echo "== release v1"
+release v1 deploy production --artifact "$dir/dist/v1" --release v1 --yes
+echo "== release v2"
+release v2 deploy production --artifact "$dir/dist/v2" --release v2 --yes
+echo "== and back again"
+release back rollback production --reason "the demo shows the way back"
+
+kill -TERM "$visitors"
+await "the visitors' report" test -s "$dir/visitors.json"
+wait "$visitors" || true
+
+echo
+"$bin/pointsman-visitors" account "$dir/visitors.json" "$summary" "$dir"/{v1,v2,back}.json
+echo "The same as JSON: $summary"
+echo
+pointsman status production
+
+if [ "$keep" = yes ]; then
+  cat <<TEXT
+
+Everything runs on. Try:
+  export POINTSMAN_CONFIG=$POINTSMAN_CONFIG
+  $bin/pointsman status production
+  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3
+  $bin/pointsman maintenance on production --for 5m --reason "a look"
+  curl -i http://$lb:$site_port/
+Stop it and clean up:
+  kill ${pids[*]}; rm -rf $dir
+TEXT
+fi

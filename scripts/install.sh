@@ -1,0 +1,56 @@
+# shellcheck shell=bash
+# To be sourced. Installs Debian packages that are missing, says which, asks nothing, and lets no service of theirs
+# start: what ran before goes on running, and nothing else.
+
+# Runs a command as root.
+as_root() {
+  if [ "$(id -u)" = 0 ]; then
+    "$@"
+  else
+    sudo "$@"
+  fi
+}
+
+# install_missing COMMAND=PACKAGE...
+install_missing() {
+  local pair packages=()
+  for pair in "$@"; do
+    # Debian keeps daemons in /usr/sbin, which is not in everybody's path.
+    if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null; then
+      packages+=("${pair#*=}")
+    fi
+  done
+  export PATH="$PATH:/usr/sbin:/sbin"
+  [ "${#packages[@]}" = 0 ] && return 0
+  echo "== install ${packages[*]} (Debian packages)"
+  local guard=/usr/sbin/policy-rc.d mine=no
+  if [ ! -e "$guard" ]; then
+    # Debian's own way to say: install, but start nothing.
+    printf '#!/bin/sh\nexit 101\n' | as_root tee "$guard" >/dev/null
+    as_root chmod 755 "$guard"
+    mine=yes
+  fi
+  local code=0
+  {
+    as_root apt-get -q update &&
+      as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "${packages[@]}"
+  } >/tmp/pointsman-install.$$.log 2>&1 || code=$?
+  if [ "$mine" = yes ]; then
+    as_root rm -f "$guard"
+  fi
+  if [ "$code" != 0 ]; then
+    tail -n 20 "/tmp/pointsman-install.$$.log" >&2
+    echo "could not install ${packages[*]}" >&2
+    return "$code"
+  fi
+  rm -f "/tmp/pointsman-install.$$.log"
+  # Newly installed services would start at the next boot; they are not wanted for themselves.
+  local service
+  for service in haproxy nginx; do
+    for pair in "${packages[@]}"; do
+      if [ "${pair%%-*}" = "$service" ] && [ -d /run/systemd/system ]; then
+        as_root systemctl --quiet disable "$service" || true
+      fi
+    done
+  done
+}
