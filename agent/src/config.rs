@@ -75,3 +75,12 @@ impl Config {
         self.units.iter().any(|granted| granted.0 == *unit)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_shipped_example_is_complete() {
+        let text = include_str!("../../systemd/examples/agent.toml");
+        pointsman_chassis::config::parse::<super::Config>(std::path::Path::new("agent.toml"), text).unwrap();
+    }
+}

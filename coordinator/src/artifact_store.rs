@@ -136,12 +136,10 @@ impl ArtifactStore {
                 .retry_useful()
                 .because(&error)
         };
-        writer.await.map_err(|error| ended(error))??;
+        writer.await.map_err(&ended)??;
         let (received_bytes, received_contents) = received?;
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.complete(&artifact))
-            .await
-            .map_err(|error| ended(error))??;
+        tokio::task::spawn_blocking(move || store.complete(&artifact)).await.map_err(ended)??;
         Ok(v1::ContentReceipt { artifact: artifact.to_string(), received_bytes, received_contents })
     }
 

@@ -19,3 +19,13 @@ pub struct Config {
     /// Its certificate, also towards the agents.
     pub pki: Pki,
 }
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_shipped_example_is_complete() {
+        let text = include_str!("../../systemd/examples/coordinator.toml");
+        pointsman_chassis::config::parse::<super::Config>(std::path::Path::new("coordinator.toml"), text)
+            .unwrap();
+    }
+}

@@ -404,6 +404,17 @@ mod tests {
     }
 
     #[test]
+    fn the_shipped_example_is_complete() {
+        let text = include_str!("../../systemd/examples/production.toml");
+        let environment = parse(text).unwrap();
+        assert_eq!(
+            environment.limits,
+            parse(GOOD).unwrap().limits,
+            "the example says that it shows the defaults"
+        );
+    }
+
+    #[test]
     fn mistakes_are_named() {
         let cases = [
             ("schema = 1", "schema = 2", "`schema` is 2"),

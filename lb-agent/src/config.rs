@@ -92,3 +92,13 @@ impl Haproxy {
 
 /// Shared configuration.
 pub type SharedConfig = Arc<Config>;
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_shipped_example_is_complete() {
+        let text = include_str!("../../systemd/examples/lb-agent.toml");
+        pointsman_chassis::config::parse::<super::Config>(std::path::Path::new("lb-agent.toml"), text)
+            .unwrap();
+    }
+}

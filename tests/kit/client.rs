@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use pointsman_chassis::tls::{self, ChannelLimits, Credentials};
-use pointsman_core::{Code, PeerName};
+use pointsman_core::{Code, PeerName, Problem};
+use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::v1::coordinator_client::CoordinatorClient;
 use pointsman_proto::v1::{self, plan_request::Purpose};
 use tonic::Status;
@@ -46,27 +47,35 @@ impl Seen {
     }
 }
 
-/// The code of the problem behind a refused call.
-pub fn code_of(status: &Status) -> String {
-    tls::explain(status, Code::CoordinatorUnreachable, "the coordinator").code.to_string()
+/// The problem behind a failed call.
+pub fn problem_of(status: &Status) -> Problem {
+    tls::explain(status, Code::CoordinatorUnreachable, "the peer")
 }
 
 /// The problem behind a call that must have been refused.
-pub fn refused<T>(answer: Result<T, Status>) -> Result<pointsman_core::Problem> {
+pub fn refused<T>(answer: Result<T, Status>) -> Result<Problem> {
     match answer {
         Ok(_) => bail!("the call was not refused"),
-        Err(status) => Ok(tls::explain(&status, Code::CoordinatorUnreachable, "the coordinator")),
+        Err(status) => Ok(problem_of(&status)),
     }
+}
+
+/// A caller of an agent, with any identity, who expects the server at `address` to be `server`.
+pub fn agent(identity: &Identity, address: SocketAddr, server: &str) -> Result<AgentClient<Channel>> {
+    Ok(AgentClient::new(channel(identity, address, server)?))
+}
+
+fn channel(identity: &Identity, address: SocketAddr, server: &str) -> Result<Channel> {
+    tls::install_crypto();
+    let credentials = Credentials::load(identity.files())?;
+    let server = PeerName::parse(server)?;
+    Ok(tls::channel(credentials, &address.to_string(), &server, ChannelLimits::default())?)
 }
 
 impl Client {
     /// A caller with this identity, who expects the server at `address` to be `server`.
     pub fn new(identity: &Identity, address: SocketAddr, server: &str) -> Result<Self> {
-        tls::install_crypto();
-        let credentials = Credentials::load(identity.files())?;
-        let server = PeerName::parse(server)?;
-        let channel = tls::channel(credentials, &address.to_string(), &server, ChannelLimits::default())?;
-        Ok(Self { api: CoordinatorClient::new(channel) })
+        Ok(Self { api: CoordinatorClient::new(channel(identity, address, server)?) })
     }
 
     /// Starts a release.

@@ -5,6 +5,7 @@ mod artifact;
 mod cli;
 mod client;
 mod haproxy;
+mod knock;
 mod load;
 mod net;
 mod nginx;
@@ -19,7 +20,8 @@ mod world;
 
 pub use artifact::{Source, manifest_of, publish, read_source};
 pub use cli::Told;
-pub use client::{Client, Seen, code_of, refused};
+pub use client::{Client, Seen, agent, deploy_request, problem_of, refused};
+pub use knock::{Knocked, knock};
 pub use load::{Load, LoadPlan, Report, Visit};
 pub use net::{ask, reserve};
 pub use pki::{Authority, Identity, Subject, uri};

@@ -35,11 +35,12 @@ const PEOPLE: [(&str, &str, &str); 3] =
 pub struct SiteBuilder {
     watch: String,
     stage: String,
+    by_init: bool,
 }
 
 impl Default for SiteBuilder {
     fn default() -> Self {
-        Self { watch: "1s".to_owned(), stage: "60s".to_owned() }
+        Self { watch: "1s".to_owned(), stage: "60s".to_owned(), by_init: false }
     }
 }
 
@@ -98,6 +99,13 @@ impl SiteBuilder {
         self
     }
 
+    /// Takes the certificates that `pointsman init` makes, instead of the kit's own.
+    #[must_use]
+    pub fn certificates_by_init(mut self) -> Self {
+        self.by_init = true;
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
@@ -122,11 +130,14 @@ impl SiteBuilder {
             WebHost::new(name, addresses, &at(name), &at("logs"), &pki)
         };
         let (mut blue, mut green) = (host("blue", addresses.blue)?, host("green", addresses.green)?);
+        if self.by_init {
+            take_certificates_of_init(folder.path())?;
+        }
+        check_map(folder.path())?;
         for host in [&mut blue, &mut green] {
             host.start_nginx()?;
             host.start_agent()?;
         }
-        check_map(folder.path())?;
         let haproxy = Haproxy::start(haproxy_layout(folder.path(), addresses), &at("logs/haproxy.log"))?;
         let mut site =
             Site { coordinator: None, lb_agent: None, haproxy, blue, green, addresses, authority, folder };
@@ -268,6 +279,32 @@ fn write_cli_config(path: &Path, identity: &Identity, coordinator: SocketAddr) -
          cert = {cert:?}\nkey = {key:?}\nca = {ca:?}\n"
     );
     Ok(std::fs::write(path, text)?)
+}
+
+/// Runs `pointsman init`, and puts its certificates where the kit's own were.
+fn take_certificates_of_init(folder: &Path) -> Result<()> {
+    let made = folder.join("init");
+    let mut command = Command::new(binary("pointsman")?);
+    command.args(["init", "--environment", ENVIRONMENT, "--trust-domain", TRUST_DOMAIN, "--dir"]).arg(&made);
+    command.args(["--coordinator", "coordinator=127.0.0.1:7443", "--balancer", "lb1=127.0.0.1:7444"]);
+    command.args(["--web", "blue=127.0.0.1:7451", "--web", "green=127.0.0.1:7452"]);
+    command.args(["--operator", "admin", "--ci", "pipeline", "--viewer", "screen"]);
+    let output = command.output()?;
+    if !output.status.success() {
+        bail!("init failed: {}", String::from_utf8_lossy(&output.stderr));
+    }
+    let hosts = [("coordinator", "coordinator"), ("lb1", "lb-agent"), ("blue", "agent"), ("green", "agent")];
+    let hosts = hosts
+        .map(|(host, daemon)| (format!("hosts/{host}/etc/pointsman/pki/{daemon}"), format!("pki/{host}")));
+    let people = PEOPLE.map(|(role, _, name)| (format!("people/{role}-{name}"), format!("people/{name}")));
+    for (from, to) in hosts.into_iter().chain(people) {
+        for file in ["cert.pem", "key.pem"] {
+            let (from, to) = (made.join(&from).join(file), folder.join(&to).join(file));
+            std::fs::copy(&from, to).with_context(|| format!("init did not write {from:?}"))?;
+        }
+    }
+    std::fs::copy(made.join("ca/ca.pem"), folder.join("pki/ca.pem"))?;
+    Ok(())
 }
 
 /// Has the lb-agent write a first route, as its unit does before HAProxy starts.

@@ -1,6 +1,14 @@
 //! Live tests: real HAProxy, real nginx, the real programs and real certificates, on loopback addresses.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
 
+mod crash;
+mod hostile;
+mod identity;
+mod init;
+mod maintenance;
+mod npm;
 mod release;
 mod reload;
+mod single_flight;
 mod unhealthy;
+mod watch;

@@ -48,7 +48,7 @@ async fn nobody_loses_a_request_and_nobody_new_sees_the_old_slot() {
     load.more(200).await.unwrap();
     assert!(tree::compare(&v2, &site.green.live()).unwrap() > 20);
 
-    let back = ["rollback", "production", "--reason", "test", "--yes"];
+    let back = ["rollback", "production", "--reason", "test"];
     let (told, to_v1) = tokio::join!(site.cli(&back), async {
         let release = begun(&site, "v2").await;
         switched(&site, &release).await

@@ -44,7 +44,7 @@ fn first_paths(manifest: &Manifest) -> BTreeMap<u32, (&str, bool, u64)> {
 
 /// Whether a staged file holds exactly this content.
 fn holds(folder: &Folder, path: &str, content: &pointsman_core::ContentHash, size: u64) -> bool {
-    let found = folder.open(path).and_then(|file| hash_reader(file));
+    let found = folder.open(path).and_then(hash_reader);
     matches!(found, Ok((hash, length)) if hash == *content && length == size)
 }
 

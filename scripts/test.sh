@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# All checks and tests. Needs nothing prepared: what is missing it installs from Debian, and says so.
+#
+#   scripts/test.sh            everything
+#   scripts/test.sh quick      without the live tests
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+scope=${1:-all}
+case "$scope" in
+  all | quick) ;;
+  *) echo "usage: scripts/test.sh [quick]" >&2; exit 2 ;;
+esac
+
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+install_missing cc=gcc haproxy=haproxy nginx=nginx-light socat=socat systemd-analyze=systemd shellcheck=shellcheck
+
+step() { printf '\n== %s\n' "$*"; }
+
+step "one crypto stack"
+if grep -nE '^name = "(aws-lc-rs|aws-lc-sys|openssl|openssl-sys|native-tls|bindgen|cmake)"' Cargo.lock; then
+  echo "a banned crate is in Cargo.lock: see CONTRIBUTING.md" >&2
+  exit 1
+fi
+if command -v cargo-deny >/dev/null; then
+  cargo deny --offline check licenses bans sources
+fi
+
+step "scripts"
+shellcheck -x scripts/*.sh systemd/*.sh .ci/run
+
+step "format"
+cargo fmt --all --check
+
+step "clippy"
+cargo clippy --workspace --all-targets --locked -- -D warnings
+
+step "documentation"
+RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+step "unit files"
+if [ "$(id -u)" = 0 ]; then
+  systemd/lint.sh
+else
+  sudo systemd/lint.sh
+fi
+
+step "tests of the parts"
+cargo build --workspace --bins --locked
+cargo test --workspace --locked --exclude pointsman-tests
+
+if [ "$scope" = all ]; then
+  step "live tests: real HAProxy, real nginx, the real binaries"
+  cargo test --locked -p pointsman-tests -- --test-threads=2
+fi
+
+step "all passed"

@@ -1,0 +1,67 @@
+//! Benchmarks against a whole site of real parts. `pointsman-bench switch` prints one JSON object on standard output;
+//! whatever else there is to say goes to standard error. Run them by `scripts/bench.sh`, which builds everything in
+//! the release profile: the programs that are measured are those beside this one.
+
+mod figures;
+mod floor;
+mod host;
+mod switch;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use serde_json::Value;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Switches that are measured when `BENCH_SWITCHES` does not say otherwise.
+const SWITCHES: usize = 60;
+
+const USAGE: &str = "usage: pointsman-bench switch
+  BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60)";
+
+enum Bench {
+    Switch { switches: usize },
+}
+
+/// What is to be measured; `None` when the words or the environment say nothing that is known.
+fn asked() -> Option<Bench> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
+        ["switch"] => {
+            let switches = match std::env::var("BENCH_SWITCHES") {
+                Ok(text) => text.parse().ok().filter(|count| *count >= 2)?,
+                Err(_) => SWITCHES,
+            };
+            Some(Bench::Switch { switches })
+        }
+        _ => None,
+    }
+}
+
+fn main() -> Result<ExitCode> {
+    let Some(bench) = asked() else {
+        eprintln!("{USAGE}");
+        return Ok(ExitCode::from(2));
+    };
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let found = runtime.block_on(run(bench))?;
+    writeln!(std::io::stdout(), "{found:#}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Whoever is told to end takes the site down first.
+async fn run(bench: Bench) -> Result<Value> {
+    let (mut interrupt, mut terminate) =
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let measured = async {
+        match bench {
+            Bench::Switch { switches } => switch::measure(switches).await,
+        }
+    };
+    tokio::select! {
+        found = measured => found,
+        _ = interrupt.recv() => bail!("interrupted"),
+        _ = terminate.recv() => bail!("told to end"),
+    }
+}
