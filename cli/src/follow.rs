@@ -107,12 +107,14 @@ async fn follow_once(
     let mut updates = call.map_err(|status| caller.explain(&status))?.into_inner();
     let ended_early = || Problem::new(Code::CoordinatorUnreachable, "the coordinator ended the stream");
     let mut last: Option<v1::Release> = None;
+    let mut last_told = Instant::now();
     loop {
         let next = tokio::time::timeout(HEARTBEAT, updates.message()).await;
         let update = match next {
             Err(_) => {
                 if let Some(release) = &last {
                     line.print(out, &render::heartbeat(release));
+                    last_told = Instant::now();
                 }
                 // Touches the connection: silence may also be a network that is gone.
                 let health = caller.client.health(v1::HealthRequest {}).await;
@@ -124,7 +126,13 @@ async fn follow_once(
         if gone_since.take().is_some() {
             line.print(out, "the coordinator is back");
         }
-        line.show(out, &update);
+        let told = line.show(out, &update);
+        if told {
+            last_told = Instant::now();
+        } else if last_told.elapsed() > HEARTBEAT && !out.live() {
+            line.print(out, &render::moving(&update));
+            last_told = Instant::now();
+        }
         if update.seq > 0 {
             followed.after = update.seq;
         }
@@ -156,13 +164,16 @@ impl Line {
         Self { bar: Some(bar) }
     }
 
-    fn show(&self, out: &Out, update: &v1::ReleaseUpdate) {
+    /// Shows an update; whether people were told something that stays.
+    fn show(&self, out: &Out, update: &v1::ReleaseUpdate) -> bool {
         if let Some(bar) = &self.bar {
             bar.set_message(render::moving(update));
         }
-        if let Some(text) = render::update(update, out.live()) {
-            self.print(out, &text);
+        let text = render::update(update, out.live());
+        if let Some(text) = &text {
+            self.print(out, text);
         }
+        text.is_some()
     }
 
     fn print(&self, out: &Out, text: &str) {

@@ -55,6 +55,7 @@ pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding
         findings.extend(of_agent(agent, now.0));
     }
     findings.extend(of_routes(office, &agents));
+    findings.extend(of_flags(office, &agents));
     findings
 }
 
@@ -117,6 +118,16 @@ fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
         findings.push(finding(host, "warn", what, None));
     }
     findings
+}
+
+/// Maintenance files that are there without maintenance: their hosts answer visitors with an error.
+fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
+    if office.standing().maintenance.is_some() || office.open_release().is_some() {
+        return Vec::new();
+    }
+    let flagged = agents.iter().filter(|agent| agent.web.as_ref().is_some_and(|web| web.maintenance_file));
+    let what = || "the maintenance file is there, but no maintenance is on".to_owned();
+    flagged.map(|agent| finding(&agent.host, "fail", what(), None)).collect()
 }
 
 /// What the journal says stands against what the load balancers show.

@@ -24,6 +24,8 @@ use crate::fleet::GrpcFleet;
 use crate::journal::{Entry, JournalStore};
 use crate::planner::{self, Seen, Wanted, Wish};
 
+/// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
+const SHORT_LOOK_MS: u64 = 1_000;
 /// Pause before a journal that did not take a fact is tried again.
 const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
 /// Bound on one look at one agent, for plans and `status`.
@@ -62,6 +64,14 @@ pub struct Office {
     /// One release is begun at a time.
     beginning: tokio::sync::Mutex<()>,
     begun: Notify,
+}
+
+/// A failure whose code a newer agent made up.
+fn unnamed(host: &HostName) -> Problem {
+    Problem::new(
+        Code::AgentUnreachable,
+        format!("agent `{host}` reports a failure that this version does not know"),
+    )
 }
 
 /// Folds the entries of an environment into its releases.
@@ -283,22 +293,27 @@ impl Office {
         join_all(asked).await
     }
 
-    /// Looks at what a plan depends on: every load balancer, and the web hosts of every slot.
-    async fn see(&self, with_hosts: bool) -> Result<Seen, Problem> {
+    /// Looks at what plans depend on. Every load balancer must answer; whether a silent web host matters is for the
+    /// planner to say.
+    async fn see(&self, host_ms: u64) -> Result<Seen, Problem> {
         let mut seen = Seen::default();
-        let hosts = self.environment.slots.values().flat_map(|slot| &slot.hosts).filter(|_| with_hosts);
-        let asked: Vec<&HostName> = self.environment.balancers.iter().chain(hosts).collect();
-        let answers = join_all(asked.iter().map(|host| self.fleet.describe(host, LOOK_MS))).await;
-        for (host, answer) in asked.into_iter().zip(answers) {
-            let status = answer?;
-            if let Some(problem) = status.problem.and_then(convert::problem_from_wire) {
-                return Err(problem.on(host));
-            }
-            if let Some(facts) = status.balancer {
-                seen.balancers.insert(host.clone(), facts);
-            }
-            if let Some(facts) = status.web {
-                seen.hosts.insert(host.clone(), facts);
+        let asked = self.environment.agents.keys().map(|host| async move {
+            let balancer = self.environment.balancers.contains(host);
+            let described = self.fleet.describe(host, if balancer { LOOK_MS } else { host_ms }).await;
+            let status = described.and_then(|status| match status.problem.clone() {
+                Some(problem) => Err(convert::problem_from_wire(problem).unwrap_or_else(|| unnamed(host))),
+                None => Ok(status),
+            });
+            (host, balancer, status.map_err(|problem| problem.on(host)))
+        });
+        for (host, balancer, answer) in join_all(asked).await {
+            match answer {
+                Ok(status) => {
+                    seen.balancers.extend(status.balancer.map(|facts| (host.clone(), facts)));
+                    seen.hosts.extend(status.web.map(|facts| (host.clone(), facts)));
+                }
+                Err(problem) if balancer => return Err(problem),
+                Err(problem) => drop(seen.silent.insert(host.clone(), problem)),
             }
         }
         Ok(seen)
@@ -314,7 +329,8 @@ impl Office {
                 Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
             })??;
         }
-        let seen = self.see(matches!(wanted, Wanted::Deploy(_) | Wanted::Rollback)).await?;
+        let seen =
+            self.see(if matches!(wanted, Wanted::Deploy(_)) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
         let now = SystemClock.now();
         let release = self.free_id(id, wanted, now)?;
         let wish =

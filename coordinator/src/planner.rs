@@ -48,6 +48,8 @@ pub struct Seen {
     pub balancers: BTreeMap<HostName, v1::BalancerFacts>,
     /// The web hosts' facts.
     pub hosts: BTreeMap<HostName, v1::WebFacts>,
+    /// Web hosts that could not be asked, and why.
+    pub silent: BTreeMap<HostName, Problem>,
 }
 
 /// The route that all load balancers agree on.
@@ -96,6 +98,15 @@ pub fn plan(
     let live = live_slot(environment, standing, &route, under_maintenance)?;
     let (purpose, to) = purpose_and_target(environment, standing, &wish, live.as_ref())?;
     let links_before = links(&to, seen)?;
+    match &purpose {
+        Purpose::Deploy { .. } => all_answer(&to, seen)?,
+        Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
+        Purpose::Maintenance { .. } => {}
+    }
+    // The load balancers' page is what visitors see. A host that cannot be asked is left out, and `doctor` names a
+    // file that stays where it should not.
+    let flag_hosts =
+        environment.flag_hosts.iter().filter(|host| !seen.silent.contains_key(*host)).cloned().collect();
     Ok(Plan {
         release: wish.release,
         environment: environment.name.clone(),
@@ -109,7 +120,7 @@ pub fn plan(
         to,
         maintenance_backend: environment.maintenance_backend.clone(),
         under_maintenance,
-        flag_hosts: environment.flag_hosts.clone(),
+        flag_hosts,
         route_before: route,
         route_epoch_base,
         links_before,
@@ -192,6 +203,27 @@ fn purpose_and_target(
     }
 }
 
+/// A slot is filled on all its hosts or not at all.
+fn all_answer(to: &SlotPlan, seen: &Seen) -> Result<(), Problem> {
+    to.hosts.iter().find_map(|host| seen.silent.get(host)).map_or(Ok(()), |problem| Err(problem.clone()))
+}
+
+/// Refuses to go back to a slot that holds something else by now. A host that cannot be asked does not block the way
+/// back: nobody but pointsman fills slots, and the load balancers judge its health.
+fn still_holds(
+    artifact: Option<ArtifactDigest>,
+    links: &BTreeMap<HostName, Option<ArtifactDigest>>,
+) -> Result<(), Problem> {
+    let Some(wanted) = artifact else { return Ok(()) };
+    let Some((host, current)) = links.iter().find(|(_, current)| **current != Some(wanted)) else {
+        return Ok(());
+    };
+    let found = current.map_or_else(|| "nothing".to_owned(), |current| current.short());
+    Err(Problem::new(Code::PlanOutOfDate, format!("`current` is {found}, expected {}", wanted.short()))
+        .on(host)
+        .hint("deploy that artifact anew: `pointsman deploy ENV --artifact DIGEST --release ID`"))
+}
+
 fn links(to: &SlotPlan, seen: &Seen) -> Result<BTreeMap<HostName, Option<ArtifactDigest>>, Problem> {
     let mut links = BTreeMap::new();
     for (host, facts) in seen.hosts.iter().filter(|(host, _)| to.hosts.contains(host)) {
@@ -237,7 +269,7 @@ mod tests {
             };
             (HostName::parse(host).unwrap(), facts)
         };
-        Seen { balancers: routes.iter().map(facts).collect(), hosts: BTreeMap::new() }
+        Seen { balancers: routes.iter().map(facts).collect(), ..Seen::default() }
     }
 
     fn wish(wanted: Wanted) -> Wish {

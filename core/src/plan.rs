@@ -171,18 +171,21 @@ impl Plan {
 
     /// All hosts that the release talks to.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        let flags = match self.purpose {
+        let others = match self.purpose {
             Purpose::Maintenance { .. } => self.flag_hosts.as_slice(),
-            Purpose::Deploy { .. } | Purpose::Rollback { .. } => self.to.hosts.as_slice(),
+            Purpose::Deploy { .. } => self.to.hosts.as_slice(),
+            // The way back is the load balancers' alone: an agent that is down on the old slot must not block it.
+            Purpose::Rollback { .. } => &[],
         };
-        self.balancers.iter().chain(flags)
+        self.balancers.iter().chain(others)
     }
 
     /// The hosts that a step's orders go to.
     pub fn targets(&self, step: Step) -> Vec<HostName> {
         let balancers = self.balancers.iter();
         match step {
-            Step::Preflight | Step::Check => balancers.chain(&self.to.hosts).cloned().collect(),
+            Step::Preflight => self.hosts().cloned().collect(),
+            Step::Check => balancers.chain(&self.to.hosts).cloned().collect(),
             Step::Stage | Step::Activate | Step::LinkBack | Step::Discard => self.to.hosts.clone(),
             Step::Drain | Step::Expose | Step::Conceal | Step::Switch | Step::RouteBack => {
                 balancers.cloned().collect()
