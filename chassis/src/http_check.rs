@@ -40,7 +40,7 @@ pub struct Answer {
     pub status: u16,
     /// The value of the `X-Pointsman` header, if it is there.
     pub pointsman: Option<String>,
-    /// The body, at most [`MAX_BODY_BYTES`].
+    /// The body: at most 1 MiB is read.
     pub body: Vec<u8>,
 }
 

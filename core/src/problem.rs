@@ -109,7 +109,11 @@ impl Problem {
     pub fn because(mut self, error: &(dyn std::error::Error + 'static)) -> Self {
         let mut next = Some(error);
         while let Some(error) = next {
-            self = self.cause(error.to_string());
+            let text = error.to_string();
+            // Wrappers often repeat what they wrap.
+            if self.causes.last() != Some(&clean(&text)) {
+                self = self.cause(text);
+            }
             next = error.source();
         }
         self

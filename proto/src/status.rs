@@ -50,8 +50,11 @@ pub fn problem_of_status(status: &tonic::Status, unreachable: Code, peer: &str) 
         tonic::Code::DeadlineExceeded => Code::DeadlinePassed,
         _ => unreachable,
     };
-    Problem::new(code, format!("no answer from {peer}"))
-        .aftermath(Aftermath::Unknown)
-        .retry_useful()
-        .because(status)
+    let problem =
+        Problem::new(code, format!("no answer from {peer}")).aftermath(Aftermath::Unknown).retry_useful();
+    // What is below a transport's status says more than the status does.
+    match std::error::Error::source(status) {
+        Some(source) => problem.because(source),
+        None => problem.cause(status.message()),
+    }
 }

@@ -30,6 +30,9 @@ pub fn status(status: &v1::StatusReply) -> String {
     }
     let way_back = match (&status.previous, &status.release) {
         (_, Some(release)) if release.outcome.is_empty() => next_of(release, &status.environment),
+        _ if status.maintenance.as_ref().is_some_and(|page| page.on) => {
+            format!("end the maintenance: `pointsman maintenance off {}`", status.environment)
+        }
         (Some(previous), _) => {
             format!("rollback to {}: `pointsman rollback {}`", live(Some(previous)), status.environment)
         }
