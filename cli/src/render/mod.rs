@@ -1,6 +1,8 @@
 //! What people read: pure functions from messages to text. Golden files hold what they give.
 
 mod ending;
+#[cfg(test)]
+mod goldens;
 pub mod json;
 mod lines;
 mod look;

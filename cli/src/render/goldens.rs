@@ -1,0 +1,534 @@
+//! Golden files of everything that is rendered: each case is a release or an environment as it can really be.
+
+#[path = "goldens/compare.rs"]
+mod compare;
+#[path = "goldens/story.rs"]
+mod story;
+#[path = "goldens/world.rs"]
+mod world;
+
+use pointsman_core::{Code, Epoch, Event, Problem, Purpose, Reading, RequestKind, Step};
+use pointsman_proto::{convert, v1};
+use serde_json::Value;
+
+use self::compare::{Cases, golden};
+use self::story::{
+    Story, T0, check_failed, deploy, deploy_under_maintenance, drifted, first_deploy, maintenance, plan,
+    rollback, unhealthy, unreachable,
+};
+use self::world::{before, during, first_balancer, settled, silent};
+use super::json;
+use crate::exit::Exit;
+
+fn watching() -> Story {
+    Story::of(deploy()).until(Step::Watch).after_ms(41_000)
+}
+
+/// The checks fail three times in a row.
+fn failing() -> Story {
+    (0..3).fold(watching(), |story, _| story.read(Reading::Fail(check_failed())))
+}
+
+fn blind() -> Story {
+    let blind = watching().read(Reading::Unknown(unreachable("lb2"))).after_ms(30_000);
+    blind.held(unreachable("lb2"))
+}
+
+/// A check before the switch fails four times.
+fn check_fails() -> Story {
+    let story = Story::of(deploy()).until(Step::Check).failing_on(Step::Check, "lb1", check_failed());
+    story.turned_back(check_failed())
+}
+
+fn held_on_the_way_back() -> Story {
+    let story = failing().turned_back(check_failed());
+    let story = story.failing_on(Step::RouteBack, "lb2", unreachable("lb2"));
+    story.after_ms(30_000).held(unreachable("lb2"))
+}
+
+fn half_a_page() -> Story {
+    let story = Story::of(maintenance(true)).fenced();
+    story.failing_on(Step::Maintain, "lb2", unreachable("lb2")).turned_back(unreachable("lb2"))
+}
+
+fn page_stuck() -> Story {
+    let story = Story::of(maintenance(false)).fenced();
+    story.failing_on(Step::Maintain, "lb1", unhealthy()).held(unhealthy())
+}
+
+/// Releases on their way.
+fn running() -> Vec<(String, Story)> {
+    let steps = deploy().steps();
+    let in_steps = steps.iter().filter(|step| **step != Step::Watch).map(|step| {
+        let story = Story::of(deploy()).until(*step).sent(*step).after_ms(700);
+        (format!("deploy in {step}"), story)
+    });
+    let others = [
+        ("deploy not begun", Story::of(deploy())),
+        ("deploy staging again after a failure", {
+            let story = Story::of(deploy()).until(Step::Stage).send(Step::Stage, "web2");
+            story.failed(Step::Stage, "web2", unreachable("web2"))
+        }),
+        ("deploy half switched", {
+            let story = Story::of(deploy()).until(Step::Switch).sent(Step::Switch);
+            story.done(Step::Switch, "lb1").after_ms(3_000)
+        }),
+        ("deploy watched", watching()),
+        ("deploy on its way back", failing().turned_back(check_failed()).sent(Step::RouteBack)),
+        ("deploy cleaning up", check_fails().sent(Step::Conceal)),
+        ("rollback in switch", Story::of(rollback(Some("77ab012"))).until(Step::Switch).sent(Step::Switch)),
+        ("maintenance going up", Story::of(maintenance(true)).fenced().sent(Step::Maintain)),
+    ];
+    in_steps.chain(others.map(|(name, story)| (name.to_owned(), story))).collect()
+}
+
+/// Releases that are over, or held.
+fn ended() -> Vec<(&'static str, Story)> {
+    let first = |story: Story| story.until(Step::Watch).read(Reading::Fail(check_failed()));
+    let refused_rollback = || {
+        let story = Story::of(rollback(Some("77ab012"))).fenced();
+        story.failing_on(Step::Preflight, "lb1", unhealthy()).turned_back(unhealthy())
+    };
+    let failed_rollback = || {
+        let story = Story::of(rollback(Some("77ab012"))).until(Step::Switch);
+        story.failing_on(Step::Switch, "lb1", unhealthy()).turned_back(unhealthy()).all_back()
+    };
+    vec![
+        ("deploy confirmed", Story::of(deploy()).watched()),
+        ("first deploy confirmed", Story::of(first_deploy()).watched()),
+        ("first deploy rolled back", first(Story::of(first_deploy())).turned_back(check_failed()).all_back()),
+        ("deploy under maintenance confirmed", Story::of(deploy_under_maintenance()).watched()),
+        (
+            "deploy under maintenance rolled back",
+            first(Story::of(deploy_under_maintenance())).turned_back(check_failed()).all_back(),
+        ),
+        ("deploy rolled back by the watch", failing().turned_back(check_failed()).all_back()),
+        ("deploy rolled back by a person", watching().stopped(RequestKind::Rollback).all_back()),
+        ("deploy aborted by a check", check_fails().all_back()),
+        (
+            "deploy aborted by a person",
+            Story::of(deploy()).until(Step::Drain).stopped(RequestKind::Abort).all_back(),
+        ),
+        (
+            "deploy refused: an agent is silent",
+            Story::of(deploy()).after_ms(5_000).turned_back(unreachable("lb2")),
+        ),
+        (
+            "deploy refused: the route drifted",
+            Story::of(deploy()).fenced().after_ms(5_000).turned_back(drifted()),
+        ),
+        ("deploy held in the watch", blind()),
+        ("deploy held on the way back", held_on_the_way_back()),
+        (
+            "rollback confirmed",
+            Story::of(rollback(Some("77ab012"))).until(Step::Switch).confirmed(Step::Switch),
+        ),
+        (
+            "rollback to what nobody named",
+            Story::of(rollback(None)).until(Step::Switch).confirmed(Step::Switch),
+        ),
+        ("rollback refused", refused_rollback()),
+        ("rollback failed and undone", failed_rollback()),
+        ("maintenance page up", Story::of(maintenance(true)).fenced().confirmed(Step::Maintain)),
+        ("maintenance page half up and taken down again", half_a_page().all_back()),
+        ("maintenance page down", Story::of(maintenance(false)).fenced().confirmed(Step::Maintain)),
+        ("maintenance page held half down", page_stuck()),
+    ]
+}
+
+/// Why a release ended otherwise than it should, or is held: as `wait_for` finds it.
+fn why(release: &v1::Release) -> Option<Problem> {
+    release.held.clone().or_else(|| release.turned_back.clone()).and_then(convert::problem_from_wire)
+}
+
+#[test]
+fn plans() {
+    let sized = |plan: &pointsman_core::Plan| convert::plan_to_wire(plan, Some((1_284, 48_213_377)));
+    let mut cases = Cases::default();
+    for (name, plan) in [
+        ("deploy", deploy()),
+        ("first deploy", first_deploy()),
+        ("deploy under maintenance", deploy_under_maintenance()),
+        ("rollback", rollback(Some("77ab012"))),
+        ("rollback to what nobody named", rollback(None)),
+        ("maintenance on", maintenance(true)),
+        ("maintenance off", maintenance(false)),
+    ] {
+        cases.add(name, &super::plan(&sized(&plan)));
+    }
+    cases.add("nothing", &super::plan(&v1::Plan::default()));
+    cases.check("plan.txt");
+    golden_json("plan-deploy", &json::plan(&sized(&deploy()), "5a1f"));
+    golden_json("plan-rollback", &json::plan(&convert::plan_to_wire(&rollback(None), None), "5a1f"));
+}
+
+/// What a command says that waited: standard output, then standard error, and the exit code of the deploy.
+#[test]
+fn endings() {
+    let mut cases = Cases::default();
+    for (name, story) in ended() {
+        let release = story.wire();
+        let exit = Exit::of_release(&release).unwrap();
+        let problem = why(&release).map(|problem| super::problem(&problem)).unwrap_or_default();
+        cases.add(
+            &format!("{name} (exit {})", exit.code()),
+            &format!("{}\n{problem}", super::ending(&release)),
+        );
+    }
+    for (name, story) in running() {
+        let release = story.wire();
+        assert_eq!(Exit::of_release(&release), None, "{name}");
+    }
+    cases.check("ending.txt");
+}
+
+#[test]
+fn outcomes_as_json() {
+    let wanted = [
+        "deploy confirmed",
+        "deploy rolled back by the watch",
+        "deploy held in the watch",
+        "deploy refused: an agent is silent",
+    ];
+    for (name, story) in ended().into_iter().filter(|(name, _)| wanted.contains(name)) {
+        let release = story.wire();
+        let exit = Exit::of_release(&release).unwrap();
+        golden_json(&format!("outcome-{}", name.replace([':', ' '], "-")), &json::outcome(&release, exit));
+    }
+}
+
+#[test]
+fn what_is_said_when_leaving() {
+    let environment = deploy().environment;
+    let mut cases = Cases::default();
+    for (name, exit) in [("time is up", Exit::TimedOut), ("detached", Exit::Detached)] {
+        cases.add(name, &super::left(&environment, "4f2c1ab", exit));
+    }
+    cases.check("left.txt");
+}
+
+/// Every line that a follower sees of a release, in order.
+#[test]
+fn updates() {
+    let restarted = Story::of(deploy()).until(Step::Activate).sent(Step::Activate);
+    let restarted = restarted.after_ms(9_000).tell(Event::EpochTaken(Epoch(8))).fenced();
+    let retried = Story::of(deploy()).until(Step::Stage).sent(Step::Stage);
+    let retried = retried.failed(Step::Stage, "web2", unreachable("web2")).confirmed(Step::Stage);
+    let resumed = blind().requested(RequestKind::Resume, Some("lb2 is back")).fenced();
+    let recovered =
+        watching().read(Reading::Unknown(unreachable("lb2"))).read(Reading::Pass).after_ms(300_000);
+    let mut stories = vec![
+        ("a deploy goes well", Story::of(deploy()).watched()),
+        ("a deploy is staged twice", retried),
+        ("the coordinator restarts", restarted),
+        ("a deploy is held and resumed", resumed.after_ms(300_000).tell(Event::WatchPassed)),
+        ("the watch is blind for a moment", recovered.tell(Event::WatchPassed)),
+    ];
+    stories.extend(ended().into_iter().filter(|(name, _)| !name.contains("confirmed")));
+    let mut cases = Cases::default();
+    for live in [false, true] {
+        for (name, story) in &stories {
+            let lines: Vec<String> =
+                story.updates().iter().filter_map(|update| super::update(update, live)).collect();
+            let name = format!("{name}{}", if live { ", on a terminal" } else { "" });
+            cases.add(&name, &lines.join("\n"));
+            if live {
+                break;
+            }
+        }
+    }
+    cases.check("update.txt");
+}
+
+#[test]
+fn moving_lines_and_heartbeats() {
+    let mut cases = Cases::default();
+    for (name, story) in running() {
+        let last = story.updates().pop().unwrap();
+        let text = format!("{}\n{}", super::moving(&last), super::heartbeat(&story.wire()));
+        cases.add(&name, &text);
+    }
+    for (name, story) in ended().into_iter().filter(|(name, _)| name.contains("held")) {
+        let last = story.updates().pop().unwrap();
+        cases.add(name, &super::moving(&last));
+    }
+    let progress = v1::ReleaseUpdate {
+        at_ms: T0.0,
+        kind: "progress".to_owned(),
+        step: "stage".to_owned(),
+        host: "web2".to_owned(),
+        detail: "31457280 of 48213377 bytes".to_owned(),
+        ..Default::default()
+    };
+    assert_eq!(super::update(&progress, true), None);
+    cases.add("a transfer", &super::moving(&progress));
+    cases.check("moving.txt");
+}
+
+/// Environments that nothing runs in, well and unwell.
+fn standings() -> Vec<(&'static str, v1::StatusReply)> {
+    let changed = |change: &dyn Fn(&mut v1::StatusReply)| {
+        let mut status = settled();
+        change(&mut status);
+        status
+    };
+    let page = |until_ms: u64, reason: &str| v1::Maintenance {
+        on: true,
+        since_ms: T0.0 - 900_000,
+        by: "operator anna".to_owned(),
+        reason: reason.to_owned(),
+        until_ms,
+    };
+    let under = |page: v1::Maintenance| {
+        let mut status = world::status(&before(), None, T0, "be_maint:be_blue:0:41");
+        status.wanted_route = "be_maint:be_blue:0:41".to_owned();
+        status.maintenance = Some(page);
+        status
+    };
+    let trouble = Problem::new(Code::JournalUnwritable, "the journal cannot be read or written")
+        .cause("disk I/O error")
+        .hint("on the coordinator: `df -h /var/lib/pointsman-coordinator`");
+    vec![
+        ("all is well", settled()),
+        ("nothing was released yet", {
+            let mut status = world::status(&Default::default(), None, T0, "be_maint:be_maint:0:0");
+            status
+                .agents
+                .iter_mut()
+                .filter_map(|agent| agent.web.as_mut())
+                .for_each(|web| web.current.clear());
+            status
+        }),
+        ("no way back is known", changed(&|status| status.previous = None)),
+        (
+            "one load balancer drifted",
+            changed(&|status| {
+                let found = first_balancer(status);
+                found.route = "be_green:be_green:0:999".to_owned();
+                found.route_on_disk.clone_from(&found.route);
+            }),
+        ),
+        (
+            "the map file differs",
+            changed(&|status| {
+                first_balancer(status).route_on_disk = "be_green:be_blue:0:39".to_owned();
+            }),
+        ),
+        ("the map file is gone", changed(&|status| first_balancer(status).route_on_disk.clear())),
+        (
+            "an old worker is stale",
+            changed(&|status| {
+                first_balancer(status).stale_workers = vec!["2114: be_green:be_blue:0:39".to_owned()];
+            }),
+        ),
+        (
+            "a server is down",
+            changed(&|status| {
+                first_balancer(status).backends.iter_mut().for_each(|backend| backend.servers_up = 0);
+            }),
+        ),
+        (
+            "a load balancer is silent",
+            changed(&|status| {
+                status.agents[1] = silent("lb2", "lb-agent", "");
+            }),
+        ),
+        (
+            "a web host is silent",
+            changed(&|status| {
+                status.agents[3] = silent("web2", "web-agent", "green");
+            }),
+        ),
+        (
+            "a load balancer with a name of one letter",
+            changed(&|status| {
+                status.agents[0].host = "a".to_owned();
+                first_balancer(status).route_on_disk.clear();
+            }),
+        ),
+        ("maintenance", under(page(T0.0 + 900_000, "database upgrade"))),
+        ("maintenance without end or reason", under(page(0, ""))),
+        ("maintenance overdue", under(page(T0.0 - 300_000, "database upgrade"))),
+        (
+            "a maintenance file is left over",
+            changed(&|status| {
+                status.agents[2].web.as_mut().unwrap().maintenance_file = true;
+            }),
+        ),
+        (
+            "the coordinator is in trouble",
+            changed(&|status| {
+                status.trouble = Some(convert::problem_to_wire(&trouble));
+            }),
+        ),
+    ]
+}
+
+#[test]
+fn statuses() {
+    let mut cases = Cases::default();
+    for (name, status) in standings() {
+        cases.add(name, &super::status(&status));
+    }
+    for (name, story) in running() {
+        cases.add(&name, &super::status(&during(&before(), &story)));
+    }
+    for (name, story) in ended() {
+        let first = name.starts_with("first");
+        let standing = if first { Default::default() } else { before() };
+        cases.add(name, &super::status(&during(&standing, &story)));
+    }
+    cases.check("status.txt");
+    for name in ["all is well", "nothing was released yet", "a load balancer is silent", "maintenance"] {
+        let (_, status) = standings().into_iter().find(|(known, _)| *known == name).unwrap();
+        golden_json(&format!("status-{}", name.replace(' ', "-")), &json::status(&status));
+    }
+    golden_json("status-deploy-watched", &json::status(&during(&before(), &watching())));
+}
+
+#[test]
+fn traffics() {
+    let mut cases = Cases::default();
+    for (name, status) in standings() {
+        cases.add(name, &super::traffic(&status));
+    }
+    for (name, story) in running().into_iter().filter(|(name, _)| name.contains("switch")) {
+        cases.add(&name, &super::traffic(&during(&before(), &story)));
+    }
+    cases.check("traffic.txt");
+    golden_json("traffic", &json::traffic(&settled()));
+}
+
+#[test]
+fn maintenances() {
+    let mut cases = Cases::default();
+    let all = standings();
+    for (name, status) in all.iter().filter(|(name, _)| name.contains("maintenance") || name.contains("well"))
+    {
+        cases.add(name, &super::maintenance(status));
+    }
+    cases.check("maintenance.txt");
+    for (name, file) in [("maintenance", "maintenance-up"), ("all is well", "maintenance-down")] {
+        let (_, status) = all.iter().find(|(known, _)| *known == name).unwrap();
+        golden_json(file, &json::maintenance(status));
+    }
+}
+
+#[test]
+fn histories() {
+    let mut cases = Cases::default();
+    cases.add("nothing", &super::history(&[]));
+    let releases: Vec<v1::Release> =
+        ended().iter().chain(&[("running", watching())]).map(|(_, story)| story.wire()).collect();
+    cases.add("one of each", &super::history(&releases));
+    cases.check("history.txt");
+    golden_json("history-empty", &json::history(&[]));
+    let story = Story::of(plan("r1", Purpose::Rollback { artifact: None, to: None }, "green"));
+    golden_json("history-one", &json::history(&[story.until(Step::Switch).confirmed(Step::Switch).wire()]));
+}
+
+fn finding(subject: &str, verdict: &str, what: &str, problem: Option<&Problem>) -> v1::Finding {
+    v1::Finding {
+        subject: subject.to_owned(),
+        verdict: verdict.to_owned(),
+        what: what.to_owned(),
+        problem: problem.map(convert::problem_to_wire),
+    }
+}
+
+#[test]
+fn what_the_doctor_finds() {
+    let drift = Problem::new(Code::RouteDrift, "the map file holds `be_green:be_blue:0:39`")
+        .hint("a reload would move visitors: see `pointsman explain PM0105`");
+    let silent = unreachable("lb2");
+    let well = vec![
+        finding("coordinator", "ok", "journal whole and writable", None),
+        finding("coordinator", "ok", "certificate ends in 311 days", None),
+        finding("lb1", "ok", "lb-agent 0.1.0 answers", None),
+        finding("lb1", "ok", "HAProxy 3.2.4 routes by `be_blue:be_green:0:40`", None),
+    ];
+    let warned = [well.clone(), vec![finding("web1", "warn", "disk: 7 % free", None)]].concat();
+    let one =
+        [vec![finding("lb1", "fail", "map file and HAProxy differ", Some(&drift))], warned.clone()].concat();
+    let two = [vec![finding("lb2", "fail", &silent.message, Some(&silent))], one.clone()].concat();
+    let mut cases = Cases::default();
+    for (name, findings) in [
+        ("all is well", &well),
+        ("a warning", &warned),
+        ("one bad", &one),
+        ("two bad", &two),
+        ("nothing", &vec![]),
+    ] {
+        cases.add(name, &super::findings(findings));
+    }
+    cases.check("doctor.txt");
+    golden_json("doctor", &json::findings(&two));
+    golden_json("doctor-empty", &json::findings(&[]));
+}
+
+#[test]
+fn problems() {
+    let lost = Problem::new(Code::AnswerLost, "step `switch` was not answered within 12000 ms")
+        .aftermath(pointsman_core::Aftermath::Unknown)
+        .retry_useful()
+        .on(&story::host("lb1"));
+    let hostile = Problem::new(Code::HookFailed, "hook `warm-up` failed")
+        .aftermath(pointsman_core::Aftermath::Changed)
+        .cause("\u{1b}[31mred\u{1b}[0m\nand a second line\u{7}");
+    let mut cases = Cases::default();
+    for (name, file, problem) in [
+        ("on a host, with cause and hint", Some("problem-check-failed"), check_failed()),
+        ("without a hint of its own", Some("problem-answer-lost"), lost),
+        ("with text from outside", Some("problem-hook-failed"), hostile),
+        ("with ENV in its hint", None, drifted()),
+    ] {
+        let text = super::problem(&problem);
+        assert!(!text.contains(|c: char| c.is_control() && c != '\n'), "{text:?}");
+        cases.add(name, &text);
+        if let Some(file) = file {
+            golden_json(file, &json::problem(&problem));
+        }
+    }
+    cases.check("problem.txt");
+}
+
+/// Every code: how a command ends that meets it, and how a deploy ends that was refused because of it.
+#[test]
+fn exit_codes() {
+    let mut text = String::from("code    command  refused deploy  title\n");
+    for code in Code::ALL {
+        let problem = Problem::new(*code, "x");
+        let refused = v1::Release {
+            outcome: "refused".to_owned(),
+            turned_back: Some(convert::problem_to_wire(&problem)),
+            ..Default::default()
+        };
+        let (alone, of_deploy) = (Exit::of_problem(&problem), Exit::of_release(&refused).unwrap());
+        text.push_str(&format!("{code}  {:<7}  {:<14}  {}\n", alone.code(), of_deploy.code(), code.title()));
+    }
+    golden("exit-codes.txt", &text);
+}
+
+/// Lengths of time, bytes and moments at the borders of their units.
+#[test]
+fn quantities() {
+    let mut text = String::new();
+    for ms in [0, 1, 999, 1_000, 1_099, 59_999, 60_000, 61_000, 3_599_999, 3_600_000, 90_061_000] {
+        text.push_str(&format!("{ms} ms: {}\n", super::span(ms)));
+    }
+    for us in [0, 1, 999, 1_000, 9_999, 10_000, 999_999, 1_000_000, 61_000_000] {
+        text.push_str(&format!("{us} us: {}\n", super::lines::took(us)));
+    }
+    for count in [0, 999, 1_000, 999_999, 1_000_000, 999_999_999, 1_000_000_000, 44_120_551_424] {
+        text.push_str(&format!("{count} bytes: {}\n", super::bytes(count)));
+    }
+    for ms in [0, T0.0, u64::MAX] {
+        text.push_str(&format!("at {ms}: {}\n", super::time(ms)));
+    }
+    golden("quantities.txt", &text);
+}
+
+#[track_caller]
+fn golden_json(name: &str, document: &Value) {
+    golden(&format!("json/{name}.json"), &format!("{document:#}"));
+}

@@ -1,0 +1,367 @@
+//! Releases told fact by fact through the real state machine, so that no golden shows what cannot be.
+
+use pointsman_core::machine::apply;
+use pointsman_core::{
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName,
+    Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose,
+    Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Stamped, State, Step,
+    Timestamp, UnitName, WatchPlan,
+};
+use pointsman_proto::{convert, v1};
+
+/// When every story begins: 2026-11-23T21:14:00Z.
+pub const T0: Timestamp = Timestamp(1_795_468_440_000);
+/// Between two facts, in milliseconds.
+const FACT_MS: u64 = 400;
+
+pub fn host(name: &str) -> HostName {
+    HostName::parse(name).unwrap()
+}
+
+pub fn artifact(byte: u8) -> ArtifactDigest {
+    ArtifactDigest::from_bytes([byte; 32])
+}
+
+pub fn new_artifact() -> ArtifactDigest {
+    artifact(0x4f)
+}
+
+pub fn old_artifact() -> ArtifactDigest {
+    artifact(0x9c)
+}
+
+pub fn route(text: &str) -> Route {
+    Route::parse(text).unwrap()
+}
+
+pub fn slot(name: &str) -> SlotPlan {
+    SlotPlan {
+        name: SlotName::parse(name).unwrap(),
+        backend: BackendName::parse(&format!("be_{name}")).unwrap(),
+        hosts: vec![host(if name == "blue" { "web1" } else { "web2" })],
+    }
+}
+
+fn check(name: &str, from: CheckFrom, path: &str) -> Check {
+    Check {
+        name: CheckName::parse(name).unwrap(),
+        from,
+        before_switch: true,
+        after_switch: from == CheckFrom::Balancers,
+        path: HttpPath::parse(path).unwrap(),
+        status: 200,
+        body_contains: None,
+        timeout_ms: 5_000,
+        patience_ms: 20_000,
+    }
+}
+
+/// A plan of the usual site: two load balancers, blue on `web1` serves, green on `web2` is idle.
+pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
+    Plan {
+        release: ReleaseId::parse(release).unwrap(),
+        environment: EnvironmentName::parse("production").unwrap(),
+        purpose,
+        created_at: T0,
+        created_by: "operator anna".to_owned(),
+        request_id: None,
+        reason: None,
+        balancers: vec![host("lb1"), host("lb2")],
+        from: Some(slot("blue")),
+        to: slot(to),
+        maintenance_backend: BackendName::parse("be_maint").unwrap(),
+        under_maintenance: false,
+        flag_hosts: Vec::new(),
+        route_before: route("be_blue:be_green:0:40"),
+        route_epoch_base: RouteEpoch(40),
+        links_before: [(host("web2"), Some(artifact(0x77)))].into(),
+        activation: Activation {
+            restart: vec![UnitName::parse("app.service").unwrap()],
+            hooks: vec![HookName::parse("warm-up").unwrap()],
+        },
+        checks: vec![
+            check("api", CheckFrom::Hosts, "/api/health"),
+            check("frontend", CheckFrom::Balancers, "/"),
+            check("wfs", CheckFrom::Balancers, "/wfs?request=GetCapabilities"),
+        ],
+        watch: WatchPlan { duration_ms: 300_000, interval_ms: 1_000, fail_after: 3, blind_ms: 30_000 },
+        automatic_rollback: true,
+        drain_end: DrainEnd::Cut,
+        limits: Limits {
+            inspect_ms: 5_000,
+            stage_ms: 600_000,
+            activate_ms: 120_000,
+            route_ms: 10_000,
+            check_ms: 120_000,
+            healthy_ms: 20_000,
+            drain_ms: 30_000,
+            attempts: 4,
+            persist_ms: 30_000,
+        },
+    }
+}
+
+pub fn deploy() -> Plan {
+    plan("4f2c1ab", Purpose::Deploy { artifact: new_artifact() }, "green")
+}
+
+/// The site's first release: visitors are on the maintenance page until then.
+pub fn first_deploy() -> Plan {
+    Plan {
+        from: None,
+        to: slot("blue"),
+        route_before: route("be_maint:be_maint:0:0"),
+        route_epoch_base: RouteEpoch(0),
+        links_before: [(host("web1"), None)].into(),
+        ..deploy()
+    }
+}
+
+pub fn deploy_under_maintenance() -> Plan {
+    Plan { under_maintenance: true, route_before: route("be_maint:be_blue:0:40"), ..deploy() }
+}
+
+/// The way back to green, after a deploy to blue was confirmed.
+pub fn rollback(to: Option<&str>) -> Plan {
+    let purpose = Purpose::Rollback {
+        artifact: to.map(|_| artifact(0x77)),
+        to: to.map(|release| ReleaseId::parse(release).unwrap()),
+    };
+    Plan { reason: Some("checkout broken".to_owned()), ..plan("rollback-1795468440", purpose, "green") }
+}
+
+pub fn maintenance(on: bool) -> Plan {
+    let until = on.then(|| T0.plus_ms(1_800_000));
+    let release = if on { "maintenance-on-1795468440" } else { "maintenance-off-1795470000" };
+    let before = if on { "be_blue:be_green:0:40" } else { "be_maint:be_blue:0:41" };
+    Plan {
+        route_before: route(before),
+        route_epoch_base: RouteEpoch(if on { 40 } else { 41 }),
+        under_maintenance: !on,
+        flag_hosts: vec![host("web1"), host("web2")],
+        reason: on.then(|| "database upgrade".to_owned()),
+        ..plan(release, Purpose::Maintenance { on, until }, "blue")
+    }
+}
+
+pub fn check_failed() -> Problem {
+    Problem::new(Code::CheckFailed, "check `wfs` failed: /wfs?request=GetCapabilities expected status 200, got 502")
+        .cause("asked 127.0.0.1:443 for host `www.example.org`")
+        .hint("ask it yourself: `curl -i -H 'Host: www.example.org' http://127.0.0.1:443/wfs?request=GetCapabilities`")
+        .on(&host("lb1"))
+}
+
+pub fn unreachable(name: &str) -> Problem {
+    Problem::new(Code::AgentUnreachable, format!("no answer from agent `{name}` within 5000 ms"))
+        .aftermath(pointsman_core::Aftermath::Unknown)
+        .retry_useful()
+        .on(&host(name))
+        .hint(format!("on `{name}`: `systemctl status 'pointsman-*agent'`"))
+}
+
+pub fn drifted() -> Problem {
+    Problem::new(Code::RouteDrift, "the route is `be_green:be_green:0:999`, expected `be_blue:be_green:0:40`")
+        .hint("see it: `pointsman traffic show ENV`")
+        .on(&host("lb1"))
+}
+
+pub fn unhealthy() -> Problem {
+    Problem::new(Code::BackendUnhealthy, "`be_green` has 0 of 1 servers healthy, 1 needed")
+        .cause("web2 is DOWN (L4CON)")
+        .retry_useful()
+        .hint("see its checks: `echo 'show stat be_green 6 -1' | socat - /run/haproxy/pointsman.sock`")
+        .on(&host("lb1"))
+}
+
+/// A release and what was recorded of it.
+#[derive(Clone)]
+pub struct Story {
+    pub state: State,
+    pub now: Timestamp,
+    facts: Vec<(Timestamp, Event, State)>,
+}
+
+impl Story {
+    pub fn of(plan: Plan) -> Self {
+        let planned = Event::Planned(Box::new(plan.clone()));
+        let state = State::begin(plan, Epoch(7), T0);
+        Self { facts: vec![(T0, planned, state.clone())], state, now: T0 }
+    }
+
+    pub fn after_ms(mut self, ms: u64) -> Self {
+        self.now = self.now.plus_ms(ms);
+        self
+    }
+
+    pub fn tell(mut self, event: Event) -> Self {
+        self.now = self.now.plus_ms(FACT_MS);
+        self.state = apply(&self.state, &Stamped { at: self.now, event: event.clone() }).unwrap();
+        self.facts.push((self.now, event, self.state.clone()));
+        self
+    }
+
+    pub fn fenced(self) -> Self {
+        self.state.unfenced.clone().into_iter().fold(self, |story, host| story.tell(Event::Fenced(host)))
+    }
+
+    fn key(step: Step, host: &HostName) -> OrderKey {
+        OrderKey { step, host: host.clone() }
+    }
+
+    pub fn send(self, step: Step, name: &str) -> Self {
+        let attempt = self.state.progress(step, &host(name)).map_or(1, |progress| progress.attempts + 1);
+        self.tell(Event::OrderIntended { key: Self::key(step, &host(name)), attempt })
+    }
+
+    pub fn done(self, step: Step, name: &str) -> Self {
+        let evidence = evidence(&self.state.plan, step, &host(name));
+        self.tell(Event::OrderDone { key: Self::key(step, &host(name)), evidence })
+    }
+
+    pub fn failed(self, step: Step, name: &str, problem: Problem) -> Self {
+        self.tell(Event::OrderFailed { key: Self::key(step, &host(name)), problem })
+    }
+
+    /// Every host of the step is asked.
+    pub fn sent(self, step: Step) -> Self {
+        let targets = self.state.plan.targets(step);
+        targets.iter().fold(self, |story, host| story.send(step, host.as_str()))
+    }
+
+    /// Every host of the step confirms it.
+    pub fn confirmed(self, step: Step) -> Self {
+        let targets = self.state.plan.targets(step);
+        targets.iter().fold(self.sent(step), |story, host| story.done(step, host.as_str()))
+    }
+
+    /// One host of the step fails, every other confirms it.
+    pub fn failing_on(self, step: Step, name: &str, problem: Problem) -> Self {
+        let targets = self.state.plan.targets(step);
+        let others = targets.iter().filter(|host| host.as_str() != name);
+        let story = others.fold(self.sent(step), |story, host| story.done(step, host.as_str()));
+        story.failed(step, name, problem)
+    }
+
+    /// Everything on the way forward before this step is confirmed.
+    pub fn until(self, step: Step) -> Self {
+        let steps = self.state.plan.steps().iter().copied().take_while(|before| *before != step);
+        steps.fold(self.fenced(), Story::confirmed)
+    }
+
+    /// The whole way back is confirmed.
+    pub fn all_back(mut self) -> Self {
+        while let Phase::Doing(step) = self.state.phase {
+            self = self.confirmed(step);
+        }
+        self
+    }
+
+    pub fn turned_back(self, problem: Problem) -> Self {
+        self.tell(Event::TurnedBack(problem))
+    }
+
+    pub fn held(self, problem: Problem) -> Self {
+        self.tell(Event::Held(problem))
+    }
+
+    pub fn requested(self, kind: RequestKind, reason: Option<&str>) -> Self {
+        let reason = reason.map(str::to_owned);
+        self.tell(Event::Requested(Request { kind, by: "operator ben".to_owned(), reason }))
+    }
+
+    pub fn read(self, reading: Reading) -> Self {
+        self.after_ms(1_000).tell(Event::GatesRead(reading))
+    }
+
+    /// Watched to its end.
+    pub fn watched(self) -> Self {
+        self.until(Step::Watch).after_ms(300_000).tell(Event::WatchPassed)
+    }
+
+    /// What an operator asked for turns the release back, as the machine words it.
+    pub fn stopped(self, kind: RequestKind) -> Self {
+        let problem = Problem::new(
+            Code::OperatorStopped,
+            format!("operator ben asked for {}: too early", kind.as_str()),
+        )
+        .hint("start again with a new release when it is time");
+        self.requested(kind, Some("too early")).turned_back(problem)
+    }
+
+    pub fn wire(&self) -> v1::Release {
+        convert::release_to_wire(&self.state, T0, None)
+    }
+
+    /// Every fact as the coordinator tells it to a follower.
+    pub fn updates(&self) -> Vec<v1::ReleaseUpdate> {
+        (1..).zip(&self.facts).map(|(seq, (at, event, state))| update(seq, *at, event, state)).collect()
+    }
+}
+
+/// What an agent says of an order that it carried out, in its own words.
+fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
+    let on_balancer = plan.balancers.contains(host);
+    let route = plan.route(step).map(|route| route.to_string()).unwrap_or_default();
+    let (detail, took_us) = match step {
+        Step::Preflight if on_balancer => (format!("HAProxy 3.2.4, route `{}`", plan.route_before), 4_210),
+        Step::Preflight => ("writable, 41 GiB free".to_owned(), 2_900),
+        Step::Stage => ("1284 files, 48213377 bytes, verified".to_owned(), 7_412_000),
+        Step::Drain => (format!("`{}` serves nobody, after 312 ms", plan.to.backend), 312_400),
+        Step::Activate => (format!("`current` is {}", new_artifact().short()), 1_288_000),
+        Step::LinkBack => (format!("`current` is {}", artifact(0x77).short()), 1_154_000),
+        Step::Discard => (format!("staged files of {} dropped", new_artifact().short()), 21_000),
+        Step::Check if on_balancer => {
+            (format!("2 checks on `{}` passed, 1 of 1 servers healthy", plan.to.backend), 96_000)
+        }
+        Step::Check => ("1 checks on `127.0.0.1:8080` passed".to_owned(), 18_000),
+        Step::Maintain | Step::Unmaintain if !on_balancer => {
+            let puts_up = matches!(plan.purpose, Purpose::Maintenance { on: true, .. });
+            let there = puts_up == (step == Step::Maintain);
+            (format!("maintenance file {}", if there { "there" } else { "gone" }), 900)
+        }
+        _ => (format!("route `{route}` read back, seen by 3 new connections"), 2_430),
+    };
+    Evidence { already: false, detail, took_us }
+}
+
+/// As `coordinator::api` words a fact.
+fn update(seq: u64, at: Timestamp, event: &Event, state: &State) -> v1::ReleaseUpdate {
+    let mut update = v1::ReleaseUpdate {
+        seq,
+        at_ms: at.0,
+        kind: event.kind().to_owned(),
+        release: Some(convert::release_to_wire(state, T0, None)),
+        ..Default::default()
+    };
+    if let Event::OrderIntended { key, .. } | Event::OrderDone { key, .. } | Event::OrderFailed { key, .. } =
+        event
+    {
+        (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+    }
+    match event {
+        Event::OrderIntended { attempt, .. } => {
+            update.detail = if *attempt == 1 {
+                "ordered".to_owned()
+            } else {
+                format!("ordered again, attempt {attempt}")
+            };
+        }
+        Event::OrderDone { evidence, .. } => update.detail.clone_from(&evidence.detail),
+        Event::OrderFailed { problem, .. } => update.problem = Some(convert::problem_to_wire(problem)),
+        Event::Fenced(host) => {
+            (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned());
+        }
+        Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
+        Event::GatesRead(Reading::Pass) => update.detail = "the gates are green again".to_owned(),
+        Event::GatesRead(Reading::Fail(problem) | Reading::Unknown(problem))
+        | Event::TurnedBack(problem)
+        | Event::Held(problem) => update.problem = Some(convert::problem_to_wire(problem)),
+        Event::Requested(request) => {
+            let reason = request.reason.as_deref().unwrap_or("no reason given");
+            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
+        }
+        Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
+        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
+    }
+    update
+}
