@@ -40,7 +40,7 @@ pub enum Output {
 #[derive(Subcommand)]
 pub enum Verb {
     /// Show what a deploy would do. Changes nothing anywhere.
-    Plan(Deploy),
+    Plan(Wish),
     /// Make an artifact live, watch it, and move visitors back if they fare badly.
     Deploy(Deploy),
     /// Show how an environment stands, or follow its release.
@@ -53,6 +53,7 @@ pub enum Verb {
     Resume(Resume),
     /// List the releases that were.
     History {
+        /// The environment, as `production`.
         environment: EnvironmentName,
         /// At most this many.
         #[arg(long, default_value_t = 20)]
@@ -69,7 +70,10 @@ pub enum Verb {
         verb: MaintenanceVerb,
     },
     /// Look at everything a release needs, and say what is not as it should be.
-    Doctor { environment: EnvironmentName },
+    Doctor {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
     /// Make a certificate authority, certificates and first configuration files for a small set-up.
     Init(Init),
     /// Explain an error code. Works offline.
@@ -81,9 +85,10 @@ pub enum Verb {
 
 impl Verb {
     /// The environment that the verb is about, if it is about one.
-    pub fn environment(&self) -> Option<String> {
+    pub fn environment(&self) -> Option<EnvironmentName> {
         let environment = match self {
-            Self::Plan(deploy) | Self::Deploy(deploy) => &deploy.environment,
+            Self::Plan(wish) => &wish.environment,
+            Self::Deploy(deploy) => &deploy.wish.environment,
             Self::Status(status) => &status.environment,
             Self::Rollback(ask) | Self::Abort(ask) => &ask.environment,
             Self::Resume(resume) => &resume.ask.environment,
@@ -92,12 +97,14 @@ impl Verb {
             Self::Maintenance { verb } => verb.environment(),
             Self::Init(_) | Self::Explain { .. } => return None,
         };
-        Some(environment.to_string())
+        Some(environment.clone())
     }
 }
 
+/// What is to be released.
 #[derive(Args)]
-pub struct Deploy {
+pub struct Wish {
+    /// The environment, as `production`.
     pub environment: EnvironmentName,
     /// A folder of files, published first, or the digest of an artifact that was published before.
     #[arg(long)]
@@ -111,6 +118,12 @@ pub struct Deploy {
     /// Why, for the record.
     #[arg(long)]
     pub reason: Option<String>,
+}
+
+#[derive(Args)]
+pub struct Deploy {
+    #[command(flatten)]
+    pub wish: Wish,
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,
@@ -136,6 +149,7 @@ fn span(text: &str) -> Result<Span, String> {
 
 #[derive(Args)]
 pub struct Status {
+    /// The environment, as `production`.
     pub environment: EnvironmentName,
     /// This release instead of the last one; the exit code is that of its deploy.
     #[arg(long)]
@@ -149,6 +163,7 @@ pub struct Status {
 
 #[derive(Args)]
 pub struct Ask {
+    /// The environment, as `production`.
     pub environment: EnvironmentName,
     /// Only if this release is the one that runs.
     #[arg(long)]
@@ -175,13 +190,17 @@ pub struct Resume {
 #[derive(Subcommand)]
 pub enum TrafficVerb {
     /// Show the route and the backends of every load balancer.
-    Show { environment: EnvironmentName },
+    Show {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
 }
 
 #[derive(Subcommand)]
 pub enum MaintenanceVerb {
     /// Put the maintenance page up on every load balancer.
     On {
+        /// The environment, as `production`.
         environment: EnvironmentName,
         /// How long it is meant to be up, for people to see. Nothing takes it down by itself.
         #[arg(long = "for", value_parser = span)]
@@ -197,6 +216,7 @@ pub enum MaintenanceVerb {
     },
     /// Take the maintenance page down. Asks nothing.
     Off {
+        /// The environment, as `production`.
         environment: EnvironmentName,
         #[arg(short, long, hide = true)]
         yes: bool,
@@ -204,7 +224,10 @@ pub enum MaintenanceVerb {
         waiting: Waiting,
     },
     /// Show whether the maintenance page is up: exit code 0 if it is down, 3 if it is up.
-    Status { environment: EnvironmentName },
+    Status {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
 }
 
 impl MaintenanceVerb {
@@ -234,7 +257,7 @@ pub struct Init {
     /// A load balancer, as `NAME=HOST:PORT`. Once for each.
     #[arg(long)]
     pub balancer: Vec<Peer>,
-    /// A web host, as `NAME=HOST:PORT`. Once for each; the slots are then written by hand.
+    /// A web host, as `NAME=HOST:PORT`. Once for each: the first becomes blue, the second green.
     #[arg(long)]
     pub web: Vec<Peer>,
     /// A person who may change things. Once for each.

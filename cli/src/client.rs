@@ -64,7 +64,7 @@ impl Caller {
         let problem =
             tls::explain(status, Code::CoordinatorUnreachable, &format!("coordinator `{}`", self.address));
         match problem.code {
-            Code::CoordinatorUnreachable => problem.hint("on the coordinator: `systemctl status pointsman-coordinator`; releases under way go on without it being watched"),
+            Code::CoordinatorUnreachable => problem.hint("on the coordinator: `systemctl status pointsman-coordinator`; a release under way goes on by itself"),
             _ => problem,
         }
     }

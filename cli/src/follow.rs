@@ -1,6 +1,7 @@
 //! Following a release: until it is over, a person is needed, time runs out, or whoever follows leaves. Leaving never
 //! changes the release.
 
+use std::cell::RefCell;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
@@ -56,21 +57,27 @@ pub async fn follow(followed: Followed<'_>, waiting: &Waiting, out: &Out) -> Res
         }
     };
     let line = Line::new(out);
+    let last = RefCell::new(None);
     let left = tokio::select! {
-        ended = watch(followed, &line, out) => return ended,
+        ended = watch(followed, &line, &last, out) => return ended,
         _ = interrupt.recv() => Exit::Detached,
         _ = terminate.recv() => Exit::Detached,
         () = timeout => Exit::TimedOut,
     };
     line.clear();
-    out.say(&render::left(&environment, &release, left));
+    out.say(&render::left(&environment, &release, last.borrow().as_ref(), left));
     Ok(Ended::Left(left))
 }
 
-async fn watch(mut followed: Followed<'_>, line: &Line, out: &Out) -> Result<Ended, Problem> {
+async fn watch(
+    mut followed: Followed<'_>,
+    line: &Line,
+    last: &RefCell<Option<v1::Release>>,
+    out: &Out,
+) -> Result<Ended, Problem> {
     let mut gone_since: Option<Instant> = None;
     loop {
-        match follow_once(&mut followed, line, out, &mut gone_since).await {
+        match follow_once(&mut followed, line, last, out, &mut gone_since).await {
             Ok(ended) => return Ok(ended),
             Err(problem) if problem.code == Code::CoordinatorUnreachable => {
                 let since = *gone_since.get_or_insert_with(|| {
@@ -94,6 +101,7 @@ async fn watch(mut followed: Followed<'_>, line: &Line, out: &Out) -> Result<End
 async fn follow_once(
     followed: &mut Followed<'_>,
     line: &Line,
+    last: &RefCell<Option<v1::Release>>,
     out: &Out,
     gone_since: &mut Option<Instant>,
 ) -> Result<Ended, Problem> {
@@ -106,14 +114,13 @@ async fn follow_once(
     let call = caller.client.clone().follow(request).await;
     let mut updates = call.map_err(|status| caller.explain(&status))?.into_inner();
     let ended_early = || Problem::new(Code::CoordinatorUnreachable, "the coordinator ended the stream");
-    let mut last: Option<v1::Release> = None;
     let mut last_told = Instant::now();
     loop {
         let next = tokio::time::timeout(HEARTBEAT, updates.message()).await;
         let update = match next {
             Err(_) => {
-                if let Some(release) = &last {
-                    line.print(out, &render::heartbeat(release));
+                if let Some(release) = last.borrow().as_ref() {
+                    line.print(out, &stamped(&render::heartbeat(release)));
                     last_told = Instant::now();
                 }
                 // Touches the connection: silence may also be a network that is gone.
@@ -130,7 +137,7 @@ async fn follow_once(
         if told {
             last_told = Instant::now();
         } else if last_told.elapsed() > HEARTBEAT && !out.live() {
-            line.print(out, &render::moving(&update));
+            line.print(out, &stamped(&render::moving(&update)));
             last_told = Instant::now();
         }
         if update.seq > 0 {
@@ -141,8 +148,14 @@ async fn follow_once(
             line.clear();
             return Ok(Ended::Release(Box::new(release), exit));
         }
-        last = Some(release);
+        last.replace(Some(release));
     }
+}
+
+/// A line for a time without news, with the moment it is said.
+fn stamped(text: &str) -> String {
+    let now = jiff::Timestamp::now().as_millisecond();
+    format!("{} {text}", render::time(u64::try_from(now).unwrap_or(0)))
 }
 
 /// The moving line of a terminal; nothing elsewhere.

@@ -1,9 +1,10 @@
 //! The two streams: results to standard output, everything else to standard error. A reader that goes away ends the
 //! command quietly.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal as _, Write as _};
 
-use pointsman_core::Problem;
+use pointsman_core::{EnvironmentName, Problem};
 
 use crate::args::Output;
 use crate::exit::Exit;
@@ -12,12 +13,14 @@ use crate::render;
 /// Where and how the command speaks.
 pub struct Out {
     mode: Output,
-    environment: Option<String>,
+    environment: Option<EnvironmentName>,
+    /// Nobody reads standard output any more.
+    unread: Cell<bool>,
 }
 
 impl Out {
     /// Decides once how to speak.
-    pub fn new(asked: Output, environment: Option<String>) -> Self {
+    pub fn new(asked: Output, environment: Option<EnvironmentName>) -> Self {
         let live = io::stderr().is_terminal()
             && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
             && std::env::var_os("CI").is_none();
@@ -26,7 +29,7 @@ impl Out {
             Output::Auto => Output::Plain,
             chosen => chosen,
         };
-        Self { mode, environment }
+        Self { mode, environment, unread: Cell::new(false) }
     }
 
     /// One JSON document is wanted.
@@ -44,13 +47,14 @@ impl Out {
         io::stdin().is_terminal() && io::stderr().is_terminal()
     }
 
-    /// A result.
+    /// A result. When nobody reads any more the rest is left unsaid; how the command ends is the same.
     pub fn result(&self, text: &str) {
-        let mut stdout = anstream::stdout().lock();
-        if writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush()).is_err() {
-            // Nobody reads any more: there is nothing left to do, and nothing went wrong.
-            std::process::exit(0);
+        if self.unread.get() {
+            return;
         }
+        let mut stdout = anstream::stdout().lock();
+        let written = writeln!(stdout, "{}", text.trim_end()).and_then(|()| stdout.flush());
+        self.unread.set(written.is_err());
     }
 
     /// A result as JSON, with its version.
@@ -69,19 +73,19 @@ impl Out {
 
     /// A problem that ends the command.
     pub fn problem(&self, problem: &Problem, exit: Exit) {
+        let problem = match &self.environment {
+            Some(environment) => problem.clone().in_environment(environment),
+            None => problem.clone(),
+        };
         if self.json() {
-            let mut document = render::json::problem(problem);
+            let mut document = render::json::problem(&problem);
             if let Some(fields) = document.as_object_mut() {
                 fields.insert("kind".to_owned(), "error".into());
                 fields.insert("exit_code".to_owned(), exit.code().into());
             }
             self.document(document);
         }
-        let shown = self
-            .environment
-            .as_ref()
-            .map_or_else(|| problem.clone(), |environment| for_environment(problem, environment));
-        self.say(&render::problem(&shown));
+        self.say(&render::problem(&problem));
     }
 
     /// Asks a person; without one, refuses and names the flag.
@@ -90,8 +94,11 @@ impl Out {
             return Ok(true);
         }
         if !self.can_ask() {
-            return Err(Problem::new(pointsman_core::Code::UsageWrong, "nobody is there to be asked")
-                .hint("say so beforehand: `--yes`"));
+            return Err(Problem::new(
+                pointsman_core::Code::UsageWrong,
+                "this needs a yes, and there is no terminal to ask on",
+            )
+            .hint("say it beforehand: `--yes`"));
         }
         let mut stderr = anstream::stderr().lock();
         let _ = write!(stderr, "{question} [y/N] ").and_then(|()| stderr.flush());
@@ -99,11 +106,4 @@ impl Out {
         let read = io::stdin().read_line(&mut answer).unwrap_or(0);
         Ok(read > 0 && matches!(answer.trim(), "y" | "Y" | "yes"))
     }
-}
-
-/// Hints name `ENV` where the part that made them does not know the environment's name.
-fn for_environment(problem: &Problem, environment: &str) -> Problem {
-    let mut shown = problem.clone();
-    shown.hint = problem.hint.replace(" ENV", &format!(" {environment}"));
-    shown
 }

@@ -12,8 +12,8 @@ use pointsman_chassis::artifact::join_offer;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
-    ArtifactDigest, Code, EnvironmentName, Event, Problem, ReleaseId, Request as Asking, RequestId,
-    RequestKind, clean,
+    ArtifactDigest, Code, EnvironmentName, Problem, ReleaseId, Request as Asking, RequestId, RequestKind,
+    clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -365,7 +365,7 @@ async fn tell(
             known = entry.seq;
             let release = convert::release_to_wire(&state, started_at, size);
             let over = state.outcome().is_some();
-            let update = update_of(entry.seq, entry.fact.at.0, &entry.fact.event, release);
+            let update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);
             if send.send(Ok(update)).await.is_err() || over {
                 return;
             }
@@ -388,51 +388,4 @@ async fn tell(
             }
         }
     }
-}
-
-fn update_of(seq: u64, at_ms: u64, event: &Event, release: v1::Release) -> v1::ReleaseUpdate {
-    let mut update = v1::ReleaseUpdate {
-        seq,
-        at_ms,
-        kind: event.kind().to_owned(),
-        release: Some(release),
-        ..Default::default()
-    };
-    match event {
-        Event::OrderIntended { key, attempt } => {
-            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
-            update.detail = if *attempt == 1 {
-                "ordered".to_owned()
-            } else {
-                format!("ordered again, attempt {attempt}")
-            };
-        }
-        Event::OrderDone { key, evidence } => {
-            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
-            update.detail.clone_from(&evidence.detail);
-        }
-        Event::OrderFailed { key, problem } => {
-            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
-            update.problem = Some(convert::problem_to_wire(problem));
-        }
-        Event::Fenced(host) => {
-            (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned())
-        }
-        Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
-        Event::GatesRead(pointsman_core::Reading::Pass) => {
-            update.detail = "the gates are green again".to_owned()
-        }
-        Event::GatesRead(
-            pointsman_core::Reading::Fail(problem) | pointsman_core::Reading::Unknown(problem),
-        )
-        | Event::TurnedBack(problem)
-        | Event::Held(problem) => update.problem = Some(convert::problem_to_wire(problem)),
-        Event::Requested(request) => {
-            let reason = request.reason.as_deref().unwrap_or("no reason given");
-            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
-        }
-        Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
-        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
-    }
-    update
 }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Code, HostName};
+use crate::{Code, EnvironmentName, HostName};
 
 /// What may have changed when something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -85,6 +85,13 @@ impl Problem {
     #[must_use]
     pub fn on(mut self, host: &HostName) -> Self {
         self.host = Some(host.clone());
+        self
+    }
+
+    /// Puts the environment's name into a hint of a part that does not know it and wrote `ENV`.
+    #[must_use]
+    pub fn in_environment(mut self, environment: &EnvironmentName) -> Self {
+        self.hint = self.hint.replace(" ENV", &format!(" {environment}"));
         self
     }
 

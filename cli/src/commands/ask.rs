@@ -3,7 +3,7 @@
 use pointsman_core::Problem;
 use pointsman_proto::v1;
 
-use super::wait_for;
+use super::{Asked, wait_for};
 use crate::args::{Ask, Resume};
 use crate::client::Session;
 use crate::exit::Exit;
@@ -18,12 +18,11 @@ fn request(ask: &Ask) -> v1::AskRequest {
     }
 }
 
-/// Moves visitors back. That it worked is a success of this command, whatever it says of the release.
+/// Moves visitors back.
 pub async fn rollback(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Problem> {
     let caller = session.caller(&ask.environment)?;
     let answered = caller.answer(caller.client.clone().rollback(request(ask))).await?;
-    let exit = wait_for(session, &ask.environment, answered.release, &ask.waiting, out).await?;
-    Ok(wanted(exit))
+    wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Back, out).await
 }
 
 /// Stops a release before it moves visitors.
@@ -31,29 +30,24 @@ pub async fn abort(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Prob
     let caller = session.caller(&ask.environment)?;
     let answered = caller.answer(caller.client.clone().abort(request(ask))).await?;
     if answered.already {
+        if out.json() {
+            out.document(
+                serde_json::json!({ "kind": "nothing-to-abort", "environment": ask.environment.as_str() }),
+            );
+        }
         out.say(&format!("no release of {} is running: nothing to abort", ask.environment));
         return Ok(Exit::Done);
     }
-    let exit = wait_for(session, &ask.environment, answered.release, &ask.waiting, out).await?;
-    Ok(wanted(exit))
-}
-
-/// The release ended as it was asked to: back, or undone.
-fn wanted(exit: Exit) -> Exit {
-    match exit {
-        Exit::RolledBack | Exit::Failed => Exit::Done,
-        other => other,
-    }
+    wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Stop, out).await
 }
 
 /// Lets a held release go on.
 pub async fn resume(session: &Session, resume: &Resume, out: &Out) -> Result<Exit, Problem> {
     let environment = &resume.ask.environment;
     if !out.confirm(&format!("let the held release of {environment} go on?"), resume.yes)? {
-        out.say("nothing was changed");
-        return Ok(Exit::Refused);
+        return Ok(super::declined(out));
     }
     let caller = session.caller(environment)?;
     let answered = caller.answer(caller.client.clone().resume(request(&resume.ask))).await?;
-    wait_for(session, environment, answered.release, &resume.ask.waiting, out).await
+    wait_for(session, environment, answered.release, &resume.ask.waiting, Asked::Forward, out).await
 }

@@ -3,21 +3,21 @@
 use pointsman_core::Problem;
 use pointsman_proto::v1;
 
-use super::wait_for;
-use crate::args::Deploy;
+use super::{Asked, wait_for};
+use crate::args::{Deploy, Wish};
 use crate::client::{Caller, Session};
 use crate::exit::Exit;
 use crate::out::Out;
 use crate::publish::publish;
 use crate::render;
 
-async fn wish(caller: &mut Caller, deploy: &Deploy, out: &Out) -> Result<v1::PlanRequest, Problem> {
-    let artifact = publish(caller, &deploy.environment, &deploy.artifact, out).await?;
+async fn request(caller: &mut Caller, wish: &Wish, out: &Out) -> Result<v1::PlanRequest, Problem> {
+    let artifact = publish(caller, &wish.environment, &wish.artifact, out).await?;
     Ok(v1::PlanRequest {
-        environment: deploy.environment.to_string(),
-        release: deploy.release.as_ref().map(ToString::to_string).unwrap_or_default(),
-        request_id: deploy.request_id.as_ref().map(ToString::to_string).unwrap_or_default(),
-        reason: deploy.reason.clone().unwrap_or_default(),
+        environment: wish.environment.to_string(),
+        release: wish.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+        request_id: wish.request_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        reason: wish.reason.clone().unwrap_or_default(),
         purpose: Some(v1::plan_request::Purpose::Deploy(v1::DeployPurpose {
             artifact: artifact.to_string(),
         })),
@@ -25,10 +25,10 @@ async fn wish(caller: &mut Caller, deploy: &Deploy, out: &Out) -> Result<v1::Pla
 }
 
 /// Shows what a deploy would do.
-pub async fn plan(session: &Session, deploy: &Deploy, out: &Out) -> Result<Exit, Problem> {
-    let mut caller = session.caller(&deploy.environment)?;
-    let wish = wish(&mut caller, deploy, out).await?;
-    let made = caller.answer(caller.client.clone().make_plan(wish)).await?;
+pub async fn plan(session: &Session, wish: &Wish, out: &Out) -> Result<Exit, Problem> {
+    let mut caller = session.caller(&wish.environment)?;
+    let request = request(&mut caller, wish, out).await?;
+    let made = caller.answer(caller.client.clone().make_plan(request)).await?;
     let plan = made.plan.unwrap_or_default();
     if out.json() {
         out.document(render::json::plan(&plan, &made.fingerprint));
@@ -40,26 +40,25 @@ pub async fn plan(session: &Session, deploy: &Deploy, out: &Out) -> Result<Exit,
 
 /// Makes an artifact live.
 pub async fn deploy(session: &Session, deploy: &Deploy, out: &Out) -> Result<Exit, Problem> {
-    let mut caller = session.caller(&deploy.environment)?;
+    let mut caller = session.caller(&deploy.wish.environment)?;
     if !deploy.yes && !out.can_ask() {
         // Before anything is sent, not after.
         out.confirm("", false)?;
     }
-    let wish = wish(&mut caller, deploy, out).await?;
+    let wish = request(&mut caller, &deploy.wish, out).await?;
     let mut fingerprint = String::new();
     if !deploy.yes {
         let made = caller.answer(caller.client.clone().make_plan(wish.clone())).await?;
         let plan = made.plan.unwrap_or_default();
         out.say(&render::plan(&plan));
         if !out.confirm(&format!("switch {} to {}?", plan.environment, plan.release), false)? {
-            out.say("nothing was changed");
-            return Ok(Exit::Refused);
+            return Ok(super::declined(out));
         }
         fingerprint = made.fingerprint;
     }
     let request = v1::CreateReleaseRequest { plan: Some(wish), fingerprint };
     let created = caller.answer(caller.client.clone().create_release(request)).await?;
     let verb = if created.attached { "attached to" } else { "started" };
-    out.say(&format!("{verb} release {} in {}", created.release, deploy.environment));
-    wait_for(session, &deploy.environment, created.release, &deploy.waiting, out).await
+    out.say(&format!("{verb} release {} in {}", created.release, deploy.wish.environment));
+    wait_for(session, &deploy.wish.environment, created.release, &deploy.waiting, Asked::Forward, out).await
 }

@@ -3,7 +3,7 @@
 use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::v1;
 
-use super::wait_for;
+use super::{Asked, wait_for};
 use crate::args::Status;
 use crate::client::{Caller, Session};
 use crate::exit::Exit;
@@ -19,19 +19,27 @@ async fn look(
     caller.answer(caller.client.clone().get_status(request)).await
 }
 
-/// Whether everything that could be asked is as it should be.
+/// Whether everything that could be asked is as it should be. What the screen marks as wrong is not 0.
 fn health(status: &v1::StatusReply) -> Exit {
-    let unknown = status.agents.iter().any(|agent| agent.problem.is_some());
-    let held = status.release.as_ref().is_some_and(|release| release.held.is_some());
-    let drift = status.agents.iter().filter_map(|agent| agent.balancer.as_ref());
     let settled = status.release.as_ref().is_none_or(|release| !release.outcome.is_empty());
-    let drifted = settled
-        && drift
-            .into_iter()
-            .any(|found| !status.wanted_route.is_empty() && found.route != status.wanted_route);
-    if held || status.trouble.is_some() || drifted {
+    let held = status.release.as_ref().is_some_and(|release| release.held.is_some());
+    let wrong = |found: &v1::BalancerFacts| {
+        let drift = settled && !status.wanted_route.is_empty() && found.route != status.wanted_route;
+        let dead =
+            found.backends.iter().any(|b| render::share_of(&found.route, &b.name) > 0 && b.servers_up == 0);
+        drift || dead || found.route != found.route_on_disk || !found.stale_workers.is_empty()
+    };
+    let page_is_up = status.maintenance.as_ref().is_some_and(|page| page.on);
+    let left_over = settled
+        && !page_is_up
+        && status.agents.iter().filter_map(|agent| agent.web.as_ref()).any(|web| web.maintenance_file);
+    if held
+        || left_over
+        || status.trouble.is_some()
+        || status.agents.iter().filter_map(|a| a.balancer.as_ref()).any(wrong)
+    {
         Exit::RolledBack
-    } else if unknown {
+    } else if status.agents.iter().any(|agent| agent.problem.is_some()) {
         Exit::Refused
     } else {
         Exit::Done
@@ -52,7 +60,7 @@ pub async fn status(session: &Session, status: &Status, out: &Out) -> Result<Exi
     if status.follow {
         let Some(release) = release else { return Ok(health(&seen)) };
         let id = release.plan.as_ref().map(|plan| plan.release.clone()).unwrap_or_default();
-        return wait_for(session, &status.environment, id, &status.waiting, out).await;
+        return wait_for(session, &status.environment, id, &status.waiting, Asked::Forward, out).await;
     }
     // A second look at a release gives the code of its first.
     match release.filter(|_| !wanted.is_empty()) {

@@ -3,7 +3,7 @@
 use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::v1;
 
-use super::wait_for;
+use super::{Asked, wait_for};
 use crate::args::{MaintenanceVerb, Waiting};
 use crate::client::Session;
 use crate::exit::Exit;
@@ -15,8 +15,7 @@ pub async fn maintenance(session: &Session, verb: &MaintenanceVerb, out: &Out) -
     match verb {
         MaintenanceVerb::On { environment, length, reason, yes, waiting } => {
             if !out.confirm(&format!("show the maintenance page to every visitor of {environment}?"), *yes)? {
-                out.say("nothing was changed");
-                return Ok(Exit::Refused);
+                return Ok(super::declined(out));
             }
             let request = v1::SetMaintenanceRequest {
                 environment: environment.to_string(),
@@ -55,7 +54,7 @@ async fn set(
         }
         return Ok(Exit::Done);
     }
-    wait_for(session, environment, answered.release, waiting, out).await
+    wait_for(session, environment, answered.release, waiting, Asked::Forward, out).await
 }
 
 async fn show(session: &Session, environment: &EnvironmentName, out: &Out) -> Result<Exit, Problem> {

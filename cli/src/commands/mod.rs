@@ -22,36 +22,82 @@ use crate::follow::{Ended, Followed, follow};
 use crate::out::Out;
 use crate::render;
 
+/// What a person wants of the release that is waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    /// That it goes well.
+    Forward,
+    /// That visitors are back where they were.
+    Back,
+    /// That it stops before it moves visitors.
+    Stop,
+}
+
+impl Asked {
+    /// How the command ends: what was asked for is a success, whatever it says of the release.
+    fn exit(self, release: &v1::Release, exit: Exit) -> Exit {
+        let purpose = release.plan.as_ref().map_or("", |plan| plan.purpose.as_str());
+        match (self, release.outcome.as_str()) {
+            // A rollback that is a release of its own is done when it is confirmed, like any other.
+            (Self::Back, "rolled-back" | "aborted" | "refused") if purpose != "rollback" => Exit::Done,
+            (Self::Stop, "aborted" | "refused") => Exit::Done,
+            (Self::Back, "confirmed") if purpose != "rollback" => Exit::Failed,
+            (Self::Stop, "confirmed") => Exit::Failed,
+            _ => exit,
+        }
+    }
+}
+
+/// A person said no.
+fn declined(out: &Out) -> Exit {
+    if out.json() {
+        out.document(serde_json::json!({ "kind": "declined", "exit_code": Exit::Refused.code() }));
+    }
+    out.say("nothing was changed");
+    Exit::Refused
+}
+
 /// Waits for a release and says how it ended; or with `--detach` only names it.
 async fn wait_for(
     session: &Session,
     environment: &EnvironmentName,
     release: String,
     waiting: &Waiting,
+    asked: Asked,
     out: &Out,
 ) -> Result<Exit, Problem> {
     if waiting.detach {
         if out.json() {
-            out.document(serde_json::json!({ "kind": "accepted", "environment": environment.as_str(), "release": release }));
+            out.document(
+                serde_json::json!({ "kind": "accepted", "environment": environment.as_str(), "release": release }),
+            );
         } else {
             out.result(&release);
-            out.say(&format!(
-                "it goes on by itself; follow it: `pointsman status {environment} --release {release} -f`"
-            ));
+            let follow = format!("`pointsman status {environment} --release {release} -f`");
+            out.say(&format!("it goes on by itself; follow it: {follow}"));
         }
         return Ok(Exit::Done);
     }
-    let followed = Followed { session, environment, release, after: 0 };
+    let followed = Followed { session, environment, release: release.clone(), after: 0 };
     match follow(followed, waiting, out).await? {
-        Ended::Left(exit) => Ok(exit),
+        Ended::Left(exit) => {
+            if out.json() {
+                out.document(serde_json::json!({
+                    "kind": "left", "environment": environment.as_str(), "release": release, "exit_code": exit.code(),
+                }));
+            }
+            Ok(exit)
+        }
         Ended::Release(release, exit) => {
+            let exit = asked.exit(&release, exit);
+            // The cause first: what is true now, and what to type, stand last.
+            if let Some(problem) = ending_problem(&release).filter(|_| exit != Exit::Done) {
+                out.say(&render::problem(&problem));
+            }
             if out.json() {
                 out.document(render::json::outcome(&release, exit));
             } else {
                 out.result(&render::ending(&release));
-            }
-            if let Some(problem) = ending_problem(&release) {
-                out.say(&render::problem(&problem));
             }
             Ok(exit)
         }

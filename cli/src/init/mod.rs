@@ -56,22 +56,21 @@ fn parts(init: &Init) -> Vec<Part<'_>> {
 
 /// Writes everything. Nothing that is there is overwritten, so hosts can be added later by the same command.
 pub fn init(init: &Init, out: &Out) -> Result<Exit, Problem> {
+    // Every name is looked at before anything is written.
+    let named = parts(init).into_iter().map(|part| Ok((name_of(init, &part)?, part)));
+    let named: Vec<(PeerName, Part<'_>)> = named.collect::<Result<_, Problem>>()?;
     let authority = Authority::open_or_make(&init.dir.join("ca"), &init.trust_domain)?;
     let mut made = Vec::new();
-    for part in parts(init) {
-        let name = PeerName::new(&init.trust_domain, init.environment.clone(), part.role, &part.name)
-            .map_err(|error| {
-                Problem::new(Code::UsageWrong, error.to_string())
-                    .hint("names are 1 to 63 of `a-z`, `0-9`, `-`")
-            })?;
+    for (name, part) in named {
         let folder = folder_of(&init.dir, &part);
-        if folder.join("cert.pem").exists() {
+        // The certificate is written last, so one that is there has its key.
+        if folder.join("cert.pem").exists() && folder.join("key.pem").exists() {
             out.say(&format!("kept     {}", folder.display()));
             continue;
         }
         let (certificate, key) = authority.issue(&name)?;
-        write_new(&folder.join("cert.pem"), &certificate, 0o644)?;
         write_new(&folder.join("key.pem"), &key, 0o600)?;
+        write_new(&folder.join("cert.pem"), &certificate, 0o644)?;
         write_new(&authority_copy(&init.dir, &part), authority.certificate(), 0o644)
             .or_else(already_there)?;
         if let Some((path, text)) = files::configuration(init, &part) {
@@ -84,7 +83,14 @@ pub fn init(init: &Init, out: &Out) -> Result<Exit, Problem> {
         "hosts/{}/etc/pointsman/environments/{}.toml",
         init.coordinator.name, init.environment
     ));
-    write_new(&path, &environment, 0o640).or_else(already_there)?;
+    let fresh = write_new(&path, &environment, 0o640);
+    if fresh.as_ref().is_err_and(|problem| problem.code == Code::FileExists) && !made.is_empty() {
+        out.say(&format!(
+            "not changed: {}; hosts that are new belong into its `[agents]` and a slot",
+            path.display()
+        ));
+    }
+    fresh.or_else(already_there)?;
     if out.json() {
         out.document(serde_json::json!({ "kind": "init", "dir": init.dir, "certificates": made }));
         return Ok(Exit::Done);
@@ -100,6 +106,15 @@ pub fn init(init: &Init, out: &Out) -> Result<Exit, Problem> {
         init.dir.display()
     ));
     Ok(Exit::Done)
+}
+
+fn name_of(init: &Init, part: &Part<'_>) -> Result<PeerName, Problem> {
+    PeerName::new(&init.trust_domain, init.environment.clone(), part.role, &part.name).map_err(|error| {
+        let message = format!("`{}` or `{}` cannot stand in a certificate", part.name, init.trust_domain);
+        Problem::new(Code::UsageWrong, message)
+            .because(&error)
+            .hint("names are 1 to 63 of `a-z`, `0-9`, `-`; the domain is lower case, as `example.org`")
+    })
 }
 
 /// What is there already stays.

@@ -6,53 +6,110 @@ use pointsman_proto::v1;
 use super::{or, span};
 use crate::exit::Exit;
 
-/// How a release ended, and what to type next.
+/// How a release ended, what is true now, and what to type next.
 pub fn ending(release: &v1::Release) -> String {
     let plan = release.plan.clone().unwrap_or_default();
-    let (environment, id) = (&plan.environment, &plan.release);
     let took = span(release.entered_at_ms.saturating_sub(release.started_at_ms));
     if release.held.is_some() {
-        let undo = if release.visitors_moved { "rollback" } else { "abort" };
-        return format!(
-            "held after {took}: release {id} of {environment} waits for a person in step {}\n  to go on: `pointsman resume {environment}`\n  to stop:  `pointsman {undo} {environment}`",
-            or(&release.step, "watch")
-        );
+        return held(release, &plan, &took);
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
-        ("confirmed", "deploy") if plan.under_maintenance => format!(
-            "done in {took}: {environment} will serve {id} on {} when the maintenance page comes down: `pointsman maintenance off {environment}`",
-            plan.to_slot
+        ("confirmed", _) => format!("done in {took}: {}", confirmed(&plan)),
+        ("rolled-back" | "aborted" | "refused", "rollback") => format!(
+            "not rolled back after {took}: visitors of {} are still on {}",
+            plan.environment,
+            or(&plan.from_slot, "the maintenance page")
         ),
-        ("confirmed", "deploy") => format!(
-            "done in {took}: {environment} serves {id} on {}; way back: `pointsman rollback {environment}`",
-            plan.to_slot
-        ),
-        ("confirmed", "rollback") => format!(
-            "done in {took}: {environment} serves {} on {} again",
-            or(&plan.to_release, "what it served before"),
-            plan.to_slot
-        ),
-        ("confirmed", "maintenance-on") => format!(
-            "done in {took}: every visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`"
-        ),
-        ("confirmed", _) => format!("done in {took}: the maintenance page of {environment} is down"),
+        ("rolled-back" | "aborted" | "refused", "maintenance-on") => {
+            format!("not put up after {took}: {} serves its visitors as before", plan.environment)
+        }
+        ("rolled-back" | "aborted" | "refused", "maintenance-off") => {
+            format!("not taken down after {took}: the maintenance page of {} is still up", plan.environment)
+        }
         ("rolled-back", _) => format!(
-            "rolled back after {took}: visitors of {environment} are on {} again; {id} stays on {} to be looked at",
-            or(&plan.from_slot, "the maintenance page"),
+            "rolled back after {took}: {}; {} stays on {} to be looked at",
+            visitors(&plan),
+            plan.release,
             plan.to_slot
         ),
-        ("aborted", _) => format!(
-            "aborted after {took}: no visitor of {environment} was moved; what {id} had prepared is undone"
-        ),
-        ("refused", _) => format!("refused after {took}: {id} touched nothing in {environment}"),
-        (other, _) => format!("release {id} of {environment}: {}", or(other, "still running")),
+        ("aborted", _) => {
+            format!(
+                "aborted after {took}: no visitor was moved, what {} prepared is undone; {}",
+                plan.release,
+                visitors(&plan)
+            )
+        }
+        ("refused", _) => {
+            format!("refused after {took}: {} touched nothing; {}", plan.release, visitors(&plan))
+        }
+        (other, _) => {
+            format!("release {} of {}: {}", plan.release, plan.environment, or(other, "still running"))
+        }
     }
 }
 
+/// Where visitors are when a release did not move them, or moved them back.
+fn visitors(plan: &v1::Plan) -> String {
+    let from = or(&plan.from_slot, "the maintenance page");
+    if plan.under_maintenance {
+        return format!("visitors of {} see the maintenance page, {from} is behind it", plan.environment);
+    }
+    format!("visitors of {} are on {from}", plan.environment)
+}
+
+fn confirmed(plan: &v1::Plan) -> String {
+    let (environment, slot) = (&plan.environment, &plan.to_slot);
+    match plan.purpose.as_str() {
+        "deploy" if plan.under_maintenance => format!(
+            "{environment} will serve {} on {slot} when the maintenance page comes down: `pointsman maintenance off {environment}`",
+            plan.release
+        ),
+        "deploy" if plan.from_slot.is_empty() => {
+            format!(
+                "{environment} serves {} on {slot}; it is the first, so there is no way back yet",
+                plan.release
+            )
+        }
+        "deploy" => {
+            format!(
+                "{environment} serves {} on {slot}; way back: `pointsman rollback {environment}`",
+                plan.release
+            )
+        }
+        "rollback" if plan.to_release.is_empty() => {
+            format!("{environment} is on {slot} again; forward again: `pointsman rollback {environment}`")
+        }
+        "rollback" => format!(
+            "{environment} serves {} on {slot} again; forward again: `pointsman rollback {environment}`",
+            plan.to_release
+        ),
+        "maintenance-on" => format!(
+            "every visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`"
+        ),
+        _ => format!("the maintenance page of {environment} is down"),
+    }
+}
+
+fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
+    let environment = &plan.environment;
+    let mut text = format!(
+        "held after {took}: release {} of {environment} waits for a person in step {}\n  to go on: `pointsman resume {environment}`",
+        plan.release,
+        or(&release.step, "watch")
+    );
+    // On its way back there is nothing to stop: it can only go on, once the cause is mended.
+    if release.turned_back.is_none() {
+        let undo = if release.visitors_moved { "rollback" } else { "abort" };
+        text.push_str(&format!("\n  to stop:  `pointsman {undo} {environment}`"));
+    }
+    text
+}
+
 /// What is said when the command leaves and the release goes on.
-pub fn left(environment: &EnvironmentName, release: &str, exit: Exit) -> String {
+pub fn left(environment: &EnvironmentName, release: &str, last: Option<&v1::Release>, exit: Exit) -> String {
     let why = if exit == Exit::TimedOut { "time is up" } else { "detached" };
+    let undo = if last.is_some_and(|last| !last.visitors_moved) { "abort" } else { "rollback" };
     format!(
-        "{why}: release {release} of {environment} goes on by itself\n  follow it: `pointsman status {environment} --release {release} -f`\n  stop it:   `pointsman rollback {environment}`"
+        "{why}: release {release} of {environment} goes on by itself\n  follow it: `pointsman status {environment} --release {release} -f`\n  stop it:   `pointsman {undo} {environment}`"
     )
 }

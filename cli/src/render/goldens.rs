@@ -202,7 +202,7 @@ fn what_is_said_when_leaving() {
     let environment = deploy().environment;
     let mut cases = Cases::default();
     for (name, exit) in [("time is up", Exit::TimedOut), ("detached", Exit::Detached)] {
-        cases.add(name, &super::left(&environment, "4f2c1ab", exit));
+        cases.add(name, &super::left(&environment, "4f2c1ab", None, exit));
     }
     cases.check("left.txt");
 }

@@ -10,6 +10,7 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
     let word = match update.kind.as_str() {
         "order-done" => "✔ done",
         "order-failed" | "gates-read" if update.problem.is_some() => "✖ failed",
+        "gates-unknown" => "? unknown",
         "gates-read" | "watch-passed" => "✔ done",
         "turned-back" => "✖ turning back",
         "held" => "॥ held",
@@ -27,7 +28,7 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
     let number =
         steps_of(&release).iter().position(|known| known.step == step).map(|index| index.saturating_add(1));
     let counter =
-        number.map_or_else(|| "[-]".to_owned(), |number| format!("[{number}/{}]", release.step_count));
+        number.map_or_else(|| "[back]".to_owned(), |number| format!("[{number}/{}]", release.step_count));
     let host = if update.host.is_empty() { "coordinator" } else { update.host.as_str() };
     let detail = update
         .problem
@@ -38,8 +39,18 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
         .iter()
         .find(|order| order.step == update.step && order.host == update.host && order.state == "done")
         .map_or_else(String::new, |order| format!("  ({})", took(order.took_us)));
-    let line = format!("{counter:<6} {host:<12} {step:<10} {word:<10} {detail}{took}");
+    let again = match failed_order(&release, update) {
+        Some(order) if release.turned_back.is_none() => format!("  (attempt {})", order.attempts),
+        _ => String::new(),
+    };
+    let line = format!("{counter:<6} {host:<12} {step:<10} {word:<10} {detail}{took}{again}");
     Some(if live { line } else { format!("{} {line}", time(update.at_ms)) })
+}
+
+fn failed_order<'a>(release: &'a v1::Release, update: &v1::ReleaseUpdate) -> Option<&'a v1::OrderView> {
+    let failed =
+        release.orders.iter().filter(|order| order.state == "failed" && update.kind == "order-failed");
+    failed.into_iter().find(|order| order.step == update.step && order.host == update.host)
 }
 
 /// The host stands in the line already.

@@ -14,7 +14,7 @@ fn live(live: Option<&v1::Live>) -> String {
 
 /// The whole screen.
 pub fn status(status: &v1::StatusReply) -> String {
-    let mut text = format!("{}  serves {}  {}\n", status.environment, live(status.live.as_ref()), status.url);
+    let mut text = format!("{}  {}  {}\n", status.environment, headline(status), status.url);
     if let Some(trouble) = &status.trouble {
         text.push_str(&format!("trouble     {}\n            {}\n", problem_line(trouble), trouble.hint));
     }
@@ -33,8 +33,14 @@ pub fn status(status: &v1::StatusReply) -> String {
         _ if status.maintenance.as_ref().is_some_and(|page| page.on) => {
             format!("end the maintenance: `pointsman maintenance off {}`", status.environment)
         }
+        _ if status.trouble.is_some() || drifted(status) => {
+            format!("find out more: `pointsman doctor {}`", status.environment)
+        }
         (Some(previous), _) => {
             format!("rollback to {}: `pointsman rollback {}`", live(Some(previous)), status.environment)
+        }
+        (None, _) if status.live.is_none() => {
+            format!("release: `pointsman deploy {} --artifact DIR --release ID`", status.environment)
         }
         (None, _) => "no way back is known yet".to_owned(),
     };
@@ -42,12 +48,48 @@ pub fn status(status: &v1::StatusReply) -> String {
     text
 }
 
+/// What visitors get, in a few words: the first thing that must be true.
+fn headline(status: &v1::StatusReply) -> String {
+    let before = live(status.live.as_ref());
+    if status.maintenance.as_ref().is_some_and(|page| page.on) {
+        return format!("shows the maintenance page, {before} behind it");
+    }
+    let moving =
+        status.release.as_ref().filter(|release| release.outcome.is_empty() && release.visitors_moved);
+    let Some((release, plan)) = moving.and_then(|release| Some((release, release.plan.as_ref()?))) else {
+        return if status.live.is_some() {
+            format!("serves {before}")
+        } else {
+            "nothing was released yet".to_owned()
+        };
+    };
+    match release.step.as_str() {
+        "watch" => format!("serves {} on {}, being watched; before it {before}", plan.release, plan.to_slot),
+        step => {
+            let from = or(&plan.from_slot, "the maintenance page");
+            format!("is moving visitors between {from} and {} ({step})", plan.to_slot)
+        }
+    }
+}
+
 fn next_of(release: &v1::Release, environment: &str) -> String {
+    if release.turned_back.is_some() {
+        return match release.held {
+            Some(_) => format!("mend the cause, then go on: `pointsman resume {environment}`"),
+            None => format!("follow: `pointsman status {environment} -f`"),
+        };
+    }
     let undo = if release.visitors_moved { "rollback" } else { "abort" };
     if release.held.is_some() {
         return format!("go on: `pointsman resume {environment}`; stop: `pointsman {undo} {environment}`");
     }
     format!("follow: `pointsman status {environment} -f`; stop: `pointsman {undo} {environment}`")
+}
+
+/// Traffic is not where the journal says, or the load balancers disagree.
+fn drifted(status: &v1::StatusReply) -> bool {
+    let mut routes = status.agents.iter().filter_map(|agent| agent.balancer.as_ref());
+    routes.any(|found| !status.wanted_route.is_empty() && found.route != status.wanted_route)
 }
 
 fn release_block(release: &v1::Release, now_ms: u64) -> String {
@@ -165,9 +207,11 @@ fn host_line(agent: &v1::AgentStatus) -> String {
 
 /// Where visitors go.
 pub fn traffic(status: &v1::StatusReply) -> String {
-    let text = traffic_lines(status);
-    let text = text.replace("traffic     ", "").replace("            ", "");
-    format!("wanted       route {}\n{text}", or(&status.wanted_route, "none yet"))
+    let open = status.release.as_ref().filter(|release| release.outcome.is_empty());
+    let under_way = |plan: &v1::Plan| format!("  (release {} is under way)", plan.release);
+    let note = open.and_then(|release| release.plan.as_ref()).map(under_way).unwrap_or_default();
+    let wanted = or(&status.wanted_route, "none yet");
+    format!("wanted      {:<12} route {wanted}{note}\n{}", "", traffic_lines(status))
 }
 
 fn page_line(page: &v1::Maintenance, now_ms: u64) -> String {

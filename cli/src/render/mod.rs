@@ -10,7 +10,7 @@ mod plan;
 
 pub use ending::{ending, left};
 pub use lines::{heartbeat, moving, update};
-pub use look::{findings, history, maintenance, status, traffic};
+pub use look::{findings, history, maintenance, share_of, status, traffic};
 pub use plan::plan;
 
 use pointsman_core::Problem;

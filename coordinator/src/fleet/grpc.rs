@@ -74,7 +74,17 @@ impl GrpcFleet {
     pub async fn describe(&self, host: &HostName, timeout_ms: u64) -> Result<v1::AgentStatus, Problem> {
         let mut client = self.client(host)?;
         let request = agent_v1::DescribeRequest { environment: self.environment.to_string() };
-        bounded(host, timeout_ms, client.describe(request)).await
+        let mut described = bounded(host, timeout_ms, client.describe(request))
+            .await
+            .map_err(|problem| self.named(problem))?;
+        let problem = described.problem.take().and_then(convert::problem_from_wire);
+        described.problem = problem.map(|problem| convert::problem_to_wire(&self.named(problem)));
+        Ok(described)
+    }
+
+    /// The agents do not know what people call their environment on the command line.
+    fn named(&self, problem: Problem) -> Problem {
+        problem.in_environment(&self.environment)
     }
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
@@ -132,7 +142,7 @@ impl Fleet for GrpcFleet {
         // Fencing twice is fencing once, so a lost answer leaves nothing in doubt.
         let fence = bounded(host, timeout_ms, client.fence(request))
             .await
-            .map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+            .map_err(|problem| self.named(problem).aftermath(Aftermath::Unchanged))?;
         self.compare_head(host, &fence).await
     }
 
@@ -143,7 +153,7 @@ impl Fleet for GrpcFleet {
             let scope = (&self.environment, order.epoch);
             send_artifact(client.clone(), self.store.clone(), &self.transfers, scope, host, *artifact)
                 .await
-                .map_err(|problem| problem.on(host))?;
+                .map_err(|problem| self.named(problem).on(host))?;
         }
         let head = *self.journal.head().borrow();
         let received = ReceivedOrder {
@@ -153,7 +163,9 @@ impl Fleet for GrpcFleet {
             journal_hash: head.hash,
         };
         let left_ms = order.deadline.ms_since(SystemClock.now());
-        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received))).await?;
+        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received)))
+            .await
+            .map_err(|problem| self.named(problem))?;
         Ok(convert::evidence_from_wire(
             &done,
             u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -167,7 +179,9 @@ impl Fleet for GrpcFleet {
             host: host.to_string(),
             action: Some(convert::action_to_wire(action)),
         };
-        let done = bounded(host, timeout_ms, client.observe(request)).await?;
+        let done = bounded(host, timeout_ms, client.observe(request))
+            .await
+            .map_err(|problem| self.named(problem))?;
         Ok(convert::evidence_from_wire(&done, 0))
     }
 }

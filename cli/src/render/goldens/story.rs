@@ -324,44 +324,7 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
     Evidence { already: false, detail, took_us }
 }
 
-/// As `coordinator::api` words a fact.
+/// As the coordinator tells a fact.
 fn update(seq: u64, at: Timestamp, event: &Event, state: &State) -> v1::ReleaseUpdate {
-    let mut update = v1::ReleaseUpdate {
-        seq,
-        at_ms: at.0,
-        kind: event.kind().to_owned(),
-        release: Some(convert::release_to_wire(state, T0, None)),
-        ..Default::default()
-    };
-    if let Event::OrderIntended { key, .. } | Event::OrderDone { key, .. } | Event::OrderFailed { key, .. } =
-        event
-    {
-        (update.step, update.host) = (key.step.to_string(), key.host.to_string());
-    }
-    match event {
-        Event::OrderIntended { attempt, .. } => {
-            update.detail = if *attempt == 1 {
-                "ordered".to_owned()
-            } else {
-                format!("ordered again, attempt {attempt}")
-            };
-        }
-        Event::OrderDone { evidence, .. } => update.detail.clone_from(&evidence.detail),
-        Event::OrderFailed { problem, .. } => update.problem = Some(convert::problem_to_wire(problem)),
-        Event::Fenced(host) => {
-            (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned());
-        }
-        Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
-        Event::GatesRead(Reading::Pass) => update.detail = "the gates are green again".to_owned(),
-        Event::GatesRead(Reading::Fail(problem) | Reading::Unknown(problem))
-        | Event::TurnedBack(problem)
-        | Event::Held(problem) => update.problem = Some(convert::problem_to_wire(problem)),
-        Event::Requested(request) => {
-            let reason = request.reason.as_deref().unwrap_or("no reason given");
-            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
-        }
-        Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
-        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
-    }
-    update
+    convert::update_to_wire(seq, at.0, event, convert::release_to_wire(state, T0, None))
 }

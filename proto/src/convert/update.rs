@@ -1,0 +1,54 @@
+//! Facts of a release, for whoever follows it.
+
+use pointsman_core::{Event, Reading};
+
+use super::problem_to_wire;
+use crate::v1;
+
+/// A recorded fact for whoever follows a release. `release` is where it stands after the fact.
+pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release) -> v1::ReleaseUpdate {
+    let mut update = v1::ReleaseUpdate {
+        seq,
+        at_ms,
+        kind: event.kind().to_owned(),
+        release: Some(release),
+        ..Default::default()
+    };
+    match event {
+        Event::OrderIntended { key, attempt } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.detail = if *attempt == 1 {
+                "ordered".to_owned()
+            } else {
+                format!("ordered again, attempt {attempt}")
+            };
+        }
+        Event::OrderDone { key, evidence } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.detail.clone_from(&evidence.detail);
+        }
+        Event::OrderFailed { key, problem } => {
+            (update.step, update.host) = (key.step.to_string(), key.host.to_string());
+            update.problem = Some(problem_to_wire(problem));
+        }
+        Event::Fenced(host) => {
+            (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned())
+        }
+        Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
+        Event::GatesRead(Reading::Pass) => update.detail = "the gates are green again".to_owned(),
+        Event::GatesRead(Reading::Unknown(problem)) => {
+            update.kind = "gates-unknown".to_owned();
+            update.problem = Some(problem_to_wire(problem));
+        }
+        Event::GatesRead(Reading::Fail(problem)) | Event::TurnedBack(problem) | Event::Held(problem) => {
+            update.problem = Some(problem_to_wire(problem))
+        }
+        Event::Requested(request) => {
+            let reason = request.reason.as_deref().unwrap_or("no reason given");
+            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
+        }
+        Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
+        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
+    }
+    update
+}
