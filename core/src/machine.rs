@@ -161,7 +161,13 @@ fn settled(state: &mut State, key: &OrderKey, at: Timestamp, settle: impl FnOnce
 fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     let armed = matches!(state.phase, Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. });
     match reading {
-        Reading::Pass => state.watch = crate::WatchProgress::default(),
+        Reading::Pass => {
+            // What nobody saw does not count as watched.
+            if let (Phase::Watching { until }, Some(since)) = (&mut state.phase, state.watch.blind_since) {
+                *until = until.plus_ms(at.ms_since(since));
+            }
+            state.watch = crate::WatchProgress::default();
+        }
         Reading::Fail(_) => {
             state.watch.failures = state.watch.failures.saturating_add(1);
             state.watch.blind_since = None;
@@ -387,6 +393,10 @@ pub fn gates_read(state: &State, now: Timestamp, reading: Reading) -> Vec<Event>
             let passed = until.is_some_and(|until| now >= until).then_some(Event::WatchPassed);
             let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
             cleared.into_iter().chain(passed).collect()
+        }
+        // It is held already, and nobody wants it moved by itself: one record of the failure is enough.
+        Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {
+            Vec::new()
         }
         Reading::Fail(problem) => {
             let fails = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;

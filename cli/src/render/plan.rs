@@ -27,18 +27,30 @@ pub fn plan(plan: &v1::Plan) -> String {
     }
     for (number, step) in (1..).zip(&plan.steps) {
         let hosts =
-            if step.hosts.is_empty() { String::new() } else { format!(" on {}", step.hosts.join(", ")) };
+            if step.hosts.is_empty() { String::new() } else { format!("{}: ", step.hosts.join(", ")) };
+        let bound = if step.step == "watch" {
+            String::new()
+        } else {
+            format!("; each try at most {}", span(step.attempt_ms))
+        };
         text.push_str(&format!(
-            "  [{number}/{}] {:<10} {}{hosts}, at most {}\n",
+            "  [{number}/{}] {:<10} {hosts}{}{bound}\n",
             plan.steps.len(),
             step.step,
-            step.what,
-            span(step.attempt_ms)
+            step.what
         ));
     }
+    if !plan.checks.is_empty() {
+        text.push_str(&format!("checks    {}\n", plan.checks.join(", ")));
+    }
+    text.push_str(&format!(
+        "by        {}{}\n",
+        plan.created_by,
+        if plan.reason.is_empty() { String::new() } else { format!(": {}", plan.reason) }
+    ));
     if plan.watch_ms > 0 {
         text.push_str(
-            "if anything fails before the switch everything is undone; after it visitors are moved back\n",
+            "if anything fails before the switch everything is undone; `pointsman rollback` goes back at any time after it\n",
         );
     }
     text

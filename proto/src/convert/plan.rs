@@ -53,11 +53,9 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
             "agents reachable, load balancers fit, room on the hosts; changes nothing".to_owned()
         }
         (Step::Watch, _) => {
-            let fails = plan.watch.fail_after;
-            format!(
-                "checks through the load balancers for {} s; {fails} failed readings in a row roll back",
-                plan.watch.duration_ms / 1000
-            )
+            let (seconds, fails) = (plan.watch.duration_ms / 1000, plan.watch.fail_after);
+            let then = if plan.automatic_rollback { "roll back" } else { "hold for a person" };
+            format!("the checks again and again for {seconds} s; {fails} failed readings in a row {then}")
         }
         (Step::Check, _) => format!(
             "{} checks, on the hosts and through the load balancers",
