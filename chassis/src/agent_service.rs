@@ -362,11 +362,13 @@ impl<H: Hands> Agent for AgentService<H> {
     ) -> Result<Response<v1::ArtifactNeed>, Status> {
         let peer = peer_of(&request)?;
         let offered = async {
-            let offer = tokio::time::timeout(OFFER, join_offer(request.into_inner()))
-                .await
-                .map_err(|_| too_slow())??;
-            self.right_environment(&offer.environment)?;
-            same_environment(&peer, &offer.environment)?;
+            let admit = |environment: &EnvironmentName, epoch: Epoch| {
+                self.right_environment(environment)?;
+                same_environment(&peer, environment)?;
+                self.rule(epoch).check()
+            };
+            let joined = join_offer(request.into_inner(), admit);
+            let offer = tokio::time::timeout(OFFER, joined).await.map_err(|_| too_slow())??;
             let rule = self.rule(offer.epoch);
             rule.check()?;
             self.hands.offer(offer, &rule).await

@@ -74,13 +74,18 @@ fn broken(what: impl AsRef<str>) -> Problem {
     Problem::new(Code::TransferBroken, what).retry_useful()
 }
 
-/// Joins and checks the messages of an offer.
-pub async fn join_offer(mut messages: tonic::Streaming<v1::ArtifactOffer>) -> Result<Offer, Problem> {
+/// Joins and checks the messages of an offer. Nothing after the first message is read before `admit` has agreed to
+/// its environment and epoch.
+pub async fn join_offer(
+    mut messages: tonic::Streaming<v1::ArtifactOffer>,
+    admit: impl FnOnce(&EnvironmentName, Epoch) -> Result<(), Problem>,
+) -> Result<Offer, Problem> {
     let lost = |status: tonic::Status| broken("the offer of an artifact ended early").because(&status);
     let first =
         messages.message().await.map_err(lost)?.ok_or_else(|| broken("the offer of an artifact is empty"))?;
     let environment = convert::field("environment", &first.environment)?;
     let epoch = Epoch(first.epoch);
+    admit(&environment, epoch)?;
     let (mut manifest_bytes, mut mtime_bytes) = (first.manifest, first.mtimes);
     while let Some(message) = messages.message().await.map_err(lost)? {
         manifest_bytes.extend(message.manifest);

@@ -144,12 +144,24 @@ async fn follow_once(
             followed.after = update.seq;
         }
         let Some(release) = update.release else { continue };
-        if let Some(exit) = Exit::of_release(&release) {
+        if let Some(exit) = Exit::of_release(&release)
+            && (exit != Exit::Held || still_held(&caller, followed).await?)
+        {
             line.clear();
             return Ok(Ended::Release(Box::new(release), exit));
         }
         last.replace(Some(release));
     }
+}
+
+/// The facts of a release are told from its beginning: one that was held and went on passes by its past.
+async fn still_held(caller: &Caller, followed: &Followed<'_>) -> Result<bool, Problem> {
+    let request = v1::StatusRequest {
+        environment: followed.environment.to_string(),
+        release: followed.release.clone(),
+    };
+    let now = caller.answer(caller.client.clone().get_status(request)).await?;
+    Ok(now.release.is_some_and(|release| release.held.is_some()))
 }
 
 /// A line for a time without news, with the moment it is said.

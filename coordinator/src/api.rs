@@ -144,9 +144,9 @@ impl Coordinator for Api {
             let late = || {
                 Problem::new(Code::TransferBroken, "the offer of an artifact took too long").retry_useful()
             };
-            let offer =
-                tokio::time::timeout(OFFER, join_offer(request.into_inner())).await.map_err(|_| late())??;
-            same_environment(&peer, &offer.environment)?;
+            let admit = |environment: &EnvironmentName, _| same_environment(&peer, environment);
+            let joined = join_offer(request.into_inner(), admit);
+            let offer = tokio::time::timeout(OFFER, joined).await.map_err(|_| late())??;
             let store = self.store.clone();
             tokio::task::spawn_blocking(move || store.offer(&offer))
                 .await

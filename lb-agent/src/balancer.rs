@@ -7,6 +7,7 @@ use pointsman_core::{BackendName, Code, Problem, Route};
 use tokio::sync::Mutex;
 
 use crate::config::{Config, SharedConfig};
+use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::workers::Workers;
@@ -23,6 +24,8 @@ pub struct Balancer {
     pub(crate) frontend: Target,
     /// One change of the route at a time.
     pub(crate) changing: Arc<Mutex<()>>,
+    /// Looks after the route between orders.
+    pub(crate) guard: Guard,
 }
 
 /// How many servers of a backend are healthy, of how many.
@@ -50,6 +53,7 @@ impl Balancer {
             frontend: config.frontend.target()?,
             config: Arc::new(config),
             changing: Arc::default(),
+            guard: Guard::default(),
         })
     }
 

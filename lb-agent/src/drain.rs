@@ -14,13 +14,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long cut sessions may take to be gone.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
-/// Requests that a backend serves now, on the current worker and the old ones.
-pub async fn sessions(balancer: &Balancer, backend: &BackendName) -> Result<u64, Problem> {
+/// Servers and backends of the current worker and of the old ones.
+pub async fn rows_of_all(balancer: &Balancer) -> Result<Vec<StatRow>, Problem> {
     let mut rows = balancer.workers.stat().await?;
     for worker in balancer.workers.old().await? {
         rows.extend(worker.stat().await?.unwrap_or_default());
     }
-    Ok(on_servers(&rows, backend).map(|row| row.sessions).sum())
+    Ok(rows)
+}
+
+/// Requests that a backend serves now.
+pub fn sessions(rows: &[StatRow], backend: &BackendName) -> u64 {
+    on_servers(rows, backend).map(|row| row.sessions).sum()
 }
 
 fn on_servers<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterator<Item = &'a StatRow> {
@@ -29,8 +34,8 @@ fn on_servers<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterato
 
 async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) -> Result<u64, Problem> {
     loop {
-        let left =
-            sessions(balancer, backend).await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+        let rows = rows_of_all(balancer).await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+        let left = sessions(&rows, backend);
         if left == 0 || Instant::now() >= until {
             return Ok(left);
         }

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::{drain, inspect, probe, switch};
+use crate::{drain, guard, inspect, probe, switch};
 
 /// The hands of the lb-agent.
 #[derive(Clone)]
@@ -31,6 +31,11 @@ impl LbHands {
     /// The hands for this configuration.
     pub fn new(config: Config) -> Result<Self, Problem> {
         Ok(Self { balancer: Balancer::new(config)? })
+    }
+
+    /// Guards the route between orders, for ever.
+    pub async fn guard_route(&self) {
+        guard::watch(self.balancer.clone()).await;
     }
 
     /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so

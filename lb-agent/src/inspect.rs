@@ -5,7 +5,7 @@ use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
 
 use crate::balancer::{Balancer, health};
-use crate::drain::sessions;
+use crate::drain::{rows_of_all, sessions};
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
 pub async fn inspect(
@@ -84,6 +84,7 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             stale_workers.push(format!("{}: {old}", worker.pid));
         }
     }
+    let all_rows = rows_of_all(balancer).await?;
     let mut backends = Vec::new();
     for granted in &balancer.config.haproxy.backends {
         let counted = health(&rows, &granted.0);
@@ -92,7 +93,7 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             name: granted.0.to_string(),
             servers_up: counted.up,
             servers_total: counted.total,
-            sessions: sessions(balancer, &granted.0).await?,
+            sessions: sessions(&all_rows, &granted.0),
             requests_total: own.map_or(0, |row| row.requests_total),
             responses_5xx: own.map_or(0, |row| row.responses_5xx),
         });

@@ -5,6 +5,7 @@
 mod balancer;
 mod config;
 mod drain;
+mod guard;
 mod hands;
 mod inspect;
 mod probe;

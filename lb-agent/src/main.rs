@@ -70,6 +70,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let listen = config.listen;
     let hands = LbHands::new(config).map_err(serve::explain)?;
     hands.resume_switch().await;
+    let guarding = hands.clone();
+    tokio::spawn(async move { guarding.guard_route().await });
     info!(name = %daemon.name(), %listen, "lb-agent starts");
     let probe = ledger.clone();
     let service = AgentService::new(hands, ledger, daemon.name());

@@ -63,9 +63,9 @@ impl RouteFile {
 
     /// Keeps a copy of a confirmed route, for the day the map file is lost. A failure costs only that.
     pub fn remember(&self, route: &Route) {
-        let text = format!("{route}\n");
-        // Without the copy a lost map file leads to the maintenance page instead of the last route.
-        let _ = durable::replace(&self.copy, text.as_bytes(), 0o644);
+        let next = self.copy.with_extension("next");
+        // Not flushed: the map file itself is. Without the copy a lost map leads to the maintenance page.
+        let _ = std::fs::write(&next, format!("{route}\n")).and_then(|()| std::fs::rename(&next, &self.copy));
     }
 
     /// The last confirmed route.

@@ -6,6 +6,7 @@ use std::time::Duration;
 use pointsman_core::{Aftermath, Code, Problem};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
+use tokio::time::Instant;
 
 /// Bound on one command, connection and answer together: HAProxy answers in less than a millisecond, and under
 /// full load in a few.
@@ -18,6 +19,27 @@ const MAX_REPLY_BYTES: u64 = 4 << 20;
 #[derive(Clone, Debug)]
 pub struct CommandSocket {
     path: PathBuf,
+}
+
+/// How long a master that is starting anew is waited for: it takes some tenths of a second.
+const MASTER_BACK: Duration = Duration::from_secs(3);
+
+/// Pause between two tries to reach it.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Why there is no answer.
+enum Unanswered {
+    /// The socket is there and nobody accepts: HAProxy is down, or starting anew.
+    Refused(Problem),
+    /// Anything else.
+    Other(Problem),
+}
+
+impl Unanswered {
+    fn into_problem(self) -> Problem {
+        let (Self::Refused(problem) | Self::Other(problem)) = self;
+        problem
+    }
 }
 
 /// What HAProxy answers for the worker of a process id that has gone. From 2.8 on the connection then stays open.
@@ -34,20 +56,29 @@ impl CommandSocket {
     /// The command is put together from parsed values only. A line feed or `;` in it would be a second command, so
     /// such a command is a bug here and is refused.
     pub async fn ask(&self, command: &str) -> Result<String, Problem> {
-        self.exchange(command, command).await
+        self.exchange(command, command).await.map_err(Unanswered::into_problem)
     }
 
     /// Sends one command through a master socket and has it close the connection after the answer.
+    ///
+    /// While HAProxy is reloaded its master starts itself anew and refuses connections: that is waited out, because
+    /// what is true is only known afterwards.
     pub async fn ask_master(&self, command: &str) -> Result<String, Problem> {
-        self.exchange(command, &format!("{command};quit")).await
+        let give_up = Instant::now() + MASTER_BACK;
+        loop {
+            match self.exchange(command, &format!("{command};quit")).await {
+                Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
+                    tokio::time::sleep(LOOK_AGAIN).await
+                }
+                answer => return answer.map_err(Unanswered::into_problem),
+            }
+        }
     }
 
-    async fn exchange(&self, command: &str, line: &str) -> Result<String, Problem> {
+    async fn exchange(&self, command: &str, line: &str) -> Result<String, Unanswered> {
         if command.contains(['\n', '\r', ';', '\\']) || !command.is_ascii() {
-            return Err(Problem::new(
-                Code::HaproxyReplyUnexpected,
-                format!("refused to send `{}`", command.escape_default()),
-            ));
+            let message = format!("refused to send `{}`", command.escape_default());
+            return Err(Unanswered::Other(Problem::new(Code::HaproxyReplyUnexpected, message)));
         }
         let talk = async {
             let mut stream = UnixStream::connect(&self.path).await?;
@@ -65,11 +96,16 @@ impl CommandSocket {
         };
         let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no whole answer within 2 s");
         let reply = tokio::time::timeout(DEADLINE, talk).await.map_err(late).and_then(|reply| reply);
-        let reply = reply.map_err(|error| self.silent(command, &error))?;
+        let reply = reply.map_err(|error| match error.kind() {
+            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset => {
+                Unanswered::Refused(self.silent(command, &error))
+            }
+            _ => Unanswered::Other(self.silent(command, &error)),
+        })?;
         if reply.len() as u64 > MAX_REPLY_BYTES {
-            return Err(unreadable(command, "it is too long"));
+            return Err(Unanswered::Other(unreadable(command, "it is too long")));
         }
-        String::from_utf8(reply).map_err(|_| unreadable(command, "it is not text"))
+        String::from_utf8(reply).map_err(|_| Unanswered::Other(unreadable(command, "it is not text")))
     }
 
     fn silent(&self, command: &str, error: &std::io::Error) -> Problem {

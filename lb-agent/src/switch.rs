@@ -13,7 +13,7 @@ use crate::balancer::Balancer;
 const REQUESTS_THAT_MUST_SEE: usize = 3;
 
 /// How often a change is confirmed anew because HAProxy was reloaded meanwhile.
-const RELOADS_FOLLOWED: u32 = 3;
+const RELOADS_FOLLOWED: u32 = 5;
 
 /// Sets a route. `expected` are the routes that may stand now.
 pub async fn set_route(
@@ -36,13 +36,14 @@ pub async fn set_route(
             set_runtime(balancer, wanted, &before).await?;
         }
     }
-    let stale = set_old_workers(balancer, wanted).await;
-    match confirm(balancer, wanted).await {
+    let confirmed = confirm(balancer, wanted).await;
+    balancer.guard.route_was_set();
+    match confirmed {
         Ok(detail) => {
             // After the answer: nobody waits for the copy.
             let (file, route) = (balancer.file.clone(), wanted.clone());
             tokio::task::spawn_blocking(move || file.remember(&route));
-            Ok(Evidence { already, detail: [detail, stale].concat(), took_us: 0 })
+            Ok(Evidence { already, detail, took_us: 0 })
         }
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
         Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
@@ -153,39 +154,39 @@ async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
     }
 }
 
-/// Reads back and looks with new connections; again if HAProxy was reloaded meanwhile.
+/// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded
+/// meanwhile. A worker that is just starting has read the map as it was when it began, so it is told like the first.
 async fn confirm(balancer: &Balancer, wanted: &Route) -> Result<String, Problem> {
+    let mut told = balancer.workers.info().await?.pid;
     for _ in 0..RELOADS_FOLLOWED {
-        let pid = balancer.workers.info().await?.pid;
-        let found = balancer.workers.route().await?;
-        if found.as_ref() != Some(wanted) {
-            if balancer.workers.info().await?.pid != pid {
-                // A new worker with the value that was on disk when it started: tell it too.
-                balancer.workers.set_route(wanted).await?;
-                continue;
-            }
-            let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
-            return Err(Problem::new(
-                Code::RouteNotApplied,
-                format!("the route `{wanted}` was set, but `{found}` was read back"),
-            ));
-        }
+        // Listing the workers waits for a master that is starting anew: the new worker is then there.
+        let stale = set_old_workers(balancer, wanted).await;
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
-        for seen in join_all(looks).await {
-            sees(wanted, seen)?;
+        let (info, found, looks) =
+            tokio::join!(balancer.workers.info(), balancer.workers.route(), join_all(looks));
+        let (pid, found) = (info?.pid, found?);
+        if pid != told {
+            balancer.workers.set_route(wanted).await?;
+            told = pid;
+            continue;
         }
-        if balancer.workers.info().await?.pid == pid {
-            return Ok(format!(
-                "route `{wanted}` read back, seen by {REQUESTS_THAT_MUST_SEE} new connections"
-            ));
+        if found.as_ref() != Some(wanted) {
+            let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
+            let message = format!("the route `{wanted}` was set, but `{found}` was read back");
+            return Err(Problem::new(Code::RouteNotApplied, message));
         }
+        let seen = looks.into_iter().try_for_each(|seen| sees(wanted, seen));
+        if balancer.workers.info().await?.pid != told {
+            continue;
+        }
+        seen?;
+        return Ok(format!(
+            "route `{wanted}` read back, seen by {REQUESTS_THAT_MUST_SEE} new connections{stale}"
+        ));
     }
-    Err(Problem::new(
-        Code::RouteNotApplied,
-        format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed"),
-    )
-    .aftermath(Aftermath::Unknown)
-    .retry_useful())
+    let message =
+        format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");
+    Err(Problem::new(Code::RouteNotApplied, message).aftermath(Aftermath::Unknown).retry_useful())
 }
 
 fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {

@@ -34,15 +34,6 @@ pub fn problem_of_status(status: &tonic::Status, unreachable: Code, peer: &str) 
     if let Some(problem) = v1::Problem::decode(status.details()).ok().and_then(convert::problem_from_wire) {
         return problem;
     }
-    // TLS 1.3 lets a client connect before its certificate is looked at, so a refusal shows as a cancelled call.
-    if status.code() == tonic::Code::Cancelled {
-        return Problem::new(
-            Code::CertificateRefused,
-            format!("certificate refused: none presented, or not trusted by {peer}"),
-        )
-        .because(status)
-        .hint("compare the certificates on both sides: `pointsman doctor ENV`");
-    }
     let code = match status.code() {
         tonic::Code::ResourceExhausted | tonic::Code::InvalidArgument | tonic::Code::Unimplemented => {
             Code::MessageInvalid

@@ -1,6 +1,7 @@
 //! What the kernel says of the machine and of the site's processes.
 
-use std::path::Path;
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
@@ -8,10 +9,11 @@ use serde_json::{Value, json};
 
 use crate::figures::rounded;
 
-/// How long no process may have used the CPU to count as idle, and how long that is waited for.
+/// How long the site must be quiet to count as idle, how much of one CPU its processes may use meanwhile (standing
+/// connections are asked for signs of life), and how long that is waited for.
 const QUIET: Duration = Duration::from_secs(2);
+const QUIET_SHARE: f64 = 0.02;
 const QUIET_WITHIN: Duration = Duration::from_secs(30);
-const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// The machine, with its load before anything was started.
 pub fn machine() -> Result<Value> {
@@ -45,31 +47,43 @@ pub fn processes(program: &str, folder: &Path) -> Result<Vec<u32>> {
     Ok(found)
 }
 
-/// Clock ticks that a process has spent on the CPU.
-fn ticks(pid: u32) -> Result<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    // The name may hold spaces: fields are counted from behind it.
-    let (_, fields) = stat.rsplit_once(") ").context("no fields in `stat`")?;
-    let spent = fields.split(' ').skip(11).take(2).map(str::parse::<u64>);
-    spent.sum::<Result<u64, _>>().context("no times in `stat`")
-}
-
-/// Waits until none of these processes has used the CPU for a while.
-pub async fn quiet(pids: &[u32]) -> Result<()> {
-    let spent = || pids.iter().map(|pid| ticks(*pid)).sum::<Result<u64>>();
-    let give_up = Instant::now() + QUIET_WITHIN;
-    let (mut last, mut since) = (spent()?, Instant::now());
-    while since.elapsed() < QUIET {
-        if Instant::now() > give_up {
-            bail!("the site was not quiet within {} s", QUIET_WITHIN.as_secs());
-        }
-        tokio::time::sleep(LOOK_EVERY).await;
-        let now = spent()?;
-        if now != last {
-            (last, since) = (now, Instant::now());
+/// What the threads of a process have spent on the CPU, those that have ended left out.
+fn spent(pid: u32) -> Result<BTreeMap<PathBuf, u64>> {
+    let mut threads = BTreeMap::new();
+    for entry in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = entry?.path();
+        // It may have ended since.
+        let text = std::fs::read_to_string(path.join("schedstat")).unwrap_or_default();
+        if let Some(nanoseconds) = text.split(' ').next().and_then(|first| first.parse().ok()) {
+            threads.insert(path, nanoseconds);
         }
     }
-    Ok(())
+    Ok(threads)
+}
+
+/// Waits until these processes are idle. Returns the share of one CPU that all of them use then, housekeeping
+/// included; it is the share they were left with if they never came to rest.
+pub async fn quiet(pids: &[u32]) -> Result<f64> {
+    let all = || pids.iter().map(|pid| spent(*pid)).collect::<Result<Vec<_>>>();
+    let give_up = Instant::now() + QUIET_WITHIN;
+    loop {
+        let (before, since) = (all()?, Instant::now());
+        tokio::time::sleep(QUIET).await;
+        let (after, window) = (all()?, since.elapsed());
+        let before: BTreeMap<_, _> = before.into_iter().flatten().collect();
+        let used = after
+            .into_iter()
+            .flatten()
+            .map(|(thread, now)| now.saturating_sub(before.get(&thread).copied().unwrap_or(0)));
+        let share = Duration::from_nanos(used.sum()).as_secs_f64() / window.as_secs_f64();
+        if share <= QUIET_SHARE {
+            return Ok(share);
+        }
+        if Instant::now() > give_up {
+            eprintln!("   the site did not come to rest within {} s", QUIET_WITHIN.as_secs());
+            return Ok(share);
+        }
+    }
 }
 
 /// Memory of a process, in MB of 1024 kB: what is in RAM, and the part of it that is no file's.
@@ -87,7 +101,8 @@ impl Memory {
         let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
         let mb = |name: &str| -> Result<f64> {
             let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-            let kb: f64 = line.and_then(|line| line.trim().strip_suffix(" kB")).context("no memory")?.parse()?;
+            let kb: f64 =
+                line.and_then(|line| line.trim().strip_suffix(" kB")).context("no memory")?.parse()?;
             Ok(rounded(kb / 1024.0))
         };
         Ok(Self { rss: mb("VmRSS")?, anonymous: mb("RssAnon")? })

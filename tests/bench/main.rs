@@ -52,8 +52,7 @@ fn main() -> Result<ExitCode> {
 
 /// Whoever is told to end takes the site down first.
 async fn run(bench: Bench) -> Result<Value> {
-    let (mut interrupt, mut terminate) =
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+    let (mut interrupt, mut terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let measured = async {
         match bench {
             Bench::Switch { switches } => switch::measure(switches).await,

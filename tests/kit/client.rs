@@ -122,6 +122,17 @@ impl Client {
         Ok(outcome.to_owned())
     }
 
+    /// Follows a release to its end, and fails with the reason unless it is confirmed.
+    pub async fn confirmed(&mut self, release: &str) -> Result<()> {
+        let heard = self.follow(release, |_| false).await?;
+        let last = heard.last().context("the updates ended before the release")?;
+        if last.outcome() == Some("confirmed") {
+            return Ok(());
+        }
+        let turned = last.update.release.as_ref().and_then(|release| release.turned_back.clone());
+        bail!("release `{release}` ended as {:?} because of {turned:?}", last.outcome())
+    }
+
     /// How the environment stands.
     pub async fn status(&mut self) -> Result<v1::StatusReply, Status> {
         let request = v1::StatusRequest { environment: ENVIRONMENT.to_owned(), release: String::new() };

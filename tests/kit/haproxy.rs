@@ -4,12 +4,16 @@
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::Signal;
 
 use crate::process::Process;
 use crate::runtime_socket;
+
+/// Longest time for a reload.
+const LONGEST_RELOAD: Duration = Duration::from_secs(10);
 
 /// What an HAProxy is made of.
 #[derive(Clone, Debug)]
@@ -150,8 +154,14 @@ impl Haproxy {
         Ok(map.split_whitespace().nth(2).unwrap_or("").to_owned())
     }
 
-    /// Has the master start a new worker with the configuration on disk.
-    pub fn reload(&mut self) -> Result<()> {
+    /// Has the master start a new worker with the configuration on disk. While it is still busy with an earlier
+    /// reload it does not hear signals: it is asked something first.
+    pub async fn reload(&mut self) -> Result<()> {
+        let master = self.layout.master();
+        crate::until("HAProxy's master answers", LONGEST_RELOAD, || async {
+            runtime_socket::ask(&master, "show proc;quit").await.ok()
+        })
+        .await?;
         self.process.signal(Signal::USR2)
     }
 }

@@ -115,6 +115,12 @@ impl WebHost {
         set_file(&self.layout.deep_breaker(), fails)
     }
 
+    /// How many files in a folder of an artifact have arrived and wait for the rest.
+    pub fn staged(&self, artifact: &str, folder: &str) -> usize {
+        let folder = self.site().join(".pointsman/staging").join(artifact).join(folder);
+        std::fs::read_dir(folder).map_or(0, Iterator::count)
+    }
+
     /// What lies in the site root, two levels deep; links with their targets.
     pub fn inventory(&self) -> Result<BTreeMap<String, String>> {
         let mut found = BTreeMap::new();

@@ -19,13 +19,12 @@ async fn with_large_v2(watch: &str) -> (Site, PathBuf, String) {
     (site, v2, digest)
 }
 
-/// Waits until part of the artifact has arrived on a host, and makes sure that it is only a part.
-async fn partly_arrived(root: &Path, digest: &str) {
-    let staged = root.join(format!(".pointsman/staging/{digest}/big"));
-    let files = || std::fs::read_dir(&staged).map_or(0, Iterator::count);
-    kit::until("the transfer begins", Duration::from_secs(20), || async { (files() > 2).then_some(()) })
-        .await
-        .unwrap();
+/// Waits until part of the artifact has arrived at the green slot.
+async fn partly_arrived(site: &Site, digest: &str) {
+    let begins = kit::until("the transfer begins", Duration::from_secs(20), || async {
+        (site.green.staged(digest, "big") > 2).then_some(())
+    });
+    begins.await.unwrap();
 }
 
 async fn ends_confirmed(mut client: Client, site: &Site, v2: &Path, load: Load) {
@@ -50,7 +49,7 @@ async fn an_agent_killed_in_a_transfer() {
     let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
     let mut client = site.client().unwrap();
     client.deploy(&digest, "v2").await.unwrap();
-    partly_arrived(site.green.site(), &digest).await;
+    partly_arrived(&site, &digest).await;
     site.green.kill_agent().unwrap();
     assert_eq!(site.green.current(), None, "a torn tree must not be current");
     site.green.start_agent().unwrap();
@@ -63,7 +62,7 @@ async fn the_coordinator_killed_in_a_transfer() {
     let (mut site, v2, digest) = with_large_v2("300ms").await;
     let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
     site.client().unwrap().deploy(&digest, "v2").await.unwrap();
-    partly_arrived(site.green.site(), &digest).await;
+    partly_arrived(&site, &digest).await;
     site.kill_coordinator().unwrap();
     assert_eq!(site.green.current(), None, "a torn tree must not be current");
     load.more(100).await.unwrap();
@@ -119,4 +118,71 @@ async fn the_lb_agent_killed() {
     site.kill_lb_agent().unwrap();
     site.start_lb_agent().unwrap();
     ends_confirmed(client, &site, &v2, load).await;
+}
+
+/// The steps after which something is killed, and with them every kind of work a release has.
+const STEPS: [&str; 7] = ["preflight", "stage", "drain", "activate", "expose", "check", "switch"];
+
+/// What is recorded of an order before it is sent, and after its answer came.
+const MOMENTS: [&str; 2] = ["order-intended", "order-done"];
+
+/// Begins a release and returns when this is recorded of a step of it.
+async fn reached(site: &Site, release: &str, kind: &str, step: &str) -> Client {
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact(release).unwrap()).await.unwrap();
+    client.deploy(&digest, release).await.unwrap();
+    let there = |seen: &kit::Seen| seen.update.kind == kind && seen.update.step == step;
+    let heard = client.follow(release, there).await.unwrap();
+    assert!(there(heard.last().unwrap()));
+    client
+}
+
+/// Every step with every moment, and a name for the release that is disturbed there.
+fn moments() -> impl Iterator<Item = (&'static str, &'static str, String)> {
+    let all = STEPS.into_iter().flat_map(|step| MOMENTS.map(|kind| (kind, step)));
+    all.map(|(kind, step)| (kind, step, format!("{step}-{kind}")))
+}
+
+async fn is_live(site: &Site, mut client: Client, release: &str) {
+    client.confirmed(release).await.unwrap();
+    assert!(site.visit().await.unwrap().contains(&format!("\n{release}\n")));
+}
+
+async fn nobody_noticed(load: Load) {
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_coordinator_killed_in_and_after_every_step() {
+    let mut site = Site::builder().watch("100ms").start().await.unwrap();
+    site.released("v0").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    for (kind, step, release) in moments() {
+        reached(&site, &release, kind, step).await;
+        site.kill_coordinator().unwrap();
+        site.start_coordinator().unwrap();
+        let client = site.coordinator_answers().await.unwrap();
+        is_live(&site, client, &release).await;
+    }
+    nobody_noticed(load).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agents_killed_in_and_after_every_step() {
+    let mut site = Site::builder().watch("100ms").start().await.unwrap();
+    site.released("v0").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    for (kind, step, release) in moments() {
+        let client = reached(&site, &release, kind, step).await;
+        site.kill_lb_agent().unwrap();
+        site.blue.kill_agent().unwrap();
+        site.green.kill_agent().unwrap();
+        site.start_lb_agent().unwrap();
+        site.blue.start_agent().unwrap();
+        site.green.start_agent().unwrap();
+        is_live(&site, client, &release).await;
+        site.ready().await.unwrap();
+    }
+    nobody_noticed(load).await;
 }

@@ -67,8 +67,10 @@ async fn the_command_refuses_what_cannot_be_released() {
     ];
     let before = site.world().await.unwrap();
     for (artifact, code) in &cases {
-        for verb in ["plan", "deploy"] {
-            let words = [verb, "production", "--artifact", artifact, "--release", "bad", "--yes"];
+        let asked = ["production", "--artifact", artifact, "--release", "bad"];
+        for words in
+            [[&["plan"], asked.as_slice()].concat(), [&["deploy", "--yes"], asked.as_slice()].concat()]
+        {
             let told = site.cli(&words).await.unwrap();
             assert!(told.code == 1 || told.code == 2, "{artifact}: {told:?}");
             assert!(told.stderr.contains(&format!("error[{code}]")), "expected {code}: {told:?}");

@@ -1,10 +1,14 @@
 //! Who may do what: every wrong certificate is refused with its code, and nothing changes.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use kit::{Authority, Identity, Knocked, Site, Subject, knock, refused, uri};
+use pointsman_chassis::artifact::hash_of;
 use pointsman_core::Code;
+use pointsman_core::manifest::{Entry, Kind, Manifest};
 use pointsman_proto::{agent_v1, v1};
+use tokio_stream::StreamExt as _;
 
 fn issue(site: &Site, name: &str, subject: &Subject) -> Identity {
     site.authority().issue(subject, &site.folder().join("strangers").join(name), &site.ca()).unwrap()
@@ -120,6 +124,19 @@ async fn certificates_that_name_nobody_are_not_let_in() {
     assert_eq!(site.world().await.unwrap(), before);
 }
 
+/// A proper offer of an artifact with one file.
+fn offer_of(environment: &str) -> [v1::ArtifactOffer; 2] {
+    let kind = Kind::File { size: 1, content: hash_of(b"x"), executable: false };
+    let manifest = Manifest::new(vec![Entry { path: "a".to_owned(), kind }]).unwrap().encode();
+    let first = v1::ArtifactOffer {
+        environment: environment.to_owned(),
+        epoch: u64::MAX,
+        manifest,
+        ..Default::default()
+    };
+    [first, v1::ArtifactOffer { mtimes: vec![0; 8], ..Default::default() }]
+}
+
 /// Calls an agent in every way that changes something, and returns the codes.
 async fn orders(identity: &Identity, address: SocketAddr, server: &str, environment: &str) -> Vec<Code> {
     let mut agent = kit::agent(identity, address, server).unwrap();
@@ -138,7 +155,7 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         action: Some(action.clone()),
     };
     let fence = agent_v1::FenceRequest { environment: environment.to_owned(), epoch: u64::MAX };
-    let offer = v1::ArtifactOffer { environment: environment.to_owned(), ..Default::default() };
+    let offer = offer_of(environment);
     let observe = agent_v1::ObserveRequest {
         environment: environment.to_owned(),
         host: "blue".to_owned(),
@@ -148,7 +165,7 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         refused(agent.perform(order).await).unwrap().code,
         refused(agent.fence(fence).await).unwrap().code,
         refused(agent.observe(observe).await).unwrap().code,
-        refused(agent.offer_artifact(tokio_stream::iter([offer])).await).unwrap().code,
+        refused(agent.offer_artifact(tokio_stream::iter(offer)).await).unwrap().code,
     ]
 }
 
@@ -177,4 +194,26 @@ async fn agents_obey_their_coordinator_only() {
 
     assert_eq!(site.world().await.unwrap(), before);
     site.released("v2").await.unwrap();
+}
+
+/// Who may not offer is told so before anything of the offer is read: a stranger must not fill memory.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_offer_of_a_stranger_is_not_read() {
+    let site = Site::builder().start().await.unwrap();
+    let endless = || {
+        let first = v1::ArtifactOffer { environment: "production".to_owned(), ..Default::default() };
+        tokio_stream::iter([first]).chain(tokio_stream::pending())
+    };
+    let soon = Duration::from_secs(5);
+    let staging = issue(&site, "staging", &Subject::named(&[operator("staging")]));
+    let mut client = site.client_as(&staging).unwrap();
+    let answer = tokio::time::timeout(soon, client.api.offer_artifact(endless())).await;
+    assert_eq!(refused(answer.expect("the coordinator reads on")).unwrap().code, Code::NotAllowed);
+
+    let other = Subject::host(uri("staging", "coordinator", "host", "coordinator"), "coordinator");
+    let other = issue(&site, "other-coordinator", &other);
+    let blue = uri("production", "web-agent", "host", "blue");
+    let mut agent = kit::agent(&other, site.blue.agent, &blue).unwrap();
+    let answer = tokio::time::timeout(soon, agent.offer_artifact(endless())).await;
+    assert_eq!(refused(answer.expect("the agent reads on")).unwrap().code, Code::NotAllowed);
 }

@@ -2,11 +2,13 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
 
 mod crash;
+mod drift;
 mod hostile;
 mod identity;
 mod init;
 mod maintenance;
 mod npm;
+mod output;
 mod release;
 mod reload;
 mod single_flight;

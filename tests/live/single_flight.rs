@@ -98,6 +98,10 @@ async fn an_abort_leaves_everything_as_it_was() {
     let mut client = site.client().unwrap();
     let digest = kit::publish(&mut client, &v2).await.unwrap();
     client.deploy(&digest, "v2").await.unwrap();
+    let begins = kit::until("the transfer begins", Duration::from_secs(20), || async {
+        (site.green.staged(&digest, "big") > 2).then_some(())
+    });
+    begins.await.unwrap();
     let told = site.cli(&["abort", "production", "--reason", "test"]).await.unwrap();
     assert_eq!(told.code, 0, "{told:?}");
     assert_eq!(client.outcome("v2").await.unwrap(), "aborted");

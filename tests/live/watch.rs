@@ -62,3 +62,23 @@ async fn a_slot_that_goes_down_during_the_watch_is_left() {
     let told = site.cli(&["status", "production", "--release", "v2"]).await.unwrap();
     assert_eq!(told.code, 3, "{told:?}");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_person_ends_the_watch() {
+    let site = Site::builder().watch("30s").start().await.unwrap();
+    let v1 = site.artifact("v1").unwrap().display().to_string();
+    let words = ["deploy", "production", "--artifact", &v1, "--release", "v1", "--yes"];
+    let (deployed, ()) = tokio::join!(site.cli(&words), async {
+        switched(&site, "v1").await;
+        // Too late to abort: visitors are there.
+        let told = site.cli(&["abort", "production"]).await.unwrap();
+        assert_eq!(told.code, 4, "{told:?}");
+        assert!(told.says("PM0707") && told.says("rollback"), "{told:?}");
+        let told = site.cli(&["rollback", "production", "--reason", "complaints"]).await.unwrap();
+        assert_eq!(told.code, 0, "{told:?}");
+    });
+    let deployed = deployed.unwrap();
+    assert_eq!(deployed.code, 3, "{deployed:?}");
+    assert!(deployed.says("complaints") && deployed.says("PM0711"), "{deployed:?}");
+    assert!(site.visit().await.unwrap().starts_with("HTTP/1.1 503"), "nothing was live before");
+}

@@ -8,6 +8,7 @@ use std::time::Duration;
 use hyper_util::rt::TokioIo;
 use pointsman_core::{Aftermath, Code, PeerName, Problem};
 use rustls::pki_types::ServerName;
+use tokio::io::AsyncBufReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -89,17 +90,32 @@ async fn connect(
     let stream = TcpStream::connect(address).await?;
     stream.set_nodelay(true)?;
     let server = ServerName::try_from(expected.name.clone())?;
-    let stream = TlsConnector::from(credentials.client()).connect(server, stream).await?;
+    let mut stream =
+        TlsConnector::from(credentials.client()).connect(server, stream).await.map_err(refusal)?;
+    // TLS 1.3 is done here before the other side has looked at our certificate. Its first word, an HTTP/2 frame or an
+    // alert, tells whether it takes it: waiting for it makes a refusal an error of this connection, with a type.
+    if stream.fill_buf().await.map_err(refusal)?.is_empty() {
+        return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+    }
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let found = certificate.map(peer_of_certificate).transpose().map_err(Refused)?.map(|peer| peer.name);
     if found.as_ref() == Some(expected) {
         return Ok(stream);
     }
     let found = found.map_or_else(|| "nobody".to_owned(), |name| name.to_string());
-    Err(Box::new(Refused(Problem::new(
-        Code::CertificateRefused,
-        format!("certificate refused: `{address}` is `{found}`, expected `{expected}`"),
-    ))))
+    let message = format!("certificate refused: `{address}` is `{found}`, expected `{expected}`");
+    Err(Box::new(Refused(
+        Problem::new(Code::CertificateRefused, message)
+            .hint("compare names and addresses in the configuration with the certificates"),
+    )))
+}
+
+/// An error of TLS, told apart from one of the network.
+fn refusal(error: std::io::Error) -> Box<dyn Error + Send + Sync> {
+    match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(tls) => Box::new(Refused(refused_by(tls))),
+        None => Box::new(error),
+    }
 }
 
 /// The problem behind a failed call. Refused certificates are told apart from silence: the one is nobody's
@@ -111,18 +127,6 @@ pub fn explain(status: &tonic::Status, unreachable: Code, peer: &str) -> Problem
     let mut next: Option<&(dyn Error + 'static)> = status.source();
     while let Some(error) = next {
         if let Some(Refused(problem)) = error.downcast_ref() {
-            return problem
-                .clone()
-                .hint("compare names and authorities on both sides: `pointsman doctor ENV`");
-        }
-        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let tls =
-            error.downcast_ref().or_else(|| inner.and_then(|inner| inner.downcast_ref::<rustls::Error>()));
-        if let Some(tls) = tls {
-            return refused_by(tls, peer);
-        }
-        let refused = inner.and_then(|inner| inner.downcast_ref::<Refused>());
-        if let Some(Refused(problem)) = refused {
             return problem.clone();
         }
         next = error.source();
@@ -130,15 +134,14 @@ pub fn explain(status: &tonic::Status, unreachable: Code, peer: &str) -> Problem
     pointsman_proto::problem_of_status(status, unreachable, peer)
 }
 
-fn refused_by(error: &rustls::Error, peer: &str) -> Problem {
+fn refused_by(error: &rustls::Error) -> Problem {
     let message = match error {
         rustls::Error::AlertReceived(_) => {
-            format!("certificate refused: none presented, or not trusted by {peer}")
+            "certificate refused: none presented, or not trusted by the other side"
         }
-        _ => format!("certificate refused: what {peer} presents is not trusted here"),
+        _ => "certificate refused: what the other side presents is not trusted here",
     };
-    Problem::new(Code::CertificateRefused, message)
-        .aftermath(Aftermath::Unchanged)
-        .because(error)
-        .hint("compare the certificates and authorities on both sides, and both clocks")
+    Problem::new(Code::CertificateRefused, message).aftermath(Aftermath::Unchanged).because(error).hint(
+        "compare the certificates and authorities on both sides, and both clocks: `pointsman doctor ENV`",
+    )
 }

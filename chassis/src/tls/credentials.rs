@@ -146,7 +146,8 @@ impl Credentials {
         let (changed, mut hints) = tokio::sync::mpsc::channel(1);
         // Editors and secret mounts rename, so the folders are watched, not the files.
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            if event.is_ok() {
+            // Reading the files is an event too: it must not lead to reading them again.
+            if event.is_ok_and(|event| !event.kind.is_access()) {
                 // A full channel holds a hint already.
                 let _ = changed.try_send(());
             }

@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# Benchmarks, each against a whole site of real parts on this machine, in the release profile. Prints one JSON object
+# on standard output; everything else goes to standard error.
+#
+#   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than
+#
+# BENCH_SWITCHES=N says how many switches are measured (default 60). What the figures mean stands in their `method`.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+usage() {
+  echo "usage: scripts/bench.sh switch" >&2
+  exit 2
+}
+
+[ "$#" = 1 ] || usage
+# What each benchmark needs: Debian packages as COMMAND=PACKAGE.
+case "$1" in
+  switch) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  *) usage ;;
+esac
+case "${BENCH_SWITCHES:-60}" in
+  *[!0-9]* | 0 | 1) echo "BENCH_SWITCHES must be a number of at least 2" >&2; usage ;;
+esac
+
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+install_missing cc=gcc "${needs[@]}" >&2
+
+echo "== build (release: the first time it takes minutes)" >&2
+cargo build --release --locked --quiet -p pointsman-cli -p pointsman-coordinator -p pointsman-agent \
+  -p pointsman-lb-agent -p pointsman-tests --bin pointsman --bin pointsman-coordinator --bin pointsman-agent \
+  --bin pointsman-lb-agent --bin pointsman-bench >&2
+
+exec "${CARGO_TARGET_DIR:-target}/release/pointsman-bench" "$1"
