@@ -2,7 +2,7 @@
 //! relative to a directory handle, never through a symbolic link, never above the root.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Stdio;
@@ -70,12 +70,12 @@ impl Folder {
     /// Makes a directory with mode 0755; one that is there is fine.
     pub fn make_directory(&self, name: &str) -> io::Result<()> {
         match fs::mkdirat(&self.0, name, Mode::from_raw_mode(0o755)) {
-            Ok(()) => {
+            // Also for one that is there: a kill between making and mode leaves what the umask made of it.
+            Ok(()) | Err(rustix::io::Errno::EXIST) => {
                 let made = self.folder(name)?;
                 // The umask of the daemon hides files from the web server: the mode is set in so many words.
                 Ok(fs::fchmod(&made.0, Mode::from_raw_mode(0o755))?)
             }
-            Err(rustix::io::Errno::EXIST) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
@@ -93,6 +93,19 @@ impl Folder {
         let file = fs::openat2(&self.0, path, flags, Mode::from_raw_mode(0o600), BENEATH)?;
         fs::fchmod(&file, Mode::from_raw_mode(mode))?;
         Ok(File::from(file))
+    }
+
+    /// Replaces a file's content in one visible instant, durably, whatever stands at its temporary name.
+    pub fn replace(&self, name: &str, content: &[u8], mode: u32) -> io::Result<()> {
+        let temporary = format!("{name}.tmp");
+        self.remove(&temporary)?;
+        let mut file = self.create(&temporary, mode)?;
+        let written = file.write_all(content).and_then(|()| file.sync_all());
+        written.and_then(|()| self.rename(&temporary, name)).inspect_err(|_| {
+            // Left behind it would only take space; the error that counts is the first.
+            let _ = self.remove(&temporary);
+        })?;
+        self.sync()
     }
 
     /// What stands at a path. No link is followed, neither at its end nor on the way.
@@ -168,11 +181,26 @@ impl Folder {
             Found::Directory => {}
             _ => return self.remove(name),
         }
-        let inside = self.folder(name)?;
-        for child in inside.names()? {
-            inside.remove_tree(&child)?;
-        }
+        self.folder(name)?.clear()?;
         Ok(fs::unlinkat(&self.0, name, AtFlags::REMOVEDIR)?)
+    }
+
+    /// Removes all that is in this directory, by the bytes of its names: they need not be text.
+    fn clear(&self) -> io::Result<()> {
+        for entry in fs::Dir::read_from(&self.0)? {
+            let entry = entry?;
+            let name = entry.file_name();
+            if [c".", c".."].contains(&name) {
+                continue;
+            }
+            let stat = fs::statat(&self.0, name, AtFlags::SYMLINK_NOFOLLOW)?;
+            let is_directory = fs::FileType::from_raw_mode(stat.st_mode) == fs::FileType::Directory;
+            if is_directory {
+                Self(fs::openat2(&self.0, name, DIRECTORY, Mode::empty(), BENEATH)?).clear()?;
+            }
+            fs::unlinkat(&self.0, name, if is_directory { AtFlags::REMOVEDIR } else { AtFlags::empty() })?;
+        }
+        Ok(())
     }
 
     /// Makes the names in this directory durable.
@@ -192,8 +220,9 @@ pub fn set_mtime(file: &File, seconds: u64) -> io::Result<()> {
     Ok(fs::futimens(file, &Timestamps { last_access: moment, last_modification: moment })?)
 }
 
-/// Most of a process's output that is kept, in bytes: the last lines say what went wrong.
-const KEPT_OUTPUT: usize = 4 << 10;
+/// Most of each output of a process that is kept, in bytes: the last lines say what went wrong. Both together stay
+/// below what a cause may hold, or its end would be cut off again.
+const KEPT_OUTPUT: usize = 900;
 
 /// Runs a program with a bare environment, bounded in time. Returns the end of its output; an error says how it
 /// ended.

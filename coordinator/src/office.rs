@@ -10,8 +10,8 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    ArtifactDigest, Code, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, Purpose,
-    ReleaseId, Request, RequestId, Standing, State, Timestamp,
+    Code, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, ReleaseId, Request, RequestId,
+    Standing, State, Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -481,14 +481,6 @@ impl Office {
     /// Changes of the journal's head: whenever any fact is recorded.
     pub fn recorded(&self) -> tokio::sync::watch::Receiver<crate::journal::Head> {
         self.journal.head()
-    }
-
-    /// The purpose of a release is to bring this artifact.
-    pub fn brings(plan: &Plan) -> Option<ArtifactDigest> {
-        match plan.purpose {
-            Purpose::Deploy { artifact } => Some(artifact),
-            _ => None,
-        }
     }
 }
 

@@ -10,8 +10,8 @@ use crate::{Code, ContentHash, Problem};
 
 /// Most entries of one artifact. A large web application with its assets has some ten thousand.
 pub const MAX_ENTRIES: usize = 1_000_000;
-/// Longest path, in bytes: Linux's own limit.
-pub const MAX_PATH_BYTES: usize = 4096;
+/// Longest path, in bytes: Linux's own limit of 4096 counts the NUL at its end.
+pub const MAX_PATH_BYTES: usize = 4095;
 /// Longest component of a path, in bytes: Linux's own limit.
 pub const MAX_COMPONENT_BYTES: usize = 255;
 /// Deepest path: far above what builds make, low enough to bound recursion.

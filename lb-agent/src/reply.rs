@@ -15,8 +15,14 @@ pub struct Info {
     pub uptime_s: u64,
 }
 
+/// A whole answer ends with an empty line. One without was cut, by the end of the worker that gave it.
+fn whole(reply: &str) -> Option<&str> {
+    (reply == "\n" || reply.ends_with("\n\n")).then_some(reply)
+}
+
 /// Parses `show info`.
 pub fn info(reply: &str) -> Option<Info> {
+    let reply = whole(reply)?;
     let fields: BTreeMap<&str, &str> = reply.lines().filter_map(|line| line.split_once(": ")).collect();
     Some(Info {
         pid: fields.get("Pid")?.parse().ok()?,
@@ -37,7 +43,7 @@ pub enum MapValue {
 
 /// Parses `get map FILE KEY`.
 pub fn map_value(reply: &str) -> Option<MapValue> {
-    let line = reply.trim_end();
+    let line = whole(reply)?.trim_end();
     if line.contains('\n') || !line.starts_with("type=") {
         return None;
     }
@@ -51,7 +57,7 @@ pub fn map_value(reply: &str) -> Option<MapValue> {
 
 /// Parses `show map FILE`: the values in it, by key, in order. One key twice stands there twice.
 pub fn map_entries(reply: &str) -> Option<Vec<(String, String)>> {
-    let lines = reply.lines().filter(|line| !line.is_empty());
+    let lines = whole(reply)?.lines().filter(|line| !line.is_empty());
     lines
         .map(|line| {
             let mut fields = line.splitn(3, ' ');
@@ -64,7 +70,7 @@ pub fn map_entries(reply: &str) -> Option<Vec<(String, String)>> {
 
 /// Parses `show backend`.
 pub fn backends(reply: &str) -> Option<Vec<String>> {
-    let names = reply.strip_prefix("# name\n")?;
+    let names = whole(reply)?.strip_prefix("# name\n")?;
     Some(names.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
@@ -81,7 +87,7 @@ pub struct Processes {
 
 /// Parses `show proc`.
 pub fn processes(reply: &str) -> Option<Processes> {
-    let mut lines = reply.lines();
+    let mut lines = whole(reply)?.lines();
     lines.next().filter(|header| header.starts_with("#<PID>"))?;
     let mut found = Processes::default();
     let mut old = false;
@@ -138,7 +144,7 @@ impl StatRow {
 
 /// Parses `show stat`: the rows of backends and servers, without frontends and listeners.
 pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
-    let mut lines = reply.lines();
+    let mut lines = whole(reply)?.lines();
     let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
     let column = |name: &str| header.iter().position(|column| *column == name);
     let (backend, server, status, check, sessions, requests, errors) = (

@@ -54,11 +54,19 @@ impl RouteFile {
     pub fn put_back(&self, route: &Route) -> Result<(), Problem> {
         let highest = self.highest_epoch();
         if highest > route.epoch {
-            let text = format!("{highest}\n");
+            // With the route it was given to: the same order may come again, another with this number may not.
+            let given = self.read().filter(|given| given.epoch == highest).or_else(|| self.given_away());
+            let text = format!("{highest} {}\n", given.map(|route| route.to_string()).unwrap_or_default());
             durable::replace(&self.highest, text.as_bytes(), 0o644)
                 .map_err(|error| unwritable(&self.highest, &error))?;
         }
         self.write(route)
+    }
+
+    /// The route that has the highest epoch and was taken back.
+    pub fn given_away(&self) -> Option<Route> {
+        let text = std::fs::read_to_string(&self.highest).ok()?;
+        Route::parse(text.split_whitespace().nth(1)?).ok()
     }
 
     /// Keeps a copy of a confirmed route, for the day the map file is lost. A failure costs only that.
@@ -77,7 +85,7 @@ impl RouteFile {
     pub fn highest_epoch(&self) -> RouteEpoch {
         let kept = std::fs::read_to_string(&self.highest)
             .ok()
-            .and_then(|text| text.trim().parse().ok())
+            .and_then(|text| text.split_whitespace().next()?.parse().ok())
             .unwrap_or(0);
         let on_disk = self.read().map_or(0, |route| route.epoch.0);
         RouteEpoch(on_disk.max(kept))

@@ -25,6 +25,7 @@ pub async fn set_route(
 ) -> Result<Evidence, Problem> {
     let _one_at_a_time = balancer.changing.lock().await;
     let before = precheck(balancer, expected, wanted, min_up).await?;
+    let told = balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.pid;
     let on_disk = balancer.file.read();
     let already = before == *wanted && on_disk.as_ref() == Some(wanted);
     if !already {
@@ -36,7 +37,7 @@ pub async fn set_route(
             set_runtime(balancer, wanted, &before).await?;
         }
     }
-    let confirmed = confirm(balancer, wanted).await;
+    let confirmed = confirm(balancer, wanted, told).await;
     balancer.guard.route_was_set();
     match confirmed {
         Ok(detail) => {
@@ -80,7 +81,8 @@ async fn precheck(
         .hint("see it: `pointsman traffic show ENV`"));
     }
     let highest = balancer.file.highest_epoch();
-    let resumed = balancer.file.read().as_ref() == Some(wanted) || standing == *wanted;
+    let taken_back = wanted.epoch == highest && balancer.file.given_away().as_ref() == Some(wanted);
+    let resumed = taken_back || balancer.file.read().as_ref() == Some(wanted) || standing == *wanted;
     if wanted.epoch <= highest && !resumed {
         return Err(Problem::new(
             Code::RouteEpochOld,
@@ -99,6 +101,8 @@ async fn precheck(
 fn write_disk(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
     balancer.file.write(wanted).map_err(|problem| match balancer.file.put_back(before) {
         Ok(()) => problem,
+        // What refused the one write refused the other too; the old file was never touched.
+        Err(_) if balancer.file.read().as_ref() == Some(before) => problem,
         // Neither is on disk for certain: a reload may now bring either.
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     })
@@ -109,15 +113,13 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
     for last_try in [false, true] {
         match balancer.workers.set_route(wanted).await {
             Ok(()) => return Ok(()),
-            Err(problem) if problem.code == Code::RuntimeSocketUnreachable => {
-                match balancer.workers.route().await {
-                    Ok(Some(found)) if found == *wanted => return Ok(()),
-                    Ok(_) if !last_try => {}
-                    Ok(_) => return Err(take_disk_back(balancer, before, problem)),
-                    Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
-                }
-            }
-            Err(problem) => return Err(take_disk_back(balancer, before, problem)),
+            // Whatever came for an answer, or none: only reading back says what the command did.
+            Err(problem) => match balancer.workers.route().await {
+                Ok(Some(found)) if found == *wanted => return Ok(()),
+                Ok(_) if !last_try && problem.code == Code::RuntimeSocketUnreachable => {}
+                Ok(_) => return Err(take_disk_back(balancer, before, problem)),
+                Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
+            },
         }
     }
     Ok(())
@@ -154,10 +156,9 @@ async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
     }
 }
 
-/// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded
-/// meanwhile. A worker that is just starting has read the map as it was when it began, so it is told like the first.
-async fn confirm(balancer: &Balancer, wanted: &Route) -> Result<String, Problem> {
-    let mut told = balancer.workers.info().await?.pid;
+/// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded since
+/// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
+async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<String, Problem> {
     for _ in 0..RELOADS_FOLLOWED {
         // Listing the workers waits for a master that is starting anew: the new worker is then there.
         let stale = set_old_workers(balancer, wanted).await;

@@ -23,9 +23,10 @@ pub struct OldWorker {
     master: CommandSocket,
 }
 
-/// What a worker answers when its process has gone.
+/// What comes for an answer when a worker's process has gone: the master's word for it, or, from one that goes while
+/// it is asked, nothing at all. No command that is sent through the master answers nothing.
 fn is_gone(reply: &str) -> bool {
-    reply.starts_with("Can't find the target PID")
+    reply.is_empty() || reply.starts_with("Can't find the target PID")
 }
 
 impl Workers {
@@ -135,10 +136,13 @@ impl Workers {
             return Ok(());
         }
         let known = reply::backends(&known).ok_or_else(|| unreadable("show backend", "it is no list"))?;
-        if !known.iter().any(|name| name == route.stable.as_str()) {
+        let used = [&route.stable, &route.canary].into_iter().filter(|backend| route.share_of(backend) > 0);
+        if let Some(lacking) =
+            used.into_iter().find(|backend| !known.iter().any(|name| name == backend.as_str()))
+        {
             let message = format!(
-                "old worker {} does not know `{}`: it keeps its route until it ends",
-                worker.pid, route.stable
+                "old worker {} does not know `{lacking}`: it keeps its route until it ends",
+                worker.pid
             );
             return Err(Problem::new(Code::OldWorkerStale, message).hint("it ends with `hard-stop-after`"));
         }

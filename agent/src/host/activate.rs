@@ -101,6 +101,17 @@ fn point_current(
     rule: &Rule,
 ) -> Result<bool, Problem> {
     let now = site.link("current")?;
+    // Taking away a link that leads nowhere does no harm; going on from it would.
+    if let Some(now) = now
+        && artifact.is_some()
+        && !site.is_complete(&now)?
+    {
+        return Err(Problem::new(
+            Code::SiteRootUnfit,
+            format!("`current` is a link to artifact {}, which is not complete on this host", now.short()),
+        )
+        .hint("take the link away by hand, then go on with the release"));
+    }
     if now == artifact {
         return Ok(false);
     }

@@ -12,9 +12,9 @@ use crate::sys::Found;
 /// The name of the file, in the site root: the web server's configuration looks for it.
 pub const NAME: &str = ".maintenance";
 
-/// Whether the file is there.
+/// Whether the file is there. A folder or a link is none: web servers show no page for it.
 pub fn is_there(site: &Site) -> io::Result<bool> {
-    Ok(site.root().look(NAME)? != Found::Nothing)
+    Ok(matches!(site.root().look(NAME)?, Found::File(_)))
 }
 
 /// Has the file there, or not.
@@ -23,10 +23,12 @@ pub fn set_flag(site: &Site, on: bool, rule: &Rule) -> Result<Evidence, Problem>
         file_problem("cannot change the maintenance file", &error)
             .aftermath(pointsman_core::Aftermath::Unknown)
     };
-    let already = is_there(site).map_err(failed)? == on;
+    let found = site.root().look(NAME).map_err(failed)?;
+    let already = if on { matches!(found, Found::File(_)) } else { found == Found::Nothing };
     if !already {
         rule.check()?;
         if on {
+            site.root().remove(NAME).map_err(failed)?;
             site.root().create(NAME, 0o644).map_err(failed)?;
         } else {
             site.root().remove(NAME).map_err(failed)?;

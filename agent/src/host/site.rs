@@ -10,12 +10,12 @@
 //! .pointsman/complete/<digest>         written last: without it a tree is staged data and nothing more
 //! ```
 
-use std::io;
+use std::collections::BTreeMap;
+use std::io::{self, Read as _};
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman_chassis::artifact::{digest_of, file_problem};
-use pointsman_chassis::durable;
 use pointsman_core::manifest::Manifest;
 use pointsman_core::{ArtifactDigest, Code, Problem};
 
@@ -26,6 +26,8 @@ use crate::sys::{Folder, Found};
 pub struct Site {
     root: Arc<Folder>,
     path: PathBuf,
+    /// How often each artifact was begun or finished: who began earlier than the last may write no more.
+    turns: Arc<Mutex<BTreeMap<ArtifactDigest, u64>>>,
 }
 
 impl Site {
@@ -43,12 +45,42 @@ impl Site {
                 .because(&error)
                 .hint("the root must be a directory that the agent's user owns; in its unit `ReadWritePaths=` names it")
         })?;
-        Ok(Self { root: Arc::new(root), path })
+        Ok(Self { root: Arc::new(root), path, turns: Arc::default() })
     }
 
     /// The root's handle.
     pub fn root(&self) -> &Folder {
         &self.root
+    }
+
+    fn turns(&self) -> MutexGuard<'_, BTreeMap<ArtifactDigest, u64>> {
+        // A number is whole whatever panicked.
+        self.turns.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes the staged tree of an artifact over: whoever wrote to it before writes no more once this returns.
+    pub fn take_turn(&self, artifact: &ArtifactDigest) -> u64 {
+        let mut turns = self.turns();
+        let turn = turns.entry(*artifact).or_default();
+        *turn = turn.saturating_add(1);
+        *turn
+    }
+
+    /// Writes to a staged tree, unless it was taken over since `turn`.
+    pub fn in_turn<T>(
+        &self,
+        artifact: &ArtifactDigest,
+        turn: u64,
+        write: impl FnOnce() -> Result<T, Problem>,
+    ) -> Result<T, Problem> {
+        let turns = self.turns();
+        if turns.get(artifact) != Some(&turn) {
+            return Err(Problem::new(
+                Code::TransferBroken,
+                format!("another transfer of artifact {} took over", artifact.short()),
+            ));
+        }
+        write()
     }
 
     /// The root's path, for what needs one.
@@ -113,7 +145,11 @@ impl Site {
             )
             .because(error)
         };
-        let bytes = std::fs::read(self.state_path("manifests", artifact)).map_err(|error| missing(&error))?;
+        let mut bytes = Vec::new();
+        self.root
+            .open(&format!(".pointsman/manifests/{artifact}"))
+            .and_then(|mut file| file.read_to_end(&mut bytes))
+            .map_err(|error| missing(&error))?;
         let (times, manifest) =
             split(&bytes).ok_or_else(|| missing(&io::Error::other("its record is cut short")))?;
         if digest_of(manifest) != *artifact {
@@ -140,18 +176,18 @@ impl Site {
             .chain(mtimes.iter().flat_map(|t| t.to_le_bytes()))
             .chain(manifest.iter().copied())
             .collect();
-        durable::replace(&self.state_path("manifests", artifact), &bytes, 0o600)
+        self.keep("manifests", artifact, &bytes)
             .map_err(|error| file_problem("cannot keep the manifest", &error))
     }
 
     /// Marks an artifact as whole and verified. The last thing written of it.
     pub fn mark_complete(&self, artifact: &ArtifactDigest) -> Result<(), Problem> {
-        durable::replace(&self.state_path("complete", artifact), b"", 0o600)
+        self.keep("complete", artifact, b"")
             .map_err(|error| file_problem("cannot mark the artifact as complete", &error))
     }
 
-    fn state_path(&self, kind: &str, artifact: &ArtifactDigest) -> PathBuf {
-        self.path.join(".pointsman").join(kind).join(artifact.to_string())
+    fn keep(&self, kind: &str, artifact: &ArtifactDigest, bytes: &[u8]) -> io::Result<()> {
+        self.root.folder(&format!(".pointsman/{kind}"))?.replace(&artifact.to_string(), bytes, 0o600)
     }
 }
 

@@ -55,7 +55,13 @@ pub fn accept_offer(site: &Site, offer: &Offer, floor_bytes: u64) -> Result<v1::
     if site.is_complete(&artifact)? {
         return Ok(v1::ArtifactNeed { artifact: artifact.to_string(), missing: Vec::new(), complete: true });
     }
-    let missing = missing_contents(site, &artifact, &offer.manifest)?;
+    // A crash between the move and the mark left the tree in place: nothing of it is sent again.
+    let sealed = site.root().folder(&format!("artifacts/{artifact}"));
+    let missing = if sealed.is_ok_and(|tree| verify(&tree, &offer.manifest).is_ok()) {
+        Vec::new()
+    } else {
+        missing_contents(site, &artifact, &offer.manifest)?
+    };
     let sizes = offer.manifest.contents();
     let size_of =
         |number: &u32| usize::try_from(*number).ok().and_then(|i| sizes.get(i)).map_or(0, |(_, size)| *size);
@@ -144,22 +150,27 @@ fn write_contents(
     mut pieces: mpsc::Receiver<(v1::ContentPiece, Place)>,
 ) -> Result<(), Problem> {
     let failed = |error: io::Error| file_problem("cannot write the artifact", &error);
+    let turn = site.take_turn(artifact);
     let tree = site.root().make_folder(&staging(artifact)).map_err(failed)?;
     let paths = first_paths(manifest);
     make_directories(&tree, manifest).map_err(failed)?;
     let mut open: Option<File> = None;
     while let Some((piece, place)) = pieces.blocking_recv() {
         let Some((path, executable, _)) = paths.get(&piece.content) else { continue };
-        if place.first {
-            tree_remove(&tree, path).map_err(failed)?;
-            open = Some(tree.create(path, mode_of(*executable)).map_err(failed)?);
-        }
-        let Some(file) = &mut open else { continue };
-        file.write_all(&piece.data).map_err(failed)?;
-        if place.last {
-            stamp(file, mtimes, piece.content).map_err(failed)?;
-            open = None;
-        }
+        // The handle of the tree goes with it when it is sealed: only who has the turn may write.
+        site.in_turn(artifact, turn, || {
+            if place.first {
+                tree_remove(&tree, path).map_err(failed)?;
+                open = Some(tree.create(path, mode_of(*executable)).map_err(failed)?);
+            }
+            let Some(file) = &mut open else { return Ok(()) };
+            file.write_all(&piece.data).map_err(failed)?;
+            if place.last {
+                stamp(file, mtimes, piece.content).map_err(failed)?;
+                open = None;
+            }
+            Ok(())
+        })?;
     }
     Ok(())
 }
@@ -204,7 +215,8 @@ pub fn seal(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evide
     let (manifest, mtimes) = site.manifest(artifact)?;
     let failed = |error: io::Error| file_problem("cannot finish the artifact", &error);
     // A crash between the move and the mark left the tree in place: it is verified like any other.
-    let in_place = site.root().look(&format!("artifacts/{artifact}")).map_err(failed)? == Found::Directory;
+    site.take_turn(artifact);
+    let in_place = keep_sealed(site, artifact, &manifest, rule)?;
     let place = if in_place { format!("artifacts/{artifact}") } else { staging(artifact) };
     let tree = if in_place { site.root().folder(&place) } else { site.root().make_folder(&place) }
         .map_err(failed)?;
@@ -222,8 +234,34 @@ pub fn seal(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evide
         to.sync().map_err(failed)?;
     }
     site.mark_complete(artifact)?;
+    if in_place {
+        let staged = site.root().folder(".pointsman/staging").map_err(failed)?;
+        staged.remove_tree(&artifact.to_string()).map_err(failed)?;
+    }
     let detail = format!("{} files, {} bytes, verified", manifest.file_count(), manifest.total_bytes());
     Ok(Evidence { already: false, detail, took_us: 0 })
+}
+
+/// Whether a tree without a mark stands at its final place, whole. What a crash left of a tree that was being
+/// dropped is cleared away; a broken tree that visitors see is left for a person.
+fn keep_sealed(
+    site: &Site,
+    artifact: &ArtifactDigest,
+    manifest: &Manifest,
+    rule: &Rule,
+) -> Result<bool, Problem> {
+    let failed = |error: io::Error| file_problem("cannot look at the artifact's place", &error);
+    let place = format!("artifacts/{artifact}");
+    if site.root().look(&place).map_err(failed)? != Found::Directory {
+        return Ok(false);
+    }
+    let Err(broken) = verify(&site.root().folder(&place).map_err(failed)?, manifest) else { return Ok(true) };
+    if site.link("current")? == Some(*artifact) || site.link("previous")? == Some(*artifact) {
+        return Err(broken);
+    }
+    rule.check()?;
+    site.root().folder("artifacts").and_then(|all| all.remove_tree(&artifact.to_string())).map_err(failed)?;
+    Ok(false)
 }
 
 /// Places what needs no transfer: directories, links, and the further paths of contents that are here.
@@ -250,14 +288,16 @@ fn complete_tree(tree: &Folder, manifest: &Manifest, mtimes: &[u64]) -> Result<(
                 }
             }
             Kind::File { content, executable, .. } => {
-                let Some((number, source)) = sources.get(content).filter(|(_, source)| *source != entry.path)
-                else {
-                    continue;
-                };
+                let Some((number, source)) = sources.get(content) else { continue };
                 let mut from = match tree.open(source) {
                     Ok(from) => from,
                     Err(error) => return Err(lacking(&entry.path).because(&error)),
                 };
+                if *source == entry.path {
+                    // A kill after its last byte left it without its time.
+                    stamp(&from, mtimes, *number).map_err(failed)?;
+                    continue;
+                }
                 tree_remove(tree, &entry.path).map_err(failed)?;
                 let mut to = tree.create(&entry.path, mode_of(*executable)).map_err(failed)?;
                 io::copy(&mut from, &mut to).map_err(failed)?;
@@ -332,6 +372,7 @@ fn verify(tree: &Folder, manifest: &Manifest) -> Result<(), Problem> {
 /// Drops what an unfinished stage left. A complete artifact stays: it may be wanted again.
 pub fn discard(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evidence, Problem> {
     rule.check()?;
+    site.take_turn(artifact);
     let staging = site
         .root()
         .folder(".pointsman/staging")

@@ -1,0 +1,332 @@
+//! A fake HAProxy: two real unix sockets and a real frontend, with a map in memory, old workers, and scripted
+//! failures. It records every command it was given, split as HAProxy splits lines.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener, UnixStream};
+
+pub const KEY: &str = "route";
+
+/// How a command is answered when not as HAProxy would.
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// These bytes, then the end.
+    Bytes(Vec<u8>),
+    /// These bytes, and the connection stays open.
+    HeldOpen(Vec<u8>),
+    /// The usual answer, one byte in each packet.
+    OneByOne,
+    /// So many bytes.
+    Flood(usize),
+}
+
+impl Answer {
+    pub fn silence() -> Self {
+        Self::HeldOpen(Vec::new())
+    }
+
+    pub fn text(text: &str) -> Self {
+        Self::Bytes(text.as_bytes().to_vec())
+    }
+}
+
+type Effect = Arc<dyn Fn(&mut World) -> Option<Answer> + Send + Sync>;
+
+/// What happens instead of, or right after, the usual answer to a command.
+struct Rule {
+    starts: String,
+    times: usize,
+    /// The command has its usual effect first.
+    obey: bool,
+    effect: Effect,
+}
+
+/// A worker: what it routes by, and which backends it knows.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    pub map: Vec<(String, String)>,
+    pub backends: Vec<String>,
+}
+
+/// What the fake HAProxy is made of.
+pub struct World {
+    /// Every command that came, in order, on either socket.
+    pub commands: Vec<String>,
+    pub pid: u32,
+    pub current: Worker,
+    pub old: BTreeMap<u32, Worker>,
+    /// Server, status, last check and sessions, by backend.
+    pub servers: BTreeMap<String, Vec<(String, String, String, u64)>>,
+    /// The frontend shows this epoch whatever the map says.
+    pub shown_epoch: Option<u64>,
+    pub map_file: PathBuf,
+    rules: Vec<Rule>,
+}
+
+impl World {
+    /// The route of the current worker.
+    pub fn route(&self) -> String {
+        value(&self.current.map)
+    }
+
+    /// A new worker takes over with this value in its map; the one before becomes an old worker.
+    pub fn reload_with(&mut self, value: &str) {
+        let fresh = Worker { map: vec![(KEY.to_owned(), value.to_owned())], ..self.current.clone() };
+        let before = std::mem::replace(&mut self.current, fresh);
+        self.old.insert(self.pid, before);
+        self.pid += 1;
+    }
+
+    /// A new worker takes over with what is on disk.
+    pub fn reload(&mut self) {
+        let text = std::fs::read_to_string(&self.map_file).unwrap();
+        self.reload_with(text.split_whitespace().nth(1).unwrap());
+    }
+
+    /// At the next `times` commands that start so, `effect` happens, instead of the command. Without an answer
+    /// from it the usual one is given.
+    pub fn instead(
+        &mut self,
+        starts: &str,
+        times: usize,
+        effect: impl Fn(&mut World) -> Option<Answer> + Send + Sync + 'static,
+    ) {
+        self.rules.push(Rule { starts: starts.to_owned(), times, obey: false, effect: Arc::new(effect) });
+    }
+
+    /// The same, right after the command has had its effect.
+    pub fn after(
+        &mut self,
+        starts: &str,
+        times: usize,
+        effect: impl Fn(&mut World) -> Option<Answer> + Send + Sync + 'static,
+    ) {
+        self.rules.push(Rule { starts: starts.to_owned(), times, obey: true, effect: Arc::new(effect) });
+    }
+
+    fn take(&mut self, command: &str) -> (String, Option<Answer>) {
+        self.commands.push(command.to_owned());
+        let rule = self.rules.iter_mut().find(|rule| rule.times > 0 && command.starts_with(&rule.starts));
+        let Some(rule) = rule else { return (self.usual(command), None) };
+        rule.times -= 1;
+        let (obey, effect) = (rule.obey, Arc::clone(&rule.effect));
+        if obey {
+            let usual = self.usual(command);
+            return (usual, effect(self));
+        }
+        match effect(self) {
+            Some(answer) => (String::new(), Some(answer)),
+            None => (self.usual(command), None),
+        }
+    }
+
+    fn usual(&mut self, command: &str) -> String {
+        if let Some((pid, inner)) = command.strip_prefix("@!").and_then(|rest| rest.split_once(' ')) {
+            let Some(mut worker) = pid.parse().ok().and_then(|pid: u32| self.old.get(&pid).cloned()) else {
+                return format!("Can't find the target PID matching the prefix '@!{pid}'\n");
+            };
+            let answer = self.worker_answers(&mut worker, inner);
+            self.old.insert(pid.parse().unwrap(), worker);
+            return answer;
+        }
+        if command == "show proc" {
+            let mut text =
+                "#<PID>          <type>          <reloads>       <uptime>        <version>\n".to_owned();
+            text += "1               master          0 [failed: 0]   0d00h00m17s     9.9\n# workers\n";
+            text +=
+                &format!("{}               worker          0               0d00h00m17s     9.9\n", self.pid);
+            if !self.old.is_empty() {
+                text += "# old workers\n";
+            }
+            for pid in self.old.keys() {
+                text += &format!("{pid}               worker          1               0d00h00m17s     9.9\n");
+            }
+            return text + "\n";
+        }
+        let mut worker = self.current.clone();
+        let answer = self.worker_answers(&mut worker, command);
+        self.current = worker;
+        answer
+    }
+
+    fn worker_answers(&mut self, worker: &mut Worker, command: &str) -> String {
+        let words: Vec<&str> = command.split(' ').collect();
+        match words.as_slice() {
+            ["show", "info"] => {
+                format!("Name: HAProxy\nVersion: 9.9\nPid: {}\nUptime_sec: 5\nStopping: 0\n\n", self.pid)
+            }
+            ["show", "backend"] => format!("# name\n{}\n\n", worker.backends.join("\n")),
+            ["show", "stat"] => self.stat(),
+            ["show", "map", _] => {
+                worker.map.iter().map(|(key, value)| format!("0x1 {key} {value}\n")).collect::<String>()
+                    + "\n"
+            }
+            ["get", "map", _, key] => match worker.map.iter().find(|(known, _)| known == key) {
+                Some((_, value)) => format!(
+                    "type=str, case=sensitive, found=yes, idx=tree, key=\"{key}\", value=\"{value}\", type=\"str\"\n\n"
+                ),
+                None => "type=str, case=sensitive, found=no\n\n".to_owned(),
+            },
+            ["set", "map", _, key, value, ..] => {
+                let mut found = false;
+                for entry in worker.map.iter_mut().filter(|(known, _)| known == key) {
+                    (entry.1, found) = ((*value).to_owned(), true);
+                }
+                if found { "\n".to_owned() } else { "entry not found.\n\n".to_owned() }
+            }
+            ["shutdown", "sessions", "server", name] => {
+                let (backend, server) = name.split_once('/').unwrap();
+                for row in self.servers.get_mut(backend).into_iter().flatten().filter(|row| row.0 == server) {
+                    row.3 = 0;
+                }
+                "\n".to_owned()
+            }
+            _ => format!("Unknown command: '{command}'\n\n"),
+        }
+    }
+
+    fn stat(&self) -> String {
+        let mut text = "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot,\n".to_owned();
+        for (backend, servers) in &self.servers {
+            for (server, status, check, sessions) in servers {
+                text += &format!("{backend},{server},{sessions},{status},{check},0,10,\n");
+            }
+            text += &format!("{backend},BACKEND,0,UP,,0,10,\n");
+        }
+        text + "\n"
+    }
+}
+
+fn value(map: &[(String, String)]) -> String {
+    map.iter().find(|(key, _)| key == KEY).map(|(_, value)| value.clone()).unwrap_or_default()
+}
+
+/// The running fake.
+#[derive(Clone)]
+pub struct Fake {
+    world: Arc<Mutex<World>>,
+    pub socket: PathBuf,
+    pub master: PathBuf,
+    pub frontend: SocketAddr,
+}
+
+impl Fake {
+    /// Starts it in this folder, routing by `route`.
+    pub async fn start(folder: &Path, map_file: &Path, route: &str) -> Self {
+        let up = |name: &str| (name.to_owned(), "UP".to_owned(), "L7OK".to_owned(), 0);
+        let backends = ["be_blue", "be_green", "be_canary", "be_maint"].map(str::to_owned).to_vec();
+        let servers =
+            ["be_blue", "be_green", "be_canary"].map(|name| (name.to_owned(), vec![up("s1"), up("s2")]));
+        let world = World {
+            commands: Vec::new(),
+            pid: 100,
+            current: Worker { map: vec![(KEY.to_owned(), route.to_owned())], backends },
+            old: BTreeMap::new(),
+            servers: servers.into(),
+            shown_epoch: None,
+            map_file: map_file.to_owned(),
+            rules: Vec::new(),
+        };
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let fake = Self {
+            world: Arc::new(Mutex::new(world)),
+            socket: folder.join("admin.sock"),
+            master: folder.join("master.sock"),
+            frontend: listener.local_addr().unwrap(),
+        };
+        for path in [&fake.socket, &fake.master] {
+            tokio::spawn(fake.clone().serve(UnixListener::bind(path).unwrap()));
+        }
+        tokio::spawn(fake.clone().visit(listener));
+        fake
+    }
+
+    /// Looks at it, or changes it.
+    pub fn with<T>(&self, act: impl FnOnce(&mut World) -> T) -> T {
+        act(&mut self.world.lock().unwrap())
+    }
+
+    async fn serve(self, listener: UnixListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            tokio::spawn(self.clone().answer(stream));
+        }
+    }
+
+    async fn answer(self, mut stream: UnixStream) {
+        let mut line = Vec::new();
+        while !line.ends_with(b"\n") {
+            match stream.read_u8().await {
+                Ok(byte) => line.push(byte),
+                Err(_) => return,
+            }
+        }
+        let line = String::from_utf8_lossy(&line).into_owned();
+        for command in line.trim_end_matches('\n').split([';', '\n']).map(str::trim).filter(|c| *c != "quit")
+        {
+            let (usual, scripted) = self.with(|world| world.take(command));
+            let gone = usual.starts_with("Can't find");
+            match scripted {
+                None => drop(stream.write_all(usual.as_bytes()).await),
+                Some(Answer::Bytes(bytes)) => drop(stream.write_all(&bytes).await),
+                Some(Answer::HeldOpen(bytes)) => {
+                    let _ = stream.write_all(&bytes).await;
+                    hold(stream).await;
+                    return;
+                }
+                Some(Answer::OneByOne) => {
+                    for byte in usual.as_bytes() {
+                        let _ = stream.write_all(&[*byte]).await;
+                        let _ = stream.flush().await;
+                        tokio::task::yield_now().await;
+                    }
+                }
+                Some(Answer::Flood(bytes)) => {
+                    let chunk = vec![b'x'; 1 << 16];
+                    for _ in 0..bytes >> 16 {
+                        if stream.write_all(&chunk).await.is_err() {
+                            return;
+                        }
+                    }
+                }
+            }
+            // As HAProxy from 2.8 on does for a worker that has gone.
+            if gone {
+                hold(stream).await;
+                return;
+            }
+        }
+    }
+
+    async fn visit(self, listener: TcpListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let fake = self.clone();
+            tokio::spawn(async move {
+                let (mut request, mut chunk) = (Vec::new(), [0; 1024]);
+                while !request.windows(4).any(|window| window == b"\r\n\r\n") {
+                    match stream.read(&mut chunk).await {
+                        Ok(count) if count > 0 => request.extend_from_slice(&chunk[..count]),
+                        _ => return,
+                    }
+                }
+                let epoch = fake.with(|world| {
+                    let routed = world.route().rsplit(':').next().unwrap_or_default().to_owned();
+                    world.shown_epoch.map_or(routed, |epoch| epoch.to_string())
+                });
+                let answer = format!(
+                    "HTTP/1.1 200 OK\r\nX-Pointsman: epoch={epoch} side=stable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                );
+                let _ = stream.write_all(answer.as_bytes()).await;
+            });
+        }
+    }
+}
+
+/// Until the other side closes.
+async fn hold(mut stream: UnixStream) {
+    let mut rest = Vec::new();
+    let _ = stream.read_to_end(&mut rest).await;
+}

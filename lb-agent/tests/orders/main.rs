@@ -1,0 +1,19 @@
+//! The lb-agent as its coordinator meets it: orders through the gRPC service, against a fake HAProxy that can be made
+//! to fail at any command, and against a real one. Every order ends in the old route or the new one, on disk and in
+//! all workers, and says which.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests: a panic is how they fail"
+)]
+
+mod drain;
+mod fake;
+mod full_disk;
+mod real;
+mod rig;
+mod sockets;
+mod switch;
+mod workers;

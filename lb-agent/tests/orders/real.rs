@@ -1,0 +1,276 @@
+//! A real HAProxy in master-worker mode, with the routing of the example configuration.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pointsman_core::Code;
+use tempfile::TempDir;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+use crate::rig::{Agent, P, Setup, V, route};
+
+struct Haproxy {
+    child: Child,
+    agent: Agent,
+    frontend: SocketAddr,
+    folder: TempDir,
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        // Asked first, so that its workers end with it.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let give_up = Instant::now() + Duration::from_secs(3);
+        while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Answers every request with 200.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while stream.read(&mut chunk).is_ok_and(|count| count > 0) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+fn configuration(folder: &Path, frontend: SocketAddr) -> String {
+    let slot = |name: &str| {
+        format!(
+            "backend be_{name}\n  option httpchk\n  server s1 {} check inter 100ms fall 2 rise 1\n",
+            server()
+        )
+    };
+    format!(
+        r#"global
+  stats socket {0}/admin.sock mode 600 level admin expose-fd listeners
+  hard-stop-after 20s
+defaults
+  mode http
+  option idle-close-on-response
+  timeout connect 2s
+  timeout client 20s
+  timeout server 10s
+  timeout http-keep-alive 20s
+frontend fe
+  bind {frontend}
+  http-request set-var(txn.route)  str(route),map({0}/route.map,be_maint:be_maint:0:0)
+  http-request set-var(txn.stable) var(txn.route),field(1,:)
+  http-request set-var(txn.canary) var(txn.route),field(2,:)
+  http-request set-var(txn.epoch)  var(txn.route),field(4,:)
+  http-request set-var(txn.side)   str(stable)
+  http-request set-var(txn.side)   str(canary) if {{ req.hdr(X-Pointsman) -m str canary }}
+  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
+  use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
+  use_backend %[var(txn.stable)]
+  default_backend be_maint
+{1}{2}backend be_maint
+  http-request return status 503 content-type text/plain string maintenance
+"#,
+        folder.display(),
+        slot("blue"),
+        slot("green"),
+    )
+}
+
+impl Haproxy {
+    /// Starts it at `P`, with healthy servers; without an installed HAProxy says so.
+    async fn start() -> Option<Self> {
+        if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
+            println!("skipped: no haproxy is installed");
+            return None;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        std::fs::write(folder.path().join("haproxy.cfg"), configuration(folder.path(), frontend)).unwrap();
+        std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
+        let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
+        let child = Command::new("haproxy")
+            .args(["-W", "-f"])
+            .arg(folder.path().join("haproxy.cfg"))
+            .arg("-S")
+            .arg(folder.path().join("master.sock"))
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        let agent = Agent::start(&Setup {
+            map: folder.path().join("route.map"),
+            key: "route".to_owned(),
+            socket: folder.path().join("admin.sock"),
+            master: Some(folder.path().join("master.sock")),
+            frontend,
+            state: folder.path().join("state"),
+        });
+        let started = Self { child, agent, frontend, folder };
+        started.healthy().await;
+        Some(started)
+    }
+
+    async fn healthy(&self) {
+        self.until("both slots are healthy", async |haproxy| {
+            let described = haproxy.agent.describe().await.balancer.unwrap_or_default();
+            described.backends.iter().filter(|backend| backend.servers_up > 0).count() == 2
+        })
+        .await;
+    }
+
+    async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
+        let give_up = Instant::now() + Duration::from_secs(15);
+        while !look(self).await {
+            let log = std::fs::read_to_string(self.folder.path().join("haproxy.log")).unwrap_or_default();
+            assert!(Instant::now() < give_up, "waited in vain: {what}\n{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn ask(&self, socket: &str, command: &str) -> String {
+        let mut stream = tokio::net::UnixStream::connect(self.folder.path().join(socket)).await.unwrap();
+        stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
+    async fn admin(&self, command: &str) -> String {
+        self.ask(
+            "admin.sock",
+            &command.replace("MAP", &self.folder.path().join("route.map").display().to_string()),
+        )
+        .await
+    }
+
+    async fn pid(&self) -> String {
+        let info = self.admin("show info").await;
+        info.lines().find_map(|line| line.strip_prefix("Pid: ")).unwrap_or_default().to_owned()
+    }
+
+    fn signal(&self, signal: &str) {
+        assert!(
+            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
+        );
+    }
+
+    async fn reload(&self) {
+        let before = self.pid().await;
+        self.signal("-USR2");
+        self.until("a new worker", async |haproxy| {
+            let socket =
+                tokio::net::UnixStream::connect(haproxy.folder.path().join("admin.sock")).await.is_ok();
+            socket && haproxy.pid().await != before
+        })
+        .await;
+        self.healthy().await;
+    }
+}
+
+/// Asks on a connection that stays open; returns the epoch that the answer carries.
+fn epoch(connection: &mut TcpStream) -> String {
+    connection.write_all(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n").unwrap();
+    let (mut answer, mut chunk) = (String::new(), [0; 4096]);
+    while !answer.ends_with("ok") {
+        let count = connection.read(&mut chunk).unwrap();
+        assert!(count > 0, "closed after {answer:?}");
+        answer += std::str::from_utf8(&chunk[..count]).unwrap();
+    }
+    let epoch = answer.split("epoch=").nth(1).and_then(|rest| rest.split(' ').next());
+    epoch.unwrap_or_else(|| panic!("no epoch in {answer:?}")).to_owned()
+}
+
+#[tokio::test]
+async fn there_and_back_with_a_reload_and_an_idle_client() {
+    let Some(haproxy) = Haproxy::start().await else { return };
+    haproxy.agent.inspect(P).await.unwrap();
+    let mut idle = TcpStream::connect(haproxy.frontend).unwrap();
+    idle.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+    assert_eq!(epoch(&mut idle), "5");
+    haproxy.reload().await;
+    let done = haproxy.agent.set_route(P, V).await.unwrap();
+    assert!(!done.already && done.detail.contains("1 old workers follow"), "{done:?}");
+    assert_eq!(epoch(&mut idle), "6", "the idle client of the old worker");
+    assert_eq!(haproxy.agent.on_disk(), Some(route(V)));
+    assert!(haproxy.agent.set_route(P, V).await.unwrap().already);
+    // The old route comes back as a new one, and a reload keeps it.
+    let back = "be_blue:be_blue:0:7";
+    haproxy.agent.set_route(V, back).await.unwrap();
+    haproxy.reload().await;
+    haproxy.agent.inspect(back).await.unwrap();
+    assert_eq!(haproxy.agent.describe().await.balancer.unwrap().route, back);
+}
+
+#[tokio::test]
+async fn a_map_that_a_person_changed() {
+    let Some(haproxy) = Haproxy::start().await else { return };
+    haproxy.admin("add map MAP route be_green:be_green:0:9").await;
+    let twice = haproxy.agent.inspect(P).await.unwrap_err();
+    assert!(twice.code == Code::RouteDrift && twice.message.contains("2 times"), "{twice:?}");
+    haproxy.admin("del map MAP route").await;
+    haproxy.admin("del map MAP route").await;
+    assert_eq!(haproxy.agent.inspect(P).await.unwrap_err().code, Code::RouteDrift);
+    let refused = haproxy.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!(refused.code, Code::RouteNotApplied, "{refused:?}");
+    assert_eq!(haproxy.agent.on_disk(), Some(route(P)));
+    haproxy.admin("add map MAP route be_green:be_green:0:9").await;
+    let drift = haproxy.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!(drift.code, Code::RouteDrift, "{drift:?}");
+}
+
+#[tokio::test]
+async fn servers_that_cannot_take_visitors() {
+    let Some(haproxy) = Haproxy::start().await else { return };
+    for state in ["drain", "maint"] {
+        haproxy.admin(&format!("set server be_green/s1 state {state}")).await;
+        let refused = haproxy.agent.set_route(P, V).await.unwrap_err();
+        assert_eq!(refused.code, Code::BackendUnhealthy, "{state}: {refused:?}");
+        assert_eq!(haproxy.agent.on_disk(), Some(route(P)));
+        haproxy.admin("set server be_green/s1 state ready").await;
+    }
+    haproxy
+        .until("green is healthy again", async |haproxy| haproxy.agent.set_route(P, V).await.is_ok())
+        .await;
+    assert_eq!(haproxy.agent.on_disk(), Some(route(V)));
+}
+
+/// Old workers come and go while they are asked: one that goes in between is no fault of the load balancer.
+#[tokio::test]
+async fn status_can_be_read_while_workers_come_and_go() {
+    let Some(haproxy) = Haproxy::start().await else { return };
+    let mut wrong = Vec::new();
+    for _ in 0..4 {
+        let idle = TcpStream::connect(haproxy.frontend).unwrap();
+        let before = haproxy.pid().await;
+        haproxy.signal("-USR2");
+        let until = Instant::now() + Duration::from_millis(400);
+        let mut idle = Some(idle);
+        while Instant::now() < until {
+            let described = haproxy.agent.describe().await;
+            // A socket that refuses while HAProxy starts anew is said to be so, and passes by itself.
+            let problem = described.problem.filter(|problem| problem.code != "PM0101");
+            wrong.extend(problem.map(|problem| format!("{}: {}", problem.code, problem.message)));
+            // The old worker ends with its last client.
+            drop(idle.take());
+        }
+        haproxy.until("a new worker", async |haproxy| haproxy.pid().await != before).await;
+    }
+    wrong.sort();
+    wrong.dedup();
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}

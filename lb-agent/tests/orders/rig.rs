@@ -1,0 +1,241 @@
+//! An lb-agent in the test's own process: its real service, called as the coordinator calls it, and its state in a
+//! folder of its own.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pointsman_chassis::agent_service::AgentService;
+use pointsman_chassis::ledger::Ledger;
+use pointsman_chassis::tls::Peer;
+use pointsman_core::{
+    Action, Aftermath, Code, Epoch, Evidence, HostName, Order, OrderKey, PeerName, Problem, ReleaseId, Route,
+    Step, Timestamp,
+};
+use pointsman_lb_agent::{Config, LbHands, RouteFile};
+use pointsman_proto::agent_v1::agent_server::Agent as _;
+use pointsman_proto::convert::{self, ReceivedOrder};
+use pointsman_proto::{agent_v1, problem_of_status, v1};
+use tempfile::TempDir;
+
+use crate::fake::{Fake, KEY};
+
+/// Where every story begins, and where most lead.
+pub const P: &str = "be_blue:be_green:0:5";
+pub const V: &str = "be_green:be_blue:0:6";
+
+pub fn route(text: &str) -> Route {
+    Route::parse(text).unwrap()
+}
+
+/// What a rig is made of.
+pub struct Setup {
+    pub map: PathBuf,
+    pub key: String,
+    pub socket: PathBuf,
+    pub master: Option<PathBuf>,
+    pub frontend: SocketAddr,
+    pub state: PathBuf,
+}
+
+/// The agent alone.
+pub struct Agent {
+    pub service: AgentService<LbHands>,
+    pub hands: LbHands,
+    pub ledger: Ledger,
+    pub map: PathBuf,
+    pub state: PathBuf,
+    orders: AtomicU64,
+}
+
+/// The agent, with a fake HAProxy.
+pub struct Rig {
+    pub agent: Agent,
+    pub fake: Fake,
+    _folder: TempDir,
+}
+
+fn peer(uri: &str) -> Peer {
+    Peer { name: PeerName::parse(uri).unwrap(), serial: "01".to_owned(), not_after: i64::MAX }
+}
+
+fn asked<T>(message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
+    request.extensions_mut().insert(peer("spiffe://test/env/production/role/coordinator/host/c1"));
+    request
+}
+
+pub fn problem(status: tonic::Status) -> Problem {
+    problem_of_status(&status, Code::AgentUnreachable, "lb1")
+}
+
+pub fn config(setup: &Setup) -> Config {
+    let master = setup
+        .master
+        .as_ref()
+        .map_or(String::new(), |path| format!("master = {:?}", path.display().to_string()));
+    let text = format!(
+        r#"listen = "127.0.0.1:1"
+state = {:?}
+[pki]
+cert = "none"
+key = "none"
+ca = "none"
+[haproxy]
+socket = {:?}
+{master}
+map = {:?}
+key = {:?}
+backends = ["be_blue", "be_green", "be_canary", "be_nowhere"]
+maintenance_backend = "be_maint"
+[frontend]
+address = "{}"
+host = "www.example.org"
+"#,
+        setup.state.display().to_string(),
+        setup.socket.display().to_string(),
+        setup.map.display().to_string(),
+        setup.key,
+        setup.frontend,
+    );
+    pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &text).unwrap()
+}
+
+impl Agent {
+    pub fn start(setup: &Setup) -> Self {
+        std::fs::create_dir_all(&setup.state).unwrap();
+        let ledger = Ledger::open(&setup.state.join("receipts.db")).unwrap();
+        let hands = LbHands::new(config(setup)).unwrap();
+        let own = PeerName::parse("spiffe://test/env/production/role/lb-agent/host/lb1").unwrap();
+        let service = AgentService::new(hands.clone(), ledger.clone(), own);
+        let (map, state) = (setup.map.clone(), setup.state.clone());
+        Self { service, hands, ledger, map, state, orders: AtomicU64::new(1) }
+    }
+
+    /// A new order.
+    pub fn order(&self, action: Action) -> ReceivedOrder {
+        let number = self.orders.fetch_add(1, Ordering::SeqCst);
+        ReceivedOrder {
+            environment: "production".parse().unwrap(),
+            order: Order {
+                release: ReleaseId::parse(&format!("r{number}")).unwrap(),
+                key: OrderKey { step: Step::Switch, host: HostName::parse("lb1").unwrap() },
+                attempt: 1,
+                epoch: Epoch(1),
+                deadline: Timestamp(u64::MAX / 2),
+                action,
+            },
+            journal_seq: number,
+            journal_hash: [0; 32],
+        }
+    }
+
+    pub async fn send(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
+        self.send_wire(convert::order_to_wire(order)).await
+    }
+
+    pub async fn send_wire(&self, order: agent_v1::Order) -> Result<Evidence, Problem> {
+        let done = self.service.perform(asked(order)).await.map_err(problem)?;
+        Ok(convert::evidence_from_wire(done.get_ref(), 0))
+    }
+
+    pub async fn perform(&self, action: Action) -> Result<Evidence, Problem> {
+        self.send(&self.order(action)).await
+    }
+
+    pub async fn set_route(&self, expected: &str, wanted: &str) -> Result<Evidence, Problem> {
+        self.perform(switch(expected, wanted)).await
+    }
+
+    pub async fn inspect(&self, expected: &str) -> Result<Evidence, Problem> {
+        let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
+        let action = Action::InspectBalancer { expected: route(expected), backends };
+        self.observe(convert::action_to_wire(&action)).await
+    }
+
+    pub async fn observe(&self, action: agent_v1::Action) -> Result<Evidence, Problem> {
+        let request = agent_v1::ObserveRequest {
+            environment: "production".to_owned(),
+            host: "lb1".to_owned(),
+            action: Some(action),
+        };
+        let done = self.service.observe(asked(request)).await.map_err(problem)?;
+        Ok(convert::evidence_from_wire(done.get_ref(), 0))
+    }
+
+    pub async fn describe(&self) -> v1::AgentStatus {
+        let request = agent_v1::DescribeRequest { environment: "production".to_owned() };
+        self.service.describe(asked(request)).await.unwrap().into_inner()
+    }
+
+    pub fn on_disk(&self) -> Option<Route> {
+        RouteFile::new(&self.map, KEY, &self.state).read()
+    }
+}
+
+pub fn switch(expected: &str, wanted: &str) -> Action {
+    Action::SetRoute { expected: vec![route(expected)], wanted: route(wanted), min_up: 1 }
+}
+
+impl Rig {
+    /// An agent and a fake HAProxy, both at `P`.
+    pub async fn new() -> Self {
+        Self::with_key(KEY).await
+    }
+
+    pub async fn with_key(key: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let map = folder.path().join("map/route.map");
+        std::fs::create_dir(folder.path().join("map")).unwrap();
+        std::fs::write(&map, format!("{KEY} {P}\n")).unwrap();
+        let fake = Fake::start(folder.path(), &map, P).await;
+        let agent = Agent::start(&Setup {
+            map,
+            key: key.to_owned(),
+            socket: fake.socket.clone(),
+            master: Some(fake.master.clone()),
+            frontend: fake.frontend,
+            state: folder.path().join("state"),
+        });
+        Self { agent, fake, _folder: folder }
+    }
+
+    /// What stands: on disk, in the current worker, in the old ones.
+    pub fn stands(&self) -> (String, String, Vec<String>) {
+        let disk = self.agent.on_disk().map(|route| route.to_string()).unwrap_or_default();
+        self.fake.with(|world| {
+            let old = world.old.values().map(|worker| worker.map[0].1.clone()).collect();
+            (disk, world.route(), old)
+        })
+    }
+
+    /// The old route or the new one, everywhere, and what was reported is true.
+    pub fn told_the_truth(&self, wanted: &str, result: &Result<Evidence, Problem>) {
+        let (disk, current, old) = self.stands();
+        match result {
+            Ok(evidence) => {
+                assert_eq!(
+                    (disk.as_str(), current.as_str()),
+                    (wanted, wanted),
+                    "reported as done: {evidence:?}"
+                );
+                assert!(
+                    old.iter().all(|route| route == wanted),
+                    "reported as done: {evidence:?}, old workers {old:?}"
+                );
+            }
+            Err(problem) if problem.aftermath == Aftermath::Unchanged => {
+                assert_eq!((disk.as_str(), current.as_str()), (P, P), "reported as unchanged: {problem:?}");
+                assert!(
+                    old.iter().all(|route| route == P),
+                    "reported as unchanged: {problem:?}, old workers {old:?}"
+                );
+            }
+            Err(_) => assert!([P, wanted].contains(&disk.as_str()), "{disk}"),
+        }
+    }
+
+    pub fn commands(&self, starts: &str) -> usize {
+        self.fake.with(|world| world.commands.iter().filter(|command| command.starts_with(starts)).count())
+    }
+}

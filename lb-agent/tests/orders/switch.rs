@@ -1,0 +1,316 @@
+//! The switch, with a fake HAProxy that fails where it is told to. What is reported must be what stands.
+
+use pointsman_core::{Action, Aftermath, Code, Epoch, Retry};
+
+use crate::fake::{Answer, KEY};
+use crate::rig::{P, Rig, V, route, switch};
+
+#[tokio::test]
+async fn disk_first_then_the_worker_then_read_back() {
+    let rig = Rig::new().await;
+    let map = rig.agent.map.clone();
+    rig.fake.with(|world| {
+        world.instead("set map", 1, move |_| {
+            let on_disk = std::fs::read_to_string(&map).unwrap();
+            assert_eq!(on_disk, format!("{KEY} {V}\n"), "a reload at this moment would bring the old route");
+            None
+        });
+    });
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    let done = done.unwrap();
+    assert!(!done.already && done.detail.contains(V), "{done:?}");
+    assert_eq!(rig.commands("set map"), 1);
+    let mode =
+        std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(&rig.agent.map).unwrap().permissions());
+    assert_eq!(mode & 0o7777, 0o644);
+}
+
+#[tokio::test]
+async fn the_same_again_changes_nothing() {
+    let rig = Rig::new().await;
+    let order = rig.agent.order(switch(P, V));
+    let first = rig.agent.send(&order).await.unwrap();
+    rig.fake.with(|world| world.commands.clear());
+    assert_eq!(rig.agent.send(&order).await.unwrap(), first);
+    assert_eq!(
+        rig.fake.with(|world| world.commands.clone()),
+        Vec::<String>::new(),
+        "answered from the receipt"
+    );
+    // Another release that wants the same route finds it there.
+    assert!(rig.agent.set_route(P, V).await.unwrap().already);
+    assert_eq!(rig.commands("set map"), 0);
+}
+
+#[tokio::test]
+async fn what_is_refused_before_anything_moves() {
+    let down = |status: &'static str, check: &'static str| {
+        move |rig: &Rig| {
+            rig.fake.with(|world| {
+                for server in world.servers.get_mut("be_green").unwrap() {
+                    (server.1, server.2) = (status.to_owned(), check.to_owned());
+                }
+            });
+        }
+    };
+    let nothing = |_: &Rig| {};
+    type Before = Box<dyn Fn(&Rig)>;
+    let cases: Vec<(&str, Before, &str, &str, Code)> = vec![
+        ("drift", Box::new(nothing), "be_blue:be_green:0:4", V, Code::RouteDrift),
+        ("older epoch", Box::new(nothing), P, "be_green:be_blue:0:4", Code::RouteEpochOld),
+        ("equal epoch, other content", Box::new(nothing), P, "be_green:be_blue:0:5", Code::RouteEpochOld),
+        (
+            "older than one that was given away",
+            Box::new(|rig| std::fs::write(rig.agent.state.join("highest-route-epoch"), "9\n").unwrap()),
+            P,
+            "be_green:be_blue:0:9",
+            Code::RouteEpochOld,
+        ),
+        (
+            "granted, but HAProxy lacks it",
+            Box::new(nothing),
+            P,
+            "be_nowhere:be_blue:0:6",
+            Code::BackendUnknown,
+        ),
+        ("canary that HAProxy lacks", Box::new(nothing), P, "be_green:be_nowhere:0:6", Code::BackendUnknown),
+        ("not granted", Box::new(nothing), P, "be_secret:be_blue:0:6", Code::NotGranted),
+        ("canary not granted", Box::new(nothing), P, "be_blue:be_secret:0:6", Code::NotGranted),
+        ("down", Box::new(down("DOWN", "L4CON")), P, V, Code::BackendUnhealthy),
+        ("maintenance", Box::new(down("MAINT", "")), P, V, Code::BackendUnhealthy),
+        ("draining", Box::new(down("DRAIN", "L7OK")), P, V, Code::BackendUnhealthy),
+        ("up by decree", Box::new(down("UP 1/3", "L7OK")), P, V, Code::BackendUnhealthy),
+        ("not checked at all", Box::new(down("no check", "")), P, V, Code::BackendUnhealthy),
+        (
+            "unhealthy canary",
+            Box::new(down("DOWN", "L7STS")),
+            P,
+            "be_blue:be_green:1:6",
+            Code::BackendUnhealthy,
+        ),
+    ];
+    for (name, before, expected, wanted, code) in cases {
+        let rig = Rig::new().await;
+        before(&rig);
+        let refused = rig.agent.set_route(expected, wanted).await.unwrap_err();
+        assert_eq!((refused.code, refused.aftermath), (code, Aftermath::Unchanged), "{name}: {refused:?}");
+        assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]), "{name}");
+        assert_eq!(rig.commands("set map"), 0, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn as_many_healthy_servers_as_the_order_asks_for() {
+    for (min_up, fits) in [(0, true), (1, true), (2, false), (u32::MAX, false)] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| world.servers.get_mut("be_green").unwrap()[0].1 = "DOWN".to_owned());
+        let action = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up };
+        let done = rig.agent.perform(action).await;
+        assert_eq!(done.is_ok(), fits, "{min_up}: {done:?}");
+        rig.told_the_truth(V, &done);
+    }
+}
+
+#[tokio::test]
+async fn the_way_to_the_maintenance_page_and_off_a_dying_slot_is_open() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        for backend in ["be_blue", "be_green"] {
+            world
+                .servers
+                .get_mut(backend)
+                .unwrap()
+                .iter_mut()
+                .for_each(|server| server.1 = "DOWN".to_owned());
+        }
+    });
+    let maintenance = "be_maint:be_green:0:6";
+    let done = rig.agent.set_route(P, maintenance).await;
+    rig.told_the_truth(maintenance, &done);
+    done.unwrap();
+}
+
+#[tokio::test]
+async fn a_text_for_an_answer_is_a_refusal() {
+    for text in [
+        "entry not found.\n\n",
+        "Permission denied\n\n",
+        "Unknown map identifier. Please use #<id> or <file>.\n\n",
+    ] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| world.instead("set map", 1, |_| Some(Answer::text(text))));
+        let refused = rig.agent.set_route(P, V).await;
+        rig.told_the_truth(V, &refused);
+        let refused = refused.unwrap_err();
+        assert_eq!((refused.code, refused.aftermath), (Code::RouteNotApplied, Aftermath::Unchanged));
+        assert!(refused.message.contains(text.trim()), "{refused:?}");
+    }
+}
+
+/// The command had its effect; only its answer is strange, cut or none. Reading back is what counts.
+#[tokio::test]
+async fn a_strange_answer_to_a_command_that_was_obeyed() {
+    for answer in ["", "\n\n", "warning: set map needs level admin from 3.4 on\n\n", "\u{0}"] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| world.after("set map", 1, |_| Some(Answer::text(answer))));
+        let done = rig.agent.set_route(P, V).await;
+        println!("answer {answer:?}: {done:?}");
+        rig.told_the_truth(V, &done);
+    }
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.after("set map", 1, |_| Some(Answer::Bytes(vec![0xff, b'\n']))));
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+}
+
+#[tokio::test]
+async fn a_lost_answer_leads_to_a_look() {
+    // The command arrived.
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.after("set map", 1, |_| Some(Answer::silence())));
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    done.unwrap();
+    // It did not: it is sent once more.
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.instead("set map", 1, |_| Some(Answer::silence())));
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    done.unwrap();
+    assert_eq!(rig.commands("set map"), 2);
+}
+
+/// `Unchanged` and worth a retry, so the coordinator sends the same order again: it must have a chance.
+#[tokio::test]
+async fn an_order_that_may_be_retried_goes_through_when_retried() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.instead("set map", 2, |_| Some(Answer::silence())));
+    let order = rig.agent.order(switch(P, V));
+    let failed = rig.agent.send(&order).await;
+    rig.told_the_truth(V, &failed);
+    let failed = failed.unwrap_err();
+    assert_eq!((failed.aftermath, failed.retry), (Aftermath::Unchanged, Retry::Useful), "{failed:?}");
+    let done = rig.agent.send(&order).await;
+    rig.told_the_truth(V, &done);
+    done.unwrap();
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_at_the_command_is_unknown() {
+    let rig = Rig::new().await;
+    let socket = rig.fake.socket.clone();
+    rig.fake.with(|world| {
+        world.instead("set map", 1, move |_| {
+            std::fs::remove_file(&socket).unwrap();
+            Some(Answer::silence())
+        });
+    });
+    let problem = rig.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::RuntimeSocketUnreachable, Aftermath::Unknown));
+    // What the next worker starts with is the new route.
+    assert_eq!(rig.stands().0, V);
+}
+
+#[tokio::test]
+async fn a_frontend_that_reads_another_map_takes_the_route_back_everywhere() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.shown_epoch = Some(3);
+    });
+    let refused = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &refused);
+    let refused = refused.unwrap_err();
+    assert_eq!((refused.code, refused.aftermath), (Code::RouteNotSeen, Aftermath::Unchanged), "{refused:?}");
+    assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![P.to_owned()]));
+    // The epoch was given away all the same: it never comes back with another meaning.
+    assert_eq!(rig.agent.describe().await.balancer.unwrap().highest_epoch, 6);
+    rig.fake.with(|world| world.shown_epoch = None);
+    let reused = rig.agent.set_route(P, "be_blue:be_canary:0:6").await.unwrap_err();
+    assert_eq!(reused.code, Code::RouteEpochOld);
+}
+
+#[tokio::test]
+async fn a_key_that_was_deleted_at_runtime() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.current.map.clear());
+    let refused = rig.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.aftermath),
+        (Code::RouteNotApplied, Aftermath::Unchanged),
+        "{refused:?}"
+    );
+    assert_eq!(rig.agent.on_disk(), Some(route(P)), "a reload brings the old route");
+    assert_eq!(rig.agent.inspect(P).await.unwrap_err().code, Code::RouteDrift);
+}
+
+#[tokio::test]
+async fn what_an_inspection_finds() {
+    let rig = Rig::new().await;
+    rig.agent.inspect(P).await.unwrap();
+    assert_eq!(rig.agent.inspect(V).await.unwrap_err().code, Code::RouteDrift);
+    rig.fake.with(|world| world.current.map.push((KEY.to_owned(), P.to_owned())));
+    let twice = rig.agent.inspect(P).await.unwrap_err();
+    assert!(twice.code == Code::RouteDrift && twice.message.contains("2 times"), "{twice:?}");
+    rig.fake.with(|world| world.current.map.truncate(1));
+    std::fs::write(&rig.agent.map, format!("{KEY} {V}\n")).unwrap();
+    let disk = rig.agent.inspect(P).await.unwrap_err();
+    assert!(disk.code == Code::RouteDrift && disk.message.contains("map file"), "{disk:?}");
+    std::fs::write(&rig.agent.map, format!("{KEY} {P}\n")).unwrap();
+    rig.fake.with(|world| world.shown_epoch = Some(4));
+    assert_eq!(rig.agent.inspect(P).await.unwrap_err().code, Code::RouteNotSeen);
+    assert_eq!(rig.commands("set map"), 0, "an inspection changes nothing");
+}
+
+#[tokio::test]
+async fn of_two_orders_at_once_one_moves_and_one_is_drift() {
+    let rig = Rig::new().await;
+    let (one, other) =
+        tokio::join!(rig.agent.set_route(P, V), rig.agent.set_route(P, "be_canary:be_blue:0:7"));
+    let (disk, current, _) = rig.stands();
+    assert_eq!(disk, current);
+    let won = if one.is_ok() { V } else { "be_canary:be_blue:0:7" };
+    assert_eq!(current, won);
+    let lost = [one, other].into_iter().find_map(Result::err).expect("both moved the route");
+    assert_eq!(lost.code, Code::RouteDrift);
+}
+
+#[tokio::test]
+async fn a_coordinator_that_was_replaced_moves_nothing() {
+    let rig = Rig::new().await;
+    // Fenced while the order is being checked: right before the first write.
+    let ledger = rig.agent.ledger.clone();
+    rig.fake.with(|world| {
+        world.instead("show stat", 1, move |_| {
+            ledger.fence(Epoch(2)).unwrap();
+            None
+        });
+    });
+    let refused = rig.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!((refused.code, refused.aftermath), (Code::Fenced, Aftermath::Unchanged));
+    assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]));
+    rig.fake.with(|world| world.commands.clear());
+    assert_eq!(rig.agent.set_route(P, V).await.unwrap_err().code, Code::Fenced);
+    assert_eq!(rig.fake.with(|world| world.commands.len()), 0);
+}
+
+#[tokio::test]
+async fn an_agent_that_was_killed_goes_on_from_what_is_on_disk() {
+    // Between disk and worker: forward.
+    let rig = Rig::new().await;
+    std::fs::write(&rig.agent.map, format!("{KEY} {V}\n")).unwrap();
+    rig.agent.hands.resume_switch().await;
+    assert_eq!(rig.stands().1, V);
+    // The order, sent again, finds it done.
+    assert!(rig.agent.set_route(P, V).await.unwrap().already);
+    // Somebody else moved the worker on: that is for the coordinator to see.
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.current.map[0].1 = V.to_owned());
+    rig.agent.hands.resume_switch().await;
+    assert_eq!(rig.stands(), (P.to_owned(), V.to_owned(), vec![]));
+    // No map file, or none that can be read: nothing is guessed.
+    std::fs::write(&rig.agent.map, "rubbish").unwrap();
+    rig.agent.hands.resume_switch().await;
+    assert_eq!(rig.commands("set map"), 0);
+}

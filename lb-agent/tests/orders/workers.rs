@@ -1,0 +1,167 @@
+//! Old workers and reloads around a switch. HAProxy is a fake here.
+
+use pointsman_core::Code;
+
+use crate::fake::Answer;
+use crate::rig::{P, Rig, V};
+
+#[tokio::test]
+async fn old_workers_follow() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.reload();
+    });
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    assert!(done.unwrap().detail.contains("2 old workers follow"));
+}
+
+#[tokio::test]
+async fn an_old_worker_that_has_gone_counts_as_done() {
+    // It is still listed; its answer leaves the connection open.
+    for at in ["@!100 show backend", "@!100 set map"] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            world.reload();
+            world.instead(at, 1, |world| {
+                world.old.clear();
+                None
+            });
+        });
+        let started = std::time::Instant::now();
+        let done = rig.agent.set_route(P, V).await;
+        rig.told_the_truth(V, &done);
+        let done = done.unwrap();
+        assert!(!done.detail.contains("keep"), "{at}: {done:?}");
+        // The agent's bound on one command is 2 s: it must not have waited for the end of the connection.
+        assert!(started.elapsed().as_millis() < 1900, "{at}: waited {:?}", started.elapsed());
+    }
+}
+
+/// A worker that ends while it is asked through the master gives no answer at all, as a real one was seen to do.
+#[tokio::test]
+async fn an_old_worker_that_goes_while_it_is_asked_counts_as_gone() {
+    for command in ["show backend", "set map", "get map", "show stat"] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            world.reload();
+            world.instead(&format!("@!100 {command}"), 1, |world| {
+                world.old.clear();
+                Some(Answer::text(""))
+            });
+        });
+        let described = rig.agent.describe().await;
+        assert_eq!(described.problem, None, "{command}");
+        let done = rig.agent.set_route(P, V).await.unwrap();
+        assert!(!done.detail.contains("keep"), "{command}: {done:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_worker_of_before_a_change_of_the_configuration_is_left_alone() {
+    let cases = [
+        ("be_green", V, "it lacks where everybody would go"),
+        ("be_green", "be_blue:be_green:10:6", "it lacks where a tenth of its visitors would go"),
+    ];
+    for (lacking, wanted, why) in cases {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            world.reload();
+            world.old.get_mut(&100).unwrap().backends.retain(|name| name != lacking);
+        });
+        let done = rig.agent.set_route(P, wanted).await.unwrap();
+        let (disk, current, old) = rig.stands();
+        assert_eq!((disk.as_str(), current.as_str()), (wanted, wanted));
+        assert_eq!(old, [P], "{why}: the default backend is the maintenance page");
+        assert!(done.detail.contains("100") && done.detail.contains("keep"), "{done:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_old_worker_that_does_not_answer_is_named() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.instead("@!100 ", 9, |_| Some(Answer::silence()));
+    });
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("old workers 100 keep"), "{done:?}");
+}
+
+#[tokio::test]
+async fn old_workers_that_cannot_be_seen_are_said_to_be_so() {
+    let rig = Rig::new().await;
+    std::fs::remove_file(&rig.fake.master).unwrap();
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("could not be seen"), "{done:?}");
+}
+
+/// What the reload brings: the value on disk when the new worker read it.
+#[derive(Clone, Copy, Debug)]
+enum Brings {
+    /// It began after the new route was on disk.
+    Disk,
+    /// It began before: the new worker comes up with the old route.
+    Before,
+}
+
+#[tokio::test]
+async fn a_reload_during_a_switch_is_followed() {
+    // After these commands, the n-th time they come.
+    let moments = [("set map", 0), ("show proc", 0), ("show info", 0), ("get map", 1), ("show info", 1)];
+    let mut wrong = Vec::new();
+    for (command, nth) in moments {
+        for brings in [Brings::Disk, Brings::Before] {
+            let rig = Rig::new().await;
+            rig.fake.with(|world| {
+                world.after(command, nth, |_| None);
+                world.after(command, 1, move |world| {
+                    match brings {
+                        Brings::Disk => world.reload(),
+                        Brings::Before => world.reload_with(P),
+                    }
+                    None
+                });
+            });
+            let done = rig.agent.set_route(P, V).await;
+            let (disk, current, _) = rig.stands();
+            let reported =
+                done.as_ref().map(|done| &*done.detail).map_err(|problem| (problem.code, problem.aftermath));
+            let moment =
+                format!("{brings:?} after {command} {nth}: disk {disk}, worker {current}, {reported:?}");
+            // The last look is over: what a reload brings then is for the next look to find.
+            if command == "show info" && nth == 1 {
+                continue;
+            }
+            if done.is_err() || disk != V || current != V {
+                wrong.push(moment);
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "not followed:\n{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn one_reload_after_another_ends() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.after("show info", usize::MAX, |world| {
+            world.pid += 1;
+            None
+        });
+    });
+    let problem = rig.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!(problem.code, Code::RouteNotApplied);
+    assert_eq!(problem.aftermath, pointsman_core::Aftermath::Unknown);
+}
+
+#[tokio::test]
+async fn status_names_workers_that_keep_another_route() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.reload_with(V));
+    std::fs::write(&rig.agent.map, format!("route {V}\n")).unwrap();
+    let facts = rig.agent.describe().await.balancer.unwrap();
+    assert_eq!((facts.route.as_str(), facts.route_on_disk.as_str()), (V, V));
+    assert_eq!(facts.stale_workers, [format!("100: {P}")]);
+}

@@ -1,0 +1,370 @@
+//! What HAProxy really answers, byte for byte and per version, through the parsers; and what becomes of answers that
+//! are cut, flipped, doubled or made up: never a panic, and never a healthier world than the true one.
+#![expect(clippy::unwrap_used, clippy::panic, reason = "tests: a panic is how they fail")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+use pointsman_lb_agent::reply::{self, MapValue, Processes, StatRow};
+use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
+
+const VERSIONS: [&str; 4] = ["2.6", "2.8", "3.0", "3.2"];
+
+fn folder(version: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/haproxy-replies").join(version)
+}
+
+fn reply(version: &str, name: &str) -> String {
+    let path = folder(version).join(format!("{name}.txt"));
+    std::fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Every reply of a version, by name.
+fn all(version: &str) -> BTreeMap<String, String> {
+    let files = std::fs::read_dir(folder(version)).unwrap().map(|entry| entry.unwrap().path());
+    files
+        .filter(|path| path.extension().is_some_and(|ending| ending == "txt"))
+        .map(|path| {
+            let name = path.file_stem().unwrap().to_str().unwrap().to_owned();
+            (name.clone(), reply(version, &name))
+        })
+        .collect()
+}
+
+/// What a reply says by each parser, as text: one way to compare them all.
+fn parsed(text: &str) -> [String; 7] {
+    [
+        format!("{:?}", reply::info(text)),
+        format!("{:?}", reply::map_value(text)),
+        format!("{:?}", reply::map_entries(text)),
+        format!("{:?}", reply::backends(text)),
+        format!("{:?}", reply::processes(text)),
+        format!("{:?}", reply::stat(text)),
+        format!("{:?}", reply::is_empty_success(text)),
+    ]
+}
+
+fn healthy(text: &str) -> BTreeSet<(String, String)> {
+    let rows = reply::stat(text).unwrap_or_default();
+    rows.into_iter().filter(StatRow::healthy).map(|row| (row.backend, row.server)).collect()
+}
+
+#[test]
+fn every_file_of_every_version_is_listed_and_the_other_way_round() {
+    for version in VERSIONS {
+        let listed: BTreeSet<String> = std::fs::read_to_string(folder(version).join("commands.tsv"))
+            .unwrap()
+            .lines()
+            .skip(1)
+            .map(|line| line.split('\t').next().unwrap().to_owned())
+            .collect();
+        assert_eq!(listed, all(version).into_keys().collect(), "{version}");
+        assert!(listed.len() > 100, "{version}: {}", listed.len());
+    }
+}
+
+#[test]
+fn info() {
+    let number = ["2.6.12-1+deb12u4", "2.8.25-5cf5d0683", "3.0.0-5590ada47", "3.2.0-e134140d2"];
+    let pids = [
+        ("info", [38, 40, 38, 38]),
+        ("old-worker-info", [38, 40, 38, 38]),
+        ("info-after-reload", [43, 45, 43, 42]),
+    ];
+    for (index, version) in VERSIONS.iter().enumerate() {
+        for (name, pid) in pids {
+            let info = reply::info(&reply(version, name)).unwrap();
+            assert_eq!((info.pid, info.version.as_str()), (pid[index], number[index]), "{version}/{name}");
+            // `Stopping`, and not the master's list, tells an old worker from the live one.
+            assert_eq!(info.stopping, name == "old-worker-info", "{version}/{name}");
+        }
+        assert_eq!(reply::info(&reply(version, "old-worker-info")).unwrap().uptime_s, 21);
+        for name in ["info-typed", "version", "empty", "stat", "proc", "unknown-command", "old-worker-gone"] {
+            assert_eq!(reply::info(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn one_key_of_the_map() {
+    let found = |value: &str| Some(MapValue::Found(value.to_owned()));
+    let cases = [
+        ("map-get", found("be_blue:be_blue:0:1")),
+        ("map-get-missing", Some(MapValue::Missing)),
+        ("map-get-empty", Some(MapValue::Missing)),
+        // The argument ended at the space, and HAProxy said nothing: reading back shows it.
+        ("map-get-after-space", found("be_blue")),
+        // The first of two: `show map` alone can tell that there are two.
+        ("map-get-duplicate", found("be_green:be_green:0:5")),
+        ("map-get-after-reload", found("be_blue:be_blue:0:1")),
+        ("map-get-after-broken-reload", found("be_blue:be_blue:0:1")),
+        ("master-map-get", found("be_blue:be_blue:0:8")),
+        ("old-worker-map-get", found("be_green:be_green:0:9")),
+        ("map-set", None),
+        ("map-set-unknown-file", None),
+        ("map-show", None),
+        ("map-list", None),
+        ("old-worker-gone", None),
+        ("unknown-command", None),
+        ("empty", None),
+    ];
+    for version in VERSIONS {
+        for (name, expected) in &cases {
+            assert_eq!(reply::map_value(&reply(version, name)), *expected, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn all_keys_of_the_map() {
+    let cases: [(&str, &[&str]); 4] = [
+        ("map-show", &["be_blue:be_blue:0:1"]),
+        ("map-show-duplicate", &["be_green:be_green:0:5", "be_blue:be_blue:0:6"]),
+        ("map-show-duplicate-after-set", &["be_green:be_green:0:7", "be_green:be_green:0:7"]),
+        ("map-show-empty", &[]),
+    ];
+    for version in VERSIONS {
+        for (name, values) in cases {
+            let expected: Vec<_> =
+                values.iter().map(|value| ("route".to_owned(), (*value).to_owned())).collect();
+            assert_eq!(reply::map_entries(&reply(version, name)), Some(expected), "{version}/{name}");
+        }
+        for name in ["map-set-unknown-file", "map-get", "map-list", "stat", "proc", "unknown-command", "info"]
+        {
+            assert_eq!(reply::map_entries(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn backends() {
+    for version in VERSIONS {
+        let expected = ["be_blue", "be_green", "be_static", "be_maint", "st_rl"].map(str::to_owned);
+        assert_eq!(reply::backends(&reply(version, "backend-list")), Some(expected.to_vec()), "{version}");
+        for name in ["stat", "proc", "empty", "version", "two-lines", "unknown-command", "old-worker-gone"] {
+            assert_eq!(reply::backends(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn processes() {
+    for version in VERSIONS {
+        let (first, second) = match version {
+            "2.8" => (40, 45),
+            "3.2" => (38, 42),
+            _ => (38, 43),
+        };
+        let list = |workers: &[u32], old_workers: &[u32], failed_reloads| {
+            Some(Processes { workers: workers.to_vec(), old_workers: old_workers.to_vec(), failed_reloads })
+        };
+        assert_eq!(reply::processes(&reply(version, "proc")), list(&[first], &[], 0), "{version}");
+        assert_eq!(reply::processes(&reply(version, "proc-no-quit")), list(&[first], &[], 0), "{version}");
+        assert_eq!(
+            reply::processes(&reply(version, "proc-old-worker")),
+            list(&[second], &[first], 0),
+            "{version}"
+        );
+        // 3.2 lists the live worker among the old ones and none among the workers.
+        let broken =
+            if version == "3.2" { list(&[], &[first, second], 1) } else { list(&[second], &[first], 1) };
+        assert_eq!(reply::processes(&reply(version, "proc-after-broken-reload")), broken, "{version}");
+        for name in ["stat", "info", "empty", "reload", "old-worker-gone", "master-worker", "unknown-command"]
+        {
+            assert_eq!(reply::processes(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn servers() {
+    // Per file: backend, server, status, last check, healthy.
+    type Row = (&'static str, &'static str, &'static str, &'static str, bool);
+    let cases: [(&str, &[Row]); 5] = [
+        (
+            "stat-one-backend",
+            &[("be_green", "s1", "UP", "L4OK", true), ("be_green", "BACKEND", "UP", "", false)],
+        ),
+        (
+            "stat-drain",
+            &[("be_green", "s1", "DRAIN", "L4OK", false), ("be_green", "BACKEND", "DOWN", "", false)],
+        ),
+        ("stat-maint", &[("be_green", "s1", "MAINT", "", false), ("be_green", "BACKEND", "DOWN", "", false)]),
+        // Up by decree and not by any check.
+        (
+            "stat-ready-from-maint",
+            &[("be_green", "s1", "UP 1/3", "L4OK", false), ("be_green", "BACKEND", "UP", "", false)],
+        ),
+        (
+            "stat-down",
+            &[("be_green", "s1", "DOWN", "L4CON", false), ("be_green", "BACKEND", "DOWN", "", false)],
+        ),
+    ];
+    for version in VERSIONS {
+        for (name, expected) in cases {
+            let rows = reply::stat(&reply(version, name)).unwrap();
+            let found: Vec<_> = rows
+                .iter()
+                .map(|r| (&*r.backend, &*r.server, &*r.status, &*r.check_status, r.healthy()))
+                .collect();
+            assert_eq!(found, expected, "{version}/{name}");
+            assert!(rows.iter().all(|r| (r.sessions, r.requests_total, r.responses_5xx) == (0, 0, 0)));
+        }
+        let rows = reply::stat(&reply(version, "stat")).unwrap();
+        let names: Vec<_> = rows.iter().map(|row| format!("{}/{}", row.backend, row.server)).collect();
+        let expected = ["be_blue/s1", "be_blue/BACKEND", "be_green/s1", "be_green/BACKEND", "be_static/s1"];
+        assert_eq!(names[..5], expected, "{version}");
+        assert_eq!(names[5..], ["be_static/BACKEND", "be_maint/BACKEND", "st_rl/BACKEND"], "{version}");
+        for name in
+            ["stat-one-backend-typed", "info", "proc", "servers-state", "table", "empty", "unknown-command"]
+        {
+            assert_eq!(reply::stat(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn success_is_one_empty_line_and_nothing_else() {
+    let succeed = [
+        "map-set",
+        "map-set-space",
+        "map-set-duplicate",
+        "map-set-as-user",
+        "map-set-as-operator",
+        "old-worker-map-set",
+        "map-del",
+        "map-commit",
+        "map-add-prepared",
+        "map-add-duplicate",
+        "map-show-empty",
+    ];
+    let fail = [
+        "map-set-missing-key",
+        "map-set-no-value",
+        "map-set-unknown-file",
+        "map-commit-unknown",
+        "map-prepare",
+        "map-get",
+        "unknown-command",
+        "old-worker-gone",
+        "empty",
+        "no-newline",
+        "severity-map-missing-key",
+        "two-lines",
+    ];
+    for version in VERSIONS {
+        for name in succeed {
+            assert!(reply::is_empty_success(&reply(version, name)), "{version}/{name}");
+        }
+        for name in fail {
+            assert!(!reply::is_empty_success(&reply(version, name)), "{version}/{name}");
+        }
+    }
+}
+
+/// Which answers each parser takes, over all files: no parser takes another's.
+#[test]
+fn no_parser_takes_an_answer_that_is_not_its_own() {
+    for version in VERSIONS {
+        for (name, text) in all(version) {
+            let own = |starts: &[&str]| starts.iter().any(|start| name.starts_with(start));
+            if reply::info(&text).is_some() {
+                assert!(own(&["info", "old-worker-info"]), "info: {version}/{name}");
+            }
+            if reply::map_value(&text).is_some() {
+                assert!(
+                    own(&["map-get", "master-map-get", "old-worker-map-get"]),
+                    "map_value: {version}/{name}"
+                );
+            }
+            // A list of nothing is what an empty map answers, and what commands without an answer do.
+            if reply::map_entries(&text).is_some_and(|entries| !entries.is_empty()) {
+                assert!(own(&["map-show"]), "map_entries: {version}/{name}");
+            }
+            if reply::backends(&text).is_some() {
+                assert_eq!(name, "backend-list", "backends: {version}");
+            }
+            if reply::processes(&text).is_some() {
+                assert!(own(&["proc"]), "processes: {version}/{name}");
+            }
+            if reply::stat(&text).is_some() {
+                assert!(own(&["stat"]), "stat: {version}/{name}");
+            }
+        }
+    }
+}
+
+/// A worker that dies while it answers closes the connection as one that has answered does. Every whole answer ends
+/// with an empty line, so a cut one can be told; taken for whole, it would hide servers that still serve, and old
+/// workers that must be told.
+#[test]
+fn a_cut_answer_says_what_the_whole_one_says_or_nothing() {
+    let mut lies = BTreeMap::new();
+    for version in VERSIONS {
+        for name in ["info", "map-get", "map-show-duplicate", "backend-list", "proc-old-worker", "stat"] {
+            let whole = reply(version, name);
+            let says = parsed(&whole);
+            for cut in (1..whole.len()).filter(|cut| whole.is_char_boundary(*cut)) {
+                for (parser, (now, then)) in parsed(&whole[..cut]).iter().zip(&says).enumerate() {
+                    // The parser whose answer this is; the last says only whether it is one empty line.
+                    if parser < 6 && then != "None" && now != "None" && now != then {
+                        lies.entry(format!("{version}/{name}")).or_insert((cut, whole.len(), now.clone()));
+                    }
+                }
+            }
+        }
+    }
+    assert!(lies.is_empty(), "cut answers taken for whole, first cut of each: {lies:#?}");
+}
+
+#[test]
+fn no_cut_heals_a_server() {
+    for version in VERSIONS {
+        for (name, whole) in all(version) {
+            let truly = healthy(&whole);
+            for cut in (0..whole.len()).filter(|cut| whole.is_char_boundary(*cut)) {
+                let now = healthy(&whole[..cut]);
+                assert!(now.is_subset(&truly), "{version}/{name} cut at {cut}: {now:?}");
+            }
+        }
+    }
+}
+
+fn any_reply() -> impl Strategy<Value = String> {
+    let replies: Vec<String> = VERSIONS.iter().flat_map(|version| all(version).into_values()).collect();
+    proptest::sample::select(replies)
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 1000, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
+
+    #[test]
+    fn made_up_answers_never_panic(text in any::<String>(), lines in "(# |#<PID>|0x1 |type=|[a-z0-9,:\" \n]){0,60}") {
+        parsed(&text);
+        parsed(&lines);
+        prop_assert!(healthy(&text).is_empty());
+    }
+
+    #[test]
+    fn flipped_bytes_never_panic(text in any_reply(), at in any::<proptest::sample::Index>(), byte in any::<u8>()) {
+        let mut bytes = text.into_bytes();
+        if !bytes.is_empty() {
+            let at = at.index(bytes.len());
+            bytes[at] = byte;
+        }
+        parsed(&String::from_utf8_lossy(&bytes));
+    }
+
+    #[test]
+    fn doubled_answers_never_panic_and_heal_nobody(text in any_reply(), cut in any::<proptest::sample::Index>()) {
+        let cut = (0..=cut.index(text.len() + 1)).rev().find(|cut| text.is_char_boundary(*cut)).unwrap();
+        for doubled in [format!("{text}{text}"), format!("{}{text}", &text[..cut]), format!("{text}{}", &text[cut..])] {
+            parsed(&doubled);
+            let truly = healthy(&text);
+            let rows = reply::stat(&text).unwrap_or_default().into_iter().map(|row| (row.backend, row.server));
+            let healed = rows.filter(|row| !truly.contains(row)).find(|row| healthy(&doubled).contains(row));
+            prop_assert_eq!(healed, None);
+        }
+    }
+}
