@@ -47,7 +47,10 @@ stop_all() {
 finish() {
   local code=$?
   trap - EXIT INT TERM
-  if [ "$code" -ne 0 ]; then
+  if [ "$code" = 130 ] || [ "$code" = 143 ]; then
+    stop_all
+    rm -rf "$dir"
+  elif [ "$code" -ne 0 ]; then
     echo "== the demo failed; the end of each log:" >&2
     tail -n 8 "$dir"/log/*.log >&2 || true
     stop_all
@@ -199,7 +202,6 @@ duration = "4s"
 interval = "250ms"
 [maintenance]
 backend = "be_maint"
-agents = ["blue", "green"]
 TOML
 sed -e "s|@DIR@|$dir|g; s|@LB@|$lb|g; s|@BLUE@|$blue|g; s|@GREEN@|$green|g; s|@PORT@|$site_port|g" \
   scripts/demo-haproxy.cfg >"$dir/haproxy.cfg"
@@ -251,6 +253,7 @@ release back rollback production --reason "the demo shows the way back"
 kill -TERM "$visitors"
 await "the visitors' report" test -s "$dir/visitors.json"
 wait "$visitors" || true
+unset 'pids[-1]' # the visitors have gone
 
 echo
 "$bin/pointsman-visitors" account "$dir/visitors.json" "$summary" "$dir"/{v1,v2,back}.json

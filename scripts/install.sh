@@ -23,27 +23,31 @@ install_missing() {
   export PATH="$PATH:/usr/sbin:/sbin"
   [ "${#packages[@]}" = 0 ] && return 0
   echo "== install ${packages[*]} (Debian packages)"
-  local guard=/usr/sbin/policy-rc.d mine=no
+  local guard=/usr/sbin/policy-rc.d mine=no log
+  log=$(mktemp)
   if [ ! -e "$guard" ]; then
     # Debian's own way to say: install, but start nothing.
     printf '#!/bin/sh\nexit 101\n' | as_root tee "$guard" >/dev/null
     as_root chmod 755 "$guard"
     mine=yes
+    # Also when somebody interrupts: with the guard in place no package could start its service any more.
+    trap 'as_root rm -f /usr/sbin/policy-rc.d; exit 130' INT TERM
   fi
   local code=0
   {
     as_root apt-get -q update &&
       as_root env DEBIAN_FRONTEND=noninteractive apt-get -qy --no-install-recommends install "${packages[@]}"
-  } >/tmp/pointsman-install.$$.log 2>&1 || code=$?
+  } >"$log" 2>&1 || code=$?
   if [ "$mine" = yes ]; then
     as_root rm -f "$guard"
+    trap - INT TERM
   fi
   if [ "$code" != 0 ]; then
-    tail -n 20 "/tmp/pointsman-install.$$.log" >&2
+    tail -n 20 "$log" >&2
     echo "could not install ${packages[*]}" >&2
     return "$code"
   fi
-  rm -f "/tmp/pointsman-install.$$.log"
+  rm -f "$log"
   # Newly installed services would start at the next boot; they are not wanted for themselves.
   local service
   for service in haproxy nginx; do

@@ -70,10 +70,9 @@ impl Hands for WebHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectHost { artifact, expect_current } => {
-                let (site, artifact, expected) = (self.site.clone(), *artifact, *expect_current);
-                let floor = self.config.web.floor_bytes;
-                on_disk(move || host::inspect(&site, artifact, expected, floor)).await
+            Action::InspectHost { artifact } => {
+                let (site, artifact, floor) = (self.site.clone(), *artifact, self.config.web.floor_bytes);
+                on_disk(move || host::inspect(&site, &artifact, floor)).await
             }
             Action::ProbeHost { checks } => self.probe(checks).await,
             _ => Err(not_ours()),

@@ -38,9 +38,9 @@ fn fields(action: &Action) -> Vec<String> {
     let named = |name: &str| vec![name.to_owned()];
     let mut fields;
     match action {
-        Action::InspectHost { artifact, expect_current } => {
+        Action::InspectHost { artifact } => {
             fields = named("inspect-host");
-            fields.extend([optional(artifact.as_ref()), optional(expect_current.as_ref())]);
+            fields.push(artifact.to_string());
         }
         Action::InspectBalancer { expected, backends } => {
             fields = named("inspect-balancer");

@@ -329,8 +329,11 @@ impl Office {
                 Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
             })??;
         }
+        self.must_be_free()?;
         let seen =
             self.see(if matches!(wanted, Wanted::Deploy(_)) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
+        // A release that began meanwhile moves what was just seen.
+        self.must_be_free()?;
         let now = SystemClock.now();
         let release = self.free_id(id, wanted, now)?;
         let wish =
@@ -387,22 +390,26 @@ impl Office {
         lives.then(|| last.state.plan.release.clone())
     }
 
+    /// Refuses while a release is open: what its orders change just now is nobody's business but its own.
+    fn must_be_free(&self) -> Result<(), Problem> {
+        let book = self.book();
+        if let Some(trouble) = &book.trouble {
+            return Err(trouble.clone());
+        }
+        let open = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none());
+        let Some((holder, kept)) = open else { return Ok(()) };
+        let by = &kept.state.plan.created_by;
+        let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
+        let hint = format!("wait for it: `pointsman status {} -f`", self.environment.name);
+        Err(Problem::new(Code::EnvironmentBusy, message).retry_useful().hint(hint))
+    }
+
     /// Begins a release: from here on it runs by itself. At most one is open.
     pub async fn begin(&self, plan: Plan) -> Result<ReleaseId, Problem> {
         let _one_at_a_time = self.beginning.lock().await;
+        self.must_be_free()?;
         let epoch = {
             let book = self.book();
-            if let Some(trouble) = &book.trouble {
-                return Err(trouble.clone());
-            }
-            if let Some((holder, kept)) =
-                book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none())
-            {
-                let by = &kept.state.plan.created_by;
-                let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
-                let hint = format!("wait for it: `pointsman status {} -f`", self.environment.name);
-                return Err(Problem::new(Code::EnvironmentBusy, message).retry_useful().hint(hint));
-            }
             if book.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }

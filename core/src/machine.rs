@@ -158,19 +158,32 @@ fn settled(state: &mut State, key: &OrderKey, at: Timestamp, settle: impl FnOnce
     true
 }
 
+/// Ends a blind stretch. What nobody saw does not count as watched.
+fn see_again(state: &mut State, at: Timestamp) {
+    let Some(since) = state.watch.blind_since.take() else { return };
+    if let Phase::Watching { until } = &mut state.phase {
+        *until = until.plus_ms(at.ms_since(since));
+    }
+}
+
 fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     let armed = matches!(state.phase, Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. });
     match reading {
         Reading::Pass => {
-            // What nobody saw does not count as watched.
-            if let (Phase::Watching { until }, Some(since)) = (&mut state.phase, state.watch.blind_since) {
-                *until = until.plus_ms(at.ms_since(since));
+            see_again(state, at);
+            if let Phase::Watching { until } = &mut state.phase
+                && state.watch.failures > 0
+            {
+                // A failure is followed by a clear stretch as long as the row that would have turned the release back.
+                let watch = &state.plan.watch;
+                *until =
+                    (*until).max(at.plus_ms(watch.interval_ms.saturating_mul(u64::from(watch.fail_after))));
             }
             state.watch = crate::WatchProgress::default();
         }
         Reading::Fail(_) => {
+            see_again(state, at);
             state.watch.failures = state.watch.failures.saturating_add(1);
-            state.watch.blind_since = None;
         }
         Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
     }
@@ -390,9 +403,10 @@ pub fn gates_read(state: &State, now: Timestamp, reading: Reading) -> Vec<Event>
     let quiet = state.watch == crate::WatchProgress::default();
     match reading {
         Reading::Pass => {
-            let passed = until.is_some_and(|until| now >= until).then_some(Event::WatchPassed);
+            // The first good reading after others may put the end off; one after it may be the end.
+            let passed = quiet && until.is_some_and(|until| now >= until);
             let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
-            cleared.into_iter().chain(passed).collect()
+            cleared.into_iter().chain(passed.then_some(Event::WatchPassed)).collect()
         }
         // It is held already, and nobody wants it moved by itself: one record of the failure is enough.
         Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {

@@ -27,12 +27,10 @@ pub enum DrainEnd {
 /// What an agent is to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// Web host: say whether an artifact of this digest fits, and change nothing.
+    /// Web host: say whether it is fit to take this artifact, and change nothing.
     InspectHost {
-        /// The artifact that is to come, if one is.
-        artifact: Option<ArtifactDigest>,
-        /// What `current` must point to already, if the release brings nothing.
-        expect_current: Option<ArtifactDigest>,
+        /// The artifact that is to come.
+        artifact: ArtifactDigest,
     },
     /// Load balancer: say whether it is fit for the release, and change nothing.
     InspectBalancer {

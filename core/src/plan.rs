@@ -261,12 +261,7 @@ impl Plan {
                     .chain([self.maintenance_backend.clone()])
                     .collect(),
             }),
-            Step::Preflight => Some(match &self.purpose {
-                Purpose::Deploy { artifact } => {
-                    Action::InspectHost { artifact: Some(*artifact), expect_current: None }
-                }
-                _ => Action::InspectHost { artifact: None, expect_current: self.artifact() },
-            }),
+            Step::Preflight => self.artifact().map(|artifact| Action::InspectHost { artifact }),
             Step::Stage => self.artifact().map(|artifact| Action::Stage { artifact }),
             Step::Discard => self.artifact().map(|artifact| Action::Discard { artifact }),
             Step::Drain => Some(Action::Drain {

@@ -548,6 +548,41 @@ fn a_failed_reading_ends_the_blindness() {
     assert_eq!(word(&story.state), "watching", "blind only since the last reading");
 }
 
+fn watch_ends(story: &Story) -> Timestamp {
+    match story.state.phase {
+        Phase::Watching { until } => until,
+        ref other => panic!("not watching: {other:?}"),
+    }
+}
+
+/// What nobody saw does not count as watched, whatever was seen after it.
+#[test]
+fn a_blind_stretch_puts_the_end_of_the_watch_off() {
+    for after in [Reading::Pass, failing()] {
+        let mut story = deploy_at(Step::Watch);
+        let planned = watch_ends(&story);
+        read(&mut story, blind());
+        let since = story.now;
+        story.now = story.now.plus_ms(700);
+        read(&mut story, after);
+        assert_eq!(watch_ends(&story), planned.plus_ms(story.now.ms_since(since)));
+    }
+}
+
+/// A release is not confirmed by the first good reading after a failure.
+#[test]
+fn a_failure_is_followed_by_a_clear_stretch() {
+    let mut story = deploy_at(Step::Watch);
+    story.now = watch_ends(&story);
+    read(&mut story, failing());
+    read(&mut story, Reading::Pass);
+    assert_eq!(word(&story.state), "watching");
+    assert!(watch_ends(&story) > story.now);
+    story.now = watch_ends(&story);
+    read(&mut story, Reading::Pass);
+    assert_eq!(word(&story.state), "confirmed");
+}
+
 /// Preflight changes nothing, so it is not what turns "refused" into "held".
 #[test]
 fn an_unreachable_agent_refuses_a_release_that_has_only_looked() {

@@ -47,6 +47,28 @@ async fn a_second_release_waits_for_its_turn() {
     assert_eq!(site.client().unwrap().releases().await.unwrap().len(), 1);
 }
 
+/// Whatever the release is doing just then: it is never mistaken for somebody else who moves traffic.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_release_hears_of_the_first_at_every_moment() {
+    let site = Site::builder().watch("300ms").start().await.unwrap();
+    let (v1, v2) = (site.artifact("v1").unwrap(), site.artifact("v2").unwrap());
+    let (v1, v2) = (v1.display().to_string(), v2.display().to_string());
+    let mut refused = 0;
+    for round in 0..4 {
+        let first = format!("first-{round}");
+        assert_eq!(deploy(&site, &v1, &first, &["--detach"]).await.code, 0);
+        while last(&site).await == (first.clone(), String::new()) {
+            let told = deploy(&site, &v2, &format!("second-{round}"), &["--detach"]).await;
+            // The first may have ended in between; then the second is accepted, and ends the round.
+            assert!(told.code == 0 || (told.code == 5 && told.says("PM0701")), "{told:?}");
+            refused += usize::from(told.code == 5);
+        }
+        let (id, _) = last(&site).await;
+        assert_eq!(site.client().unwrap().outcome(&id).await.unwrap(), "confirmed");
+    }
+    assert!(refused > 0, "no second release came while a first was running");
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_needs_nobody_to_wait_for_it() {
     let site = Site::builder().watch("1s").start().await.unwrap();

@@ -7,25 +7,18 @@ use pointsman_proto::{convert, v1};
 
 use super::{Site, flag};
 
-/// Says whether the host is fit for a release.
-pub fn inspect(
-    site: &Site,
-    artifact: Option<ArtifactDigest>,
-    expect_current: Option<ArtifactDigest>,
-    floor_bytes: u64,
-) -> Result<Evidence, Problem> {
-    let current = site.link("current")?;
+/// Room that small files and links may need at least, in inodes.
+const MIN_INODES: u64 = 1_000;
+
+/// Says whether the host is fit to take an artifact. How much room it needs exactly is known when it is offered.
+pub fn inspect(site: &Site, artifact: &ArtifactDigest, floor_bytes: u64) -> Result<Evidence, Problem> {
+    site.link("current")?;
     site.link("previous")?;
-    if expect_current.is_some() && current != expect_current {
-        let found = current.map_or_else(|| "nothing".to_owned(), |current| current.short());
-        let wanted = expect_current.map(|wanted| wanted.short()).unwrap_or_default();
-        return Err(Problem::new(Code::PlanOutOfDate, format!("`current` is {found}, expected {wanted}"))
-            .hint("deploy that artifact anew: `pointsman deploy ENV --artifact DIGEST --release ID`"));
-    }
     let facts = host_facts(site.path());
-    if artifact.is_some()
-        && (facts.disk_free_bytes < floor_bytes || (facts.inodes_total > 0 && facts.inodes_free < 1000))
-    {
+    let full =
+        facts.disk_free_bytes < floor_bytes || (facts.inodes_total > 0 && facts.inodes_free < MIN_INODES);
+    // What is here already needs no room.
+    if full && !site.is_complete(artifact)? {
         let message = format!(
             "{} bytes and {} inodes are free on `{}`",
             facts.disk_free_bytes,
@@ -42,8 +35,8 @@ pub fn inspect(
         folder.remove(".writable")
     });
     writable.map_err(|error| file_problem(format!("cannot write `{probe}` in the site root"), &error))?;
-    let room_gb = facts.disk_free_bytes >> 30;
-    Ok(Evidence { already: true, detail: format!("writable, {room_gb} GiB free"), took_us: 0 })
+    let room_gb = facts.disk_free_bytes / 1_000_000_000;
+    Ok(Evidence { already: true, detail: format!("writable, {room_gb} GB free"), took_us: 0 })
 }
 
 /// How the host stands.

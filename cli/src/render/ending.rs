@@ -64,6 +64,9 @@ fn confirmed(plan: &v1::Plan) -> String {
             "{environment} will serve {} on {slot} when the maintenance page comes down: `pointsman maintenance off {environment}`",
             plan.release
         ),
+        "rollback" if plan.under_maintenance => format!(
+            "{environment} will be on {slot} again when the maintenance page comes down: `pointsman maintenance off {environment}`"
+        ),
         "deploy" if plan.from_slot.is_empty() => {
             format!(
                 "{environment} serves {} on {slot}; it is the first, so there is no way back yet",

@@ -39,10 +39,9 @@ fn optional<T: ToString>(value: Option<&T>) -> String {
 pub fn action_to_wire(action: &Action) -> wire::Action {
     use wire::action::Kind;
     let kind = match action {
-        Action::InspectHost { artifact, expect_current } => Kind::InspectHost(wire::InspectHost {
-            artifact: optional(artifact.as_ref()),
-            expect_current: optional(expect_current.as_ref()),
-        }),
+        Action::InspectHost { artifact } => {
+            Kind::InspectHost(wire::InspectHost { artifact: artifact.to_string() })
+        }
         Action::InspectBalancer { expected, backends } => Kind::InspectBalancer(wire::InspectBalancer {
             expected_route: expected.to_string(),
             backends: texts(backends),
@@ -85,10 +84,9 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
 pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
     use wire::action::Kind;
     Ok(match action.kind.as_ref().ok_or_else(|| missing("action"))? {
-        Kind::InspectHost(inspect) => Action::InspectHost {
-            artifact: optional_field("inspect_host.artifact", &inspect.artifact)?,
-            expect_current: optional_field("inspect_host.expect_current", &inspect.expect_current)?,
-        },
+        Kind::InspectHost(inspect) => {
+            Action::InspectHost { artifact: field("inspect_host.artifact", &inspect.artifact)? }
+        }
         Kind::InspectBalancer(inspect) => Action::InspectBalancer {
             expected: field::<Route>("inspect_balancer.expected_route", &inspect.expected_route)?,
             backends: list::<BackendName>("inspect_balancer.backends", &inspect.backends)?,

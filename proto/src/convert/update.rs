@@ -48,7 +48,7 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
         }
         Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
-        Event::WatchPassed => update.detail = "watched long enough, nothing failed".to_owned(),
+        Event::WatchPassed => update.detail = "watched long enough".to_owned(),
     }
     update
 }
