@@ -160,11 +160,15 @@ async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
 /// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
 async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<String, Problem> {
     for _ in 0..RELOADS_FOLLOWED {
-        // Listing the workers waits for a master that is starting anew: the new worker is then there.
-        let stale = set_old_workers(balancer, wanted).await;
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
-        let (info, found, looks) =
-            tokio::join!(balancer.workers.info(), balancer.workers.route(), join_all(looks));
+        // Listing the workers waits for a master that is starting anew. The last look at the pid comes after it, so a
+        // worker that took over meanwhile is seen.
+        let (stale, info, found, looks) = tokio::join!(
+            set_old_workers(balancer, wanted),
+            balancer.workers.info(),
+            balancer.workers.route(),
+            join_all(looks)
+        );
         let (pid, found) = (info?.pid, found?);
         if pid != told {
             balancer.workers.set_route(wanted).await?;
@@ -172,6 +176,10 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<S
             continue;
         }
         if found.as_ref() != Some(wanted) {
+            // Another worker may have answered this than the one that named itself.
+            if balancer.workers.info().await?.pid != told {
+                continue;
+            }
             let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
