@@ -20,6 +20,7 @@ use tracing::{info, warn};
 use crate::SystemClock;
 use crate::access::{peer_of, same_environment};
 use crate::artifact::{Offer, join_offer};
+use crate::failpoint;
 use crate::ledger::{Admission, Fate, Ledger};
 use crate::order_digest;
 
@@ -151,6 +152,7 @@ impl<H: Hands> AgentService<H> {
                 return if *known == digest { Ok(Begin::UnderWay(settled.clone())) } else { Err(reused(id)) };
             }
         }
+        failpoint::pass("order-before-receipt");
         let (ledger, order) = (self.ledger.clone(), received.clone());
         let admission = blocking(move || ledger.admit(&order, digest)).await?;
         if let Admission::Done(evidence) = admission {
@@ -227,8 +229,11 @@ async fn run<H: Hands>(
 ) {
     let ended = Ended { running, id: (order.release.clone(), order.key.clone()) };
     let rule = Rule { ledger: ledger.clone(), epoch: order.epoch };
+    failpoint::pass("order-begun");
     let acted = hands.act(&order, &rule).await;
+    failpoint::pass("order-acted");
     let recorded = record(ledger, &order, acted).await;
+    failpoint::pass("order-settled");
     match &recorded {
         Ok(evidence) => {
             info!(release = %order.release, step = %order.key.step, epoch = order.epoch.0, already = evidence.already, detail = evidence.detail, "order done");

@@ -7,6 +7,7 @@ pub mod artifact;
 mod clock;
 pub mod config;
 pub mod durable;
+pub mod failpoint;
 mod host_facts;
 pub mod http_check;
 pub mod ledger;

@@ -250,8 +250,9 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         if events.is_empty() {
             return Ok(());
         }
-        let plan = &flight.state.plan;
-        let facts = self.journal.append(&plan.environment, &plan.release, self.clock.now(), events).await?;
+        let (plan, epoch) = (&flight.state.plan, flight.state.epoch);
+        let now = self.clock.now();
+        let facts = self.journal.append(&plan.environment, epoch, &plan.release, now, events).await?;
         for fact in &facts {
             flight.state = machine::apply(&flight.state, fact).map_err(|error| {
                 error!(%error, "the release engine recorded a fact that cannot be");

@@ -83,7 +83,7 @@ fn fold(entries: &[Entry]) -> Result<BTreeMap<ReleaseId, Kept>, Problem> {
                 .hint("do not release; this version of the coordinator cannot have written it")
         };
         if let Event::Planned(plan) = &entry.fact.event {
-            let state = State::begin((**plan).clone(), Epoch(0), entry.fact.at);
+            let state = State::begin(Arc::clone(plan), Epoch(0), entry.fact.at);
             let kept = Kept { started_at: entry.fact.at, number: entry.seq, state };
             if releases.insert(entry.release.clone(), kept).is_some() {
                 return Err(impossible("plans a release that was planned before".to_owned()));
@@ -149,7 +149,7 @@ impl Office {
         let mut open = None;
         for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
             let facts =
-                self.journal.append(name, id, SystemClock.now(), vec![Event::EpochTaken(epoch)]).await;
+                self.journal.append(name, epoch, id, SystemClock.now(), vec![Event::EpochTaken(epoch)]).await;
             for fact in facts.map_err(|error| error.0)? {
                 kept.state = machine::apply(&kept.state, &fact).map_err(|error| {
                     Problem::new(Code::InvariantBroken, "the open release cannot go on").because(&error)
@@ -417,9 +417,10 @@ impl Office {
         };
         let (now, id) = (SystemClock.now(), plan.release.clone());
         let number = self.journal.head().borrow().seq.saturating_add(1);
-        let planned = Event::Planned(Box::new(plan.clone()));
+        let plan = Arc::new(plan);
+        let planned = Event::Planned(Arc::clone(&plan));
         self.journal
-            .append(&self.environment.name, &id, now, vec![planned])
+            .append(&self.environment.name, epoch, &id, now, vec![planned])
             .await
             .map_err(|error| error.0)?;
         let kept = Kept { started_at: now, number, state: State::begin(plan, epoch, now) };
@@ -470,7 +471,7 @@ impl Office {
         let mut facts = Vec::new();
         for entry in entries {
             let next = match (&entry.fact.event, state.take()) {
-                (Event::Planned(plan), _) => State::begin((**plan).clone(), Epoch(0), entry.fact.at),
+                (Event::Planned(plan), _) => State::begin(Arc::clone(plan), Epoch(0), entry.fact.at),
                 (_, Some(state)) => machine::apply(&state, &entry.fact).map_err(|error| {
                     Problem::new(Code::JournalCorrupt, format!("journal entry {} cannot be", entry.seq))
                         .because(&error)

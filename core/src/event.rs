@@ -1,12 +1,14 @@
 //! Facts of a release, past tense: what the journal holds and the state is folded from.
 
+use std::sync::Arc;
+
 use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, Request, Timestamp};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     /// The release was planned and accepted; its life begins.
-    Planned(Box<Plan>),
+    Planned(Arc<Plan>),
     /// A coordinator took the lease: everything it ordered before is to be asked for again.
     EpochTaken(Epoch),
     /// An agent acknowledged the epoch: no older one acts there any more.

@@ -1,6 +1,7 @@
 //! Names of things, valid because they exist: each type is parsed once, at the border.
 
 use std::fmt;
+use std::sync::Arc;
 
 /// A text that cannot be the name of this kind of thing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -23,14 +24,14 @@ macro_rules! name {
     ($(#[$doc:meta])* $type:ident, $kind:literal, $expected:literal, $valid:expr) => {
         $(#[$doc])*
         #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(String);
+        pub struct $type(Arc<str>);
 
         impl $type {
             #[doc = concat!("Parses a ", $kind, ": ", $expected, ".")]
             pub fn parse(text: &str) -> Result<Self, InvalidName> {
                 let valid: fn(&str) -> bool = $valid;
                 if valid(text) {
-                    return Ok(Self(text.to_owned()));
+                    return Ok(Self(text.into()));
                 }
                 Err(InvalidName { kind: $kind, expected: $expected, shown: shown(text) })
             }

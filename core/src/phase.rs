@@ -1,6 +1,7 @@
 //! Where a release stands: the fold of its journal entries.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crate::step::Kind;
 use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp};
@@ -102,7 +103,7 @@ pub struct WatchProgress {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
     /// The frozen choices.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// Where it stands.
     pub phase: Phase,
     /// Since when it stands there.
@@ -125,7 +126,8 @@ pub struct State {
 
 impl State {
     /// A release that was just planned and accepted.
-    pub fn begin(plan: Plan, epoch: Epoch, at: Timestamp) -> Self {
+    pub fn begin(plan: impl Into<Arc<Plan>>, epoch: Epoch, at: Timestamp) -> Self {
+        let plan = plan.into();
         let first = plan.steps().first().copied().unwrap_or(Step::Preflight);
         Self {
             phase: Phase::Doing(first),

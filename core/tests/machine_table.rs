@@ -207,7 +207,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
     let unknown = Problem::new(Code::ReceiptsUnavailable, "who knows").aftermath(Aftermath::Unknown);
     let failed = |problem: &Problem| Event::OrderFailed { key: key.clone(), problem: problem.clone() };
     vec![
-        ("planned", Event::Planned(Box::new(state.plan.clone()))),
+        ("planned", Event::Planned(std::sync::Arc::clone(&state.plan))),
         ("epoch-taken newer", Event::EpochTaken(Epoch(state.epoch.0 + 1))),
         ("epoch-taken same", Event::EpochTaken(state.epoch)),
         ("fenced", Event::Fenced(agent)),

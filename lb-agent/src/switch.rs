@@ -3,6 +3,7 @@
 
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
+use pointsman_chassis::failpoint;
 use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
 use tracing::warn;
 
@@ -33,11 +34,14 @@ pub async fn set_route(
         if on_disk.as_ref() != Some(wanted) {
             write_disk(balancer, wanted, on_disk.as_ref().unwrap_or(&before))?;
         }
+        failpoint::pass("route-on-disk");
         if before != *wanted {
             set_runtime(balancer, wanted, &before).await?;
         }
+        failpoint::pass("route-in-worker");
     }
     let confirmed = confirm(balancer, wanted, told).await;
+    failpoint::pass("route-confirmed");
     balancer.guard.route_was_set();
     match confirmed {
         Ok(detail) => {

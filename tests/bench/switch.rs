@@ -12,7 +12,7 @@ use kit::{Client, ENVIRONMENT, Load, LoadPlan, Report, Seen, Site};
 use pointsman_chassis::SystemClock;
 use pointsman_coordinator::journal::JournalStore;
 use pointsman_core::ports::{Clock as _, Journal as _};
-use pointsman_core::{EnvironmentName, Event, Evidence, HostName, OrderKey, ReleaseId, Step};
+use pointsman_core::{EnvironmentName, Epoch, Event, Evidence, HostName, OrderKey, ReleaseId, Step};
 use pointsman_proto::v1;
 use serde_json::{Value, json};
 
@@ -175,6 +175,7 @@ async fn by_cli(site: &Site) -> Result<Took> {
 
 /// The coordinator's own journal code on a file of its own: what a commit costs there.
 struct TimedJournal {
+    epoch: Epoch,
     store: JournalStore,
     environment: EnvironmentName,
     release: ReleaseId,
@@ -182,10 +183,13 @@ struct TimedJournal {
 }
 
 impl TimedJournal {
-    fn open(folder: &Path) -> Result<Self> {
+    async fn open(folder: &Path) -> Result<Self> {
+        let store = JournalStore::open(&folder.join("timed-journal.db"), "benchmark")?;
+        let environment = EnvironmentName::parse(ENVIRONMENT)?;
         Ok(Self {
-            store: JournalStore::open(&folder.join("timed-journal.db"), "benchmark")?,
-            environment: EnvironmentName::parse(ENVIRONMENT)?,
+            epoch: store.take_lease(&environment, "benchmark").await?,
+            store,
+            environment,
             release: ReleaseId::parse(TIMED_RELEASE)?,
             key: OrderKey { step: Step::Switch, host: HostName::parse("lb1")? },
         })
@@ -193,8 +197,10 @@ impl TimedJournal {
 
     async fn append(&self, event: Event) -> Result<Duration> {
         let began = Instant::now();
-        let appended =
-            self.store.append(&self.environment, &self.release, SystemClock.now(), vec![event]).await;
+        let appended = self
+            .store
+            .append(&self.environment, self.epoch, &self.release, SystemClock.now(), vec![event])
+            .await;
         appended.map_err(|error| error.0)?;
         Ok(began.elapsed())
     }
@@ -267,7 +273,7 @@ pub async fn measure(switches: usize) -> Result<Value> {
     site.released("v2").await?;
     let (coordinator, lb_agent) = (site.folder().join("coordinator/state"), site.folder().join("lb1/state"));
     let mut durable = Durable::new(&coordinator, &lb_agent)?;
-    let journal = TimedJournal::open(&coordinator)?;
+    let journal = TimedJournal::open(&coordinator).await?;
     let mut client = site.client()?;
     let (socket, map) = (site.haproxy.layout().socket(), site.haproxy.layout().map.clone());
 

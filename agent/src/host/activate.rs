@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::artifact::file_problem;
+use pointsman_chassis::failpoint;
 use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId};
 use tracing::warn;
 
@@ -132,7 +133,9 @@ fn point_current(
             if let Some(now) = now {
                 replace_link(site, release, "previous", &now).map_err(failed)?;
             }
+            failpoint::pass("link-before-rename");
             replace_link(site, release, "current", &artifact).map_err(failed)?;
+            failpoint::pass("link-after-rename");
         }
         None => site.root().remove("current").map_err(failed)?,
     }

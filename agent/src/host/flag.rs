@@ -4,6 +4,7 @@ use std::io;
 
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::artifact::file_problem;
+use pointsman_chassis::failpoint;
 use pointsman_core::{Evidence, Problem};
 
 use super::Site;
@@ -34,6 +35,7 @@ pub fn set_flag(site: &Site, on: bool, rule: &Rule) -> Result<Evidence, Problem>
             site.root().remove(NAME).map_err(failed)?;
         }
         site.root().sync().map_err(failed)?;
+        failpoint::pass("flag-changed");
     }
     Ok(Evidence {
         already,

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::artifact::{Offer, PieceCheck, Place, file_problem, hash_reader, receive_pieces};
+use pointsman_chassis::failpoint;
 use pointsman_core::manifest::{Kind, Manifest};
 use pointsman_core::{ArtifactDigest, Code, Evidence, Problem};
 use pointsman_proto::{convert, v1};
@@ -233,6 +234,7 @@ pub fn seal(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evide
         from.sync().map_err(failed)?;
         to.sync().map_err(failed)?;
     }
+    failpoint::pass("stage-before-mark");
     site.mark_complete(artifact)?;
     if in_place {
         let staged = site.root().folder(".pointsman/staging").map_err(failed)?;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_chassis::SystemClock;
 use pointsman_chassis::tls::{self, ChannelLimits, Credentials};
+use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::ports::{Clock as _, Fleet};
 use pointsman_core::{
     Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem, Role,
@@ -162,10 +162,12 @@ impl Fleet for GrpcFleet {
             journal_seq: head.seq,
             journal_hash: head.hash,
         };
+        failpoint::pass("order-before-send");
         let left_ms = order.deadline.ms_since(SystemClock.now());
         let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received)))
             .await
             .map_err(|problem| self.named(problem))?;
+        failpoint::pass("order-after-answer");
         Ok(convert::evidence_from_wire(
             &done,
             u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pointsman_core as domain;
 use pointsman_core::{Code, Event};
@@ -217,7 +218,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Some(domain::OrderKey { step: domain::Step::parse(step)?, host: parse(host)? })
     };
     Some(match fact {
-        Fact::Planned { plan } => Event::Planned(Box::new(plan_from(&plan)?)),
+        Fact::Planned { plan } => Event::Planned(Arc::new(plan_from(&plan)?)),
         Fact::EpochTaken { epoch } => Event::EpochTaken(domain::Epoch(epoch)),
         Fact::Fenced { host } => Event::Fenced(parse(&host)?),
         Fact::OrderIntended { step, host, attempt } => {

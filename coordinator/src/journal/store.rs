@@ -4,6 +4,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::{
     Aftermath, Code, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp,
@@ -75,6 +76,11 @@ fn unwritable(error: &rusqlite::Error) -> Problem {
 fn corrupt(seq: u64, what: impl AsRef<str>) -> Problem {
     Problem::new(Code::JournalCorrupt, format!("journal entry {seq} {}", what.as_ref()))
         .hint("do not release; compare with a backup of the journal: `pointsman explain PM0703`")
+}
+
+fn taken_over(lease: Epoch, rules: Epoch) -> Problem {
+    Problem::new(Code::Fenced, format!("epoch {lease} may record nothing: epoch {rules} rules here"))
+        .hint("another coordinator has taken over; stop this one")
 }
 
 fn signed(number: u64) -> i64 {
@@ -230,6 +236,7 @@ impl JournalStore {
     async fn append_all(
         &self,
         environment: &EnvironmentName,
+        lease: Epoch,
         release: &ReleaseId,
         at: Timestamp,
         events: Vec<Event>,
@@ -238,8 +245,7 @@ impl JournalStore {
         let (sender, principal) = (Arc::clone(&self.head), Arc::clone(&self.principal));
         self.with(move |connection| {
             let head = *sender.borrow();
-            let head = append(connection, head, &environment, &release, &principal, at, &events)
-                .map_err(|error| unwritable(&error))?;
+            let head = append(connection, head, (&environment, lease), &release, &principal, at, &events)?;
             sender.send_replace(head);
             Ok(events.into_iter().map(|event| Stamped { at, event }).collect())
         })
@@ -250,25 +256,30 @@ impl JournalStore {
 fn append(
     connection: &mut Connection,
     mut head: Head,
-    environment: &str,
+    (environment, lease): (&str, Epoch),
     release: &str,
     principal: &str,
     at: Timestamp,
     events: &[Event],
-) -> Result<Head, rusqlite::Error> {
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+) -> Result<Head, Problem> {
+    let failed = |error: rusqlite::Error| unwritable(&error);
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(failed)?;
+    let rules = "SELECT epoch FROM lease WHERE environment = ?1";
+    let rules: Option<i64> =
+        transaction.query_row(rules, params![environment], |row| row.get(0)).optional().map_err(failed)?;
+    let rules = Epoch(rules.map_or(0, unsigned));
+    if rules != lease {
+        return Err(taken_over(lease, rules));
+    }
     {
-        let lease = "SELECT epoch FROM lease WHERE environment = ?1";
-        let epoch: i64 =
-            transaction.query_row(lease, params![environment], |row| row.get(0)).optional()?.unwrap_or(0);
         let sql = "INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)";
-        let mut insert = transaction.prepare_cached(sql)?;
+        let mut insert = transaction.prepare_cached(sql).map_err(failed)?;
         for event in events {
             let mut raw = Raw {
                 seq: head.seq.saturating_add(1),
                 at_ms: at.0,
                 environment: environment.to_owned(),
-                epoch: unsigned(epoch),
+                epoch: lease.0,
                 kind: record::kind(event).to_owned(),
                 release: release.to_owned(),
                 principal: principal.to_owned(),
@@ -277,22 +288,25 @@ fn append(
                 hash: [0; 32],
             };
             raw.hash = raw.computed_hash();
-            insert.execute(params![
+            let inserted = insert.execute(params![
                 signed(raw.seq),
                 signed(raw.at_ms),
                 raw.environment,
-                epoch,
+                signed(raw.epoch),
                 raw.kind,
                 raw.release,
                 raw.principal,
                 raw.body,
                 raw.prev_hash.as_slice(),
                 raw.hash.as_slice()
-            ])?;
+            ]);
+            inserted.map_err(failed)?;
             head = Head { seq: raw.seq, hash: raw.hash };
         }
     }
-    transaction.commit()?;
+    failpoint::pass("journal-before-commit");
+    transaction.commit().map_err(failed)?;
+    failpoint::pass("journal-after-commit");
     Ok(head)
 }
 
@@ -327,11 +341,12 @@ impl Journal for JournalStore {
     async fn append(
         &self,
         environment: &EnvironmentName,
+        epoch: Epoch,
         release: &ReleaseId,
         at: Timestamp,
         events: Vec<Event>,
     ) -> Result<Vec<Stamped>, JournalError> {
-        self.append_all(environment, release, at, events).await.map_err(JournalError)
+        self.append_all(environment, epoch, release, at, events).await.map_err(JournalError)
     }
 }
 
@@ -348,7 +363,8 @@ mod tests {
         let store = JournalStore::open(path, "test").unwrap();
         let (environment, release) = names();
         let events = (0..20).map(|n| Event::Fenced(HostName::parse(&format!("h{n}")).unwrap())).collect();
-        store.append(&environment, &release, Timestamp(5), events).await.unwrap();
+        let epoch = store.take_lease(&environment, "test").await.unwrap();
+        store.append(&environment, epoch, &release, Timestamp(5), events).await.unwrap();
         store
     }
 

@@ -1,6 +1,6 @@
 //! The coordinator's record of intents and outcomes.
 
-use crate::{EnvironmentName, Event, Problem, ReleaseId, Stamped, Timestamp};
+use crate::{EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp};
 
 /// Why nothing was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,10 +9,12 @@ pub struct JournalError(pub Problem);
 
 /// An append-only journal. What it has accepted survives any crash.
 pub trait Journal: Send + Sync {
-    /// Records facts of a release, in order, all or none. They are durable when this returns.
+    /// Records facts of a release, in order, all or none. They are durable when this returns. Refused when the lease
+    /// of the environment is not of this epoch any more: another coordinator has taken over.
     fn append(
         &self,
         environment: &EnvironmentName,
+        epoch: Epoch,
         release: &ReleaseId,
         at: Timestamp,
         events: Vec<Event>,

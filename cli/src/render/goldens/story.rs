@@ -183,7 +183,8 @@ pub struct Story {
 
 impl Story {
     pub fn of(plan: Plan) -> Self {
-        let planned = Event::Planned(Box::new(plan.clone()));
+        let plan = std::sync::Arc::new(plan);
+        let planned = Event::Planned(std::sync::Arc::clone(&plan));
         let state = State::begin(plan, Epoch(7), T0);
         Self { facts: vec![(T0, planned, state.clone())], state, now: T0 }
     }
