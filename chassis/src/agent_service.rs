@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pointsman_core::ports::Clock as _;
+use pointsman_core::receipt::{Admission, Fate};
 use pointsman_core::{
     Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, OrderDigest, OrderKey,
     PeerName, Problem, ReleaseId, Step,
@@ -21,7 +22,7 @@ use crate::SystemClock;
 use crate::access::{peer_of, same_environment};
 use crate::artifact::{Offer, join_offer};
 use crate::failpoint;
-use crate::ledger::{Admission, Fate, Ledger};
+use crate::ledger::Ledger;
 use crate::order_digest;
 
 /// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
@@ -253,8 +254,9 @@ async fn record(
     order: &Order,
     acted: Result<Evidence, Problem>,
 ) -> Result<Evidence, Problem> {
-    let (release, key) = (order.release.clone(), order.key.clone());
+    let (release, key, looked) = (order.release.clone(), order.key.clone(), order.action.only_looks());
     blocking(move || match acted {
+        Ok(evidence) if looked => ledger.forget(&release, &key).map(|()| evidence),
         Ok(evidence) => ledger.settle(&release, &key, &evidence).map(|()| evidence),
         Err(problem) if problem.aftermath == Aftermath::Unchanged => {
             ledger.forget(&release, &key)?;
@@ -335,12 +337,14 @@ impl<H: Hands> Agent for AgentService<H> {
             .unwrap_or_else(PoisonError::into_inner)
             .contains_key(&(release.clone(), key.clone()));
         let ledger = self.ledger.clone();
-        let fate = blocking(move || ledger.fate(&release, &key)).await;
+        let journal_seq = request.get_ref().journal_seq;
+        let fate = blocking(move || ledger.fate(&release, &key, journal_seq)).await;
         reply(fate.map(|fate| match fate {
             _ if running => agent_v1::QueryReply { fate: Wire::Running.into(), done: None },
-            // Begun before this process started: the same order, sent again, finds out.
-            Fate::Started | Fate::NeverSeen => {
-                agent_v1::QueryReply { fate: Wire::NeverSeen.into(), done: None }
+            Fate::NeverSeen => agent_v1::QueryReply { fate: Wire::NeverSeen.into(), done: None },
+            // Begun before this process started, or before its records begin: the same order, sent again, finds out.
+            Fate::Started | Fate::Unknown => {
+                agent_v1::QueryReply { fate: Wire::Unspecified.into(), done: None }
             }
             Fate::Done(evidence) => agent_v1::QueryReply {
                 fate: Wire::Done.into(),

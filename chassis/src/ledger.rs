@@ -5,6 +5,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pointsman_core::receipt::{self, Admission, Fate, Fence, Incoming};
 use pointsman_core::{Aftermath, Code, Epoch, Evidence, OrderDigest, OrderKey, Problem, ReleaseId};
 use pointsman_proto::convert::ReceivedOrder;
 use rusqlite::{Connection, OptionalExtension as _, params};
@@ -17,13 +18,25 @@ const SCHEMA: &str = "
     PRAGMA cache_size = -256;
     CREATE TABLE IF NOT EXISTS fence (
         one INTEGER PRIMARY KEY CHECK (one = 1),
-        epoch INTEGER NOT NULL, head_seq INTEGER NOT NULL, head_hash BLOB NOT NULL) STRICT;
-    INSERT OR IGNORE INTO fence VALUES (1, 0, 0, zeroblob(32));
+        epoch INTEGER NOT NULL, head_seq INTEGER NOT NULL, head_hash BLOB NOT NULL,
+        first_seq INTEGER NOT NULL) STRICT;
+    INSERT OR IGNORE INTO fence VALUES (1, 0, 0, zeroblob(32), 0);
     CREATE TABLE IF NOT EXISTS receipt (
         release TEXT NOT NULL, step TEXT NOT NULL, digest BLOB NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('started', 'done')),
-        already INTEGER NOT NULL, detail TEXT NOT NULL, PRIMARY KEY (release, step)) STRICT;
+        already INTEGER NOT NULL, detail TEXT NOT NULL, journal_seq INTEGER NOT NULL, PRIMARY KEY (release, step)) STRICT;
 ";
+
+/// How many other releases an agent keeps receipts of, for people to look at. None of them may be asked for again: an
+/// order of a new release tells that the ones before are over, and whatever of theirs is still on its way is older
+/// than the head and refused as overtaken.
+const RELEASES_KEPT: i64 = 20;
+
+/// Drops the receipts of releases beyond those, never one of the release whose order has just come.
+const PRUNE: &str = "
+    DELETE FROM receipt WHERE release <> ?1 AND release NOT IN (
+        SELECT release FROM receipt WHERE release <> ?1
+        GROUP BY release ORDER BY max(journal_seq) DESC LIMIT ?2)";
 
 /// The ledger of one agent. Calls block on the disk: use them from blocking threads.
 #[derive(Clone)]
@@ -32,48 +45,12 @@ pub struct Ledger {
     epoch: Arc<AtomicU64>,
 }
 
-/// Where the fence stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Fence {
-    /// The highest epoch acknowledged.
-    pub epoch: Epoch,
-    /// The newest journal entry heard of.
-    pub head_seq: u64,
-    /// That entry's hash.
-    pub head_hash: [u8; 32],
-}
-
-/// What is to be done with an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Admission {
-    /// It is new, or an earlier try of it did not end: act.
-    Act,
-    /// It was done: this is its answer.
-    Done(Evidence),
-}
-
-/// What became of an order.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fate {
-    /// It never arrived, or left the world unchanged.
-    NeverSeen,
-    /// It was begun, and its end is not recorded.
-    Started,
-    /// It was done.
-    Done(Evidence),
-}
-
 fn unusable(error: &rusqlite::Error) -> Problem {
     Problem::new(Code::ReceiptsUnavailable, "the agent cannot read or write its receipts")
         .aftermath(Aftermath::Unknown)
         .retry_useful()
         .because(error)
         .hint("look at the agent's state directory: `df -h`, `df -i`, owner and mode")
-}
-
-fn fenced(have: Epoch, got: Epoch) -> Problem {
-    Problem::new(Code::Fenced, format!("order of epoch {got} refused: epoch {have} rules here"))
-        .hint("another coordinator has taken over; stop this one")
 }
 
 /// SQLite stores signed 64-bit integers; epochs and sequence numbers never come near their end.
@@ -91,6 +68,7 @@ impl Ledger {
         let open = || -> Result<(Connection, Fence), rusqlite::Error> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            add_columns(&connection)?;
             connection.execute_batch(SCHEMA)?;
             let fence = read_fence(&connection)?;
             Ok((connection, fence))
@@ -116,8 +94,7 @@ impl Ledger {
 
     /// Refuses when a newer epoch has been acknowledged since. To be asked right before every visible change.
     pub fn still_rules(&self, epoch: Epoch) -> Result<(), Problem> {
-        let have = self.epoch();
-        if have > epoch { Err(fenced(have, epoch)) } else { Ok(()) }
+        receipt::still_rules(self.epoch(), epoch)
     }
 
     /// Where the fence stands.
@@ -148,32 +125,16 @@ impl Ledger {
         let verdict = self.with(|connection| {
             let transaction = connection.transaction()?;
             let fence = read_fence(&transaction)?;
-            if order.epoch < fence.epoch {
-                return Ok(Err(fenced(fence.epoch, order.epoch)));
-            }
-            let receipt = read_receipt(&transaction, &order.release, &order.key)?;
-            let admission = match receipt {
-                Some((known, _)) if known != digest => {
-                    let message = format!(
-                        "step `{}` of release `{}` was ordered before with another content",
-                        order.key.step, order.release
-                    );
-                    return Ok(Err(Problem::new(Code::KeyReused, message)));
-                }
-                Some((_, Fate::Done(evidence))) => Admission::Done(evidence),
-                // Its intent is older than another that this agent has acted on: it was delayed on its way.
-                _ if received.journal_seq < fence.head_seq => {
-                    let message = format!(
-                        "order of journal entry {} refused: entry {} was acted on",
-                        received.journal_seq, fence.head_seq
-                    );
-                    return Ok(Err(Problem::new(Code::Superseded, message)));
-                }
-                _ => Admission::Act,
+            let known = read_receipt(&transaction, &order.release, &order.key)?;
+            let incoming = Incoming { epoch: order.epoch, journal_seq: received.journal_seq, digest };
+            let admission = match receipt::admit(&fence, known, &incoming) {
+                Ok(admission) => admission,
+                Err(problem) => return Ok(Err(problem)),
             };
             if received.journal_seq >= fence.head_seq {
                 transaction.execute(
-                    "UPDATE fence SET epoch = ?1, head_seq = ?2, head_hash = ?3",
+                    "UPDATE fence SET epoch = ?1, head_seq = ?2, head_hash = ?3,
+                        first_seq = CASE first_seq WHEN 0 THEN ?2 ELSE first_seq END",
                     params![
                         signed(order.epoch.0),
                         signed(received.journal_seq),
@@ -183,9 +144,18 @@ impl Ledger {
             }
             if admission == Admission::Act {
                 transaction.execute(
-                    "INSERT OR REPLACE INTO receipt VALUES (?1, ?2, ?3, 'started', 0, '')",
-                    params![order.release.as_str(), order.key.step.as_str(), digest.as_bytes().as_slice()],
+                    "INSERT OR REPLACE INTO receipt VALUES (?1, ?2, ?3, 'started', 0, '', ?4)",
+                    params![
+                        order.release.as_str(),
+                        order.key.step.as_str(),
+                        digest.as_bytes().as_slice(),
+                        signed(received.journal_seq)
+                    ],
                 )?;
+                if transaction.execute(PRUNE, params![order.release.as_str(), RELEASES_KEPT])? > 0 {
+                    transaction
+                        .execute("UPDATE fence SET first_seq = (SELECT min(journal_seq) FROM receipt)", [])?;
+                }
             }
             transaction.commit()?;
             Ok(Ok(admission))
@@ -216,11 +186,33 @@ impl Ledger {
         .map(drop)
     }
 
-    /// What became of an order.
-    pub fn fate(&self, release: &ReleaseId, key: &OrderKey) -> Result<Fate, Problem> {
-        let receipt = self.with(|connection| read_receipt(connection, release, key))?;
-        Ok(receipt.map_or(Fate::NeverSeen, |(_, fate)| fate))
+    /// What became of an order whose intent is this entry of the journal. `NeverSeen` only where the records reach
+    /// back that far: an agent that lost its disk cannot know.
+    pub fn fate(&self, release: &ReleaseId, key: &OrderKey, journal_seq: u64) -> Result<Fate, Problem> {
+        self.with(|connection| {
+            if let Some((_, fate)) = read_receipt(connection, release, key)? {
+                return Ok(fate);
+            }
+            let first = connection.query_row("SELECT first_seq FROM fence", [], |row| row.get(0))?;
+            let reaches = (1..=journal_seq).contains(&unsigned(first));
+            Ok(if reaches { Fate::NeverSeen } else { Fate::Unknown })
+        })
     }
+}
+
+/// Columns that ledgers written by 0.1.0 do not have yet.
+fn add_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
+    for (table, column) in [("fence", "first_seq"), ("receipt", "journal_seq")] {
+        let columns: Vec<String> = connection
+            .prepare("SELECT name FROM pragma_table_info(?1)")?
+            .query_map(params![table], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        if !columns.is_empty() && !columns.iter().any(|name| name == column) {
+            let add = format!("ALTER TABLE {table} ADD COLUMN {column} INTEGER NOT NULL DEFAULT 0");
+            connection.execute_batch(&add)?;
+        }
+    }
+    Ok(())
 }
 
 fn read_fence(connection: &Connection) -> Result<Fence, rusqlite::Error> {
@@ -315,13 +307,55 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_that_lost_its_disk_does_not_claim_to_know() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+        let (received, digest) = order(Step::Stage, 1, 10, true);
+        let (release, other) =
+            (&received.order.release, OrderKey { step: Step::Activate, ..received.order.key.clone() });
+        assert_eq!(ledger.fate(release, &other, 5), Ok(Fate::Unknown));
+        ledger.admit(&received, digest).unwrap();
+        assert_eq!(ledger.fate(release, &other, 5), Ok(Fate::Unknown), "older than its records");
+        assert_eq!(ledger.fate(release, &other, 11), Ok(Fate::NeverSeen));
+        assert_eq!(ledger.fate(release, &received.order.key, 10), Ok(Fate::Started));
+    }
+
+    #[test]
+    fn receipts_of_old_releases_go_and_what_is_open_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+        let of = |number: u64| {
+            let (mut received, digest) = order(Step::Stage, 1, number, true);
+            received.order.release = ReleaseId::parse(&format!("r{number}")).unwrap();
+            (received, digest)
+        };
+        for number in 1..=30 {
+            let (received, digest) = of(number);
+            ledger.admit(&received, digest).unwrap();
+            ledger.settle(&received.order.release, &received.order.key, &Evidence::default()).unwrap();
+        }
+        let kept = |number: u64| {
+            let (received, _) = of(number);
+            matches!(ledger.fate(&received.order.release, &received.order.key, number), Ok(Fate::Done(_)))
+        };
+        assert_eq!(
+            (1..=30).filter(|number| kept(*number)).collect::<Vec<_>>(),
+            (10..=30).collect::<Vec<_>>()
+        );
+        let (third, _) = of(3);
+        assert_eq!(ledger.fate(&third.order.release, &third.order.key, 3), Ok(Fate::Unknown));
+        // What is gone cannot be done again by an order that was on its way all the time.
+        assert_eq!(admit(&ledger, &of(3)), Err(Code::Superseded));
+    }
+
+    #[test]
     fn a_forgotten_order_may_come_again() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
         let order = order(Step::Stage, 1, 1, true);
         admit(&ledger, &order).unwrap();
         ledger.forget(&order.0.order.release, &order.0.order.key).unwrap();
-        assert_eq!(ledger.fate(&order.0.order.release, &order.0.order.key), Ok(Fate::NeverSeen));
+        assert_eq!(ledger.fate(&order.0.order.release, &order.0.order.key, 1), Ok(Fate::NeverSeen));
         assert_eq!(admit(&ledger, &order), Ok(Admission::Act));
     }
 }

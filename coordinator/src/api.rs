@@ -25,7 +25,8 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::artifact_store::ArtifactStore;
 use crate::diagnose::diagnose;
 use crate::fingerprint::fingerprint;
-use crate::office::{Kept, Office, WishOf, out_of_date};
+use crate::office::{Office, WishOf, out_of_date};
+use crate::opening::Kept;
 use crate::planner::Wanted;
 
 /// Longest time for an offer to arrive.

@@ -146,8 +146,8 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
                 Woken::Read(reading) => {
                     let now = self.clock.now();
+                    let events = machine::gates_read(&flight.state, last_read, now, reading);
                     last_read = Some(now);
-                    let events = machine::gates_read(&flight.state, now, reading);
                     self.record(&mut flight, events).await?;
                 }
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,

@@ -197,6 +197,7 @@ struct WrittenLimits {
     route: Span,
     check: Span,
     healthy: Span,
+    gate_ttl: Span,
     attempts: u32,
     persist: Span,
 }
@@ -210,6 +211,7 @@ impl Default for WrittenLimits {
             route: Span::from_ms(10_000),
             check: Span::from_ms(120_000),
             healthy: Span::from_ms(20_000),
+            gate_ttl: Span::from_ms(300_000),
             attempts: 4,
             persist: Span::from_ms(30_000),
         }
@@ -329,6 +331,7 @@ impl Environment {
                 check_ms: limits.check.ms(),
                 healthy_ms: limits.healthy.ms(),
                 drain_ms: drain.ms(),
+                gate_ttl_ms: limits.gate_ttl.ms(),
                 attempts: limits.attempts,
                 persist_ms: limits.persist.ms(),
             },

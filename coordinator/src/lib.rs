@@ -11,10 +11,12 @@ mod fingerprint;
 mod fleet;
 pub mod journal;
 mod office;
+pub mod opening;
 mod planner;
 
 pub use api::Api;
 pub use artifact_store::ArtifactStore;
 pub use config::Config;
 pub use environment::Environment;
+pub use fleet::GrpcFleet;
 pub use office::Office;

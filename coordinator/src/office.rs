@@ -1,6 +1,5 @@
 //! One environment at work: what its journal says, the one release that may run, and the task that drives it.
 
-use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -10,8 +9,8 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Code, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, ReleaseId, Request, RequestId,
-    Standing, State, Timestamp,
+    Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, ReleaseId, Request,
+    RequestId, Standing, State, Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,7 +20,8 @@ use crate::artifact_store::ArtifactStore;
 use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
-use crate::journal::{Entry, JournalStore};
+use crate::journal::JournalStore;
+use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
@@ -33,24 +33,12 @@ const LOOK_MS: u64 = 4_000;
 /// Requests of people that wait for the driver: it takes each within milliseconds.
 const REQUESTS: usize = 16;
 
-/// A release with the moment it began.
-#[derive(Clone, Debug)]
-pub struct Kept {
-    /// When it began.
-    pub started_at: Timestamp,
-    /// Its place among all releases of the environment.
-    pub number: u64,
-    /// Where it stands.
-    pub state: State,
-}
-
 #[derive(Default)]
 struct Book {
-    epoch: Epoch,
-    releases: BTreeMap<ReleaseId, Kept>,
-    open: Option<(ReleaseId, mpsc::Sender<Asked>)>,
-    standing: Standing,
-    trouble: Option<Problem>,
+    /// What the journal tells, and what has been added to it since.
+    told: Opened,
+    /// The release that is driven, and the ear of its driver.
+    driven: Option<(ReleaseId, mpsc::Sender<Asked>)>,
 }
 
 /// An environment at work. Cheap to clone through its `Arc`.
@@ -74,31 +62,6 @@ fn unnamed(host: &HostName) -> Problem {
     )
 }
 
-/// Folds the entries of an environment into its releases.
-fn fold(entries: &[Entry]) -> Result<BTreeMap<ReleaseId, Kept>, Problem> {
-    let mut releases: BTreeMap<ReleaseId, Kept> = BTreeMap::new();
-    for entry in entries {
-        let impossible = |what: String| {
-            Problem::new(Code::JournalCorrupt, format!("journal entry {} {what}", entry.seq))
-                .hint("do not release; this version of the coordinator cannot have written it")
-        };
-        if let Event::Planned(plan) = &entry.fact.event {
-            let state = State::begin(Arc::clone(plan), Epoch(0), entry.fact.at);
-            let kept = Kept { started_at: entry.fact.at, number: entry.seq, state };
-            if releases.insert(entry.release.clone(), kept).is_some() {
-                return Err(impossible("plans a release that was planned before".to_owned()));
-            }
-            continue;
-        }
-        let kept = releases
-            .get_mut(&entry.release)
-            .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
-        kept.state =
-            machine::apply(&kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
-    }
-    Ok(releases)
-}
-
 impl Office {
     /// Opens the environment: reads its journal, takes its lease, and goes on with what was open.
     pub async fn open(
@@ -119,10 +82,7 @@ impl Office {
             beginning: tokio::sync::Mutex::default(),
             begun: Notify::new(),
         });
-        let open = office.reopen().await?;
-        if let Some(release) = &open {
-            info!(environment = %office.environment.name, %release, "going on with the open release");
-        }
+        office.reopen().await?;
         tokio::spawn(Arc::clone(&office).work());
         Ok(office)
     }
@@ -141,34 +101,22 @@ impl Office {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the lease, folds the journal, and marks the open release's answers as lost. Returns the open release.
-    async fn reopen(&self) -> Result<Option<ReleaseId>, Problem> {
-        let name = &self.environment.name;
-        let epoch = self.journal.take_lease(name, &self.holder).await?;
-        let mut releases = fold(&self.journal.entries(name, None, 0).await?)?;
-        let mut open = None;
-        for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
-            let facts =
-                self.journal.append(name, epoch, id, SystemClock.now(), vec![Event::EpochTaken(epoch)]).await;
-            for fact in facts.map_err(|error| error.0)? {
-                kept.state = machine::apply(&kept.state, &fact).map_err(|error| {
-                    Problem::new(Code::InvariantBroken, "the open release cannot go on").because(&error)
-                })?;
+    /// Takes the lease, folds the journal, and marks the open release's answers as lost.
+    async fn reopen(&self) -> Result<(), Problem> {
+        let ports = (&self.journal, &self.fleet, &SystemClock);
+        let (name, agents) = (&self.environment.name, self.environment.agents.keys());
+        let told = opening::open(ports, name, agents, &self.holder, SHORT_LOOK_MS).await?;
+        match (&told.trouble, told.open()) {
+            (Some(problem), _) => {
+                error!(environment = %name, %problem, causes = ?problem.causes, "nothing is ordered: the journal is not the newest");
             }
-            open = Some(id.clone());
+            (None, Some(kept)) => {
+                info!(environment = %name, release = %kept.state.plan.release, "going on with the open release");
+            }
+            (None, None) => {}
         }
-        pointsman_core::invariants::single_flight(releases.values().map(|kept| &kept.state))
-            .map_err(|broken| Problem::new(Code::InvariantBroken, broken.to_string()))?;
-        let mut standing = Standing::default();
-        let mut in_order: Vec<&Kept> = releases.values().collect();
-        in_order.sort_by_key(|kept| kept.number);
-        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-        let mut book = self.book();
-        book.epoch = epoch;
-        book.releases = releases;
-        book.standing = standing;
-        book.trouble = None;
-        Ok(open)
+        self.book().told = told;
+        Ok(())
     }
 
     /// Drives whatever release is open, for ever.
@@ -181,7 +129,7 @@ impl Office {
             };
             let driven = driver.drive(state, &mut requests, |state| self.keep(state)).await;
             drop(requests);
-            self.book().open = None;
+            self.book().driven = None;
             match driven {
                 Ok(state) => self.over(&state),
                 Err(error) => self.recover(error.0).await,
@@ -192,22 +140,24 @@ impl Office {
     /// The open release and the ear for what people ask of it.
     fn take_open(&self) -> Option<(State, mpsc::Receiver<Asked>)> {
         let mut book = self.book();
-        let (id, kept) = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none())?;
-        let (id, state) = (id.clone(), kept.state.clone());
+        if book.told.trouble.is_some() {
+            return None;
+        }
+        let state = book.told.open()?.state.clone();
         let (ask, requests) = mpsc::channel(REQUESTS);
-        book.open = Some((id, ask));
+        book.driven = Some((state.plan.release.clone(), ask));
         Some((state, requests))
     }
 
     fn keep(&self, state: &State) {
-        if let Some(kept) = self.book().releases.get_mut(&state.plan.release) {
+        if let Some(kept) = self.book().told.releases.get_mut(&state.plan.release) {
             kept.state = state.clone();
         }
     }
 
     fn over(&self, state: &State) {
         self.keep(state);
-        self.book().standing.fold(state);
+        self.book().told.standing.fold(state);
         let outcome = state.outcome().map_or("open", Outcome::as_str);
         info!(environment = %self.environment.name, release = %state.plan.release, outcome, "release over");
     }
@@ -215,15 +165,15 @@ impl Office {
     /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
     async fn recover(&self, problem: Problem) {
         error!(environment = %self.environment.name, %problem, causes = ?problem.causes, "releases stop");
-        let final_stop = problem.code == Code::InvariantBroken;
-        self.book().trouble = Some(problem);
+        let final_stop = problem.code == Code::InvariantBroken || opening::knows_more(&problem);
+        self.book().told.trouble = Some(problem);
         if final_stop {
             std::future::pending::<()>().await;
         }
         loop {
             tokio::time::sleep(JOURNAL_AGAIN).await;
             match self.reopen().await {
-                Ok(_) => return info!(environment = %self.environment.name, "the journal works again"),
+                Ok(()) => return info!(environment = %self.environment.name, "the journal works again"),
                 Err(problem) => warn!(%problem, "the journal still does not work"),
             }
         }
@@ -231,21 +181,21 @@ impl Office {
 
     /// What is wrong with the coordinator itself, if anything is.
     pub fn trouble(&self) -> Option<Problem> {
-        self.book().trouble.clone()
+        self.book().told.trouble.clone()
     }
 
     /// How the environment stands.
     pub fn standing(&self) -> Standing {
-        self.book().standing.clone()
+        self.book().told.standing.clone()
     }
 
     /// A release by its id; without one the open release, or else the last.
     pub fn release(&self, id: Option<&ReleaseId>) -> Result<Option<Kept>, Problem> {
         let book = self.book();
         let Some(id) = id else {
-            return Ok(book.releases.values().max_by_key(|kept| kept.number).cloned());
+            return Ok(book.told.releases.values().max_by_key(|kept| kept.number).cloned());
         };
-        book.releases.get(id).cloned().map(Some).ok_or_else(|| self.unknown_release(id))
+        book.told.releases.get(id).cloned().map(Some).ok_or_else(|| self.unknown_release(id))
     }
 
     fn unknown_release(&self, id: &ReleaseId) -> Problem {
@@ -258,7 +208,7 @@ impl Office {
 
     /// The releases, newest first.
     pub fn releases(&self, limit: usize) -> Vec<Kept> {
-        let mut releases: Vec<Kept> = self.book().releases.values().cloned().collect();
+        let mut releases: Vec<Kept> = self.book().told.releases.values().cloned().collect();
         releases.sort_by_key(|kept| std::cmp::Reverse(kept.number));
         releases.truncate(limit);
         releases
@@ -354,7 +304,7 @@ impl Office {
             let text = if number == 1 { base.clone() } else { format!("{base}.{number}") };
             let id =
                 ReleaseId::parse(&text).map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
-            match book.releases.get(&id).map(|kept| kept.state.outcome()) {
+            match book.told.releases.get(&id).map(|kept| kept.state.outcome()) {
                 None => return Ok(id),
                 Some(Some(Outcome::Aborted | Outcome::Refused | Outcome::RolledBack)) => {}
                 Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy(_)) => {}
@@ -380,6 +330,7 @@ impl Office {
     pub fn attached(&self, request_id: &RequestId) -> Option<ReleaseId> {
         let book = self.book();
         let mut same: Vec<&Kept> = book
+            .told
             .releases
             .values()
             .filter(|kept| kept.state.plan.request_id.as_ref() == Some(request_id))
@@ -393,12 +344,11 @@ impl Office {
     /// Refuses while a release is open: what its orders change just now is nobody's business but its own.
     fn must_be_free(&self) -> Result<(), Problem> {
         let book = self.book();
-        if let Some(trouble) = &book.trouble {
+        if let Some(trouble) = &book.told.trouble {
             return Err(trouble.clone());
         }
-        let open = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none());
-        let Some((holder, kept)) = open else { return Ok(()) };
-        let by = &kept.state.plan.created_by;
+        let Some(kept) = book.told.open() else { return Ok(()) };
+        let (holder, by) = (&kept.state.plan.release, &kept.state.plan.created_by);
         let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
         let hint = format!("wait for it: `pointsman status {} -f`", self.environment.name);
         Err(Problem::new(Code::EnvironmentBusy, message).retry_useful().hint(hint))
@@ -410,10 +360,10 @@ impl Office {
         self.must_be_free()?;
         let epoch = {
             let book = self.book();
-            if book.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
+            if book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }
-            book.epoch
+            book.told.epoch
         };
         let (now, id) = (SystemClock.now(), plan.release.clone());
         let number = self.journal.head().borrow().seq.saturating_add(1);
@@ -424,7 +374,7 @@ impl Office {
             .await
             .map_err(|error| error.0)?;
         let kept = Kept { started_at: now, number, state: State::begin(plan, epoch, now) };
-        self.book().releases.insert(id.clone(), kept);
+        self.book().told.releases.insert(id.clone(), kept);
         self.begun.notify_one();
         info!(environment = %self.environment.name, release = %id, "release begins");
         Ok(id)
@@ -442,10 +392,10 @@ impl Office {
         };
         let (open, sender) = {
             let book = self.book();
-            if let Some(trouble) = &book.trouble {
+            if let Some(trouble) = &book.told.trouble {
                 return Err(trouble.clone());
             }
-            book.open.clone().ok_or_else(over)?
+            book.driven.clone().ok_or_else(over)?
         };
         if id.is_some_and(|id| *id != open) {
             return Err(over());
@@ -458,15 +408,13 @@ impl Office {
 
     /// The open release, if there is one.
     pub fn open_release(&self) -> Option<ReleaseId> {
-        let book = self.book();
-        let open = book.releases.iter().find(|(_, kept)| kept.state.outcome().is_none());
-        open.map(|(id, _)| id.clone())
+        self.book().told.open().map(|kept| kept.state.plan.release.clone())
     }
 
     /// The facts of a release after a journal entry, each with the state after it.
     pub async fn facts(&self, id: &ReleaseId, after: u64) -> Result<Vec<(Entry, State)>, Problem> {
         let name: &EnvironmentName = &self.environment.name;
-        let entries = self.journal.entries(name, Some(id), 0).await?;
+        let entries = self.journal.entries_after(name, Some(id), 0).await?;
         let mut state: Option<State> = None;
         let mut facts = Vec::new();
         for entry in entries {

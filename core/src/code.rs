@@ -61,6 +61,7 @@ codes! {
     WatchFailed = "PM0402", "the watch found the new slot failing";
     WatchBlind = "PM0403", "the watch cannot see the new slot";
     PlanOutOfDate = "PM0404", "the world moved since the plan was made";
+    GatesExpired = "PM0405", "the checks are too old to move visitors on";
     // PM05xx: agents, certificates, network.
     AgentUnreachable = "PM0501", "an agent cannot be reached";
     CertificateRefused = "PM0502", "a certificate was refused";

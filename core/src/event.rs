@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, Request, Timestamp};
+use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -36,6 +36,13 @@ pub enum Event {
     },
     /// The gates were read and said something worth remembering.
     GatesRead(Reading),
+    /// The checks before the switch are too old to move visitors on: they are made again.
+    GatesExpired,
+    /// Time passed that nobody watched, or the clock was set: the watch ends at another moment.
+    WatchMoved {
+        /// When it ends now.
+        until: Timestamp,
+    },
     /// The watch ended well.
     WatchPassed,
     /// Somebody asked for something.
@@ -55,6 +62,17 @@ pub struct Stamped {
     pub event: Event,
 }
 
+/// One entry of the journal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its number, counted from 1 without gaps.
+    pub seq: u64,
+    /// The release it is about.
+    pub release: ReleaseId,
+    /// The fact, with its moment.
+    pub fact: Stamped,
+}
+
 impl Event {
     /// The event's kind in a word, for tables and logs.
     pub fn kind(&self) -> &'static str {
@@ -66,6 +84,8 @@ impl Event {
             Self::OrderDone { .. } => "order-done",
             Self::OrderFailed { .. } => "order-failed",
             Self::GatesRead(_) => "gates-read",
+            Self::GatesExpired => "gates-expired",
+            Self::WatchMoved { .. } => "watch-moved",
             Self::WatchPassed => "watch-passed",
             Self::Requested(_) => "requested",
             Self::TurnedBack(_) => "turned-back",

@@ -21,6 +21,7 @@ mod plan;
 pub mod ports;
 mod problem;
 mod reading;
+pub mod receipt;
 mod request;
 mod route;
 mod standing;
@@ -31,7 +32,7 @@ pub use check::{Check, CheckFrom, CheckMoment};
 pub use code::Code;
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{Epoch, RouteEpoch};
-pub use event::{Event, Stamped};
+pub use event::{Entry, Event, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use name::{
     BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId, SlotName,

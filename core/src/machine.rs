@@ -66,6 +66,8 @@ pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
             progress.problem = Some(problem.clone());
         }),
         Event::GatesRead(reading) => gates_folded(&mut next, reading, fact.at),
+        Event::GatesExpired => gates_expired(&mut next),
+        Event::WatchMoved { until } => watch_moved(&mut next, *until),
         Event::WatchPassed => {
             let watching = matches!(state.phase, Phase::Watching { .. });
             next.phase = Phase::Finished(Outcome::Confirmed);
@@ -190,6 +192,31 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     armed
 }
 
+/// Back to the checks, as long as nobody was moved on the strength of the old ones.
+fn gates_expired(state: &mut State) -> bool {
+    let due = state.phase == Phase::Doing(Step::Switch) && !state.touched(Step::Switch);
+    if !due || !state.plan.steps().contains(&Step::Check) {
+        return false;
+    }
+    for (_, progress) in state.orders.iter_mut().filter(|(key, _)| key.step == Step::Check) {
+        progress.done = None;
+        progress.tries = 0;
+    }
+    state.phase = Phase::Doing(Step::Check);
+    true
+}
+
+/// The watch and a blind stretch in it move together: what is left of the one, and how long the other lasts, stays.
+fn watch_moved(state: &mut State, moved: Timestamp) -> bool {
+    let Phase::Watching { until } = &mut state.phase else { return false };
+    let (before, blind_since) = (*until, &mut state.watch.blind_since);
+    *until = moved;
+    *blind_since = blind_since.map(|since| {
+        Timestamp(since.plus_ms(moved.ms_since(before)).0.saturating_sub(before.ms_since(moved)))
+    });
+    true
+}
+
 fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
     if possible(state, request.kind).is_err() {
         return false;
@@ -236,6 +263,7 @@ fn held(state: &mut State, problem: &Problem, at: Timestamp) -> bool {
         return false;
     }
     state.phase = Phase::Held { at: held_at, since: at, why: problem.clone() };
+    state.asked = None;
     true
 }
 
@@ -303,9 +331,12 @@ fn toward_request(state: &State, request: &Request) -> Next {
     let problem = Problem::new(
         Code::OperatorStopped,
         format!("{} asked for {}: {reason}", request.by, request.kind.as_str()),
-    )
-    .hint("start again with a new release when it is time");
-    Next::Record(Event::TurnedBack(problem))
+    );
+    if request.kind == RequestKind::Pause {
+        let hint = format!("`pointsman resume {}` goes on", state.plan.environment);
+        return Next::Record(Event::Held(problem.hint(hint)));
+    }
+    Next::Record(Event::TurnedBack(problem.hint("start again with a new release when it is time")))
 }
 
 /// How one order of a step stands at a moment.
@@ -361,9 +392,31 @@ fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
     match failed {
         Some(_) if open => Next::Await(None),
         Some(problem) => Next::Record(after_failure(state, step, problem)),
-        None if !due.is_empty() => Next::Send(due),
+        None if !due.is_empty() => match expired(state, step, now) {
+            // Answers that are out may be the switch itself.
+            Some(_) if open => Next::Await(None),
+            Some(event) => Next::Record(event),
+            None => Next::Send(due),
+        },
         None => Next::Await(wake),
     }
+}
+
+/// What follows when the checks have become too old for a switch: they are made again or, if some visitors were
+/// moved already, the others do not follow. A check from the future tells of a clock that was set, and is no better.
+fn expired(state: &State, step: Step, now: Timestamp) -> Option<Event> {
+    let (oldest, newest) = state.checked_at().filter(|_| step == Step::Switch)?;
+    if newest <= now && now.ms_since(oldest) <= state.plan.limits.gate_ttl_ms {
+        return None;
+    }
+    if !state.touched(Step::Switch) {
+        return Some(Event::GatesExpired);
+    }
+    let message =
+        format!("the last checks are {} s old: visitors are not moved on them", now.ms_since(oldest) / 1000);
+    let problem = Problem::new(Code::GatesExpired, message)
+        .hint("find out what held the release up, then start a new one");
+    Some(Event::TurnedBack(problem))
 }
 
 /// A failed step turns the release back where a way back is the safe way, and holds it elsewhere.
@@ -381,6 +434,10 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
 /// touched nothing, or a person.
 pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<Event> {
     let waited_ms = now.ms_since(state.fencing_since);
+    // The agent knows more than this journal: what to do next is not to be found in it.
+    if matches!(problem.code, Code::JournalCorrupt | Code::Fenced) {
+        return (!matches!(state.phase, Phase::Held { .. })).then_some(Event::Held(problem));
+    }
     let untouched = state
         .orders
         .iter()
@@ -391,15 +448,33 @@ pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<E
     (waited_ms >= state.plan.limits.persist_ms).then_some(Event::Held(problem))
 }
 
+/// How much longer than planned the time between two readings may be before it counts as unwatched, in milliseconds.
+const READING_SLACK_MS: u64 = 1_000;
+
+/// The end of the watch, after a stretch from the last reading to this one. What nobody watched, because the
+/// coordinator stood still or its clock was set, does not count: what was left of the watch is left still.
+fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
+    let last = last.unwrap_or(Timestamp(until.0.saturating_sub(state.plan.watch.duration_ms)));
+    let usual_ms = state.plan.watch.interval_ms.saturating_add(state.plan.limits.check_ms);
+    let watched = now >= last && now.ms_since(last) <= usual_ms.saturating_add(READING_SLACK_MS);
+    if watched { until } else { now.plus_ms(until.ms_since(last)) }
+}
+
 /// What follows from one reading of the gates, as facts to record in order. A reading that changes nothing is
-/// not recorded.
-pub fn gates_read(state: &State, now: Timestamp, reading: Reading) -> Vec<Event> {
-    let until = match state.phase {
+/// not recorded. `last` is when this coordinator read them before, if it did since the watch began.
+pub fn gates_read(state: &State, last: Option<Timestamp>, now: Timestamp, reading: Reading) -> Vec<Event> {
+    let Phase::Watching { until } = state.phase else { return judged(state, now, reading, None) };
+    let moved = watch_end(state, until, last, now);
+    let event = (moved != until && state.asked.is_none()).then_some(Event::WatchMoved { until: moved });
+    event.into_iter().chain(judged(state, now, reading, Some(moved))).collect()
+}
+
+fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timestamp>) -> Vec<Event> {
+    match state.phase {
         _ if state.asked.is_some() => return Vec::new(),
-        Phase::Watching { until } => Some(until),
-        Phase::Held { at: HeldAt::Watch, .. } => None,
+        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => {}
         _ => return Vec::new(),
-    };
+    }
     let quiet = state.watch == crate::WatchProgress::default();
     match reading {
         Reading::Pass => {
@@ -464,11 +539,21 @@ pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
             format!("`pointsman status {environment}`"),
         );
     }
+    let held = matches!(state.phase, Phase::Held { .. });
+    let look = format!("`pointsman status {environment} -f`");
     match kind {
-        RequestKind::Resume if matches!(state.phase, Phase::Held { .. }) => Ok(()),
-        RequestKind::Resume => {
-            refuse(format!("release `{release}` is not held"), format!("`pointsman status {environment} -f`"))
-        }
+        RequestKind::Resume if held => Ok(()),
+        RequestKind::Resume => refuse(format!("release `{release}` is not held"), look),
+        RequestKind::Pause if held => refuse(
+            format!("release `{release}` is held already"),
+            format!("`pointsman resume {environment}` goes on"),
+        ),
+        RequestKind::Pause => match &state.asked {
+            Some(asked) => {
+                refuse(format!("release `{release}` is about to stop: {}", asked.kind.as_str()), look)
+            }
+            None => Ok(()),
+        },
         _ if state.going_back() => refuse(
             format!("release `{release}` is on its way back already"),
             match state.phase {

@@ -99,6 +99,20 @@ pub enum Action {
     },
 }
 
+impl Action {
+    /// Whether the action only looks. What only looks is done anew each time it is asked for: an old answer says
+    /// nothing about now.
+    pub fn only_looks(&self) -> bool {
+        matches!(
+            self,
+            Self::InspectHost { .. }
+                | Self::InspectBalancer { .. }
+                | Self::ProbeHost { .. }
+                | Self::ProbeBalancer { .. }
+        )
+    }
+}
+
 /// An action with its address, its fence and its bound.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Order {

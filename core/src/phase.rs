@@ -176,6 +176,17 @@ impl State {
         targets.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
     }
 
+    /// When the oldest and the newest of the checks that stand were made; none while not every one stands.
+    pub fn checked_at(&self) -> Option<(Timestamp, Timestamp)> {
+        let checks =
+            self.orders.iter().filter(|(key, progress)| key.step == Step::Check && progress.done.is_some());
+        let at = || checks.clone().map(|(_, progress)| progress.at);
+        if !self.complete(Step::Check) {
+            return None;
+        }
+        at().min().zip(at().max())
+    }
+
     /// Whether a step may have changed something anywhere.
     pub fn touched(&self, step: Step) -> bool {
         self.orders.iter().any(|(key, progress)| key.step == step && (progress.acted || progress.open))

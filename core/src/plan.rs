@@ -81,6 +81,8 @@ pub struct Limits {
     pub healthy_ms: u64,
     /// How long requests on the idle slot may take to end.
     pub drain_ms: u64,
+    /// How old the checks may be when visitors are moved on the strength of them.
+    pub gate_ttl_ms: u64,
     /// How often an order is tried on the way forward.
     pub attempts: u32,
     /// How long an order on the way back, or a fence, is tried before the release is held.

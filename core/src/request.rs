@@ -7,19 +7,22 @@ pub enum RequestKind {
     Abort,
     /// Move visitors back to the old slot.
     Rollback,
+    /// Stop where it stands and wait for a person. What watches the release goes on watching.
+    Pause,
     /// Leave `held` and go on where it stopped.
     Resume,
 }
 
 impl RequestKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 3] = [Self::Abort, Self::Rollback, Self::Resume];
+    pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Pause, Self::Resume];
 
     /// The verb operators type.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Abort => "abort",
             Self::Rollback => "rollback",
+            Self::Pause => "pause",
             Self::Resume => "resume",
         }
     }

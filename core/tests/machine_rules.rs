@@ -52,8 +52,9 @@ fn word(state: &State) -> String {
 
 /// Reads the gates once, one interval later, and records what follows.
 fn read(story: &mut Story, reading: Reading) {
+    let last = story.now;
     story.now = story.now.plus_ms(story.state.plan.watch.interval_ms);
-    for event in gates_read(&story.state, story.now, reading) {
+    for event in gates_read(&story.state, Some(last), story.now, reading) {
         story.tell(event);
     }
 }
@@ -617,7 +618,7 @@ fn a_good_reading_does_not_overtake_a_rollback_that_was_asked_for() {
     let mut story = deploy_at(Step::Watch);
     ask(&mut story, RequestKind::Rollback);
     story.now = story.now.plus_ms(story.state.plan.watch.duration_ms);
-    let decided = gates_read(&story.state, story.now, Reading::Pass);
+    let decided = gates_read(&story.state, None, story.now, Reading::Pass);
     assert!(!decided.contains(&Event::WatchPassed), "{decided:?}");
     let passed = Stamped { at: story.now, event: Event::WatchPassed };
     assert!(apply(&story.state, &passed).is_err(), "the journal would take it");

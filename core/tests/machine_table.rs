@@ -220,9 +220,15 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("gates-read pass", Event::GatesRead(Reading::Pass)),
         ("gates-read fail", Event::GatesRead(Reading::Fail(refused()))),
         ("gates-read unknown", Event::GatesRead(Reading::Unknown(unknown))),
+        ("gates-expired", Event::GatesExpired),
+        (
+            "watch-moved",
+            Event::WatchMoved { until: pointsman_core::Timestamp(plans::CREATED_AT.0 + 999_000) },
+        ),
         ("watch-passed", Event::WatchPassed),
         ("requested abort", Event::Requested(request(RequestKind::Abort))),
         ("requested rollback", Event::Requested(request(RequestKind::Rollback))),
+        ("requested pause", Event::Requested(request(RequestKind::Pause))),
         ("requested resume", Event::Requested(request(RequestKind::Resume))),
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
@@ -329,10 +335,12 @@ fn the_table_has_every_kind_of_event() {
         | Event::OrderDone { .. }
         | Event::OrderFailed { .. }
         | Event::GatesRead(_)
+        | Event::GatesExpired
+        | Event::WatchMoved { .. }
         | Event::WatchPassed
         | Event::Requested(_)
         | Event::TurnedBack(_)
-        | Event::Held(_) => 11,
+        | Event::Held(_) => 13,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");
 }

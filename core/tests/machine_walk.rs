@@ -162,6 +162,8 @@ struct Walk {
     now: Timestamp,
     journal: Vec<Stamped>,
     rounds: u32,
+    /// When this coordinator read the gates last.
+    last_read: Option<Timestamp>,
     /// A person asked the release to stop or to go back, and was told yes.
     called_off: bool,
 }
@@ -201,6 +203,7 @@ impl Walk {
             now: CREATED_AT,
             journal: Vec::new(),
             rounds: 0,
+            last_read: None,
             called_off: false,
         }
     }
@@ -351,7 +354,8 @@ impl Walk {
         } else {
             Reading::Pass
         };
-        for event in gates_read(&self.state, self.now, reading) {
+        let last = self.last_read.replace(self.now);
+        for event in gates_read(&self.state, last, self.now, reading) {
             self.record(event);
         }
         true
@@ -366,6 +370,7 @@ impl Walk {
         let open: Vec<OrderKey> = self.state.open().cloned().collect();
         open.iter().for_each(|key| self.half_the_time_takes_effect(key));
         self.now = self.now.plus_ms(self.chance.below(30_000));
+        self.last_read = None;
         self.record(Event::EpochTaken(Epoch(self.state.epoch.0 + 1)));
     }
 
@@ -376,7 +381,7 @@ impl Walk {
         match possible(&self.state, kind) {
             Ok(()) => {
                 self.record(Event::Requested(request));
-                self.called_off |= kind != RequestKind::Resume;
+                self.called_off |= matches!(kind, RequestKind::Abort | RequestKind::Rollback);
             }
             Err(problem) => {
                 let fact = Stamped { at: self.now, event: Event::Requested(request) };

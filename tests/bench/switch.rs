@@ -187,7 +187,7 @@ impl TimedJournal {
         let store = JournalStore::open(&folder.join("timed-journal.db"), "benchmark")?;
         let environment = EnvironmentName::parse(ENVIRONMENT)?;
         Ok(Self {
-            epoch: store.take_lease(&environment, "benchmark").await?,
+            epoch: store.take_lease(&environment, "benchmark").await.map_err(|error| error.0)?,
             store,
             environment,
             release: ReleaseId::parse(TIMED_RELEASE)?,

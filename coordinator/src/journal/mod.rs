@@ -4,4 +4,4 @@ mod record;
 mod store;
 
 pub use record::plan_bytes;
-pub use store::{Entry, Head, JournalStore};
+pub use store::{Head, JournalStore};

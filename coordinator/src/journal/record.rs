@@ -21,7 +21,11 @@ pub fn kind(event: &Event) -> &'static str {
         Event::OrderDone { .. } | Event::OrderFailed { .. } => "outcome",
         Event::Fenced(_) | Event::GatesRead(_) => "observed",
         Event::Requested(_) => "call",
-        Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_) => "note",
+        Event::GatesExpired
+        | Event::WatchMoved { .. }
+        | Event::WatchPassed
+        | Event::TurnedBack(_)
+        | Event::Held(_) => "note",
     }
 }
 
@@ -44,6 +48,8 @@ enum Fact {
     GatesPassed,
     GatesFailed { problem: Problem },
     GatesUnknown { problem: Problem },
+    GatesExpired,
+    WatchMoved { until_ms: u64 },
     WatchPassed,
     Requested { kind: String, by: String, reason: Option<String> },
     TurnedBack { problem: Problem },
@@ -89,6 +95,11 @@ enum Purpose {
     Maintenance { on: bool, until_ms: Option<u64> },
 }
 
+/// What plans did not say before they said it.
+fn five_minutes() -> u64 {
+    300_000
+}
+
 #[derive(Serialize, Deserialize)]
 struct Plan {
     release: String,
@@ -123,6 +134,8 @@ struct Plan {
     check_ms: u64,
     healthy_ms: u64,
     drain_ms: u64,
+    #[serde(default = "five_minutes")]
+    gate_ttl_ms: u64,
     attempts: u32,
     persist_ms: u64,
 }
@@ -202,6 +215,8 @@ fn fact_of(event: &Event) -> Fact {
         Event::GatesRead(domain::Reading::Unknown(problem)) => {
             Fact::GatesUnknown { problem: problem_of(problem) }
         }
+        Event::GatesExpired => Fact::GatesExpired,
+        Event::WatchMoved { until } => Fact::WatchMoved { until_ms: until.0 },
         Event::WatchPassed => Fact::WatchPassed,
         Event::Requested(request) => Fact::Requested {
             kind: request.kind.as_str().to_owned(),
@@ -234,6 +249,8 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::GatesPassed => Event::GatesRead(domain::Reading::Pass),
         Fact::GatesFailed { problem } => Event::GatesRead(domain::Reading::Fail(problem_from(problem)?)),
         Fact::GatesUnknown { problem } => Event::GatesRead(domain::Reading::Unknown(problem_from(problem)?)),
+        Fact::GatesExpired => Event::GatesExpired,
+        Fact::WatchMoved { until_ms } => Event::WatchMoved { until: domain::Timestamp(until_ms) },
         Fact::WatchPassed => Event::WatchPassed,
         Fact::Requested { kind, by, reason } => {
             Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
@@ -364,6 +381,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         check_ms: limits.check_ms,
         healthy_ms: limits.healthy_ms,
         drain_ms: limits.drain_ms,
+        gate_ttl_ms: limits.gate_ttl_ms,
         attempts: limits.attempts,
         persist_ms: limits.persist_ms,
     }
@@ -422,6 +440,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             check_ms: record.check_ms,
             healthy_ms: record.healthy_ms,
             drain_ms: record.drain_ms,
+            gate_ttl_ms: record.gate_ttl_ms,
             attempts: record.attempts,
             persist_ms: record.persist_ms,
         },
@@ -461,6 +480,8 @@ mod tests {
             Event::GatesRead(domain::Reading::Pass),
             Event::GatesRead(domain::Reading::Fail(problem.clone())),
             Event::GatesRead(domain::Reading::Unknown(problem.clone())),
+            Event::GatesExpired,
+            Event::WatchMoved { until: domain::Timestamp(7) },
             Event::WatchPassed,
             Event::TurnedBack(problem.clone()),
             Event::Held(problem),

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::{
-    Aftermath, Code, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp,
+    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp,
 };
 use ring::digest::{Context, SHA256};
 use rusqlite::{Connection, OptionalExtension as _, Row, TransactionBehavior, params};
@@ -38,17 +38,6 @@ pub struct Head {
     pub seq: u64,
     /// Its hash.
     pub hash: [u8; 32],
-}
-
-/// One entry.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Entry {
-    /// Its number, counted from 1 without gaps.
-    pub seq: u64,
-    /// The release it is about.
-    pub release: ReleaseId,
-    /// The fact, with its moment.
-    pub fact: Stamped,
 }
 
 /// The journal. Cheap to clone; calls block on the disk only in threads that may.
@@ -190,7 +179,7 @@ impl JournalStore {
     }
 
     /// Takes the lease of an environment: the epoch grows by one in the same transaction.
-    pub async fn take_lease(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, Problem> {
+    async fn take(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, Problem> {
         let (environment, holder) = (environment.to_string(), holder.to_owned());
         self.with(move |connection| {
             let sql = "INSERT INTO lease VALUES (?1, ?2, 1)
@@ -202,7 +191,7 @@ impl JournalStore {
     }
 
     /// The entries of an environment after a number, of one release or of all, in order.
-    pub async fn entries(
+    pub async fn entries_after(
         &self,
         environment: &EnvironmentName,
         release: Option<&ReleaseId>,
@@ -338,6 +327,14 @@ fn verify(connection: &Connection) -> Result<Head, Problem> {
 }
 
 impl Journal for JournalStore {
+    async fn take_lease(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, JournalError> {
+        self.take(environment, holder).await.map_err(JournalError)
+    }
+
+    async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
+        self.entries_after(environment, None, 0).await.map_err(JournalError)
+    }
+
     async fn append(
         &self,
         environment: &EnvironmentName,
@@ -376,7 +373,7 @@ mod tests {
         let store = JournalStore::open(&path, "test").unwrap();
         assert_eq!(*store.head().borrow(), head);
         let (environment, release) = names();
-        let entries = store.entries(&environment, Some(&release), 18).await.unwrap();
+        let entries = store.entries_after(&environment, Some(&release), 18).await.unwrap();
         assert_eq!(entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(), [19, 20]);
         assert_eq!(store.hash_of(20).await.unwrap(), Some(head.hash));
     }

@@ -1,6 +1,6 @@
 //! The coordinator's record of intents and outcomes.
 
-use crate::{EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp};
+use crate::{Entry, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp};
 
 /// Why nothing was recorded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -9,6 +9,20 @@ pub struct JournalError(pub Problem);
 
 /// An append-only journal. What it has accepted survives any crash.
 pub trait Journal: Send + Sync {
+    /// Takes the lease of an environment: the epoch grows by one, durably, and whoever held it before can record
+    /// nothing any more. `holder` is for people.
+    fn take_lease(
+        &self,
+        environment: &EnvironmentName,
+        holder: &str,
+    ) -> impl Future<Output = Result<Epoch, JournalError>> + Send;
+
+    /// Everything recorded of an environment, in order.
+    fn entries(
+        &self,
+        environment: &EnvironmentName,
+    ) -> impl Future<Output = Result<Vec<Entry>, JournalError>> + Send;
+
     /// Records facts of a release, in order, all or none. They are durable when this returns. Refused when the lease
     /// of the environment is not of this epoch any more: another coordinator has taken over.
     fn append(

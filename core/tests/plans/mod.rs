@@ -125,6 +125,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
             route_ms: 5_000,
             check_ms: 10_000,
             drain_ms: 30_000,
+            gate_ttl_ms: 300_000,
             attempts: 3,
             persist_ms: 20_000,
             healthy_ms: 10_000,

@@ -48,6 +48,11 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
         }
         Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
+        Event::GatesExpired => update.detail = "the checks are too old and are made again".to_owned(),
+        Event::WatchMoved { .. } => {
+            update.detail =
+                "time passed unwatched, or the clock was set: the watch ends at another moment".to_owned();
+        }
         Event::WatchPassed => update.detail = "watched long enough".to_owned(),
     }
     update

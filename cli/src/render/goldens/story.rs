@@ -95,6 +95,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             check_ms: 120_000,
             healthy_ms: 20_000,
             drain_ms: 30_000,
+            gate_ttl_ms: 300_000,
             attempts: 4,
             persist_ms: 30_000,
         },

@@ -1,0 +1,129 @@
+//! What can go wrong with the journal's file, told to an operator: what it is, which file, and what to type.
+
+use std::path::Path;
+
+use pointsman_core::{Aftermath, Code, Problem};
+use rusqlite::{ErrorCode, ffi};
+
+/// Why work on the journal did not succeed, before it is known on which file.
+#[derive(Debug)]
+pub enum Fault {
+    /// `SQLite` refused.
+    Sqlite(rusqlite::Error),
+    /// The problem is known.
+    Known(Problem),
+}
+
+impl From<rusqlite::Error> for Fault {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Sqlite(error)
+    }
+}
+
+impl From<Problem> for Fault {
+    fn from(problem: Problem) -> Self {
+        Self::Known(problem)
+    }
+}
+
+/// What an error of `SQLite` means to whoever must mend it.
+enum Meaning {
+    Full,
+    Closed,
+    Held,
+    Failing,
+    Damaged,
+    Other,
+}
+
+fn meaning(error: &rusqlite::Error) -> Meaning {
+    use ErrorCode as Sqlite;
+    let Some(failure) = error.sqlite_error() else {
+        // A statement or value that is not as this version writes it: somebody or something changed the file.
+        return Meaning::Damaged;
+    };
+    match failure.code {
+        Sqlite::DiskFull => Meaning::Full,
+        // The file that is shared between readers could not grow.
+        Sqlite::SystemIoFailure if failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE => Meaning::Full,
+        Sqlite::SystemIoFailure => Meaning::Failing,
+        Sqlite::ReadOnly | Sqlite::CannotOpen | Sqlite::PermissionDenied => Meaning::Closed,
+        Sqlite::DatabaseBusy | Sqlite::DatabaseLocked => Meaning::Held,
+        Sqlite::DatabaseCorrupt
+        | Sqlite::NotADatabase
+        | Sqlite::ConstraintViolation
+        | Sqlite::TypeMismatch
+        | Sqlite::SchemaChanged
+        | Sqlite::Unknown => Meaning::Damaged,
+        _ => Meaning::Other,
+    }
+}
+
+impl Fault {
+    /// Whether the file itself is wrong, and not the way to it.
+    pub fn is_damage(&self) -> bool {
+        match self {
+            Self::Sqlite(error) => matches!(meaning(error), Meaning::Damaged),
+            Self::Known(problem) => problem.code == Code::JournalCorrupt,
+        }
+    }
+
+    /// The problem, with the file it is about.
+    pub fn at(self, path: &Path) -> Problem {
+        let problem = match self {
+            Self::Sqlite(error) => explain(&error, path),
+            Self::Known(problem) => problem,
+        };
+        problem.cause(format!("file `{}`", path.display()))
+    }
+}
+
+fn explain(error: &rusqlite::Error, path: &Path) -> Problem {
+    let (file, folder) = (path.display(), path.parent().unwrap_or(Path::new(".")).display());
+    let (what, hint) = match meaning(error) {
+        Meaning::Damaged => return corrupt("the journal is damaged").because(error),
+        Meaning::Full => (
+            "the journal cannot be written: its disk is full",
+            format!("make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"),
+        ),
+        Meaning::Closed => (
+            "the journal cannot be opened for writing",
+            format!("on the coordinator: `findmnt -T {folder}` (read-only?), `ls -la {folder}` (owner and mode)"),
+        ),
+        Meaning::Held => (
+            "the journal is held by another process",
+            format!("end the backup or shell that holds it: `fuser -v {file}`"),
+        ),
+        Meaning::Failing => (
+            "the journal cannot be read or written: its disk fails",
+            format!("on the coordinator: `dmesg | tail`, `df -h {folder}`, `df -i {folder}`"),
+        ),
+        Meaning::Other => (
+            "the journal cannot be read or written",
+            format!("on the coordinator: `df -h {folder}`, `ls -la {folder}`"),
+        ),
+    };
+    Problem::new(Code::JournalUnwritable, what)
+        .aftermath(Aftermath::Unknown)
+        .retry_useful()
+        .because(error)
+        .hint(hint)
+}
+
+/// The record cannot be trusted.
+pub fn corrupt(what: impl AsRef<str>) -> Problem {
+    Problem::new(Code::JournalCorrupt, what)
+        .hint("release nothing, keep a copy of it, and bring the newest good one back: `pointsman explain PM0703`")
+}
+
+/// An entry cannot be trusted.
+pub fn corrupt_entry(seq: u64, what: impl AsRef<str>) -> Problem {
+    corrupt(format!("journal entry {seq} {}", what.as_ref()))
+}
+
+/// Something in the journal was written by a later version of pointsman.
+pub fn too_new(what: &str, version: impl std::fmt::Display, known: impl std::fmt::Display) -> Problem {
+    let message = format!("{what} is of version {version}; this coordinator reads up to {known}");
+    Problem::new(Code::StateTooNew, message)
+        .hint("install the version that wrote it, or a newer one; this one is `pointsman-coordinator --version`")
+}

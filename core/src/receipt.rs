@@ -1,0 +1,79 @@
+//! What an agent remembers of orders, and what that memory says of the next one. Pure: the agent's ledger keeps it on
+//! disk, the simulated one in the simulated world.
+
+use crate::{Code, Epoch, Evidence, OrderDigest, Problem};
+
+/// Where an agent's fence stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Fence {
+    /// The highest epoch acknowledged.
+    pub epoch: Epoch,
+    /// The newest journal entry heard of.
+    pub head_seq: u64,
+    /// That entry's hash.
+    pub head_hash: [u8; 32],
+}
+
+/// What became of an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// It never arrived, or left the world unchanged.
+    NeverSeen,
+    /// It was begun, and its end is not recorded.
+    Started,
+    /// The agent's records begin later than the order: it cannot know.
+    Unknown,
+    /// It was done.
+    Done(Evidence),
+}
+
+/// An order as far as its admission goes.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming {
+    /// The fencing token it carries.
+    pub epoch: Epoch,
+    /// The journal entry it follows from, or a later one.
+    pub journal_seq: u64,
+    /// What it says.
+    pub digest: OrderDigest,
+}
+
+/// What is to be done with an order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admission {
+    /// It is new, or an earlier try of it did not end: act.
+    Act,
+    /// It was done: this is its answer.
+    Done(Evidence),
+}
+
+/// Refuses an epoch that is older than one acknowledged.
+pub fn still_rules(have: Epoch, got: Epoch) -> Result<(), Problem> {
+    if have <= got {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Fenced, format!("order of epoch {got} refused: epoch {have} rules here"))
+        .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one"))
+}
+
+/// Decides on an order from the fence and from the receipt under its key, if there is one.
+pub fn admit(
+    fence: &Fence,
+    receipt: Option<(OrderDigest, Fate)>,
+    order: &Incoming,
+) -> Result<Admission, Problem> {
+    still_rules(fence.epoch, order.epoch)?;
+    match receipt {
+        Some((known, _)) if known != order.digest => {
+            Err(Problem::new(Code::KeyReused, "the step was ordered before with another content"))
+        }
+        Some((_, Fate::Done(evidence))) => Ok(Admission::Done(evidence)),
+        // Its intent is older than another that this agent has acted on: it was delayed on its way.
+        _ if order.journal_seq < fence.head_seq => {
+            let (got, have) = (order.journal_seq, fence.head_seq);
+            let message = format!("order of journal entry {got} refused: entry {have} was acted on");
+            Err(Problem::new(Code::Superseded, message))
+        }
+        _ => Ok(Admission::Act),
+    }
+}
