@@ -24,6 +24,7 @@ mod reading;
 pub mod receipt;
 mod request;
 mod route;
+pub mod route_change;
 mod standing;
 mod step;
 mod time;

@@ -4,6 +4,7 @@
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::failpoint;
+use pointsman_core::route_change::{self, Known};
 use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
 use tracing::warn;
 
@@ -75,29 +76,16 @@ async fn precheck(
         }
     }
     let standing = route.or_else(|| balancer.file.read()).unwrap_or_else(|| wanted.clone());
-    if standing != *wanted && !expected.contains(&standing) {
-        let allowed: Vec<String> = expected.iter().map(ToString::to_string).collect();
-        return Err(Problem::new(
-            Code::RouteDrift,
-            format!("the route is `{standing}`, expected `{}`", allowed.join("` or `")),
-        )
-        .cause("somebody or something else has changed it")
-        .hint("see it: `pointsman traffic show ENV`"));
-    }
-    let highest = balancer.file.highest_epoch();
-    let taken_back = wanted.epoch == highest && balancer.file.given_away().as_ref() == Some(wanted);
-    let resumed = taken_back || balancer.file.read().as_ref() == Some(wanted) || standing == *wanted;
-    if wanted.epoch <= highest && !resumed {
-        return Err(Problem::new(
-            Code::RouteEpochOld,
-            format!("route epoch {} is not above {highest}", wanted.epoch),
-        )
-        .hint("make a new plan: it counts on from the highest epoch"));
-    }
-    for backend in [&wanted.stable, &wanted.canary] {
-        if wanted.share_of(backend) > standing.share_of(backend) {
-            balancer.healthy_enough(&rows, backend, min_up)?;
-        }
+    let (on_disk, given_away) = (balancer.file.read(), balancer.file.given_away());
+    let known = Known {
+        standing: &standing,
+        on_disk: on_disk.as_ref(),
+        highest: balancer.file.highest_epoch(),
+        given_away: given_away.as_ref(),
+    };
+    route_change::permit(&known, expected, wanted)?;
+    for backend in route_change::growing(&standing, wanted) {
+        balancer.healthy_enough(&rows, backend, min_up)?;
     }
     Ok(standing)
 }
