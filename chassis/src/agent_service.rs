@@ -362,6 +362,15 @@ impl<H: Hands> Agent for AgentService<H> {
         described.host.clone_from(&self.own.name);
         described.role = self.own.role.to_string();
         described.version = env!("CARGO_PKG_VERSION").to_owned();
+        let ledger = self.ledger.clone();
+        match blocking(move || ledger.fence_state()).await {
+            Ok(fence) => {
+                (described.head_seq, described.head_hash) = (fence.head_seq, fence.head_hash.to_vec());
+            }
+            Err(problem) => {
+                described.problem.get_or_insert_with(|| convert::problem_to_wire(&problem));
+            }
+        }
         Ok(Response::new(described))
     }
 

@@ -10,6 +10,9 @@ use pointsman_core::{Aftermath, Code, Epoch, Evidence, OrderDigest, OrderKey, Pr
 use pointsman_proto::convert::ReceivedOrder;
 use rusqlite::{Connection, OptionalExtension as _, params};
 
+/// The version of the tables that is written, as `PRAGMA user_version`. 0 is a ledger from before there were versions.
+const VERSION: i64 = 1;
+
 const SCHEMA: &str = "
     PRAGMA journal_mode = WAL;
     PRAGMA synchronous = FULL;
@@ -53,6 +56,13 @@ fn unusable(error: &rusqlite::Error) -> Problem {
         .hint("look at the agent's state directory: `df -h`, `df -i`, owner and mode")
 }
 
+fn too_new(path: &Path, version: i64) -> Problem {
+    let message = format!("the agent's receipts are of version {version}; this agent reads up to {VERSION}");
+    Problem::new(Code::StateTooNew, message)
+        .cause(format!("file `{}`", path.display()))
+        .hint("install the version that wrote them, or a newer one: `pointsman explain PM0712`")
+}
+
 /// SQLite stores signed 64-bit integers; epochs and sequence numbers never come near their end.
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
@@ -65,16 +75,26 @@ fn unsigned(number: i64) -> u64 {
 impl Ledger {
     /// Opens or creates the ledger at this path.
     pub fn open(path: &Path) -> Result<Self, Problem> {
-        let open = || -> Result<(Connection, Fence), rusqlite::Error> {
+        let wrong = |error| unusable(&error).cause(format!("file `{}`", path.display()));
+        let open = || -> Result<(Connection, i64), rusqlite::Error> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
+            let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+            Ok((connection, version))
+        };
+        let (connection, version) = open().map_err(wrong)?;
+        if version > VERSION {
+            return Err(too_new(path, version));
+        }
+        let prepare = || -> Result<Fence, rusqlite::Error> {
             add_columns(&connection)?;
             connection.execute_batch(SCHEMA)?;
-            let fence = read_fence(&connection)?;
-            Ok((connection, fence))
+            if version < VERSION {
+                connection.pragma_update(None, "user_version", VERSION)?;
+            }
+            read_fence(&connection)
         };
-        let (connection, fence) =
-            open().map_err(|error| unusable(&error).cause(format!("file `{}`", path.display())))?;
+        let fence = prepare().map_err(wrong)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             epoch: Arc::new(AtomicU64::new(fence.epoch.0)),
@@ -349,13 +369,35 @@ mod tests {
     }
 
     #[test]
-    fn a_forgotten_order_may_come_again() {
+    fn a_forgotten_order_may_come_again_but_not_a_copy_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
-        let order = order(Step::Stage, 1, 1, true);
-        admit(&ledger, &order).unwrap();
-        ledger.forget(&order.0.order.release, &order.0.order.key).unwrap();
-        assert_eq!(ledger.fate(&order.0.order.release, &order.0.order.key, 1), Ok(Fate::NeverSeen));
-        assert_eq!(admit(&ledger, &order), Ok(Admission::Act));
+        let first = order(Step::Stage, 1, 1, true);
+        admit(&ledger, &first).unwrap();
+        ledger.forget(&first.0.order.release, &first.0.order.key).unwrap();
+        assert_eq!(ledger.fate(&first.0.order.release, &first.0.order.key, 1), Ok(Fate::NeverSeen));
+        // The network made a copy of it, and nobody waits for that any more.
+        assert_eq!(admit(&ledger, &first), Err(Code::Superseded));
+        assert_eq!(admit(&ledger, &order(Step::Stage, 1, 2, true)), Ok(Admission::Act));
+    }
+
+    #[test]
+    fn receipts_of_a_later_version_are_refused_and_those_without_one_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        Ledger::open(&path).unwrap().fence(Epoch(7)).unwrap();
+        let version = |version: i64| {
+            Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
+        };
+        version(0);
+        assert_eq!(Ledger::open(&path).unwrap().epoch(), Epoch(7));
+        version(2);
+        let before = std::fs::read(&path).unwrap();
+        let problem = Ledger::open(&path).map(drop).unwrap_err();
+        assert_eq!(problem.code, Code::StateTooNew);
+        assert!(problem.message.contains("version 2"), "{}", problem.message);
+        assert_eq!(std::fs::read(&path).unwrap(), before, "it was written to");
+        version(1);
+        assert_eq!(Ledger::open(&path).unwrap().epoch(), Epoch(7));
     }
 }

@@ -9,6 +9,8 @@ use pointsman_proto::MAX_MESSAGE_BYTES;
 use pointsman_proto::agent_v1::agent_server::AgentServer;
 use tonic::service::Routes;
 use tonic::transport::Server;
+use tonic::transport::server::Router;
+use tower::layer::util::{Identity, Stack};
 use tracing::{error, info, warn};
 
 use crate::access::AccessLayer;
@@ -22,8 +24,10 @@ const MAX_STREAMS: u32 = 64;
 const MAX_REQUESTS: usize = 32;
 /// Largest headers: pointsman's own are a few hundred bytes.
 const MAX_HEADER_BYTES: u32 = 16 << 10;
-/// Silence after which a client is asked for a sign of life, and how long it may take.
-const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(10));
+/// Silence after which a client is asked for a sign of life, and how long it may take: as the clients do, see
+/// [`tls::ChannelLimits`], so that both sides notice within five seconds that the other one hangs. A follower whose
+/// machine slept must come back at once, not find its place among the streams taken.
+const KEEPALIVE: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(2));
 /// Window of one stream: see [`tls::ChannelLimits`].
 const WINDOW_BYTES: u32 = 8 << 20;
 /// How long requests under way may take to end when the daemon is asked to.
@@ -96,10 +100,7 @@ impl Daemon {
         service: AgentService<H>,
         alive: impl Fn() -> Result<(), Problem> + Send + Sync + 'static,
     ) -> Result<(), Problem> {
-        let service = AgentServer::new(service)
-            .max_decoding_message_size(MAX_MESSAGE_BYTES)
-            .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        self.serve(listen, Routes::new(service), alive).await
+        self.serve(listen, agent_routes(service), alive).await
     }
 
     /// Serves until the daemon is asked to end. `alive` touches what the daemon cannot work without; while it
@@ -111,17 +112,7 @@ impl Daemon {
         alive: impl Fn() -> Result<(), Problem> + Send + Sync + 'static,
     ) -> Result<(), Problem> {
         let (bound, connections) = tls::listen(listen, Arc::clone(&self.credentials)).await?;
-        let server = Server::builder()
-            .max_concurrent_streams(MAX_STREAMS)
-            .concurrency_limit_per_connection(MAX_REQUESTS)
-            .initial_stream_window_size(WINDOW_BYTES)
-            .initial_connection_window_size(WINDOW_BYTES.saturating_mul(2))
-            .http2_max_header_list_size(MAX_HEADER_BYTES)
-            .http2_max_pending_accept_reset_streams(Some(20))
-            .http2_keepalive_interval(Some(KEEPALIVE.0))
-            .http2_keepalive_timeout(Some(KEEPALIVE.1))
-            .layer(AccessLayer::new(self.credentials.name().trust_domain))
-            .add_routes(routes)
+        let server = router(&self.credentials, routes)
             .serve_with_incoming_shutdown(connections, self.shutdown.clone().requested());
         let heart = tokio::spawn(beat(Arc::new(alive)));
         service::ready(&format!("listening on {bound}"));
@@ -133,6 +124,29 @@ impl Daemon {
         heart.abort();
         ended.map_err(|error| Problem::new(Code::ConfigInvalid, "the server ended").because(&error))
     }
+}
+
+/// What an agent serves.
+pub fn agent_routes<H: Hands>(service: AgentService<H>) -> Routes {
+    let service = AgentServer::new(service)
+        .max_decoding_message_size(MAX_MESSAGE_BYTES)
+        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    Routes::new(service)
+}
+
+/// The gRPC server of a daemon, for whatever connections it is given: bounds, and who may call what, before everything.
+pub fn router(credentials: &Credentials, routes: Routes) -> Router<Stack<AccessLayer, Identity>> {
+    Server::builder()
+        .max_concurrent_streams(MAX_STREAMS)
+        .concurrency_limit_per_connection(MAX_REQUESTS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES.saturating_mul(2))
+        .http2_max_header_list_size(MAX_HEADER_BYTES)
+        .http2_max_pending_accept_reset_streams(Some(20))
+        .http2_keepalive_interval(Some(KEEPALIVE.0))
+        .http2_keepalive_timeout(Some(KEEPALIVE.1))
+        .layer(AccessLayer::new(credentials.name().trust_domain))
+        .add_routes(routes)
 }
 
 async fn after(shutdown: Shutdown) {

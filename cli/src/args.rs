@@ -37,6 +37,15 @@ pub enum Output {
     Json,
 }
 
+/// Whether words that could not be understood ask for JSON.
+pub fn wants_json(words: impl Iterator<Item = std::ffi::OsString>) -> bool {
+    let words: Vec<String> = words.map(|word| word.to_string_lossy().into_owned()).collect();
+    let joined = ["-ojson", "-o=json", "--output=json"];
+    let mut pairs = words.iter().zip(words.iter().skip(1));
+    words.iter().any(|word| joined.contains(&word.as_str()))
+        || pairs.any(|(flag, value)| (flag == "-o" || flag == "--output") && value == "json")
+}
+
 #[derive(Subcommand)]
 pub enum Verb {
     /// Show what a deploy would do. Changes nothing anywhere.
@@ -49,6 +58,8 @@ pub enum Verb {
     Rollback(Ask),
     /// Stop a release that has not moved visitors yet, and clean up after it.
     Abort(Ask),
+    /// Hold a release where it stands until somebody resumes it. What watches it goes on watching.
+    Pause(Ask),
     /// Let a held release go on where it stopped.
     Resume(Resume),
     /// List the releases that were.
@@ -74,6 +85,11 @@ pub enum Verb {
         /// The environment, as `production`.
         environment: EnvironmentName,
     },
+    /// The coordinator's record of everything that was asked, ordered and answered.
+    Audit {
+        #[command(subcommand)]
+        verb: AuditVerb,
+    },
     /// Make a certificate authority, certificates and first configuration files for a small set-up.
     Init(Init),
     /// Explain an error code. Works offline.
@@ -90,11 +106,12 @@ impl Verb {
             Self::Plan(wish) => &wish.environment,
             Self::Deploy(deploy) => &deploy.wish.environment,
             Self::Status(status) => &status.environment,
-            Self::Rollback(ask) | Self::Abort(ask) => &ask.environment,
+            Self::Rollback(ask) | Self::Abort(ask) | Self::Pause(ask) => &ask.environment,
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
             Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
             Self::Maintenance { verb } => verb.environment(),
+            Self::Audit { verb: AuditVerb::Verify { environment } } => environment,
             Self::Init(_) | Self::Explain { .. } => return None,
         };
         Some(environment.clone())
@@ -192,6 +209,17 @@ pub enum TrafficVerb {
     /// Show the route and the backends of every load balancer.
     Show {
         /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum AuditVerb {
+    /// Verify the whole journal, and compare its end with what the agents have acted on.
+    ///
+    /// Exit code 0 if it can be trusted, 6 if not, 4 if an agent cannot be asked.
+    Verify {
+        /// The environment whose agents are asked, as `production`. The journal is one for all environments.
         environment: EnvironmentName,
     },
 }

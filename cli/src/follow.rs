@@ -144,9 +144,12 @@ async fn follow_once(
             followed.after = update.seq;
         }
         let Some(release) = update.release else { continue };
-        if let Some(exit) = Exit::of_release(&release)
-            && (exit != Exit::Held || still_held(&caller, followed).await?)
-        {
+        let ended = match Exit::of_release(&release) {
+            Some(Exit::Held) => held_now(&caller, followed).await?.map(|now| (now, Exit::Held)),
+            Some(exit) => Some((release.clone(), exit)),
+            None => None,
+        };
+        if let Some((release, exit)) = ended {
             line.clear();
             return Ok(Ended::Release(Box::new(release), exit));
         }
@@ -154,14 +157,15 @@ async fn follow_once(
     }
 }
 
-/// The facts of a release are told from its beginning: one that was held and went on passes by its past.
-async fn still_held(caller: &Caller, followed: &Followed<'_>) -> Result<bool, Problem> {
+/// The facts of a release are told from its beginning: one that was held and went on passes by its past. What is held
+/// now may be held for another reason, and somewhere else, than it was then.
+async fn held_now(caller: &Caller, followed: &Followed<'_>) -> Result<Option<v1::Release>, Problem> {
     let request = v1::StatusRequest {
         environment: followed.environment.to_string(),
         release: followed.release.clone(),
     };
     let now = caller.answer(caller.client.clone().get_status(request)).await?;
-    Ok(now.release.is_some_and(|release| release.held.is_some()))
+    Ok(now.release.filter(|release| release.held.is_some()))
 }
 
 /// A line for a time without news, with the moment it is said.

@@ -20,7 +20,10 @@ use crate::out::Out;
 
 fn main() -> std::process::ExitCode {
     pointsman_chassis::tls::install_crypto();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return not_understood(&error),
+    };
     let out = Out::new(arguments.output, arguments.verb.environment());
     let ended = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -35,6 +38,26 @@ fn main() -> std::process::ExitCode {
     exit.into()
 }
 
+/// Help and version, which were asked for; or a command line that cannot be, as people and programs read it.
+fn not_understood(error: &clap::Error) -> std::process::ExitCode {
+    // Where nobody reads, nothing can be said, and how the command ends is the same.
+    let _ = error.print();
+    if !error.use_stderr() {
+        return Exit::Done.into();
+    }
+    if args::wants_json(std::env::args_os().skip(1)) {
+        let said = error.to_string();
+        let (message, rest) = said.split_once('\n').unwrap_or((&said, ""));
+        let message = message.trim_start_matches("error: ").trim_end_matches(':');
+        let causes = rest.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let causes = causes.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        let problem = Problem::new(pointsman_core::Code::UsageWrong, message).hint("`pointsman --help`");
+        let problem = causes.fold(problem, Problem::cause);
+        Out::new(args::Output::Json, None).error_document(&problem, Exit::Usage);
+    }
+    Exit::Usage.into()
+}
+
 async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
     use crate::commands as run;
     let session = client::Session::new(arguments.config);
@@ -46,12 +69,16 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Status(status) => run::status(&session, &status, out).await,
         Verb::Rollback(ask) => run::rollback(&session, &ask, out).await,
         Verb::Abort(ask) => run::abort(&session, &ask, out).await,
+        Verb::Pause(ask) => run::pause(&session, &ask, out).await,
         Verb::Resume(resume) => run::resume(&session, &resume, out).await,
         Verb::History { environment, limit } => run::history(&session, &environment, limit, out).await,
         Verb::Traffic { verb: args::TrafficVerb::Show { environment } } => {
             run::traffic(&session, &environment, out).await
         }
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
+        Verb::Audit { verb: args::AuditVerb::Verify { environment } } => {
+            run::verify(&session, &environment, out).await
+        }
         Verb::Doctor { environment } => run::doctor(&session, &environment, out).await,
     }
 }

@@ -78,14 +78,19 @@ impl Out {
             None => problem.clone(),
         };
         if self.json() {
-            let mut document = render::json::problem(&problem);
-            if let Some(fields) = document.as_object_mut() {
-                fields.insert("kind".to_owned(), "error".into());
-                fields.insert("exit_code".to_owned(), exit.code().into());
-            }
-            self.document(document);
+            self.error_document(&problem, exit);
         }
         self.say(&render::problem(&problem));
+    }
+
+    /// The document of a problem that ends the command.
+    pub fn error_document(&self, problem: &Problem, exit: Exit) {
+        let mut document = render::json::problem(problem);
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("kind".to_owned(), "error".into());
+            fields.insert("exit_code".to_owned(), exit.code().into());
+        }
+        self.document(document);
     }
 
     /// Asks a person; without one, refuses and names the flag.

@@ -23,8 +23,10 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::artifact_store::ArtifactStore;
+use crate::audit::audit;
 use crate::diagnose::diagnose;
 use crate::fingerprint::fingerprint;
+use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
 use crate::planner::Wanted;
@@ -43,6 +45,9 @@ const LISTED: (u32, u32) = (20, 500);
 /// The service.
 pub struct Api {
     offices: BTreeMap<EnvironmentName, Arc<Office>>,
+    journal: JournalStore,
+    /// The journal is verified for one caller at a time: it reads all of it.
+    verifying: tokio::sync::Mutex<()>,
     store: ArtifactStore,
     credentials: Arc<Credentials>,
 }
@@ -60,9 +65,14 @@ fn reason_of(text: &str) -> Option<String> {
 
 impl Api {
     /// The service over these environments.
-    pub fn new(offices: Vec<Arc<Office>>, store: ArtifactStore, credentials: Arc<Credentials>) -> Self {
+    pub fn new(
+        offices: Vec<Arc<Office>>,
+        journal: JournalStore,
+        store: ArtifactStore,
+        credentials: Arc<Credentials>,
+    ) -> Self {
         let offices = offices.into_iter().map(|office| (office.environment().name.clone(), office)).collect();
-        Self { offices, store, credentials }
+        Self { offices, journal, verifying: tokio::sync::Mutex::default(), store, credentials }
     }
 
     /// The office that a request is for, if its peer may do anything there.
@@ -118,8 +128,7 @@ impl Api {
         let asked = request.get_ref();
         let release = convert::optional_field::<ReleaseId>("release", &asked.release)?;
         let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
-        let release = office.ask(release.as_ref(), asking).await?;
-        Ok(v1::AskReply { release: release.to_string(), already: false })
+        office.ask(release.as_ref(), asking).await
     }
 }
 
@@ -283,15 +292,11 @@ impl Coordinator for Api {
     }
 
     async fn abort(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
-        let aborted = async {
-            let (office, _) = self.office(&request, &request.get_ref().environment)?;
-            // Nothing runs: that is what was wanted.
-            if office.open_release().is_none() {
-                return Ok(v1::AskReply { release: String::new(), already: true });
-            }
-            self.ask(request, RequestKind::Abort).await
-        };
-        reply(aborted.await)
+        reply(self.ask(request, RequestKind::Abort).await)
+    }
+
+    async fn pause(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
+        reply(self.ask(request, RequestKind::Pause).await)
     }
 
     async fn resume(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
@@ -329,6 +334,18 @@ impl Coordinator for Api {
             Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after()).await })
         };
         reply(found.await)
+    }
+
+    async fn verify_journal(
+        &self,
+        request: Request<v1::VerifyJournalRequest>,
+    ) -> Result<Response<v1::VerifyJournalReply>, Status> {
+        let verified = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            let _one_at_a_time = self.verifying.lock().await;
+            audit(&office, &self.journal).await
+        };
+        reply(verified.await)
     }
 }
 

@@ -8,7 +8,7 @@ use futures_util::stream::FuturesUnordered;
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Aftermath, Code, Event, Evidence, Order, OrderKey, Problem, Reading, Request, State, Timestamp,
+    Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, State, Timestamp,
     invariants,
 };
 use tokio::sync::{mpsc, oneshot};
@@ -61,6 +61,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let mut flight = Flight { state, publish: &publish, aborts: BTreeMap::new() };
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
+        let mut watched: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
             let woken = match machine::next(&flight.state, now) {
@@ -146,7 +147,9 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
                 Woken::Read(reading) => {
                     let now = self.clock.now();
-                    let events = machine::gates_read(&flight.state, last_read, now, reading);
+                    let events = machine::gates_read(&flight.state, watched, now, reading);
+                    // What was read while the release was held is no part of the watch that follows.
+                    watched = matches!(flight.state.phase, Phase::Watching { .. }).then_some(now);
                     last_read = Some(now);
                     self.record(&mut flight, events).await?;
                 }
@@ -169,13 +172,15 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let events =
             keys.iter().map(|key| Event::OrderIntended { key: key.clone(), attempt: attempt(key) }).collect();
         self.record(flight, events).await?;
-        let (state, now) = (&flight.state, self.clock.now());
+        let state = &flight.state;
         let orders = keys.into_iter().filter_map(|key| {
+            let progress = state.orders.get(&key)?;
             let order = Order {
                 release: state.plan.release.clone(),
-                attempt: state.orders.get(&key)?.attempts,
+                attempt: progress.attempts,
                 epoch: state.epoch,
-                deadline: now.plus_ms(state.plan.attempt_ms(key.step)),
+                // From the recorded moment on: one that is recorded and then sleeps must not act on what was so before.
+                deadline: progress.sent_at.plus_ms(state.plan.attempt_ms(key.step)),
                 action: state.plan.action(key.step, &key.host)?,
                 key: key.clone(),
             };
@@ -186,7 +191,13 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
 
     /// Sends an order. Whatever the port does, there is an answer within the order's bound and some grace.
     async fn send(&self, order: Order) -> Result<Evidence, Problem> {
-        let bound_ms = order.deadline.ms_since(self.clock.now()).saturating_add(GRACE_MS);
+        let left_ms = order.deadline.ms_since(self.clock.now());
+        if left_ms == 0 {
+            let message =
+                format!("step `{}` was not sent: its time was over before it could be", order.key.step);
+            return Err(Problem::new(Code::DeadlinePassed, message).retry_useful().on(&order.key.host));
+        }
+        let bound_ms = left_ms.saturating_add(GRACE_MS);
         let performed = self.fleet.perform(&order);
         tokio::select! { biased;
             answer = performed => answer,
@@ -198,7 +209,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
     }
 
     async fn read_gates(&self, state: &State) -> Reading {
-        let timeout_ms = state.plan.limits.check_ms;
+        let timeout_ms = state.plan.reading_ms();
         let gates = state.plan.gates();
         let asked = gates.iter().map(|(host, action)| async move {
             let observed = self.fleet.observe(host, action, timeout_ms).await;

@@ -212,7 +212,7 @@ impl Default for WrittenLimits {
             check: Span::from_ms(120_000),
             healthy: Span::from_ms(20_000),
             gate_ttl: Span::from_ms(300_000),
-            attempts: 4,
+            attempts: 6,
             persist: Span::from_ms(30_000),
         }
     }

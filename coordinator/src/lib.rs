@@ -3,6 +3,7 @@
 
 mod api;
 mod artifact_store;
+pub mod audit;
 mod config;
 mod diagnose;
 pub mod driver;
@@ -12,7 +13,7 @@ mod fleet;
 pub mod journal;
 mod office;
 pub mod opening;
-mod planner;
+pub mod planner;
 
 pub use api::Api;
 pub use artifact_store::ArtifactStore;

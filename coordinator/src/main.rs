@@ -1,14 +1,16 @@
 //! `pointsman-coordinator`: wires configuration, journal, artifact store, environments and the gRPC service together.
 
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Context as _;
-use clap::Parser;
+use clap::{Parser, Subcommand};
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
-use pointsman_coordinator::journal::JournalStore;
-use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office};
+use pointsman_coordinator::journal::{self, JournalStore};
+use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit};
 use pointsman_core::{Code, Problem, Role};
 use pointsman_proto::MAX_MESSAGE_BYTES;
 use pointsman_proto::v1::coordinator_server::CoordinatorServer;
@@ -20,16 +22,52 @@ use tracing::info;
 #[command(version)]
 struct Arguments {
     /// The coordinator's own configuration.
-    #[arg(long, default_value = "/etc/pointsman/coordinator.toml")]
+    #[arg(long, global = true, default_value = "/etc/pointsman/coordinator.toml")]
     config: PathBuf,
+    #[command(subcommand)]
+    command: Option<Command>,
 }
 
-fn main() -> anyhow::Result<()> {
+#[derive(Subcommand)]
+enum Command {
+    /// Run the coordinator (the default).
+    Serve,
+    /// Verify the journal without running. Changes nothing: exit code 0 if it is whole, 6 if it cannot be trusted.
+    VerifyJournal,
+}
+
+/// The exit code of a journal that cannot be trusted: the same as `pointsman audit verify` has for it.
+const UNTRUSTED: u8 = 6;
+
+fn main() -> anyhow::Result<ExitCode> {
     tls::install_crypto();
     let arguments = Arguments::parse();
     let config: Config = config::read(&arguments.config).map_err(serve::explain)?;
-    logs::start();
-    serve::runtime()?.block_on(run(config))
+    match arguments.command {
+        Some(Command::VerifyJournal) => verify_journal(&config),
+        Some(Command::Serve) | None => {
+            logs::start();
+            serve::runtime()?.block_on(run(config)).map(|()| ExitCode::SUCCESS)
+        }
+    }
+}
+
+/// Says whether the journal is what was written. What agents know of it only a running coordinator can ask them.
+fn verify_journal(config: &Config) -> anyhow::Result<ExitCode> {
+    let verified = journal::verify_file(&journal_of(config)).map_err(serve::explain)?;
+    let mut text = audit::text(&audit::of_journal(&verified));
+    let whole = verified.first_problem.is_none();
+    text.push_str(if whole {
+        "the journal is whole; whether agents know more than it, a running coordinator says: `pointsman audit verify ENV`\n"
+    } else {
+        "the journal cannot be trusted: `pointsman explain PM0703` says what to do\n"
+    });
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(UNTRUSTED) })
+}
+
+fn journal_of(config: &Config) -> PathBuf {
+    config.state.join("journal.db")
 }
 
 /// Every `NAME.toml` in the folder, parsed. One that is wrong keeps the coordinator from starting: half a fleet of
@@ -54,8 +92,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let daemon = Daemon::start(config.pki.clone(), &[Role::Coordinator]).map_err(serve::explain)?;
     let credentials = daemon.credentials();
     let _only_one = lock(&config.state)?;
-    let journal = JournalStore::open(&config.state.join("journal.db"), &daemon.name().to_string())
-        .map_err(serve::explain)?;
+    let journal =
+        JournalStore::open(&journal_of(&config), &daemon.name().to_string()).map_err(serve::explain)?;
     let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
     let holder = format!("{} pid {}", daemon.name().name, std::process::id());
     let mut offices: Vec<Arc<Office>> = Vec::new();
@@ -65,7 +103,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     }
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
-    let api = CoordinatorServer::new(Api::new(offices, store, credentials))
+    let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     // A journal that cannot be written is trouble that a restart does not cure, so systemd is not told of it:

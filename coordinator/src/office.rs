@@ -10,7 +10,7 @@ use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
     Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, ReleaseId, Request,
-    RequestId, Standing, State, Timestamp,
+    RequestId, RequestKind, Standing, State, Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -32,6 +32,10 @@ const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_MS: u64 = 4_000;
 /// Requests of people that wait for the driver: it takes each within milliseconds.
 const REQUESTS: usize = 16;
+/// How long a release may be neither driven nor over while something is asked of it, and how often that is looked at:
+/// its driver takes it up within milliseconds.
+const DRIVER_TAKES: Duration = Duration::from_secs(5);
+const DRIVER_AGAIN: Duration = Duration::from_millis(10);
 
 #[derive(Default)]
 struct Book {
@@ -51,6 +55,8 @@ pub struct Office {
     book: Mutex<Book>,
     /// One release is begun at a time.
     beginning: tokio::sync::Mutex<()>,
+    /// One thing is asked of it at a time, so that what was asked before is known.
+    asking: tokio::sync::Mutex<()>,
     begun: Notify,
 }
 
@@ -80,6 +86,7 @@ impl Office {
             holder,
             book: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
+            asking: tokio::sync::Mutex::default(),
             begun: Notify::new(),
         });
         office.reopen().await?;
@@ -173,6 +180,7 @@ impl Office {
         loop {
             tokio::time::sleep(JOURNAL_AGAIN).await;
             match self.reopen().await {
+                Ok(()) if self.trouble().is_some() => return,
                 Ok(()) => return info!(environment = %self.environment.name, "the journal works again"),
                 Err(problem) => warn!(%problem, "the journal still does not work"),
             }
@@ -380,30 +388,63 @@ impl Office {
         Ok(id)
     }
 
-    /// Asks something of the open release.
-    pub async fn ask(&self, id: Option<&ReleaseId>, request: Request) -> Result<ReleaseId, Problem> {
-        let over = || {
-            let what = request.kind.as_str();
-            Problem::new(
-                Code::NotPossibleNow,
-                format!("no release of `{}` is running: there is nothing to {what}", self.environment.name),
-            )
-            .hint(format!("`pointsman status {}`", self.environment.name))
-        };
-        let (open, sender) = {
-            let book = self.book();
-            if let Some(trouble) = &book.told.trouble {
-                return Err(trouble.clone());
+    /// Asks something of the open release. An abort is done already where none is open; what was asked for before, and
+    /// is on its way, is not asked for again.
+    pub async fn ask(&self, id: Option<&ReleaseId>, request: Request) -> Result<v1::AskReply, Problem> {
+        id.map(|id| self.release(Some(id))).transpose()?;
+        let _one_at_a_time = self.asking.lock().await;
+        let patience = tokio::time::Instant::now() + DRIVER_TAKES;
+        loop {
+            let Some(open) = self.open_release().filter(|open| id.is_none_or(|id| id == open)) else {
+                return match request.kind {
+                    RequestKind::Abort => Ok(v1::AskReply { release: String::new(), already: true }),
+                    kind => Err(self.nothing_to(kind)),
+                };
+            };
+            if let Some(trouble) = self.trouble() {
+                return Err(trouble);
             }
-            book.driven.clone().ok_or_else(over)?
-        };
-        if id.is_some_and(|id| *id != open) {
-            return Err(over());
+            let already = || self.is_asked(&open, request.kind);
+            if already() {
+                return Ok(v1::AskReply { release: open.to_string(), already: true });
+            }
+            let driven = self.book().driven.clone().filter(|(driven, _)| *driven == open);
+            let (reply, answer) = oneshot::channel();
+            if let Some((_, sender)) = driven
+                && sender.send((request.clone(), reply)).await.is_ok()
+                && let Ok(answer) = answer.await
+            {
+                return match answer {
+                    Err(_) if already() => Ok(v1::AskReply { release: open.to_string(), already: true }),
+                    answer => answer.map(|()| v1::AskReply { release: open.to_string(), already: false }),
+                };
+            }
+            // It is just being begun, or just over: a moment later it is clear which.
+            if tokio::time::Instant::now() >= patience {
+                let message = format!("release `{open}` takes no requests just now");
+                let hint = format!("ask again; `pointsman status {}` shows it", self.environment.name);
+                return Err(Problem::new(Code::NotPossibleNow, message).retry_useful().hint(hint));
+            }
+            tokio::time::sleep(DRIVER_AGAIN).await;
         }
-        let (reply, answer) = oneshot::channel();
-        sender.send((request.clone(), reply)).await.map_err(|_| over())?;
-        answer.await.map_err(|_| over())??;
-        Ok(open)
+    }
+
+    /// Whether an abort or a pause of a release was asked for before, and is on its way.
+    fn is_asked(&self, id: &ReleaseId, kind: RequestKind) -> bool {
+        let book = self.book();
+        let Some(Kept { state, .. }) = book.told.releases.get(id) else { return false };
+        let asked = state.asked.as_ref().is_some_and(|asked| asked.kind == kind);
+        match kind {
+            RequestKind::Abort => asked || (state.going_back() && !state.visitors_moved()),
+            RequestKind::Pause => asked,
+            RequestKind::Rollback | RequestKind::Resume => false,
+        }
+    }
+
+    fn nothing_to(&self, kind: RequestKind) -> Problem {
+        let (what, environment) = (kind.as_str(), &self.environment.name);
+        let message = format!("no release of `{environment}` is running: there is nothing to {what}");
+        Problem::new(Code::NotPossibleNow, message).hint(format!("`pointsman status {environment}`"))
     }
 
     /// The open release, if there is one.

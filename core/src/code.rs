@@ -94,6 +94,7 @@ codes! {
     InvariantBroken = "PM0709", "an invariant of the release engine does not hold";
     StoreUnwritable = "PM0710", "the artifact store cannot be written";
     OperatorStopped = "PM0711", "a person stopped the release";
+    StateTooNew = "PM0712", "a state file is of a newer version";
 }
 
 impl Code {

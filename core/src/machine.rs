@@ -148,6 +148,7 @@ fn intended(state: &mut State, key: &OrderKey, attempt: u32, at: Timestamp) -> b
     progress.attempts = attempt;
     progress.tries = progress.tries.saturating_add(1);
     progress.open = true;
+    progress.sent_at = at;
     progress.at = at;
     true
 }
@@ -455,7 +456,7 @@ const READING_SLACK_MS: u64 = 1_000;
 /// coordinator stood still or its clock was set, does not count: what was left of the watch is left still.
 fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
     let last = last.unwrap_or(Timestamp(until.0.saturating_sub(state.plan.watch.duration_ms)));
-    let usual_ms = state.plan.watch.interval_ms.saturating_add(state.plan.limits.check_ms);
+    let usual_ms = state.plan.watch.interval_ms.saturating_add(state.plan.reading_ms());
     let watched = now >= last && now.ms_since(last) <= usual_ms.saturating_add(READING_SLACK_MS);
     if watched { until } else { now.plus_ms(until.ms_since(last)) }
 }
@@ -550,7 +551,7 @@ pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
         ),
         RequestKind::Pause => match &state.asked {
             Some(asked) => {
-                refuse(format!("release `{release}` is about to stop: {}", asked.kind.as_str()), look)
+                refuse(format!("{} was asked for already, of release `{release}`", asked.kind.as_str()), look)
             }
             None => Ok(()),
         },

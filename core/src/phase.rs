@@ -86,6 +86,8 @@ pub struct Progress {
     pub done: Option<Evidence>,
     /// What went wrong last.
     pub problem: Option<Problem>,
+    /// When it was sent last, as recorded before it left.
+    pub sent_at: Timestamp,
     /// When the last of these was recorded.
     pub at: Timestamp,
 }
@@ -176,11 +178,12 @@ impl State {
         targets.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
     }
 
-    /// When the oldest and the newest of the checks that stand were made; none while not every one stands.
+    /// When the oldest and the newest of the checks that stand were asked for: they were made then or later, however long
+    /// their answers took to be recorded. None while not every one stands.
     pub fn checked_at(&self) -> Option<(Timestamp, Timestamp)> {
         let checks =
             self.orders.iter().filter(|(key, progress)| key.step == Step::Check && progress.done.is_some());
-        let at = || checks.clone().map(|(_, progress)| progress.at);
+        let at = || checks.clone().map(|(_, progress)| progress.sent_at);
         if !self.complete(Step::Check) {
             return None;
         }

@@ -138,6 +138,9 @@ pub struct Plan {
     pub limits: Limits,
 }
 
+/// What a reading of the gates may take beside its checks, in milliseconds.
+const READING_MS: u64 = 1_000;
+
 impl Plan {
     /// The steps on the way forward, in order.
     pub fn steps(&self) -> &'static [Step] {
@@ -283,9 +286,9 @@ impl Plan {
                 Some(Action::ProbeHost { checks: self.checks(CheckFrom::Hosts, CheckMoment::BeforeSwitch) })
             }
             Step::Maintain | Step::Unmaintain if !on_balancer => match self.purpose {
-                Purpose::Maintenance { on, .. } => {
-                    Some(Action::SetFlag { on: on == (step == Step::Maintain) })
-                }
+                Purpose::Maintenance { on, .. } if step == Step::Maintain => Some(Action::SetFlag { on }),
+                // Back to what was, which is not always the opposite: the page may have been up, or down, already.
+                Purpose::Maintenance { .. } => Some(Action::SetFlag { on: self.under_maintenance }),
                 _ => None,
             },
             step => Some(Action::SetRoute {
@@ -342,6 +345,16 @@ impl Plan {
         balancers
             .chain(hosts.map(|host| (host.clone(), Action::ProbeHost { checks: local.clone() })))
             .collect()
+    }
+
+    /// Bound on one reading of the gates, in milliseconds: what its slowest checks may take one after the other, and a
+    /// moment for the way there and back.
+    pub fn reading_ms(&self) -> u64 {
+        let of = |from: CheckFrom| -> u64 {
+            self.checks(from, CheckMoment::AfterSwitch).iter().map(|check| check.timeout_ms).sum()
+        };
+        let slowest = of(CheckFrom::Hosts).max(of(CheckFrom::Balancers));
+        slowest.saturating_add(READING_MS).min(self.limits.check_ms)
     }
 
     /// Bound on one attempt of a step's order, in milliseconds.

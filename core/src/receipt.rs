@@ -56,6 +56,19 @@ pub fn still_rules(have: Epoch, got: Epoch) -> Result<(), Problem> {
         .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one"))
 }
 
+/// Refuses to act on a journal that does not hold the entry an agent has acted on: its tail was lost, or it is a copy.
+/// `known` is the hash of that entry in the journal, if it has one of that number.
+pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Problem> {
+    if fence.head_seq == 0 || known == Some(fence.head_hash) {
+        return Ok(());
+    }
+    let what = if known.is_some() { "differs in" } else { "does not have" };
+    let message =
+        format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
+    Err(Problem::new(Code::JournalCorrupt, message)
+        .hint("this journal is a copy of an older one: bring the newest back before releasing"))
+}
+
 /// Decides on an order from the fence and from the receipt under its key, if there is one.
 pub fn admit(
     fence: &Fence,
@@ -68,10 +81,12 @@ pub fn admit(
             Err(Problem::new(Code::KeyReused, "the step was ordered before with another content"))
         }
         Some((_, Fate::Done(evidence))) => Ok(Admission::Done(evidence)),
-        // Its intent is older than another that this agent has acted on: it was delayed on its way.
-        _ if order.journal_seq < fence.head_seq => {
+        Some((_, Fate::Started)) if order.journal_seq >= fence.head_seq => Ok(Admission::Act),
+        // Every order follows from an intent of its own. One whose entry is not newer than the newest heard of was
+        // delayed on its way, or is a second copy of one that failed: what it says may be over.
+        _ if order.journal_seq <= fence.head_seq => {
             let (got, have) = (order.journal_seq, fence.head_seq);
-            let message = format!("order of journal entry {got} refused: entry {have} was acted on");
+            let message = format!("order of journal entry {got} refused: entry {have} was heard of");
             Err(Problem::new(Code::Superseded, message))
         }
         _ => Ok(Admission::Act),

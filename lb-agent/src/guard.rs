@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{info, warn};
 
 use crate::balancer::Balancer;
+use crate::switch;
 
 /// How often the guard looks, and how often soon after a switch, when such a reload may be under way.
 const CALM: Duration = Duration::from_secs(1);
@@ -52,8 +53,6 @@ impl Guard {
 
 /// Guards the route for ever.
 pub async fn watch(balancer: Balancer) {
-    // The worker that was last seen with the route on disk.
-    let mut settled: Option<u32> = None;
     loop {
         tokio::time::sleep(balancer.guard.pause()).await;
         // Whoever changes the route just now looks after it.
@@ -64,18 +63,25 @@ pub async fn watch(balancer: Balancer) {
         else {
             continue;
         };
-        if runtime == on_disk {
-            settled = Some(info.pid);
+        let settled = balancer.file.settled();
+        if settled == Some(info.pid) {
             continue;
         }
-        let reloaded = settled.is_some_and(|pid| pid != info.pid);
-        if !reloaded || runtime.epoch >= on_disk.epoch {
+        let reloaded = settled.is_some();
+        if reloaded && runtime.epoch < on_disk.epoch {
+            info!(pid = info.pid, found = %runtime, wanted = %on_disk, "a reload brought an older route back: setting it again");
+            if let Err(problem) = balancer.workers.set_route(&on_disk).await {
+                warn!(%problem, "could not set the route again");
+                continue;
+            }
+        } else if runtime != on_disk {
             continue;
         }
-        info!(pid = info.pid, found = %runtime, wanted = %on_disk, "a reload brought an older route back: setting it again");
-        match balancer.workers.set_route(&on_disk).await {
-            Ok(()) => settled = Some(info.pid),
-            Err(problem) => warn!(%problem, "could not set the route again"),
+        // Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map.
+        if reloaded {
+            let told = switch::set_old_workers(&balancer, &on_disk).await;
+            info!(pid = info.pid, "HAProxy was reloaded, the route stands{told}");
         }
+        balancer.file.settle(info.pid);
     }
 }

@@ -16,6 +16,7 @@ pub struct RouteFile {
     key: String,
     highest: PathBuf,
     copy: PathBuf,
+    settled: PathBuf,
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
@@ -33,6 +34,7 @@ impl RouteFile {
             key: key.to_owned(),
             highest: state.join("highest-route-epoch"),
             copy: state.join("route.copy"),
+            settled: state.join("settled-worker"),
         }
     }
 
@@ -79,6 +81,21 @@ impl RouteFile {
     /// The last confirmed route.
     pub fn remembered(&self) -> Option<Route> {
         Route::parse(std::fs::read_to_string(&self.copy).ok()?.trim()).ok()
+    }
+
+    /// Notes the worker that was seen with the route on disk. Not flushed: what is lost with the machine is lost with
+    /// HAProxy's processes.
+    pub fn settle(&self, pid: u32) {
+        if self.settled() != Some(pid) {
+            let next = self.settled.with_extension("next");
+            let _ = std::fs::write(&next, format!("{pid}\n"))
+                .and_then(|()| std::fs::rename(&next, &self.settled));
+        }
+    }
+
+    /// The worker that was last seen with the route on disk, also by an agent that has ended since.
+    pub fn settled(&self) -> Option<u32> {
+        std::fs::read_to_string(&self.settled).ok()?.trim().parse().ok()
     }
 
     /// The highest epoch that was ever on disk. It never falls.

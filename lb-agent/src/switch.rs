@@ -37,6 +37,8 @@ pub async fn set_route(
         }
         failpoint::pass("route-on-disk");
         if before != *wanted {
+            // Writing to disk took its time, and another coordinator may have come meanwhile.
+            rule.check().map_err(|problem| take_disk_back(balancer, &before, problem))?;
             set_runtime(balancer, wanted, &before).await?;
         }
         failpoint::pass("route-in-worker");
@@ -45,10 +47,13 @@ pub async fn set_route(
     failpoint::pass("route-confirmed");
     balancer.guard.route_was_set();
     match confirmed {
-        Ok(detail) => {
+        Ok((detail, pid)) => {
             // After the answer: nobody waits for the copy.
             let (file, route) = (balancer.file.clone(), wanted.clone());
-            tokio::task::spawn_blocking(move || file.remember(&route));
+            tokio::task::spawn_blocking(move || {
+                file.remember(&route);
+                file.settle(pid);
+            });
             Ok(Evidence { already, detail, took_us: 0 })
         }
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
@@ -125,7 +130,7 @@ fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Prob
 }
 
 /// Tells the old workers, and names those that keep their route. They end by themselves with `hard-stop-after`.
-async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
+pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
     let old = match balancer.workers.old().await {
         Ok(old) => old,
         Err(problem) => {
@@ -150,7 +155,7 @@ async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
 
 /// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded since
 /// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
-async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<String, Problem> {
+async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(String, u32), Problem> {
     for _ in 0..RELOADS_FOLLOWED {
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
         // Listing the workers waits for a master that is starting anew. The last look at the pid comes after it, so a
@@ -181,9 +186,8 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<S
             continue;
         }
         seen?;
-        return Ok(format!(
-            "route `{wanted}` read back, seen by {REQUESTS_THAT_MUST_SEE} new connections{stale}"
-        ));
+        let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections");
+        return Ok((format!("route `{wanted}` read back, {seen}{stale}"), told));
     }
     let message =
         format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");

@@ -1,19 +1,22 @@
 //! A real HAProxy in master-worker mode, in the foreground, with the routing of the example configuration: one map
 //! lookup per request decides. Plain HTTP, no rate limit, no access lines.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::process::Process;
 use crate::runtime_socket;
 
 /// Longest time for a reload.
 const LONGEST_RELOAD: Duration = Duration::from_secs(10);
+/// Longest time for the rest of it to end when a part was killed.
+const LONGEST_END: Duration = Duration::from_secs(10);
 
 /// What an HAProxy is made of.
 #[derive(Clone, Debug)]
@@ -34,6 +37,7 @@ pub struct Layout {
 #[derive(Debug)]
 pub struct Haproxy {
     layout: Layout,
+    log: PathBuf,
     process: Process,
 }
 
@@ -107,17 +111,78 @@ frontend fe
     }
 }
 
+fn spawn(layout: &Layout, log: &Path) -> Result<Process> {
+    let mut command = Command::new("haproxy");
+    command.args(["-W", "-f"]).arg(layout.folder.join("haproxy.cfg")).arg("-S").arg(layout.master());
+    Process::start("haproxy", &mut command, log).context("is haproxy installed?")
+}
+
 impl Haproxy {
     /// Writes the configuration and starts. The map file must be there.
     pub fn start(layout: Layout, log: &Path) -> Result<Self> {
         std::fs::create_dir_all(&layout.folder)?;
         std::fs::write(layout.folder.join("maintenance.html"), "<h1>maintenance of the site</h1>\n")?;
-        let config = layout.folder.join("haproxy.cfg");
-        std::fs::write(&config, layout.config())?;
-        let mut command = Command::new("haproxy");
-        command.args(["-W", "-f"]).arg(&config).arg("-S").arg(layout.master());
-        let process = Process::start("haproxy", &mut command, log).context("is haproxy installed?")?;
-        Ok(Self { layout, process })
+        std::fs::write(layout.folder.join("haproxy.cfg"), layout.config())?;
+        let process = spawn(&layout, log)?;
+        Ok(Self { layout, log: log.to_owned(), process })
+    }
+
+    /// Starts it again after it was killed.
+    pub(crate) fn restart(&mut self) -> Result<()> {
+        self.process = spawn(&self.layout, &self.log)?;
+        Ok(())
+    }
+
+    /// Kills its master, and waits until the workers have gone with it.
+    pub async fn kill_master(&mut self) -> Result<()> {
+        let workers = self.workers().await?;
+        self.process.kill()?;
+        for worker in workers {
+            self.gone(worker).await?;
+        }
+        Ok(())
+    }
+
+    /// Kills the worker that takes new connections, and waits until the master has ended because of it.
+    pub async fn kill_worker(&mut self) -> Result<()> {
+        let worker: i32 = self.worker().await.context("no worker answers")?.parse()?;
+        let pid = Pid::from_raw(worker).context("a worker without a process id")?;
+        kill_process(pid, Signal::KILL).context("cannot kill the worker")?;
+        let ends = crate::until("HAProxy ends with its worker", LONGEST_END, || {
+            let ended = self.process.ended().map(drop);
+            async move { ended }
+        });
+        ends.await
+    }
+
+    async fn gone(&self, worker: u32) -> Result<()> {
+        crate::until("a worker ends with its master", LONGEST_END, || async move {
+            let stat = std::fs::read_to_string(format!("/proc/{worker}/stat"));
+            // Nobody may be there to take leave of an orphan: then it stays as a zombie.
+            stat.map_or(true, |stat| stat.contains(") Z ")).then_some(())
+        })
+        .await
+    }
+
+    /// The process ids of all workers, old ones included.
+    pub async fn workers(&self) -> Result<Vec<u32>> {
+        let listed = runtime_socket::ask(&self.layout.master(), "show proc;quit").await?;
+        let columns = listed.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+        let pids = columns.filter(|columns| columns.get(1) == Some(&"worker"));
+        pids.map(|columns| Ok(columns.first().context("no process id")?.parse()?)).collect()
+    }
+
+    /// The route in every worker, old ones included. One that has gone meanwhile has none.
+    pub async fn routes(&self) -> Result<BTreeMap<u32, String>> {
+        let mut routes = BTreeMap::new();
+        for worker in self.workers().await? {
+            let command = format!("@!{worker} show map {};quit", self.layout.map.display());
+            let map = runtime_socket::ask(&self.layout.master(), &command).await?;
+            if let Some(route) = map.lines().find_map(|line| line.split_once(" route ")) {
+                routes.insert(worker, route.1.trim().to_owned());
+            }
+        }
+        Ok(routes)
     }
 
     /// Where it stands.

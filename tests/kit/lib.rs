@@ -2,8 +2,10 @@
 //! keep it busy, artifacts to release to it, and ways to look at it. It asserts nothing about pointsman.
 
 mod artifact;
+mod books;
 mod cli;
 mod client;
+mod daemon;
 mod haproxy;
 mod knock;
 mod load;
@@ -19,8 +21,10 @@ mod web_host;
 mod world;
 
 pub use artifact::{Source, manifest_of, publish, read_source};
+pub use books::{Books, Fact};
 pub use cli::Told;
 pub use client::{Client, Seen, agent, deploy_request, problem_of, refused};
+pub use daemon::{Daemon, KillAt};
 pub use knock::{Knocked, knock};
 pub use load::{Load, LoadPlan, Report, Visit};
 pub use net::{ask, reserve};

@@ -13,6 +13,7 @@ use tokio::process::Child;
 
 use crate::cli::{self, Told};
 use crate::client::Client;
+use crate::daemon::Daemon;
 use crate::haproxy::{self, Haproxy};
 use crate::pki::{Authority, Identity, Subject, uri};
 use crate::process::{Process, binary};
@@ -35,20 +36,21 @@ const PEOPLE: [(&str, &str, &str); 3] =
 pub struct SiteBuilder {
     watch: String,
     stage: String,
+    check: String,
     by_init: bool,
 }
 
 impl Default for SiteBuilder {
     fn default() -> Self {
-        Self { watch: "1s".to_owned(), stage: "60s".to_owned(), by_init: false }
+        Self { watch: "1s".to_owned(), stage: "60s".to_owned(), check: "10s".to_owned(), by_init: false }
     }
 }
 
 /// A running site.
 pub struct Site {
     // Declared in the order in which they must end: who orders, who obeys, what serves, and the folder last.
-    coordinator: Option<Process>,
-    lb_agent: Option<Process>,
+    pub(crate) coordinator: Option<Process>,
+    pub(crate) lb_agent: Option<Process>,
     /// The load balancer.
     pub haproxy: Haproxy,
     /// A web host.
@@ -96,6 +98,13 @@ impl SiteBuilder {
     #[must_use]
     pub fn stage(mut self, duration: &str) -> Self {
         duration.clone_into(&mut self.stage);
+        self
+    }
+
+    /// How long all checks from one place may take together.
+    #[must_use]
+    pub fn check(mut self, duration: &str) -> Self {
+        duration.clone_into(&mut self.check);
         self
     }
 
@@ -176,7 +185,7 @@ impl SiteBuilder {
 
     fn environment(&self, addresses: Addresses) -> String {
         let Addresses { frontend, lb, blue, green, .. } = addresses;
-        let (watch, stage) = (&self.watch, &self.stage);
+        let Self { watch, stage, check, .. } = self;
         format!(
             r#"schema = 1
 environment = "{ENVIRONMENT}"
@@ -220,7 +229,7 @@ inspect = "4s"
 stage = "{stage}"
 activate = "20s"
 route = "5s"
-check = "10s"
+check = "{check}"
 healthy = "4s"
 attempts = 4
 persist = "20s"
@@ -344,6 +353,11 @@ impl Site {
         &self.authority
     }
 
+    /// The coordinator's journal.
+    pub fn journal(&self) -> PathBuf {
+        self.folder().join("coordinator/state/journal.db")
+    }
+
     /// The file with the authority's certificate.
     pub fn ca(&self) -> PathBuf {
         self.folder().join("pki/ca.pem")
@@ -365,30 +379,28 @@ impl Site {
 
     /// Starts the coordinator.
     pub fn start_coordinator(&mut self) -> Result<()> {
-        let mut command = Command::new(binary("pointsman-coordinator")?);
-        command.arg("--config").arg(self.folder().join("coordinator/coordinator.toml"));
-        let log = self.folder().join("logs/coordinator.log");
-        self.coordinator = Some(Process::start("coordinator", &mut command, &log)?);
-        Ok(())
+        self.start(Daemon::Coordinator, None)
     }
 
     /// Kills the coordinator, as a power cut would.
     pub fn kill_coordinator(&mut self) -> Result<()> {
-        self.coordinator.take().map_or(Ok(()), |mut coordinator| coordinator.kill())
+        self.kill(Daemon::Coordinator)
     }
 
     /// Starts the lb-agent.
     pub fn start_lb_agent(&mut self) -> Result<()> {
-        let mut command = Command::new(binary("pointsman-lb-agent")?);
-        command.arg("--config").arg(self.folder().join("lb1/lb-agent.toml"));
-        let log = self.folder().join("logs/lb-agent.log");
-        self.lb_agent = Some(Process::start("lb-agent", &mut command, &log)?);
-        Ok(())
+        self.start(Daemon::LbAgent, None)
     }
 
     /// Kills the lb-agent, as a power cut would.
     pub fn kill_lb_agent(&mut self) -> Result<()> {
-        self.lb_agent.take().map_or(Ok(()), |mut agent| agent.kill())
+        self.kill(Daemon::LbAgent)
+    }
+
+    /// Starts HAProxy again after it was killed, as its unit does: the map file is checked first.
+    pub fn restart_haproxy(&mut self) -> Result<()> {
+        check_map(self.folder())?;
+        self.haproxy.restart()
     }
 
     fn must_run(&mut self) -> Result<()> {

@@ -7,6 +7,7 @@ use std::process::Command;
 
 use anyhow::{Context as _, Result};
 
+use crate::daemon::{self, KillAt};
 use crate::nginx;
 use crate::process::{Process, binary};
 
@@ -72,12 +73,16 @@ impl WebHost {
 
     /// Starts its agent.
     pub fn start_agent(&mut self) -> Result<()> {
+        self.agent_process = Some(self.agent_with(None)?);
+        Ok(())
+    }
+
+    /// A running agent, which kills itself at `kill_at`.
+    pub(crate) fn agent_with(&self, kill_at: Option<KillAt>) -> Result<Process> {
         let mut command = Command::new(binary("pointsman-agent")?);
         command.arg("--config").arg(&self.config);
         let log = self.logs.join(format!("agent-{}.log", self.name));
-        let name = format!("agent of {}", self.name);
-        self.agent_process = Some(Process::start(&name, &mut command, &log)?);
-        Ok(())
+        daemon::spawn(&format!("agent of {}", self.name), command, kill_at, &log)
     }
 
     /// Kills its agent, as a power cut would.

@@ -1,14 +1,17 @@
 //! Live tests: real HAProxy, real nginx, the real programs and real certificates, on loopback addresses.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
 
+mod audit;
 mod crash;
 mod drift;
 mod hostile;
 mod identity;
 mod init;
+mod journal;
 mod maintenance;
 mod npm;
 mod output;
+mod pause;
 mod release;
 mod reload;
 mod single_flight;

@@ -29,22 +29,25 @@ pub async fn activate(
 ) -> Result<Evidence, Problem> {
     // Before anything moves: what may not be done at the end must not be found out at the end.
     let hooks = granted(config, activation)?;
-    let (worker, id, rule) = (site.clone(), release.clone(), rule.clone());
-    let moved = tokio::task::spawn_blocking(move || point_current(&worker, &id, artifact, &rule))
+    let (worker, id, linker) = (site.clone(), release.clone(), rule.clone());
+    let moved = tokio::task::spawn_blocking(move || point_current(&worker, &id, artifact, &linker))
         .await
         .map_err(|error| {
-            Problem::new(Code::FileSystem, "moving the link ended abruptly")
-                .aftermath(Aftermath::Unknown)
-                .because(&error)
-        })??;
+        Problem::new(Code::FileSystem, "moving the link ended abruptly")
+            .aftermath(Aftermath::Unknown)
+            .because(&error)
+    })??;
     // Also when the link stood there already: an earlier try may have ended between link and hooks.
+    let still_rules = || rule.check().map_err(|problem| problem.aftermath(Aftermath::Changed));
     for unit in &activation.restart {
+        still_rules()?;
         let arguments = ["restart", "--", unit.as_str()].map(str::to_owned);
         let restarted = sys::run("/usr/bin/systemctl", &arguments, RESTART).await;
         restarted.map_err(|reason| hook_failed(&format!("restart of `{unit}`"), &reason))?;
     }
     for (name, hook) in hooks {
         let Some((program, arguments)) = hook.argv.split_first() else { continue };
+        still_rules()?;
         let run = sys::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
         run.map_err(|reason| hook_failed(&format!("hook `{name}`"), &reason))?;
     }
@@ -174,12 +177,15 @@ fn collect(site: &Site, keep: usize) {
     }
 }
 
-/// The mark goes first: a half-removed tree must never count as complete.
+/// The tree goes out of its place whole, by one rename: a half-removed one must never stand there. What a kill leaves
+/// of the rest is cleared away when the agent starts.
 fn drop_artifact(site: &Site, artifact: &ArtifactDigest) -> io::Result<()> {
     let (root, name) = (site.root(), artifact.to_string());
-    let complete = root.folder(".pointsman/complete")?;
-    complete.remove(&name)?;
-    complete.sync()?;
-    root.folder("artifacts")?.remove_tree(&name)?;
+    let (artifacts, dropped) = (root.folder("artifacts")?, root.folder(".pointsman/dropped")?);
+    dropped.remove_tree(&name)?;
+    artifacts.rename_new(&name, &dropped, &name)?;
+    artifacts.sync()?;
+    root.folder(".pointsman/complete")?.remove(&name)?;
+    dropped.remove_tree(&name)?;
     root.folder(".pointsman/manifests")?.remove(&name)
 }

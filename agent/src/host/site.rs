@@ -7,6 +7,7 @@
 //! artifacts/<digest>/                  complete, never written again
 //! .pointsman/staging/<digest>/         a tree under construction
 //! .pointsman/manifests/<digest>        what the tree is made of
+//! .pointsman/dropped/<digest>/         an old tree that is being removed
 //! .pointsman/complete/<digest>         written last: without it a tree is staged data and nothing more
 //! ```
 
@@ -20,6 +21,22 @@ use pointsman_core::manifest::Manifest;
 use pointsman_core::{ArtifactDigest, Code, Problem};
 
 use crate::sys::{Folder, Found};
+
+const FOLDERS: [&str; 5] =
+    ["artifacts", ".pointsman/staging", ".pointsman/manifests", ".pointsman/complete", ".pointsman/dropped"];
+
+/// Ends what a kill cut short while an old artifact was dropped.
+fn clear_dropped(root: &Folder) -> io::Result<()> {
+    let dropped = root.folder(".pointsman/dropped")?;
+    dropped.names()?.iter().try_for_each(|name| dropped.remove_tree(name))?;
+    let (trees, marks) = (root.folder("artifacts")?, root.folder(".pointsman/complete")?);
+    for name in marks.names()? {
+        if trees.look(&name)? == Found::Nothing {
+            marks.remove(&name)?;
+        }
+    }
+    Ok(())
+}
 
 /// The site root, opened once.
 #[derive(Clone)]
@@ -35,9 +52,10 @@ impl Site {
     pub fn open(path: PathBuf) -> Result<Self, Problem> {
         let open = || -> io::Result<Folder> {
             let root = Folder::root(&path)?;
-            for folder in ["artifacts", ".pointsman/staging", ".pointsman/manifests", ".pointsman/complete"] {
+            for folder in FOLDERS {
                 root.make_folder(folder)?;
             }
+            clear_dropped(&root)?;
             Ok(root)
         };
         let root = open().map_err(|error| {

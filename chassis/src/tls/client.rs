@@ -9,12 +9,11 @@ use hyper_util::rt::TokioIo;
 use pointsman_core::{Aftermath, Code, PeerName, Problem};
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncBufReadExt as _;
-use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
-use super::{Credentials, peer_of_certificate};
+use super::{Credentials, Dial, Tcp, peer_of_certificate};
 
 /// Bounds of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -58,6 +57,17 @@ pub fn channel(
     expected: &PeerName,
     limits: ChannelLimits,
 ) -> Result<Channel, Problem> {
+    channel_over(Tcp, credentials, address, expected, limits)
+}
+
+/// [`channel`] over another network than the machine's own.
+pub fn channel_over(
+    network: impl Dial,
+    credentials: Arc<Credentials>,
+    address: &str,
+    expected: &PeerName,
+    limits: ChannelLimits,
+) -> Result<Channel, Problem> {
     let wrong =
         || Problem::new(Code::ConfigInvalid, format!("`{address}` is no address: expected `host:port`"));
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
@@ -69,9 +79,10 @@ pub fn channel(
         .keep_alive_while_idle(true);
     let (address, expected) = (address.to_owned(), expected.clone());
     let connector = tower::service_fn(move |_: Uri| {
-        let (credentials, address, expected) = (Arc::clone(&credentials), address.clone(), expected.clone());
+        let (network, credentials) = (network.clone(), Arc::clone(&credentials));
+        let (address, expected) = (address.clone(), expected.clone());
         async move {
-            let connecting = connect(credentials, &address, &expected);
+            let connecting = connect(&network, &credentials, &address, &expected);
             let stream = tokio::time::timeout(limits.connect, connecting).await.map_err(|_| {
                 let ms = limits.connect.as_millis();
                 std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no connection within {ms} ms"))
@@ -82,13 +93,13 @@ pub fn channel(
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
-async fn connect(
-    credentials: Arc<Credentials>,
+async fn connect<D: Dial>(
+    network: &D,
+    credentials: &Credentials,
     address: &str,
     expected: &PeerName,
-) -> Result<TlsStream<TcpStream>, Box<dyn Error + Send + Sync>> {
-    let stream = TcpStream::connect(address).await?;
-    stream.set_nodelay(true)?;
+) -> Result<TlsStream<D::Stream>, Box<dyn Error + Send + Sync>> {
+    let stream = network.dial(address).await?;
     let server = ServerName::try_from(expected.name.clone())?;
     let mut stream =
         TlsConnector::from(credentials.client()).connect(server, stream).await.map_err(refusal)?;

@@ -5,25 +5,24 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
 use super::Peer;
 
 /// A server-side TLS connection; tonic hands its [`Peer`] to every request as an extension.
-pub struct TlsConnection {
-    stream: TlsStream<TcpStream>,
+pub struct TlsConnection<S> {
+    stream: TlsStream<S>,
     peer: Peer,
 }
 
-impl TlsConnection {
-    pub(super) fn new(stream: TlsStream<TcpStream>, peer: Peer) -> Self {
+impl<S> TlsConnection<S> {
+    pub(super) fn new(stream: TlsStream<S>, peer: Peer) -> Self {
         Self { stream, peer }
     }
 }
 
-impl Connected for TlsConnection {
+impl<S> Connected for TlsConnection<S> {
     type ConnectInfo = Peer;
 
     fn connect_info(&self) -> Peer {
@@ -31,7 +30,7 @@ impl Connected for TlsConnection {
     }
 }
 
-impl AsyncRead for TlsConnection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsConnection<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -41,7 +40,7 @@ impl AsyncRead for TlsConnection {
     }
 }
 
-impl AsyncWrite for TlsConnection {
+impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsConnection<S> {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }

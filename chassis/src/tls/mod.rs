@@ -6,12 +6,14 @@ mod connection;
 mod credentials;
 mod peer;
 mod server;
+mod transport;
 
-pub use client::{ChannelLimits, channel, explain};
+pub use client::{ChannelLimits, channel, channel_over, explain};
 pub use connection::TlsConnection;
 pub use credentials::Credentials;
 pub use peer::{Peer, peer_of_certificate};
-pub use server::listen;
+pub use server::{Connections, connections, listen};
+pub use transport::{Accept, Dial, Tcp};
 
 /// Installs the one crypto provider of the process. The first line of every `main`.
 pub fn install_crypto() {

@@ -1,4 +1,4 @@
-//! `rollback`, `abort` and `resume`: what is asked of a running release, or instead of one.
+//! `rollback`, `abort`, `pause` and `resume`: what is asked of a running release, or instead of one.
 
 use pointsman_core::Problem;
 use pointsman_proto::v1;
@@ -29,16 +29,33 @@ pub async fn rollback(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, P
 pub async fn abort(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Problem> {
     let caller = session.caller(&ask.environment)?;
     let answered = caller.answer(caller.client.clone().abort(request(ask))).await?;
-    if answered.already {
+    if answered.release.is_empty() {
+        let text = match &ask.release {
+            Some(release) => {
+                format!("release `{release}` of `{}` is not running: nothing to abort", ask.environment)
+            }
+            None => format!("no release of `{}` is running: nothing to abort", ask.environment),
+        };
         if out.json() {
-            out.document(
-                serde_json::json!({ "kind": "nothing-to-abort", "environment": ask.environment.as_str() }),
-            );
+            out.document(serde_json::json!({
+                "kind": "nothing-to-abort", "environment": ask.environment.as_str(), "exit_code": Exit::Done.code(),
+            }));
+        } else {
+            out.result(&text);
         }
-        out.say(&format!("no release of {} is running: nothing to abort", ask.environment));
         return Ok(Exit::Done);
     }
+    if answered.already {
+        out.say(&format!("release {} is being aborted already", answered.release));
+    }
     wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Stop, out).await
+}
+
+/// Holds a release where it stands.
+pub async fn pause(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Problem> {
+    let caller = session.caller(&ask.environment)?;
+    let answered = caller.answer(caller.client.clone().pause(request(ask))).await?;
+    wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Hold, out).await
 }
 
 /// Lets a held release go on.

@@ -1,12 +1,14 @@
 //! One file for each verb, or for verbs that are one thing.
 
 mod ask;
+mod audit;
 mod deploy;
 mod explain;
 mod look;
 mod maintenance;
 
-pub use ask::{abort, resume, rollback};
+pub use ask::{abort, pause, resume, rollback};
+pub use audit::verify;
 pub use deploy::{deploy, plan};
 pub use explain::explain;
 pub use look::{doctor, history, status, traffic};
@@ -31,6 +33,8 @@ enum Asked {
     Back,
     /// That it stops before it moves visitors.
     Stop,
+    /// That it waits where it stands.
+    Hold,
 }
 
 impl Asked {
@@ -41,8 +45,9 @@ impl Asked {
             // A rollback that is a release of its own is done when it is confirmed, like any other.
             (Self::Back, "rolled-back" | "aborted" | "refused") if purpose != "rollback" => Exit::Done,
             (Self::Stop, "aborted" | "refused") => Exit::Done,
+            (Self::Hold, "") if release.held.is_some() => Exit::Done,
             (Self::Back, "confirmed") if purpose != "rollback" => Exit::Failed,
-            (Self::Stop, "confirmed") => Exit::Failed,
+            (Self::Stop | Self::Hold, "confirmed") => Exit::Failed,
             _ => exit,
         }
     }

@@ -95,10 +95,11 @@ fn confirmed(plan: &v1::Plan) -> String {
 
 fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
     let environment = &plan.environment;
+    let step = or(&release.step, "watch");
     let mut text = format!(
-        "held after {took}: release {} of {environment} waits for a person in step {}\n  to go on: `pointsman resume {environment}`",
+        "held after {took}: release {} of {environment} waits for a person in step {step}\n  meanwhile: {}\n  to go on: `pointsman resume {environment}`",
         plan.release,
-        or(&release.step, "watch")
+        meanwhile(release, plan, step)
     );
     // On its way back there is nothing to stop: it can only go on, once the cause is mended.
     if release.turned_back.is_none() {
@@ -106,6 +107,18 @@ fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
         text.push_str(&format!("\n  to stop:  `pointsman {undo} {environment}`"));
     }
     text
+}
+
+/// What is true while a release is held.
+fn meanwhile(release: &v1::Release, plan: &v1::Plan, step: &str) -> String {
+    let environment = &plan.environment;
+    if step == "watch" && release.visitors_moved {
+        return format!("visitors of {environment} are on {}, and the watch goes on", plan.to_slot);
+    }
+    if release.visitors_moved || plan.purpose.starts_with("maintenance") {
+        return format!("`pointsman traffic show {environment}` shows where visitors are");
+    }
+    visitors(plan)
 }
 
 /// What is said when the command leaves and the release goes on.

@@ -120,6 +120,17 @@ fn ended() -> Vec<(&'static str, Story)> {
         ("deploy held in the watch", blind()),
         ("deploy held on the way back", held_on_the_way_back()),
         (
+            "deploy paused before the switch",
+            Story::of(deploy()).until(Step::Drain).paused(Some("the database team is not ready")),
+        ),
+        ("deploy paused in the watch", watching().paused(Some("complaints, looking into them"))),
+        ("deploy paused half switched", {
+            let story = Story::of(deploy()).until(Step::Switch).sent(Step::Switch);
+            let story = story.done(Step::Switch, "lb1").requested(RequestKind::Pause, None);
+            story.failed(Step::Switch, "lb2", unreachable("lb2")).held(story::pause(None))
+        }),
+        ("deploy paused on its way back", failing().turned_back(check_failed()).paused(None)),
+        (
             "rollback confirmed",
             Story::of(rollback(Some("77ab012"))).until(Step::Switch).confirmed(Step::Switch),
         ),
@@ -215,6 +226,10 @@ fn updates() {
     let retried = Story::of(deploy()).until(Step::Stage).sent(Step::Stage);
     let retried = retried.failed(Step::Stage, "web2", unreachable("web2")).confirmed(Step::Stage);
     let resumed = blind().requested(RequestKind::Resume, Some("lb2 is back")).fenced();
+    let late = Story::of(deploy()).until(Step::Switch).paused(None).after_ms(600_000);
+    let late = late.requested(RequestKind::Resume, None).tell(Event::GatesExpired).confirmed(Step::Check);
+    let slept = watching().after_ms(60_000);
+    let slept = slept.clone().tell(Event::WatchMoved { until: slept.now.plus_ms(300_000) });
     let recovered =
         watching().read(Reading::Unknown(unreachable("lb2"))).read(Reading::Pass).after_ms(300_000);
     let mut stories = vec![
@@ -223,6 +238,8 @@ fn updates() {
         ("the coordinator restarts", restarted),
         ("a deploy is held and resumed", resumed.after_ms(300_000).tell(Event::WatchPassed)),
         ("the watch is blind for a moment", recovered.tell(Event::WatchPassed)),
+        ("a deploy is paused until its checks are too old", late),
+        ("the coordinator slept in the watch", slept),
     ];
     stories.extend(ended().into_iter().filter(|(name, _)| !name.contains("confirmed")));
     let mut cases = Cases::default();
@@ -288,6 +305,16 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
     let trouble = Problem::new(Code::JournalUnwritable, "the journal cannot be read or written")
         .cause("disk I/O error")
         .hint("on the coordinator: `df -h /var/lib/pointsman-coordinator`");
+    let older = Problem::new(
+        Code::JournalCorrupt,
+        "the agent has acted on journal entry 412, which this journal does not have",
+    )
+    .on(&story::host("lb1"))
+    .hint("this journal is a copy of an older one: bring the newest back before releasing");
+    let fenced = Problem::new(Code::Fenced, "order of epoch 7 refused: epoch 9 rules here")
+        .on(&story::host("lb1"))
+        .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one");
+    let in_wire = |problem: &Problem| Some(convert::problem_to_wire(problem));
     vec![
         ("all is well", settled()),
         ("nothing was released yet", {
@@ -355,12 +382,14 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
                 status.agents[2].web.as_mut().unwrap().maintenance_file = true;
             }),
         ),
-        (
-            "the coordinator is in trouble",
-            changed(&|status| {
-                status.trouble = Some(convert::problem_to_wire(&trouble));
-            }),
-        ),
+        ("the coordinator is in trouble", changed(&|status| status.trouble = in_wire(&trouble))),
+        ("the journal lost its end", changed(&|status| status.trouble = in_wire(&older))),
+        ("another coordinator took over", changed(&|status| status.trouble = in_wire(&fenced))),
+        ("the journal lost its end in the middle of a release", {
+            let mut status = during(&before(), &Story::of(deploy()).until(Step::Switch).sent(Step::Switch));
+            status.trouble = in_wire(&older);
+            status
+        }),
     ]
 }
 
@@ -464,6 +493,55 @@ fn what_the_doctor_finds() {
     cases.check("doctor.txt");
     golden_json("doctor", &json::findings(&two));
     golden_json("doctor-empty", &json::findings(&[]));
+}
+
+fn audited(findings: Vec<v1::Finding>) -> v1::VerifyJournalReply {
+    v1::VerifyJournalReply {
+        entries: 412,
+        head_hash: vec![0x9c; 32],
+        first_at_ms: T0.0 - 86_400_000,
+        last_at_ms: T0.0,
+        findings,
+    }
+}
+
+#[test]
+fn what_an_audit_finds() {
+    let broken = Problem::new(Code::JournalCorrupt, "journal entry 7 was changed after it was written")
+        .hint("do not release; compare with a backup of the journal: `pointsman explain PM0703`");
+    let cut =
+        Problem::new(Code::JournalCorrupt, "agent `lb1` knows entry 420 that this journal does not have")
+            .hint("this journal is a copy of an older one: bring the newest back before releasing");
+    let silent = unreachable("lb1");
+    let whole =
+        finding("journal", "ok", "412 entries, each as it was written; the last is 9c9c9c9c9c9c", None);
+    let damaged = "cannot be trusted: only its first 6 entries are what was written";
+    let damaged = finding("journal", "fail", damaged, Some(&broken));
+    let agrees = finding("web1", "ok", "agrees up to entry 410", None);
+    let behind = "knows entry 410 as it stands here; what is wrong lies before it";
+    let behind = finding("web1", "unknown", behind, None);
+    let ahead = finding("lb1", "fail", "knows entry 420 that this journal does not have", Some(&cut));
+    let environment = deploy().environment;
+    let mut cases = Cases::default();
+    for (name, findings) in [
+        (
+            "all is well",
+            vec![whole.clone(), finding("lb1", "ok", "agrees up to entry 412", None), agrees.clone()],
+        ),
+        ("an entry was changed", vec![damaged, behind]),
+        ("an agent knows more", vec![whole.clone(), ahead.clone(), agrees.clone()]),
+        (
+            "an agent is silent",
+            vec![whole.clone(), finding("lb1", "unknown", "cannot be asked", Some(&silent)), agrees.clone()],
+        ),
+    ] {
+        cases.add(name, &super::audit(&environment, &audited(findings)));
+    }
+    let empty = finding("journal", "ok", "holds no entries yet", None);
+    let empty = v1::VerifyJournalReply { findings: vec![empty], ..Default::default() };
+    cases.add("nothing was recorded yet", &super::audit(&environment, &empty));
+    cases.check("audit.txt");
+    golden_json("audit", &json::audit(&environment, &audited(vec![whole, ahead, agrees]), Exit::Held));
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! JSON documents. Units end the key; readers ignore keys they do not know.
 
-use pointsman_core::Problem;
+use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::{convert, v1};
 use serde_json::{Value, json};
 
@@ -163,11 +163,22 @@ pub fn history(releases: &[v1::Release]) -> Value {
 
 /// What `doctor` found.
 pub fn findings(findings: &[v1::Finding]) -> Value {
-    let findings = findings.iter().map(|finding| {
-        json!({
-            "subject": finding.subject, "verdict": finding.verdict, "what": finding.what,
-            "problem": finding.problem.as_ref().map(wire_problem),
-        })
-    });
-    json!({ "kind": "doctor", "findings": findings.collect::<Vec<_>>() })
+    json!({ "kind": "doctor", "findings": findings.iter().map(finding).collect::<Vec<_>>() })
+}
+
+fn finding(finding: &v1::Finding) -> Value {
+    json!({
+        "subject": finding.subject, "verdict": finding.verdict, "what": finding.what,
+        "problem": finding.problem.as_ref().map(wire_problem),
+    })
+}
+
+/// Whether the journal can be trusted.
+pub fn audit(environment: &EnvironmentName, verified: &v1::VerifyJournalReply, exit: Exit) -> Value {
+    let hash: String = verified.head_hash.iter().map(|byte| format!("{byte:02x}")).collect();
+    json!({
+        "kind": "audit", "environment": environment.as_str(), "exit_code": exit.code(), "entries": verified.entries,
+        "head_hash": text(&hash), "first_at_ms": moment(verified.first_at_ms), "last_at_ms": moment(verified.last_at_ms),
+        "findings": verified.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
 }

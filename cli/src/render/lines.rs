@@ -16,6 +16,8 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
         "held" => "॥ held",
         "requested" => "◌ asked",
         "epoch-taken" => "◌ going on",
+        "gates-expired" => "◌ again",
+        "watch-moved" => "◌ moved",
         // Said already by the command itself, or said better by what follows.
         _ => return None,
     };

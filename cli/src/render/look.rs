@@ -1,5 +1,6 @@
 //! How an environment stands.
 
+use pointsman_core::Code;
 use pointsman_proto::v1;
 
 use super::lines::took;
@@ -16,7 +17,12 @@ fn live(live: Option<&v1::Live>) -> String {
 pub fn status(status: &v1::StatusReply) -> String {
     let mut text = format!("{}  {}  {}\n", status.environment, headline(status), status.url);
     if let Some(trouble) = &status.trouble {
-        text.push_str(&format!("trouble     {}\n            {}\n", problem_line(trouble), trouble.hint));
+        text.push_str(&format!(
+            "trouble     {}\n            {}\n            hint: {}\n",
+            problem_line(trouble),
+            standstill(trouble),
+            trouble.hint
+        ));
     }
     if let Some(page) = status.maintenance.as_ref().filter(|page| page.on) {
         text.push_str(&format!("maintenance {}\n", page_line(page, status.now_ms)));
@@ -29,11 +35,12 @@ pub fn status(status: &v1::StatusReply) -> String {
         text.push_str(&host_line(agent));
     }
     let way_back = match (&status.previous, &status.release) {
+        _ if status.trouble.is_some() => next_in_trouble(status),
         (_, Some(release)) if release.outcome.is_empty() => next_of(release, &status.environment),
         _ if status.maintenance.as_ref().is_some_and(|page| page.on) => {
             format!("end the maintenance: `pointsman maintenance off {}`", status.environment)
         }
-        _ if status.trouble.is_some() || drifted(status) => {
+        _ if drifted(status) => {
             format!("find out more: `pointsman doctor {}`", status.environment)
         }
         (Some(previous), _) => {
@@ -46,6 +53,32 @@ pub fn status(status: &v1::StatusReply) -> String {
     };
     text.push_str(&format!("next        {way_back}\n"));
     text
+}
+
+/// What the coordinator's own trouble means for everybody.
+fn standstill(trouble: &v1::Problem) -> &'static str {
+    match Code::parse(&trouble.code) {
+        Some(Code::JournalCorrupt) => {
+            "nothing is ordered until the journal is whole; visitors keep what they have"
+        }
+        Some(Code::Fenced) => "nothing is ordered by this coordinator any more; visitors keep what they have",
+        Some(Code::JournalUnwritable) => {
+            "nothing is ordered until the journal can be written; then it goes on by itself"
+        }
+        _ => "nothing is ordered until this is mended; visitors keep what they have",
+    }
+}
+
+fn next_in_trouble(status: &v1::StatusReply) -> String {
+    let code = status.trouble.as_ref().map_or("", |trouble| trouble.code.as_str());
+    match Code::parse(code) {
+        Some(Code::JournalCorrupt) => format!(
+            "see who knows more: `pointsman audit verify {}`; mend it: `pointsman explain {code}`",
+            status.environment
+        ),
+        Some(Code::JournalUnwritable) => format!("find out more: `pointsman doctor {}`", status.environment),
+        _ => format!("mend it: `pointsman explain {code}`"),
+    }
 }
 
 /// What visitors get, in a few words: the first thing that must be true.
@@ -64,17 +97,25 @@ fn headline(status: &v1::StatusReply) -> String {
         };
     };
     match release.step.as_str() {
-        "watch" => format!("serves {} on {}, being watched; before it {before}", plan.release, plan.to_slot),
+        "watch" => {
+            let watched = if status.trouble.is_some() { "not being watched" } else { "being watched" };
+            format!("serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
+        }
         step => {
             let from = or(&plan.from_slot, "the maintenance page");
-            format!("is moving visitors between {from} and {} ({step})", plan.to_slot)
+            let still = release.held.is_some() || status.trouble.is_some();
+            let moves = if still { "stands still with" } else { "is moving" };
+            format!("{moves} visitors between {from} and {} ({step})", plan.to_slot)
         }
     }
 }
 
 fn next_of(release: &v1::Release, environment: &str) -> String {
     if release.turned_back.is_some() {
-        return match release.held {
+        return match &release.held {
+            Some(held) if held.code == Code::OperatorStopped.as_str() => {
+                format!("go on: `pointsman resume {environment}`")
+            }
             Some(_) => format!("mend the cause, then go on: `pointsman resume {environment}`"),
             None => format!("follow: `pointsman status {environment} -f`"),
         };
@@ -102,12 +143,22 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
     };
     let since = if over {
         format!("at {}", time(release.entered_at_ms))
+    } else if release.held.is_some() {
+        let held_ms = now_ms.saturating_sub(release.entered_at_ms);
+        format!(
+            "in {} since {}, for {}",
+            or(&release.step, "watch"),
+            time(release.entered_at_ms),
+            span(held_ms)
+        )
     } else {
         format!("for {}", span(now_ms.saturating_sub(release.entered_at_ms)))
     };
+    // Who began it is not who holds it.
+    let begun = if release.held.is_some() { "; begun" } else { "," };
     let mut text = format!(
-        "release     {} ({})  {counter}{} {since}, by {}\n",
-        plan.release, plan.purpose, release.phase, plan.created_by
+        "release     {} ({})  {counter}{} {since}{} by {}\n",
+        plan.release, plan.purpose, release.phase, begun, plan.created_by
     );
     for problem in release.held.iter().chain(&release.turned_back) {
         text.push_str(&format!(

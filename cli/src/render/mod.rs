@@ -1,5 +1,6 @@
 //! What people read: pure functions from messages to text. Golden files hold what they give.
 
+mod audit;
 mod ending;
 #[cfg(test)]
 mod goldens;
@@ -8,6 +9,7 @@ mod lines;
 mod look;
 mod plan;
 
+pub use audit::audit;
 pub use ending::{ending, left};
 pub use lines::{heartbeat, moving, update};
 pub use look::{findings, history, maintenance, share_of, status, traffic};

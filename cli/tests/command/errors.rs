@@ -25,10 +25,12 @@ const ASKING: &[&[&str]] = &[
     &["maintenance", "on", "production", "--yes"],
     &["maintenance", "off", "production"],
     &["doctor", "production"],
+    &["audit", "verify", "production"],
     &["plan", "production", "--artifact", "dist"],
     &["deploy", "production", "--artifact", "dist", "--yes"],
     &["rollback", "production"],
     &["abort", "production"],
+    &["pause", "production"],
     &["resume", "production", "--yes"],
 ];
 

@@ -12,6 +12,7 @@ const VERBS: &[&[&str]] = &[
     &["status"],
     &["rollback"],
     &["abort"],
+    &["pause"],
     &["resume"],
     &["history"],
     &["traffic"],
@@ -21,6 +22,8 @@ const VERBS: &[&[&str]] = &[
     &["maintenance", "off"],
     &["maintenance", "status"],
     &["doctor"],
+    &["audit"],
+    &["audit", "verify"],
     &["init"],
     &["explain"],
 ];
@@ -84,12 +87,42 @@ fn wrong_usage_ends_with_2_and_starts_nothing() {
         &["-o", "xml", "status", "production"],
         &["explain"],
         &["init", "--environment", "production"],
+        &["pause"],
+        &["audit", "production"],
     ] {
         let ran = sandbox.run(arguments);
         assert_eq!((ran.code, ran.stdout.as_str()), (2, ""), "{arguments:?}");
         cases.add(&format!("pointsman {}", arguments.join(" ")), &ran.stderr);
     }
     cases.check("usage.txt");
+}
+
+/// A job that asked for JSON reads one document of a command line that cannot be, too.
+#[test]
+fn wrong_usage_is_one_document() {
+    let sandbox = Sandbox::new();
+    let mut cases = Cases::default();
+    for arguments in [
+        &["-o", "json", "deplyo", "production"][..],
+        &["deploy", "production", "-o", "json"],
+        &["status", "Production", "--output=json"],
+        &["status", "production", "--folow", "-ojson"],
+        &["--output", "json"],
+    ] {
+        let ran = sandbox.run(arguments);
+        let document = ran.document();
+        assert_eq!((ran.code, &document["exit_code"]), (2, &2.into()), "{arguments:?}");
+        assert_eq!(
+            (&document["kind"], &document["code"]),
+            (&"error".into(), &"PM0603".into()),
+            "{arguments:?}"
+        );
+        cases.add(&format!("pointsman {}", arguments.join(" ")), &ran.stdout);
+    }
+    cases.check("usage-json.txt");
+    // Help was asked for, and is help.
+    let ran = sandbox.run(&["-o", "json", "--help"]);
+    assert!(ran.code == 0 && ran.stdout.starts_with("Release a web application"), "{}", ran.stdout);
 }
 
 /// Neither a terminal that cannot show colour nor a person who wants none gets escape sequences.

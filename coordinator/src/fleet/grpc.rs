@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use pointsman_chassis::tls::{self, ChannelLimits, Credentials};
+use pointsman_chassis::tls::{self, ChannelLimits, Credentials, Dial, Tcp};
 use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::ports::{Clock as _, Fleet};
+use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
     Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem, Role,
 };
@@ -39,6 +40,17 @@ impl GrpcFleet {
         store: ArtifactStore,
         journal: JournalStore,
     ) -> Result<Self, Problem> {
+        Self::over(Tcp, environment, credentials, store, journal)
+    }
+
+    /// [`GrpcFleet::new`] over another network than the machine's own.
+    pub fn over(
+        network: impl Dial,
+        environment: &Environment,
+        credentials: &Arc<Credentials>,
+        store: ArtifactStore,
+        journal: JournalStore,
+    ) -> Result<Self, Problem> {
         let own = credentials.name();
         let mut links = BTreeMap::new();
         for (host, address) in &environment.agents {
@@ -48,8 +60,9 @@ impl GrpcFleet {
                     Problem::new(Code::ConfigInvalid, "an agent's name cannot stand in a certificate")
                         .because(&error)
                 })?;
-            let channel =
-                tls::channel(Arc::clone(credentials), address, &expected, ChannelLimits::default())?;
+            let (network, credentials) = (network.clone(), Arc::clone(credentials));
+            let limits = ChannelLimits::default();
+            let channel = tls::channel_over(network, credentials, address, &expected, limits)?;
             links.insert(host.clone(), channel);
         }
         let environment = environment.name.clone();
@@ -89,19 +102,12 @@ impl GrpcFleet {
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
     async fn compare_head(&self, host: &HostName, fence: &agent_v1::FenceReply) -> Result<(), Problem> {
-        if fence.head_seq == 0 {
-            return Ok(());
-        }
+        let head_hash = fence.head_hash.as_slice().try_into().map_err(|_| {
+            Problem::new(Code::MessageInvalid, "the agent named a journal entry without its hash").on(host)
+        })?;
+        let fence = Fence { epoch: Epoch(fence.epoch), head_seq: fence.head_seq, head_hash };
         let known = self.journal.hash_of(fence.head_seq).await?;
-        if known.is_some_and(|hash| hash.as_slice() == fence.head_hash) {
-            return Ok(());
-        }
-        let what = if known.is_some() { "differs in" } else { "does not have" };
-        let message =
-            format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
-        Err(Problem::new(Code::JournalCorrupt, message)
-            .on(host)
-            .hint("this journal is a copy of an older one: bring the newest back before releasing"))
+        receipt::journal_holds(&fence, known).map_err(|problem| problem.on(host))
     }
 }
 

@@ -35,13 +35,10 @@ pub enum Depth {
 /// Verifies the journal in a file, also one that no coordinator uses just now, and changes nothing. Where the file has
 /// no `-wal` beside it nothing is written at all. An error means that it could not be looked at.
 pub fn verify_file(path: &Path) -> Result<Verification, Problem> {
-    let verified = || -> Result<Verification, Fault> {
-        std::fs::metadata(path).map_err(|error| {
-            corrupt("there is no journal").because(&error).hint("it is `journal.db` in the coordinator's `state`")
-        })?;
-        verify(&schema::open_to_read(path)?, Depth::Records, path)
-    };
-    verified().map_err(|fault| fault.at(path))
+    let connection = schema::open_to_read(path);
+    connection
+        .and_then(|connection| verify(&connection, Depth::Records, path))
+        .map_err(|fault| fault.at(path))
 }
 
 /// Verifies the journal behind a connection, all at one moment of it.
@@ -129,7 +126,8 @@ fn walk(connection: &Connection, depth: Depth, head: &mut Head) -> Result<Epochs
 fn leases(connection: &Connection, epochs: &Epochs) -> Result<(), Fault> {
     for (environment, (epoch, seq)) in epochs {
         let sql = "SELECT epoch FROM lease WHERE environment = ?1";
-        let lease: Option<i64> = connection.query_row(sql, params![environment], |row| row.get(0)).optional()?;
+        let lease: Option<i64> =
+            connection.query_row(sql, params![environment], |row| row.get(0)).optional()?;
         if lease.is_none_or(|lease| lease < signed(*epoch)) {
             let lease = lease.map_or_else(|| "gone".to_owned(), |lease| format!("at epoch {lease}"));
             let what = format!("was written in epoch {epoch}, but the lease of `{environment}` is {lease}");

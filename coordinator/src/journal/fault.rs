@@ -84,11 +84,15 @@ fn explain(error: &rusqlite::Error, path: &Path) -> Problem {
         Meaning::Damaged => return corrupt("the journal is damaged").because(error),
         Meaning::Full => (
             "the journal cannot be written: its disk is full",
-            format!("make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"),
+            format!(
+                "make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"
+            ),
         ),
         Meaning::Closed => (
-            "the journal cannot be opened for writing",
-            format!("on the coordinator: `findmnt -T {folder}` (read-only?), `ls -la {folder}` (owner and mode)"),
+            "the journal cannot be opened or written",
+            format!(
+                "on the coordinator: `findmnt -T {folder}` (read-only?), `ls -la {folder}` (owner and mode)"
+            ),
         ),
         Meaning::Held => (
             "the journal is held by another process",
@@ -112,8 +116,9 @@ fn explain(error: &rusqlite::Error, path: &Path) -> Problem {
 
 /// The record cannot be trusted.
 pub fn corrupt(what: impl AsRef<str>) -> Problem {
-    Problem::new(Code::JournalCorrupt, what)
-        .hint("release nothing, keep a copy of it, and bring the newest good one back: `pointsman explain PM0703`")
+    Problem::new(Code::JournalCorrupt, what).hint(
+        "release nothing, keep a copy of it, and bring the newest good one back: `pointsman explain PM0703`",
+    )
 }
 
 /// An entry cannot be trusted.
@@ -124,6 +129,40 @@ pub fn corrupt_entry(seq: u64, what: impl AsRef<str>) -> Problem {
 /// Something in the journal was written by a later version of pointsman.
 pub fn too_new(what: &str, version: impl std::fmt::Display, known: impl std::fmt::Display) -> Problem {
     let message = format!("{what} is of version {version}; this coordinator reads up to {known}");
-    Problem::new(Code::StateTooNew, message)
-        .hint("install the version that wrote it, or a newer one; this one is `pointsman-coordinator --version`")
+    Problem::new(Code::StateTooNew, message).hint(
+        "install the version that wrote it, or a newer one; this one is `pointsman-coordinator --version`",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_failure_says_what_it_is_and_what_to_type() {
+        let path = Path::new("/state/journal.db");
+        for (error, code, what, hint) in [
+            (ffi::SQLITE_FULL, Code::JournalUnwritable, "disk is full", "`df -h /state`"),
+            (ffi::SQLITE_IOERR_SHMSIZE, Code::JournalUnwritable, "disk is full", "`df -i /state`"),
+            (ffi::SQLITE_IOERR_FSYNC, Code::JournalUnwritable, "disk fails", "`dmesg | tail`"),
+            (ffi::SQLITE_READONLY, Code::JournalUnwritable, "opened or written", "`findmnt -T /state`"),
+            (ffi::SQLITE_CANTOPEN, Code::JournalUnwritable, "opened or written", "`ls -la /state`"),
+            (ffi::SQLITE_BUSY, Code::JournalUnwritable, "another process", "`fuser -v /state/journal.db`"),
+            (ffi::SQLITE_NOMEM, Code::JournalUnwritable, "read or written", "`df -h /state`"),
+            (ffi::SQLITE_CORRUPT, Code::JournalCorrupt, "damaged", "`pointsman explain PM0703`"),
+            (ffi::SQLITE_NOTADB, Code::JournalCorrupt, "damaged", "`pointsman explain PM0703`"),
+            (
+                ffi::SQLITE_CONSTRAINT_PRIMARYKEY,
+                Code::JournalCorrupt,
+                "damaged",
+                "`pointsman explain PM0703`",
+            ),
+        ] {
+            let error = rusqlite::Error::SqliteFailure(ffi::Error::new(error), None);
+            let problem = Fault::from(error).at(path);
+            assert_eq!(problem.code, code, "{problem:?}");
+            assert!(problem.message.contains(what) && problem.hint.contains(hint), "{problem:?}");
+            assert_eq!(problem.causes.last().map(String::as_str), Some("file `/state/journal.db`"));
+        }
+    }
 }

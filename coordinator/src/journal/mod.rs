@@ -1,7 +1,12 @@
 //! The journal: the coordinator's append-only record of intents and outcomes, hash-chained, in one SQLite file.
 
+mod audit;
+mod fault;
 mod record;
+mod row;
+mod schema;
 mod store;
 
+pub use audit::{Verification, verify_file};
 pub use record::plan_bytes;
 pub use store::{Head, JournalStore};

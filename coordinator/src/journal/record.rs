@@ -10,7 +10,16 @@ use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
 /// The version that is written. Readers know all versions up to it.
-const VERSION: u32 = 1;
+pub const VERSION: u32 = 1;
+
+/// Why bytes are no fact to this version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Unreadable {
+    /// A later version wrote them.
+    Newer(u64),
+    /// No version did. The text says what is wrong.
+    Malformed(String),
+}
 
 /// The journal's own word for a kind of fact.
 pub fn kind(event: &Event) -> &'static str {
@@ -147,18 +156,17 @@ pub fn encode(event: &Event) -> Vec<u8> {
     serde_json::to_vec(&versioned).unwrap_or_default()
 }
 
-/// A fact from the disk. The error says what is wrong with it.
-pub fn decode(bytes: &[u8]) -> Result<Event, String> {
-    let version: serde_json::Value =
-        serde_json::from_slice(bytes).map_err(|error| format!("is no record: {error}"))?;
+/// A fact from the disk.
+pub fn decode(bytes: &[u8]) -> Result<Event, Unreadable> {
+    let malformed = |error| Unreadable::Malformed(format!("is no record: {error}"));
+    let version: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
     match version.get("v").and_then(serde_json::Value::as_u64) {
         Some(v) if v == u64::from(VERSION) => {}
-        Some(v) => return Err(format!("has version {v}; this coordinator reads up to {VERSION}")),
-        None => return Err("has no version".to_owned()),
+        Some(v) if v > u64::from(VERSION) => return Err(Unreadable::Newer(v)),
+        _ => return Err(Unreadable::Malformed("has no version".to_owned())),
     }
-    let versioned: Versioned =
-        serde_json::from_slice(bytes).map_err(|error| format!("is no record: {error}"))?;
-    event_of(versioned.fact).ok_or_else(|| "holds a value that cannot be".to_owned())
+    let versioned: Versioned = serde_json::from_slice(bytes).map_err(malformed)?;
+    event_of(versioned.fact).ok_or_else(|| Unreadable::Malformed("holds a value that cannot be".to_owned()))
 }
 
 /// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made.
@@ -456,13 +464,19 @@ mod tests {
         for (bytes, expected) in [
             (&b"\xff"[..], "is no record"),
             (b"{}", "has no version"),
-            (b"{\"v\":99,\"event\":\"watch-passed\"}", "has version 99"),
+            (b"{\"v\":0,\"event\":\"watch-passed\"}", "has no version"),
             (b"{\"v\":1,\"event\":\"what\"}", "is no record"),
             (b"{\"v\":1,\"event\":\"fenced\",\"host\":\"/\"}", "holds a value that cannot be"),
         ] {
             let error = decode(bytes).unwrap_err();
-            assert!(error.contains(expected), "{error}");
+            assert!(matches!(&error, Unreadable::Malformed(what) if what.contains(expected)), "{error:?}");
         }
+    }
+
+    #[test]
+    fn records_of_a_later_version_are_told_apart() {
+        // Also where nothing else of them is as this version knows it.
+        assert_eq!(decode(b"{\"v\":2,\"fact\":[]}"), Err(Unreadable::Newer(2)));
     }
 
     #[test]

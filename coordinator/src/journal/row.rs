@@ -28,7 +28,7 @@ pub fn signed(number: u64) -> i64 {
 }
 
 /// A column that is never negative: one that is was not written by pointsman, and must not read like another number.
-fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
+pub fn unsigned(row: &Row<'_>, column: usize) -> Result<u64, rusqlite::Error> {
     let number: i64 = row.get(column)?;
     let wrong = |error| rusqlite::Error::FromSqlConversionFailure(column, Type::Integer, Box::new(error));
     u64::try_from(number).map_err(wrong)

@@ -24,18 +24,15 @@ const SETTINGS: &str = "
 ";
 
 const TABLES: &str = "
-    BEGIN IMMEDIATE;
-    CREATE TABLE IF NOT EXISTS entry (
+    CREATE TABLE entry (
         seq INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL, environment TEXT NOT NULL, epoch INTEGER NOT NULL,
         kind TEXT NOT NULL CHECK (kind IN ('lease','plan','intent','outcome','observed','call','note')),
         release TEXT NOT NULL, principal TEXT NOT NULL, body BLOB NOT NULL,
         prev_hash BLOB NOT NULL CHECK (length(prev_hash) = 32), hash BLOB NOT NULL CHECK (length(hash) = 32)) STRICT;
-    CREATE INDEX IF NOT EXISTS entry_by_release ON entry (environment, release, seq);
-    CREATE TRIGGER IF NOT EXISTS entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END;
-    CREATE TRIGGER IF NOT EXISTS entry_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never removed'); END;
-    CREATE TABLE IF NOT EXISTS lease (environment TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch INTEGER NOT NULL) STRICT;
-    PRAGMA user_version = 1;
-    COMMIT;
+    CREATE INDEX entry_by_release ON entry (environment, release, seq);
+    CREATE TRIGGER entry_stays BEFORE UPDATE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never changed'); END;
+    CREATE TRIGGER entry_kept BEFORE DELETE ON entry BEGIN SELECT RAISE(ABORT, 'entries are never removed'); END;
+    CREATE TABLE lease (environment TEXT PRIMARY KEY, holder TEXT NOT NULL, epoch INTEGER NOT NULL) STRICT;
 ";
 
 /// Everything that the tables of this version are made of.
@@ -52,8 +49,8 @@ pub fn open(path: &Path) -> Result<Connection, Fault> {
     let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     let version = version(&connection)?;
     connection.execute_batch(SETTINGS)?;
-    if version == 0 {
-        connection.execute_batch(TABLES)?;
+    if version < VERSION {
+        connection.pragma_update(None, "user_version", VERSION)?;
     }
     Ok(connection)
 }
@@ -85,6 +82,9 @@ fn version(connection: &Connection) -> Result<i64, Fault> {
     if version > VERSION {
         return Err(too_new("the journal", version, VERSION).into());
     }
+    if version < 0 {
+        return Err(corrupt(format!("the journal is of version {version}, which never was")).into());
+    }
     let mut names = connection.prepare("SELECT name FROM sqlite_schema")?;
     let names: Vec<String> = names.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
     let missing = PARTS.into_iter().find(|part| !names.iter().any(|name| name == part));
@@ -103,13 +103,16 @@ fn begin(path: &Path) -> Result<(), Fault> {
     let new = beside(path, ".new");
     for leftover in ["", "-wal", "-shm", "-journal"].map(|end| beside(&new, end)) {
         match std::fs::remove_file(&leftover) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(unplaced(path, &error).into()),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(unplaced(path, &error).into());
+            }
             _ => {}
         }
     }
     let connection = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
     connection.execute_batch(SETTINGS)?;
     connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
     connection.close().map_err(|(_, error)| error)?;
     let placed = || -> io::Result<()> {
         std::fs::rename(&new, path)?;
@@ -139,5 +142,7 @@ fn escaped(path: &Path) -> String {
     use std::os::unix::ffi::OsStrExt as _;
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/-_.~".contains(&byte);
     let bytes = path.as_os_str().as_bytes().iter();
-    bytes.map(|byte| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") }).collect()
+    bytes
+        .map(|byte| if plain(*byte) { char::from(*byte).to_string() } else { format!("%{byte:02X}") })
+        .collect()
 }

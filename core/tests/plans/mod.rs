@@ -108,7 +108,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         links_before: to.hosts.iter().map(|host| (host.clone(), Some(OLD))).collect(),
         to,
         maintenance_backend: page,
-        under_maintenance: site.page_up,
+        under_maintenance: page_up,
         flag_hosts: if for_maintenance { blue.hosts.clone() } else { Vec::new() },
         route_before: Route { stable, canary: serving, percent: 0, epoch: RouteEpoch(10) },
         route_epoch_base: RouteEpoch(12),

@@ -1,6 +1,7 @@
 //! The switch, with a fake HAProxy that fails where it is told to. What is reported must be what stands.
 
 use pointsman_core::{Action, Aftermath, Code, Epoch, Retry};
+use pointsman_proto::convert::ReceivedOrder;
 
 use crate::fake::{Answer, KEY};
 use crate::rig::{P, Rig, V, route, switch};
@@ -191,7 +192,11 @@ async fn an_order_that_may_be_retried_goes_through_when_retried() {
     rig.told_the_truth(V, &failed);
     let failed = failed.unwrap_err();
     assert_eq!((failed.aftermath, failed.retry), (Aftermath::Unchanged, Retry::Useful), "{failed:?}");
-    let done = rig.agent.send(&order).await;
+    // Each attempt has an intent of its own in the journal; a mere copy of the first is refused.
+    let copy = rig.agent.send(&order).await.unwrap_err();
+    assert_eq!(copy.code, Code::Superseded);
+    let again = ReceivedOrder { journal_seq: order.journal_seq + 1, ..order.clone() };
+    let done = rig.agent.send(&again).await;
     rig.told_the_truth(V, &done);
     done.unwrap();
 }

@@ -166,6 +166,13 @@ pub fn drifted() -> Problem {
         .on(&host("lb1"))
 }
 
+/// A pause, as the machine words it.
+pub fn pause(reason: Option<&str>) -> Problem {
+    let why = reason.unwrap_or("no reason given");
+    Problem::new(Code::OperatorStopped, format!("operator ben asked for pause: {why}"))
+        .hint("`pointsman resume production` goes on")
+}
+
 pub fn unhealthy() -> Problem {
     Problem::new(Code::BackendUnhealthy, "`be_green` has 0 of 1 servers healthy, 1 needed")
         .cause("web2 is DOWN (L4CON)")
@@ -288,6 +295,11 @@ impl Story {
         )
         .hint("start again with a new release when it is time");
         self.requested(kind, Some("too early")).turned_back(problem)
+    }
+
+    /// What an operator asked for holds the release.
+    pub fn paused(self, reason: Option<&str>) -> Self {
+        self.requested(RequestKind::Pause, reason).held(pause(reason))
     }
 
     pub fn wire(&self) -> v1::Release {

@@ -1,0 +1,130 @@
+//! The programs of a site as one kind of thing: to be started, with or without a place at which they kill themselves,
+//! to be killed, stopped and looked at.
+
+use std::fmt;
+use std::os::unix::process::ExitStatusExt as _;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail};
+use pointsman_chassis::failpoint;
+use rustix::process::Signal;
+
+use crate::Site;
+use crate::process::{Process, binary};
+
+/// A pointsman daemon of a site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Daemon {
+    /// The coordinator.
+    Coordinator,
+    /// The agent on the load balancer.
+    LbAgent,
+    /// The agent on the web host `blue`.
+    Blue,
+    /// The agent on the web host `green`.
+    Green,
+}
+
+/// A place of `failpoint::PLACES`, and the how many-th time it is passed, from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KillAt {
+    /// The place.
+    pub place: &'static str,
+    /// The how many-th passing kills.
+    pub nth: u32,
+}
+
+impl Daemon {
+    /// Every daemon of a site.
+    pub const ALL: [Self; 4] = [Self::Coordinator, Self::LbAgent, Self::Blue, Self::Green];
+
+    /// The name of its host, as the journal has it.
+    pub fn host(self) -> &'static str {
+        match self {
+            Self::Coordinator => "coordinator",
+            Self::LbAgent => "lb1",
+            Self::Blue => "blue",
+            Self::Green => "green",
+        }
+    }
+
+    /// The agent of the only host of a slot.
+    pub fn of_slot(slot: &str) -> Result<Self> {
+        match slot {
+            "blue" => Ok(Self::Blue),
+            "green" => Ok(Self::Green),
+            other => bail!("there is no slot `{other}`"),
+        }
+    }
+}
+
+impl fmt::Display for KillAt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.place, self.nth)
+    }
+}
+
+/// Starts a daemon's process.
+pub(crate) fn spawn(
+    name: &str,
+    mut command: Command,
+    kill_at: Option<KillAt>,
+    log: &Path,
+) -> Result<Process> {
+    match kill_at {
+        Some(kill_at) => command.env(failpoint::VARIABLE, kill_at.to_string()),
+        None => command.env_remove(failpoint::VARIABLE),
+    };
+    Process::start(name, &mut command, log)
+}
+
+impl Site {
+    /// Starts a daemon, which kills itself at `kill_at`.
+    pub fn start(&mut self, daemon: Daemon, kill_at: Option<KillAt>) -> Result<()> {
+        let process = match daemon {
+            Daemon::Blue => self.blue.agent_with(kill_at)?,
+            Daemon::Green => self.green.agent_with(kill_at)?,
+            Daemon::Coordinator => self.on_its_own("coordinator", "coordinator/coordinator.toml", kill_at)?,
+            Daemon::LbAgent => self.on_its_own("lb-agent", "lb1/lb-agent.toml", kill_at)?,
+        };
+        *self.slot_of(daemon) = Some(process);
+        Ok(())
+    }
+
+    fn on_its_own(&self, name: &str, config: &str, kill_at: Option<KillAt>) -> Result<Process> {
+        let mut command = Command::new(binary(&format!("pointsman-{name}"))?);
+        command.arg("--config").arg(self.folder().join(config));
+        spawn(name, command, kill_at, &self.folder().join(format!("logs/{name}.log")))
+    }
+
+    /// Kills a daemon, as a power cut would.
+    pub fn kill(&mut self, daemon: Daemon) -> Result<()> {
+        self.slot_of(daemon).take().map_or(Ok(()), |mut process| process.kill())
+    }
+
+    /// Sends a daemon a signal: to stop it and to let it go on.
+    pub fn signal(&mut self, daemon: Daemon, signal: Signal) -> Result<()> {
+        let process = self.slot_of(daemon).as_mut();
+        process.with_context(|| format!("{daemon:?} does not run"))?.signal(signal)
+    }
+
+    /// Whether a daemon was killed. That it ended in any other way is a failure.
+    pub fn fell(&mut self, daemon: Daemon) -> Result<bool> {
+        let Some(process) = self.slot_of(daemon).as_mut() else { return Ok(true) };
+        match process.ended() {
+            None => Ok(false),
+            Some(status) if status.signal() == Some(Signal::KILL.as_raw()) => Ok(true),
+            Some(status) => bail!("{daemon:?} ended with {status}:\n{}", process.last_lines()),
+        }
+    }
+
+    fn slot_of(&mut self, daemon: Daemon) -> &mut Option<Process> {
+        match daemon {
+            Daemon::Coordinator => &mut self.coordinator,
+            Daemon::LbAgent => &mut self.lb_agent,
+            Daemon::Blue => &mut self.blue.agent_process,
+            Daemon::Green => &mut self.green.agent_process,
+        }
+    }
+}

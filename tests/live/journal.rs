@@ -1,0 +1,386 @@
+//! The coordinator's journal when it, or the disk it lies on, is not as it should be: the coordinator says so, orders
+//! nothing, and visitors notice nothing.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use kit::{Load, LoadPlan, Site};
+use pointsman_coordinator::journal::verify_file;
+use pointsman_core::Code;
+use pointsman_proto::v1;
+use rusqlite::{Connection, OpenFlags};
+
+/// Longest time for a coordinator that cannot start to say so, and for one that stands still to notice or go on.
+const LONGEST: Duration = Duration::from_secs(30);
+
+fn run(program: &str, words: &[&str]) -> bool {
+    Command::new(program).args(words).status().is_ok_and(|status| status.success())
+}
+
+/// Copies a folder with everything in it.
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    assert!(run("cp", &["-a", &format!("{}/.", from.display()), &to.display().to_string()]));
+}
+
+/// A small disk of its own under a folder, with what lay in the folder.
+struct Disk(PathBuf);
+
+impl Disk {
+    /// `None`, and a word about it, where this machine does not let us mount.
+    fn under(folder: &Path) -> Option<Self> {
+        let (kept, place) = (folder.with_extension("kept"), folder.display().to_string());
+        copy(folder, &kept);
+        if !run("mount", &["-t", "tmpfs", "-o", "size=16m", "tmpfs", &place]) {
+            eprintln!("skipped: this machine does not let us mount a disk");
+            return None;
+        }
+        copy(&kept, folder);
+        Some(Self(folder.to_owned()))
+    }
+
+    fn filler(&self) -> PathBuf {
+        self.0.join("filler")
+    }
+
+    /// Leaves no room, not for a single byte.
+    fn fill(&self) {
+        let mut file = File::create(self.filler()).unwrap();
+        let zeros = vec![0; 1 << 20];
+        for piece in [1 << 20, 4096, 1] {
+            while file.write(&zeros[..piece]).is_ok() {}
+        }
+    }
+
+    /// Leaves room for so many pages of a journal, on a disk that is full.
+    fn leave(&self, pages: u64) {
+        let file = File::options().write(true).open(self.filler()).unwrap();
+        file.set_len(file.metadata().unwrap().len() - pages * 4096).unwrap();
+    }
+
+    fn free(&self) {
+        std::fs::remove_file(self.filler()).unwrap();
+    }
+
+    fn remount(&self, mode: &str) {
+        assert!(run("mount", &["-o", &format!("remount,{mode}"), &self.0.display().to_string()]));
+    }
+}
+
+impl Drop for Disk {
+    fn drop(&mut self) {
+        run("umount", &["--lazy", &self.0.display().to_string()]);
+    }
+}
+
+fn state(site: &Site) -> PathBuf {
+    site.folder().join("coordinator/state")
+}
+
+fn journal(site: &Site) -> PathBuf {
+    state(site).join("journal.db")
+}
+
+/// Each agent: its host, and its state's folder.
+const AGENTS: [(&str, &str); 3] =
+    [("lb1", "lb1/state"), ("blue", "blue/agent-state"), ("green", "green/agent-state")];
+
+fn read(path: &Path) -> Connection {
+    let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    connection.busy_timeout(LONGEST).unwrap();
+    connection
+}
+
+fn receipts(site: &Site, state: &str) -> Connection {
+    read(&site.folder().join(state).join("receipts.db"))
+}
+
+/// The newest journal entry that an agent has heard of, with its hash.
+fn head(ledger: &Connection) -> (i64, Vec<u8>) {
+    let sql = "SELECT head_seq, head_hash FROM fence";
+    ledger.query_row(sql, [], |row| Ok((row.get(0)?, row.get(1)?))).unwrap()
+}
+
+/// What agents know or have been ordered, and the journal does not hold.
+fn unrecorded(site: &Site) -> Vec<String> {
+    let journal = read(&journal(site));
+    let holds =
+        |sql: &str, values: &[&dyn rusqlite::ToSql]| journal.prepare(sql).unwrap().exists(values).unwrap();
+    let mut found = Vec::new();
+    for (host, state) in AGENTS {
+        let ledger = receipts(site, state);
+        let (seq, hash) = head(&ledger);
+        if seq > 0 && !holds("SELECT 1 FROM entry WHERE seq = ?1 AND hash = ?2", &[&seq, &hash]) {
+            found.push(format!("`{host}` has heard of entry {seq}"));
+        }
+        let mut orders = ledger.prepare("SELECT release, step FROM receipt").unwrap();
+        let orders = orders.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).unwrap();
+        for (release, step) in orders.map(Result::<(String, String), _>::unwrap) {
+            let intent = "SELECT 1 FROM entry WHERE release = ?1 AND kind = 'intent'
+                          AND json_extract(body, '$.step') = ?2 AND json_extract(body, '$.host') = ?3";
+            if !holds(intent, &[&release, &step, &host]) {
+                found.push(format!("`{host}` was ordered `{release}` {step}"));
+            }
+        }
+    }
+    found
+}
+
+/// Everything that an order changes.
+#[derive(Debug, PartialEq)]
+struct Ordered {
+    /// The newest journal entry that each agent has acted on, with its hash.
+    heads: Vec<(i64, Vec<u8>)>,
+    sites: Vec<BTreeMap<String, String>>,
+    map: String,
+    route: String,
+    page: Option<String>,
+}
+
+async fn ordered(site: &Site) -> Ordered {
+    Ordered {
+        heads: AGENTS.map(|(_, state)| head(&receipts(site, state))).to_vec(),
+        sites: [&site.blue, &site.green].map(|host| host.inventory().unwrap()).to_vec(),
+        map: std::fs::read_to_string(&site.haproxy.layout().map).unwrap(),
+        route: site.haproxy.route().await.unwrap(),
+        page: site.visit().await.unwrap().lines().last().map(str::to_owned),
+    }
+}
+
+/// Starts the coordinator, which must end, and returns what it says.
+async fn ends(site: &Site, what: &str) -> String {
+    let mut command = tokio::process::Command::new(kit::binary("pointsman-coordinator").unwrap());
+    command.arg("--config").arg(site.folder().join("coordinator/coordinator.toml"));
+    command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM").kill_on_drop(true);
+    let ended = tokio::time::timeout(LONGEST, command.output()).await;
+    assert!(ended.is_ok(), "{what}: it starts");
+    let ended = ended.unwrap().unwrap();
+    let told = String::from_utf8_lossy(&ended.stderr).into_owned();
+    assert_eq!(ended.status.code(), Some(1), "{what}: {told}");
+    assert!(told.contains(&state(site).display().to_string()), "{what} does not name the place: {told}");
+    told
+}
+
+/// Starts the coordinator, which must say this, and what to type, and end.
+async fn ends_with(site: &Site, what: &str, words: &[&str]) {
+    let told = ends(site, what).await;
+    let hint = told.lines().find(|line| line.contains("hint: ")).unwrap_or("");
+    assert!(hint.contains('`'), "{what} does not say what to type: {told}");
+    for word in words {
+        assert!(told.contains(word), "{what} does not say `{word}`: {told}");
+    }
+}
+
+/// Ends the coordinator's journal as an orderly end does: everything is in the one file.
+fn tidy(site: &Site) -> Vec<u8> {
+    let connection = Connection::open(journal(site)).unwrap();
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(())).unwrap();
+    drop(connection);
+    std::fs::read(journal(site)).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cannot_be_trusted_is_not_acted_on() {
+    let mut site = Site::builder().watch("200ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let good = tidy(&site);
+    let before = ordered(&site).await;
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+
+    let mut garbage = good.clone();
+    garbage[..100].fill(0xA5);
+    // Every copy of it: pages keep some of what has moved to others.
+    let text = b"order-intended";
+    let mut edited = good.clone();
+    for place in (0..edited.len() - text.len()).filter(|place| good[*place..].starts_with(text)) {
+        edited[place] = b'0';
+    }
+    let cases = [
+        ("an empty file", Vec::new(), "[PM0703]"),
+        ("half a file", good[..good.len() / 8192 * 4096].to_vec(), "[PM0703]"),
+        ("a garbled head", garbage, "[PM0703]"),
+        ("an edited entry", edited, "[PM0703]"),
+    ];
+    for (what, content, code) in cases {
+        std::fs::write(journal(&site), content).unwrap();
+        ends_with(&site, what, &[code, "journal.db"]).await;
+    }
+    std::fs::write(journal(&site), &good).unwrap();
+    let version = |version: i64| {
+        Connection::open(journal(&site)).unwrap().pragma_update(None, "user_version", version).unwrap();
+    };
+    version(2);
+    ends_with(&site, "a later version", &["[PM0712]", "journal.db", "version 2"]).await;
+    version(1);
+
+    assert_eq!(ordered(&site).await, before);
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.released("v2").await.unwrap();
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_that_cannot_be_written_keeps_the_coordinator_from_starting() {
+    let mut site = Site::builder().watch("200ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    tidy(&site);
+    let Some(disk) = Disk::under(&state(&site)) else { return };
+    let before = ordered(&site).await;
+    disk.fill();
+    ends_with(&site, "a full disk", &["[PM0702]", "disk is full", "df -h"]).await;
+    disk.free();
+    disk.remount("ro");
+    assert!(ends(&site, "a read-only disk").await.contains("Read-only file system"));
+    disk.remount("rw");
+    assert_eq!(ordered(&site).await, before);
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.released("v2").await.unwrap();
+}
+
+/// The trouble that the coordinator shows, or that it shows none any more.
+async fn trouble(site: &Site, there: bool) -> v1::StatusReply {
+    let shown = kit::until("the coordinator notices", LONGEST, || async {
+        let status = site.client().unwrap().status().await.ok()?;
+        (status.trouble.is_some() == there).then_some(status)
+    });
+    shown.await.unwrap()
+}
+
+/// Fails unless the release stands still for want of room with nothing ordered that is not recorded, and goes on by
+/// itself when there is room again.
+async fn waits_for_room(site: &Site, disk: &Disk, load: &Load, (release, digest): (&str, &str)) {
+    let mut client = site.client().unwrap();
+    let status = trouble(site, true).await;
+    assert_eq!(status.trouble.unwrap().code, Code::JournalUnwritable.as_str(), "{release}");
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0702") && told.says("df -h"), "{release}: {told:?}");
+    let refused = kit::refused(client.deploy(digest, "another").await).unwrap();
+    assert_eq!(refused.code, Code::JournalUnwritable, "{release}");
+    load.more(100).await.unwrap();
+    assert_eq!(unrecorded(site), Vec::<String>::new(), "{release}");
+    disk.free();
+    client.confirmed(release).await.unwrap();
+    trouble(site, false).await;
+    assert_eq!(verify_file(&journal(site)).unwrap().first_problem, None, "{release}");
+    assert!(site.visit().await.unwrap().contains(&format!("\n{release}\n")));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_fills_up_in_a_release_stops_it_until_there_is_room() {
+    let mut site = Site::builder().watch("1s").start().await.unwrap();
+    site.released("v0").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::under(&state(&site)) else { return };
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    // While an order is on its way: it is its outcome that finds no room.
+    for step in ["preflight", "stage", "activate", "check", "switch"] {
+        let mut client = site.client().unwrap();
+        let digest = kit::publish(&mut client, &site.artifact(step).unwrap()).await.unwrap();
+        client.deploy(&digest, step).await.unwrap();
+        client.follow(step, |seen| seen.done(step)).await.unwrap();
+        disk.fill();
+        waits_for_room(&site, &disk, &load, (step, &digest)).await;
+    }
+    // With room for so many pages when the release begins: any record may be the first that finds none, intents too.
+    for pages in [12, 16, 20, 24, 28, 32, 48] {
+        site.kill_coordinator().unwrap();
+        tidy(&site);
+        site.start_coordinator().unwrap();
+        site.ready().await.unwrap();
+        let (mut client, release) = (site.client().unwrap(), format!("pages-{pages}"));
+        let digest = kit::publish(&mut client, &site.artifact(&release).unwrap()).await.unwrap();
+        disk.fill();
+        disk.leave(pages);
+        client.deploy(&digest, &release).await.unwrap();
+        waits_for_room(&site, &disk, &load, (&release, &digest)).await;
+    }
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
+/// The coordinator's state, put aside while it does not run.
+async fn put_aside(site: &mut Site, name: &str) -> PathBuf {
+    site.kill_coordinator().unwrap();
+    let aside = site.folder().join(name);
+    copy(&state(site), &aside);
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    aside
+}
+
+/// Starts the coordinator on a copy of its state.
+async fn bring_back(site: &mut Site, copied: &Path) {
+    site.kill_coordinator().unwrap();
+    std::fs::remove_dir_all(state(site)).unwrap();
+    copy(copied, &state(site));
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+}
+
+/// Fails unless the coordinator says why it does not act, refuses everything that would change something, and has
+/// changed nothing. Returns the code of why.
+async fn stands_still(site: &Site, before: &Ordered) -> String {
+    let why = trouble(site, true).await.trouble.unwrap().code;
+    let codes = |told: &kit::Told| told.says("PM0703") || told.says("PM0504");
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.code != 0 && codes(&told), "{told:?}");
+    let v3 = site.artifact("v3").unwrap().display().to_string();
+    for words in [
+        &["deploy", "production", "--artifact", &v3, "--release", "v3", "--yes"][..],
+        &["rollback", "production"],
+        &["maintenance", "on", "production", "--reason", "test", "--yes"],
+    ] {
+        let told = site.cli(words).await.unwrap();
+        assert!(told.code != 0 && codes(&told), "{words:?}: {told:?}");
+    }
+    assert_eq!(ordered(site).await, *before);
+    why
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_from_an_older_copy_is_not_acted_on() {
+    let mut site = Site::builder().watch("1s").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    let before_release = put_aside(&mut site, "before-release").await;
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&digest, "v2").await.unwrap();
+    client.follow("v2", |seen| seen.done("activate")).await.unwrap();
+    let in_release = put_aside(&mut site, "in-release").await;
+    site.client().unwrap().confirmed("v2").await.unwrap();
+    let newest = put_aside(&mut site, "newest").await;
+
+    let before = ordered(&site).await;
+    // At first agents refuse its epoch. When that has caught up with theirs, only what they remember of the journal
+    // tells.
+    for (older, starts) in [(before_release, 3), (in_release, 2)] {
+        bring_back(&mut site, &older).await;
+        let mut why = stands_still(&site, &before).await;
+        for _ in 1..starts {
+            site.kill_coordinator().unwrap();
+            site.start_coordinator().unwrap();
+            site.coordinator_answers().await.unwrap();
+            why = stands_still(&site, &before).await;
+        }
+        assert_eq!(why, Code::JournalCorrupt.as_str());
+    }
+
+    bring_back(&mut site, &newest).await;
+    site.ready().await.unwrap();
+    trouble(&site, false).await;
+    site.released("v3").await.unwrap();
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}

@@ -1,0 +1,328 @@
+//! Agents: they fence, keep receipts and do one thing after the other. Whether an order may act is decided by the same
+//! function as in the real ones.
+
+use std::sync::Arc;
+
+use pointsman_core::receipt::{self, Admission, Fate, Incoming};
+use pointsman_core::{Action, Aftermath, Code, Epoch, Evidence, OrderDigest, Problem, Timestamp};
+
+use crate::guard::Guard;
+use crate::host::Job;
+use crate::network::{Call, Message, Sent, Told, Word};
+use crate::world::{BEGINNING, Happening, Who, World};
+
+/// How much later than its deadline an order may come, in milliseconds: as in the real agents.
+const CLOCK_SKEW_MS: u64 = 30_000;
+
+/// How a job goes on.
+pub enum Go {
+    /// Again after so many milliseconds.
+    Again(u64),
+    /// It is over.
+    End(Result<Evidence, Problem>),
+}
+
+/// Done, and something changed.
+pub fn done() -> Go {
+    Go::End(Ok(Evidence::default()))
+}
+
+/// Done: it was so already.
+pub fn already() -> Go {
+    Go::End(Ok(Evidence { already: true, ..Evidence::default() }))
+}
+
+/// It went wrong.
+pub fn failed(code: Code, aftermath: Aftermath) -> Go {
+    Go::End(Err(Problem::new(code, "it went wrong").aftermath(aftermath).retry_useful()))
+}
+
+impl World {
+    /// A message reaches a host.
+    pub fn arrive(&mut self, host: usize, message: Message) {
+        if self.before_loss.get(message.from.coordinator).is_some_and(|last| message.from.number <= *last) {
+            return;
+        }
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        if !agent.up {
+            return self.refuse(host, message.call);
+        }
+        if let Some(inbox) = &mut agent.frozen {
+            return inbox.push(message);
+        }
+        self.tell(|| match &message.word {
+            Word::Fence(epoch) => format!("host {host} hears of epoch {epoch}"),
+            Word::Order(sent) => {
+                let order = &sent.order;
+                format!(
+                    "host {host} hears {} {} of epoch {} after entry {}",
+                    order.release, order.key.step, order.epoch, sent.journal_seq
+                )
+            }
+            Word::Observe(_) => format!("host {host} is asked to look"),
+        });
+        match message.word {
+            Word::Fence(epoch) => self.fence(host, message.call, epoch),
+            Word::Order(sent) => self.hear(host, message.call, &sent),
+            Word::Observe(action) => {
+                let told = match self.look(host, &action, true) {
+                    Ok(()) => Told::Done(Evidence::default()),
+                    Err(problem) => Told::Failed(problem),
+                };
+                self.answer(host, message.call, told);
+            }
+        }
+    }
+
+    fn fence(&mut self, host: usize, call: Option<Call>, epoch: Epoch) {
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        let checks = self.stands(Guard::FenceCheck);
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let permitted = receipt::still_rules(agent.fence.epoch, epoch);
+        if let (Err(problem), true) = (permitted, checks) {
+            return self.answer(host, call, Told::Failed(problem));
+        }
+        agent.fence.epoch = agent.fence.epoch.max(epoch);
+        let fence = agent.fence;
+        self.truth.acknowledged(host, epoch);
+        if !self.point(Who::Agent(host)) {
+            self.answer(host, call, Told::Fenced(fence));
+        }
+    }
+
+    fn hear(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) {
+        let order = &sent.order;
+        let now = Timestamp(BEGINNING.0.saturating_add(self.now));
+        if now.ms_since(order.deadline) > CLOCK_SKEW_MS {
+            let late = Problem::new(Code::DeadlinePassed, "the order's deadline has passed");
+            return self.answer(host, call, Told::Failed(late));
+        }
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        let (checks, overtakes) = (self.stands(Guard::FenceCheck), self.stands(Guard::Overtaken));
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let key = (order.release.clone(), order.key.step);
+        let mut fence = agent.fence;
+        if !checks {
+            fence.epoch = Epoch::default();
+        }
+        if !overtakes {
+            fence.head_seq = 0;
+        }
+        let under_way = agent
+            .jobs
+            .iter_mut()
+            .find(|job| job.sent.order.key == order.key && job.sent.order.release == order.release);
+        if let Some(job) = under_way {
+            match receipt::still_rules(fence.epoch, order.epoch) {
+                Ok(()) => job.waiting.push(call),
+                Err(problem) => self.answer(host, call, Told::Failed(problem)),
+            }
+            return;
+        }
+        let incoming = Incoming { epoch: order.epoch, journal_seq: sent.journal_seq, digest: sent.digest };
+        match receipt::admit(&fence, agent.receipts.get(&key).cloned(), &incoming) {
+            Err(problem) => return self.answer(host, call, Told::Failed(problem)),
+            Ok(Admission::Done(evidence)) => {
+                agent.fence.epoch = agent.fence.epoch.max(order.epoch);
+                if sent.journal_seq >= agent.fence.head_seq {
+                    (agent.fence.head_seq, agent.fence.head_hash) = (sent.journal_seq, sent.journal_hash);
+                }
+                self.truth.acknowledged(host, order.epoch);
+                return self.answer(host, call, Told::Done(evidence));
+            }
+            Ok(Admission::Act) => {}
+        }
+        agent.fence.epoch = agent.fence.epoch.max(order.epoch);
+        let head = agent.fence;
+        if sent.journal_seq >= head.head_seq {
+            (agent.fence.head_seq, agent.fence.head_hash) = (sent.journal_seq, sent.journal_hash);
+        }
+        agent.receipts.insert(key.clone(), (sent.digest, Fate::Started));
+        self.truth.acknowledged(host, order.epoch);
+        self.newest(host, sent, &head);
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        if self.chance.percent(self.scenario.clumsy) {
+            if let Some(agent) = self.hosts.get_mut(host) {
+                agent.receipts.remove(&key);
+            }
+            let problem = Problem::new(Code::FileSystem, "no room").retry_useful();
+            return self.answer(host, call, Told::Failed(problem));
+        }
+        let mut waiting = vec![call];
+        if !self.stands(Guard::EffectBeforeAnswer) {
+            self.answer(host, call, Told::Done(Evidence::default()));
+            waiting.clear();
+        }
+        self.begin(host, sent, waiting);
+    }
+
+    fn begin(&mut self, host: usize, sent: &Arc<Sent>, waiting: Vec<Option<Call>>) {
+        let (job, began, ms) = (self.number(), self.now, self.chance.between(1, 6));
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        agent.jobs.push(Job {
+            number: job,
+            sent: Arc::clone(sent),
+            waiting,
+            stage: 0,
+            began,
+            changed: false,
+            told: 0,
+            before: None,
+        });
+        let number = agent.number;
+        self.later(ms, Happening::Job { host, number, job });
+    }
+
+    /// A job on a host goes on.
+    pub fn work(&mut self, host: usize, number: u32, job: u64) {
+        let Some(agent) = self.hosts.get(host).filter(|agent| agent.up && agent.number == number) else {
+            return;
+        };
+        if agent.frozen.is_some() {
+            return self.later(100, Happening::Job { host, number, job });
+        }
+        let Some(at) = agent.jobs.iter().position(|known| known.number == job) else { return };
+        let changes = |job: &Job| {
+            !job.sent.order.action.only_looks() && job.sent.order.key.step != pointsman_core::Step::Drain
+        };
+        // One change at a time, in the order of their coming.
+        if agent.jobs.get(at).is_some_and(changes) && agent.jobs.iter().take(at).any(changes) {
+            return self.later(3, Happening::Job { host, number, job });
+        }
+        let Some(sent) = agent.jobs.get(at).map(|job| Arc::clone(&job.sent)) else { return };
+        let go = match &sent.order.action {
+            Action::InspectHost { .. } | Action::InspectBalancer { .. } => {
+                Go::End(self.look(host, &sent.order.action, false).map(|()| Evidence::default()))
+            }
+            Action::ProbeHost { .. } => self.probe_host(host, job, &sent),
+            Action::ProbeBalancer { .. } => self.probe_balancer(host, job, &sent),
+            Action::Stage { artifact } => self.stage(host, job, &sent, *artifact),
+            Action::Discard { artifact } => self.discard(host, &sent, *artifact),
+            Action::Activate { artifact, .. } => self.activate(host, job, &sent, *artifact),
+            Action::SetFlag { on } => self.set_flag(host, &sent, *on),
+            Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),
+            Action::SetRoute { expected, wanted, min_up } => {
+                self.set_route(host, job, &sent, (expected, wanted, *min_up))
+            }
+        };
+        // It may have crashed at a point on the way.
+        if self.hosts.get(host).is_none_or(|agent| !agent.up || agent.number != number) {
+            return;
+        }
+        match go {
+            Go::Again(ms) => self.later(ms, Happening::Job { host, number, job }),
+            Go::End(result) => self.settle(host, job, &sent, result),
+        }
+    }
+
+    /// Makes the answer durable, and only then gives it.
+    fn settle(&mut self, host: usize, job: u64, sent: &Sent, result: Result<Evidence, Problem>) {
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        let order = &sent.order;
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let key = (order.release.clone(), order.key.step);
+        match &result {
+            Ok(_) if order.action.only_looks() => drop(agent.receipts.remove(&key)),
+            Ok(evidence) => {
+                agent.receipts.insert(key, (sent.digest, Fate::Done(evidence.clone())));
+            }
+            Err(problem) if problem.aftermath == Aftermath::Unchanged => drop(agent.receipts.remove(&key)),
+            Err(_) => {}
+        }
+        let place = agent.jobs.iter().position(|known| known.number == job);
+        let waiting = place.map(|place| agent.jobs.remove(place).waiting).unwrap_or_default();
+        if result.is_ok() {
+            self.truth_of_answer(host, order);
+        }
+        self.tell(|| match &result {
+            Ok(evidence) => format!(
+                "host {host} has done {} {}{}",
+                order.release,
+                order.key.step,
+                if evidence.already { " already" } else { "" }
+            ),
+            Err(problem) => format!(
+                "host {host} failed {} {}: {} {:?}",
+                order.release, order.key.step, problem.code, problem.aftermath
+            ),
+        });
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        for call in waiting {
+            let told = match &result {
+                Ok(evidence) => Told::Done(evidence.clone()),
+                Err(problem) => Told::Failed(problem.clone()),
+            };
+            self.answer(host, call, told);
+        }
+    }
+
+    /// Looks again whether the coordinator of an order still rules, right before a visible change.
+    pub fn rules(&self, host: usize, sent: &Sent) -> Result<(), Problem> {
+        let checks = self.stands(Guard::EpochRecheck) && self.stands(Guard::FenceCheck);
+        match self.hosts.get(host) {
+            Some(agent) if checks => receipt::still_rules(agent.fence.epoch, sent.order.epoch),
+            _ => Ok(()),
+        }
+    }
+
+    /// Looks, and changes nothing.
+    pub fn look(&mut self, host: usize, action: &Action, after_switch: bool) -> Result<(), Problem> {
+        let seen = match action {
+            Action::InspectBalancer { expected, .. } => {
+                let standing = self.hosts.get(host).and_then(|host| host.balancer()?.standing());
+                if standing == Some(expected) { Ok(()) } else { Err(Code::RouteDrift) }
+            }
+            Action::ProbeHost { .. } => {
+                let now = self.now;
+                let web = self.hosts.get(host).and_then(|host| host.web());
+                let fine = web.is_some_and(|web| web.healthy(now) && !self.fails(web.current, after_switch));
+                if fine { Ok(()) } else { Err(Code::CheckFailed) }
+            }
+            Action::ProbeBalancer { backend, epoch, min_up, .. } => {
+                let standing = self.hosts.get(host).and_then(|host| host.balancer()?.standing());
+                let shown = standing.map(|route| route.epoch);
+                let versions: Vec<_> = self
+                    .hosts
+                    .iter()
+                    .filter_map(|host| host.web().filter(|web| web.backend == *backend)?.current)
+                    .collect();
+                if shown.is_none() {
+                    return Err(Problem::new(Code::RuntimeSocketUnreachable, "HAProxy does not answer")
+                        .retry_useful());
+                } else if shown != Some(*epoch) {
+                    Err(Code::RouteNotSeen)
+                } else if self.healthy(backend) < *min_up {
+                    Err(Code::BackendUnhealthy)
+                } else if versions.iter().any(|version| self.fails(Some(*version), after_switch)) {
+                    Err(Code::CheckFailed)
+                } else {
+                    Ok(())
+                }
+            }
+            _ => Ok(()),
+        };
+        if after_switch && seen.is_ok() {
+            self.truth.saw_well(host, self.now);
+        }
+        seen.map_err(|code| Problem::new(code, "not as it should be"))
+    }
+}
+
+/// What an order says, as far as the simulated agents tell orders apart.
+pub fn digest(release: &str, step: pointsman_core::Step) -> OrderDigest {
+    let mut bytes = [0_u8; 32];
+    for (to, from) in bytes.iter_mut().zip(step.as_str().bytes().chain(release.bytes())) {
+        *to = from;
+    }
+    OrderDigest::from_bytes(bytes)
+}

@@ -1,0 +1,308 @@
+//! What orders do on load balancers, and what HAProxy does by itself.
+
+use pointsman_core::route_change::{self, Known};
+use pointsman_core::{Action, Aftermath, BackendName, Code, Problem, Route};
+
+use crate::agent::{Go, done, failed};
+use crate::guard::Guard;
+use crate::host::{Job, Worker};
+use crate::network::Sent;
+use crate::truth::Effect;
+use crate::world::{Happening, Who, World};
+
+/// How often a change is confirmed anew because HAProxy was reloaded meanwhile: as in the real agent.
+const RELOADS_FOLLOWED: u8 = 5;
+
+impl World {
+    /// Waits until nobody is served by a backend, then cuts.
+    pub fn drain(&mut self, host: usize, job: u64, backend: &BackendName, timeout_ms: u64) -> Go {
+        let (now, waits) = (self.now, self.stands(Guard::Drain));
+        let began = self.job(host, job).map_or(now, |job| job.began);
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
+            return done();
+        };
+        let busy = balancer.busy_until.get(backend).is_some_and(|until| *until > now);
+        if busy && waits && now.saturating_sub(began) < timeout_ms {
+            return Go::Again(50);
+        }
+        if busy && waits {
+            balancer.busy_until.remove(backend);
+        }
+        done()
+    }
+
+    /// Makes the checks through the load balancer, with some patience.
+    pub fn probe_balancer(&mut self, host: usize, job: u64, sent: &Sent) -> Go {
+        let believes = self.stands(Guard::Gate);
+        match self.look(host, &sent.order.action, false) {
+            Ok(()) => {
+                self.truth.passed_through(host, &sent.order.release, self.now);
+                done()
+            }
+            Err(_) if !believes => done(),
+            Err(problem) => self.patience(host, job, problem),
+        }
+    }
+
+    /// Sets a route: on disk, in the worker that takes new connections, in the old ones; then reads back.
+    pub fn set_route(
+        &mut self,
+        host: usize,
+        job: u64,
+        sent: &Sent,
+        (expected, wanted, min_up): (&[Route], &Route, u32),
+    ) -> Go {
+        match self.job(host, job).map_or(0, |job| job.stage) {
+            0 => self.check_route(host, job, sent, (expected, wanted, min_up)),
+            1 => self.write_worker(host, job, sent, wanted),
+            _ => self.confirm_route(host, job, wanted),
+        }
+    }
+
+    fn check_route(
+        &mut self,
+        host: usize,
+        job: u64,
+        sent: &Sent,
+        (expected, wanted, min_up): (&[Route], &Route, u32),
+    ) -> Go {
+        let (looks, cares) = (self.stands(Guard::ExpectedRoute), self.stands(Guard::MinHealthy));
+        let (disk_first, spares) = (self.stands(Guard::DiskFirst), self.stands(Guard::Idempotency));
+        let rules = self.rules(host, sent);
+        let Some(balancer) = self.hosts.get(host).and_then(|host| host.balancer()) else { return done() };
+        let Some(Worker { pid, route: standing }) = balancer.workers.last().cloned() else {
+            return failed(Code::RuntimeSocketUnreachable, Aftermath::Unchanged);
+        };
+        let known = Known {
+            standing: &standing,
+            on_disk: Some(&balancer.disk),
+            highest: balancer.highest,
+            given_away: balancer.given_away.as_ref(),
+        };
+        let permitted = match looks {
+            true => route_change::permit(&known, expected, wanted),
+            false => route_change::permit(&known, std::slice::from_ref(&standing), wanted),
+        };
+        if let Err(problem) = permitted {
+            return Go::End(Err(problem));
+        }
+        let on_disk = balancer.disk == *wanted;
+        let growing: Vec<&BackendName> = route_change::growing(&standing, wanted).collect();
+        let unfit = growing.iter().any(|backend| self.healthy(backend) < min_up.max(1));
+        if unfit && cares {
+            return failed(Code::BackendUnhealthy, Aftermath::Unchanged);
+        }
+        if unfit {
+            self.broken("I1", || format!("`{wanted}` leads visitors to servers that are not healthy"));
+        }
+        if standing != *wanted && !expected.contains(&standing) {
+            self.broken("I3", || format!("`{wanted}` follows on `{standing}`, which nobody expected"));
+        }
+        let untouched = standing == *wanted && on_disk && spares;
+        if !untouched {
+            if let Err(problem) = rules {
+                return Go::End(Err(problem));
+            }
+            if disk_first && !(on_disk && spares) {
+                self.write_disk(host, sent, wanted);
+                if self.point(Who::Agent(host)) {
+                    return done();
+                }
+            }
+        }
+        if let Some(job) = self.job(host, job) {
+            job.stage = if standing == *wanted && spares { 2 } else { 1 };
+            (job.before, job.told) = (Some(standing), pid);
+        }
+        Go::Again(self.chance.between(1, 4))
+    }
+
+    fn write_disk(&mut self, host: usize, sent: &Sent, wanted: &Route) {
+        if let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) {
+            balancer.disk = wanted.clone();
+            balancer.highest = balancer.highest.max(wanted.epoch);
+        }
+        self.effect(host, sent, &Effect::OnDisk(wanted));
+    }
+
+    fn put_disk_back(&mut self, host: usize, sent: &Sent, before: &Route) {
+        self.truth.taken_back(sent);
+        if let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) {
+            if balancer.disk.epoch == balancer.highest {
+                balancer.given_away = Some(balancer.disk.clone());
+            }
+            balancer.disk = before.clone();
+        }
+    }
+
+    fn write_worker(&mut self, host: usize, job: u64, sent: &Sent, wanted: &Route) -> Go {
+        let before = self.job(host, job).and_then(|job| job.before.clone());
+        if let (Err(problem), Some(before)) = (self.rules(host, sent), before) {
+            self.put_disk_back(host, sent, &before);
+            return Go::End(Err(problem));
+        }
+        let Some(pid) = self.tell_worker(host, sent, wanted) else {
+            return failed(Code::RuntimeSocketUnreachable, Aftermath::Unknown);
+        };
+        if self.point(Who::Agent(host)) {
+            return done();
+        }
+        if let Some(job) = self.job(host, job) {
+            (job.stage, job.told) = (2, pid);
+        }
+        Go::Again(self.chance.between(1, 4))
+    }
+
+    /// Sets the route in the worker that takes new connections. Requests of backends that lose all run on a while.
+    fn tell_worker(&mut self, host: usize, sent: &Sent, wanted: &Route) -> Option<u32> {
+        let (now, runs_on) = (self.now, self.chance.below(3_000));
+        let balancer = self.hosts.get_mut(host)?.balancer_mut()?;
+        let worker = balancer.workers.last_mut()?;
+        let before = std::mem::replace(&mut worker.route, wanted.clone());
+        let pid = worker.pid;
+        for backend in [&before.stable, &before.canary] {
+            if before.share_of(backend) > 0 && wanted.share_of(backend) == 0 {
+                balancer.busy_until.insert(backend.clone(), now + runs_on);
+            }
+        }
+        self.effect(host, sent, &Effect::InWorker { before: &before, wanted });
+        Some(pid)
+    }
+
+    fn confirm_route(&mut self, host: usize, job: u64, wanted: &Route) -> Go {
+        let (tells_old, reads_back) = (self.stands(Guard::OldWorkers), self.stands(Guard::ReadBack));
+        let Some(told) = self.job(host, job).map(|job| job.told) else { return done() };
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
+            return done();
+        };
+        let Some((last, old)) = balancer.workers.split_last_mut() else {
+            return failed(Code::RuntimeSocketUnreachable, Aftermath::Unknown);
+        };
+        if tells_old {
+            old.iter_mut().for_each(|worker| worker.route = wanted.clone());
+        }
+        if last.pid != told && reads_back {
+            // A worker that is just starting has read the map as it was when it began.
+            last.route = wanted.clone();
+            let pid = last.pid;
+            if let Some(job) = self.job(host, job) {
+                (job.told, job.stage) = (pid, job.stage.saturating_add(1));
+                if job.stage > RELOADS_FOLLOWED {
+                    return failed(Code::RouteNotApplied, Aftermath::Unknown);
+                }
+            }
+            return Go::Again(1);
+        }
+        if last.route != *wanted && reads_back {
+            let problem = Problem::new(Code::RouteNotApplied, "another route was read back");
+            return Go::End(Err(problem.aftermath(Aftermath::Unknown).retry_useful()));
+        }
+        balancer.settled = Some(told);
+        self.guard_soon(host);
+        done()
+    }
+
+    /// HAProxy begins a reload: the new worker reads the map now and takes over in a moment.
+    pub fn reload(&mut self, host: usize) {
+        let (ms, balancer) =
+            (self.chance.between(30, 250), self.hosts.get(host).and_then(|host| host.balancer()));
+        let Some(route) =
+            balancer.filter(|balancer| !balancer.workers.is_empty()).map(|balancer| balancer.disk.clone())
+        else {
+            return;
+        };
+        self.troubles += 1;
+        self.later(ms, Happening::Reloaded { host, route });
+    }
+
+    /// A worker takes over. One old one is still there with its connections.
+    pub fn reloaded(&mut self, host: usize, route: Route) {
+        self.troubles -= 1;
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
+        if balancer.workers.is_empty() {
+            return;
+        }
+        balancer.last_pid += 1;
+        let pid = balancer.last_pid;
+        balancer.workers.push(Worker { pid, route });
+        if balancer.workers.len() > 2 {
+            balancer.workers.remove(0);
+        }
+        self.guard_soon(host);
+    }
+
+    /// HAProxy starts with the map on disk.
+    pub fn start_haproxy(&mut self, host: usize) {
+        self.troubles -= 1;
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
+        balancer.last_pid += 1;
+        let worker = Worker { pid: balancer.last_pid, route: balancer.disk.clone() };
+        balancer.workers = vec![worker];
+        self.guard_soon(host);
+    }
+
+    /// The agent's guard looks within a second.
+    pub fn guard_soon(&mut self, host: usize) {
+        let ms = self.chance.between(20, 1_000);
+        if let Some(number) = self.hosts.get(host).filter(|host| host.up).map(|host| host.number) {
+            self.later(ms, Happening::Guard { host, number });
+        }
+    }
+
+    /// The guard of an agent: after a reload the route on disk stands again.
+    pub fn guard(&mut self, host: usize, number: u32) {
+        let Some(agent) = self.hosts.get_mut(host).filter(|host| host.up && host.number == number) else {
+            return;
+        };
+        let changing = |job: &Job| matches!(job.sent.order.action, Action::SetRoute { .. });
+        if agent.jobs.iter().any(changing) || agent.frozen.is_some() {
+            return self.guard_soon(host);
+        }
+        let Some(balancer) = agent.balancer_mut() else { return };
+        let (disk, settled) = (balancer.disk.clone(), balancer.settled);
+        let stands = self.off != Some(Guard::ReloadGuard);
+        let Some((worker, old)) = balancer.workers.split_last_mut() else { return };
+        // A worker that took over with the old map may be an old one already.
+        if settled.is_some_and(|pid| pid != worker.pid) && stands {
+            old.iter_mut()
+                .filter(|old| old.route.epoch < disk.epoch)
+                .for_each(|old| old.route = disk.clone());
+        }
+        if worker.route == disk {
+            balancer.settled = Some(worker.pid);
+            return;
+        }
+        let reloaded = settled.is_some_and(|pid| pid != worker.pid);
+        if reloaded && worker.route.epoch < disk.epoch && stands {
+            worker.route = disk;
+            balancer.settled = Some(worker.pid);
+            self.tell(|| format!("host {host}: a reload brought an older route back, it is set again"));
+        }
+    }
+
+    /// Somebody changes the route of the worker by hand.
+    pub fn change_by_hand(&mut self, host: usize, for_ms: u64) {
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
+        let Some(worker) = balancer.workers.last_mut().filter(|_| balancer.before_hand.is_none()) else {
+            return;
+        };
+        balancer.before_hand = Some(worker.route.clone());
+        worker.route.epoch = worker.route.epoch.after(500);
+        self.troubles += 1;
+        self.later(for_ms, Happening::PutBack(host));
+    }
+
+    /// And puts back what stood there.
+    pub fn put_back(&mut self, host: usize) {
+        self.troubles -= 1;
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
+        let Some(before) = balancer.before_hand.take() else { return };
+        let by_hand = before.epoch.after(500);
+        balancer
+            .workers
+            .iter_mut()
+            .filter(|worker| worker.route.epoch == by_hand)
+            .for_each(|worker| worker.route = before.clone());
+        self.guard_soon(host);
+    }
+}

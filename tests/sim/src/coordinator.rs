@@ -1,0 +1,367 @@
+//! The coordinator in the simulated world: the real opening, the real planner and the real driver, over ports that lead
+//! into the world instead of to SQLite, gRPC and the clock.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pointsman_coordinator::driver::Driver;
+use pointsman_coordinator::opening::{self, Opened};
+use pointsman_coordinator::planner::{self, Seen, Wanted};
+use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
+use pointsman_core::{
+    Action, Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order, Outcome, Phase,
+    Problem, ReleaseId, Stamped, State, Timestamp, receipt,
+};
+use pointsman_proto::v1;
+use tokio::sync::{mpsc, oneshot};
+
+use crate::agent::digest;
+use crate::guard::Guard;
+use crate::journal::Writing;
+use crate::network::{Sent, Told, Word};
+use crate::scenario::Wish;
+use crate::world::{Happening, Life, Who, World};
+
+/// How long a start waits for agents, a full journal or silent hosts, in milliseconds.
+const AGAIN_MS: u64 = 1_000;
+
+/// How often a wish that cannot be planned is tried before people give it up.
+const PLANNED_AT_MOST: u32 = 5;
+
+/// How a coordinator's life ends, unless it is killed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// Nobody wishes for anything any more.
+    Idle,
+    /// Another coordinator has taken over.
+    Superseded,
+    /// It must not act, and says why.
+    Trouble(Problem),
+}
+
+/// The ports of one life of a coordinator.
+#[derive(Clone)]
+pub struct Ports {
+    world: Arc<Mutex<World>>,
+    life: Life,
+}
+
+impl Ports {
+    /// The ports of a life.
+    pub fn new(world: Arc<Mutex<World>>, life: Life) -> Self {
+        Self { world, life }
+    }
+
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Never comes back when the coordinator dies here.
+    async fn point(&self) {
+        let crashed = self.world().point(Who::Coordinator);
+        if crashed {
+            std::future::pending().await
+        }
+    }
+
+    async fn say(&self, host: &HostName, word: Word, timeout_ms: u64) -> Result<Told, Problem> {
+        let lost =
+            || Problem::new(Code::AnswerLost, "nobody answers").aftermath(Aftermath::Unknown).retry_useful();
+        let receiver = {
+            let mut world = self.world();
+            let host = world.host_named(host).ok_or_else(lost)?;
+            world.say(self.life, host, word, timeout_ms)
+        };
+        let told = receiver.await.map_err(|_| lost())?;
+        self.point().await;
+        Ok(told)
+    }
+}
+
+impl Journal for Ports {
+    async fn take_lease(&self, _: &EnvironmentName, _: &str) -> Result<Epoch, JournalError> {
+        self.point().await;
+        let epoch = {
+            let mut world = self.world();
+            // Whoever took the lease last is the one people talk to.
+            world.active = self.life.coordinator;
+            if world.stands(Guard::LeaseGrows) || world.store.lease.0 == 0 {
+                world.store.lease.0 += 1;
+            }
+            world.store.lease
+        };
+        self.point().await;
+        Ok(epoch)
+    }
+
+    async fn entries(&self, _: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
+        Ok(self.world().store.entries.clone())
+    }
+
+    async fn append(
+        &self,
+        _: &EnvironmentName,
+        epoch: Epoch,
+        release: &ReleaseId,
+        at: Timestamp,
+        events: Vec<Event>,
+    ) -> Result<Vec<Stamped>, JournalError> {
+        let (reply, committed) = oneshot::channel();
+        {
+            let mut world = self.world();
+            let ms = world.chance.below(3);
+            let writing = Writing { life: self.life, lease: epoch, release: release.clone(), at, events };
+            world.later(ms, Happening::Commit { writing, reply });
+        }
+        match committed.await {
+            Ok(result) => result,
+            // Only who died is not answered.
+            Err(_) => std::future::pending().await,
+        }
+    }
+}
+
+impl Fleet for Ports {
+    async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        if !self.world().stands(Guard::FenceFirst) {
+            return Ok(());
+        }
+        match self.say(host, Word::Fence(epoch), timeout_ms).await? {
+            Told::Fenced(fence) => {
+                let (looks, known) = {
+                    let world = self.world();
+                    (world.stands(Guard::JournalTail), world.store.hash(fence.head_seq))
+                };
+                if looks { receipt::journal_holds(&fence, known) } else { Ok(()) }
+            }
+            Told::Done(_) => Ok(()),
+            Told::Failed(problem)
+                if problem.code == Code::Fenced && !self.world().stands(Guard::JournalTail) =>
+            {
+                Ok(())
+            }
+            Told::Failed(problem) => Err(problem.aftermath(Aftermath::Unchanged)),
+        }
+    }
+
+    async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
+        self.point().await;
+        let (sent, timeout_ms) = {
+            let world = self.world();
+            let seq = world.store.newest();
+            let sent = Sent {
+                order: order.clone(),
+                journal_seq: seq,
+                journal_hash: world.store.hash(seq).unwrap_or_default(),
+                digest: digest(order.release.as_str(), order.key.step),
+                from: self.life,
+                losses: world.store.losses,
+            };
+            (sent, order.deadline.ms_since(world.wall()))
+        };
+        match self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await? {
+            Told::Done(evidence) => Ok(evidence),
+            Told::Fenced(_) => Ok(Evidence::default()),
+            Told::Failed(problem) => Err(problem),
+        }
+    }
+
+    async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {
+        let told = self.say(host, Word::Observe(action.clone()), timeout_ms).await?;
+        let world = self.world();
+        match told {
+            Told::Failed(problem)
+                if problem.code == Code::AgentUnreachable && world.stands(Guard::BlindIsNotWell) =>
+            {
+                Err(problem)
+            }
+            Told::Failed(problem)
+                if problem.code != Code::AgentUnreachable && world.stands(Guard::WatchFails) =>
+            {
+                Err(problem)
+            }
+            Told::Failed(problem)
+                if world.off != Some(Guard::WatchFails) && world.off != Some(Guard::BlindIsNotWell) =>
+            {
+                Err(problem)
+            }
+            Told::Failed(_) | Told::Fenced(_) => Ok(Evidence::default()),
+            Told::Done(evidence) => Ok(evidence),
+        }
+    }
+}
+
+impl Clock for Ports {
+    fn now(&self) -> Timestamp {
+        self.world().wall()
+    }
+
+    async fn pause(&self, ms: u64) {
+        let (sender, woken) = oneshot::channel();
+        self.world().later(ms, Happening::Wake(sender));
+        if woken.await.is_err() {
+            std::future::pending().await
+        }
+    }
+}
+
+/// One life of a coordinator: open, go on with what is open, then grant the next wish.
+pub async fn live(ports: Ports) -> Ended {
+    let environment = Arc::clone(&ports.world().environment);
+    let driver = Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone() };
+    loop {
+        let three = (&ports, &ports, &ports);
+        let opened =
+            opening::open(three, &environment.name, environment.agents.keys(), "simulated", AGAIN_MS);
+        let mut told = match opened.await {
+            Ok(Opened { trouble: Some(problem), .. }) => return Ended::Trouble(problem),
+            Ok(told) => told,
+            Err(problem) if problem.code == Code::Fenced => return Ended::Superseded,
+            Err(problem) if matches!(problem.code, Code::InvariantBroken | Code::JournalCorrupt) => {
+                return Ended::Trouble(problem);
+            }
+            Err(_) => {
+                ports.pause(AGAIN_MS).await;
+                continue;
+            }
+        };
+        let error = loop {
+            let (forgets, open) = (!ports.world().stands(Guard::SingleFlight), told.open());
+            let state = match open.filter(|_| !forgets) {
+                Some(kept) => kept.state.clone(),
+                None => match begin(&ports, &mut told).await {
+                    Ok(Some(state)) => state,
+                    Ok(None) => return Ended::Idle,
+                    Err(error) => break error,
+                },
+            };
+            let (sender, mut requests) = mpsc::channel(4);
+            ports.world().listens(ports.life, Some(sender));
+            let driven =
+                driver.drive(state, &mut requests, |state| ports.world().shows(ports.life, state)).await;
+            ports.world().listens(ports.life, None);
+            match driven {
+                Ok(state) => {
+                    told.standing.fold(&state);
+                    if let Some(kept) = told.releases.get_mut(&state.plan.release) {
+                        kept.state = state;
+                    }
+                }
+                Err(error) => break error,
+            }
+        };
+        match error.0.code {
+            Code::Fenced => return Ended::Superseded,
+            Code::InvariantBroken => return Ended::Trouble(error.0),
+            _ => ports.pause(AGAIN_MS).await,
+        }
+    }
+}
+
+/// Begins the next release that somebody wishes for.
+async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, JournalError> {
+    let mut tried = 0;
+    loop {
+        let planned = ports.world().plan(told);
+        let plan = match planned {
+            None => return Ok(None),
+            Some(Ok(plan)) => Arc::new(plan),
+            Some(Err(problem)) => {
+                tried += 1;
+                ports.world().not_planned(&problem, tried >= PLANNED_AT_MOST);
+                ports.pause(AGAIN_MS).await;
+                continue;
+            }
+        };
+        let (now, release) = (ports.now(), plan.release.clone());
+        let event = Event::Planned(Arc::clone(&plan));
+        let facts = ports.append(&plan.environment, told.epoch, &release, now, vec![event]).await?;
+        // What was recorded is what counts.
+        let Some(Event::Planned(plan)) = facts.into_iter().next().map(|fact| fact.event) else { continue };
+        let state = State::begin(plan, told.epoch, now);
+        let number = u64::try_from(told.releases.len()).unwrap_or(u64::MAX);
+        told.releases.insert(release, opening::Kept { started_at: now, number, state: state.clone() });
+        return Ok(Some(state));
+    }
+}
+
+impl World {
+    /// The plan of the next wish, from what the hosts show: none when every wish was granted or given up.
+    fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
+        let number = told.releases.len() + self.given_up;
+        let wanted = match self.scenario.wishes.get(number)? {
+            Wish::Deploy(_) => Wanted::Deploy(crate::site::version(number)),
+            Wish::Rollback => Wanted::Rollback,
+            Wish::PageUp => Wanted::MaintenanceOn(None),
+            Wish::PageDown => Wanted::MaintenanceOff,
+        };
+        let mut seen = Seen::default();
+        for host in &self.hosts {
+            let silent = Problem::new(Code::AgentUnreachable, "no answer").retry_useful();
+            if let Some(balancer) = host.balancer() {
+                let Some(route) = balancer.standing().filter(|_| host.up) else { return Some(Err(silent)) };
+                let facts = v1::BalancerFacts {
+                    route: route.to_string(),
+                    highest_epoch: balancer.highest.0,
+                    ..Default::default()
+                };
+                seen.balancers.insert(host.name.clone(), facts);
+            } else if let Some(web) = host.web() {
+                if !host.up {
+                    seen.silent.insert(host.name.clone(), silent);
+                    continue;
+                }
+                let current = web.current.map(|artifact| artifact.to_string()).unwrap_or_default();
+                let facts = v1::WebFacts { current, ..Default::default() };
+                seen.hosts.insert(host.name.clone(), facts);
+            }
+        }
+        let release = match ReleaseId::parse(&format!("r{number}")) {
+            Ok(release) => release,
+            Err(error) => return Some(Err(Problem::new(Code::UsageWrong, error.to_string()))),
+        };
+        let wish = planner::Wish {
+            wanted,
+            release,
+            request_id: None,
+            reason: None,
+            by: "ada".to_owned(),
+            now: self.wall(),
+        };
+        Some(planner::plan(&self.environment, &told.standing, wish, &seen))
+    }
+
+    fn not_planned(&mut self, problem: &Problem, give_up: bool) {
+        self.tell(|| format!("no plan: {} {problem}", problem.code));
+        if give_up {
+            self.given_up += 1;
+        }
+    }
+
+    fn listens(&mut self, life: Life, ear: Option<mpsc::Sender<pointsman_coordinator::driver::Asked>>) {
+        if let Some(shown) =
+            self.coordinators.get_mut(life.coordinator).filter(|shown| shown.number == life.number)
+        {
+            shown.ear = ear;
+        }
+    }
+
+    /// A coordinator shows where its release stands.
+    fn shows(&mut self, life: Life, state: &State) {
+        if state.outcome().is_some() {
+            self.truth.over(&state.plan.release);
+        }
+        if !self.lives(life) || life.coordinator != self.active {
+            return;
+        }
+        let was_held = self.shown.as_ref().is_some_and(|known| matches!(known.phase, Phase::Held { .. }));
+        if matches!(state.phase, Phase::Held { .. }) && !was_held {
+            self.later(3_000, Happening::Attend);
+        }
+        let outcome = state.outcome().map(Outcome::as_str);
+        self.tell(|| {
+            outcome
+                .map_or_else(|| format!("stands at {:?}", state.step()), |outcome| format!("ends {outcome}"))
+        });
+        self.shown = Some(state.clone());
+    }
+}

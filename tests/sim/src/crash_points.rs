@@ -1,0 +1,91 @@
+//! Every single crash: of everybody, at every point of every calm scenario: before and after each write of the journal,
+//! each order, each effect and each answer.
+
+use crate::chance::Chance;
+use crate::history::{Options, run};
+use crate::scenario::{Scenario, calm};
+use crate::world::{CrashAt, Who};
+
+/// What came of the crashes.
+#[derive(Debug, Default)]
+pub struct Crashes {
+    /// Scenarios.
+    pub scenarios: u64,
+    /// Points in all of them.
+    pub points: u64,
+    /// Histories with a crash.
+    pub runs: u64,
+    /// Those after which every release ended by itself and no rule was broken.
+    pub resolved: u64,
+    /// The others: scenario, crashes, and what was wrong.
+    pub unresolved: Vec<(String, [Option<CrashAt>; 2], String)>,
+}
+
+/// Unresolved crashes that are kept; the others are only counted.
+const KEPT: usize = 20;
+
+impl Crashes {
+    fn try_out(
+        &mut self,
+        name: &str,
+        scenario: &Scenario,
+        crashes: [Option<CrashAt>; 2],
+    ) -> anyhow::Result<()> {
+        let report = run(scenario.clone(), Options { crashes, ..Options::default() })?;
+        self.runs += 1;
+        let ended = report.outcomes.iter().all(Option::is_some)
+            && report.outcomes.len() + report.given_up == scenario.wishes.len();
+        let wrong = match report.violation {
+            Some(violation) => format!("{}: {}", violation.rule, violation.what),
+            None if report.helped > 0 => format!("a person had to help {} times", report.helped),
+            None if !ended => format!("ended as {:?}", report.outcomes),
+            None => {
+                self.resolved += 1;
+                return Ok(());
+            }
+        };
+        if self.unresolved.len() < KEPT {
+            self.unresolved.push((name.to_owned(), crashes, wrong));
+        }
+        Ok(())
+    }
+}
+
+fn everybody(scenario: &Scenario) -> Vec<Who> {
+    let hosts = scenario.balancers + 2 * scenario.hosts;
+    let agents = (0..usize::try_from(hosts).unwrap_or(0)).map(Who::Agent);
+    std::iter::once(Who::Coordinator).chain(agents).collect()
+}
+
+/// Tries every single crash, and then so many pairs of crashes, drawn by chance.
+pub fn try_all(pairs: u64) -> anyhow::Result<Crashes> {
+    let mut crashes = Crashes::default();
+    let scenarios = calm();
+    let mut points = Vec::new();
+    for (name, scenario) in &scenarios {
+        let most = run(scenario.clone(), Options::default())?.points;
+        crashes.scenarios += 1;
+        crashes.points += most;
+        points.push(most);
+        for point in 1..=most {
+            for who in everybody(scenario) {
+                crashes.try_out(name, scenario, [Some(CrashAt { point, who }), None])?;
+            }
+        }
+    }
+    let mut chance = Chance::from_seed(pairs);
+    for _ in 0..pairs {
+        let index = usize::try_from(chance.below(scenarios.len() as u64)).unwrap_or(0);
+        let (Some((name, scenario)), Some(most)) = (scenarios.get(index), points.get(index)) else {
+            continue;
+        };
+        let all = everybody(scenario);
+        let mut crash = || {
+            let who = chance.pick(&all, Who::Coordinator);
+            // The second may come after the history would have ended without the first.
+            Some(CrashAt { point: chance.between(1, most + 40), who })
+        };
+        crashes.try_out(name, scenario, [crash(), crash()])?;
+    }
+    Ok(crashes)
+}

@@ -1,0 +1,114 @@
+//! The guards that make releases safe, each of which can be switched off to see that its absence is noticed.
+
+/// A guard of the design.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Guard {
+    /// Agents refuse an epoch that is older than one they acknowledged.
+    FenceCheck,
+    /// An acknowledged epoch survives a crash of the agent.
+    EpochPersistence,
+    /// An agent looks at the epoch again right before a visible change.
+    EpochRecheck,
+    /// A coordinator fences an agent before it orders anything of it.
+    FenceFirst,
+    /// Every lease has an epoch of its own.
+    LeaseGrows,
+    /// Only the holder of the lease can record.
+    LeaseOnWrite,
+    /// The intent is durable before its order leaves.
+    IntentBeforeOrder,
+    /// An order is answered after its effect, not before.
+    EffectBeforeAnswer,
+    /// Receipts survive a crash of the agent.
+    ReceiptsDurable,
+    /// What is so already is not done again.
+    Idempotency,
+    /// An order that was overtaken on its way is refused.
+    Overtaken,
+    /// A route is read back, and followed through reloads, before it is reported.
+    ReadBack,
+    /// Old workers are told of a route as well.
+    OldWorkers,
+    /// A route is on disk before a worker has it.
+    DiskFirst,
+    /// A route that a reload brought back is set again.
+    ReloadGuard,
+    /// Visitors are moved only to healthy servers.
+    MinHealthy,
+    /// A route follows only on one that may stand.
+    ExpectedRoute,
+    /// Visitors are moved only after checks that passed.
+    Gate,
+    /// Checks that are too old are made again.
+    GateAge,
+    /// An artifact is named complete after its contents are there.
+    MarkLast,
+    /// `current` moves in one instant.
+    AtomicLink,
+    /// Nothing is changed under running requests.
+    Drain,
+    /// The release ends rolled back only when every load balancer has confirmed.
+    WayBackConfirmed,
+    /// A failing watch is believed.
+    WatchFails,
+    /// What cannot be seen does not count as well.
+    BlindIsNotWell,
+    /// Time that nobody watched does not count as watched.
+    WatchGap,
+    /// One release at a time.
+    SingleFlight,
+    /// A journal that is older than what agents have heard of is not acted on.
+    JournalTail,
+    /// A maintenance file is there when the agent says so.
+    FlagReadBack,
+    /// A failed step turns the release back.
+    TurnBack,
+}
+
+impl Guard {
+    /// Every guard.
+    pub const ALL: [Self; 30] = [
+        Self::FenceCheck,
+        Self::EpochPersistence,
+        Self::EpochRecheck,
+        Self::FenceFirst,
+        Self::LeaseGrows,
+        Self::LeaseOnWrite,
+        Self::IntentBeforeOrder,
+        Self::EffectBeforeAnswer,
+        Self::ReceiptsDurable,
+        Self::Idempotency,
+        Self::Overtaken,
+        Self::ReadBack,
+        Self::OldWorkers,
+        Self::DiskFirst,
+        Self::ReloadGuard,
+        Self::MinHealthy,
+        Self::ExpectedRoute,
+        Self::Gate,
+        Self::GateAge,
+        Self::MarkLast,
+        Self::AtomicLink,
+        Self::Drain,
+        Self::WayBackConfirmed,
+        Self::WatchFails,
+        Self::BlindIsNotWell,
+        Self::WatchGap,
+        Self::SingleFlight,
+        Self::JournalTail,
+        Self::FlagReadBack,
+        Self::TurnBack,
+    ];
+
+    /// The guard's name in reports.
+    pub fn name(self) -> String {
+        let mut name = String::new();
+        for letter in format!("{self:?}").chars() {
+            if letter.is_ascii_uppercase() && !name.is_empty() {
+                name.push('-');
+            }
+            name.push(letter.to_ascii_lowercase());
+        }
+        name
+    }
+}

@@ -1,0 +1,447 @@
+//! One history: coordinators are polled when something wakes them, and in between the earliest event happens, until
+//! nothing is left to happen.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Wake, Waker};
+
+use pointsman_core::{Outcome, Phase, Request, RequestKind, State, machine};
+use tokio::sync::oneshot;
+
+use crate::coordinator::{Ended, Ports, live};
+use crate::guard::Guard;
+use crate::scenario::{Scenario, What};
+use crate::truth::Violation;
+use crate::world::{CrashAt, Happening, Life, World};
+
+/// No history has more events, and none lasts longer: one that does goes round and round.
+const MOST_EVENTS: u64 = 20_000;
+const LONGEST_MS: u64 = 4 * 3_600_000;
+
+/// How often people help a release that waits for them before they give it up.
+const HELPED_AT_MOST: u32 = 12;
+
+/// What is tried in a history.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Options {
+    /// A guard that is switched off.
+    pub off: Option<Guard>,
+    /// Crashes, each at one point.
+    pub crashes: [Option<CrashAt>; 2],
+    /// Keep what happened for people to read.
+    pub trace: bool,
+}
+
+/// What came of a history.
+#[derive(Debug, Default)]
+pub struct Report {
+    /// The rule that was broken, if one was.
+    pub violation: Option<Violation>,
+    /// Events that happened.
+    pub events: u64,
+    /// Points at which somebody could have crashed.
+    pub points: u64,
+    /// How the releases ended, in order; none for one that waits for a person.
+    pub outcomes: Vec<Option<Outcome>>,
+    /// Wishes that could not be planned.
+    pub given_up: usize,
+    /// How often a person had to help.
+    pub helped: u32,
+    /// Phases and events seen together.
+    pub coverage: std::collections::BTreeMap<(&'static str, &'static str), u64>,
+    /// What happened.
+    pub trace: Vec<String>,
+}
+
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Process {
+    life: Life,
+    future: Pin<Box<dyn Future<Output = Ended> + Send>>,
+    woken: Arc<Woken>,
+    waker: Waker,
+}
+
+struct History {
+    world: Arc<Mutex<World>>,
+    processes: [Option<Process>; 2],
+    ended: Option<Ended>,
+}
+
+/// Has a scenario happen.
+pub fn run(scenario: Scenario, options: Options) -> anyhow::Result<Report> {
+    let environment = crate::site::environment(&scenario)?;
+    let mut world = World::new(scenario, environment, options.off);
+    world.trace = options.trace.then(Vec::new);
+    world.crashes = options.crashes;
+    world.troubles += 1;
+    world.later(0, Happening::StartCoordinator(0));
+    let mut history = History { world: Arc::new(Mutex::new(world)), processes: [None, None], ended: None };
+    history.happen();
+    Ok(history.report())
+}
+
+impl History {
+    fn world(&self) -> MutexGuard<'_, World> {
+        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn happen(&mut self) {
+        loop {
+            self.poll();
+            let mut world = self.world();
+            if world.violation.is_some() {
+                return;
+            }
+            if world.events > MOST_EVENTS || world.now > LONGEST_MS {
+                let step = world.shown.as_ref().and_then(State::step);
+                return world.broken("I11", || format!("goes on and on at {step:?}"));
+            }
+            let Some(happening) = world.next_happening().filter(|_| !world.left) else { return };
+            match happening {
+                Happening::StartCoordinator(coordinator) => {
+                    drop(world);
+                    self.start(coordinator);
+                }
+                happening => world.happens(happening),
+            }
+        }
+    }
+
+    fn start(&mut self, coordinator: usize) {
+        let life = {
+            let mut world = self.world();
+            world.troubles -= 1;
+            world.active = coordinator;
+            let Some(shown) = world.coordinators.get_mut(coordinator) else { return };
+            shown.number += 1;
+            shown.alive = true;
+            shown.stalled_until = 0;
+            let life = Life { coordinator, number: shown.number };
+            world.tell(|| format!("coordinator {coordinator} starts its life {}", life.number));
+            life
+        };
+        let future = Box::pin(live(Ports::new(Arc::clone(&self.world), life)));
+        let woken = Arc::new(Woken(AtomicBool::new(true)));
+        let waker = Waker::from(Arc::clone(&woken));
+        if let Some(place) = self.processes.get_mut(coordinator) {
+            *place = Some(Process { life, future, woken, waker });
+        }
+    }
+
+    /// Polls every coordinator that something woke, until none is.
+    fn poll(&mut self) {
+        loop {
+            let mut polled = false;
+            for index in 0..self.processes.len() {
+                let Some(process) = self.processes.get_mut(index).and_then(Option::as_mut) else { continue };
+                let life = process.life;
+                let (alive, still) = {
+                    let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+                    let shown = world.coordinators.get(index);
+                    (world.lives(life), shown.is_some_and(|shown| shown.stalled_until > world.now))
+                };
+                if !alive {
+                    if let Some(place) = self.processes.get_mut(index) {
+                        *place = None;
+                    }
+                    continue;
+                }
+                if still || !process.woken.0.swap(false, Ordering::Relaxed) {
+                    continue;
+                }
+                polled = true;
+                let ready = process.future.as_mut().poll(&mut Context::from_waker(&process.waker));
+                if let Poll::Ready(ended) = ready {
+                    self.over(index, life, ended);
+                }
+            }
+            if !polled {
+                return;
+            }
+        }
+    }
+
+    fn over(&mut self, index: usize, life: Life, ended: Ended) {
+        if let Some(place) = self.processes.get_mut(index) {
+            *place = None;
+        }
+        let mut world = self.world();
+        if !world.lives(life) {
+            return;
+        }
+        world.tell(|| format!("coordinator {index} ends: {ended:?}"));
+        if let Some(shown) = world.coordinators.get_mut(index) {
+            shown.alive = false;
+        }
+        match ended {
+            Ended::Idle => {
+                world.active = index;
+                // One that was superseded and only looks would look for ever.
+                world.coordinators.iter_mut().for_each(|shown| shown.alive = false);
+            }
+            _ if index != world.active => return,
+            _ => {}
+        }
+        world.idle = ended == Ended::Idle;
+        drop(world);
+        self.ended = Some(ended);
+    }
+
+    /// Looks at how everything ended, and at what is so at rest.
+    fn report(self) -> Report {
+        let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
+        let states = folded(&world);
+        if world.violation.is_none() && world.store.losses == 0 {
+            let open = states.iter().find(|state| state.outcome().is_none());
+            if let Some(state) = open {
+                let (phase, helped) = (state.phase.clone(), world.helped);
+                world.broken("I11", || {
+                    format!("a release never ends: {phase:?} after {helped} times of help")
+                });
+            } else if let Some(Ended::Trouble(problem)) = &self.ended {
+                world.broken("I11", || {
+                    format!("the coordinator gives up: {} {problem} {:?}", problem.code, problem.causes)
+                });
+            } else if !world.idle {
+                world.broken("I11", || "nothing happens any more, and wishes are left".to_owned());
+            }
+            if world.violation.is_none() {
+                world.at_rest(&states);
+            }
+        }
+        Report {
+            violation: world.violation.take(),
+            events: world.events,
+            points: world.points,
+            outcomes: states.iter().map(State::outcome).collect(),
+            given_up: world.given_up,
+            helped: world.helped,
+            coverage: std::mem::take(&mut world.coverage),
+            trace: world.trace.take().unwrap_or_default(),
+        }
+    }
+}
+
+/// The releases as the journal tells them.
+pub fn folded(world: &World) -> Vec<State> {
+    let mut states: Vec<State> = Vec::new();
+    for entry in &world.store.entries {
+        if let pointsman_core::Event::Planned(plan) = &entry.fact.event {
+            states.push(State::begin(Arc::clone(plan), pointsman_core::Epoch(0), entry.fact.at));
+            continue;
+        }
+        let known = states.iter_mut().find(|state| state.plan.release == entry.release);
+        if let Some(state) = known
+            && let Ok(next) = machine::apply(state, &entry.fact)
+        {
+            *state = next;
+        }
+    }
+    states
+}
+
+impl World {
+    fn happens(&mut self, happening: Happening) {
+        match happening {
+            // Who paused may be gone.
+            Happening::Wake(sender) => drop(sender.send(())),
+            Happening::Commit { writing, reply } => self.commit(writing, reply),
+            Happening::Arrive { host, message } => self.arrive(host, message),
+            Happening::Answer { call, told } => self.answered(call, told),
+            Happening::Job { host, number, job } => self.work(host, number, job),
+            Happening::Fault(what) => {
+                self.troubles -= 1;
+                self.tell(|| format!("{what:?}"));
+                self.goes_wrong(what);
+            }
+            Happening::StartCoordinator(_) => {}
+            Happening::GoOn => self.troubles -= 1,
+            Happening::StartAgent(host) => {
+                self.troubles -= 1;
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.up = true;
+                }
+                self.guard_soon(host);
+            }
+            Happening::Thaw(host) => {
+                self.troubles -= 1;
+                let inbox = self.hosts.get_mut(host).and_then(|agent| agent.frozen.take());
+                for message in inbox.into_iter().flatten() {
+                    self.arrive(host, message);
+                }
+            }
+            Happening::Heal(number) => {
+                self.troubles -= 1;
+                self.partitions.remove(&number);
+            }
+            Happening::Reloaded { host, route } => self.reloaded(host, route),
+            Happening::StartHaproxy(host) => self.start_haproxy(host),
+            Happening::ServerUp(host) => {
+                self.troubles -= 1;
+                if let Some(web) = self.hosts.get_mut(host).and_then(|host| host.web_mut()) {
+                    web.server_up = true;
+                }
+            }
+            Happening::Guard { host, number } => self.guard(host, number),
+            Happening::JournalRoom => {
+                self.troubles -= 1;
+                self.store.full = false;
+            }
+            Happening::PutBack(host) => self.put_back(host),
+            Happening::Attend => self.attend(),
+        }
+    }
+
+    /// The `number`-th of the hosts of a kind, counted round.
+    fn nth(&self, number: u64, balancers: bool) -> Option<usize> {
+        let of_kind =
+            |host: &&usize| self.hosts.get(**host).is_some_and(|host| host.balancer().is_some() == balancers);
+        let all: Vec<usize> = (0..self.hosts.len()).collect();
+        let fitting: Vec<usize> = all.iter().filter(of_kind).copied().collect();
+        let index = number.checked_rem(u64::try_from(fitting.len()).ok()?)?;
+        fitting.get(usize::try_from(index).ok()?).copied()
+    }
+
+    fn was_switched(&self, host: usize) -> bool {
+        self.hosts.get(host).and_then(|host| host.balancer()).is_some_and(|balancer| balancer.highest.0 > 1)
+    }
+
+    fn any_host(&self, number: u64) -> usize {
+        let count = u64::try_from(self.hosts.len()).unwrap_or(1);
+        usize::try_from(number.checked_rem(count).unwrap_or(0)).unwrap_or(0)
+    }
+
+    fn goes_wrong(&mut self, what: What) {
+        match what {
+            What::KillCoordinator { back_ms } => self.kill_coordinator(back_ms),
+            What::StallCoordinator { for_ms } => {
+                let (active, until) = (self.active, self.now + for_ms);
+                if let Some(shown) = self.coordinators.get_mut(active).filter(|shown| shown.alive) {
+                    shown.stalled_until = until;
+                    self.troubles += 1;
+                    self.later(for_ms, Happening::GoOn);
+                }
+            }
+            What::TakeOver => {
+                let other = 1 - self.active;
+                if self.coordinators.get(other).is_some_and(|shown| !shown.alive) && !self.idle {
+                    self.troubles += 1;
+                    self.later(0, Happening::StartCoordinator(other));
+                }
+            }
+            What::KillAgent { host, back_ms } => self.kill_agent(self.any_host(host), back_ms),
+            What::FreezeAgent { host, for_ms } => {
+                let host = self.any_host(host);
+                if let Some(agent) =
+                    self.hosts.get_mut(host).filter(|agent| agent.up && agent.frozen.is_none())
+                {
+                    agent.frozen = Some(Vec::new());
+                    self.troubles += 1;
+                    self.later(for_ms, Happening::Thaw(host));
+                }
+            }
+            What::Partition { host, to, from, for_ms } => {
+                let (number, host) = (self.number(), self.any_host(host));
+                self.partitions.insert(number, (host, to, from));
+                self.troubles += 1;
+                self.later(for_ms, Happening::Heal(number));
+            }
+            What::Reload { balancer } => {
+                if let Some(host) = self.nth(balancer, true) {
+                    self.reload(host);
+                }
+            }
+            What::KillHaproxy { balancer, back_ms } => {
+                let Some(host) = self.nth(balancer, true) else { return };
+                let known = self.hosts.get_mut(host).and_then(|host| host.balancer_mut());
+                if let Some(balancer) = known.filter(|balancer| !balancer.workers.is_empty()) {
+                    balancer.workers.clear();
+                    self.troubles += 1;
+                    self.later(back_ms, Happening::StartHaproxy(host));
+                }
+            }
+            What::ServerDown { host, for_ms } => {
+                let Some(host) = self.nth(host, false) else { return };
+                let web = self.hosts.get_mut(host).and_then(|host| host.web_mut());
+                if let Some(web) = web.filter(|web| web.server_up) {
+                    web.server_up = false;
+                    self.troubles += 1;
+                    self.later(for_ms, Happening::ServerUp(host));
+                }
+            }
+            What::SetClock { by_ms } => {
+                self.clock_off += by_ms;
+                self.truth.set_back_ms += by_ms.min(0).unsigned_abs();
+            }
+            What::JournalFull { for_ms } => {
+                self.store.full = true;
+                self.troubles += 1;
+                self.later(for_ms, Happening::JournalRoom);
+            }
+            What::TailLost { entries } => {
+                self.kill_coordinator(500);
+                if !self.coordinators.iter().any(|shown| shown.alive) {
+                    // Whoever puts a backup back takes longer than a message does.
+                    self.store.lose(entries);
+                    self.truth.forget();
+                    self.before_loss =
+                        [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
+                }
+            }
+            What::ChangedByHand { balancer, for_ms } => {
+                // What somebody changed before the first release moved anything is what the next plan begins with.
+                if let Some(host) = self.nth(balancer, true).filter(|host| self.was_switched(*host)) {
+                    self.change_by_hand(host, for_ms);
+                }
+            }
+            What::Ask(kind) => self.ask(kind),
+        }
+    }
+
+    fn ask(&mut self, kind: RequestKind) {
+        let ear = self.coordinators.get(self.active).and_then(|shown| shown.ear.clone());
+        if let Some(ear) = ear {
+            let (reply, _) = oneshot::channel();
+            // Whoever is not heard asks again, or does not.
+            let _ = ear.try_send((Request { kind, by: "eve".to_owned(), reason: None }, reply));
+        }
+    }
+
+    /// A person comes to a release that is held, once nothing is wrong any more.
+    fn attend(&mut self) {
+        let held = self.shown.as_ref().filter(|state| matches!(state.phase, Phase::Held { .. }));
+        let Some(state) = held.cloned() else { return };
+        if self.idle {
+            return;
+        }
+        if self.helped >= HELPED_AT_MOST {
+            self.left = true;
+            return;
+        }
+        self.later(5_000, Happening::Attend);
+        if self.troubles > 0 {
+            return;
+        }
+        self.helped += 1;
+        // People set clocks right before they try again.
+        self.clock_off = 0;
+        let wanted = [RequestKind::Resume, RequestKind::Resume, RequestKind::Rollback, RequestKind::Abort];
+        let index = usize::try_from(self.helped).unwrap_or(0) % wanted.len();
+        let kind = wanted
+            .get(index)
+            .copied()
+            .filter(|kind| machine::possible(&state, *kind).is_ok())
+            .unwrap_or(RequestKind::Resume);
+        self.tell(|| format!("a person comes: {}", kind.as_str()));
+        self.ask(kind);
+    }
+}

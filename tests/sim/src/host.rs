@@ -1,0 +1,227 @@
+//! The hosts of the simulated world: what is on their disks, what is in their memory, and what a crash leaves of it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pointsman_coordinator::Environment;
+use pointsman_core::receipt::{Fate, Fence};
+use pointsman_core::{
+    ArtifactDigest, BackendName, Epoch, HostName, OrderDigest, ReleaseId, Route, RouteEpoch, Step,
+};
+
+use crate::network::{Call, Message, Sent};
+use crate::scenario::Scenario;
+use crate::site::FIRST;
+
+/// How much of an artifact is on a disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tree {
+    /// Every file is there.
+    pub whole: bool,
+    /// It is named complete.
+    pub marked: bool,
+}
+
+/// A web host.
+#[derive(Clone, Debug)]
+pub struct Web {
+    /// The backend that leads to it.
+    pub backend: BackendName,
+    /// Artifacts on its disk.
+    pub trees: BTreeMap<ArtifactDigest, Tree>,
+    /// What `current` points to.
+    pub current: Option<ArtifactDigest>,
+    /// The maintenance file.
+    pub flag: bool,
+    /// Its server can run.
+    pub server_up: bool,
+    /// Its server is starting until then.
+    pub boots_until: u64,
+}
+
+impl Web {
+    /// Whether its server answers health checks.
+    pub fn healthy(&self, now: u64) -> bool {
+        self.server_up && now >= self.boots_until && self.current.is_some()
+    }
+}
+
+/// A process of HAProxy that serves.
+#[derive(Clone, Debug)]
+pub struct Worker {
+    /// Its process id.
+    pub pid: u32,
+    /// The route in its map.
+    pub route: Route,
+}
+
+/// A load balancer.
+#[derive(Clone, Debug)]
+pub struct Balancer {
+    /// The route on disk.
+    pub disk: Route,
+    /// The highest route epoch that was ever on disk.
+    pub highest: RouteEpoch,
+    /// The route that was given that epoch and taken back.
+    pub given_away: Option<Route>,
+    /// HAProxy's processes: the last one takes new connections. Empty while HAProxy is down.
+    pub workers: Vec<Worker>,
+    /// The newest process id.
+    pub last_pid: u32,
+    /// Until when requests run on a backend that gets no new ones.
+    pub busy_until: BTreeMap<BackendName, u64>,
+    /// On disk: the worker that was last seen with the route on disk.
+    pub settled: Option<u32>,
+    /// What stood before somebody changed it by hand.
+    pub before_hand: Option<Route>,
+}
+
+impl Balancer {
+    /// The route for new connections.
+    pub fn standing(&self) -> Option<&Route> {
+        self.workers.last().map(|worker| &worker.route)
+    }
+}
+
+/// What a host is for.
+#[derive(Clone, Debug)]
+pub enum Part {
+    /// It serves the site.
+    Web(Web),
+    /// It sends visitors on.
+    Balancer(Balancer),
+}
+
+/// An order that is being done.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its number.
+    pub number: u64,
+    /// The order.
+    pub sent: Arc<Sent>,
+    /// Who waits for its answer.
+    pub waiting: Vec<Option<Call>>,
+    /// How far it is.
+    pub stage: u8,
+    /// When it began.
+    pub began: u64,
+    /// Something was changed.
+    pub changed: bool,
+    /// The worker that was told.
+    pub told: u32,
+    /// The route before.
+    pub before: Option<Route>,
+}
+
+/// A host with its agent.
+#[derive(Clone, Debug)]
+pub struct Host {
+    /// Its name.
+    pub name: HostName,
+    /// Its agent runs.
+    pub up: bool,
+    /// How often its agent was started.
+    pub number: u32,
+    /// Its agent is stopped, and what arrived meanwhile.
+    pub frozen: Option<Vec<Message>>,
+    /// On disk: the fence.
+    pub fence: Fence,
+    /// On disk: the receipts.
+    pub receipts: BTreeMap<(ReleaseId, Step), (OrderDigest, Fate)>,
+    /// In memory: orders under way.
+    pub jobs: Vec<Job>,
+    /// What it is for.
+    pub part: Part,
+}
+
+impl Host {
+    /// The hosts of a site as they stand before the first wish.
+    pub fn all(environment: &Environment, scenario: &Scenario) -> Vec<Self> {
+        let blue = environment.slots.iter().find(|(name, _)| name.as_str() == "blue").map(|(_, slot)| slot);
+        let page = &environment.maintenance_backend;
+        let serving = blue.filter(|_| scenario.live).map_or(page, |slot| &slot.backend);
+        let route =
+            Route { stable: serving.clone(), canary: serving.clone(), percent: 0, epoch: RouteEpoch(1) };
+        let part = |name: &HostName| match environment.slot_of(name) {
+            Some(slot) => {
+                let first = (scenario.live && slot.backend == *serving).then_some(FIRST);
+                let whole = Tree { whole: true, marked: true };
+                Part::Web(Web {
+                    backend: slot.backend.clone(),
+                    trees: first.iter().map(|artifact| (*artifact, whole)).collect(),
+                    current: first,
+                    flag: false,
+                    server_up: true,
+                    boots_until: 0,
+                })
+            }
+            None => Part::Balancer(Balancer {
+                disk: route.clone(),
+                highest: route.epoch,
+                given_away: None,
+                workers: vec![Worker { pid: 1, route: route.clone() }],
+                last_pid: 1,
+                busy_until: BTreeMap::new(),
+                settled: Some(1),
+                before_hand: None,
+            }),
+        };
+        let host = |name: &HostName| Self {
+            name: name.clone(),
+            up: true,
+            number: 0,
+            frozen: None,
+            fence: Fence::default(),
+            receipts: BTreeMap::new(),
+            jobs: Vec::new(),
+            part: part(name),
+        };
+        environment.agents.keys().map(host).collect()
+    }
+
+    /// Its part as a web host.
+    pub fn web(&self) -> Option<&Web> {
+        match &self.part {
+            Part::Web(web) => Some(web),
+            Part::Balancer(_) => None,
+        }
+    }
+
+    /// Its part as a web host, to change.
+    pub fn web_mut(&mut self) -> Option<&mut Web> {
+        match &mut self.part {
+            Part::Web(web) => Some(web),
+            Part::Balancer(_) => None,
+        }
+    }
+
+    /// Its part as a load balancer.
+    pub fn balancer(&self) -> Option<&Balancer> {
+        match &self.part {
+            Part::Balancer(balancer) => Some(balancer),
+            Part::Web(_) => None,
+        }
+    }
+
+    /// Its part as a load balancer, to change.
+    pub fn balancer_mut(&mut self) -> Option<&mut Balancer> {
+        match &mut self.part {
+            Part::Balancer(balancer) => Some(balancer),
+            Part::Web(_) => None,
+        }
+    }
+
+    /// The agent dies: its memory is gone. What was not made to last goes with it.
+    pub fn crash(&mut self, (epoch_lasts, receipts_last): (bool, bool)) {
+        self.up = false;
+        self.number += 1;
+        self.frozen = None;
+        self.jobs.clear();
+        if !epoch_lasts {
+            self.fence.epoch = Epoch::default();
+        }
+        if !receipts_last {
+            self.receipts.clear();
+        }
+    }
+}

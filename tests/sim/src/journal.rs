@@ -1,0 +1,203 @@
+//! The journal of the simulated world: a disk that keeps what was committed, loses nothing else, and is sometimes full or
+//! replaced by an older copy.
+
+use std::sync::Arc;
+
+use pointsman_core::ports::JournalError;
+use pointsman_core::{Code, Entry, Epoch, Event, Plan, Problem, ReleaseId, Stamped, Step, Timestamp};
+use tokio::sync::oneshot;
+
+use crate::guard::Guard;
+use crate::scenario::Fault;
+use crate::world::{Happening, Life, Who, World};
+
+/// What is on the journal's disk.
+pub struct Store {
+    /// The entries.
+    pub entries: Vec<Entry>,
+    hashes: Vec<u64>,
+    /// The epoch of the lease.
+    pub lease: Epoch,
+    /// The disk is full.
+    pub full: bool,
+    /// How often it lost its tail.
+    pub losses: u32,
+    /// What goes wrong, by the number of entries.
+    faults: Vec<Fault>,
+}
+
+fn mixed(before: u64, seq: u64, at: Timestamp, kind: &str) -> u64 {
+    let mut hash = before ^ seq.wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ at.0;
+    for byte in kind.bytes() {
+        hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01B3);
+    }
+    hash ^ (hash >> 29)
+}
+
+fn spread(hash: u64) -> [u8; 32] {
+    let mut bytes = [0; 32];
+    for (to, from) in bytes.iter_mut().zip(hash.to_be_bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+impl Store {
+    /// An empty journal, and what goes wrong while it fills.
+    pub fn new(mut faults: Vec<Fault>) -> Self {
+        faults.reverse();
+        Self {
+            entries: Vec::new(),
+            hashes: Vec::new(),
+            lease: Epoch::default(),
+            full: false,
+            losses: 0,
+            faults,
+        }
+    }
+
+    /// The number of its newest entry.
+    pub fn newest(&self) -> u64 {
+        self.entries.len() as u64
+    }
+
+    /// The hash of an entry, if it is there.
+    pub fn hash(&self, seq: u64) -> Option<[u8; 32]> {
+        let index = usize::try_from(seq.checked_sub(1)?).ok()?;
+        self.hashes.get(index).copied().map(spread)
+    }
+
+    fn push(&mut self, release: &ReleaseId, fact: Stamped) {
+        let seq = self.newest() + 1;
+        let before = self.hashes.last().copied().unwrap_or(0);
+        self.hashes.push(mixed(before, seq, fact.at, fact.event.kind()));
+        self.entries.push(Entry { seq, release: release.clone(), fact });
+    }
+
+    /// Replaces the journal by what it was some entries ago, lease included.
+    pub fn lose(&mut self, entries: u64) {
+        let left = usize::try_from(self.newest().saturating_sub(entries)).unwrap_or(0);
+        self.entries.truncate(left);
+        self.hashes.truncate(left);
+        self.lease = Epoch(self.lease.0.saturating_sub(1));
+        self.losses += 1;
+    }
+
+    fn due_fault(&mut self) -> Option<Fault> {
+        let due = self.faults.last().is_some_and(|fault| fault.after_entries <= self.newest());
+        if due { self.faults.pop() } else { None }
+    }
+}
+
+/// What waits to be written.
+pub struct Writing {
+    /// Who writes.
+    pub life: Life,
+    /// Under which lease.
+    pub lease: Epoch,
+    /// Of which release.
+    pub release: ReleaseId,
+    /// When.
+    pub at: Timestamp,
+    /// What.
+    pub events: Vec<Event>,
+}
+
+impl World {
+    /// Facts reach the disk, or do not.
+    pub fn commit(&mut self, writing: Writing, reply: oneshot::Sender<Result<Vec<Stamped>, JournalError>>) {
+        // Who died before this took the transaction along.
+        if !self.lives(writing.life) || self.point(Who::Coordinator) {
+            return;
+        }
+        let refused = if self.store.full {
+            Some(Problem::new(Code::JournalUnwritable, "the disk is full").retry_useful())
+        } else if writing.lease != self.store.lease && self.stands(Guard::LeaseOnWrite) {
+            Some(Problem::new(Code::Fenced, "another coordinator has taken over"))
+        } else {
+            None
+        };
+        if let Some(problem) = refused {
+            let _ = reply.send(Err(JournalError(problem)));
+            return;
+        }
+        let at = writing.at;
+        let mut facts = Vec::with_capacity(writing.events.len());
+        for event in writing.events {
+            let Some(event) = self.altered(event) else { continue };
+            let fact = Stamped { at, event };
+            if self.off != Some(Guard::IntentBeforeOrder)
+                || !matches!(fact.event, Event::OrderIntended { .. })
+            {
+                self.seen(&fact.event);
+                self.recorded(writing.life, writing.lease, &writing.release, &fact.event);
+                let number = self.store.newest() + 1;
+                self.tell(|| format!("entry {number} of {}: {:?}", writing.release, Brief(&fact.event)));
+                self.store.push(&writing.release, fact.clone());
+            }
+            facts.push(fact);
+        }
+        while let Some(fault) = self.store.due_fault() {
+            self.troubles += 1;
+            self.later(fault.delay_ms, Happening::Fault(fault.what));
+        }
+        if !self.point(Who::Coordinator) {
+            let _ = reply.send(Ok(facts));
+        }
+    }
+
+    fn seen(&mut self, event: &Event) {
+        let phase = self.shown.as_ref().map_or("nothing", |state| match &state.phase {
+            pointsman_core::Phase::Doing(step) => step.as_str(),
+            pointsman_core::Phase::Watching { .. } => "watching",
+            pointsman_core::Phase::Held { .. } => "held",
+            pointsman_core::Phase::Finished(outcome) => outcome.as_str(),
+        });
+        *self.coverage.entry((phase, event.kind())).or_default() += 1;
+    }
+
+    /// What a coordinator without one of its guards would have recorded.
+    fn altered(&self, event: Event) -> Option<Event> {
+        match (self.off, event) {
+            (Some(Guard::WatchGap), Event::WatchMoved { .. })
+            | (Some(Guard::TurnBack), Event::TurnedBack(_)) => None,
+            (Some(Guard::WayBackConfirmed), Event::OrderFailed { key, .. })
+                if key.step == Step::RouteBack =>
+            {
+                Some(Event::OrderDone { key, evidence: pointsman_core::Evidence::default() })
+            }
+            (Some(Guard::GateAge), Event::Planned(plan)) => {
+                let mut plan = Plan::clone(&plan);
+                plan.limits.gate_ttl_ms = u64::MAX;
+                Some(Event::Planned(Arc::new(plan)))
+            }
+            (_, event) => Some(event),
+        }
+    }
+}
+
+/// An event without the plan in it.
+struct Brief<'a>(&'a Event);
+
+impl std::fmt::Debug for Brief<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self.0 {
+            Event::Planned(plan) => write!(f, "planned {:?} on {}", plan.purpose, plan.to.name),
+            Event::OrderIntended { key, attempt } => {
+                write!(f, "intended {} on {}, attempt {attempt}", key.step, key.host)
+            }
+            Event::OrderDone { key, .. } => write!(f, "done {} on {}", key.step, key.host),
+            Event::OrderFailed { key, problem } => {
+                write!(
+                    f,
+                    "failed {} on {}: {} {problem} {:?}",
+                    key.step, key.host, problem.code, problem.aftermath
+                )
+            }
+            Event::Fenced(host) => write!(f, "fenced {host}"),
+            Event::TurnedBack(problem) => write!(f, "turned back: {} {problem}", problem.code),
+            Event::Held(problem) => write!(f, "held: {} {problem}", problem.code),
+            other => write!(f, "{other:?}"),
+        }
+    }
+}

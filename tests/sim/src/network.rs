@@ -1,0 +1,147 @@
+//! The network between coordinators and hosts: calls, answers, and everything that can become of them on the way.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use pointsman_core::receipt::Fence;
+use pointsman_core::{Action, Aftermath, Code, Epoch, Evidence, HostName, Order, OrderDigest, Problem};
+use tokio::sync::oneshot;
+
+use crate::world::{Happening, Life, World};
+
+/// The number of a call.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call(pub u64);
+
+/// An order on its way, with the journal entry it follows from.
+#[derive(Debug)]
+pub struct Sent {
+    /// The order.
+    pub order: Order,
+    /// The newest entry of the journal when it was sent.
+    pub journal_seq: u64,
+    /// That entry's hash.
+    pub journal_hash: [u8; 32],
+    /// What it says.
+    pub digest: OrderDigest,
+    /// Who sent it.
+    pub from: Life,
+    /// How often the journal had lost its tail by then.
+    pub losses: u32,
+}
+
+/// What a coordinator says to an agent.
+#[derive(Clone, Debug)]
+pub enum Word {
+    /// Acknowledge this epoch.
+    Fence(Epoch),
+    /// Do this.
+    Order(Arc<Sent>),
+    /// Look at this.
+    Observe(Action),
+}
+
+/// A message on its way. A copy that the network made has nobody who waits for its answer.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// The call to answer.
+    pub call: Option<Call>,
+    /// Who says it.
+    pub from: Life,
+    /// What.
+    pub word: Word,
+}
+
+/// What an agent answers.
+#[derive(Clone, Debug)]
+pub enum Told {
+    /// Where its fence stands.
+    Fenced(Fence),
+    /// What it did or saw.
+    Done(Evidence),
+    /// Why not.
+    Failed(Problem),
+}
+
+/// Calls that wait for an answer, each with the host it went to.
+#[derive(Default)]
+pub struct Calls {
+    waiting: BTreeMap<Call, (usize, oneshot::Sender<Told>)>,
+}
+
+fn silence(host: &HostName) -> Told {
+    let problem = Problem::new(Code::AgentUnreachable, "no answer");
+    Told::Failed(problem.aftermath(Aftermath::Unknown).retry_useful().on(host))
+}
+
+impl World {
+    fn cut_off(&self, host: usize, to: bool) -> bool {
+        self.partitions
+            .values()
+            .any(|(cut, cut_to, cut_from)| *cut == host && if to { *cut_to } else { *cut_from })
+    }
+
+    /// How long a message takes; `None` when it gets lost.
+    fn journey_ms(&mut self, host: usize, to: bool) -> Option<u64> {
+        let net = self.scenario.net;
+        if self.cut_off(host, to) || self.chance.percent(net.loss) {
+            return None;
+        }
+        let late = self.chance.percent(net.late);
+        Some(if late { self.chance.between(200, 12_000) } else { self.chance.between(1, 12) })
+    }
+
+    /// Says something to a host. The answer, or after `timeout_ms` the lack of one, comes through the receiver.
+    pub fn say(&mut self, from: Life, host: usize, word: Word, timeout_ms: u64) -> oneshot::Receiver<Told> {
+        let (sender, receiver) = oneshot::channel();
+        let call = Call(self.number());
+        self.calls.waiting.insert(call, (host, sender));
+        if let Some(named) = self.hosts.get(host) {
+            let told = silence(&named.name);
+            self.later(timeout_ms, Happening::Answer { call, told });
+        }
+        if let Some(ms) = self.journey_ms(host, true) {
+            let message = Message { call: Some(call), from, word: word.clone() };
+            self.later(ms, Happening::Arrive { host, message });
+        }
+        // A copy may arrive long after everybody has forgotten it.
+        if self.chance.percent(self.scenario.net.twice) {
+            let ms = self.chance.between(1, 40) * self.chance.between(1, 400);
+            let message = Message { call: None, from, word };
+            self.later(ms, Happening::Arrive { host, message });
+        }
+        receiver
+    }
+
+    /// Sends an answer back.
+    pub fn answer(&mut self, host: usize, call: Option<Call>, told: Told) {
+        let Some(call) = call else { return };
+        if let Some(ms) = self.journey_ms(host, false) {
+            self.later(ms, Happening::Answer { call, told });
+        }
+    }
+
+    /// An answer, or the end of waiting, has come. Whichever is first counts.
+    pub fn answered(&mut self, call: Call, told: Told) {
+        if let Some((host, sender)) = self.calls.waiting.remove(&call) {
+            self.tell(|| {
+                let what = match &told {
+                    Told::Fenced(fence) => format!("fenced at {}", fence.epoch),
+                    Told::Done(evidence) => format!("done{}", if evidence.already { " already" } else { "" }),
+                    Told::Failed(problem) => format!("{} {problem}", problem.code),
+                };
+                format!("answer {} of host {host}: {what}", call.0)
+            });
+            // Whoever asked may be gone.
+            let _ = sender.send(told);
+        }
+    }
+
+    /// Refuses a message as a machine does that nothing listens on.
+    pub fn refuse(&mut self, host: usize, call: Option<Call>) {
+        if let Some(named) = self.hosts.get(host) {
+            let told = silence(&named.name);
+            self.answer(host, call, told);
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! What happens in one history: the site, what is wished for, and everything that goes wrong. All of it follows from the
+//! seed, and all of it is data, so that a failing history can be shortened.
+
+use pointsman_core::RequestKind;
+
+use crate::chance::Chance;
+
+/// How good a version is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quality {
+    /// It works.
+    Good,
+    /// It fails the checks before the switch.
+    FailsChecks,
+    /// It works until visitors use it.
+    FailsLater,
+}
+
+/// What people wish for, one after the other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// Release a version.
+    Deploy(Quality),
+    /// Go back to what was live before.
+    Rollback,
+    /// Put the maintenance page up.
+    PageUp,
+    /// Take it down.
+    PageDown,
+}
+
+/// One thing that goes wrong. Hosts are numbers, counted round.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    /// The coordinator is killed, and started again.
+    KillCoordinator {
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
+    /// The coordinator stands still, and goes on as if nothing had been.
+    StallCoordinator {
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// A second coordinator takes over while the first one lives.
+    TakeOver,
+    /// An agent is killed, and started again.
+    KillAgent {
+        /// Which host.
+        host: u64,
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
+    /// An agent stands still, and goes on.
+    FreezeAgent {
+        /// Which host.
+        host: u64,
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// Nothing gets through, to a host, from it, or both.
+    Partition {
+        /// Which host.
+        host: u64,
+        /// Nothing gets to it.
+        to: bool,
+        /// Nothing gets away from it.
+        from: bool,
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// HAProxy is reloaded.
+    Reload {
+        /// Which load balancer.
+        balancer: u64,
+    },
+    /// HAProxy is killed, and started again.
+    KillHaproxy {
+        /// Which load balancer.
+        balancer: u64,
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
+    /// A server does not answer.
+    ServerDown {
+        /// Which host.
+        host: u64,
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// The coordinator's clock is set.
+    SetClock {
+        /// Milliseconds forward, or back.
+        by_ms: i64,
+    },
+    /// The journal cannot be written.
+    JournalFull {
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// The coordinator is killed and comes back with a journal that lost its last entries.
+    TailLost {
+        /// How many entries.
+        entries: u64,
+    },
+    /// Somebody changes a route by hand, and puts it back.
+    ChangedByHand {
+        /// Which load balancer.
+        balancer: u64,
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
+    /// A person asks for something.
+    Ask(RequestKind),
+}
+
+/// Something that goes wrong some time after the journal has so many entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Entries of the journal.
+    pub after_entries: u64,
+    /// Milliseconds after that.
+    pub delay_ms: u64,
+    /// What.
+    pub what: What,
+}
+
+/// How bad the network is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Net {
+    /// Messages that get lost, in percent.
+    pub loss: u64,
+    /// Messages that arrive twice, in percent.
+    pub twice: u64,
+    /// Messages that arrive seconds late, in percent.
+    pub late: u64,
+}
+
+/// One history before it happens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scenario {
+    /// What chance begins with.
+    pub seed: u64,
+    /// Load balancers.
+    pub balancers: u64,
+    /// Hosts of each slot.
+    pub hosts: u64,
+    /// Something is live before the first wish.
+    pub live: bool,
+    /// What people wish for.
+    pub wishes: Vec<Wish>,
+    /// A failing watch rolls back by itself.
+    pub automatic: bool,
+    /// The network.
+    pub net: Net,
+    /// Orders that fail on the host and change nothing, in percent.
+    pub clumsy: u64,
+    /// What goes wrong.
+    pub faults: Vec<Fault>,
+}
+
+/// The calm scenarios: what every crash point is tried in.
+pub fn calm() -> Vec<(&'static str, Scenario)> {
+    use Quality::{FailsChecks, FailsLater, Good};
+    let of = |balancers, hosts, live, wishes: &[Wish]| Scenario {
+        seed: 1,
+        balancers,
+        hosts,
+        live,
+        wishes: wishes.to_vec(),
+        automatic: true,
+        net: Net::default(),
+        clumsy: 0,
+        faults: Vec::new(),
+    };
+    vec![
+        ("blue/green", of(1, 1, true, &[Wish::Deploy(Good)])),
+        ("two hosts a slot", of(1, 2, true, &[Wish::Deploy(Good)])),
+        ("two balancers", of(2, 1, true, &[Wish::Deploy(Good)])),
+        ("first release", of(1, 1, false, &[Wish::Deploy(Good)])),
+        ("checks fail", of(1, 1, true, &[Wish::Deploy(FailsChecks)])),
+        ("watch fails", of(2, 1, true, &[Wish::Deploy(FailsLater)])),
+        ("rollback", of(2, 1, true, &[Wish::Deploy(Good), Wish::Rollback])),
+        ("maintenance", of(1, 1, true, &[Wish::PageUp, Wish::PageDown])),
+        ("release under maintenance", of(1, 1, true, &[Wish::PageUp, Wish::Deploy(Good), Wish::PageDown])),
+        ("back and forth", of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])),
+    ]
+}
+
+impl Scenario {
+    /// The scenario of a seed, with everything that can go wrong going wrong now and then.
+    pub fn of(seed: u64) -> Self {
+        use Quality::{FailsChecks, FailsLater, Good};
+        let mut chance = Chance::from_seed(seed);
+        let quality = chance.pick(&[Good, Good, Good, Good, FailsChecks, FailsLater], Good);
+        let deploy = Wish::Deploy(quality);
+        let wishes = match chance.below(20) {
+            0 => vec![Wish::PageUp],
+            1 => vec![Wish::PageUp, Wish::PageDown],
+            2 => vec![Wish::PageUp, deploy],
+            3 | 4 => vec![Wish::Deploy(Good), Wish::Rollback],
+            5 | 6 => vec![Wish::Deploy(Good), deploy],
+            _ => vec![deploy],
+        };
+        let many = chance.pick(&[0, 1, 1, 2, 2, 3, 5], 1);
+        let mut faults: Vec<Fault> = (0..many).map(|_| fault(&mut chance)).collect();
+        let usurped = chance.percent(12);
+        if usurped {
+            faults.extend(usurpation(&mut chance));
+        }
+        Self {
+            seed,
+            balancers: chance.pick(&[1, 1, 2], 1),
+            hosts: chance.pick(&[1, 1, 2], 1),
+            live: chance.percent(90),
+            wishes,
+            automatic: chance.percent(85),
+            net: Net {
+                loss: chance.pick(&[0, 0, 0, 0, 0, 1, 5, 25], 0),
+                twice: chance.pick(&[0, 0, 5, 30], 0),
+                late: if usurped { 30 } else { chance.pick(&[0, 0, 3, 15], 0) },
+            },
+            clumsy: chance.pick(&[0, 0, 0, 0, 3, 20, 60], 0),
+            faults,
+        }
+    }
+}
+
+/// A coordinator is followed by another while its orders are on their way, and then an agent forgets what it can: what
+/// fencing is for.
+fn usurpation(chance: &mut Chance) -> [Fault; 2] {
+    let (after_entries, delay_ms) = (chance.below(40), chance.below(40));
+    let first = if chance.percent(60) { What::TakeOver } else { What::KillCoordinator { back_ms: 50 } };
+    let second = What::KillAgent { host: chance.below(12), back_ms: chance.between(10, 200) };
+    let later_ms = delay_ms + chance.between(10, 400);
+    [
+        Fault { after_entries, delay_ms, what: first },
+        Fault { after_entries, delay_ms: later_ms, what: second },
+    ]
+}
+
+fn fault(chance: &mut Chance) -> Fault {
+    let host = chance.below(12);
+    let short = chance.between(50, 3_000);
+    let long = chance.between(500, 30_000);
+    let what = match chance.below(27) {
+        0..=4 => What::KillCoordinator { back_ms: short },
+        5 => What::StallCoordinator { for_ms: chance.pick(&[500, 4_000, 30_000, 400_000], 500) },
+        6 | 7 => What::TakeOver,
+        8..=11 => What::KillAgent { host, back_ms: short },
+        12 => What::FreezeAgent { host, for_ms: long },
+        13 | 14 => What::Partition { host, to: chance.percent(70), from: chance.percent(70), for_ms: long },
+        15 | 16 => What::Reload { balancer: host },
+        17 => What::KillHaproxy { balancer: host, back_ms: short },
+        18 | 19 => What::ServerDown { host, for_ms: chance.pick(&[500, 5_000, 60_000], 500) },
+        20 => What::SetClock { by_ms: chance.pick(&[-120_000, -20_000, -2_000, 2_000, 20_000, 400_000], 0) },
+        21 => What::JournalFull { for_ms: short },
+        22 => What::TailLost { entries: chance.between(1, 12) },
+        23 => What::ChangedByHand { balancer: host, for_ms: long },
+        _ => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
+    };
+    let delay_ms = if chance.percent(70) { chance.below(40) } else { chance.below(2_000) };
+    Fault { after_entries: chance.below(48), delay_ms, what }
+}

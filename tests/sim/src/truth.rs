@@ -1,0 +1,407 @@
+//! What is really so, seen from outside the agents and the coordinator, and the rules it must keep. Looked at whenever
+//! anything changes, and once more when everything is at rest.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pointsman_core::receipt::Fence;
+use pointsman_core::{
+    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderKey, Outcome, Plan, Purpose, ReleaseId,
+    Route, State, Step,
+};
+
+use crate::host::{Balancer, Web};
+use crate::network::Sent;
+use crate::world::{Life, World};
+
+/// A rule that does not hold.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// The invariant: `I1` ...
+    pub rule: &'static str,
+    /// What was found.
+    pub what: String,
+}
+
+/// A change that somebody outside could see.
+#[derive(Clone, Copy, Debug)]
+pub enum Effect<'a> {
+    /// An artifact is named complete.
+    Staged,
+    /// What an unfinished transfer left is gone.
+    Discarded(ArtifactDigest),
+    /// `current` moved.
+    Link(Option<ArtifactDigest>),
+    /// The server was started anew.
+    Restarted,
+    /// The maintenance file came or went.
+    Flag(bool),
+    /// A route reached the disk.
+    OnDisk(&'a Route),
+    /// A route reached the worker that takes new connections.
+    InWorker {
+        /// What stood before.
+        before: &'a Route,
+        /// What stands now.
+        wanted: &'a Route,
+    },
+}
+
+/// What only somebody who sees everything can know.
+#[derive(Debug, Default)]
+pub struct Truth {
+    /// The highest epoch that each agent has acknowledged.
+    acknowledged: Vec<Epoch>,
+    /// Every intent that was ever recorded: release, order, attempt and epoch.
+    intents: BTreeSet<(ReleaseId, OrderKey, u32, Epoch)>,
+    /// Orders that were really done.
+    done: BTreeSet<(ReleaseId, OrderKey)>,
+    /// How often an order changed the same thing.
+    changes: BTreeMap<(ReleaseId, OrderKey, &'static str), u32>,
+    /// Which coordinator had effects in an epoch.
+    ruled: BTreeMap<Epoch, Life>,
+    /// When each host's own checks last passed, and with what.
+    locally: BTreeMap<usize, (Option<ArtifactDigest>, u64)>,
+    /// When the checks through each load balancer last passed for a release.
+    through: BTreeMap<(usize, ReleaseId), u64>,
+    /// When each host's gate was last seen well.
+    well: BTreeMap<usize, u64>,
+    /// When gates were seen well in this watch.
+    readings: Vec<u64>,
+    /// The release that is not over.
+    unfinished: Option<ReleaseId>,
+    /// How far the clock was set back in all.
+    pub set_back_ms: u64,
+}
+
+impl Truth {
+    /// Nothing has happened yet.
+    pub fn new(hosts: usize) -> Self {
+        Self { acknowledged: vec![Epoch::default(); hosts], ..Self::default() }
+    }
+
+    /// An agent acknowledged an epoch.
+    pub fn acknowledged(&mut self, host: usize, epoch: Epoch) {
+        if let Some(known) = self.acknowledged.get_mut(host) {
+            *known = (*known).max(epoch);
+        }
+    }
+
+    /// A host's own checks passed.
+    pub fn passed_locally(&mut self, host: usize, current: Option<ArtifactDigest>, now: u64) {
+        self.locally.insert(host, (current, now));
+    }
+
+    /// The checks through a load balancer passed.
+    pub fn passed_through(&mut self, host: usize, release: &ReleaseId, now: u64) {
+        self.through.insert((host, release.clone()), now);
+    }
+
+    /// A gate of the watch was seen well.
+    pub fn saw_well(&mut self, host: usize, now: u64) {
+        self.well.insert(host, now);
+        self.readings.push(now);
+    }
+
+    /// An order took back what it had written.
+    pub fn taken_back(&mut self, sent: &Sent) {
+        let order = &sent.order;
+        self.changes.remove(&(order.release.clone(), order.key.clone(), "map"));
+    }
+
+    /// The journal lost its tail: what was over may be open again.
+    pub fn forget(&mut self) {
+        self.unfinished = None;
+    }
+
+    /// A release is over.
+    pub fn over(&mut self, release: &ReleaseId) {
+        if self.unfinished.as_ref() == Some(release) {
+            self.unfinished = None;
+        }
+    }
+
+    /// Milliseconds of the last watch in which somebody looked.
+    fn watched_ms(&self, longest_ms: u64) -> u64 {
+        let pairs = self.readings.windows(2).filter_map(|pair| match pair {
+            [earlier, later] => Some(later.saturating_sub(*earlier)),
+            _ => None,
+        });
+        pairs.filter(|gap| *gap <= longest_ms).sum()
+    }
+}
+
+impl World {
+    /// Looks at a visible change at the moment it happens.
+    pub fn effect(&mut self, host: usize, sent: &Sent, effect: &Effect<'_>) {
+        let order = &sent.order;
+        self.tell(|| format!("host {host}: {effect:?} by {} {}", order.release, order.key.step));
+        let acknowledged = self.truth.acknowledged.get(host).copied().unwrap_or_default();
+        if order.epoch < acknowledged {
+            let epoch = order.epoch;
+            self.broken("I4", || {
+                format!("host {host} acknowledged epoch {acknowledged}, and epoch {epoch} acts")
+            });
+        }
+        let ruled = *self.truth.ruled.entry(order.epoch).or_insert(sent.from);
+        // A journal that was put back to an older copy counts epochs anew.
+        if ruled != sent.from && self.store.losses == 0 {
+            self.broken("I4", || format!("{ruled:?} and {:?} act in one epoch", sent.from));
+        }
+        let intent = (order.release.clone(), order.key.clone(), order.attempt, order.epoch);
+        if !self.truth.intents.contains(&intent) {
+            self.broken("I12", || format!("an effect of {intent:?}, which nobody recorded"));
+        }
+        let Some(plan) = self.plans.get(&order.release).cloned() else {
+            return self.broken("I12", || format!("an effect of {}, which was never planned", order.release));
+        };
+        let name = self.hosts.get(host).map(|host| host.name.clone());
+        let old_slot = plan.from.as_ref().filter(|_| matches!(plan.purpose, Purpose::Deploy { .. }));
+        if old_slot.is_some_and(|slot| name.is_some_and(|name| slot.hosts.contains(&name))) {
+            self.broken("I8", || {
+                format!("{} touches host {host} of the slot it would go back to", order.release)
+            });
+        }
+        self.effect_of_its_kind(host, order, &plan, effect);
+    }
+
+    /// I3b: an order comes from a journal that holds what the agent has heard of.
+    pub fn newest(&mut self, host: usize, sent: &Sent, head: &Fence) {
+        let known = self.store.hash(head.head_seq);
+        let since = sent.losses == self.store.losses && !sent.order.action.only_looks();
+        if since && head.head_seq > 0 && known != Some(head.head_hash) {
+            let seq = head.head_seq;
+            self.broken("I3b", || {
+                format!("host {host} has heard of entry {seq}, which this journal does not have")
+            });
+        }
+    }
+
+    fn effect_of_its_kind(&mut self, host: usize, order: &Order, plan: &Plan, effect: &Effect<'_>) {
+        let web = self.hosts.get(host).and_then(|host| host.web());
+        match effect {
+            Effect::Staged => self.once(order, "tree"),
+            Effect::Discarded(artifact) => {
+                if web.is_some_and(|web| web.current == Some(*artifact)) {
+                    self.broken("I9", || format!("host {host} dropped what it serves"));
+                }
+            }
+            Effect::Link(artifact) => {
+                let whole = |web: &Web| {
+                    artifact.is_none_or(|artifact| web.trees.get(&artifact).is_some_and(|tree| tree.whole))
+                };
+                if !web.is_some_and(whole) {
+                    self.broken("I9", || format!("host {host} serves a tree that is not whole"));
+                }
+                if !matches!(&order.action, Action::Activate { artifact: wanted, .. } if wanted == artifact) {
+                    self.broken("I9", || format!("host {host} serves nothing for a while"));
+                }
+                self.nobody_is_served(host);
+                self.once(order, "link");
+            }
+            Effect::Restarted => {
+                let key = (order.release.clone(), order.key.clone());
+                if self.truth.done.contains(&key) {
+                    self.broken("I5", || format!("{key:?} was done, and is done again"));
+                }
+                self.nobody_is_served(host);
+            }
+            Effect::Flag(_) => {
+                if !matches!(plan.purpose, Purpose::Maintenance { .. }) {
+                    self.broken("I10", || format!("{} changes the maintenance file", order.release));
+                }
+                self.once(order, "flag");
+            }
+            Effect::OnDisk(_) => self.once(order, "map"),
+            Effect::InWorker { before, wanted } => {
+                let slot = &plan.to.backend;
+                let Purpose::Deploy { artifact } = plan.purpose else { return };
+                if order.key.step == Step::Switch && wanted.share_of(slot) > before.share_of(slot) {
+                    self.gate(order, plan, artifact);
+                }
+            }
+        }
+    }
+
+    fn once(&mut self, order: &Order, what: &'static str) {
+        let key = (order.release.clone(), order.key.clone(), what);
+        let times = self.truth.changes.entry(key).or_default();
+        *times += 1;
+        if *times > 1 {
+            self.broken("I5", || format!("{} {} changed the {what} again", order.release, order.key.step));
+        }
+    }
+
+    /// I1: what is changed on a host is changed while nobody is served there.
+    fn nobody_is_served(&mut self, host: usize) {
+        let (now, backend) =
+            (self.now, self.hosts.get(host).and_then(|host| Some(host.web()?.backend.clone())));
+        let Some(backend) = backend else { return };
+        let served = self.hosts.iter().filter_map(|host| host.balancer()).any(|balancer| {
+            balancer.standing().is_some_and(|route| route.share_of(&backend) > 0)
+                || balancer.busy_until.get(&backend).is_some_and(|until| *until > now)
+        });
+        if served {
+            self.broken("I1", || format!("host {host} is changed while visitors are served there"));
+        }
+    }
+
+    /// I2: visitors are moved on the strength of checks that passed, on every host, not long ago, with this artifact.
+    fn gate(&mut self, order: &Order, plan: &Plan, artifact: ArtifactDigest) {
+        let longest_ms = plan
+            .limits
+            .gate_ttl_ms
+            .min(60_000)
+            .saturating_add(plan.limits.route_ms)
+            .saturating_add(self.truth.set_back_ms);
+        let (now, all) = (self.now, |names: &[HostName]| -> Vec<usize> {
+            names.iter().filter_map(|name| self.host_named(name)).collect()
+        });
+        let (hosts, balancers) = (all(&plan.to.hosts), all(&plan.balancers));
+        for host in hosts {
+            let current = self.hosts.get(host).and_then(|host| host.web()?.current);
+            let passed = self.truth.locally.get(&host).copied();
+            let green = passed.is_some_and(|(what, at)| what == Some(artifact) && now <= at + longest_ms);
+            if !green || current != Some(artifact) {
+                self.broken("I2", || {
+                    format!("visitors are moved, and host {host} passed {passed:?} with {current:?}")
+                });
+            }
+        }
+        for host in balancers {
+            let passed = self.truth.through.get(&(host, order.release.clone())).copied();
+            if passed.is_none_or(|at| now > at + longest_ms) {
+                self.broken("I2", || {
+                    format!("visitors are moved, and the checks through host {host} passed {passed:?}")
+                });
+            }
+        }
+    }
+
+    /// I3: what an agent says it has done is so.
+    pub fn truth_of_answer(&mut self, host: usize, order: &Order) {
+        let Some(asked) = self.hosts.get(host) else { return };
+        let so = match &order.action {
+            Action::Stage { artifact } => asked
+                .web()
+                .is_some_and(|web| web.trees.get(artifact).is_some_and(|tree| tree.whole && tree.marked)),
+            Action::Activate { artifact, .. } => asked.web().is_some_and(|web| web.current == *artifact),
+            Action::SetFlag { on } => asked.web().is_some_and(|web| web.flag == *on),
+            Action::SetRoute { wanted, .. } => {
+                asked.balancer().is_some_and(|balancer| stands(balancer, wanted))
+            }
+            _ => true,
+        };
+        if !so {
+            self.broken("I3", || {
+                format!("host {host} says {} {} is done, and it is not", order.release, order.key.step)
+            });
+        }
+        self.truth.done.insert((order.release.clone(), order.key.clone()));
+    }
+
+    /// Looks at a fact at the moment it is recorded.
+    pub fn recorded(&mut self, life: Life, epoch: Epoch, release: &ReleaseId, event: &Event) {
+        match event {
+            Event::Planned(plan) => {
+                let other = self.truth.unfinished.replace(release.clone());
+                // Its coordinator may have died before it could show the end.
+                let open = |other: &ReleaseId| {
+                    let states = crate::history::folded(self);
+                    states.iter().any(|state| state.plan.release == *other && state.outcome().is_none())
+                };
+                if let Some(other) = other.filter(open) {
+                    self.broken("I6", || format!("{release} begins, and {other} is not over"));
+                }
+                self.plans.insert(release.clone(), std::sync::Arc::clone(plan));
+            }
+            Event::OrderIntended { key, attempt } => {
+                self.truth.intents.insert((release.clone(), key.clone(), *attempt, epoch));
+            }
+            Event::OrderDone { key, .. } => {
+                let known = (release.clone(), key.clone());
+                if !matches!(key.step, Step::Preflight | Step::Check | Step::Drain)
+                    && !self.truth.done.contains(&known)
+                {
+                    self.broken("I3", || format!("{life:?} records {known:?} as done, and it never was"));
+                }
+                if key.step == Step::Switch {
+                    self.truth.readings.clear();
+                }
+            }
+            Event::EpochTaken(_) => self.truth.readings.clear(),
+            Event::WatchPassed => self.watch_passed(release),
+            _ => {}
+        }
+    }
+
+    /// A release is confirmed by what was seen, all along and to the last.
+    fn watch_passed(&mut self, release: &ReleaseId) {
+        let Some(plan) = self.plans.get(release).cloned() else { return };
+        // Two readings are that far apart when the one before took its time.
+        let usual_ms = 2 * plan.watch.interval_ms + plan.reading_ms() + 1_500;
+        let watched_ms = self.truth.watched_ms(usual_ms);
+        if watched_ms + usual_ms < plan.watch.duration_ms {
+            self.broken("I2", || format!("{release} was watched for {watched_ms} ms and is confirmed"));
+        }
+        for (name, _) in plan.gates() {
+            let seen = self.host_named(&name).and_then(|host| self.truth.well.get(&host).copied());
+            if seen.is_none_or(|at| self.now > at + usual_ms) {
+                self.broken("I2", || {
+                    format!("{release} is confirmed, and `{name}` was last well at {seen:?}")
+                });
+            }
+        }
+    }
+
+    /// I3, I10 at rest: the world is as the journal says.
+    pub fn at_rest(&mut self, states: &[State]) {
+        let mut standing = pointsman_core::Standing::default();
+        let fresh = crate::host::Host::all(&self.environment, &self.scenario);
+        let mut wanted: Vec<(HostName, Option<ArtifactDigest>, bool)> = fresh
+            .iter()
+            .filter_map(|host| host.web().map(|web| (host.name.clone(), web.current, web.flag)))
+            .collect();
+        for state in states {
+            standing.fold(state);
+            let (plan, outcome) = (&state.plan, state.outcome());
+            for (name, current, flag) in &mut wanted {
+                match (&plan.purpose, outcome) {
+                    (Purpose::Deploy { artifact }, Some(Outcome::Confirmed | Outcome::RolledBack))
+                        if plan.to.hosts.contains(name) =>
+                    {
+                        *current = Some(*artifact);
+                    }
+                    (Purpose::Maintenance { on, .. }, Some(Outcome::Confirmed))
+                        if plan.flag_hosts.contains(name) =>
+                    {
+                        *flag = *on;
+                    }
+                    _ => {}
+                }
+            }
+        }
+        let first = fresh.iter().find_map(|host| host.balancer().map(|balancer| balancer.disk.clone()));
+        let route = standing.route.or(first);
+        for host in 0..self.hosts.len() {
+            let Some(found) = self.hosts.get(host) else { continue };
+            let so = match (found.balancer(), found.web(), &route) {
+                (Some(balancer), _, Some(route)) => stands(balancer, route),
+                (_, Some(web), _) => wanted.iter().any(|(name, current, flag)| {
+                    *name == found.name && (*current, *flag) == (web.current, web.flag)
+                }),
+                _ => true,
+            };
+            if !so {
+                let part = found.part.clone();
+                self.broken("I3", || {
+                    format!("at rest host {host} is {part:?}, the journal says {route:?} {wanted:?}")
+                });
+            }
+        }
+    }
+}
+
+/// Whether a route stands on disk and in every worker.
+fn stands(balancer: &Balancer, route: &Route) -> bool {
+    balancer.disk == *route && balancer.workers.iter().all(|worker| worker.route == *route)
+}

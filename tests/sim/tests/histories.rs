@@ -1,0 +1,68 @@
+//! What the simulator promises: the same seed is the same history, a calm world needs nobody's help, and a broken rule is
+//! told with nothing in it that does not matter.
+
+#![expect(clippy::unwrap_used, reason = "a history that cannot be told is a failed test")]
+
+use pointsman_core::Outcome;
+use pointsman_sim::guard::Guard;
+use pointsman_sim::history::{Options, run};
+use pointsman_sim::scenario::{Scenario, calm};
+use pointsman_sim::{seeds, shorten};
+
+const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
+
+#[test]
+fn the_same_seed_twice_is_the_same_history_word_for_word() {
+    for seed in 0..100 {
+        let once = run(Scenario::of(seed), TOLD).unwrap();
+        let twice = run(Scenario::of(seed), TOLD).unwrap();
+        assert!(once.trace.len() > 5, "seed {seed} tells nothing");
+        assert_eq!(once.trace, twice.trace, "seed {seed}");
+    }
+}
+
+#[test]
+fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
+    use Outcome::{Aborted, Confirmed, RolledBack};
+    let ends: Vec<(&str, Vec<Outcome>)> = vec![
+        ("blue/green", vec![Confirmed]),
+        ("two hosts a slot", vec![Confirmed]),
+        ("two balancers", vec![Confirmed]),
+        ("first release", vec![Confirmed]),
+        ("checks fail", vec![Aborted]),
+        ("watch fails", vec![RolledBack]),
+        ("rollback", vec![Confirmed, Confirmed]),
+        ("maintenance", vec![Confirmed, Confirmed]),
+        ("release under maintenance", vec![Confirmed, Confirmed, Confirmed]),
+        ("back and forth", vec![Confirmed, Confirmed]),
+    ];
+    let scenarios = calm();
+    assert_eq!(scenarios.len(), ends.len());
+    for ((name, scenario), (same, wanted)) in scenarios.into_iter().zip(ends) {
+        assert_eq!(name, same);
+        let report = run(scenario, TOLD).unwrap();
+        let ended: Vec<Outcome> = report.outcomes.into_iter().flatten().collect();
+        assert_eq!((report.violation, ended, report.helped), (None, wanted, 0), "{name}");
+    }
+}
+
+#[test]
+fn a_missing_guard_is_found_and_the_story_is_shortened() {
+    let off = Options { off: Some(Guard::Gate), ..Options::default() };
+    let tally = seeds::walk(0, 200, off).unwrap();
+    let (seed, violation) = tally.failed.first().unwrap();
+    assert_eq!(violation.rule, "I2");
+    let (scenario, report) = shorten::shorten(Scenario::of(*seed), off, "I2").unwrap();
+    assert_eq!(scenario.faults, [], "a gate that lets everything pass needs no fault to be found");
+    assert!(report.trace.last().unwrap().contains("BROKEN I2"));
+}
+
+#[test]
+fn two_thousand_seeds_break_nothing() {
+    let tally = seeds::walk(1_000_000, 2_000, Options::default()).unwrap();
+    assert_eq!((tally.seeds, tally.failed), (2_000, Vec::new()));
+    let ended = |word| tally.outcomes.get(word).copied().unwrap_or(0);
+    for word in ["confirmed", "rolled-back", "aborted", "refused"] {
+        assert!(ended(word) >= 20, "{:?}", tally.outcomes);
+    }
+}
