@@ -2,6 +2,7 @@
 //! rest so that a lost connection does not stop them half-way. What an order does is the agent's [`Hands`].
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -29,19 +30,31 @@ use crate::order_digest;
 /// past by more, so that a small difference does not stop a release.
 const CLOCK_SKEW_MS: u64 = 30_000;
 
-/// Asked right before every visible change of a long order: does the coordinator that gave it still rule?
+/// Asked right before every visible change of a long order: does the coordinator that wants it still rule?
 #[derive(Clone)]
 pub struct Rule {
     ledger: Ledger,
-    epoch: Epoch,
+    epoch: Arc<AtomicU64>,
 }
 
 impl Rule {
+    fn of(ledger: &Ledger, epoch: Epoch) -> Self {
+        Self { ledger: ledger.clone(), epoch: Arc::new(AtomicU64::new(epoch.0)) }
+    }
+
     /// Refuses when a newer coordinator has taken over.
     pub fn check(&self) -> Result<(), Problem> {
-        self.ledger.still_rules(self.epoch)
+        self.ledger.still_rules(Epoch(self.epoch.load(Ordering::SeqCst)))
+    }
+
+    /// A coordinator that was started anew wants the same: what is under way goes on in its name.
+    fn adopt(&self, epoch: Epoch) {
+        self.epoch.fetch_max(epoch.0, Ordering::SeqCst);
     }
 }
+
+/// How often an order is taken in anew because what was under way for an older coordinator ended for that reason.
+const TAKEN_IN_AT_MOST: u32 = 3;
 
 /// What one kind of agent can do on its host.
 pub trait Hands: Send + Sync + 'static {
@@ -71,7 +84,14 @@ pub trait Hands: Send + Sync + 'static {
 }
 
 type Settled = Option<Result<Evidence, Problem>>;
-type Running = BTreeMap<(ReleaseId, OrderKey), (OrderDigest, watch::Receiver<Settled>)>;
+type Running = BTreeMap<(ReleaseId, OrderKey), UnderWay>;
+
+/// An order that is being done.
+struct UnderWay {
+    digest: OrderDigest,
+    rule: Rule,
+    settled: watch::Receiver<Settled>,
+}
 
 /// The service.
 pub struct AgentService<H> {
@@ -116,7 +136,7 @@ impl<H: Hands> AgentService<H> {
     }
 
     fn rule(&self, epoch: Epoch) -> Rule {
-        Rule { ledger: self.ledger.clone(), epoch }
+        Rule::of(&self.ledger, epoch)
     }
 
     /// Runs an order, or waits for the run that is under way, or answers from the receipt.
@@ -132,12 +152,25 @@ impl<H: Hands> AgentService<H> {
         }
         let digest = order_digest(&received.order);
         let id = (received.order.release.clone(), received.order.key.clone());
-        let mut settled = match self.running_or_admitted(&received, &id, digest).await? {
-            Begin::Answered(evidence) => return Ok(evidence),
-            Begin::UnderWay(settled) => settled,
-        };
-        let settled = settled.wait_for(Option::is_some).await.ok().and_then(|settled| settled.clone());
-        settled.unwrap_or_else(|| Err(lost(&id.1)))
+        let mut taken_in = 1;
+        loop {
+            let mut settled = match self.running_or_admitted(&received, &id, digest).await? {
+                Begin::Answered(evidence) => return Ok(evidence),
+                Begin::UnderWay(settled) => settled,
+            };
+            let settled = settled.wait_for(Option::is_some).await.ok().and_then(|settled| settled.clone());
+            match settled.unwrap_or_else(|| Err(lost(&id.1))) {
+                // What was under way was an older coordinator's and stopped for that reason, just before it was adopted.
+                Err(problem)
+                    if problem.code == Code::Fenced
+                        && taken_in < TAKEN_IN_AT_MOST
+                        && self.ledger.still_rules(received.order.epoch).is_ok() =>
+                {
+                    taken_in += 1;
+                }
+                result => return result,
+            }
+        }
     }
 
     async fn running_or_admitted(
@@ -148,9 +181,13 @@ impl<H: Hands> AgentService<H> {
     ) -> Result<Begin, Problem> {
         {
             let running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((known, settled)) = running.get(id) {
+            if let Some(under_way) = running.get(id) {
                 self.ledger.still_rules(received.order.epoch)?;
-                return if *known == digest { Ok(Begin::UnderWay(settled.clone())) } else { Err(reused(id)) };
+                if under_way.digest != digest {
+                    return Err(reused(id));
+                }
+                under_way.rule.adopt(received.order.epoch);
+                return Ok(Begin::UnderWay(under_way.settled.clone()));
             }
         }
         failpoint::pass("order-before-receipt");
@@ -160,17 +197,20 @@ impl<H: Hands> AgentService<H> {
             return Ok(Begin::Answered(evidence));
         }
         let (settle, settled) = watch::channel(None);
+        let rule = self.rule(received.order.epoch);
         {
             let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-            if let Some((_, settled)) = running.get(id) {
-                return Ok(Begin::UnderWay(settled.clone()));
+            if let Some(under_way) = running.get(id) {
+                under_way.rule.adopt(received.order.epoch);
+                return Ok(Begin::UnderWay(under_way.settled.clone()));
             }
-            running.insert(id.clone(), (digest, settled.clone()));
+            let under_way = UnderWay { digest, rule: rule.clone(), settled: settled.clone() };
+            running.insert(id.clone(), under_way);
         }
         // On a task of its own: the order goes on when the connection that brought it is lost.
         tokio::spawn(run(
             Arc::clone(&self.hands),
-            self.ledger.clone(),
+            rule,
             received.order.clone(),
             Arc::clone(&self.running),
             settle,
@@ -223,17 +263,16 @@ impl Drop for Ended {
 
 async fn run<H: Hands>(
     hands: Arc<H>,
-    ledger: Ledger,
+    rule: Rule,
     order: Order,
     running: Arc<Mutex<Running>>,
     settle: watch::Sender<Settled>,
 ) {
     let ended = Ended { running, id: (order.release.clone(), order.key.clone()) };
-    let rule = Rule { ledger: ledger.clone(), epoch: order.epoch };
     failpoint::pass("order-begun");
     let acted = hands.act(&order, &rule).await;
     failpoint::pass("order-acted");
-    let recorded = record(ledger, &order, acted).await;
+    let recorded = record(rule.ledger, &order, acted).await;
     failpoint::pass("order-settled");
     match &recorded {
         Ok(evidence) => {

@@ -64,6 +64,8 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let mut watched: Option<Timestamp> = None;
         loop {
             let now = self.clock.now();
+            // What was read before or while the release was held is no part of the watch that follows.
+            watched = watched.filter(|_| matches!(flight.state.phase, Phase::Watching { .. }));
             let woken = match machine::next(&flight.state, now) {
                 Next::Stop => return Ok(flight.state),
                 Next::Record(event) => {
@@ -148,9 +150,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                 Woken::Read(reading) => {
                     let now = self.clock.now();
                     let events = machine::gates_read(&flight.state, watched, now, reading);
-                    // What was read while the release was held is no part of the watch that follows.
-                    watched = matches!(flight.state.phase, Phase::Watching { .. }).then_some(now);
-                    last_read = Some(now);
+                    (watched, last_read) = (Some(now), Some(now));
                     self.record(&mut flight, events).await?;
                 }
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,

@@ -118,7 +118,13 @@ impl World {
             .find(|job| job.sent.order.key == order.key && job.sent.order.release == order.release);
         if let Some(job) = under_way {
             match receipt::still_rules(fence.epoch, order.epoch) {
-                Ok(()) => job.waiting.push(call),
+                // What is under way goes on in the name of the newest coordinator.
+                Ok(()) => {
+                    job.waiting.push(call);
+                    if order.epoch >= job.sent.order.epoch {
+                        job.sent = Arc::clone(sent);
+                    }
+                }
                 Err(problem) => self.answer(host, call, Told::Failed(problem)),
             }
             return;

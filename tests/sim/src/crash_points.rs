@@ -1,6 +1,10 @@
 //! Every single crash: of everybody, at every point of every calm scenario: before and after each write of the journal,
 //! each order, each effect and each answer.
 
+use std::collections::BTreeMap;
+
+use pointsman_core::Outcome;
+
 use crate::chance::Chance;
 use crate::history::{Options, run};
 use crate::scenario::{Scenario, calm};
@@ -17,6 +21,8 @@ pub struct Crashes {
     pub runs: u64,
     /// Those after which every release ended by itself and no rule was broken.
     pub resolved: u64,
+    /// Those of which the releases ended otherwise than without a crash: by who crashed and how they ended.
+    pub otherwise: BTreeMap<String, u64>,
     /// The others: scenario, crashes, and what was wrong.
     pub unresolved: Vec<(String, [Option<CrashAt>; 2], String)>,
 }
@@ -27,12 +33,28 @@ const KEPT: usize = 20;
 impl Crashes {
     fn try_out(
         &mut self,
-        name: &str,
-        scenario: &Scenario,
+        (name, scenario): (&str, &Scenario),
+        usual: &[Option<Outcome>],
         crashes: [Option<CrashAt>; 2],
     ) -> anyhow::Result<()> {
         let report = run(scenario.clone(), Options { crashes, ..Options::default() })?;
         self.runs += 1;
+        if report.outcomes != usual {
+            let who: Vec<&str> = crashes
+                .iter()
+                .flatten()
+                .map(|crash| match crash.who {
+                    Who::Coordinator => "coordinator",
+                    Who::Agent(_) => "agent",
+                })
+                .collect();
+            let ends: Vec<&str> =
+                report.outcomes.iter().map(|end| end.map_or("open", Outcome::as_str)).collect();
+            *self
+                .otherwise
+                .entry(format!("{name}: {}: {}", who.join(" and "), ends.join(", ")))
+                .or_default() += 1;
+        }
         let ended = report.outcomes.iter().all(Option::is_some)
             && report.outcomes.len() + report.given_up == scenario.wishes.len();
         let wrong = match report.violation {
@@ -63,20 +85,21 @@ pub fn try_all(pairs: u64) -> anyhow::Result<Crashes> {
     let scenarios = calm();
     let mut points = Vec::new();
     for (name, scenario) in &scenarios {
-        let most = run(scenario.clone(), Options::default())?.points;
+        let calm = run(scenario.clone(), Options::default())?;
+        let most = calm.points;
         crashes.scenarios += 1;
         crashes.points += most;
-        points.push(most);
+        points.push((most, calm.outcomes.clone()));
         for point in 1..=most {
             for who in everybody(scenario) {
-                crashes.try_out(name, scenario, [Some(CrashAt { point, who }), None])?;
+                crashes.try_out((name, scenario), &calm.outcomes, [Some(CrashAt { point, who }), None])?;
             }
         }
     }
     let mut chance = Chance::from_seed(pairs);
     for _ in 0..pairs {
         let index = usize::try_from(chance.below(scenarios.len() as u64)).unwrap_or(0);
-        let (Some((name, scenario)), Some(most)) = (scenarios.get(index), points.get(index)) else {
+        let (Some((name, scenario)), Some((most, usual))) = (scenarios.get(index), points.get(index)) else {
             continue;
         };
         let all = everybody(scenario);
@@ -85,7 +108,7 @@ pub fn try_all(pairs: u64) -> anyhow::Result<Crashes> {
             // The second may come after the history would have ended without the first.
             Some(CrashAt { point: chance.between(1, most + 40), who })
         };
-        crashes.try_out(name, scenario, [crash(), crash()])?;
+        crashes.try_out((name, scenario), usual, [crash(), crash()])?;
     }
     Ok(crashes)
 }

@@ -124,6 +124,7 @@ fn crashes(pairs: u64) -> anyhow::Result<(Value, bool)> {
         "points": crashes.points,
         "runs": crashes.runs,
         "resolved": crashes.resolved,
+        "ended_otherwise": crashes.otherwise,
         "unresolved": unresolved,
     });
     Ok((found, crashes.resolved < crashes.runs))

@@ -121,6 +121,17 @@ impl World {
         }
     }
 
+    /// An agent has died: whoever waits for its answer sees the connection end, unless nothing gets through.
+    pub fn hang_up(&mut self, host: usize) {
+        let Some(named) = self.hosts.get(host).filter(|_| !self.cut_off(host, false)) else { return };
+        let told = silence(&named.name);
+        let waiting = self.calls.waiting.iter().filter(|(_, (to, _))| *to == host);
+        let calls: Vec<Call> = waiting.map(|(call, _)| *call).collect();
+        for call in calls {
+            self.later(2, Happening::Answer { call, told: told.clone() });
+        }
+    }
+
     /// An answer, or the end of waiting, has come. Whichever is first counts.
     pub fn answered(&mut self, call: Call, told: Told) {
         if let Some((host, sender)) = self.calls.waiting.remove(&call) {

@@ -339,6 +339,7 @@ impl World {
         let Some(agent) = self.hosts.get_mut(host).filter(|agent| agent.up) else { return };
         agent.crash(persistent);
         self.troubles += 1;
+        self.hang_up(host);
         self.later(back_ms, Happening::StartAgent(host));
     }
 
