@@ -297,12 +297,13 @@ impl World {
         self.troubles -= 1;
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
         let Some(before) = balancer.before_hand.take() else { return };
-        let by_hand = before.epoch.after(500);
+        // A person looks up what should stand there.
+        let (by_hand, wanted) = (before.epoch.after(500), balancer.disk.clone());
         balancer
             .workers
             .iter_mut()
             .filter(|worker| worker.route.epoch == by_hand)
-            .for_each(|worker| worker.route = before.clone());
+            .for_each(|worker| worker.route = wanted.clone());
         self.guard_soon(host);
     }
 }

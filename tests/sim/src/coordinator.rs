@@ -236,6 +236,7 @@ pub async fn live(ports: Ports) -> Ended {
             };
             let (sender, mut requests) = mpsc::channel(4);
             ports.world().listens(ports.life, Some(sender));
+            ports.world().shows(ports.life, &state);
             let driven =
                 driver.drive(state, &mut requests, |state| ports.world().shows(ports.life, state)).await;
             ports.world().listens(ports.life, None);

@@ -433,6 +433,7 @@ impl World {
         }
         self.helped += 1;
         // People set clocks right before they try again.
+        self.truth.set_back_ms += self.clock_off.max(0).unsigned_abs();
         self.clock_off = 0;
         let wanted = [RequestKind::Resume, RequestKind::Resume, RequestKind::Rollback, RequestKind::Abort];
         let index = usize::try_from(self.helped).unwrap_or(0) % wanted.len();
