@@ -51,6 +51,12 @@ cargo build --workspace --bins --locked
 cargo test --workspace --locked --exclude pointsman-tests
 
 if [ "$scope" = all ]; then
+  step "simulated releases: seeds, every crash point, every mutant"
+  cargo build --release --locked -p pointsman-sim
+  target/release/pointsman-sim --seeds 200000 --output json
+  target/release/pointsman-sim --crash-points --pairs 20000 --output json
+  target/release/pointsman-sim --mutants --output json
+
   step "live tests: real HAProxy, real nginx, the real binaries"
   if ! npm view --silent katex@0.16.21 version >/dev/null 2>&1; then
     echo "skipped: releases of published packages, because npm is missing or has no registry"

@@ -299,6 +299,11 @@ impl Environment {
                 "`watch.fail_after`, `watch.interval` and `limits.attempts` must be at least 1".to_owned(),
             ));
         }
+        if limits.gate_ttl.ms() <= limits.check.ms() {
+            return Err(wrong(
+                "`limits.gate_ttl` must be longer than `limits.check`: checks may take that long".to_owned(),
+            ));
+        }
         Ok(Self {
             name,
             url: written.url,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
+use futures_util::future::try_join_all;
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
 use pointsman_coordinator::journal::{self, JournalStore};
@@ -96,11 +97,12 @@ async fn run(config: Config) -> anyhow::Result<()> {
         JournalStore::open(&journal_of(&config), &daemon.name().to_string()).map_err(serve::explain)?;
     let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
     let holder = format!("{} pid {}", daemon.name().name, std::process::id());
-    let mut offices: Vec<Arc<Office>> = Vec::new();
-    for environment in environments(&config.environments).map_err(serve::explain)? {
-        let office = Office::open(environment, journal.clone(), store.clone(), &credentials, holder.clone());
-        offices.push(office.await.map_err(serve::explain)?);
-    }
+    // All at once: an agent that hangs in one environment must not keep the others waiting.
+    let opening =
+        environments(&config.environments).map_err(serve::explain)?.into_iter().map(|environment| {
+            Office::open(environment, journal.clone(), store.clone(), &credentials, holder.clone())
+        });
+    let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
     let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials))

@@ -46,6 +46,11 @@ pub fn way_back(state: &State) -> Result<(), Broken> {
         && !state.complete(Step::RouteBack);
     ensure(!undone, "I8", || {
         format!("release `{}` ended rolled back, but not everywhere", state.plan.release)
+    })?;
+    let forgotten = matches!(state.phase, Phase::Finished(crate::Outcome::Aborted | crate::Outcome::Refused))
+        && state.visitors_moved();
+    ensure(!forgotten, "I8", || {
+        format!("release `{}` moved visitors, and ended as if it had not", state.plan.release)
     })
 }
 
