@@ -28,6 +28,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/SetMaintenance", &[Operator]),
     ("/pointsman.v1.Coordinator/Diagnose", &[Operator, Ci, Viewer]),
     ("/pointsman.v1.Coordinator/VerifyJournal", &[Operator, Ci, Viewer]),
+    ("/pointsman.v1.Coordinator/AcceptJournal", &[Operator]),
     ("/pointsman.agent.v1.Agent/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
     ("/pointsman.agent.v1.Agent/Fence", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Perform", &[Coordinator]),

@@ -323,7 +323,9 @@ impl<H: Hands> Agent for AgentService<H> {
     ) -> Result<Response<agent_v1::FenceReply>, Status> {
         self.for_us(&request, &request.get_ref().environment)?;
         let (ledger, epoch) = (self.ledger.clone(), Epoch(request.get_ref().epoch));
-        let fenced = blocking(move || ledger.fence(epoch)).await;
+        let forget = request.get_ref().forget;
+        let fenced =
+            blocking(move || if forget { ledger.forget_all(epoch) } else { ledger.fence(epoch) }).await;
         reply(fenced.map(|fence| agent_v1::FenceReply {
             epoch: fence.epoch.0,
             head_seq: fence.head_seq,
@@ -405,6 +407,7 @@ impl<H: Hands> Agent for AgentService<H> {
         match blocking(move || ledger.fence_state()).await {
             Ok(fence) => {
                 (described.head_seq, described.head_hash) = (fence.head_seq, fence.head_hash.to_vec());
+                described.epoch = fence.epoch.0;
             }
             Err(problem) => {
                 described.problem.get_or_insert_with(|| convert::problem_to_wire(&problem));

@@ -137,6 +137,25 @@ impl Ledger {
         Ok(fence)
     }
 
+    /// Acknowledges a new epoch and forgets everything else: the journal that receipts and head belong to is gone, and a
+    /// person has accepted that. An epoch that was acknowledged before is refused, for its orders may be on their way.
+    pub fn forget_all(&self, epoch: Epoch) -> Result<Fence, Problem> {
+        receipt::still_rules(Epoch(self.epoch().0.saturating_add(1)), epoch)?;
+        let fence = self.with(|connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "UPDATE fence SET epoch = ?1, head_seq = 0, head_hash = zeroblob(32), first_seq = 0",
+                params![signed(epoch.0)],
+            )?;
+            transaction.execute("DELETE FROM receipt", [])?;
+            let fence = read_fence(&transaction)?;
+            transaction.commit()?;
+            Ok(fence)
+        })?;
+        self.epoch.fetch_max(fence.epoch.0, Ordering::SeqCst);
+        Ok(fence)
+    }
+
     /// Takes in an order: fences, refuses what is stale or contradicts a receipt, and notes that it has begun. The
     /// note is durable before this returns.
     pub fn admit(&self, received: &ReceivedOrder, digest: OrderDigest) -> Result<Admission, Problem> {
@@ -324,6 +343,19 @@ mod tests {
         let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
         assert_eq!(admit(&ledger, &order(Step::LinkBack, 1, 20, true)), Ok(Admission::Act));
         assert_eq!(admit(&ledger, &order(Step::Activate, 1, 10, true)), Err(Code::Superseded));
+    }
+
+    #[test]
+    fn only_a_new_epoch_makes_an_agent_forget_its_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
+        let known = order(Step::Stage, 3, 40, true);
+        ledger.admit(&known.0, known.1).unwrap();
+        assert_eq!(ledger.forget_all(Epoch(3)).map_err(|problem| problem.code), Err(Code::Fenced));
+        let fence = ledger.forget_all(Epoch(4)).unwrap();
+        assert_eq!((fence.epoch, fence.head_seq), (Epoch(4), 0));
+        assert_eq!(admit(&ledger, &known), Err(Code::Fenced));
+        assert_eq!(admit(&ledger, &order(Step::Stage, 4, 7, false)), Ok(Admission::Act));
     }
 
     #[test]

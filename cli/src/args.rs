@@ -111,7 +111,9 @@ impl Verb {
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
             Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
             Self::Maintenance { verb } => verb.environment(),
-            Self::Audit { verb: AuditVerb::Verify { environment } } => environment,
+            Self::Audit {
+                verb: AuditVerb::Verify { environment } | AuditVerb::Accept { environment, .. },
+            } => environment,
             Self::Init(_) | Self::Explain { .. } => return None,
         };
         Some(environment.clone())
@@ -221,6 +223,17 @@ pub enum AuditVerb {
     Verify {
         /// The environment whose agents are asked, as `production`. The journal is one for all environments.
         environment: EnvironmentName,
+    },
+    /// Go on with a journal that is older than what the agents know, because the newest is gone for good.
+    ///
+    /// Every agent of the environment must answer. Afterwards look at `status` and `traffic show`: the journal does not
+    /// know of releases that were made since.
+    Accept {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Its name once more.
+        #[arg(long, value_name = "ENVIRONMENT")]
+        confirm: EnvironmentName,
     },
 }
 

@@ -76,6 +76,9 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
             run::traffic(&session, &environment, out).await
         }
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
+        Verb::Audit { verb: args::AuditVerb::Accept { environment, confirm } } => {
+            run::accept(&session, &environment, &confirm, out).await
+        }
         Verb::Audit { verb: args::AuditVerb::Verify { environment } } => {
             run::verify(&session, &environment, out).await
         }

@@ -336,6 +336,23 @@ impl Coordinator for Api {
         reply(found.await)
     }
 
+    async fn accept_journal(
+        &self,
+        request: Request<v1::AcceptJournalRequest>,
+    ) -> Result<Response<v1::AcceptJournalReply>, Status> {
+        let accepted = async {
+            let (office, by) = self.office(&request, &request.get_ref().environment)?;
+            if request.get_ref().confirm != request.get_ref().environment {
+                let message = "the environment's name must be typed once more to accept its journal";
+                return Err(Problem::new(Code::UsageWrong, message)
+                    .hint(format!("`pointsman audit accept {0} --confirm {0}`", office.environment().name)));
+            }
+            let hosts = office.accept_journal(&by.name.to_string()).await?;
+            Ok(v1::AcceptJournalReply { hosts })
+        };
+        reply(accepted.await)
+    }
+
     async fn verify_journal(
         &self,
         request: Request<v1::VerifyJournalRequest>,

@@ -9,7 +9,7 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Plan, Problem, ReleaseId, Request,
+    Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem, ReleaseId, Request,
     RequestId, RequestKind, Standing, State, Timestamp,
 };
 use pointsman_proto::{convert, v1};
@@ -175,7 +175,8 @@ impl Office {
         let final_stop = problem.code == Code::InvariantBroken || opening::knows_more(&problem);
         self.book().told.trouble = Some(problem);
         if final_stop {
-            std::future::pending::<()>().await;
+            // Until a person has accepted the journal, which opens it anew.
+            return;
         }
         loop {
             tokio::time::sleep(JOURNAL_AGAIN).await;
@@ -185,6 +186,47 @@ impl Office {
                 Err(problem) => warn!(%problem, "the journal still does not work"),
             }
         }
+    }
+
+    /// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone
+    /// for good. Every agent must answer: each forgets what the journal does not know, under an epoch that none of them
+    /// has acknowledged, so that nothing still on its way can act. Returns their names.
+    pub async fn accept_journal(&self, by: &str) -> Result<Vec<String>, Problem> {
+        let name = &self.environment.name;
+        let stopped = || -> bool {
+            let book = self.book();
+            let held = book.told.open().is_some_and(|kept| match &kept.state.phase {
+                Phase::Held { why, .. } => opening::knows_more(why),
+                _ => false,
+            });
+            held || book.told.trouble.as_ref().is_some_and(opening::knows_more)
+        };
+        if !stopped() {
+            return Err(Problem::new(
+                Code::NotPossibleNow,
+                "no agent has been found that knows more than the journal: there is nothing to accept",
+            )
+            .hint(format!("see it: `pointsman audit verify {name}`")));
+        }
+        let agents = self.look().await;
+        let silent = agents.iter().find(|agent| agent.head_hash.is_empty());
+        if let Some(silent) = silent {
+            let message =
+                format!("agent `{}` does not answer: every agent must forget, or none", silent.host);
+            return Err(Problem::new(Code::AgentUnreachable, message)
+                .retry_useful()
+                .hint(format!("on `{}`: `systemctl status 'pointsman-*agent'`", silent.host)));
+        }
+        let highest = agents.iter().map(|agent| agent.epoch).max().unwrap_or(0);
+        self.journal.raise_lease(name, Epoch(highest)).await?;
+        let epoch = self.journal.take_lease(name, &self.holder).await.map_err(|error| error.0)?;
+        for host in self.environment.agents.keys() {
+            self.fleet.forget(host, epoch, LOOK_MS).await?;
+        }
+        warn!(environment = %name, by, epoch = epoch.0, "a person accepted that the newest journal is gone");
+        self.reopen().await?;
+        self.begun.notify_one();
+        Ok(agents.into_iter().map(|agent| agent.host).collect())
     }
 
     /// What is wrong with the coordinator itself, if anything is.

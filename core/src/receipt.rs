@@ -53,7 +53,7 @@ pub fn still_rules(have: Epoch, got: Epoch) -> Result<(), Problem> {
         return Ok(());
     }
     Err(Problem::new(Code::Fenced, format!("order of epoch {got} refused: epoch {have} rules here"))
-        .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one"))
+        .hint("another coordinator has taken over: stop this one; or its journal is an old copy: `pointsman audit verify ENV`"))
 }
 
 /// Refuses to act on a journal that does not hold the entry an agent has acted on: its tail was lost, or it is a copy.
@@ -66,7 +66,7 @@ pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Probl
     let message =
         format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
     Err(Problem::new(Code::JournalCorrupt, message)
-        .hint("this journal is a copy of an older one: bring the newest back before releasing"))
+        .hint("this journal is a copy of an older one: bring the newest back; if it is gone for good, `pointsman audit accept ENV`"))
 }
 
 /// Decides on an order from the fence and from the receipt under its key, if there is one.

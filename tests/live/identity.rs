@@ -154,7 +154,8 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         journal_hash: vec![0; 32],
         action: Some(action.clone()),
     };
-    let fence = agent_v1::FenceRequest { environment: environment.to_owned(), epoch: u64::MAX };
+    let fence =
+        agent_v1::FenceRequest { environment: environment.to_owned(), epoch: u64::MAX, forget: false };
     let offer = offer_of(environment);
     let observe = agent_v1::ObserveRequest {
         environment: environment.to_owned(),

@@ -31,3 +31,30 @@ fn trust(verified: &v1::VerifyJournalReply) -> Exit {
     }
     if verified.findings.iter().all(|finding| finding.verdict == "ok") { Exit::Done } else { Exit::Refused }
 }
+
+/// Goes on with a journal that is older than what the agents know.
+pub async fn accept(
+    session: &Session,
+    environment: &EnvironmentName,
+    confirm: &EnvironmentName,
+    out: &Out,
+) -> Result<Exit, Problem> {
+    let caller = session.caller(environment)?;
+    let request =
+        v1::AcceptJournalRequest { environment: environment.to_string(), confirm: confirm.to_string() };
+    let accepted = caller.answer(caller.client.clone().accept_journal(request)).await?;
+    if out.json() {
+        out.document(serde_json::json!({
+            "kind": "journal-accepted", "environment": environment.as_str(), "hosts": accepted.hosts, "exit_code": Exit::Done.code(),
+        }));
+    } else {
+        out.result(&format!(
+            "accepted: {} have forgotten what the journal does not know\n",
+            accepted.hosts.join(", ")
+        ));
+        out.say(&format!(
+            "the journal does not know of releases made since: look at `pointsman status {environment}`"
+        ));
+    }
+    Ok(Exit::Done)
+}

@@ -8,7 +8,7 @@ mod look;
 mod maintenance;
 
 pub use ask::{abort, pause, resume, rollback};
-pub use audit::verify;
+pub use audit::{accept, verify};
 pub use deploy::{deploy, plan};
 pub use explain::explain;
 pub use look::{doctor, history, status, traffic};

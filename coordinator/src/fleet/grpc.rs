@@ -83,6 +83,15 @@ impl GrpcFleet {
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
     }
 
+    /// Has an agent forget what it has heard of, under a new epoch.
+    pub async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        let mut client = self.client(host)?;
+        let environment = self.environment.to_string();
+        let request = agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true };
+        let forgotten = bounded(host, timeout_ms, client.fence(request)).await;
+        forgotten.map(drop).map_err(|problem| self.named(problem))
+    }
+
     /// How a host stands, or why it could not be asked.
     pub async fn describe(&self, host: &HostName, timeout_ms: u64) -> Result<v1::AgentStatus, Problem> {
         let mut client = self.client(host)?;
@@ -144,7 +153,11 @@ fn located(problem: Problem, host: &HostName) -> Problem {
 impl Fleet for GrpcFleet {
     async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
         let mut client = self.client(host)?;
-        let request = agent_v1::FenceRequest { environment: self.environment.to_string(), epoch: epoch.0 };
+        let request = agent_v1::FenceRequest {
+            environment: self.environment.to_string(),
+            epoch: epoch.0,
+            forget: false,
+        };
         // Fencing twice is fencing once, so a lost answer leaves nothing in doubt.
         let fence = bounded(host, timeout_ms, client.fence(request))
             .await

@@ -100,6 +100,17 @@ impl JournalStore {
         .await
     }
 
+    /// Has the next lease of an environment be of a higher epoch than this one.
+    pub async fn raise_lease(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), Problem> {
+        let environment = environment.to_string();
+        self.with(move |connection| {
+            let sql = "UPDATE lease SET epoch = max(epoch, ?2) WHERE environment = ?1";
+            connection.execute(sql, params![environment, signed(epoch.0)])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// The entries of an environment after a number, of one release or of all, in order.
     pub async fn entries_after(
         &self,

@@ -317,8 +317,8 @@ impl World {
             }
             _ => Ok(()),
         };
-        if after_switch && seen.is_ok() {
-            self.truth.saw_well(host, self.now);
+        if after_switch {
+            self.truth.looked(host, self.now, seen.is_ok());
         }
         seen.map_err(|code| Problem::new(code, "not as it should be"))
     }

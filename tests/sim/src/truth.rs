@@ -65,7 +65,7 @@ pub struct Truth {
     through: BTreeMap<(usize, ReleaseId), u64>,
     /// When each host's gate was last seen well.
     well: BTreeMap<usize, u64>,
-    /// When gates were seen well in this watch.
+    /// When gates were looked at in this watch.
     readings: Vec<u64>,
     /// The release that is not over.
     unfinished: Option<ReleaseId>,
@@ -96,9 +96,11 @@ impl Truth {
         self.through.insert((host, release.clone()), now);
     }
 
-    /// A gate of the watch was seen well.
-    pub fn saw_well(&mut self, host: usize, now: u64) {
-        self.well.insert(host, now);
+    /// A gate of the watch was looked at, and was well or not.
+    pub fn looked(&mut self, host: usize, now: u64, well: bool) {
+        if well {
+            self.well.insert(host, now);
+        }
         self.readings.push(now);
     }
 

@@ -1,8 +1,6 @@
 //! What the simulator promises: the same seed is the same history, a calm world needs nobody's help, and a broken rule is
 //! told with nothing in it that does not matter.
 
-#![expect(clippy::unwrap_used, reason = "a history that cannot be told is a failed test")]
-
 use pointsman_core::Outcome;
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};

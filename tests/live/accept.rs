@@ -1,0 +1,58 @@
+//! The newest journal is gone for good: a person says so, and releases go on from the copy that is left.
+
+use std::path::Path;
+
+use kit::{Load, LoadPlan, Site};
+
+fn copy(from: &Path, to: &Path) {
+    let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
+    assert!(copied.success());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_journal_whose_newest_copy_is_gone_is_accepted_by_a_person() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+
+    // Nothing is wrong: there is nothing to accept.
+    let accept = ["audit", "accept", "production", "--confirm", "production"];
+    let told = site.cli(&accept).await.unwrap();
+    assert!(told.code == 4 && told.says("PM0707"), "{told:?}");
+
+    let state = site.folder().join("coordinator/state");
+    let (state, aside) = (
+        if state.exists() { state } else { site.journal().parent().unwrap().to_owned() },
+        site.folder().join("aside"),
+    );
+    site.kill_coordinator().unwrap();
+    copy(&state, &aside);
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.released("v2").await.unwrap();
+    site.released("v3").await.unwrap();
+
+    // The disk dies, and only the old copy is left.
+    site.kill_coordinator().unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&aside, &state);
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let v4 = site.artifact("v4").unwrap().display().to_string();
+    let deploy = ["deploy", "production", "--artifact", &v4, "--release", "v4", "--yes"];
+    let told = site.cli(&deploy).await.unwrap();
+    assert!(told.code != 0 && (told.says("PM0504") || told.says("PM0703")), "{told:?}");
+    let told = site.cli(&["audit", "accept", "production", "--confirm", "staging"]).await.unwrap();
+    assert!(told.code == 2 && told.says("PM0603"), "{told:?}");
+
+    let told = site.cli(&accept).await.unwrap();
+    assert!(told.code == 0 && told.says("lb1"), "{told:?}");
+    let told = site.cli(&["audit", "verify", "production"]).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    // The journal says v1 is live on one slot, and v3 is: what the balancers do is not what it knows, and is not
+    // overwritten. The person puts the route of the journal back, as the hint says, or starts from what stands.
+    let told = site.cli(&deploy).await.unwrap();
+    assert!(told.code == 0 || told.says("PM0105"), "{told:?}");
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
