@@ -224,6 +224,11 @@ impl Office {
             self.fleet.forget(host, epoch, LOOK_MS).await?;
         }
         warn!(environment = %name, by, epoch = epoch.0, "a person accepted that the newest journal is gone");
+        let record =
+            ReleaseId::parse("journal").map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
+        let adopted = vec![Event::Adopted { by: by.to_owned() }];
+        let recorded = self.journal.append(name, epoch, &record, SystemClock.now(), adopted).await;
+        recorded.map_err(|error| error.0)?;
         self.reopen().await?;
         self.begun.notify_one();
         Ok(agents.into_iter().map(|agent| agent.host).collect())

@@ -56,7 +56,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
 ) -> Result<Opened, Problem> {
     let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let mut releases = fold(&entries)?;
+    let (mut releases, adopted) = fold(&entries)?;
     invariants::single_flight(releases.values().map(|kept| &kept.state))
         .map_err(|broken| Problem::new(Code::InvariantBroken, broken.to_string()))?;
     let asked = agents.into_iter().map(|host| async move {
@@ -76,7 +76,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
         }
     }
     let mut standing = Standing::default();
-    let mut in_order: Vec<&Kept> = releases.values().collect();
+    let mut in_order: Vec<&Kept> = releases.values().filter(|kept| kept.number > adopted).collect();
     in_order.sort_by_key(|kept| kept.number);
     in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
     Ok(Opened { epoch, releases, standing, trouble })
@@ -87,10 +87,17 @@ pub fn knows_more(problem: &Problem) -> bool {
     matches!(problem.code, Code::JournalCorrupt | Code::Fenced)
 }
 
-/// Folds the entries of an environment into its releases.
-fn fold(entries: &[Entry]) -> Result<BTreeMap<ReleaseId, Kept>, Problem> {
+/// Folds the entries of an environment into its releases, and finds the entry by which a person last accepted a journal
+/// that had lost its end: 0 if nobody ever did. What was open then is void: how it went on is not to be found here.
+fn fold(entries: &[Entry]) -> Result<(BTreeMap<ReleaseId, Kept>, u64), Problem> {
     let mut releases: BTreeMap<ReleaseId, Kept> = BTreeMap::new();
+    let mut adopted = 0;
     for entry in entries {
+        if let Event::Adopted { .. } = entry.fact.event {
+            releases.retain(|_, kept| kept.state.outcome().is_some());
+            adopted = entry.seq;
+            continue;
+        }
         let impossible = |what: String| {
             Problem::new(Code::JournalCorrupt, format!("journal entry {} {what}", entry.seq))
                 .hint("do not release; this version of the coordinator cannot have written it")
@@ -109,5 +116,5 @@ fn fold(entries: &[Entry]) -> Result<BTreeMap<ReleaseId, Kept>, Problem> {
         kept.state =
             machine::apply(&kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
     }
-    Ok(releases)
+    Ok((releases, adopted))
 }

@@ -51,6 +51,12 @@ pub enum Event {
     TurnedBack(Problem),
     /// The release stopped for a person.
     Held(Problem),
+    /// Of no release: a person accepted a journal whose newest entries are gone. What it says of the world before this is
+    /// not so any more, and what was open then is void.
+    Adopted {
+        /// Who.
+        by: String,
+    },
 }
 
 /// A fact with the moment it was recorded.
@@ -90,6 +96,7 @@ impl Event {
             Self::Requested(_) => "requested",
             Self::TurnedBack(_) => "turned-back",
             Self::Held(_) => "held",
+            Self::Adopted { .. } => "adopted",
         }
     }
 }

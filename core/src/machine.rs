@@ -51,7 +51,7 @@ fn pause_ms(tries: u32) -> u64 {
 pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
     let mut next = state.clone();
     let legal = match &fact.event {
-        Event::Planned(_) => false,
+        Event::Planned(_) | Event::Adopted { .. } => false,
         Event::EpochTaken(epoch) => epoch_taken(&mut next, *epoch, fact.at),
         Event::Fenced(host) => fenced(&mut next, host, fact.at),
         Event::OrderIntended { key, attempt } => intended(&mut next, key, *attempt, fact.at),

@@ -232,6 +232,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("requested resume", Event::Requested(request(RequestKind::Resume))),
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
+        ("adopted", Event::Adopted { by: "ada".to_owned() }),
     ]
 }
 
@@ -340,7 +341,8 @@ fn the_table_has_every_kind_of_event() {
         | Event::WatchPassed
         | Event::Requested(_)
         | Event::TurnedBack(_)
-        | Event::Held(_) => 13,
+        | Event::Held(_)
+        | Event::Adopted { .. } => 14,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");
 }

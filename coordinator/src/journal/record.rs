@@ -29,7 +29,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::OrderIntended { .. } => "intent",
         Event::OrderDone { .. } | Event::OrderFailed { .. } => "outcome",
         Event::Fenced(_) | Event::GatesRead(_) => "observed",
-        Event::Requested(_) => "call",
+        Event::Requested(_) | Event::Adopted { .. } => "call",
         Event::GatesExpired
         | Event::WatchMoved { .. }
         | Event::WatchPassed
@@ -63,6 +63,7 @@ enum Fact {
     Requested { kind: String, by: String, reason: Option<String> },
     TurnedBack { problem: Problem },
     Held { problem: Problem },
+    Adopted { by: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -232,6 +233,7 @@ fn fact_of(event: &Event) -> Fact {
             reason: request.reason.clone(),
         },
         Event::TurnedBack(problem) => Fact::TurnedBack { problem: problem_of(problem) },
+        Event::Adopted { by } => Fact::Adopted { by: by.clone() },
         Event::Held(problem) => Fact::Held { problem: problem_of(problem) },
     }
 }
@@ -264,6 +266,7 @@ fn event_of(fact: Fact) -> Option<Event> {
             Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
         }
         Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
+        Fact::Adopted { by } => Event::Adopted { by },
         Fact::Held { problem } => Event::Held(problem_from(problem)?),
     })
 }
@@ -494,6 +497,7 @@ mod tests {
             Event::GatesRead(domain::Reading::Pass),
             Event::GatesRead(domain::Reading::Fail(problem.clone())),
             Event::GatesRead(domain::Reading::Unknown(problem.clone())),
+            Event::Adopted { by: "ada".to_owned() },
             Event::GatesExpired,
             Event::WatchMoved { until: domain::Timestamp(7) },
             Event::WatchPassed,
