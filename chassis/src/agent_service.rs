@@ -42,9 +42,15 @@ impl Rule {
         Self { ledger: ledger.clone(), epoch: Arc::new(AtomicU64::new(epoch.0)) }
     }
 
+    /// The epoch of the coordinator in whose name the order is done: of the one that gave it or, after a restart, of one
+    /// that wants the same.
+    pub fn epoch(&self) -> Epoch {
+        Epoch(self.epoch.load(Ordering::SeqCst))
+    }
+
     /// Refuses when a newer coordinator has taken over.
     pub fn check(&self) -> Result<(), Problem> {
-        self.ledger.still_rules(Epoch(self.epoch.load(Ordering::SeqCst)))
+        self.ledger.still_rules(self.epoch())
     }
 
     /// A coordinator that was started anew wants the same: what is under way goes on in its name.

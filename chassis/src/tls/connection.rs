@@ -3,8 +3,10 @@
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -14,11 +16,16 @@ use super::Peer;
 pub struct TlsConnection<S> {
     stream: TlsStream<S>,
     peer: Peer,
+    /// Runs until the first word of the other side, which nothing above waits for with a bound.
+    silence: Option<Pin<Box<Sleep>>>,
 }
+
+/// How long a peer may be silent after the handshake: as long as the handshake itself.
+const FIRST_WORD: Duration = Duration::from_secs(4);
 
 impl<S> TlsConnection<S> {
     pub(super) fn new(stream: TlsStream<S>, peer: Peer) -> Self {
-        Self { stream, peer }
+        Self { stream, peer, silence: Some(Box::pin(tokio::time::sleep(FIRST_WORD))) }
     }
 }
 
@@ -36,7 +43,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsConnection<S> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+        let read = Pin::new(&mut self.stream).poll_read(cx, buf);
+        if read.is_ready() {
+            self.silence = None;
+        } else if let Some(silence) = &mut self.silence
+            && silence.as_mut().poll(cx).is_ready()
+        {
+            return Poll::Ready(Err(io::Error::new(io::ErrorKind::TimedOut, "silent after the handshake")));
+        }
+        read
     }
 }
 
