@@ -25,6 +25,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/Abort", &[Operator, Ci]),
     ("/pointsman.v1.Coordinator/Pause", &[Operator, Ci]),
     ("/pointsman.v1.Coordinator/Resume", &[Operator]),
+    ("/pointsman.v1.Coordinator/Promote", &[Operator, Ci]),
     ("/pointsman.v1.Coordinator/SetMaintenance", &[Operator]),
     ("/pointsman.v1.Coordinator/Diagnose", &[Operator, Ci, Viewer]),
     ("/pointsman.v1.Coordinator/VerifyJournal", &[Operator, Ci, Viewer]),

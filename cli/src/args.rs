@@ -62,6 +62,8 @@ pub enum Verb {
     Pause(Ask),
     /// Let a held release go on where it stopped.
     Resume(Resume),
+    /// End the watch of a release as soon as its gates are green: more visitors follow, or it is confirmed.
+    Promote(Ask),
     /// List the releases that were.
     History {
         /// The environment, as `production`.
@@ -106,7 +108,9 @@ impl Verb {
             Self::Plan(wish) => &wish.environment,
             Self::Deploy(deploy) => &deploy.wish.environment,
             Self::Status(status) => &status.environment,
-            Self::Rollback(ask) | Self::Abort(ask) | Self::Pause(ask) => &ask.environment,
+            Self::Rollback(ask) | Self::Abort(ask) | Self::Pause(ask) | Self::Promote(ask) => {
+                &ask.environment
+            }
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
             Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
@@ -137,6 +141,9 @@ pub struct Wish {
     /// Why, for the record.
     #[arg(long)]
     pub reason: Option<String>,
+    /// Move all visitors at once, without the shares that the environment's strategy begins with.
+    #[arg(long)]
+    pub at_once: bool,
 }
 
 #[derive(Args)]

@@ -70,6 +70,7 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Rollback(ask) => run::rollback(&session, &ask, out).await,
         Verb::Abort(ask) => run::abort(&session, &ask, out).await,
         Verb::Pause(ask) => run::pause(&session, &ask, out).await,
+        Verb::Promote(ask) => run::promote(&session, &ask, out).await,
         Verb::Resume(resume) => run::resume(&session, &resume, out).await,
         Verb::History { environment, limit } => run::history(&session, &environment, limit, out).await,
         Verb::Traffic { verb: args::TrafficVerb::Show { environment } } => {

@@ -102,7 +102,8 @@ impl Api {
         use v1::plan_request::Purpose;
         let wanted = match wish.purpose.as_ref() {
             Some(Purpose::Deploy(deploy)) => {
-                Wanted::Deploy(convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?)
+                let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
+                Wanted::Deploy { artifact, at_once: deploy.at_once }
             }
             Some(Purpose::Rollback(_)) => Wanted::Rollback,
             Some(Purpose::Maintenance(page)) if page.on => {
@@ -301,6 +302,10 @@ impl Coordinator for Api {
 
     async fn resume(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
         reply(self.ask(request, RequestKind::Resume).await)
+    }
+
+    async fn promote(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
+        reply(self.ask(request, RequestKind::Promote).await)
     }
 
     async fn set_maintenance(

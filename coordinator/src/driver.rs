@@ -210,7 +210,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
 
     async fn read_gates(&self, state: &State) -> Reading {
         let timeout_ms = state.plan.reading_ms();
-        let gates = state.plan.gates();
+        let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
         let asked = gates.iter().map(|(host, action)| async move {
             let observed = self.fleet.observe(host, action, timeout_ms).await;
             observed.map(drop).map_err(|problem| problem.on(host))

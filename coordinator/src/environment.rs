@@ -6,7 +6,7 @@ use std::path::Path;
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
     Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
-    HostName, HttpPath, Limits, Problem, SlotName, SlotPlan, UnitName, WatchPlan,
+    HostName, HttpPath, Limits, MAX_SPLITS, Problem, SlotName, SlotPlan, Split, UnitName, WatchPlan,
 };
 use serde::Deserialize;
 
@@ -32,6 +32,8 @@ pub struct Environment {
     pub flag_hosts: Vec<HostName>,
     /// What hosts do after `current` has moved.
     pub activation: Activation,
+    /// The shares of the visitors that a new version gets before it gets all of them.
+    pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
     /// The watch.
@@ -53,6 +55,8 @@ struct Written {
     agents: BTreeMap<String, String>,
     lb: Lb,
     slots: BTreeMap<String, Slot>,
+    #[serde(default)]
+    strategy: Strategy,
     #[serde(default)]
     activate: Activate,
     #[serde(default)]
@@ -89,6 +93,28 @@ enum WrittenDrainEnd {
 struct Slot {
     backend: Parsed<BackendName>,
     hosts: Vec<Parsed<HostName>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+struct Strategy {
+    kind: StrategyKind,
+    canary: Option<Canary>,
+}
+
+#[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum StrategyKind {
+    #[default]
+    BlueGreen,
+    Canary,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Canary {
+    splits: Vec<u8>,
+    hold: Span,
 }
 
 #[derive(Default, Deserialize)]
@@ -293,6 +319,7 @@ impl Environment {
             .into_iter()
             .map(|check| complete_check(check).map_err(&wrong))
             .collect::<Result<_, _>>()?;
+        let splits = complete_strategy(written.strategy).map_err(&wrong)?;
         let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
         if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
             return Err(wrong(
@@ -316,6 +343,7 @@ impl Environment {
                 restart: written.activate.restart.into_iter().map(|unit| unit.0).collect(),
                 hooks: written.activate.hooks.into_iter().map(|hook| hook.0).collect(),
             },
+            splits,
             checks,
             watch: WatchPlan {
                 duration_ms: watch.duration.ms(),
@@ -352,6 +380,31 @@ impl Environment {
     pub fn slot_behind(&self, backend: &BackendName) -> Option<&SlotPlan> {
         self.slots.values().find(|slot| slot.backend == *backend)
     }
+}
+
+fn complete_strategy(written: Strategy) -> Result<Vec<Split>, String> {
+    let canary = match (written.kind, written.canary) {
+        // What is written and not in force may stay for the day it is wanted again.
+        (StrategyKind::BlueGreen, _) => return Ok(Vec::new()),
+        (StrategyKind::Canary, Some(canary)) => canary,
+        (StrategyKind::Canary, None) => {
+            return Err(
+                "`strategy.kind` is `canary`: say `canary = { splits = [10, 50], hold = \"2m\" }`".to_owned()
+            );
+        }
+    };
+    let splits = canary.splits;
+    let rising = splits.windows(2).all(|pair| pair.first() < pair.last());
+    if splits.is_empty() || splits.len() > MAX_SPLITS || !rising {
+        return Err(format!("`strategy.canary.splits` must be 1 to {MAX_SPLITS} rising shares"));
+    }
+    if let Some(split) = splits.iter().find(|percent| !(1..=99).contains(*percent)) {
+        return Err(format!("`strategy.canary.splits` has {split}: a split is 1 to 99 %"));
+    }
+    if canary.hold.ms() == 0 {
+        return Err("`strategy.canary.hold` must be longer than nothing".to_owned());
+    }
+    Ok(splits.into_iter().map(|percent| Split { percent, hold_ms: canary.hold.ms() }).collect())
 }
 
 fn complete_check(written: WrittenCheck) -> Result<Check, String> {

@@ -327,7 +327,7 @@ impl Office {
     /// Makes a plan. An id that an unfinished or successful release bears is refused; one whose release failed gets
     /// a number, so that a repeated CI job needs no new name.
     pub async fn plan(&self, wanted: Wanted, id: Option<ReleaseId>, wish: WishOf) -> Result<Plan, Problem> {
-        if let Wanted::Deploy(artifact) = wanted {
+        if let Wanted::Deploy { artifact, .. } = wanted {
             let store = self.store.clone();
             let known = tokio::task::spawn_blocking(move || store.manifest(&artifact).map(drop)).await;
             known.map_err(|error| {
@@ -336,7 +336,7 @@ impl Office {
         }
         self.must_be_free()?;
         let seen =
-            self.see(if matches!(wanted, Wanted::Deploy(_)) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
+            self.see(if matches!(wanted, Wanted::Deploy { .. }) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
         // A release that began meanwhile moves what was just seen.
         self.must_be_free()?;
         let now = SystemClock.now();
@@ -349,7 +349,7 @@ impl Office {
     fn free_id(&self, id: Option<ReleaseId>, wanted: Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
         let book = self.book();
         let word = match wanted {
-            Wanted::Deploy(_) => "release",
+            Wanted::Deploy { .. } => "release",
             Wanted::Rollback => "rollback",
             Wanted::MaintenanceOn(_) => "maintenance-on",
             Wanted::MaintenanceOff => "maintenance-off",
@@ -362,7 +362,7 @@ impl Office {
             match book.told.releases.get(&id).map(|kept| kept.state.outcome()) {
                 None => return Ok(id),
                 Some(Some(Outcome::Aborted | Outcome::Refused | Outcome::RolledBack)) => {}
-                Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy(_)) => {}
+                Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy { .. }) => {}
                 Some(ended) => {
                     let how = ended.map_or("still running", Outcome::as_str);
                     let hint = format!(
@@ -476,14 +476,14 @@ impl Office {
         }
     }
 
-    /// Whether an abort or a pause of a release was asked for before, and is on its way.
+    /// Whether an abort, a pause or a promotion of a release was asked for before, and is on its way.
     fn is_asked(&self, id: &ReleaseId, kind: RequestKind) -> bool {
         let book = self.book();
         let Some(Kept { state, .. }) = book.told.releases.get(id) else { return false };
         let asked = state.asked.as_ref().is_some_and(|asked| asked.kind == kind);
         match kind {
             RequestKind::Abort => asked || (state.going_back() && !state.visitors_moved()),
-            RequestKind::Pause => asked,
+            RequestKind::Pause | RequestKind::Promote => asked,
             RequestKind::Rollback | RequestKind::Resume => false,
         }
     }

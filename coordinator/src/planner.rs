@@ -15,7 +15,12 @@ use crate::environment::Environment;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Make this artifact live.
-    Deploy(ArtifactDigest),
+    Deploy {
+        /// The artifact.
+        artifact: ArtifactDigest,
+        /// All visitors at once, whatever the environment's strategy says.
+        at_once: bool,
+    },
     /// Go back to what was live before.
     Rollback,
     /// Put the maintenance page up, perhaps with an end in mind.
@@ -98,6 +103,13 @@ pub fn plan(
     let live = live_slot(environment, standing, &route, under_maintenance)?;
     let (purpose, to) = purpose_and_target(environment, standing, &wish, live.as_ref())?;
     let links_before = links(&to, seen)?;
+    // A share of the visitors can be moved only from a slot that serves them.
+    let splits = match wish.wanted {
+        Wanted::Deploy { at_once: false, .. } if live.is_some() && !under_maintenance => {
+            environment.splits.clone()
+        }
+        _ => Vec::new(),
+    };
     match &purpose {
         Purpose::Deploy { .. } => all_answer(&to, seen)?,
         Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
@@ -125,6 +137,7 @@ pub fn plan(
         route_epoch_base,
         links_before,
         activation: environment.activation.clone(),
+        splits,
         checks: environment.checks.clone(),
         watch: environment.watch,
         automatic_rollback: environment.automatic_rollback,
@@ -179,7 +192,7 @@ fn purpose_and_target(
         Ok((Purpose::Maintenance { on, until }, target))
     };
     match wish.wanted {
-        Wanted::Deploy(artifact) => Ok((Purpose::Deploy { artifact }, idle().ok_or_else(no_slot)?)),
+        Wanted::Deploy { artifact, .. } => Ok((Purpose::Deploy { artifact }, idle().ok_or_else(no_slot)?)),
         Wanted::MaintenanceOn(for_ms) => page(true, for_ms.map(|ms| wish.now.plus_ms(ms))),
         Wanted::MaintenanceOff => page(false, None),
         Wanted::Rollback => {
@@ -278,7 +291,7 @@ mod tests {
     }
 
     fn deploy() -> Wish {
-        wish(Wanted::Deploy(ArtifactDigest::from_bytes([1; 32])))
+        wish(Wanted::Deploy { artifact: ArtifactDigest::from_bytes([1; 32]), at_once: false })
     }
 
     fn code(result: Result<Plan, Problem>) -> Code {

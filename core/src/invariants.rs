@@ -23,7 +23,7 @@ fn ensure(holds: bool, id: &'static str, what: impl FnOnce() -> String) -> Resul
 pub fn gate_before_share(state: &State) -> Result<(), Broken> {
     let Purpose::Deploy { .. } = state.plan.purpose else { return Ok(()) };
     let gates = [Step::Stage, Step::Activate, Step::Expose, Step::Check];
-    let ready = !state.touched(Step::Switch) || gates.into_iter().all(|step| state.complete(step));
+    let ready = !state.visitors_moved() || gates.into_iter().all(|step| state.complete(step));
     ensure(ready, "I2", || {
         format!("release `{}` moved visitors before its gates were green", state.plan.release)
     })

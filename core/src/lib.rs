@@ -42,11 +42,11 @@ pub use name::{
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};
 pub use phase::{HeldAt, Outcome, Phase, Progress, State, WatchProgress};
-pub use plan::{Activation, Limits, Plan, Purpose, SlotPlan, WatchPlan};
+pub use plan::{Activation, Limits, Plan, Purpose, SlotPlan, Split, WatchPlan};
 pub use problem::{Aftermath, Problem, Retry, clean};
 pub use reading::Reading;
 pub use request::{Request, RequestKind};
 pub use route::{InvalidRoute, Route};
 pub use standing::{LiveRelease, MaintenanceStanding, Standing};
-pub use step::Step;
+pub use step::{MAX_SPLITS, Step};
 pub use time::Timestamp;

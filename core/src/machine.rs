@@ -66,13 +66,9 @@ pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
             progress.problem = Some(problem.clone());
         }),
         Event::GatesRead(reading) => gates_folded(&mut next, reading, fact.at),
-        Event::GatesExpired => gates_expired(&mut next),
+        Event::GatesExpired => gates_expired(&mut next, fact.at),
         Event::WatchMoved { until } => watch_moved(&mut next, *until),
-        Event::WatchPassed => {
-            let watching = matches!(state.phase, Phase::Watching { .. });
-            next.phase = Phase::Finished(Outcome::Confirmed);
-            watching && state.asked.is_none()
-        }
+        Event::WatchPassed => watch_passed(&mut next, fact.at),
         Event::Requested(request) => requested(&mut next, request, fact.at),
         Event::TurnedBack(problem) => turned_back(&mut next, problem),
         Event::Held(problem) => held(&mut next, problem, fact.at),
@@ -112,11 +108,17 @@ fn epoch_taken(state: &mut State, epoch: crate::Epoch, at: Timestamp) -> bool {
         progress.at = at;
     }
     // Nobody watched meanwhile, and what nobody saw is not well: the watch begins anew.
-    if let Phase::Watching { until } = &mut state.phase {
-        *until = at.plus_ms(state.plan.watch.duration_ms);
+    watch_anew(state, at);
+    true
+}
+
+/// Begins the watch anew, where the release is watched.
+fn watch_anew(state: &mut State, at: Timestamp) {
+    let ends = at.plus_ms(state.watch_ms());
+    if let Phase::Watching { until, .. } = &mut state.phase {
+        *until = ends;
         state.watch = crate::WatchProgress::default();
     }
-    true
 }
 
 fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
@@ -124,8 +126,8 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
         return false;
     }
     // Nobody could watch until now, so the watch begins now.
-    if let (true, Phase::Watching { until }) = (state.unfenced.is_empty(), &mut state.phase) {
-        *until = at.plus_ms(state.plan.watch.duration_ms);
+    if state.unfenced.is_empty() {
+        watch_anew(state, at);
     }
     true
 }
@@ -164,17 +166,17 @@ fn settled(state: &mut State, key: &OrderKey, at: Timestamp, settle: impl FnOnce
 /// Ends a blind stretch. What nobody saw does not count as watched.
 fn see_again(state: &mut State, at: Timestamp) {
     let Some(since) = state.watch.blind_since.take() else { return };
-    if let Phase::Watching { until } = &mut state.phase {
+    if let Phase::Watching { until, .. } = &mut state.phase {
         *until = until.plus_ms(at.ms_since(since));
     }
 }
 
 fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
-    let armed = matches!(state.phase, Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. });
+    let armed = state.watched_after().is_some();
     match reading {
         Reading::Pass => {
             see_again(state, at);
-            if let Phase::Watching { until } = &mut state.phase
+            if let Phase::Watching { until, .. } = &mut state.phase
                 && state.watch.failures > 0
             {
                 // A failure is followed by a clear stretch as long as the row that would have turned the release back.
@@ -193,23 +195,47 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     armed
 }
 
-/// Back to the checks, as long as nobody was moved on the strength of the old ones.
-fn gates_expired(state: &mut State) -> bool {
-    let due = state.phase == Phase::Doing(Step::Switch) && !state.touched(Step::Switch);
-    if !due || !state.plan.steps().contains(&Step::Check) {
+/// The watch ended well: more visitors follow or, where all of them are watched, the release is over.
+fn watch_passed(state: &mut State, at: Timestamp) -> bool {
+    let Phase::Watching { after, .. } = state.phase else { return false };
+    let wanted = state.asked.take().is_none_or(|asked| asked.kind == RequestKind::Promote);
+    state.phase = match state.plan.step_after(after) {
+        Some(Step::Watch) | None => Phase::Finished(Outcome::Confirmed),
+        Some(step) => Phase::Doing(step),
+    };
+    state.watch = crate::WatchProgress::default();
+    state.split_passed_at = Some(at);
+    wanted
+}
+
+/// Back to what the next move of visitors rests on, as long as none was moved on the strength of it: to the checks or,
+/// behind a split, to its watch.
+fn gates_expired(state: &mut State, at: Timestamp) -> bool {
+    let Phase::Doing(step) = state.phase else { return false };
+    if !step.moves_visitors() || state.touched(step) {
         return false;
     }
-    for (_, progress) in state.orders.iter_mut().filter(|(key, _)| key.step == Step::Check) {
-        progress.done = None;
-        progress.tries = 0;
+    match state.plan.step_before(step) {
+        Some(Step::Check) => {
+            for (_, progress) in state.orders.iter_mut().filter(|(key, _)| key.step == Step::Check) {
+                progress.done = None;
+                progress.tries = 0;
+            }
+            state.phase = Phase::Doing(Step::Check);
+            true
+        }
+        Some(split @ Step::Canary(_)) => {
+            let hold_ms = state.plan.watch_ms(split).unwrap_or_default();
+            state.phase = Phase::Watching { after: split, until: at.plus_ms(hold_ms) };
+            true
+        }
+        _ => false,
     }
-    state.phase = Phase::Doing(Step::Check);
-    true
 }
 
 /// The watch and a blind stretch in it move together: what is left of the one, and how long the other lasts, stays.
 fn watch_moved(state: &mut State, moved: Timestamp) -> bool {
-    let Phase::Watching { until } = &mut state.phase else { return false };
+    let Phase::Watching { until, .. } = &mut state.phase else { return false };
     let (before, blind_since) = (*until, &mut state.watch.blind_since);
     *until = moved;
     *blind_since = blind_since.map(|since| {
@@ -229,7 +255,7 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
     let Phase::Held { at: held_at, .. } = &state.phase else { return false };
     state.phase = match *held_at {
         HeldAt::Step(step) => Phase::Doing(step),
-        HeldAt::Watch => Phase::Watching { until: at.plus_ms(state.plan.watch.duration_ms) },
+        HeldAt::Watch(after) => Phase::Watching { after, until: at.plus_ms(state.watch_ms()) },
     };
     state.fencing_since = at;
     state.watch = crate::WatchProgress::default();
@@ -242,7 +268,7 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
 fn turned_back(state: &mut State, problem: &Problem) -> bool {
     let forward = match state.phase {
         Phase::Doing(step) | Phase::Held { at: HeldAt::Step(step), .. } => step.kind() == Kind::Forward,
-        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => true,
+        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch(_), .. } => true,
         Phase::Finished(_) => false,
     };
     if !forward || state.open().next().is_some() {
@@ -257,7 +283,7 @@ fn turned_back(state: &mut State, problem: &Problem) -> bool {
 fn held(state: &mut State, problem: &Problem, at: Timestamp) -> bool {
     let held_at = match state.phase {
         Phase::Doing(step) => HeldAt::Step(step),
-        Phase::Watching { .. } => HeldAt::Watch,
+        Phase::Watching { after, .. } => HeldAt::Watch(after),
         Phase::Held { .. } | Phase::Finished(_) => return false,
     };
     if state.open().next().is_some() {
@@ -282,9 +308,10 @@ fn advance(state: &mut State, at: Timestamp) {
         }
         state.phase = if step.kind() == Kind::Backward {
             step_back(state)
+        } else if let Some(watch_ms) = state.plan.watch_ms(step) {
+            Phase::Watching { after: step, until: at.plus_ms(watch_ms) }
         } else {
             match state.plan.step_after(step) {
-                Some(Step::Watch) => Phase::Watching { until: at.plus_ms(state.plan.watch.duration_ms) },
                 Some(step) => Phase::Doing(step),
                 None if state.asked.is_some() => return,
                 None => Phase::Finished(Outcome::Confirmed),
@@ -300,7 +327,8 @@ pub fn next(state: &State, now: Timestamp) -> Next {
     if let Phase::Finished(_) = state.phase {
         return Next::Stop;
     }
-    if let Some(request) = &state.asked {
+    // A promotion waits for the next reading of the gates; everything else is on its way at once.
+    if let Some(request) = state.asked.as_ref().filter(|request| request.kind != RequestKind::Promote) {
         return toward_request(state, request);
     }
     let to_fence = match state.phase {
@@ -313,7 +341,7 @@ pub fn next(state: &State, now: Timestamp) -> Next {
     }
     match &state.phase {
         Phase::Doing(step) => within_step(state, *step, now),
-        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => Next::ReadGates,
+        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch(_), .. } => Next::ReadGates,
         Phase::Held { .. } => Next::Await(None),
         Phase::Finished(_) => Next::Stop,
     }
@@ -403,14 +431,15 @@ fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
     }
 }
 
-/// What follows when the checks have become too old for a switch: they are made again or, if some visitors were
-/// moved already, the others do not follow. A check from the future tells of a clock that was set, and is no better.
+/// What follows when the gates have become too old to move visitors on: they are read again or, if some visitors were
+/// moved by this step already, the others do not follow. A gate from the future tells of a clock that was set, and is no
+/// better.
 fn expired(state: &State, step: Step, now: Timestamp) -> Option<Event> {
-    let (oldest, newest) = state.checked_at().filter(|_| step == Step::Switch)?;
+    let (oldest, newest) = gate_times(state, step)?;
     if newest <= now && now.ms_since(oldest) <= state.plan.limits.gate_ttl_ms {
         return None;
     }
-    if !state.touched(Step::Switch) {
+    if !state.touched(step) {
         return Some(Event::GatesExpired);
     }
     let message =
@@ -418,6 +447,18 @@ fn expired(state: &State, step: Step, now: Timestamp) -> Option<Event> {
     let problem = Problem::new(Code::GatesExpired, message)
         .hint("find out what held the release up, then start a new one");
     Some(Event::TurnedBack(problem))
+}
+
+/// When the oldest and the newest of the gates were read that a move of visitors rests on: the checks or, behind a
+/// split, its watch.
+fn gate_times(state: &State, step: Step) -> Option<(Timestamp, Timestamp)> {
+    if !step.moves_visitors() {
+        return None;
+    }
+    match state.plan.step_before(step) {
+        Some(Step::Canary(_)) => state.split_passed_at.map(|at| (at, at)),
+        _ => state.checked_at(),
+    }
 }
 
 /// A failed step turns the release back where a way back is the safe way, and holds it elsewhere.
@@ -455,7 +496,7 @@ const READING_SLACK_MS: u64 = 1_000;
 /// The end of the watch, after a stretch from the last reading to this one. What nobody watched, because the
 /// coordinator stood still or its clock was set, does not count: what was left of the watch is left still.
 fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Timestamp) -> Timestamp {
-    let last = last.unwrap_or(Timestamp(until.0.saturating_sub(state.plan.watch.duration_ms)));
+    let last = last.unwrap_or(Timestamp(until.0.saturating_sub(state.watch_ms())));
     let usual_ms = state.plan.watch.interval_ms.saturating_add(state.plan.reading_ms());
     let watched = now >= last && now.ms_since(last) <= usual_ms.saturating_add(READING_SLACK_MS);
     if watched { until } else { now.plus_ms(until.ms_since(last)) }
@@ -464,23 +505,27 @@ fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Time
 /// What follows from one reading of the gates, as facts to record in order. A reading that changes nothing is
 /// not recorded. `last` is when this coordinator read them before, if it did since the watch began.
 pub fn gates_read(state: &State, last: Option<Timestamp>, now: Timestamp, reading: Reading) -> Vec<Event> {
-    let Phase::Watching { until } = state.phase else { return judged(state, now, reading, None) };
+    let Phase::Watching { until, .. } = state.phase else { return judged(state, now, reading, None) };
     let moved = watch_end(state, until, last, now);
-    let event = (moved != until && state.asked.is_none()).then_some(Event::WatchMoved { until: moved });
+    let moves = moved != until && state.asked.as_ref().is_none_or(|asked| asked.kind == RequestKind::Promote);
+    let event = moves.then_some(Event::WatchMoved { until: moved });
     event.into_iter().chain(judged(state, now, reading, Some(moved))).collect()
 }
 
 fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timestamp>) -> Vec<Event> {
-    match state.phase {
-        _ if state.asked.is_some() => return Vec::new(),
-        Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => {}
-        _ => return Vec::new(),
+    let promoted = match &state.asked {
+        Some(asked) if asked.kind == RequestKind::Promote => true,
+        Some(_) => return Vec::new(),
+        None => false,
+    };
+    if state.watched_after().is_none() {
+        return Vec::new();
     }
     let quiet = state.watch == crate::WatchProgress::default();
     match reading {
         Reading::Pass => {
             // The first good reading after others may put the end off; one after it may be the end.
-            let passed = quiet && until.is_some_and(|until| now >= until);
+            let passed = quiet && until.is_some_and(|until| promoted || now >= until);
             let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
             cleared.into_iter().chain(passed.then_some(Event::WatchPassed)).collect()
         }
@@ -550,10 +595,21 @@ pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
             format!("`pointsman resume {environment}` goes on"),
         ),
         RequestKind::Pause => match &state.asked {
-            Some(asked) => {
+            Some(asked) if asked.kind != RequestKind::Promote => {
                 refuse(format!("{} was asked for already, of release `{release}`", asked.kind.as_str()), look)
             }
-            None => Ok(()),
+            _ => Ok(()),
+        },
+        RequestKind::Promote => match (&state.phase, &state.asked) {
+            (Phase::Watching { .. }, None) => Ok(()),
+            (Phase::Watching { .. }, Some(asked)) => {
+                refuse(format!("{} was asked for already, of release `{release}`", asked.kind.as_str()), look)
+            }
+            (Phase::Held { at: HeldAt::Watch(_), .. }, _) => refuse(
+                format!("release `{release}` is held: it is not promoted before it goes on"),
+                format!("`pointsman resume {environment}`, then promote"),
+            ),
+            _ => refuse(format!("release `{release}` is not watched: there is nothing to promote"), look),
         },
         _ if state.going_back() => refuse(
             format!("release `{release}` is on its way back already"),

@@ -44,8 +44,8 @@ impl Outcome {
 pub enum HeldAt {
     /// In this step.
     Step(Step),
-    /// In the watch, which stays armed meanwhile.
-    Watch,
+    /// In the watch after this step, which stays armed meanwhile.
+    Watch(Step),
 }
 
 /// Where a release stands.
@@ -53,8 +53,10 @@ pub enum HeldAt {
 pub enum Phase {
     /// In a step, forward or back.
     Doing(Step),
-    /// Visitors use the new slot, and the gates are read.
+    /// Visitors use the new slot, some of them or all, and the gates are read.
     Watching {
+        /// The step that moved them there.
+        after: Step,
         /// When it has been watched long enough.
         until: Timestamp,
     },
@@ -124,6 +126,8 @@ pub struct State {
     pub turned_back: Option<Problem>,
     /// What the watch has seen.
     pub watch: WatchProgress,
+    /// When the watch of the last split ended well: what the next move of visitors rests on.
+    pub split_passed_at: Option<Timestamp>,
 }
 
 impl State {
@@ -141,6 +145,7 @@ impl State {
             asked: None,
             turned_back: None,
             watch: WatchProgress::default(),
+            split_passed_at: None,
             plan,
         }
     }
@@ -157,9 +162,24 @@ impl State {
     pub fn step(&self) -> Option<Step> {
         match self.phase {
             Phase::Doing(step) | Phase::Held { at: HeldAt::Step(step), .. } => Some(step),
-            Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch, .. } => Some(Step::Watch),
+            Phase::Watching { after, .. } | Phase::Held { at: HeldAt::Watch(after), .. } => {
+                Some(if after == Step::Switch { Step::Watch } else { after })
+            }
             Phase::Finished(_) => None,
         }
+    }
+
+    /// The step after which visitors are watched now, also while the release is held there.
+    pub fn watched_after(&self) -> Option<Step> {
+        match self.phase {
+            Phase::Watching { after, .. } | Phase::Held { at: HeldAt::Watch(after), .. } => Some(after),
+            _ => None,
+        }
+    }
+
+    /// How long visitors are to be watched where the release stands, in milliseconds.
+    pub fn watch_ms(&self) -> u64 {
+        self.watched_after().and_then(|after| self.plan.watch_ms(after)).unwrap_or_default()
     }
 
     /// Orders whose answers are awaited.
@@ -205,7 +225,7 @@ impl State {
         if self.touched(Step::Maintain) {
             return vec![Step::Unmaintain];
         }
-        if self.touched(Step::Switch) {
+        if self.visitors_moved() {
             return vec![Step::RouteBack];
         }
         [(Step::Expose, Step::Conceal), (Step::Activate, Step::LinkBack), (Step::Stage, Step::Discard)]
@@ -217,7 +237,7 @@ impl State {
 
     /// How the release ends when the way back is done.
     pub fn outcome_back(&self) -> Outcome {
-        if self.touched(Step::Switch) {
+        if self.visitors_moved() {
             Outcome::RolledBack
         } else if Step::ALL.iter().any(|step| *step != Step::Preflight && self.touched(*step)) {
             Outcome::Aborted
@@ -228,15 +248,19 @@ impl State {
 
     /// Whether visitors may have been moved: from then on the way back is a rollback.
     pub fn visitors_moved(&self) -> bool {
-        self.touched(Step::Switch)
+        let mut moves = self.orders.iter().filter(|(key, _)| key.step.moves_visitors());
+        moves.any(|(_, progress)| progress.acted || progress.open)
     }
 
     /// The route that should stand on the load balancers now, as far as every one of them has confirmed one.
     pub fn route(&self) -> crate::Route {
-        let latest =
-            [Step::Unmaintain, Step::RouteBack, Step::Conceal, Step::Maintain, Step::Switch, Step::Expose]
-                .into_iter()
-                .find(|step| !self.plan.targets(*step).is_empty() && self.balancers_done(*step));
+        let back = [Step::Unmaintain, Step::RouteBack, Step::Conceal];
+        let forward = self.plan.steps().iter().rev().copied();
+        let latest = back
+            .into_iter()
+            .chain(forward)
+            .filter(|step| self.plan.route(*step).is_some())
+            .find(|step| self.balancers_done(*step));
         latest.and_then(|step| self.plan.route(step)).unwrap_or_else(|| self.plan.route_before.clone())
     }
 

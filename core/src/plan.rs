@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::{
     Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DrainEnd, EnvironmentName, HookName,
-    HostName, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName,
+    HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName,
 };
 
 /// What a release is for.
@@ -49,6 +49,15 @@ pub struct Activation {
     pub restart: Vec<UnitName>,
     /// Hooks to run, in order. The agent's own file says what they are.
     pub hooks: Vec<HookName>,
+}
+
+/// One share of the visitors that the new slot gets before it gets all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The share, in percent: 1 to 99.
+    pub percent: u8,
+    /// How long it is watched before more follow, in milliseconds.
+    pub hold_ms: u64,
 }
 
 /// How the release is watched after the switch.
@@ -126,6 +135,8 @@ pub struct Plan {
     pub links_before: BTreeMap<HostName, Option<ArtifactDigest>>,
     /// What hosts do after `current` has moved.
     pub activation: Activation,
+    /// The shares of the visitors that the new slot gets first, in order. Empty: all of them at once.
+    pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
     /// The watch.
@@ -138,6 +149,45 @@ pub struct Plan {
     pub limits: Limits,
 }
 
+/// The steps of a deploy with `N` minus eight splits.
+#[expect(
+    clippy::indexing_slicing,
+    reason = "evaluated while compiling: an index out of bounds does not compile"
+)]
+const fn deploy_steps<const N: usize>() -> [Step; N] {
+    let mut steps = [Step::Preflight; N];
+    let before = [Step::Preflight, Step::Stage, Step::Drain, Step::Activate, Step::Expose, Step::Check];
+    let mut index = 0;
+    let mut number = 1;
+    while index < N {
+        steps[index] = if index < before.len() {
+            before[index]
+        } else if index == N - 1 {
+            Step::Watch
+        } else if index == N - 2 {
+            Step::Switch
+        } else {
+            number += 1;
+            Step::Canary(number - 1)
+        };
+        index += 1;
+    }
+    steps
+}
+
+/// The steps of a deploy, by the number of its splits.
+static DEPLOYS: [&[Step]; MAX_SPLITS + 1] = [
+    &deploy_steps::<8>(),
+    &deploy_steps::<9>(),
+    &deploy_steps::<10>(),
+    &deploy_steps::<11>(),
+    &deploy_steps::<12>(),
+    &deploy_steps::<13>(),
+    &deploy_steps::<14>(),
+    &deploy_steps::<15>(),
+    &deploy_steps::<16>(),
+];
+
 /// What a reading of the gates may take beside its checks, in milliseconds.
 const READING_MS: u64 = 1_000;
 
@@ -145,16 +195,8 @@ impl Plan {
     /// The steps on the way forward, in order.
     pub fn steps(&self) -> &'static [Step] {
         match self.purpose {
-            Purpose::Deploy { .. } => &[
-                Step::Preflight,
-                Step::Stage,
-                Step::Drain,
-                Step::Activate,
-                Step::Expose,
-                Step::Check,
-                Step::Switch,
-                Step::Watch,
-            ],
+            // The splits of a plan are bounded where it is made and where it is read.
+            Purpose::Deploy { .. } => DEPLOYS.get(self.splits.len()).copied().unwrap_or_default(),
             Purpose::Rollback { .. } => &[Step::Preflight, Step::Switch],
             Purpose::Maintenance { .. } => &[Step::Maintain],
         }
@@ -163,6 +205,24 @@ impl Plan {
     /// The step after `step` on the way forward.
     pub fn step_after(&self, step: Step) -> Option<Step> {
         self.steps().iter().copied().skip_while(|s| *s != step).nth(1)
+    }
+
+    /// The step before `step` on the way forward.
+    pub fn step_before(&self, step: Step) -> Option<Step> {
+        self.steps().iter().copied().take_while(|s| *s != step).last()
+    }
+
+    /// How long visitors are watched after this step, in milliseconds; `None` after a step that moves none, or that
+    /// nothing watches.
+    pub fn watch_ms(&self, after: Step) -> Option<u64> {
+        match after {
+            Step::Canary(number) => {
+                let split = self.splits.get(usize::from(number).checked_sub(1)?)?;
+                Some(split.hold_ms)
+            }
+            Step::Switch => self.steps().contains(&Step::Watch).then_some(self.watch.duration_ms),
+            _ => None,
+        }
     }
 
     /// The artifact that is to be live at the end, as far as it is known.
@@ -192,7 +252,7 @@ impl Plan {
             Step::Preflight => self.hosts().cloned().collect(),
             Step::Check => balancers.chain(&self.to.hosts).cloned().collect(),
             Step::Stage | Step::Activate | Step::LinkBack | Step::Discard => self.to.hosts.clone(),
-            Step::Drain | Step::Expose | Step::Conceal | Step::Switch | Step::RouteBack => {
+            Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack => {
                 balancers.cloned().collect()
             }
             Step::Maintain | Step::Unmaintain => balancers.chain(&self.flag_hosts).cloned().collect(),
@@ -212,13 +272,20 @@ impl Plan {
     /// The route that a step sets. Each step has a route epoch of its own, so no two moves look alike.
     pub fn route(&self, step: Step) -> Option<Route> {
         let (from, to) = (self.from.as_ref(), Some(&self.to));
+        let splits = u64::try_from(self.splits.len()).unwrap_or(u64::MAX);
         let (stable, canary, moves) = match step {
             Step::Expose => (self.visitors_on(from), self.backend_of(to), 1),
+            Step::Canary(number) => {
+                let split = self.splits.get(usize::from(number).checked_sub(1)?)?;
+                let epoch = self.route_epoch_base.after(u64::from(number).saturating_add(1));
+                let (stable, canary) = (self.visitors_on(from), self.backend_of(to));
+                return Some(Route { stable, canary, percent: split.percent, epoch });
+            }
             Step::Switch if self.under_maintenance => (self.visitors_on(to), self.backend_of(to), 2),
-            Step::Switch => (self.backend_of(to), self.backend_of(from), 2),
-            Step::Conceal => (self.visitors_on(from), self.backend_of(from), 3),
+            Step::Switch => (self.backend_of(to), self.backend_of(from), splits.saturating_add(2)),
+            Step::Conceal => (self.visitors_on(from), self.backend_of(from), splits.saturating_add(3)),
             Step::RouteBack if self.under_maintenance => (self.visitors_on(from), self.backend_of(from), 4),
-            Step::RouteBack => (self.backend_of(from), self.backend_of(to), 4),
+            Step::RouteBack => (self.backend_of(from), self.backend_of(to), splits.saturating_add(4)),
             Step::Maintain => return self.maintenance_route(1, false),
             Step::Unmaintain => return self.maintenance_route(2, true),
             _ => return None,
@@ -241,12 +308,15 @@ impl Plan {
     fn expected_routes(&self, step: Step) -> Vec<Route> {
         let before = [self.route_before.clone()].into_iter();
         match step {
-            Step::Switch if self.steps().contains(&Step::Expose) => {
-                self.route(Step::Expose).into_iter().collect()
+            // Between the checks and the first move, and between two moves, the route is that of the last step with one.
+            Step::Canary(_) | Step::Switch if self.steps().contains(&Step::Expose) => {
+                let earlier = self.steps().iter().take_while(|earlier| **earlier != step);
+                earlier.filter_map(|earlier| self.route(*earlier)).last().into_iter().collect()
             }
             Step::Conceal => before.chain(self.route(Step::Expose)).collect(),
             Step::RouteBack => {
-                before.chain(self.route(Step::Expose)).chain(self.route(Step::Switch)).collect()
+                let set = self.steps().iter().filter_map(|step| self.route(*step));
+                before.chain(set).collect()
             }
             Step::Unmaintain => before.chain(self.route(Step::Maintain)).collect(),
             _ => before.collect(),
@@ -303,7 +373,9 @@ impl Plan {
     /// better than none.
     fn min_up(&self, step: Step) -> u32 {
         match (step, &self.purpose) {
-            (Step::Switch, Purpose::Deploy { .. }) => u32::try_from(self.to.hosts.len()).unwrap_or(u32::MAX),
+            (Step::Canary(_) | Step::Switch, Purpose::Deploy { .. }) => {
+                u32::try_from(self.to.hosts.len()).unwrap_or(u32::MAX)
+            }
             _ => 1,
         }
     }
@@ -336,9 +408,9 @@ impl Plan {
         })
     }
 
-    /// What is asked, and of whom, each time the gates of the watch are read.
-    pub fn gates(&self) -> Vec<(HostName, Action)> {
-        let through = self.probe_balancer(CheckMoment::AfterSwitch, Step::Switch);
+    /// What is asked, and of whom, each time the gates of the watch after this step are read.
+    pub fn gates(&self, after: Step) -> Vec<(HostName, Action)> {
+        let through = self.probe_balancer(CheckMoment::AfterSwitch, after);
         let balancers = self.balancers.iter().filter_map(|host| Some((host.clone(), through.clone()?)));
         let local = self.checks(CheckFrom::Hosts, CheckMoment::AfterSwitch);
         let hosts = self.to.hosts.iter().filter(|_| !local.is_empty());

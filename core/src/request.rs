@@ -11,11 +11,13 @@ pub enum RequestKind {
     Pause,
     /// Leave `held` and go on where it stopped.
     Resume,
+    /// End the watch as soon as its gates are green, without waiting for its time to be over.
+    Promote,
 }
 
 impl RequestKind {
     /// Every kind, for tables.
-    pub const ALL: [Self; 4] = [Self::Abort, Self::Rollback, Self::Pause, Self::Resume];
+    pub const ALL: [Self; 5] = [Self::Abort, Self::Rollback, Self::Pause, Self::Resume, Self::Promote];
 
     /// The verb operators type.
     pub fn as_str(self) -> &'static str {
@@ -24,6 +26,7 @@ impl RequestKind {
             Self::Rollback => "rollback",
             Self::Pause => "pause",
             Self::Resume => "resume",
+            Self::Promote => "promote",
         }
     }
 

@@ -17,6 +17,8 @@ pub enum Step {
     Expose,
     /// Local checks on every host, and the named checks through the load balancers.
     Check,
+    /// Move a share of the visitors to the new slot and watch how they fare: the splits of the plan, counted from 1.
+    Canary(u8),
     /// Move all visitors to the new slot.
     Switch,
     /// Read the gates while visitors use the new slot.
@@ -44,15 +46,26 @@ pub enum Kind {
     Backward,
 }
 
+/// Most splits of one plan: each is a moment in which somebody could have decided, and more than this nobody needs.
+pub const MAX_SPLITS: usize = 8;
+
 impl Step {
     /// Every step, for tables.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 14 + MAX_SPLITS] = [
         Self::Preflight,
         Self::Stage,
         Self::Drain,
         Self::Activate,
         Self::Expose,
         Self::Check,
+        Self::Canary(1),
+        Self::Canary(2),
+        Self::Canary(3),
+        Self::Canary(4),
+        Self::Canary(5),
+        Self::Canary(6),
+        Self::Canary(7),
+        Self::Canary(8),
         Self::Switch,
         Self::Watch,
         Self::Maintain,
@@ -72,6 +85,11 @@ impl Step {
             Self::Activate => "activate",
             Self::Expose => "expose",
             Self::Check => "check",
+            Self::Canary(number) => CANARY_WORDS
+                .get(usize::from(number).saturating_sub(1))
+                .copied()
+                // No plan has more splits than there are words.
+                .unwrap_or("canary"),
             Self::Switch => "switch",
             Self::Watch => "watch",
             Self::Maintain => "maintain",
@@ -88,6 +106,11 @@ impl Step {
         Self::ALL.into_iter().find(|step| step.as_str() == text)
     }
 
+    /// Whether the step moves visitors to the new slot: some of them, or all.
+    pub fn moves_visitors(self) -> bool {
+        matches!(self, Self::Canary(_) | Self::Switch)
+    }
+
     /// Whether the step goes forward or back.
     pub fn kind(self) -> Kind {
         match self {
@@ -98,6 +121,10 @@ impl Step {
         }
     }
 }
+
+/// The words for the splits, as each of them is a step of its own.
+const CANARY_WORDS: [&str; MAX_SPLITS] =
+    ["canary-1", "canary-2", "canary-3", "canary-4", "canary-5", "canary-6", "canary-7", "canary-8"];
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -300,7 +300,7 @@ fn without_automatic_rollback_a_failing_watch_holds_and_stays_armed_for_a_person
     for _ in 0..2 * story.state.plan.watch.fail_after {
         read(&mut story, failing());
     }
-    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch, .. }));
+    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch(_), .. }));
     assert_eq!(next(&story.state, story.now), Next::ReadGates);
     ask(&mut story, RequestKind::Rollback);
     assert_eq!(drive(&mut story), ["held", "route-back", "rolled-back"]);
@@ -314,7 +314,10 @@ fn a_restart_begins_the_watch_anew() {
         read(&mut story, failing());
     }
     story.restart();
-    assert_eq!(story.state.phase, Phase::Watching { until: story.now.plus_ms(watch.duration_ms) });
+    assert_eq!(
+        story.state.phase,
+        Phase::Watching { after: Step::Switch, until: story.now.plus_ms(watch.duration_ms) }
+    );
     story.fence();
     read(&mut story, failing());
     assert_eq!(word(&story.state), "watching", "failures from before the restart no longer count");
@@ -329,7 +332,7 @@ fn a_watch_that_is_blind_too_long_is_held_and_never_confirmed() {
     while matches!(story.state.phase, Phase::Watching { .. }) {
         read(&mut story, blind());
     }
-    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch, .. }));
+    assert!(matches!(story.state.phase, Phase::Held { at: HeldAt::Watch(_), .. }));
     assert!(story.now.ms_since(since) >= watch.blind_ms);
 }
 
@@ -551,7 +554,7 @@ fn a_failed_reading_ends_the_blindness() {
 
 fn watch_ends(story: &Story) -> Timestamp {
     match story.state.phase {
-        Phase::Watching { until } => until,
+        Phase::Watching { until, .. } => until,
         ref other => panic!("not watching: {other:?}"),
     }
 }
@@ -707,4 +710,123 @@ fn a_failure_with_a_lasting_effect_is_undone() {
     let mut story = deploy_at(Step::Activate);
     story.fail(Step::Activate, &refused().aftermath(Aftermath::Changed));
     assert_eq!(drive(&mut story), ["activate", "link-back", "discard", "aborted"]);
+}
+
+// ---------------------------------------------------------------------------------------------------- canary
+
+/// A deploy with two splits that stands in a step.
+fn canary_at(step: Step) -> Story {
+    let mut story = Story::begun(plan(deploy(), Site { splits: &[10, 50], ..Site::of(2, 1) }));
+    story.reach(step);
+    story
+}
+
+#[test]
+fn a_canary_moves_share_after_share_and_watches_each() {
+    let mut story = Story::planned(plan(deploy(), Site { splits: &[10, 50], ..Site::of(2, 1) }));
+    assert_eq!(
+        drive(&mut story)[5..],
+        ["check", "canary-1", "watching", "canary-2", "watching", "switch", "watching", "confirmed"]
+    );
+    let routes: Vec<String> = story
+        .state
+        .plan
+        .steps()
+        .iter()
+        .filter_map(|step| story.state.plan.route(*step))
+        .map(|route| route.to_string())
+        .collect();
+    assert_eq!(
+        routes,
+        [
+            "be_blue:be_green:0:13",
+            "be_blue:be_green:10:14",
+            "be_blue:be_green:50:15",
+            "be_green:be_blue:0:16"
+        ]
+    );
+}
+
+/// Every move accepts only the route of the one before it; the way back accepts all that may stand.
+#[test]
+fn each_split_follows_on_the_one_before_it() {
+    let story = canary_at(Step::Canary(1));
+    let expected = |step| match story.state.plan.action(step, &host("lb1")) {
+        Some(pointsman_core::Action::SetRoute { expected, .. }) => {
+            expected.into_iter().map(|route| (route.percent, route.epoch.0)).collect::<Vec<_>>()
+        }
+        other => panic!("no route is set: {other:?}"),
+    };
+    assert_eq!(expected(Step::Canary(1)), [(0, 13)]);
+    assert_eq!(expected(Step::Canary(2)), [(10, 14)]);
+    assert_eq!(expected(Step::Switch), [(50, 15)]);
+    assert_eq!(expected(Step::RouteBack), [(0, 10), (0, 13), (10, 14), (50, 15), (0, 16)]);
+    let back = story.state.plan.route(Step::RouteBack).map(|route| route.epoch.0);
+    assert_eq!(back, Some(18), "the way back is newer than everything that was set");
+}
+
+#[test]
+fn a_canary_that_fails_its_visitors_is_rolled_back_before_the_others_follow() {
+    let mut story = canary_at(Step::Canary(1));
+    story.confirm(Step::Canary(1));
+    for _ in 0..story.state.plan.watch.fail_after {
+        read(&mut story, failing());
+    }
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+    assert!(!story.state.touched(Step::Switch));
+}
+
+/// A release that was held behind a split moves nobody on what was seen before.
+#[test]
+fn a_split_that_was_watched_long_ago_is_watched_again() {
+    let mut story = canary_at(Step::Canary(2));
+    story.now = story.now.plus_ms(story.state.plan.limits.gate_ttl_ms + 1);
+    assert_eq!(record_next(&mut story), Event::GatesExpired);
+    let until = story.now.plus_ms(20_000);
+    assert_eq!(story.state.phase, Phase::Watching { after: Step::Canary(1), until });
+    assert_eq!(drive(&mut story)[1..3], ["canary-2", "watching"]);
+}
+
+/// Who promotes says that it is enough, not that it is well: the gates still have to be green.
+#[test]
+fn a_promotion_waits_for_green_gates_and_for_nothing_else() {
+    let mut story = canary_at(Step::Canary(1));
+    assert!(possible(&story.state, RequestKind::Promote).is_err(), "nobody is watched yet");
+    story.confirm(Step::Canary(1));
+    ask(&mut story, RequestKind::Promote);
+    assert_eq!(next(&story.state, story.now), Next::ReadGates);
+    read(&mut story, failing());
+    assert_eq!(word(&story.state), "watching");
+    read(&mut story, Reading::Pass);
+    assert_eq!(word(&story.state), "watching", "the first good reading after a failure");
+    read(&mut story, Reading::Pass);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Canary(2)));
+    assert_eq!(story.state.asked, None);
+    story.confirm(Step::Canary(2));
+    assert_eq!(next(&story.state, story.now), Next::ReadGates);
+    read(&mut story, Reading::Pass);
+    assert_eq!(word(&story.state), "watching", "one promotion is of one watch");
+}
+
+#[test]
+fn whoever_wants_back_is_heard_before_a_promotion() {
+    let mut story = canary_at(Step::Canary(1));
+    story.confirm(Step::Canary(1));
+    ask(&mut story, RequestKind::Promote);
+    ask(&mut story, RequestKind::Rollback);
+    assert!(matches!(record_next(&mut story), Event::TurnedBack(_)));
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_restart_begins_the_watch_of_a_split_anew() {
+    let mut story = canary_at(Step::Canary(1));
+    story.confirm(Step::Canary(1));
+    let planned = watch_ends(&story);
+    story.now = story.now.plus_ms(10_000);
+    story.restart();
+    story.fence();
+    assert_eq!(watch_ends(&story), story.now.plus_ms(20_000));
+    assert!(watch_ends(&story) > planned);
 }

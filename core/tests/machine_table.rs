@@ -145,6 +145,27 @@ fn deploys() -> Vec<Sample> {
     samples.found
 }
 
+fn canaries() -> Vec<Sample> {
+    let mut samples = Samples::of("canary", deploy());
+    samples.plan = plan(deploy(), Site { splits: &[10, 50], ..Site::of(2, 1) });
+    samples.add_step(&samples.at(Step::Canary(1)));
+    let mut watching = samples.at(Step::Canary(1));
+    watching.confirm(Step::Canary(1));
+    let mut promoted = watching.clone();
+    promoted.tell(Event::Requested(request(RequestKind::Promote)));
+    let mut held = watching.clone();
+    held.tell(Event::Held(refused()));
+    let mut back = watching.clone();
+    back.tell(Event::TurnedBack(refused()));
+    samples.add("watching canary-1", watching);
+    samples.add("watching canary-1, promotion asked for", promoted);
+    samples.add("held at the watch of canary-1", held);
+    samples.add_step(&samples.at(Step::Canary(2)));
+    samples.add_step(&samples.at(Step::Switch));
+    samples.add_step(&back);
+    samples.found
+}
+
 fn rollbacks() -> Vec<Sample> {
     let mut samples = Samples::of("rollback", rollback());
     samples.add_step(&samples.at(Step::Preflight));
@@ -193,7 +214,7 @@ fn request(kind: RequestKind) -> Request {
 fn orders(state: &State) -> (OrderKey, OrderKey) {
     let first = state.plan.steps().first().copied().unwrap_or(Step::Preflight);
     let step = state.step().filter(|step| *step != Step::Watch).unwrap_or(first);
-    let other = if matches!(step, Step::Switch | Step::Maintain) { Step::RouteBack } else { Step::Switch };
+    let other = if step.moves_visitors() || step == Step::Maintain { Step::RouteBack } else { Step::Switch };
     let last = |step| state.plan.targets(step).pop().unwrap_or_else(|| host("lb1"));
     (OrderKey { step, host: last(step) }, OrderKey { step: other, host: last(other) })
 }
@@ -230,6 +251,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("requested rollback", Event::Requested(request(RequestKind::Rollback))),
         ("requested pause", Event::Requested(request(RequestKind::Pause))),
         ("requested resume", Event::Requested(request(RequestKind::Resume))),
+        ("requested promote", Event::Requested(request(RequestKind::Promote))),
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
         ("adopted", Event::Adopted { by: "ada".to_owned() }),
@@ -243,7 +265,7 @@ fn phase_word(phase: &Phase) -> String {
         Phase::Doing(step) => step.to_string(),
         Phase::Watching { .. } => "watching".to_owned(),
         Phase::Held { at: HeldAt::Step(step), .. } => format!("held at {step}"),
-        Phase::Held { at: HeldAt::Watch, .. } => "held at watch".to_owned(),
+        Phase::Held { at: HeldAt::Watch(_), .. } => "held at watch".to_owned(),
         Phase::Finished(outcome) => outcome.as_str().to_owned(),
     }
 }
@@ -272,6 +294,7 @@ fn next_words(work: &Next) -> String {
 fn table() -> String {
     let samples = [
         deploys(),
+        canaries(),
         rollbacks(),
         maintenances("maintenance on", true),
         maintenances("maintenance off", false),

@@ -17,7 +17,7 @@ mod plans;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plans::{CREATED_AT, NEW, Site, deploy, maintenance, plan, rollback};
+use plans::{CREATED_AT, NEW, Site, deploy, maintenance, plan, rollback, with_splits};
 use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible};
 use pointsman_core::{
     Action, Aftermath, ArtifactDigest, Code, Epoch, Event, Evidence, HeldAt, HostName, LiveRelease,
@@ -30,8 +30,8 @@ const DEPLOYS: u64 = 10_000;
 const ROLLBACKS: u64 = 4_000;
 const MAINTENANCES: u64 = 6_000;
 /// No walk may go round more often than this, whether it records anything or not. The longest of half a million
-/// went round 110 times.
-const MOST_ROUNDS: u32 = 300;
+/// without splits went round 110 times.
+const MOST_ROUNDS: u32 = 400;
 /// Seeds of walks that once broke a rule, each with the kind of release: they are walked first.
 const ONCE_FAILED: &[(&str, u64)] = &[];
 
@@ -189,6 +189,7 @@ impl Walk {
         let site = Site {
             live: chance.percent(80),
             page_up: !for_maintenance && chance.percent(10),
+            splits: chance.pick::<&[u8]>(&[&[], &[], &[10], &[5, 50], &[1, 2, 3, 5, 10, 25, 50, 99]]),
             ..Site::of(chance.pick(&[1, 2]), chance.pick(&[1, 2]))
         };
         let mut plan = plan(purpose, site);
@@ -341,7 +342,7 @@ impl Walk {
     }
 
     fn read_gates(&mut self) -> bool {
-        let held = matches!(self.state.phase, Phase::Held { at: HeldAt::Watch, .. });
+        let held = matches!(self.state.phase, Phase::Held { at: HeldAt::Watch(_), .. });
         if held && self.chance.percent(20) {
             return self.person_comes();
         }
@@ -406,7 +407,7 @@ impl Walk {
         let plan = &self.state.plan;
         let Purpose::Deploy { artifact } = plan.purpose else { return };
         let moved = self.world.routes.values().any(|route| route.share_of(&plan.to.backend) > 0);
-        let switching = self.state.open().any(|key| key.step == Step::Switch);
+        let switching = self.state.open().any(|key| key.step.moves_visitors());
         if !moved && !switching {
             return;
         }

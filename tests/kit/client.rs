@@ -162,7 +162,10 @@ pub fn deploy_request(artifact: &str, release: &str) -> v1::PlanRequest {
     v1::PlanRequest {
         environment: ENVIRONMENT.to_owned(),
         release: release.to_owned(),
-        purpose: Some(Purpose::Deploy(v1::DeployPurpose { artifact: artifact.to_owned() })),
+        purpose: Some(Purpose::Deploy(v1::DeployPurpose {
+            artifact: artifact.to_owned(),
+            ..Default::default()
+        })),
         ..Default::default()
     }
 }

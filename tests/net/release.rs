@@ -88,6 +88,7 @@ pub fn plan(chance: &mut Chance, artifact: ArtifactDigest) -> Plan {
     };
     Plan {
         purpose,
+        splits: Vec::new(),
         watch: WatchPlan { duration_ms: 2_000, interval_ms: 400, fail_after: 3, blind_ms: 3_000 },
         limits: Limits {
             inspect_ms: 2_000,

@@ -1,4 +1,4 @@
-//! `rollback`, `abort`, `pause` and `resume`: what is asked of a running release, or instead of one.
+//! `rollback`, `abort`, `pause`, `resume` and `promote`: what is asked of a running release, or instead of one.
 
 use pointsman_core::Problem;
 use pointsman_proto::v1;
@@ -56,6 +56,13 @@ pub async fn pause(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Prob
     let caller = session.caller(&ask.environment)?;
     let answered = caller.answer(caller.client.clone().pause(request(ask))).await?;
     wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Hold, out).await
+}
+
+/// Ends the watch of a release as soon as its gates are green.
+pub async fn promote(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Problem> {
+    let caller = session.caller(&ask.environment)?;
+    let answered = caller.answer(caller.client.clone().promote(request(ask))).await?;
+    wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Forward, out).await
 }
 
 /// Lets a held release go on.

@@ -20,6 +20,7 @@ async fn request(caller: &mut Caller, wish: &Wish, out: &Out) -> Result<v1::Plan
         reason: wish.reason.clone().unwrap_or_default(),
         purpose: Some(v1::plan_request::Purpose::Deploy(v1::DeployPurpose {
             artifact: artifact.to_string(),
+            at_once: wish.at_once,
         })),
     })
 }

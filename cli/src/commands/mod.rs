@@ -7,7 +7,7 @@ mod explain;
 mod look;
 mod maintenance;
 
-pub use ask::{abort, pause, resume, rollback};
+pub use ask::{abort, pause, promote, resume, rollback};
 pub use audit::{accept, verify};
 pub use deploy::{deploy, plan};
 pub use explain::explain;

@@ -41,6 +41,9 @@ fn plan_fields(plan: &v1::Plan) -> Value {
         "route_before": plan.route_before, "route_after": plan.route_after, "checks": plan.checks,
         "watch_ms": plan.watch_ms, "under_maintenance": plan.under_maintenance, "created_by": plan.created_by,
         "reason": text(&plan.reason), "created_at_ms": plan.created_at_ms, "to_release": text(&plan.to_release),
+        "splits": plan.splits.iter().map(|split| json!({
+            "percent": split.percent, "hold_ms": split.hold_ms,
+        })).collect::<Vec<_>>(),
         "steps": plan.steps.iter().map(|step| json!({
             "step": step.step, "hosts": step.hosts, "what": step.what, "attempt_ms": step.attempt_ms,
         })).collect::<Vec<_>>(),

@@ -9,8 +9,8 @@ use pointsman_core as domain;
 use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
-/// The version that is written. Readers know all versions up to it.
-pub const VERSION: u32 = 1;
+/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of.
+pub const VERSION: u32 = 2;
 
 /// Why bytes are no fact to this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +85,12 @@ struct Slot {
 }
 
 #[derive(Serialize, Deserialize)]
+struct Split {
+    percent: u8,
+    hold_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
 struct Check {
     name: String,
     from_hosts: bool,
@@ -130,6 +136,8 @@ struct Plan {
     links_before: BTreeMap<String, Option<String>>,
     restart: Vec<String>,
     hooks: Vec<String>,
+    #[serde(default)]
+    splits: Vec<Split>,
     checks: Vec<Check>,
     watch_duration_ms: u64,
     watch_interval_ms: u64,
@@ -162,8 +170,8 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Unreadable> {
     let malformed = |error| Unreadable::Malformed(format!("is no record: {error}"));
     let version: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
     match version.get("v").and_then(serde_json::Value::as_u64) {
-        Some(v) if v == u64::from(VERSION) => {}
         Some(v) if v > u64::from(VERSION) => return Err(Unreadable::Newer(v)),
+        Some(v) if v > 0 => {}
         _ => return Err(Unreadable::Malformed("has no version".to_owned())),
     }
     let versioned: Versioned = serde_json::from_slice(bytes).map_err(malformed)?;
@@ -345,6 +353,16 @@ fn check_from(record: &Check) -> Option<domain::Check> {
     })
 }
 
+/// Splits of a plan: no more than there are steps for, and each a share that leaves somebody on either side.
+fn splits_from(records: &[Split]) -> Option<Vec<domain::Split>> {
+    let sound = |split: &Split| (1..=99).contains(&split.percent);
+    if records.len() > domain::MAX_SPLITS || !records.iter().all(sound) {
+        return None;
+    }
+    let split = |record: &Split| domain::Split { percent: record.percent, hold_ms: record.hold_ms };
+    Some(records.iter().map(split).collect())
+}
+
 fn plan_of(plan: &domain::Plan) -> Plan {
     let limits = &plan.limits;
     Plan {
@@ -378,6 +396,11 @@ fn plan_of(plan: &domain::Plan) -> Plan {
             .collect(),
         restart: texts(&plan.activation.restart),
         hooks: texts(&plan.activation.hooks),
+        splits: plan
+            .splits
+            .iter()
+            .map(|split| Split { percent: split.percent, hold_ms: split.hold_ms })
+            .collect(),
         checks: plan.checks.iter().map(check_of).collect(),
         watch_duration_ms: plan.watch.duration_ms,
         watch_interval_ms: plan.watch.interval_ms,
@@ -434,6 +457,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             restart: parse_all(&record.restart)?,
             hooks: parse_all(&record.hooks)?,
         },
+        splits: splits_from(&record.splits)?,
         checks: record.checks.iter().map(check_from).collect::<Option<_>>()?,
         watch: domain::WatchPlan {
             duration_ms: record.watch_duration_ms,
@@ -479,7 +503,7 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":2,\"fact\":[]}"), Err(Unreadable::Newer(2)));
+        assert_eq!(decode(b"{\"v\":3,\"fact\":[]}"), Err(Unreadable::Newer(3)));
     }
 
     #[test]

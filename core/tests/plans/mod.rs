@@ -5,8 +5,8 @@
 
 use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, DrainEnd, EnvironmentName,
-    HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Timestamp,
-    WatchPlan,
+    HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
+    Timestamp, WatchPlan,
 };
 
 /// When every plan is made.
@@ -27,12 +27,14 @@ pub struct Site {
     pub live: bool,
     /// The maintenance page is up.
     pub page_up: bool,
+    /// Shares of the visitors that a new version gets first, each watched for 20 seconds.
+    pub splits: &'static [u8],
 }
 
 impl Site {
     /// The usual site: a blue slot that serves, and no maintenance page.
     pub fn of(balancers: u32, hosts: u32) -> Self {
-        Self { balancers, hosts, live: true, page_up: false }
+        Self { balancers, hosts, live: true, page_up: false, splits: &[] }
     }
 }
 
@@ -96,6 +98,9 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
     let stable = if page_up { page.clone() } else { serving.clone() };
     let for_maintenance = matches!(purpose, Purpose::Maintenance { .. });
     let to = if for_maintenance { blue.clone() } else { green };
+    let split = |percent: &u8| Split { percent: *percent, hold_ms: 20_000 };
+    // As the planner has it: a share can be moved only from a slot that serves visitors.
+    let splits = if site.live && !page_up { site.splits.iter().map(split).collect() } else { Vec::new() };
     Plan {
         release: ReleaseId::parse("r2").unwrap(),
         environment: EnvironmentName::parse("production").unwrap(),
@@ -114,6 +119,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         route_epoch_base: RouteEpoch(12),
         from: site.live.then_some(blue),
         activation: Activation::default(),
+        splits,
         checks: vec![check("local", CheckFrom::Hosts), check("outside", CheckFrom::Balancers)],
         watch: WatchPlan { duration_ms: 60_000, interval_ms: 10_000, fail_after: 3, blind_ms: 25_000 },
         automatic_rollback: true,

@@ -33,6 +33,11 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
         reason: plan.reason.clone().unwrap_or_default(),
         created_at_ms: plan.created_at.0,
         to_release,
+        splits: plan
+            .splits
+            .iter()
+            .map(|split| v1::PlanSplit { percent: u32::from(split.percent), hold_ms: split.hold_ms })
+            .collect(),
     }
 }
 
@@ -73,6 +78,10 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
         }
         (_, Some(Action::Drain { backend, timeout_ms, .. })) => {
             format!("until `{backend}` serves nobody, at most {} s", timeout_ms / 1000)
+        }
+        (Step::Canary(_), Some(Action::SetRoute { wanted, .. })) => {
+            let seconds = plan.watch_ms(step).unwrap_or_default() / 1000;
+            format!("{} % of the visitors: route `{wanted}`, watched for {seconds} s", wanted.percent)
         }
         (_, Some(Action::SetRoute { wanted, .. })) => format!("route `{wanted}`, read back on every worker"),
         (_, Some(Action::SetFlag { on })) => {

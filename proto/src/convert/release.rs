@@ -1,6 +1,6 @@
 //! Releases, as people look at them.
 
-use pointsman_core::{HeldAt, Phase, Progress, State, Step, Timestamp};
+use pointsman_core::{Phase, Progress, State, Step, Timestamp};
 
 use super::{plan_to_wire, problem_to_wire};
 use crate::v1;
@@ -14,12 +14,12 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         .map_or(0, |index| index.saturating_add(1));
     let (held, watch_until) = match &state.phase {
         Phase::Held { why, .. } => (Some(problem_to_wire(why)), 0),
-        Phase::Watching { until } => (None, until.0),
+        Phase::Watching { until, .. } => (None, until.0),
         _ => (None, 0),
     };
     v1::Release {
         plan: Some(plan_to_wire(&state.plan, size)),
-        phase: phase_word(&state.phase).to_owned(),
+        phase: phase_word(state).to_owned(),
         step: step.map(|step| step.to_string()).unwrap_or_default(),
         step_number: u32::try_from(number).unwrap_or(0),
         step_count: u32::try_from(steps.len()).unwrap_or(0),
@@ -39,12 +39,11 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
     }
 }
 
-fn phase_word(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Doing(step) => step.as_str(),
-        Phase::Watching { .. } => Step::Watch.as_str(),
-        Phase::Held { at: HeldAt::Step(_) | HeldAt::Watch, .. } => "held",
+fn phase_word(state: &State) -> &'static str {
+    match &state.phase {
+        Phase::Held { .. } => "held",
         Phase::Finished(outcome) => outcome.as_str(),
+        Phase::Doing(_) | Phase::Watching { .. } => state.step().map_or("", Step::as_str),
     }
 }
 

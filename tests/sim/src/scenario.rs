@@ -149,6 +149,8 @@ pub struct Scenario {
     pub live: bool,
     /// What people wish for.
     pub wishes: Vec<Wish>,
+    /// Shares of the visitors that a new version gets before it gets all of them.
+    pub splits: u64,
     /// A failing watch rolls back by itself.
     pub automatic: bool,
     /// The network.
@@ -168,6 +170,7 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         hosts,
         live,
         wishes: wishes.to_vec(),
+        splits: 0,
         automatic: true,
         net: Net::default(),
         clumsy: 0,
@@ -184,6 +187,8 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         ("maintenance", of(1, 1, true, &[Wish::PageUp, Wish::PageDown])),
         ("release under maintenance", of(1, 1, true, &[Wish::PageUp, Wish::Deploy(Good), Wish::PageDown])),
         ("back and forth", of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])),
+        ("canary", Scenario { splits: 2, ..of(1, 1, true, &[Wish::Deploy(Good)]) }),
+        ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
     ]
 }
 
@@ -214,6 +219,7 @@ impl Scenario {
             hosts: chance.pick(&[1, 1, 2], 1),
             live: chance.percent(90),
             wishes,
+            splits: chance.pick(&[0, 0, 1, 2], 0),
             automatic: chance.percent(85),
             net: Net {
                 loss: chance.pick(&[0, 0, 0, 0, 0, 1, 5, 25], 0),

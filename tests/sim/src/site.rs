@@ -34,7 +34,7 @@ pub fn quality(scenario: &Scenario, artifact: ArtifactDigest) -> Quality {
     }
 }
 
-fn text(balancers: u64, hosts: u64, automatic: bool) -> String {
+fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool) -> String {
     let names = |prefix: &str, count: u64| -> Vec<String> {
         (1..=count).map(|number| format!("{prefix}{number}")).collect()
     };
@@ -44,6 +44,11 @@ fn text(balancers: u64, hosts: u64, automatic: bool) -> String {
     };
     let (lbs, blue, green) = (names("lb", balancers), names("blue", hosts), names("green", hosts));
     let all: Vec<String> = [&lbs, &blue, &green].into_iter().flatten().cloned().collect();
+    let strategy = match splits {
+        0 => "kind = \"blue-green\"",
+        1 => "kind = \"canary\", canary = { splits = [10], hold = \"6s\" }",
+        _ => "kind = \"canary\", canary = { splits = [10, 50], hold = \"6s\" }",
+    };
     let agents: Vec<String> = all.iter().map(|name| format!("{name} = \"{name}:1\"")).collect();
     format!(
         r#"
@@ -55,6 +60,7 @@ fn text(balancers: u64, hosts: u64, automatic: bool) -> String {
         maintenance = {{ backend = "{PAGE}", agents = [{flags}] }}
         slots.blue = {{ backend = "be_blue", hosts = [{blue}] }}
         slots.green = {{ backend = "be_green", hosts = [{green}] }}
+        strategy = {{ {strategy} }}
         watch = {{ duration = "12s", interval = "2s", fail_after = 2, blind = "8s" }}
         rollback = {{ automatic = {automatic} }}
         limits = {{ inspect = "1s", stage = "5s", activate = "3s", route = "2s", check = "1500ms", healthy = "2s", gate_ttl = "60s", persist = "8s" }}
@@ -80,14 +86,15 @@ fn text(balancers: u64, hosts: u64, automatic: bool) -> String {
 
 /// The environment of a scenario. There are few, and each is read once.
 pub fn environment(scenario: &Scenario) -> anyhow::Result<Arc<Environment>> {
-    static READ: [OnceLock<Arc<Environment>>; 8] = [const { OnceLock::new() }; 8];
+    static READ: [OnceLock<Arc<Environment>>; 24] = [const { OnceLock::new() }; 24];
     let (balancers, hosts) = (scenario.balancers.clamp(1, 2), scenario.hosts.clamp(1, 2));
-    let index = (balancers - 1) * 4 + (hosts - 1) * 2 + u64::from(scenario.automatic);
+    let splits = scenario.splits.min(2);
+    let index = splits * 8 + (balancers - 1) * 4 + (hosts - 1) * 2 + u64::from(scenario.automatic);
     let place = usize::try_from(index).ok().and_then(|index| READ.get(index));
     if let Some(known) = place.and_then(OnceLock::get) {
         return Ok(Arc::clone(known));
     }
-    let text = text(balancers, hosts, scenario.automatic);
+    let text = text(balancers, hosts, splits, scenario.automatic);
     let read = Environment::parse(Path::new("production.toml"), &text)
         .map_err(|problem| anyhow::anyhow!("{problem}: {:?}", problem.causes))?;
     let read = Arc::new(read);

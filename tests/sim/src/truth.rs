@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::receipt::Fence;
 use pointsman_core::{
     Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderKey, Outcome, Plan, Purpose, ReleaseId,
-    Route, State, Step,
+    RequestKind, Route, State, Step,
 };
 
 use crate::host::{Balancer, Web};
@@ -69,6 +69,10 @@ pub struct Truth {
     readings: Vec<u64>,
     /// The release that is not over.
     unfinished: Option<ReleaseId>,
+    /// The step that moved visitors last.
+    moved_by: Option<Step>,
+    /// A person asked for the end of the watch.
+    promoted: bool,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
 }
@@ -217,7 +221,7 @@ impl World {
             Effect::InWorker { before, wanted } => {
                 let slot = &plan.to.backend;
                 let Purpose::Deploy { artifact } = plan.purpose else { return };
-                if order.key.step == Step::Switch && wanted.share_of(slot) > before.share_of(slot) {
+                if order.key.step.moves_visitors() && wanted.share_of(slot) > before.share_of(slot) {
                     self.gate(order, plan, artifact);
                 }
             }
@@ -262,7 +266,10 @@ impl World {
         for host in hosts {
             let current = self.hosts.get(host).and_then(|host| host.web()?.current);
             let passed = self.truth.locally.get(&host).copied();
-            let green = passed.is_some_and(|(what, at)| what == Some(artifact) && now <= at + longest_ms);
+            let checked = passed.filter(|(what, _)| *what == Some(artifact)).map(|(_, at)| at);
+            // Behind a split its watch counts as well: it looks again and again.
+            let watched = self.truth.well.get(&host).copied();
+            let green = checked.max(watched).is_some_and(|at| now <= at + longest_ms);
             if !green || current != Some(artifact) {
                 self.broken("I2", || {
                     format!("visitors are moved, and host {host} passed {passed:?} with {current:?}")
@@ -270,7 +277,8 @@ impl World {
             }
         }
         for host in balancers {
-            let passed = self.truth.through.get(&(host, order.release.clone())).copied();
+            let checked = self.truth.through.get(&(host, order.release.clone())).copied();
+            let passed = checked.max(self.truth.well.get(&host).copied());
             if passed.is_none_or(|at| now > at + longest_ms) {
                 self.broken("I2", || {
                     format!("visitors are moved, and the checks through host {host} passed {passed:?}")
@@ -315,6 +323,9 @@ impl World {
                     self.broken("I6", || format!("{release} begins, and {other} is not over"));
                 }
                 self.plans.insert(release.clone(), std::sync::Arc::clone(plan));
+                // What was well in another release's watch says nothing of this one.
+                self.truth.well.clear();
+                self.truth.promoted = false;
             }
             Event::OrderIntended { key, attempt } => {
                 self.truth.intents.insert((release.clone(), key.clone(), *attempt, epoch));
@@ -326,11 +337,16 @@ impl World {
                 {
                     self.broken("I3", || format!("{life:?} records {known:?} as done, and it never was"));
                 }
-                if key.step == Step::Switch {
+                if key.step.moves_visitors() {
                     self.truth.readings.clear();
+                    self.truth.moved_by = Some(key.step);
                 }
             }
             Event::EpochTaken(_) => self.truth.readings.clear(),
+            Event::Requested(request) => {
+                self.truth.promoted |= request.kind == RequestKind::Promote;
+            }
+            Event::Held(_) | Event::TurnedBack(_) => self.truth.promoted = false,
             Event::WatchPassed => self.watch_passed(release),
             _ => {}
         }
@@ -342,10 +358,13 @@ impl World {
         // Two readings are that far apart when the one before took its time.
         let usual_ms = 2 * plan.watch.interval_ms + plan.reading_ms() + 1_500;
         let watched_ms = self.truth.watched_ms(usual_ms);
-        if watched_ms + usual_ms < plan.watch.duration_ms {
+        let after = self.truth.moved_by.unwrap_or(Step::Switch);
+        let wanted_ms = plan.watch_ms(after).unwrap_or_default();
+        // Who promotes does not wait for the time to be over, and still only goes on with gates that are green.
+        if !std::mem::take(&mut self.truth.promoted) && watched_ms + usual_ms < wanted_ms {
             self.broken("I2", || format!("{release} was watched for {watched_ms} ms and is confirmed"));
         }
-        for (name, _) in plan.gates() {
+        for (name, _) in plan.gates(after) {
             let seen = self.host_named(&name).and_then(|host| self.truth.well.get(&host).copied());
             if seen.is_none_or(|at| self.now > at + usual_ms) {
                 self.broken("I2", || {

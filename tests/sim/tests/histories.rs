@@ -33,6 +33,8 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("maintenance", vec![Confirmed, Confirmed]),
         ("release under maintenance", vec![Confirmed, Confirmed, Confirmed]),
         ("back and forth", vec![Confirmed, Confirmed]),
+        ("canary", vec![Confirmed]),
+        ("canary fails", vec![RolledBack]),
     ];
     let scenarios = calm();
     assert_eq!(scenarios.len(), ends.len());

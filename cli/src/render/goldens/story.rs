@@ -79,6 +79,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             restart: vec![UnitName::parse("app.service").unwrap()],
             hooks: vec![HookName::parse("warm-up").unwrap()],
         },
+        splits: Vec::new(),
         checks: vec![
             check("api", CheckFrom::Hosts, "/api/health"),
             check("frontend", CheckFrom::Balancers, "/"),
