@@ -50,7 +50,7 @@ impl WebHands {
             http_check::make(check, &self.server, None, |_| Ok(())).await?;
         }
         let detail = format!("{} checks on `{}` passed", checks.len(), self.server.address);
-        Ok(Evidence { already: false, detail, took_us: 0 })
+        Ok(Evidence { already: false, detail, ..Evidence::default() })
     }
 }
 
@@ -66,6 +66,11 @@ impl Hands for WebHands {
             Action::SetFlag { on } => on_disk(move || host::set_flag(&site, on, &rule)).await,
             looking => self.observe(&looking).await,
         }
+    }
+
+    async fn prepare(&self, _: &Order, _: &Rule) -> Result<Evidence, Problem> {
+        // Nothing that hosts do is done together with others.
+        Err(not_ours())
     }
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {

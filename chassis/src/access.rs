@@ -32,6 +32,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/AcceptJournal", &[Operator]),
     ("/pointsman.agent.v1.Agent/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
     ("/pointsman.agent.v1.Agent/Fence", &[Coordinator]),
+    ("/pointsman.agent.v1.Agent/Prepare", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Perform", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Observe", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Query", &[Coordinator]),

@@ -67,6 +67,9 @@ pub trait Hands: Send + Sync + 'static {
     /// Does what an order says, and confirms it by looking. Doing it again must change nothing.
     fn act(&self, order: &Order, rule: &Rule) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 
+    /// Makes everything ready for an order, without any effect.
+    fn prepare(&self, order: &Order, rule: &Rule) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
     /// Looks, and changes nothing.
     fn observe(&self, action: &Action) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 
@@ -145,17 +148,42 @@ impl<H: Hands> AgentService<H> {
         Rule::of(&self.ledger, epoch)
     }
 
-    /// Runs an order, or waits for the run that is under way, or answers from the receipt.
-    async fn perform_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
+    /// Whether an order has reached the right host in time.
+    fn acceptable(&self, received: &ReceivedOrder) -> Result<(), Problem> {
         self.right_environment(&received.environment)?;
         self.right_host(&received.order.key.host)?;
-        let now = SystemClock.now();
-        if now.ms_since(received.order.deadline) > CLOCK_SKEW_MS {
-            let late_ms = now.ms_since(received.order.deadline);
+        let late_ms = SystemClock.now().ms_since(received.order.deadline);
+        if late_ms > CLOCK_SKEW_MS {
             let message = format!("the order's deadline passed {late_ms} ms ago by this host's clock");
             return Err(Problem::new(Code::DeadlinePassed, message)
                 .hint("compare the clocks of this host and the coordinator: `timedatectl`"));
         }
+        Ok(())
+    }
+
+    /// Takes an order in and makes everything ready for it. From then on its receipt stands as begun: what it says may
+    /// come at any moment, and then little is left to do.
+    async fn prepare_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
+        self.acceptable(&received)?;
+        let digest = order_digest(&received.order);
+        let (ledger, order) = (self.ledger.clone(), received.clone());
+        if let Admission::Done(evidence) = blocking(move || ledger.admit(&order, digest)).await? {
+            return Ok(evidence);
+        }
+        let rule = self.rule(received.order.epoch);
+        let prepared = self.hands.prepare(&received.order, &rule).await;
+        if let Err(problem) = &prepared
+            && problem.aftermath == Aftermath::Unchanged
+        {
+            let (ledger, order) = (self.ledger.clone(), received.order);
+            blocking(move || ledger.forget(&order.release, &order.key)).await?;
+        }
+        prepared
+    }
+
+    /// Runs an order, or waits for the run that is under way, or answers from the receipt.
+    async fn perform_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
+        self.acceptable(&received)?;
         let digest = order_digest(&received.order);
         let id = (received.order.release.clone(), received.order.key.clone());
         let mut taken_in = 1;
@@ -313,6 +341,12 @@ async fn record(
     .await
 }
 
+/// Evidence for the wire, of an order that arrived at this moment.
+fn answer(evidence: &Evidence, arrived_us: u64) -> agent_v1::Done {
+    let exchange = convert::Exchange { began_us: arrived_us, ended_us: SystemClock.now_us() };
+    convert::evidence_to_wire(evidence, exchange)
+}
+
 fn reply<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
     result.map(Response::new).map_err(|problem| status_of_problem(&problem))
 }
@@ -339,19 +373,31 @@ impl<H: Hands> Agent for AgentService<H> {
         }))
     }
 
+    async fn prepare(&self, request: Request<agent_v1::Order>) -> Result<Response<agent_v1::Done>, Status> {
+        let arrived_us = SystemClock.now_us();
+        self.for_us(&request, &request.get_ref().environment)?;
+        let prepared = match convert::order_from_wire(request.get_ref()) {
+            Ok(received) => self.prepare_order(received).await,
+            Err(problem) => Err(problem),
+        };
+        reply(prepared.map(|evidence| answer(&evidence, arrived_us)))
+    }
+
     async fn perform(&self, request: Request<agent_v1::Order>) -> Result<Response<agent_v1::Done>, Status> {
+        let arrived_us = SystemClock.now_us();
         self.for_us(&request, &request.get_ref().environment)?;
         let performed = match convert::order_from_wire(request.get_ref()) {
             Ok(received) => self.perform_order(received).await,
             Err(problem) => Err(problem),
         };
-        reply(performed.map(|evidence| convert::evidence_to_wire(&evidence)))
+        reply(performed.map(|evidence| answer(&evidence, arrived_us)))
     }
 
     async fn observe(
         &self,
         request: Request<agent_v1::ObserveRequest>,
     ) -> Result<Response<agent_v1::Done>, Status> {
+        let arrived_us = SystemClock.now_us();
         self.for_us(&request, &request.get_ref().environment)?;
         let asked = || -> Result<Action, Problem> {
             self.right_host(&convert::field("host", &request.get_ref().host)?)?;
@@ -362,7 +408,7 @@ impl<H: Hands> Agent for AgentService<H> {
             Ok(action) => self.hands.observe(&action).await,
             Err(problem) => Err(problem),
         };
-        reply(observed.map(|evidence| convert::evidence_to_wire(&evidence)))
+        reply(observed.map(|evidence| answer(&evidence, arrived_us)))
     }
 
     async fn query(
@@ -393,10 +439,9 @@ impl<H: Hands> Agent for AgentService<H> {
             Fate::Started | Fate::Unknown => {
                 agent_v1::QueryReply { fate: Wire::Unspecified.into(), done: None }
             }
-            Fate::Done(evidence) => agent_v1::QueryReply {
-                fate: Wire::Done.into(),
-                done: Some(convert::evidence_to_wire(&evidence)),
-            },
+            Fate::Done(evidence) => {
+                agent_v1::QueryReply { fate: Wire::Done.into(), done: Some(answer(&evidence, 0)) }
+            }
         }))
     }
 

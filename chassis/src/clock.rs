@@ -9,6 +9,14 @@ use pointsman_core::ports::Clock;
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
+impl SystemClock {
+    /// The time now, in microseconds since 1970: for measuring how far apart two things happened on two hosts.
+    pub fn now_us(self) -> u64 {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        u64::try_from(since.as_micros()).unwrap_or(u64::MAX)
+    }
+}
+
 impl Clock for SystemClock {
     fn now(&self) -> Timestamp {
         // A clock before 1970 counts as 1970: every deadline has then passed, and nothing is done.

@@ -272,7 +272,7 @@ fn read_receipt(
     let query = "SELECT digest, state, already, detail FROM receipt WHERE release = ?1 AND step = ?2";
     connection
         .query_row(query, params![release.as_str(), key.step.as_str()], |row| {
-            let evidence = Evidence { already: row.get(2)?, detail: row.get(3)?, took_us: 0 };
+            let evidence = Evidence { already: row.get(2)?, detail: row.get(3)?, ..Evidence::default() };
             let done = row.get::<_, String>(1)? == "done";
             Ok((
                 OrderDigest::from_bytes(row.get(0)?),
@@ -310,7 +310,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
         let first = order(Step::Maintain, 1, 5, true);
-        let evidence = Evidence { already: false, detail: "flag there".to_owned(), took_us: 0 };
+        let evidence = Evidence { already: false, detail: "flag there".to_owned(), ..Evidence::default() };
         {
             let ledger = Ledger::open(&path).unwrap();
             assert_eq!(admit(&ledger, &first), Ok(Admission::Act));

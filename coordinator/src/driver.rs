@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::StreamExt as _;
-use futures_util::future::{AbortHandle, Abortable, join_all};
+use futures_util::future::{AbortHandle, Abortable, BoxFuture, Shared, join_all};
 use futures_util::stream::FuturesUnordered;
+use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, State, Timestamp,
-    invariants,
+    Action, Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, State,
+    Timestamp, invariants,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
@@ -17,6 +17,9 @@ use tracing::{error, info};
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
 /// first in all but a hang.
 const GRACE_MS: u64 = 2_000;
+
+/// Which part of an order's time it may take to prepare it: there is time left to perform it then.
+const PREPARE_SHARE: u64 = 2;
 
 /// Pause before agents that could not be fenced are asked again.
 const FENCE_AGAIN_MS: u64 = 500;
@@ -73,11 +76,19 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                     continue;
                 }
                 Next::Send(keys) => {
-                    for (key, order) in self.intend(&mut flight, keys).await? {
+                    let orders = self.intend(&mut flight, keys).await?;
+                    let together = self.prepare_together(&orders);
+                    for (key, order) in orders {
                         let (abort, registration) = AbortHandle::new_pair();
                         flight.aborts.insert(key.clone(), abort);
-                        answers
-                            .push(async move { (key, Abortable::new(self.send(order), registration).await) });
+                        let prepared = together.clone().filter(|_| moves_route(&order));
+                        let sending = async move {
+                            if let Some(prepared) = prepared {
+                                prepared.await?;
+                            }
+                            self.send(order).await
+                        };
+                        answers.push(async move { (key, Abortable::new(sending, registration).await) });
                     }
                     continue;
                 }
@@ -189,6 +200,38 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         Ok(orders.collect())
     }
 
+    /// Has every load balancer make ready for one move of the visitors, where several of them are to move together on the
+    /// way forward. One that is not ready, or cannot be reached, keeps all of them from moving. Back, each goes as soon as
+    /// it can.
+    fn prepare_together<'a>(
+        &'a self,
+        orders: &[(OrderKey, Order)],
+    ) -> Option<Shared<BoxFuture<'a, Result<(), Problem>>>> {
+        let moves: Vec<Order> = orders
+            .iter()
+            .filter(|(key, order)| key.step.together() && moves_route(order))
+            .map(|(_, order)| order.clone())
+            .collect();
+        if moves.len() < 2 {
+            return None;
+        }
+        let ready = async move {
+            let asked = moves.iter().map(|order| async move {
+                let timeout_ms = order.deadline.ms_since(self.clock.now()) / PREPARE_SHARE;
+                let bound_ms = timeout_ms.saturating_add(GRACE_MS);
+                tokio::select! { biased;
+                    prepared = self.fleet.prepare(order, timeout_ms) => prepared.map(drop),
+                    () = self.clock.pause(bound_ms) => {
+                        let message = format!("step `{}` was not prepared within {bound_ms} ms", order.key.step);
+                        Err(Problem::new(Code::AgentUnreachable, message).retry_useful().on(&order.key.host))
+                    }
+                }
+            });
+            join_all(asked).await.into_iter().collect()
+        };
+        Some(ready.boxed().shared())
+    }
+
     /// Sends an order. Whatever the port does, there is an answer within the order's bound and some grace.
     async fn send(&self, order: Order) -> Result<Evidence, Problem> {
         let left_ms = order.deadline.ms_since(self.clock.now());
@@ -281,6 +324,11 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         (flight.publish)(&flight.state);
         Ok(())
     }
+}
+
+/// Whether an order moves visitors, or may.
+fn moves_route(order: &Order) -> bool {
+    matches!(order.action, Action::SetRoute { .. })
 }
 
 fn given_up(key: &OrderKey) -> Problem {

@@ -421,6 +421,10 @@ fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
     match failed {
         Some(_) if open => Next::Await(None),
         Some(problem) => Next::Record(after_failure(state, step, problem)),
+        // What is done together is not begun by one alone.
+        None if step.together() && !due.is_empty() && (open || wake.is_some()) => {
+            Next::Await(wake.filter(|_| !open))
+        }
         None if !due.is_empty() => match expired(state, step, now) {
             // Answers that are out may be the switch itself.
             Some(_) if open => Next::Await(None),

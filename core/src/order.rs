@@ -139,4 +139,7 @@ pub struct Evidence {
     pub detail: String,
     /// How long order and answer took, in microseconds, as the coordinator saw it.
     pub took_us: u64,
+    /// When it took effect, in microseconds since 1970 by the clock of whoever holds this; only of what moves visitors,
+    /// and only where it moved them now.
+    pub effect_at_us: Option<u64>,
 }

@@ -111,6 +111,12 @@ impl Step {
         matches!(self, Self::Canary(_) | Self::Switch)
     }
 
+    /// Whether all load balancers take a new route in this step together: it is prepared on every one of them before any
+    /// takes it. On the way back each goes as soon as it can.
+    pub fn together(self) -> bool {
+        matches!(self, Self::Expose | Self::Canary(_) | Self::Switch | Self::Maintain)
+    }
+
     /// Whether the step goes forward or back.
     pub fn kind(self) -> Kind {
         match self {

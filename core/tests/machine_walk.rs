@@ -17,7 +17,7 @@ mod plans;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use plans::{CREATED_AT, NEW, Site, deploy, maintenance, plan, rollback, with_splits};
+use plans::{CREATED_AT, NEW, Site, deploy, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible};
 use pointsman_core::{
     Action, Aftermath, ArtifactDigest, Code, Epoch, Event, Evidence, HeldAt, HostName, LiveRelease,

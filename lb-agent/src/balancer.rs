@@ -10,6 +10,7 @@ use crate::config::{Config, SharedConfig};
 use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
+use crate::switch::Ready;
 use crate::workers::Workers;
 
 /// Bound on one request to the frontend that only looks at the route.
@@ -22,8 +23,8 @@ pub struct Balancer {
     pub(crate) workers: Workers,
     pub(crate) file: RouteFile,
     pub(crate) frontend: Target,
-    /// One change of the route at a time.
-    pub(crate) changing: Arc<Mutex<()>>,
+    /// One change of the route at a time. Whoever holds this may change it, and finds what was made ready.
+    pub(crate) changing: Arc<Mutex<Option<Ready>>>,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
 }

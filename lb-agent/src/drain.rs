@@ -66,14 +66,14 @@ pub async fn drain(
         return Ok(Evidence {
             already: waited_ms < 100,
             detail: format!("`{backend}` serves nobody, after {waited_ms} ms"),
-            took_us: 0,
+            ..Evidence::default()
         });
     }
     if end == DrainEnd::Leave {
         return Ok(Evidence {
             already: false,
             detail: format!("{left} requests left running on `{backend}`"),
-            took_us: 0,
+            ..Evidence::default()
         });
     }
     let rows = balancer.workers.stat().await?;
@@ -84,7 +84,7 @@ pub async fn drain(
         0 => Ok(Evidence {
             already: false,
             detail: format!("{left} requests on `{backend}` cut after {} s", timeout.as_secs()),
-            took_us: 0,
+            ..Evidence::default()
         }),
         still => Err(Problem::new(
             Code::DrainIncomplete,

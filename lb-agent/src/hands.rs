@@ -68,6 +68,15 @@ impl Hands for LbHands {
         }
     }
 
+    async fn prepare(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        match &order.action {
+            Action::SetRoute { expected, wanted, min_up } => {
+                switch::prepare(&self.balancer, expected, wanted, *min_up, rule).await
+            }
+            _ => Err(not_ours("preparing anything but a route")),
+        }
+    }
+
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
             Action::InspectBalancer { expected, backends } => {

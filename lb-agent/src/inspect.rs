@@ -57,7 +57,11 @@ pub async fn inspect(
         .hint("the frontend must set `X-Pointsman` and trust this agent's address: see docs/haproxy.md"));
     }
     let info = balancer.workers.info().await?;
-    Ok(Evidence { already: true, detail: format!("HAProxy {}, route `{route}`", info.version), took_us: 0 })
+    Ok(Evidence {
+        already: true,
+        detail: format!("HAProxy {}, route `{route}`", info.version),
+        ..Evidence::default()
+    })
 }
 
 /// How the balancer stands.

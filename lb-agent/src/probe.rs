@@ -73,5 +73,5 @@ pub async fn probe(
         health.up,
         health.total
     );
-    Ok(Evidence { already: false, detail, took_us: 0 })
+    Ok(Evidence { already: false, detail, ..Evidence::default() })
 }

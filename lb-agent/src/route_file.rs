@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use pointsman_chassis::durable;
+use pointsman_chassis::durable::{self, Staged};
 use pointsman_core::{Code, Problem, Route, RouteEpoch};
 
 /// Mode of the map file: HAProxy reads it as root before it gives up its rights, or as its own user.
@@ -48,8 +48,25 @@ impl RouteFile {
 
     /// Puts a route on disk, whole and durable.
     pub fn write(&self, route: &Route) -> Result<(), Problem> {
+        let staged = self.stage(route)?;
+        self.publish(&staged)?;
+        self.settle_on_disk(&staged)
+    }
+
+    /// Lays a route ready beside the map file, flushed. What a reload would bring does not change.
+    pub fn stage(&self, route: &Route) -> Result<Staged, Problem> {
         let line = format!("{} {route}\n", self.key);
-        durable::replace(&self.map, line.as_bytes(), MAP_MODE).map_err(|error| unwritable(&self.map, &error))
+        Staged::write(&self.map, line.as_bytes(), MAP_MODE).map_err(|error| unwritable(&self.map, &error))
+    }
+
+    /// Puts a route that lies ready into the map file: a reload from now on brings it.
+    pub fn publish(&self, staged: &Staged) -> Result<(), Problem> {
+        staged.publish().map_err(|error| unwritable(&self.map, &error))
+    }
+
+    /// Makes sure that a published route stands after a power cut too.
+    pub fn settle_on_disk(&self, staged: &Staged) -> Result<(), Problem> {
+        staged.settle().map_err(|error| unwritable(&self.map, &error))
     }
 
     /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.

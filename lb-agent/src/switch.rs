@@ -1,11 +1,19 @@
-//! The switch: one route, on disk first, then in the worker that takes new connections, then in the old ones, then
-//! read back and seen by requests. It ends in the old route or the new one, and says which.
+//! The switch: one route, made ready beside the map file, put in its place by a rename, then set in the worker that takes
+//! new connections, then in the old ones, then read back and seen by requests. It ends in the old route or the new one,
+//! and says which.
+//!
+//! What takes time and can be refused comes before the rename, so that several load balancers can have it behind them
+//! (`prepare`) and then move within a few milliseconds of each other.
+
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
-use pointsman_chassis::failpoint;
+use pointsman_chassis::durable::Staged;
+use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::route_change::{self, Known};
 use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
+use tokio::time::Instant;
 use tracing::warn;
 
 use crate::balancer::Balancer;
@@ -17,7 +25,79 @@ const REQUESTS_THAT_MUST_SEE: usize = 3;
 /// How often a change is confirmed anew because HAProxy was reloaded meanwhile.
 const RELOADS_FOLLOWED: u32 = 5;
 
-/// Sets a route. `expected` are the routes that may stand now.
+/// How long what was made ready stays good. The coordinator performs what it prepared at once, so this is far more than
+/// the way there takes, and less than a person needs to change something in between.
+const READY_FOR: Duration = Duration::from_secs(10);
+
+/// A route for which everything was looked at and made ready, so that little is left to do.
+#[derive(Debug)]
+pub struct Ready {
+    expected: Vec<Route>,
+    wanted: Route,
+    /// What stood when it was made ready.
+    before: Route,
+    /// The worker that took new connections then.
+    worker: u32,
+    /// The new map file, flushed, beside the one in place. None where the route is on disk already.
+    staged: Option<Staged>,
+    until: Instant,
+}
+
+impl Ready {
+    /// Whether this is what an order asks for, and still fresh.
+    fn serves(&self, expected: &[Route], wanted: &Route) -> bool {
+        self.wanted == *wanted && self.expected == expected && Instant::now() < self.until
+    }
+
+    fn already(&self) -> bool {
+        self.before == self.wanted && self.staged.is_none()
+    }
+}
+
+/// Looks at everything that a change of the route depends on and lays the map file ready. Changes nothing.
+async fn make_ready(
+    balancer: &Balancer,
+    expected: &[Route],
+    wanted: &Route,
+    min_up: u32,
+    rule: &Rule,
+) -> Result<Ready, Problem> {
+    let before = precheck(balancer, expected, wanted, min_up).await?;
+    let worker =
+        balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.pid;
+    let on_disk = balancer.file.read();
+    let mut staged = None;
+    if on_disk.as_ref() != Some(wanted) {
+        rule.check()?;
+        staged = Some(balancer.file.stage(wanted)?);
+    }
+    let until = Instant::now() + READY_FOR;
+    Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged, until })
+}
+
+/// Makes everything ready for a route, so that several load balancers can take it at one moment. What was made ready
+/// for another route before is dropped.
+pub async fn prepare(
+    balancer: &Balancer,
+    expected: &[Route],
+    wanted: &Route,
+    min_up: u32,
+    rule: &Rule,
+) -> Result<Evidence, Problem> {
+    let mut changing = balancer.changing.lock().await;
+    *changing = None;
+    let ready = make_ready(balancer, expected, wanted, min_up, rule).await?;
+    let evidence = Evidence {
+        already: ready.already(),
+        detail: format!("ready for route `{wanted}`"),
+        ..Evidence::default()
+    };
+    *changing = Some(ready);
+    Ok(evidence)
+}
+
+/// Sets a route. `expected` are the routes that may stand now. Of what was made ready for it not long ago only the route
+/// is looked at again: somebody may have changed it by hand.
 pub async fn set_route(
     balancer: &Balancer,
     expected: &[Route],
@@ -25,28 +105,34 @@ pub async fn set_route(
     min_up: u32,
     rule: &Rule,
 ) -> Result<Evidence, Problem> {
-    let _one_at_a_time = balancer.changing.lock().await;
-    let before = precheck(balancer, expected, wanted, min_up).await?;
-    let told = balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.pid;
-    let on_disk = balancer.file.read();
-    let already = before == *wanted && on_disk.as_ref() == Some(wanted);
+    let mut changing = balancer.changing.lock().await;
+    let ready = match changing.take().filter(|ready| ready.serves(expected, wanted)) {
+        Some(ready) if balancer.workers.route().await.ok().flatten().as_ref() == Some(&ready.before) => ready,
+        _ => make_ready(balancer, expected, wanted, min_up, rule).await?,
+    };
+    let (before, already) = (ready.before.clone(), ready.already());
+    let mut effect_at_us = None;
     if !already {
         rule.check()?;
-        if on_disk.as_ref() != Some(wanted) {
-            write_disk(balancer, wanted, on_disk.as_ref().unwrap_or(&before))?;
+        let on_disk = balancer.file.read();
+        if let Some(staged) = &ready.staged {
+            publish(balancer, staged, on_disk.as_ref().unwrap_or(&before))?;
         }
         failpoint::pass("route-on-disk");
         if before != *wanted {
             // Writing to disk took its time, and another coordinator may have come meanwhile.
             rule.check().map_err(|problem| take_disk_back(balancer, &before, problem))?;
             set_runtime(balancer, wanted, &before).await?;
+            effect_at_us = Some(SystemClock.now_us());
         }
         failpoint::pass("route-in-worker");
     }
-    let confirmed = confirm(balancer, wanted, told).await;
+    // The flush of the folder takes as long as all the rest: it is waited for beside it, and before anything is answered.
+    let (confirmed, settled) =
+        tokio::join!(confirm(balancer, wanted, ready.worker), settle(balancer, ready.staged));
     failpoint::pass("route-confirmed");
     balancer.guard.route_was_set();
-    match confirmed {
+    match settled.and(confirmed) {
         Ok((detail, pid)) => {
             // After the answer: nobody waits for the copy.
             let (file, route) = (balancer.file.clone(), wanted.clone());
@@ -54,11 +140,21 @@ pub async fn set_route(
                 file.remember(&route);
                 file.settle(pid);
             });
-            Ok(Evidence { already, detail, took_us: 0 })
+            Ok(Evidence { already, detail, effect_at_us, ..Evidence::default() })
         }
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
         Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
     }
+}
+
+/// Flushes what was published, on a thread that may wait for the disk.
+async fn settle(balancer: &Balancer, staged: Option<Staged>) -> Result<(), Problem> {
+    let Some(staged) = staged else { return Ok(()) };
+    let file = balancer.file.clone();
+    let settled = tokio::task::spawn_blocking(move || file.settle_on_disk(&staged)).await;
+    settled.unwrap_or_else(|error| {
+        Err(Problem::new(Code::MapFileUnwritable, "flushing the map's folder ended abruptly").because(&error))
+    })
 }
 
 async fn precheck(
@@ -95,8 +191,8 @@ async fn precheck(
     Ok(standing)
 }
 
-fn write_disk(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
-    balancer.file.write(wanted).map_err(|problem| match balancer.file.put_back(before) {
+fn publish(balancer: &Balancer, staged: &Staged, before: &Route) -> Result<(), Problem> {
+    balancer.file.publish(staged).map_err(|problem| match balancer.file.put_back(before) {
         Ok(()) => problem,
         // What refused the one write refused the other too; the old file was never touched.
         Err(_) if balancer.file.read().as_ref() == Some(before) => problem,

@@ -88,6 +88,10 @@ impl Fleet for Noted<GrpcFleet> {
         Ok(())
     }
 
+    async fn prepare(&self, order: &Order, timeout_ms: u64) -> Result<Evidence, Problem> {
+        self.port.prepare(order, timeout_ms).await
+    }
+
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
         let answer = self.port.perform(order).await;
         let heard = answer.as_ref().map(|_| ()).map_err(Clone::clone);

@@ -61,6 +61,12 @@ impl Hands for WorldHands {
         Ok(evidence)
     }
 
+    async fn prepare(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        rule.check()?;
+        self.world.note(Deed::Prepared(order.key.clone()));
+        Ok(Evidence::default())
+    }
+
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         self.world.look(&self.host, action)
     }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pointsman_core::ports::Journal;
 use pointsman_core::{
-    Entry, Epoch, Event, HostName, OrderKey, Outcome, Plan, Purpose, Route, State, Step, machine,
+    Action, Entry, Epoch, Event, HostName, OrderKey, Outcome, Plan, Purpose, Route, State, Step, machine,
 };
 
 use crate::coordinator::Place;
@@ -15,7 +15,7 @@ use crate::world::{Deed, Host, World};
 
 /// Every rule that does not hold.
 pub fn broken(plan: &Plan, world: &World, place: &Place) -> Vec<String> {
-    let mut broken = by_deeds(&world.log());
+    let mut broken = by_deeds(plan, &world.log());
     match journal_end(place) {
         Ok(state) => broken.extend(by_end(plan, world, &state)),
         Err(why) => broken.push(why),
@@ -24,12 +24,13 @@ pub fn broken(plan: &Plan, world: &World, place: &Place) -> Vec<String> {
 }
 
 /// Rules about the order in which things were done.
-fn by_deeds(log: &[(u64, Deed)]) -> Vec<String> {
+fn by_deeds(plan: &Plan, log: &[(u64, Deed)]) -> Vec<String> {
     let mut broken = Vec::new();
     let mut acknowledged: BTreeMap<&HostName, Epoch> = BTreeMap::new();
     let mut acted: BTreeMap<&HostName, Epoch> = BTreeMap::new();
     let (mut changed, mut done) = (BTreeSet::new(), BTreeSet::new());
     let mut intended: BTreeSet<(&OrderKey, u32)> = BTreeSet::new();
+    let mut prepared: BTreeSet<&OrderKey> = BTreeSet::new();
     let mut resumed = 0;
     for (ms, deed) in log {
         match deed {
@@ -38,6 +39,7 @@ fn by_deeds(log: &[(u64, Deed)]) -> Vec<String> {
                 let highest = acknowledged.entry(host).or_default();
                 *highest = (*highest).max(*epoch);
             }
+            Deed::Prepared(key) => drop(prepared.insert(key)),
             Deed::Acts(order) => {
                 let (key, host) = (&order.key, &order.key.host);
                 let highest = acknowledged.get(host).max(acted.get(host)).copied().unwrap_or_default();
@@ -58,6 +60,16 @@ fn by_deeds(log: &[(u64, Deed)]) -> Vec<String> {
             Deed::Acted(key) => drop(done.insert(key)),
             Deed::Changed(order) => {
                 let (key, host) = (&order.key, &order.key.host);
+                let moves = matches!(order.action, Action::SetRoute { .. });
+                let together = moves && key.step.together() && plan.balancers.len() > 1;
+                let unready = |host: &&HostName| {
+                    let same = OrderKey { step: key.step, host: (*host).clone() };
+                    !prepared.contains(&same)
+                };
+                if let Some(unready) = plan.balancers.iter().find(|host| together && unready(host)) {
+                    broken
+                        .push(format!("I1: at {ms} ms {host} {} moved before {unready} was ready", key.step));
+                }
                 if !changed.insert(key) {
                     broken.push(format!("I5: at {ms} ms {host} {} had its effect again", key.step));
                 }

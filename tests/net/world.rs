@@ -39,6 +39,8 @@ pub enum Deed {
     Acknowledged(HostName, Epoch),
     /// The coordinator had an answer to an order.
     Answered(OrderKey, u32, Result<(), Problem>),
+    /// An agent has made ready for an order.
+    Prepared(OrderKey),
     /// An agent does what an order says, whether that changes anything or not.
     Acts(Order),
     /// An order changed its host.

@@ -54,7 +54,7 @@ pub async fn activate(
     let (site, keep) = (site.clone(), config.web.keep);
     tokio::task::spawn_blocking(move || collect(&site, keep));
     let what = artifact.map_or_else(|| "nothing".to_owned(), |artifact| artifact.short());
-    Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), took_us: 0 })
+    Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), ..Evidence::default() })
 }
 
 fn hook_failed(what: &str, reason: &str) -> Problem {

@@ -40,6 +40,6 @@ pub fn set_flag(site: &Site, on: bool, rule: &Rule) -> Result<Evidence, Problem>
     Ok(Evidence {
         already,
         detail: format!("maintenance file {}", if on { "there" } else { "gone" }),
-        took_us: 0,
+        ..Evidence::default()
     })
 }

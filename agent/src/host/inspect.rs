@@ -36,7 +36,7 @@ pub fn inspect(site: &Site, artifact: &ArtifactDigest, floor_bytes: u64) -> Resu
     });
     writable.map_err(|error| file_problem(format!("cannot write `{probe}` in the site root"), &error))?;
     let room_gb = facts.disk_free_bytes / 1_000_000_000;
-    Ok(Evidence { already: true, detail: format!("writable, {room_gb} GB free"), took_us: 0 })
+    Ok(Evidence { already: true, detail: format!("writable, {room_gb} GB free"), ..Evidence::default() })
 }
 
 /// How the host stands.

@@ -210,7 +210,7 @@ pub fn seal(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evide
         return Ok(Evidence {
             already: true,
             detail: format!("artifact {} is complete", artifact.short()),
-            took_us: 0,
+            ..Evidence::default()
         });
     }
     let (manifest, mtimes) = site.manifest(artifact)?;
@@ -241,7 +241,7 @@ pub fn seal(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Evide
         staged.remove_tree(&artifact.to_string()).map_err(failed)?;
     }
     let detail = format!("{} files, {} bytes, verified", manifest.file_count(), manifest.total_bytes());
-    Ok(Evidence { already: false, detail, took_us: 0 })
+    Ok(Evidence { already: false, detail, ..Evidence::default() })
 }
 
 /// Whether a tree without a mark stands at its final place, whole. What a crash left of a tree that was being
@@ -383,7 +383,7 @@ pub fn discard(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Ev
         .look(&artifact.to_string())
         .map_err(|error| file_problem("cannot look at what is staged", &error))?;
     if there == Found::Nothing {
-        return Ok(Evidence { already: true, detail: "nothing is staged".to_owned(), took_us: 0 });
+        return Ok(Evidence { already: true, detail: "nothing is staged".to_owned(), ..Evidence::default() });
     }
     staging
         .remove_tree(&artifact.to_string())
@@ -391,6 +391,6 @@ pub fn discard(site: &Site, artifact: &ArtifactDigest, rule: &Rule) -> Result<Ev
     Ok(Evidence {
         already: false,
         detail: format!("staged files of {} dropped", artifact.short()),
-        took_us: 0,
+        ..Evidence::default()
     })
 }

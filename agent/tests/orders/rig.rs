@@ -219,7 +219,7 @@ floor_bytes = 0
 
     pub async fn send(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
         let done = self.client.clone().perform(convert::order_to_wire(order)).await.map_err(problem)?;
-        Ok(convert::evidence_from_wire(done.get_ref(), 0))
+        Ok(convert::evidence_from_wire(done.get_ref(), convert::Exchange { began_us: 0, ended_us: 0 }))
     }
 
     pub async fn perform(&self, step: Step, action: Action) -> Result<Evidence, Problem> {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pointsman_chassis::tls::{self, ChannelLimits, Credentials, Dial, Tcp};
 use pointsman_chassis::{SystemClock, failpoint};
@@ -12,7 +12,7 @@ use pointsman_core::{
     Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem, Role,
 };
 use pointsman_proto::agent_v1::agent_client::AgentClient;
-use pointsman_proto::convert::{self, ReceivedOrder};
+use pointsman_proto::convert::{self, Exchange, ReceivedOrder};
 use pointsman_proto::{MAX_MESSAGE_BYTES, agent_v1, v1};
 use tonic::transport::Channel;
 
@@ -104,6 +104,17 @@ impl GrpcFleet {
         Ok(described)
     }
 
+    /// An order as it goes out, with the journal's newest entry.
+    fn received(&self, order: &Order) -> ReceivedOrder {
+        let head = *self.journal.head().borrow();
+        ReceivedOrder {
+            environment: self.environment.clone(),
+            order: order.clone(),
+            journal_seq: head.seq,
+            journal_hash: head.hash,
+        }
+    }
+
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)
@@ -165,8 +176,20 @@ impl Fleet for GrpcFleet {
         self.compare_head(host, &fence).await
     }
 
+    async fn prepare(&self, order: &Order, timeout_ms: u64) -> Result<Evidence, Problem> {
+        let (host, began_us) = (&order.key.host, SystemClock.now_us());
+        let mut client = self.client(host)?;
+        let prepared = client.prepare(convert::order_to_wire(&self.received(order)));
+        // Nothing takes effect while something is prepared, so a lost answer leaves nothing in doubt.
+        let done = bounded(host, timeout_ms, prepared)
+            .await
+            .map_err(|problem| self.named(problem).aftermath(Aftermath::Unchanged))?;
+        let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
+        Ok(convert::evidence_from_wire(&done, exchange))
+    }
+
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
-        let (host, started) = (&order.key.host, Instant::now());
+        let host = &order.key.host;
         let mut client = self.client(host)?;
         if let Action::Stage { artifact } = &order.action {
             let scope = (&self.environment, order.epoch);
@@ -174,23 +197,15 @@ impl Fleet for GrpcFleet {
                 .await
                 .map_err(|problem| self.named(problem).on(host))?;
         }
-        let head = *self.journal.head().borrow();
-        let received = ReceivedOrder {
-            environment: self.environment.clone(),
-            order: order.clone(),
-            journal_seq: head.seq,
-            journal_hash: head.hash,
-        };
+        let (received, began_us) = (self.received(order), SystemClock.now_us());
         failpoint::pass("order-before-send");
         let left_ms = order.deadline.ms_since(SystemClock.now());
         let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received)))
             .await
             .map_err(|problem| self.named(problem))?;
         failpoint::pass("order-after-answer");
-        Ok(convert::evidence_from_wire(
-            &done,
-            u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX),
-        ))
+        let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
+        Ok(convert::evidence_from_wire(&done, exchange))
     }
 
     async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {
@@ -200,9 +215,11 @@ impl Fleet for GrpcFleet {
             host: host.to_string(),
             action: Some(convert::action_to_wire(action)),
         };
+        let began_us = SystemClock.now_us();
         let done = bounded(host, timeout_ms, client.observe(request))
             .await
             .map_err(|problem| self.named(problem))?;
-        Ok(convert::evidence_from_wire(&done, 0))
+        let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
+        Ok(convert::evidence_from_wire(&done, exchange))
     }
 }

@@ -48,22 +48,60 @@ struct Versioned {
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "kebab-case")]
 enum Fact {
-    Planned { plan: Box<Plan> },
-    EpochTaken { epoch: u64 },
-    Fenced { host: String },
-    OrderIntended { step: String, host: String, attempt: u32 },
-    OrderDone { step: String, host: String, already: bool, detail: String, took_us: u64 },
-    OrderFailed { step: String, host: String, problem: Problem },
+    Planned {
+        plan: Box<Plan>,
+    },
+    EpochTaken {
+        epoch: u64,
+    },
+    Fenced {
+        host: String,
+    },
+    OrderIntended {
+        step: String,
+        host: String,
+        attempt: u32,
+    },
+    OrderDone {
+        step: String,
+        host: String,
+        already: bool,
+        detail: String,
+        took_us: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        effect_at_us: Option<u64>,
+    },
+    OrderFailed {
+        step: String,
+        host: String,
+        problem: Problem,
+    },
     GatesPassed,
-    GatesFailed { problem: Problem },
-    GatesUnknown { problem: Problem },
+    GatesFailed {
+        problem: Problem,
+    },
+    GatesUnknown {
+        problem: Problem,
+    },
     GatesExpired,
-    WatchMoved { until_ms: u64 },
+    WatchMoved {
+        until_ms: u64,
+    },
     WatchPassed,
-    Requested { kind: String, by: String, reason: Option<String> },
-    TurnedBack { problem: Problem },
-    Held { problem: Problem },
-    Adopted { by: String },
+    Requested {
+        kind: String,
+        by: String,
+        reason: Option<String>,
+    },
+    TurnedBack {
+        problem: Problem,
+    },
+    Held {
+        problem: Problem,
+    },
+    Adopted {
+        by: String,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -221,6 +259,7 @@ fn fact_of(event: &Event) -> Fact {
             already: evidence.already,
             detail: evidence.detail.clone(),
             took_us: evidence.took_us,
+            effect_at_us: evidence.effect_at_us,
         },
         Event::OrderFailed { key, problem } => {
             Fact::OrderFailed { step: text(&key.step), host: text(&key.host), problem: problem_of(problem) }
@@ -257,9 +296,9 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::OrderIntended { step, host, attempt } => {
             Event::OrderIntended { key: key(&step, &host)?, attempt }
         }
-        Fact::OrderDone { step, host, already, detail, took_us } => Event::OrderDone {
+        Fact::OrderDone { step, host, already, detail, took_us, effect_at_us } => Event::OrderDone {
             key: key(&step, &host)?,
-            evidence: domain::Evidence { already, detail, took_us },
+            evidence: domain::Evidence { already, detail, took_us, effect_at_us },
         },
         Fact::OrderFailed { step, host, problem } => {
             Event::OrderFailed { key: key(&step, &host)?, problem: problem_from(problem)? }
@@ -511,7 +550,8 @@ mod tests {
         let key =
             domain::OrderKey { step: domain::Step::Stage, host: domain::HostName::parse("green").unwrap() };
         let problem = domain::Problem::new(Code::NoRoom, "x").on(&key.host).cause("y").retry_useful();
-        let evidence = domain::Evidence { already: true, detail: "d".to_owned(), took_us: 7 };
+        let evidence =
+            domain::Evidence { already: true, detail: "d".to_owned(), took_us: 7, effect_at_us: Some(9) };
         let events = [
             Event::EpochTaken(domain::Epoch(4)),
             Event::Fenced(key.host.clone()),

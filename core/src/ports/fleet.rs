@@ -15,6 +15,14 @@ pub trait Fleet: Send + Sync {
         timeout_ms: u64,
     ) -> impl Future<Output = Result<(), Problem>> + Send;
 
+    /// Has an agent take an order in and make everything ready for it, without any effect. What several agents do
+    /// together is prepared on all of them before it is performed on any.
+    fn prepare(
+        &self,
+        order: &Order,
+        timeout_ms: u64,
+    ) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
     /// Has an agent do what an order says, or answer from its receipt what came of it.
     fn perform(&self, order: &Order) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 

@@ -8,7 +8,9 @@ mod release;
 mod update;
 
 pub use action::{action_from_wire, action_to_wire};
-pub use order::{ReceivedOrder, evidence_from_wire, evidence_to_wire, order_from_wire, order_to_wire};
+pub use order::{
+    Exchange, ReceivedOrder, evidence_from_wire, evidence_to_wire, order_from_wire, order_to_wire,
+};
 pub use plan::plan_to_wire;
 pub use problem::{problem_from_wire, problem_to_wire};
 pub use release::release_to_wire;

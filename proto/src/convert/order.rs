@@ -56,12 +56,73 @@ pub fn order_from_wire(wire: &wire::Order) -> Result<ReceivedOrder, Problem> {
     })
 }
 
-/// Evidence for the wire.
-pub fn evidence_to_wire(evidence: &Evidence) -> wire::Done {
-    wire::Done { already: evidence.already, detail: evidence.detail.clone() }
+/// When an exchange was sent and answered, in microseconds since 1970 by one clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// When the question left, or arrived.
+    pub began_us: u64,
+    /// When the answer arrived, or left.
+    pub ended_us: u64,
 }
 
-/// Evidence from the wire, with the time that order and answer took.
-pub fn evidence_from_wire(wire: &wire::Done, took_us: u64) -> Evidence {
-    Evidence { already: wire.already, detail: clean(&wire.detail), took_us }
+impl Exchange {
+    fn middle_us(self) -> u64 {
+        self.began_us.saturating_add(self.ended_us.saturating_sub(self.began_us) / 2)
+    }
+}
+
+/// Evidence for the wire, with the exchange as the agent's clock has it.
+pub fn evidence_to_wire(evidence: &Evidence, exchange: Exchange) -> wire::Done {
+    wire::Done {
+        already: evidence.already,
+        detail: evidence.detail.clone(),
+        arrived_at_us: exchange.began_us,
+        effect_at_us: evidence.effect_at_us.unwrap_or(0),
+        answered_at_us: exchange.ended_us,
+    }
+}
+
+/// Evidence from the wire, with the exchange as the coordinator's clock has it.
+///
+/// The moment of the effect is told by the agent's clock. How far that is from the coordinator's follows from the two
+/// exchanges, as NTP has it (RFC 5905, section 8): their middles are one moment, give or take half of the time that the
+/// messages were on their way.
+pub fn evidence_from_wire(wire: &wire::Done, exchange: Exchange) -> Evidence {
+    let there = Exchange { began_us: wire.arrived_at_us, ended_us: wire.answered_at_us };
+    let shown = |effect: u64| {
+        let after = effect.saturating_sub(there.middle_us());
+        let before = there.middle_us().saturating_sub(effect);
+        exchange.middle_us().saturating_add(after).saturating_sub(before)
+    };
+    // An answer from a receipt tells of an effect long ago, by a clock that may have been set since.
+    let now = |effect: &u64| (there.began_us..=there.ended_us).contains(effect);
+    Evidence {
+        already: wire.already,
+        detail: clean(&wire.detail),
+        took_us: exchange.ended_us.saturating_sub(exchange.began_us),
+        effect_at_us: Some(wire.effect_at_us).filter(|effect| *effect > 0).filter(now).map(shown),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_effect_is_told_by_the_coordinators_clock() {
+        // The agent's clock is an hour behind; the order takes 2 ms there, the effect comes after 0.5 ms.
+        let done = wire::Done {
+            arrived_at_us: 1_000_000,
+            effect_at_us: 1_000_500,
+            answered_at_us: 1_002_000,
+            ..Default::default()
+        };
+        let exchange = Exchange { began_us: 3_601_000_000, ended_us: 3_601_004_000 };
+        let evidence = evidence_from_wire(&done, exchange);
+        assert_eq!(evidence.took_us, 4_000);
+        // Arrived a millisecond after it was sent, took effect half a millisecond later.
+        assert_eq!(evidence.effect_at_us, Some(3_601_001_500));
+        let long_ago = wire::Done { effect_at_us: 10, ..done };
+        assert_eq!(evidence_from_wire(&long_ago, exchange).effect_at_us, None);
+    }
 }

@@ -52,6 +52,9 @@ impl World {
         }
         self.tell(|| match &message.word {
             Word::Fence(epoch) => format!("host {host} hears of epoch {epoch}"),
+            Word::Prepare(sent) => {
+                format!("host {host} is to prepare {} {}", sent.order.release, sent.order.key.step)
+            }
             Word::Order(sent) => {
                 let order = &sent.order;
                 format!(
@@ -63,6 +66,7 @@ impl World {
         });
         match message.word {
             Word::Fence(epoch) => self.fence(host, message.call, epoch),
+            Word::Prepare(sent) => self.prepare(host, message.call, &sent),
             Word::Order(sent) => self.hear(host, message.call, &sent),
             Word::Observe(action) => {
                 let told = match self.look(host, &action, true) {
@@ -92,18 +96,69 @@ impl World {
         }
     }
 
+    /// Takes an order in and looks whether it could be done.
+    fn prepare(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) {
+        if !self.admit(host, call, sent) {
+            return;
+        }
+        let possible = match &sent.order.action {
+            Action::SetRoute { expected, wanted, min_up } => {
+                self.route_is_possible(host, expected, wanted, *min_up)
+            }
+            _ => Ok(()),
+        };
+        let told = match possible {
+            Ok(()) => {
+                self.truth.prepared(&sent.order);
+                Told::Done(Evidence::default())
+            }
+            Err(problem) => {
+                let key = (sent.order.release.clone(), sent.order.key.step);
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.receipts.remove(&key);
+                }
+                Told::Failed(problem)
+            }
+        };
+        if !self.point(Who::Agent(host)) {
+            self.answer(host, call, told);
+        }
+    }
+
     fn hear(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) {
+        if !self.admit(host, call, sent) {
+            return;
+        }
+        let key = (sent.order.release.clone(), sent.order.key.step);
+        if self.chance.percent(self.scenario.clumsy) {
+            if let Some(agent) = self.hosts.get_mut(host) {
+                agent.receipts.remove(&key);
+            }
+            let problem = Problem::new(Code::FileSystem, "no room").retry_useful();
+            return self.answer(host, call, Told::Failed(problem));
+        }
+        let mut waiting = vec![call];
+        if !self.stands(Guard::EffectBeforeAnswer) {
+            self.answer(host, call, Told::Done(Evidence::default()));
+            waiting.clear();
+        }
+        self.begin(host, sent, waiting);
+    }
+
+    /// Whether an order is to be acted on now. Otherwise it is answered, waits for what is under way, or its host died.
+    fn admit(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) -> bool {
         let order = &sent.order;
         let now = Timestamp(BEGINNING.0.saturating_add(self.now));
         if now.ms_since(order.deadline) > CLOCK_SKEW_MS {
             let late = Problem::new(Code::DeadlinePassed, "the order's deadline has passed");
-            return self.answer(host, call, Told::Failed(late));
+            self.answer(host, call, Told::Failed(late));
+            return false;
         }
         if self.point(Who::Agent(host)) {
-            return;
+            return false;
         }
         let (checks, overtakes) = (self.stands(Guard::FenceCheck), self.stands(Guard::Overtaken));
-        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let Some(agent) = self.hosts.get_mut(host) else { return false };
         let key = (order.release.clone(), order.key.step);
         let mut fence = agent.fence;
         if !checks {
@@ -127,18 +182,22 @@ impl World {
                 }
                 Err(problem) => self.answer(host, call, Told::Failed(problem)),
             }
-            return;
+            return false;
         }
         let incoming = Incoming { epoch: order.epoch, journal_seq: sent.journal_seq, digest: sent.digest };
         match receipt::admit(&fence, agent.receipts.get(&key).cloned(), &incoming) {
-            Err(problem) => return self.answer(host, call, Told::Failed(problem)),
+            Err(problem) => {
+                self.answer(host, call, Told::Failed(problem));
+                return false;
+            }
             Ok(Admission::Done(evidence)) => {
                 agent.fence.epoch = agent.fence.epoch.max(order.epoch);
                 if sent.journal_seq >= agent.fence.head_seq {
                     (agent.fence.head_seq, agent.fence.head_hash) = (sent.journal_seq, sent.journal_hash);
                 }
                 self.truth.acknowledged(host, order.epoch);
-                return self.answer(host, call, Told::Done(evidence));
+                self.answer(host, call, Told::Done(evidence));
+                return false;
             }
             Ok(Admission::Act) => {}
         }
@@ -150,22 +209,7 @@ impl World {
         agent.receipts.insert(key.clone(), (sent.digest, Fate::Started));
         self.truth.acknowledged(host, order.epoch);
         self.newest(host, sent, &head);
-        if self.point(Who::Agent(host)) {
-            return;
-        }
-        if self.chance.percent(self.scenario.clumsy) {
-            if let Some(agent) = self.hosts.get_mut(host) {
-                agent.receipts.remove(&key);
-            }
-            let problem = Problem::new(Code::FileSystem, "no room").retry_useful();
-            return self.answer(host, call, Told::Failed(problem));
-        }
-        let mut waiting = vec![call];
-        if !self.stands(Guard::EffectBeforeAnswer) {
-            self.answer(host, call, Told::Done(Evidence::default()));
-            waiting.clear();
-        }
-        self.begin(host, sent, waiting);
+        !self.point(Who::Agent(host))
     }
 
     fn begin(&mut self, host: usize, sent: &Arc<Sent>, waiting: Vec<Option<Call>>) {

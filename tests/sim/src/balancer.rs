@@ -44,6 +44,31 @@ impl World {
         }
     }
 
+    /// Whether a load balancer could take a route now.
+    pub fn route_is_possible(
+        &self,
+        host: usize,
+        expected: &[Route],
+        wanted: &Route,
+        min_up: u32,
+    ) -> Result<(), Problem> {
+        let silent =
+            || Problem::new(Code::RuntimeSocketUnreachable, "HAProxy does not answer").retry_useful();
+        let balancer = self.hosts.get(host).and_then(|host| host.balancer()).ok_or_else(silent)?;
+        let standing = balancer.standing().ok_or_else(silent)?;
+        let known = Known {
+            standing,
+            on_disk: Some(&balancer.disk),
+            highest: balancer.highest,
+            given_away: balancer.given_away.as_ref(),
+        };
+        route_change::permit(&known, expected, wanted)?;
+        match route_change::growing(standing, wanted).find(|backend| self.healthy(backend) < min_up.max(1)) {
+            Some(_) => Err(Problem::new(Code::BackendUnhealthy, "too few servers").retry_useful()),
+            None => Ok(()),
+        }
+    }
+
     /// Sets a route: on disk, in the worker that takes new connections, in the old ones; then reads back.
     pub fn set_route(
         &mut self,

@@ -120,6 +120,22 @@ impl Journal for Ports {
     }
 }
 
+impl Ports {
+    /// An order as it goes out, with the journal's newest entry.
+    fn sent(&self, order: &Order) -> Sent {
+        let world = self.world();
+        let seq = world.store.newest();
+        Sent {
+            order: order.clone(),
+            journal_seq: seq,
+            journal_hash: world.store.hash(seq).unwrap_or_default(),
+            digest: digest(order.release.as_str(), order.key.step),
+            from: self.life,
+            losses: world.store.losses,
+        }
+    }
+}
+
 impl Fleet for Ports {
     async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
         if !self.world().stands(Guard::FenceFirst) {
@@ -143,21 +159,22 @@ impl Fleet for Ports {
         }
     }
 
+    async fn prepare(&self, order: &Order, timeout_ms: u64) -> Result<Evidence, Problem> {
+        self.point().await;
+        if !self.world().stands(Guard::PrepareAll) {
+            return Ok(Evidence::default());
+        }
+        let word = Word::Prepare(Arc::new(self.sent(order)));
+        match self.say(&order.key.host, word, timeout_ms).await? {
+            Told::Done(evidence) => Ok(evidence),
+            Told::Fenced(_) => Ok(Evidence::default()),
+            Told::Failed(problem) => Err(problem.aftermath(Aftermath::Unchanged)),
+        }
+    }
+
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
         self.point().await;
-        let (sent, timeout_ms) = {
-            let world = self.world();
-            let seq = world.store.newest();
-            let sent = Sent {
-                order: order.clone(),
-                journal_seq: seq,
-                journal_hash: world.store.hash(seq).unwrap_or_default(),
-                digest: digest(order.release.as_str(), order.key.step),
-                from: self.life,
-                losses: world.store.losses,
-            };
-            (sent, order.deadline.ms_since(world.wall()))
-        };
+        let (sent, timeout_ms) = (self.sent(order), order.deadline.ms_since(self.world().wall()));
         match self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await? {
             Told::Done(evidence) => Ok(evidence),
             Told::Fenced(_) => Ok(Evidence::default()),

@@ -37,6 +37,8 @@ pub enum Guard {
     MinHealthy,
     /// A route follows only on one that may stand.
     ExpectedRoute,
+    /// No load balancer moves visitors before all are ready to.
+    PrepareAll,
     /// Visitors are moved only after checks that passed.
     Gate,
     /// Checks that are too old are made again.
@@ -67,7 +69,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -85,6 +87,7 @@ impl Guard {
         Self::ReloadGuard,
         Self::MinHealthy,
         Self::ExpectedRoute,
+        Self::PrepareAll,
         Self::Gate,
         Self::GateAge,
         Self::MarkLast,

@@ -35,6 +35,8 @@ pub struct Sent {
 pub enum Word {
     /// Acknowledge this epoch.
     Fence(Epoch),
+    /// Make ready for this.
+    Prepare(Arc<Sent>),
     /// Do this.
     Order(Arc<Sent>),
     /// Look at this.

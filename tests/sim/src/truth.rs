@@ -69,6 +69,8 @@ pub struct Truth {
     readings: Vec<u64>,
     /// The release that is not over.
     unfinished: Option<ReleaseId>,
+    /// Orders that a load balancer was ready for.
+    prepared: BTreeSet<(ReleaseId, OrderKey)>,
     /// The step that moved visitors last.
     moved_by: Option<Step>,
     /// A person asked for the end of the watch.
@@ -88,6 +90,11 @@ impl Truth {
         if let Some(known) = self.acknowledged.get_mut(host) {
             *known = (*known).max(epoch);
         }
+    }
+
+    /// A load balancer is ready for an order.
+    pub fn prepared(&mut self, order: &Order) {
+        self.prepared.insert((order.release.clone(), order.key.clone()));
     }
 
     /// A host's own checks passed.
@@ -219,6 +226,7 @@ impl World {
             }
             Effect::OnDisk(_) => self.once(order, "map"),
             Effect::InWorker { before, wanted } => {
+                self.all_ready(order, plan);
                 let slot = &plan.to.backend;
                 let Purpose::Deploy { artifact } = plan.purpose else { return };
                 if order.key.step.moves_visitors() && wanted.share_of(slot) > before.share_of(slot) {
@@ -248,6 +256,21 @@ impl World {
         });
         if served {
             self.broken("I1", || format!("host {host} is changed while visitors are served there"));
+        }
+    }
+
+    /// I1: what all load balancers do together none of them begins before every one was ready for it.
+    fn all_ready(&mut self, order: &Order, plan: &Plan) {
+        if !order.key.step.together() || plan.balancers.len() < 2 {
+            return;
+        }
+        let unready = plan.balancers.iter().find(|host| {
+            let key = OrderKey { step: order.key.step, host: (*host).clone() };
+            !self.truth.prepared.contains(&(order.release.clone(), key))
+        });
+        if let Some(unready) = unready {
+            let (host, step) = (&order.key.host, order.key.step);
+            self.broken("I1", || format!("`{host}` moves visitors in {step} before `{unready}` was ready"));
         }
     }
 

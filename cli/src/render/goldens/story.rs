@@ -336,7 +336,7 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
         }
         _ => (format!("route `{route}` read back, seen by 3 new connections"), 2_430),
     };
-    Evidence { already: false, detail, took_us }
+    Evidence { already: false, detail, took_us, effect_at_us: None }
 }
 
 /// As the coordinator tells a fact.
