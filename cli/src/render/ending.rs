@@ -14,7 +14,7 @@ pub fn ending(release: &v1::Release) -> String {
         return held(release, &plan, &took);
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
-        ("confirmed", _) => format!("done in {took}: {}", confirmed(&plan)),
+        ("confirmed", _) => format!("done in {took}: {}{}", confirmed(&plan), together(release)),
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
             "not rolled back after {took}: visitors of {} are still on {}",
             plan.environment,
@@ -46,6 +46,37 @@ pub fn ending(release: &v1::Release) -> String {
             format!("release {} of {}: {}", plan.release, plan.environment, or(other, "still running"))
         }
     }
+}
+
+/// How far apart several load balancers moved the visitors, where that is known.
+fn together(release: &v1::Release) -> String {
+    match skew_us(release) {
+        Some((balancers, skew_us)) => {
+            format!("; {balancers} load balancers moved within {}", super::lines::took(skew_us))
+        }
+        None => String::new(),
+    }
+}
+
+/// How many load balancers made the last move of visitors, and how far apart, in microseconds: none where there is only
+/// one, or where it is not known of all.
+pub fn skew_us(release: &v1::Release) -> Option<(usize, u64)> {
+    // Behind the maintenance page nobody is moved.
+    let plan = release.plan.as_ref().filter(|plan| !plan.under_maintenance)?;
+    let moves = |step: &&v1::PlanStep| step.step == "switch" || step.step.starts_with("canary");
+    let last =
+        plan.steps.iter().rev().filter(moves).find(|step| {
+            release.orders.iter().any(|order| order.step == step.step && order.state == "done")
+        })?;
+    let moments: Vec<u64> = release
+        .orders
+        .iter()
+        .filter(|order| order.step == last.step && order.effect_at_us > 0)
+        .map(|order| order.effect_at_us)
+        .collect();
+    let all = moments.len() == plan.balancers.len() && moments.len() > 1;
+    let skew = moments.iter().max()?.saturating_sub(*moments.iter().min()?);
+    all.then_some((moments.len(), skew))
 }
 
 /// Where visitors are when a release did not move them, or moved them back.
@@ -112,6 +143,12 @@ fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
 /// What is true while a release is held.
 fn meanwhile(release: &v1::Release, plan: &v1::Plan, step: &str) -> String {
     let environment = &plan.environment;
+    if step.starts_with("canary") && release.visitors_moved {
+        let (share, to) = (super::look::split_of(plan, step), &plan.to_slot);
+        return format!(
+            "up to {share} % of the visitors of {environment} are on {to}, and what watches them goes on"
+        );
+    }
     if step == "watch" && release.visitors_moved {
         return format!("visitors of {environment} are on {}, and the watch goes on", plan.to_slot);
     }

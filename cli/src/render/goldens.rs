@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use self::compare::{Cases, golden};
 use self::story::{
-    Story, T0, check_failed, deploy, deploy_under_maintenance, drifted, first_deploy, maintenance, plan,
-    rollback, unhealthy, unreachable,
+    Story, T0, canary, check_failed, deploy, deploy_under_maintenance, drifted, first_deploy, maintenance,
+    plan, rollback, unhealthy, unreachable,
 };
 use self::world::{before, during, first_balancer, settled, silent};
 use super::json;
@@ -74,6 +74,11 @@ fn running() -> Vec<(String, Story)> {
             story.done(Step::Switch, "lb1").after_ms(3_000)
         }),
         ("deploy watched", watching()),
+        ("canary watched", Story::of(canary()).split(1).after_ms(20_000)),
+        ("canary half moved", {
+            let story = Story::of(canary()).until(Step::Canary(2)).sent(Step::Canary(2));
+            story.done(Step::Canary(2), "lb1").after_ms(300)
+        }),
         ("deploy on its way back", failing().turned_back(check_failed()).sent(Step::RouteBack)),
         ("deploy cleaning up", check_fails().sent(Step::Conceal)),
         ("rollback in switch", Story::of(rollback(Some("77ab012"))).until(Step::Switch).sent(Step::Switch)),
@@ -95,6 +100,13 @@ fn ended() -> Vec<(&'static str, Story)> {
     };
     vec![
         ("deploy confirmed", Story::of(deploy()).watched()),
+        ("canary confirmed", Story::of(canary()).watched()),
+        ("canary rolled back", {
+            let story = (0..3)
+                .fold(Story::of(canary()).split(1), |story, _| story.read(Reading::Fail(check_failed())));
+            story.turned_back(check_failed()).all_back()
+        }),
+        ("canary paused", Story::of(canary()).split(2).paused(Some("a look"))),
         ("first deploy confirmed", Story::of(first_deploy()).watched()),
         ("first deploy rolled back", first(Story::of(first_deploy())).turned_back(check_failed()).all_back()),
         ("deploy under maintenance confirmed", Story::of(deploy_under_maintenance()).watched()),
@@ -158,6 +170,7 @@ fn plans() {
     let mut cases = Cases::default();
     for (name, plan) in [
         ("deploy", deploy()),
+        ("canary", canary()),
         ("first deploy", first_deploy()),
         ("deploy under maintenance", deploy_under_maintenance()),
         ("rollback", rollback(Some("77ab012"))),
@@ -234,6 +247,7 @@ fn updates() {
         watching().read(Reading::Unknown(unreachable("lb2"))).read(Reading::Pass).after_ms(300_000);
     let mut stories = vec![
         ("a deploy goes well", Story::of(deploy()).watched()),
+        ("a canary goes well", Story::of(canary()).watched()),
         ("a deploy is staged twice", retried),
         ("the coordinator restarts", restarted),
         ("a deploy is held and resumed", resumed.after_ms(300_000).tell(Event::WatchPassed)),

@@ -1,5 +1,6 @@
 //! JSON documents. Units end the key; readers ignore keys they do not know.
 
+use super::ending::skew_us;
 use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::{convert, v1};
 use serde_json::{Value, json};
@@ -59,7 +60,7 @@ fn release_fields(release: &v1::Release) -> Value {
     let orders = release.orders.iter().map(|order| {
         json!({
             "step": order.step, "host": order.host, "state": order.state, "attempts": order.attempts,
-            "detail": order.detail, "took_us": order.took_us, "problem": order.problem.as_ref().map(wire_problem),
+            "detail": order.detail, "took_us": order.took_us, "effect_at_us": moment(order.effect_at_us), "problem": order.problem.as_ref().map(wire_problem),
         })
     });
     json!({
@@ -68,7 +69,7 @@ fn release_fields(release: &v1::Release) -> Value {
         "turned_back": release.turned_back.as_ref().map(wire_problem), "held": release.held.as_ref().map(wire_problem),
         "started_at_ms": release.started_at_ms, "entered_at_ms": release.entered_at_ms,
         "watch_until_ms": moment(release.watch_until_ms), "epoch": release.epoch,
-        "visitors_moved": release.visitors_moved, "orders": orders.collect::<Vec<_>>(),
+        "visitors_moved": release.visitors_moved, "skew_us": skew_us(release).map(|(_, skew_us)| skew_us), "orders": orders.collect::<Vec<_>>(),
     })
 }
 

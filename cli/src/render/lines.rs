@@ -23,7 +23,6 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
     };
     let release = update.release.clone().unwrap_or_default();
     let step = match (update.step.as_str(), update.kind.as_str()) {
-        ("", "watch-passed") => "watch",
         ("", _) => release.step.as_str(),
         (step, _) => step,
     };

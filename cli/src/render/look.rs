@@ -97,6 +97,10 @@ fn headline(status: &v1::StatusReply) -> String {
         };
     };
     match release.step.as_str() {
+        canary if canary.starts_with("canary") && release.watch_until_ms > 0 => {
+            let share = split_of(plan, canary);
+            format!("serves {before}; {share} % of the visitors are on {} ({})", plan.to_slot, plan.release)
+        }
         "watch" => {
             let watched = if status.trouble.is_some() { "not being watched" } else { "being watched" };
             format!("serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
@@ -108,6 +112,12 @@ fn headline(status: &v1::StatusReply) -> String {
             format!("{moves} visitors between {from} and {} ({step})", plan.to_slot)
         }
     }
+}
+
+/// The share of the visitors that a split gives the new slot, in percent.
+pub fn split_of(plan: &v1::Plan, step: &str) -> u32 {
+    let number: usize = step.trim_start_matches("canary-").parse().unwrap_or(0);
+    plan.splits.get(number.saturating_sub(1)).map_or(0, |split| split.percent)
 }
 
 fn next_of(release: &v1::Release, environment: &str) -> String {
@@ -124,7 +134,12 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
     if release.held.is_some() {
         return format!("go on: `pointsman resume {environment}`; stop: `pointsman {undo} {environment}`");
     }
-    format!("follow: `pointsman status {environment} -f`; stop: `pointsman {undo} {environment}`")
+    let sooner = if release.watch_until_ms > 0 {
+        format!("; do not wait: `pointsman promote {environment}`")
+    } else {
+        String::new()
+    };
+    format!("follow: `pointsman status {environment} -f`; stop: `pointsman {undo} {environment}`{sooner}")
 }
 
 /// Traffic is not where the journal says, or the load balancers disagree.
@@ -180,7 +195,8 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         text.push_str(&format!("  {sign} {:<10} {:<12} {detail}\n", order.step, order.host));
     }
     if release.watch_until_ms > 0 {
-        text.push_str(&format!("  ◌ running watch      until {}\n", time(release.watch_until_ms)));
+        let (step, until) = (or(&release.step, "watch"), time(release.watch_until_ms));
+        text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n"));
     }
     text
 }

@@ -14,6 +14,7 @@ const VERBS: &[&[&str]] = &[
     &["abort"],
     &["pause"],
     &["resume"],
+    &["promote"],
     &["history"],
     &["traffic"],
     &["traffic", "show"],

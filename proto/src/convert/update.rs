@@ -54,7 +54,18 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail =
                 "time passed unwatched, or the clock was set: the watch ends at another moment".to_owned();
         }
-        Event::WatchPassed => update.detail = "watched long enough".to_owned(),
+        Event::WatchPassed => {
+            update.step = watched(update.release.as_ref()).to_owned();
+            update.detail = "watched long enough".to_owned();
+        }
     }
     update
+}
+
+/// The step whose watch has just passed: the one before the step in which the release stands now, or the last.
+fn watched(release: Option<&v1::Release>) -> &str {
+    let steps = release.and_then(|release| release.plan.as_ref()).map_or(&[][..], |plan| &plan.steps);
+    let now = release.map_or("", |release| release.step.as_str());
+    let before = steps.iter().take_while(|step| step.step != now).last();
+    before.map_or("watch", |step| step.step.as_str())
 }

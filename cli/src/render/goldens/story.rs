@@ -4,8 +4,8 @@ use pointsman_core::machine::apply;
 use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName,
     Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose,
-    Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Stamped, State, Step,
-    Timestamp, UnitName, WatchPlan,
+    Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State,
+    Step, Timestamp, UnitName, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -105,6 +105,12 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
 
 pub fn deploy() -> Plan {
     plan("4f2c1ab", Purpose::Deploy { artifact: new_artifact() }, "green")
+}
+
+/// A deploy that begins with a tenth of the visitors, then half of them.
+pub fn canary() -> Plan {
+    let split = |percent| Split { percent, hold_ms: 120_000 };
+    Plan { splits: vec![split(10), split(50)], ..deploy() }
 }
 
 /// The site's first release: visitors are on the maintenance page until then.
@@ -255,7 +261,20 @@ impl Story {
     /// Everything on the way forward before this step is confirmed.
     pub fn until(self, step: Step) -> Self {
         let steps = self.state.plan.steps().iter().copied().take_while(|before| *before != step);
-        steps.fold(self.fenced(), Story::confirmed)
+        steps.fold(self.fenced(), |story, step| story.split_watched().confirmed(step)).split_watched()
+    }
+
+    /// The watch of a split, if there is one under way, has passed.
+    fn split_watched(self) -> Self {
+        match self.state.phase {
+            Phase::Watching { after: Step::Canary(_), .. } => self.after_ms(120_000).tell(Event::WatchPassed),
+            _ => self,
+        }
+    }
+
+    /// A split that is being watched.
+    pub fn split(self, number: u8) -> Self {
+        self.until(Step::Canary(number)).confirmed(Step::Canary(number))
     }
 
     /// The whole way back is confirmed.
@@ -336,7 +355,10 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
         }
         _ => (format!("route `{route}` read back, seen by 3 new connections"), 2_430),
     };
-    Evidence { already: false, detail, took_us, effect_at_us: None }
+    // Of two load balancers the second is always 400 us later.
+    let moment = |host: &HostName| T0.0 * 1000 + if host.as_str() == "lb1" { 7_000 } else { 7_400 };
+    let effect_at_us = step.moves_visitors().then(|| moment(host));
+    Evidence { already: false, detail, took_us, effect_at_us }
 }
 
 /// As the coordinator tells a fact.
