@@ -17,6 +17,7 @@ const VERBS: &[&[&str]] = &[
     &["history"],
     &["traffic"],
     &["traffic", "show"],
+    &["traffic", "watch"],
     &["maintenance"],
     &["maintenance", "on"],
     &["maintenance", "off"],
