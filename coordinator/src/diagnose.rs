@@ -132,9 +132,11 @@ fn of_signals(host: &str, balancer: &v1::BalancerFacts) -> Option<v1::Finding> {
         let what = format!("access lines come to `{listen}` over {connections} connections");
         return Some(finding(host, "ok", what, None));
     }
-    let problem =
-        Problem::new(Code::SignalsMissing, format!("HAProxy has no connection to `{listen}` for access lines"))
-            .hint("compare `ring` and `log` in haproxy.cfg with docs/signals.md");
+    let problem = Problem::new(
+        Code::SignalsMissing,
+        format!("HAProxy has no connection to `{listen}` for access lines"),
+    )
+    .hint("compare `ring` and `log` in haproxy.cfg with docs/signals.md");
     Some(finding(host, "warn", "no access lines come".to_owned(), Some(&problem)))
 }
 

@@ -9,8 +9,8 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem, Purpose,
-    ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp,
+    BackendName, Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem,
+    Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};

@@ -101,7 +101,8 @@ async fn read_once(
         let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
         let (second, now) = (i128::from(tick.at.0 / 1000), i128::from(SystemClock.now().0 / 1000));
         let apart = second.saturating_sub(now);
-        let ahead = *ahead_s.insert(ahead_s.filter(|ahead| apart.abs_diff(*ahead) <= CLOCK_STEP_S).unwrap_or(apart));
+        let ahead =
+            *ahead_s.insert(ahead_s.filter(|ahead| apart.abs_diff(*ahead) <= CLOCK_STEP_S).unwrap_or(apart));
         let second = u64::try_from(second.saturating_sub(ahead)).unwrap_or(0);
         let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
         let report = Report::Ticked(second, Box::new(tick), problem);
@@ -189,10 +190,8 @@ impl Merger {
     /// The oldest second, if nobody else is waited for.
     fn whole(&mut self, now: Instant) -> Option<Whole> {
         let (second, open) = self.open.first_key_value()?;
-        let waited_for = self
-            .balancers
-            .iter()
-            .any(|host| !open.told.contains(host) && !self.silent.contains_key(host));
+        let waited_for =
+            self.balancers.iter().any(|host| !open.told.contains(host) && !self.silent.contains_key(host));
         if waited_for && now < open.until {
             return None;
         }
@@ -287,7 +286,8 @@ fn to_wire(environment: &Environment, exposed: &[Exposed], merger: &Merger, whol
     let because = unusable_because(&merged, &missing, merger, &told);
     let slots = environment.slots.values().map(|slot| slot_to_wire(exposed, &merged, slot));
     let pages = merged.cells.iter().filter(|(key, _)| key.backend == environment.maintenance_backend);
-    let problems = missing.iter().chain(merger.troubled.iter().filter(|(host, _)| told.contains(*host)).map(|(_, p)| p));
+    let problems =
+        missing.iter().chain(merger.troubled.iter().filter(|(host, _)| told.contains(*host)).map(|(_, p)| p));
     v1::TrafficTick {
         environment: environment.name.to_string(),
         at_ms: second.saturating_mul(1000),
@@ -328,11 +328,7 @@ fn unusable_because(
     }
 }
 
-fn slot_to_wire(
-    exposed: &[Exposed],
-    merged: &Tick,
-    slot: &pointsman_core::SlotPlan,
-) -> v1::SlotTraffic {
+fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotPlan) -> v1::SlotTraffic {
     let own = merged.cells.iter().filter(|(key, _)| key.backend == slot.backend);
     let cells: Vec<v1::TrafficCell> = own
         .map(|(key, cell)| {
@@ -411,7 +407,10 @@ mod tests {
         let whole = merger.whole(now + LATE).unwrap();
         assert_eq!((whole.second, requests(&whole)), (10, 3));
         let missing = merger.missing(&whole.told);
-        assert_eq!(missing.iter().map(|problem| problem.host.clone()).collect::<Vec<_>>(), [Some(host("lb2"))]);
+        assert_eq!(
+            missing.iter().map(|problem| problem.host.clone()).collect::<Vec<_>>(),
+            [Some(host("lb2"))]
+        );
         let because = unusable_because(&whole.merged, &missing, &merger, &whole.told);
         assert_eq!(because.as_deref(), Some("no signals from lb2"));
     }
@@ -465,9 +464,11 @@ mod tests {
             since: RouteEpoch(since),
         };
         // v3 took the slot of v1 while v2 was live.
-        let journal = [exposed("v1", "be_blue", 2), exposed("v2", "be_green", 5), exposed("v3", "be_blue", 9)];
+        let journal =
+            [exposed("v1", "be_blue", 2), exposed("v2", "be_green", 5), exposed("v3", "be_blue", 9)];
         let on = |backend: &str, epoch| {
-            release_on(&journal, &backend.parse().unwrap(), RouteEpoch(epoch)).map(|found| found.release.to_string())
+            release_on(&journal, &backend.parse().unwrap(), RouteEpoch(epoch))
+                .map(|found| found.release.to_string())
         };
         assert_eq!(on("be_blue", 1), None);
         assert_eq!(on("be_blue", 3).as_deref(), Some("v1"));

@@ -80,7 +80,8 @@ impl Histogram {
     /// The time that `per_mille` of 1000 requests did not exceed, in milliseconds: the nearest rank, as the middle of its
     /// bucket. `None` where nothing was counted.
     pub fn quantile_ms(&self, per_mille: u64) -> Option<f64> {
-        let rank = u128::from(self.total).saturating_mul(u128::from(per_mille.min(1000))).div_ceil(1000).max(1);
+        let rank =
+            u128::from(self.total).saturating_mul(u128::from(per_mille.min(1000))).div_ceil(1000).max(1);
         let mut below = 0u128;
         for (bucket, count) in &self.counts {
             below = below.saturating_add(u128::from(*count));

@@ -38,8 +38,8 @@ pub use epoch::{Epoch, RouteEpoch};
 pub use event::{Entry, Event, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use name::{
-    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId, RouteClass,
-    SlotName, UnitName,
+    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
+    RouteClass, SlotName, UnitName,
 };
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};

@@ -282,7 +282,12 @@ mod tests {
         let mut cell = Cell::default();
         let none = Retries::default();
         cell.count(Ending::Answered, 200, Some(3), none);
-        cell.count(Ending::Failed { unconnected: true }, 503, Some(2000), Retries { count: 3, redispatched: false });
+        cell.count(
+            Ending::Failed { unconnected: true },
+            503,
+            Some(2000),
+            Retries { count: 3, redispatched: false },
+        );
         cell.count(Ending::Failed { unconnected: false }, 200, Some(40), none);
         cell.count(Ending::ClientLeft, 200, Some(9000), Retries { count: 0, redispatched: true });
         cell.count(Ending::NotForwarded, 403, Some(0), none);

@@ -149,7 +149,6 @@ pub struct StatRow {
 /// How the answers are counted, by the first digit of their status; `other` are requests without one.
 const RESPONSES: [&str; 6] = ["hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"];
 
-
 impl StatRow {
     /// Whether a server takes traffic and has proved that it can. `UP 1/3` has not: HAProxy counts a server as up
     /// right after maintenance, before any check.

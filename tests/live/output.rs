@@ -36,7 +36,11 @@ async fn every_verb_has_one_document() {
     assert!(told.code == 0 && !told.stdout.is_empty(), "{told:?}");
     for line in told.stdout.lines() {
         let tick: Value = serde_json::from_str(line).unwrap();
-        assert_eq!((&tick["kind"], &tick["format_version"]), (&"traffic-tick".into(), &"1.0".into()), "{told:?}");
+        assert_eq!(
+            (&tick["kind"], &tick["format_version"]),
+            (&"traffic-tick".into(), &"1.0".into()),
+            "{told:?}"
+        );
     }
     let missing = ["deploy", "production", "--artifact", "/nowhere", "--yes", "-o", "json"];
     let told = site.cli(&missing).await.unwrap();

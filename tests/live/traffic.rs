@@ -27,9 +27,17 @@ async fn the_watch_tells_the_load() {
     for tick in &ticks {
         assert_eq!(tick["kind"], "traffic-tick");
         assert!(tick["coverage"].as_f64().unwrap() >= 0.99, "{tick}");
-        assert_eq!((&tick["latency_usable"], &tick["missing"]), (&true.into(), &Value::Array(Vec::new())), "{tick}");
+        assert_eq!(
+            (&tick["latency_usable"], &tick["missing"]),
+            (&true.into(), &Value::Array(Vec::new())),
+            "{tick}"
+        );
         let blue = &tick["slots"][0];
-        assert_eq!((&blue["slot"], &blue["releases"]), (&"blue".into(), &vec![Value::from("v1")].into()), "{tick}");
+        assert_eq!(
+            (&blue["slot"], &blue["releases"]),
+            (&"blue".into(), &vec![Value::from("v1")].into()),
+            "{tick}"
+        );
         assert!(blue["p99_ms"].is_number(), "{tick}");
     }
     let span_ms: u64 = ticks.iter().map(|tick| tick["span_ms"].as_u64().unwrap()).sum();
@@ -44,9 +52,16 @@ async fn a_load_balancer_that_goes_away_is_named_and_latencies_are_not_made_up()
     let mut site = Site::builder().watch("300ms").start().await.unwrap();
     site.released("v1").await.unwrap();
     site.kill_lb_agent().unwrap();
-    let told = site.cli_as("screen", &["traffic", "watch", "production", "--for", "1s", "-o", "json"]).await.unwrap();
+    let told = site
+        .cli_as("screen", &["traffic", "watch", "production", "--for", "1s", "-o", "json"])
+        .await
+        .unwrap();
     assert_eq!(told.code, 0, "{told:?}");
     let tick: Value = serde_json::from_str(told.stdout.lines().next().unwrap()).unwrap();
     assert_eq!(tick["missing"][0]["host"], "lb1", "{tick}");
-    assert_eq!((&tick["latency_usable"], &tick["slots"][0]["p99_ms"]), (&false.into(), &Value::Null), "{tick}");
+    assert_eq!(
+        (&tick["latency_usable"], &tick["slots"][0]["p99_ms"]),
+        (&false.into(), &Value::Null),
+        "{tick}"
+    );
 }

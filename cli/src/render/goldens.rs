@@ -579,7 +579,8 @@ fn traffic_tick() -> v1::TrafficTick {
         let none = Retries::default();
         times.iter().for_each(|ms| cell.count(Ending::Answered, 200, Some(*ms), none));
         let failed = Ending::Failed { unconnected: false };
-        (0..failures).for_each(|_| cell.count(failed, 500, Some(2), Retries { count: 1, redispatched: false }));
+        (0..failures)
+            .for_each(|_| cell.count(failed, 500, Some(2), Retries { count: 1, redispatched: false }));
         let key = CellKey {
             backend: backend.parse().unwrap(),
             epoch: RouteEpoch(epoch),

@@ -54,7 +54,8 @@ impl Slot<'_> {
 
     /// The figures of a line, without the slot's name.
     fn figures(&self, tick: &v1::TrafficTick) -> String {
-        let share = self.error_share().map_or_else(|| "-".to_owned(), |share| format!("{:.2} %", share * 100.0));
+        let share =
+            self.error_share().map_or_else(|| "-".to_owned(), |share| format!("{:.2} %", share * 100.0));
         let latency: Vec<String> = QUANTILES
             .iter()
             .map(|(name, per_mille)| {
@@ -63,7 +64,8 @@ impl Slot<'_> {
             })
             .collect();
         let release = self.releases.first().map_or("-", String::as_str);
-        let more = if self.releases.len() > 1 { format!(" +{}", self.releases.len() - 1) } else { String::new() };
+        let more =
+            if self.releases.len() > 1 { format!(" +{}", self.releases.len() - 1) } else { String::new() };
         format!(
             "{:<12} {:>8.1}/s  errors {:>4} ({share:>7})  {}  aborts {}  retries {}",
             format!("{release}{more}"),
@@ -117,7 +119,9 @@ pub fn tick_lines(tick: &v1::TrafficTick) -> Result<String, Problem> {
     let moment = time(tick.at_ms);
     let covered = coverage_word(tick);
     let lines = slots(tick)?;
-    let lines = lines.iter().map(|slot| format!("{moment} {:<8} {}  {covered}\n", slot.wire.slot, slot.figures(tick)));
+    let lines = lines
+        .iter()
+        .map(|slot| format!("{moment} {:<8} {}  {covered}\n", slot.wire.slot, slot.figures(tick)));
     let notes = notes(tick).into_iter().map(|note| format!("{moment} {note}\n"));
     Ok(lines.chain(notes).collect())
 }

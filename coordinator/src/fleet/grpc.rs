@@ -111,8 +111,11 @@ impl GrpcFleet {
         timeout_ms: u64,
     ) -> Result<tonic::Streaming<v1::SignalTick>, Problem> {
         let mut client = self.client(host)?;
-        let request = agent_v1::SignalsRequest { environment: self.environment.to_string(), ..Default::default() };
-        bounded(host, timeout_ms, client.signals(request)).await.map_err(|problem| self.named(problem).on(host))
+        let request =
+            agent_v1::SignalsRequest { environment: self.environment.to_string(), ..Default::default() };
+        bounded(host, timeout_ms, client.signals(request))
+            .await
+            .map_err(|problem| self.named(problem).on(host))
     }
 
     /// The agents do not know what people call their environment on the command line.

@@ -16,6 +16,9 @@ const WINDOW_MS: u64 = 10_000;
 /// Counters that were not read for so long say nothing of now: what grew since then is not compared with anything.
 const STALE_MS: u64 = 3_000;
 
+/// Workers that are remembered; of more the older ones have ended long ago.
+const KNOWN_WORKERS: usize = 64;
+
 /// What a worker's counters stand at, by backend.
 pub type Counters = BTreeMap<BackendName, Growth>;
 
@@ -86,7 +89,11 @@ impl Watch {
                 self.grown.entry(backend.clone()).or_default().add(growth);
             }
         }
-        self.last = look.workers;
+        // A worker that one look missed is not taken for a new one by the next.
+        if self.last.len() > KNOWN_WORKERS {
+            self.last.clear();
+        }
+        self.last.extend(look.workers);
         self.marks.push_back(Mark { at_ms: look.at_ms, expected, lines: look.lines });
         while self.marks.len() > 2
             && self.marks.get(1).is_some_and(|mark| look.at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
@@ -162,6 +169,12 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_one_look_missed_is_no_new_one() {
+        let looks = [look(1, &[(7, 500)], 0), look(2, &[(8, 10)], 10), look(3, &[(7, 505), (8, 20)], 25)];
+        assert_eq!(after(&looks), (coverage(25, 25), 25));
+    }
+
+    #[test]
     fn counters_that_fall_begin_anew() {
         let looks = [look(1, &[(7, 500)], 0), look(2, &[(7, 10)], 10), look(3, &[(7, 20)], 20)];
         assert_eq!(after(&looks).1, 10);
@@ -184,7 +197,12 @@ mod tests {
             let lost = if second > 5 { 50 } else { 0 };
             watch.take(look(second, &[(7, second * 100)], second * 100 - lost.min(second * 100)));
             let whole = watch.coverage(second * 1000).is_none_or(Coverage::sufficient);
-            assert_eq!(whole, !(6..=15).contains(&second), "second {second}: {:?}", watch.coverage(second * 1000));
+            assert_eq!(
+                whole,
+                !(6..=15).contains(&second),
+                "second {second}: {:?}",
+                watch.coverage(second * 1000)
+            );
         }
     }
 

@@ -129,7 +129,8 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const REAL: &str = "pm1 be=be_blue sv=s1 st=200 tsc=---- ta=1504 tw=0 tc=1 tr=1503 by=116 epoch=4 side=- class=api rc=0";
+    const REAL: &str =
+        "pm1 be=be_blue sv=s1 st=200 tsc=---- ta=1504 tw=0 tc=1 tr=1503 by=116 epoch=4 side=- class=api rc=0";
 
     fn line(text: &str) -> Line<'_> {
         match read(text.as_bytes()) {
@@ -152,15 +153,18 @@ mod tests {
         assert_eq!(line(REAL), plain);
         assert_eq!(line(&format!("<134>Nov 25 13:22:12 haproxy[7]: {REAL}")), plain);
         assert_eq!(line(&REAL.replace(" rc=0", "")), Line { retries: None, ..plain });
-        assert_eq!(line("pm1 rc=+3 class=- epoch=- st=-1 tsc=CH-- ta=-1 be=fe later=x =y z"), Line {
-            backend: b"fe",
-            status: 0,
-            termination: *b"CH",
-            took_ms: None,
-            epoch: 0,
-            class: b"other",
-            retries: Some(Retries { count: 3, redispatched: true }),
-        });
+        assert_eq!(
+            line("pm1 rc=+3 class=- epoch=- st=-1 tsc=CH-- ta=-1 be=fe later=x =y z"),
+            Line {
+                backend: b"fe",
+                status: 0,
+                termination: *b"CH",
+                took_ms: None,
+                epoch: 0,
+                class: b"other",
+                retries: Some(Retries { count: 3, redispatched: true }),
+            }
+        );
         assert_eq!(line(&REAL.replace("ta=1504", "ta=+1504")).took_ms, None);
         assert_eq!(line(&REAL.replace(" class=api", "")).class, b"other");
     }

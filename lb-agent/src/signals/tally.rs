@@ -131,15 +131,18 @@ mod tests {
     #[test]
     fn checks_and_other_backends_are_no_visitors() {
         let tally = tally();
-        feed(&tally, &[
-            "pm1 be=be_blue st=200 tsc=---- ta=3 epoch=4 class=api rc=0",
-            "pm1 be=be_blue st=500 tsc=---- ta=4 epoch=4 class=check rc=0",
-            "pm1 be=fe st=400 tsc=PR-- ta=0 epoch=- class=- rc=0",
-            "pm1 be=be_acme st=200 tsc=---- ta=0 epoch=4 class=api rc=0",
-            "pm1 be=be_maint st=503 tsc=LR-- ta=0 epoch=4 class=other rc=0",
-            "Server be_blue/s1 is DOWN.",
-            "pm1 be=be_blue st=200",
-        ]);
+        feed(
+            &tally,
+            &[
+                "pm1 be=be_blue st=200 tsc=---- ta=3 epoch=4 class=api rc=0",
+                "pm1 be=be_blue st=500 tsc=---- ta=4 epoch=4 class=check rc=0",
+                "pm1 be=fe st=400 tsc=PR-- ta=0 epoch=- class=- rc=0",
+                "pm1 be=be_acme st=200 tsc=---- ta=0 epoch=4 class=api rc=0",
+                "pm1 be=be_maint st=503 tsc=LR-- ta=0 epoch=4 class=other rc=0",
+                "Server be_blue/s1 is DOWN.",
+                "pm1 be=be_blue st=200",
+            ],
+        );
         let counted = tally.close();
         let seen: Vec<_> = counted
             .cells

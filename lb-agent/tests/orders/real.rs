@@ -34,9 +34,8 @@ impl Drop for Haproxy {
 
 /// What a path is answered with: a status that it names, or 200; `/endless` with a body that never ends.
 fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
-    let status = [500, 404].into_iter().find(|status| {
-        request.starts_with(format!("GET /{status}").as_bytes())
-    });
+    let status =
+        [500, 404].into_iter().find(|status| request.starts_with(format!("GET /{status}").as_bytes()));
     if request.starts_with(b"GET /endless") {
         stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
         loop {

@@ -76,8 +76,7 @@ pub fn config(setup: &Setup) -> Config {
         .master
         .as_ref()
         .map_or(String::new(), |path| format!("master = {:?}", path.display().to_string()));
-    let signals =
-        setup.signals.map_or(String::new(), |listen| format!("[signals]\nlisten = \"{listen}\"\n"));
+    let signals = setup.signals.map_or(String::new(), |listen| format!("[signals]\nlisten = \"{listen}\"\n"));
     let text = format!(
         r#"listen = "127.0.0.1:1"
 state = {:?}
@@ -173,8 +172,7 @@ impl Agent {
 
     /// The ticks that come from now on.
     pub async fn signals(&self) -> Result<SignalTicks, Problem> {
-        let request =
-            agent_v1::SignalsRequest { environment: "production".to_owned(), ..Default::default() };
+        let request = agent_v1::SignalsRequest { environment: "production".to_owned(), ..Default::default() };
         self.service.signals(asked(request)).await.map(tonic::Response::into_inner).map_err(problem)
     }
 
