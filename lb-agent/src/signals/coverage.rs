@@ -16,6 +16,10 @@ const WINDOW_MS: u64 = 10_000;
 /// Counters that were not read for so long say nothing of now: what grew since then is not compared with anything.
 const STALE_MS: u64 = 3_000;
 
+/// Lines that may be on their way when the counters are read: this part of those in the window, and at least so many.
+const ON_THE_WAY_PART: u64 = 500;
+const ON_THE_WAY_LEAST: u64 = 3;
+
 /// Workers that are remembered; of more the older ones have ended long ago.
 const KNOWN_WORKERS: usize = 64;
 
@@ -29,8 +33,7 @@ pub struct Look {
     pub at_ms: u64,
     /// Each worker's counters, by process.
     pub workers: BTreeMap<u32, Counters>,
-    /// Lines that had been counted before the counters were read, and a little after: a request that is counted in between
-    /// is in one of them only.
+    /// Lines that had been counted before the counters were read, and when they had been.
     pub lines: (u64, u64),
 }
 
@@ -39,6 +42,8 @@ struct Mark {
     at_ms: u64,
     expected: u64,
     lines: (u64, u64),
+    /// Lines that had been counted when the counters had just been read.
+    read: u64,
 }
 
 /// What was seen so far.
@@ -48,6 +53,8 @@ pub struct Watch {
     marks: VecDeque<Mark>,
     /// Growth that no tick has taken yet.
     grown: Counters,
+    /// What the last look that is over has found, and when it began.
+    judged: Option<(u64, Coverage)>,
 }
 
 fn fell(before: &Growth, now: &Growth) -> bool {
@@ -72,6 +79,7 @@ impl Watch {
         if begins {
             self.marks.clear();
             self.last.clear();
+            self.judged = None;
         }
         let mut expected = self.marks.back().map_or(0, |mark| mark.expected);
         for (pid, counters) in &look.workers {
@@ -94,7 +102,7 @@ impl Watch {
             self.last.clear();
         }
         self.last.extend(look.workers);
-        self.marks.push_back(Mark { at_ms: look.at_ms, expected, lines: look.lines });
+        self.marks.push_back(Mark { at_ms: look.at_ms, expected, lines: look.lines, read: look.lines.1 });
         while self.marks.len() > 2
             && self.marks.get(1).is_some_and(|mark| look.at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
         {
@@ -102,19 +110,41 @@ impl Watch {
         }
     }
 
-    /// How complete the lines of the last seconds are; `None` while the counters cannot be read.
+    /// Counts lines that were still on their way when the counters were read. Says whether more of them matter.
     ///
-    /// Lines are counted from before the first look until after the last, so that one on its way is not taken for a lost
-    /// one. What that hides is the part of the window that a look takes: a few thousandths.
+    /// Only a few may be: with many, what came later would make up for what was lost before.
+    pub fn settle(&mut self, lines: u64) -> bool {
+        let Some(expected) = self.span().map(|(first, last)| last.expected.saturating_sub(first.expected))
+        else {
+            return true;
+        };
+        let first = self.marks.front().map_or(0, |mark| mark.lines.0);
+        let Some(last) = self.marks.back_mut() else { return true };
+        let most = last.read.saturating_add((expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST));
+        last.lines.1 = lines.clamp(last.lines.1, most.max(last.lines.1));
+        last.lines.1 == most || last.lines.1.saturating_sub(first) >= expected
+    }
+
+    fn span(&self) -> Option<(&Mark, &Mark)> {
+        self.marks.front().zip(self.marks.back()).filter(|_| self.marks.len() > 1)
+    }
+
+    /// Ends a look: what has not come by now does not count for it.
+    ///
+    /// Lines are counted from before the first look until a little after the last, so that one on its way is not taken for
+    /// a lost one. What that hides is about two thousandths.
+    pub fn judge(&mut self) {
+        let judged = self.span().map(|(first, last)| {
+            let seen = last.lines.1.saturating_sub(first.lines.0);
+            (last.at_ms, Coverage { seen, expected: last.expected.saturating_sub(first.expected) })
+        });
+        self.judged = judged;
+    }
+
+    /// How complete the lines of the last seconds are; `None` while the counters cannot be read.
     pub fn coverage(&self, now_ms: u64) -> Option<Coverage> {
-        let (first, last) = (self.marks.front()?, self.marks.back()?);
-        if self.marks.len() < 2 || now_ms.saturating_sub(last.at_ms) > STALE_MS {
-            return None;
-        }
-        Some(Coverage {
-            seen: last.lines.1.saturating_sub(first.lines.0),
-            expected: last.expected.saturating_sub(first.expected),
-        })
+        let (at_ms, coverage) = self.judged?;
+        (now_ms.saturating_sub(at_ms) <= STALE_MS).then_some(coverage)
     }
 
     /// What grew since this was asked last.
@@ -140,9 +170,14 @@ mod tests {
 
     fn after(looks: &[Look]) -> (Option<Coverage>, u64) {
         let mut watch = Watch::default();
-        looks.iter().for_each(|look| watch.take(look.clone()));
+        looks.iter().for_each(|look| taken(&mut watch, look.clone()));
         let now = looks.last().map_or(0, |look| look.at_ms);
         (watch.coverage(now), watch.grown().get(&blue()).map_or(0, |growth| growth.requests))
+    }
+
+    fn taken(watch: &mut Watch, look: Look) {
+        watch.take(look);
+        watch.judge();
     }
 
     fn coverage(seen: u64, expected: u64) -> Option<Coverage> {
@@ -175,6 +210,22 @@ mod tests {
     }
 
     #[test]
+    fn lines_on_their_way_are_not_lost_and_later_ones_make_up_for_no_loss() {
+        let mut watch = Watch::default();
+        taken(&mut watch, look(1, &[(7, 0)], 0));
+        taken(&mut watch, look(2, &[(7, 62)], 60));
+        assert!(!watch.settle(61));
+        assert!(watch.settle(62));
+        watch.judge();
+        assert_eq!(watch.coverage(2_000), coverage(62, 62));
+        // A hundred were lost: what comes while we wait does not hide it.
+        taken(&mut watch, look(3, &[(7, 10_162)], 10_060));
+        assert!(watch.settle(10_162));
+        watch.judge();
+        assert_eq!(watch.coverage(3_000), coverage(10_080, 10_162));
+    }
+
+    #[test]
     fn counters_that_fall_begin_anew() {
         let looks = [look(1, &[(7, 500)], 0), look(2, &[(7, 10)], 10), look(3, &[(7, 20)], 20)];
         assert_eq!(after(&looks).1, 10);
@@ -185,7 +236,7 @@ mod tests {
         let looks = [look(1, &[(7, 500)], 0), look(2, &[(7, 600)], 100), look(30, &[(7, 9_000)], 100)];
         assert_eq!(after(&looks).0, None);
         let mut watch = Watch::default();
-        looks.iter().take(2).for_each(|look| watch.take(look.clone()));
+        looks.iter().take(2).for_each(|look| taken(&mut watch, look.clone()));
         assert_eq!(watch.coverage(2_000 + STALE_MS), coverage(100, 100));
         assert_eq!(watch.coverage(2_001 + STALE_MS), None);
     }
@@ -195,7 +246,7 @@ mod tests {
         let mut watch = Watch::default();
         for second in 0..40 {
             let lost = if second > 5 { 50 } else { 0 };
-            watch.take(look(second, &[(7, second * 100)], second * 100 - lost.min(second * 100)));
+            taken(&mut watch, look(second, &[(7, second * 100)], second * 100 - lost.min(second * 100)));
             let whole = watch.coverage(second * 1000).is_none_or(Coverage::sufficient);
             assert_eq!(
                 whole,
@@ -211,7 +262,7 @@ mod tests {
         #[test]
         fn no_loss_is_never_taken_for_one(steps in prop::collection::vec((0u64..200, any::<bool>(), 0u64..50), 2..30)) {
             let (mut watch, mut workers, mut lines) = (Watch::default(), vec![(1u32, 1_000u64)], 0);
-            watch.take(look(0, &workers, 0));
+            taken(&mut watch, look(0, &workers, 0));
             for (second, (requests, reloads, tail)) in (1..).zip(steps) {
                 if reloads {
                     // The old worker goes: what it did after it was last seen came as lines, and is in no counter.
@@ -221,7 +272,7 @@ mod tests {
                 }
                 if let Some(worker) = workers.last_mut() { worker.1 += requests; }
                 lines += requests;
-                watch.take(look(second, &workers, lines));
+                taken(&mut watch, look(second, &workers, lines));
                 prop_assert!(watch.coverage(second * 1000).unwrap().sufficient());
                 let grown = watch.grown().get(&blue()).map_or(0, |growth| growth.requests);
                 prop_assert_eq!(grown, requests);

@@ -39,8 +39,10 @@ const KEPT_BUCKETS: usize = 2_000_000;
 /// How long after a full second it is closed. Lines take a few milliseconds from HAProxy's ring to here, and HAProxy's
 /// counters are read meanwhile.
 const WATERMARK_MS: u64 = 200;
-/// How long after HAProxy's counters were read the lines are counted that belong to them.
-const SETTLE: Duration = Duration::from_millis(20);
+/// How long after HAProxy's counters were read lines are waited for that belong to them, at most, and how often they are
+/// counted meanwhile. On a machine that has better things to do they take tens of milliseconds.
+const SETTLE: Duration = Duration::from_millis(150);
+const SETTLE_STEP: Duration = Duration::from_millis(5);
 /// A look at the counters that took longer is not compared with lines: too many came in between.
 const LONGEST_LOOK: Duration = Duration::from_millis(500);
 /// Broken lines are warned of no more often than this.
@@ -168,10 +170,19 @@ impl Signals {
             if began.elapsed() > LONGEST_LOOK {
                 continue;
             }
-            tokio::time::sleep(SETTLE).await;
-            let look = Look { at_ms: self.now_ms(), workers, lines: (before, self.0.tally.covered()) };
-            locked(&self.0.watch).take(look);
+            let lines = (before, self.0.tally.covered());
+            locked(&self.0.watch).take(Look { at_ms: self.now_ms(), workers, lines });
+            let until = Instant::now() + SETTLE;
+            while !self.settled() && Instant::now() < until {
+                tokio::time::sleep(SETTLE_STEP).await;
+            }
+            locked(&self.0.watch).judge();
         }
+    }
+
+    fn settled(&self) -> bool {
+        let lines = self.0.tally.covered();
+        locked(&self.0.watch).settle(lines)
     }
 
     /// The counters of every worker. The master is asked only while there are old ones, or may be.

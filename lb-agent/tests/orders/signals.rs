@@ -8,7 +8,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use pointsman_chassis::agent_service::SignalTicks;
 use pointsman_core::Code;
-use pointsman_core::signal::{Growth, Tick};
+use pointsman_core::signal::{Coverage, Growth, Tick};
 use pointsman_proto::{convert, v1};
 
 use crate::real::Haproxy;
@@ -48,12 +48,19 @@ fn leave(haproxy: &Haproxy) {
 }
 
 /// What was counted altogether.
-#[derive(Default)]
 struct Sum {
     tick: Tick,
     /// Requests by HAProxy's counters.
     grown: u64,
     last: u64,
+}
+
+impl Default for Sum {
+    /// Nothing yet, and nothing against it.
+    fn default() -> Self {
+        let tick = Tick { coverage: Some(Coverage::default()), lines_tell_retries: true, ..Tick::default() };
+        Self { tick, grown: 0, last: 0 }
+    }
 }
 
 impl Sum {
