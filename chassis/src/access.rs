@@ -30,6 +30,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/Diagnose", &[Operator, Ci, Viewer]),
     ("/pointsman.v1.Coordinator/VerifyJournal", &[Operator, Ci, Viewer]),
     ("/pointsman.v1.Coordinator/AcceptJournal", &[Operator]),
+    ("/pointsman.v1.Coordinator/WatchTraffic", &[Operator, Ci, Viewer]),
     ("/pointsman.agent.v1.Agent/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
     ("/pointsman.agent.v1.Agent/Fence", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Prepare", &[Coordinator]),
@@ -39,6 +40,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.agent.v1.Agent/Describe", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/OfferArtifact", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/SendContents", &[Coordinator]),
+    ("/pointsman.agent.v1.Agent/Signals", &[Coordinator]),
 ];
 
 /// Whether a role may call an RPC, by its path.

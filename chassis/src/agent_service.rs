@@ -2,6 +2,7 @@
 //! rest so that a lost connection does not stop them half-way. What an order does is the agent's [`Hands`].
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -16,6 +17,7 @@ use pointsman_proto::agent_v1::agent_server::Agent;
 use pointsman_proto::convert::{self, ReceivedOrder};
 use pointsman_proto::{agent_v1, status_of_problem, v1};
 use tokio::sync::watch;
+use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
 
@@ -90,7 +92,24 @@ pub trait Hands: Send + Sync + 'static {
         messages: Streaming<v1::ContentPiece>,
         rule: &Rule,
     ) -> impl Future<Output = Result<v1::ContentReceipt, Problem>> + Send;
+
+    /// What visitors meet, from a tick on.
+    fn signals(&self, _from: SignalsFrom) -> Result<SignalTicks, Problem> {
+        Err(Problem::new(Code::WrongAddressee, "this agent is not a load balancer's: no visitor passes it"))
+    }
 }
+
+/// Where a reader of signals goes on: after this tick of this life of the agent.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignalsFrom {
+    /// The life; empty for whoever has read nothing yet.
+    pub life: String,
+    /// The tick's number.
+    pub after: u64,
+}
+
+/// Ticks as they come.
+pub type SignalTicks = Pin<Box<dyn Stream<Item = Result<v1::SignalTick, Status>> + Send>>;
 
 type Settled = Option<Result<Evidence, Problem>>;
 type Running = BTreeMap<(ReleaseId, OrderKey), UnderWay>;
@@ -353,6 +372,17 @@ fn reply<T>(result: Result<T, Problem>) -> Result<Response<T>, Status> {
 
 #[tonic::async_trait]
 impl<H: Hands> Agent for AgentService<H> {
+    type SignalsStream = SignalTicks;
+
+    async fn signals(
+        &self,
+        request: Request<agent_v1::SignalsRequest>,
+    ) -> Result<Response<SignalTicks>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let agent_v1::SignalsRequest { life, after, .. } = request.into_inner();
+        reply(self.hands.signals(SignalsFrom { life, after }))
+    }
+
     async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
         Ok(Response::new(v1::HealthReply { version: env!("CARGO_PKG_VERSION").to_owned() }))
     }

@@ -113,7 +113,9 @@ impl Verb {
             }
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
-            Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
+            Self::Traffic {
+                verb: TrafficVerb::Show { environment } | TrafficVerb::Watch { environment, .. },
+            } => environment,
             Self::Maintenance { verb } => verb.environment(),
             Self::Audit {
                 verb: AuditVerb::Verify { environment } | AuditVerb::Accept { environment, .. },
@@ -219,6 +221,16 @@ pub enum TrafficVerb {
     Show {
         /// The environment, as `production`.
         environment: EnvironmentName,
+    },
+    /// Show what visitors meet, second by second: rate, errors and latency of every slot.
+    ///
+    /// Needs the access lines of every load balancer: see docs/signals.md. With `-o json` every second is one line.
+    Watch {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Stop so long after the first second that is shown (`30s`); else at Ctrl-C.
+        #[arg(long = "for", value_parser = span)]
+        length: Option<Span>,
     },
 }
 

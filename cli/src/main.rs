@@ -76,6 +76,9 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Traffic { verb: args::TrafficVerb::Show { environment } } => {
             run::traffic(&session, &environment, out).await
         }
+        Verb::Traffic { verb: args::TrafficVerb::Watch { environment, length } } => {
+            run::watch_traffic(&session, &environment, length, out).await
+        }
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
         Verb::Audit { verb: args::AuditVerb::Accept { environment, confirm } } => {
             run::accept(&session, &environment, &confirm, out).await

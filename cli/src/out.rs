@@ -65,6 +65,24 @@ impl Out {
         self.result(&format!("{document:#}"));
     }
 
+    /// One of many results as JSON, each on a line of its own.
+    pub fn document_line(&self, mut document: serde_json::Value) {
+        if let Some(fields) = document.as_object_mut() {
+            fields.insert("format_version".to_owned(), "1.0".into());
+        }
+        self.result(&document.to_string());
+    }
+
+    /// Nobody reads standard output any more.
+    pub fn unread(&self) -> bool {
+        self.unread.get()
+    }
+
+    /// A screen on standard output may be drawn anew.
+    pub fn redraws(&self) -> bool {
+        self.live() && io::stdout().is_terminal()
+    }
+
     /// Something said on the way.
     pub fn say(&self, text: &str) {
         // Progress that nobody can read is no reason to stop.

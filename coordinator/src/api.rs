@@ -30,6 +30,7 @@ use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
 use crate::planner::Wanted;
+use crate::traffic::{self, Watchers};
 
 /// Longest time for an offer to arrive.
 const OFFER: Duration = Duration::from_secs(120);
@@ -48,6 +49,7 @@ pub struct Api {
     journal: JournalStore,
     /// The journal is verified for one caller at a time: it reads all of it.
     verifying: tokio::sync::Mutex<()>,
+    watchers: Watchers,
     store: ArtifactStore,
     credentials: Arc<Credentials>,
 }
@@ -72,7 +74,8 @@ impl Api {
         credentials: Arc<Credentials>,
     ) -> Self {
         let offices = offices.into_iter().map(|office| (office.environment().name.clone(), office)).collect();
-        Self { offices, journal, verifying: tokio::sync::Mutex::default(), store, credentials }
+        let (verifying, watchers) = (tokio::sync::Mutex::default(), Watchers::default());
+        Self { offices, journal, verifying, watchers, store, credentials }
     }
 
     /// The office that a request is for, if its peer may do anything there.
@@ -141,6 +144,18 @@ fn who(peer: &Peer) -> String {
 #[tonic::async_trait]
 impl Coordinator for Api {
     type FollowStream = Updates;
+    type WatchTrafficStream = traffic::Ticks;
+
+    async fn watch_traffic(
+        &self,
+        request: Request<v1::WatchTrafficRequest>,
+    ) -> Result<Response<traffic::Ticks>, Status> {
+        let watched = || {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            self.watchers.watch(office)
+        };
+        reply(watched())
+    }
 
     async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
         Ok(Response::new(v1::HealthReply { version: env!("CARGO_PKG_VERSION").to_owned() }))

@@ -107,6 +107,7 @@ fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
                 .hint("a reload would move visitors: see `pointsman explain PM0105`");
         findings.push(finding(host, "fail", "map file and HAProxy differ".to_owned(), Some(&problem)));
     }
+    findings.extend(of_signals(host, balancer));
     for stale in &balancer.stale_workers {
         findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
     }
@@ -118,6 +119,25 @@ fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
         findings.push(finding(host, "warn", what, None));
     }
     findings
+}
+
+/// Whether access lines come, where they are listened for at all.
+fn of_signals(host: &str, balancer: &v1::BalancerFacts) -> Option<v1::Finding> {
+    let listen = Some(&balancer.signals_listen).filter(|listen| !listen.is_empty())?;
+    if let Some(problem) = balancer.signals_problem.clone().and_then(convert::problem_from_wire) {
+        return Some(finding(host, "warn", problem.message.clone(), Some(&problem)));
+    }
+    let connections = balancer.signals_connections;
+    if connections > 0 {
+        let what = format!("access lines come to `{listen}` over {connections} connections");
+        return Some(finding(host, "ok", what, None));
+    }
+    let problem = Problem::new(
+        Code::SignalsMissing,
+        format!("HAProxy has no connection to `{listen}` for access lines"),
+    )
+    .hint("compare `ring` and `log` in haproxy.cfg with docs/signals.md");
+    Some(finding(host, "warn", "no access lines come".to_owned(), Some(&problem)))
 }
 
 /// Maintenance files that are there without maintenance: their hosts answer visitors with an error.

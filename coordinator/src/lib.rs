@@ -14,6 +14,7 @@ pub mod journal;
 mod office;
 pub mod opening;
 pub mod planner;
+mod traffic;
 
 pub use api::Api;
 pub use artifact_store::ArtifactStore;

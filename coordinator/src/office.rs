@@ -9,8 +9,8 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem, ReleaseId, Request,
-    RequestId, RequestKind, Standing, State, Timestamp,
+    BackendName, Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem,
+    Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -267,6 +267,14 @@ impl Office {
         releases.sort_by_key(|kept| std::cmp::Reverse(kept.number));
         releases.truncate(limit);
         releases
+    }
+
+    /// Which releases' artifacts visitors could meet, with the slot, the backend and the route epoch from which on they were
+    /// there, oldest first.
+    pub fn exposed(&self) -> Vec<Exposed> {
+        let mut exposed: Vec<Exposed> = self.book().told.releases.values().filter_map(exposed_by).collect();
+        exposed.sort_by_key(|exposed| exposed.since);
+        exposed
     }
 
     /// How many files and bytes a release's artifact has, where the store still knows it.
@@ -526,6 +534,26 @@ impl Office {
     pub fn recorded(&self) -> tokio::sync::watch::Receiver<crate::journal::Head> {
         self.journal.head()
     }
+}
+
+/// A release on its slot.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Exposed {
+    /// The release.
+    pub release: ReleaseId,
+    /// The backend of its slot.
+    pub backend: BackendName,
+    /// The first route by which anybody could meet it there.
+    pub since: RouteEpoch,
+}
+
+/// A deploy that was undone before visitors were moved took its artifact away again: visitors never met it.
+fn exposed_by(kept: &Kept) -> Option<Exposed> {
+    let (state, plan) = (&kept.state, &kept.state.plan);
+    let undone = matches!(state.outcome(), Some(Outcome::Aborted | Outcome::Refused));
+    let deploy = matches!(plan.purpose, Purpose::Deploy { .. });
+    let since = plan.route(Step::Expose).filter(|_| deploy && !undone)?.epoch;
+    Some(Exposed { release: plan.release.clone(), backend: plan.to.backend.clone(), since })
 }
 
 /// How often an id may be tried again before it is refused.

@@ -42,6 +42,8 @@ codes! {
     RouteNotSeen = "PM0110", "requests through the load balancer do not show the route";
     DrainIncomplete = "PM0111", "requests are still running on a slot";
     HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
+    SignalsMissing = "PM0115", "there are no signals of this load balancer";
+    SignalsUnheard = "PM0116", "the port for access lines cannot be opened";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

@@ -9,6 +9,7 @@ mod code;
 mod digest;
 mod epoch;
 mod event;
+pub mod histogram;
 mod http_path;
 pub mod invariants;
 pub mod machine;
@@ -25,6 +26,7 @@ pub mod receipt;
 mod request;
 mod route;
 pub mod route_change;
+pub mod signal;
 mod standing;
 mod step;
 mod time;
@@ -36,8 +38,8 @@ pub use epoch::{Epoch, RouteEpoch};
 pub use event::{Entry, Event, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use name::{
-    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId, SlotName,
-    UnitName,
+    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
+    RouteClass, SlotName, UnitName,
 };
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};

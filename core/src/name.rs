@@ -96,6 +96,10 @@ name!(
     SlotName, "slot name", "1 to 63 of `a-z`, `0-9`, `-`, not starting with `-`", is_label
 );
 name!(
+    /// A kind of request, as `haproxy.cfg` tells them apart: `api`, `other`.
+    RouteClass, "class of requests", "1 to 63 of `a-z`, `0-9`, `-`, not starting with `-`", is_label
+);
+name!(
     /// A named check of the environment file.
     CheckName, "check name", "1 to 63 of `a-z`, `0-9`, `-`, not starting with `-`", is_label
 );

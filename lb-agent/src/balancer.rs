@@ -11,6 +11,7 @@ use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::switch::Ready;
+use crate::signals::Signals;
 use crate::workers::Workers;
 
 /// Bound on one request to the frontend that only looks at the route.
@@ -27,6 +28,8 @@ pub struct Balancer {
     pub(crate) changing: Arc<Mutex<Option<Ready>>>,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
+    /// What visitors meet, where access lines are listened for.
+    pub(crate) signals: Option<Signals>,
 }
 
 /// How many servers of a backend are healthy, of how many.
@@ -48,13 +51,17 @@ pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
 impl Balancer {
     /// The balancer of this configuration.
     pub fn new(config: Config) -> Result<Self, Problem> {
+        let workers = Workers::new(&config.haproxy);
+        let signals = config.signals.clone();
+        let signals = signals.map(|signals| Signals::new(signals, &config.haproxy, workers.clone()));
         Ok(Self {
-            workers: Workers::new(&config.haproxy),
+            workers,
             file: RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state),
             frontend: config.frontend.target()?,
             config: Arc::new(config),
             changing: Arc::default(),
             guard: Guard::default(),
+            signals,
         })
     }
 

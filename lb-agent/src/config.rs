@@ -23,6 +23,25 @@ pub struct Config {
     pub haproxy: Haproxy,
     /// How it reaches the site as a visitor would.
     pub frontend: Frontend,
+    /// Where it listens for access lines; without it there are no signals.
+    #[serde(default)]
+    pub signals: Option<Signals>,
+}
+
+/// Access lines of HAProxy.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Signals {
+    /// Where HAProxy's ring sends them: loopback, because whoever reaches the port can make lines up.
+    pub listen: SocketAddr,
+    /// Connections at once: one for each worker of HAProxy that has not ended.
+    #[serde(default = "default_connections")]
+    pub max_connections: usize,
+}
+
+/// A reload each few seconds leaves as many old workers as `hard-stop-after` allows; more than this are strangers.
+fn default_connections() -> usize {
+    16
 }
 
 /// The HAProxy that the agent steers.

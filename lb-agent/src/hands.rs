@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_chassis::agent_service::{Hands, Rule};
+use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
 use pointsman_core::{Action, Code, Evidence, Order, Problem};
 use pointsman_proto::v1;
@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::{drain, guard, inspect, probe, switch};
+use crate::{drain, guard, inspect, probe, signals, switch};
 
 /// The hands of the lb-agent.
 #[derive(Clone)]
@@ -36,6 +36,13 @@ impl LbHands {
     /// Guards the route between orders, for ever.
     pub async fn guard_route(&self) {
         guard::watch(self.balancer.clone()).await;
+    }
+
+    /// Gathers signals, for ever; without `[signals]` in the configuration there is nothing to do.
+    pub async fn gather_signals(&self) {
+        if let Some(signals) = &self.balancer.signals {
+            signals.gather().await;
+        }
     }
 
     /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so
@@ -92,6 +99,10 @@ impl Hands for LbHands {
 
     async fn describe(&self) -> v1::AgentStatus {
         inspect::describe(&self.balancer).await
+    }
+
+    fn signals(&self, from: SignalsFrom) -> Result<SignalTicks, Problem> {
+        self.balancer.signals.as_ref().map(|signals| signals.ticks(&from)).ok_or_else(signals::missing)
     }
 
     async fn offer(&self, _: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {

@@ -102,7 +102,12 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             responses_5xx: own.map_or(0, |row| row.responses_5xx),
         });
     }
+    let signals = balancer.signals.as_ref().map(|signals| signals.facts());
+    let (signals_listen, signals_connections, signals_problem) = signals.unwrap_or_default();
     Ok(v1::BalancerFacts {
+        signals_listen,
+        signals_connections,
+        signals_problem: signals_problem.as_ref().map(convert::problem_to_wire),
         route: route.map(|route| route.to_string()).unwrap_or_default(),
         route_on_disk: balancer.file.read().map(|route| route.to_string()).unwrap_or_default(),
         stale_workers,

@@ -11,6 +11,7 @@ mod inspect;
 mod probe;
 pub mod reply;
 mod route_file;
+pub mod signals;
 mod socket;
 mod switch;
 mod workers;

@@ -132,7 +132,22 @@ pub struct StatRow {
     pub requests_total: u64,
     /// Answers with a status of 500 to 599, HAProxy's own included on the backend's row.
     pub responses_5xx: u64,
+    /// Requests that are over, whatever became of them.
+    pub responses: u64,
+    /// Connections to servers that failed.
+    pub connection_errors: u64,
+    /// Answers of servers that failed.
+    pub response_errors: u64,
+    /// Tries to connect to the same server again.
+    pub retries: u64,
+    /// Tries that were made at another server.
+    pub redispatches: u64,
+    /// Transfers that the client cut.
+    pub client_aborts: u64,
 }
+
+/// How the answers are counted, by the first digit of their status; `other` are requests without one.
+const RESPONSES: [&str; 6] = ["hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"];
 
 impl StatRow {
     /// Whether a server takes traffic and has proved that it can. `UP 1/3` has not: HAProxy counts a server as up
@@ -156,6 +171,10 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
         column("req_tot")?,
         column("hrsp_5xx")?,
     );
+    // What only signals need may be missing: traffic is steered without it.
+    let responses: Vec<usize> = RESPONSES.iter().filter_map(|name| column(name)).collect();
+    let (connect, response) = (column("econ"), column("eresp"));
+    let (retries, redispatches, aborts) = (column("wretr"), column("wredis"), column("cli_abrt"));
     let mut rows = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         // Values of the columns before the free texts hold neither commas nor quotes.
@@ -166,7 +185,16 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
             "" => Some(0),
             digits => digits.parse().ok(),
         };
+        let optional = |column: Option<usize>| column.map_or(Some(0), number);
         rows.push(StatRow {
+            responses: responses
+                .iter()
+                .try_fold(0u64, |sum, column| Some(sum.saturating_add(number(*column)?)))?,
+            connection_errors: optional(connect)?,
+            response_errors: optional(response)?,
+            retries: optional(retries)?,
+            redispatches: optional(redispatches)?,
+            client_aborts: optional(aborts)?,
             backend: text(backend)?,
             server: text(server)?,
             status: text(status)?,

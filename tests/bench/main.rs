@@ -2,6 +2,7 @@
 //! whatever else there is to say goes to standard error. Run them by `scripts/bench.sh`, which builds everything in
 //! the release profile: the programs that are measured are those beside this one.
 
+mod access_lines;
 mod figures;
 mod floor;
 mod host;
@@ -17,11 +18,12 @@ use tokio::signal::unix::{SignalKind, signal};
 /// Switches that are measured when `BENCH_SWITCHES` does not say otherwise.
 const SWITCHES: usize = 60;
 
-const USAGE: &str = "usage: pointsman-bench switch
+const USAGE: &str = "usage: pointsman-bench switch | access-lines
   BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60)";
 
 enum Bench {
     Switch { switches: usize },
+    AccessLines,
 }
 
 /// What is to be measured; `None` when the words or the environment say nothing that is known.
@@ -35,6 +37,7 @@ fn asked() -> Option<Bench> {
             };
             Some(Bench::Switch { switches })
         }
+        ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
     }
 }
@@ -56,6 +59,7 @@ async fn run(bench: Bench) -> Result<Value> {
     let measured = async {
         match bench {
             Bench::Switch { switches } => switch::measure(switches).await,
+            Bench::AccessLines => access_lines::measure().await,
         }
     };
     tokio::select! {

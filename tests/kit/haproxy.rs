@@ -1,5 +1,5 @@
 //! A real HAProxy in master-worker mode, in the foreground, with the routing of the example configuration: one map
-//! lookup per request decides. Plain HTTP, no rate limit, no access lines.
+//! lookup per request decides, and access lines go to the lb-agent. Plain HTTP, no rate limit.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -31,6 +31,8 @@ pub struct Layout {
     pub blue: SocketAddr,
     /// See `blue`.
     pub green: SocketAddr,
+    /// Where access lines go: the lb-agent, if it listens there.
+    pub lines: SocketAddr,
 }
 
 /// A running HAProxy.
@@ -68,7 +70,7 @@ impl Layout {
     fn config(&self) -> String {
         let (map, socket) = (self.map.display(), self.socket());
         let page = self.folder.join("maintenance.html");
-        let (socket, page, frontend) = (socket.display(), page.display(), self.frontend);
+        let (socket, page, frontend, lines) = (socket.display(), page.display(), self.frontend, self.lines);
         let (blue, green) = (Self::slot("blue", self.blue), Self::slot("green", self.green));
         format!(
             r#"global
@@ -76,8 +78,17 @@ impl Layout {
   stats socket {socket} mode 600 level admin expose-fd listeners
   stats timeout 30s
   hard-stop-after 20s
+ring pointsman
+  format raw
+  maxlen 1024
+  size 4000000
+  timeout connect 2s
+  timeout server 5s
+  server agent {lines} log-proto legacy
 defaults
   mode http
+  log ring@pointsman format raw local0
+  log-format "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc"
   option idle-close-on-response
   option redispatch
   option forwardfor
@@ -98,6 +109,9 @@ frontend fe
   http-request set-var(txn.epoch)  var(txn.route),field(4,:)
   http-request set-var(txn.side)   str(stable)
   http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}
+  http-request set-var(txn.class)  str(other)
+  http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
+  http-request set-var(txn.class)  str(check) if trusted {{ req.hdr(X-Pointsman) -m found }}
   http-request del-header X-Pointsman
   http-after-response del-header X-Pointsman
   http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}

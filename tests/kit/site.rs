@@ -69,19 +69,21 @@ struct Addresses {
     lb: SocketAddr,
     blue: (SocketAddr, SocketAddr),
     green: (SocketAddr, SocketAddr),
+    lines: SocketAddr,
 }
 
 impl Addresses {
     fn reserve() -> Result<Self> {
-        match net::reserve(7)?.as_slice() {
-            [frontend, coordinator, lb, blue_web, blue_agent, green_web, green_agent] => Ok(Self {
+        match net::reserve(8)?.as_slice() {
+            [frontend, coordinator, lb, blue_web, blue_agent, green_web, green_agent, lines] => Ok(Self {
                 frontend: *frontend,
                 coordinator: *coordinator,
                 lb: *lb,
                 blue: (*blue_web, *blue_agent),
                 green: (*green_web, *green_agent),
+                lines: *lines,
             }),
-            other => bail!("asked for 7 ports, got {}", other.len()),
+            other => bail!("asked for 8 ports, got {}", other.len()),
         }
     }
 }
@@ -252,6 +254,7 @@ fn haproxy_layout(folder: &Path, addresses: Addresses) -> haproxy::Layout {
         frontend: addresses.frontend,
         blue: addresses.blue.0,
         green: addresses.green.0,
+        lines: addresses.lines,
     }
 }
 
@@ -270,6 +273,8 @@ maintenance_backend = "be_maint"
 [frontend]
 address = "{}"
 host = "www.example.org"
+[signals]
+listen = "{}"
 "#,
         addresses.lb,
         folder.join("lb1/state"),
@@ -278,6 +283,7 @@ host = "www.example.org"
         layout.master(),
         layout.map,
         layout.frontend,
+        layout.lines,
     )
 }
 

@@ -16,5 +16,6 @@ mod pause;
 mod release;
 mod reload;
 mod single_flight;
+mod traffic;
 mod unhealthy;
 mod watch;

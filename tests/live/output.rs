@@ -30,6 +30,18 @@ async fn every_verb_has_one_document() {
         assert_eq!(told.code, 0, "{words:?}: {told:?}");
         assert_eq!(document(&told)["kind"], kind, "{words:?}: {told:?}");
     }
+    // The one verb whose results are many: each is a document, on a line of its own.
+    let watch = ["traffic", "watch", "production", "--for", "1s", "-o", "json"];
+    let told = site.cli(&watch).await.unwrap();
+    assert!(told.code == 0 && !told.stdout.is_empty(), "{told:?}");
+    for line in told.stdout.lines() {
+        let tick: Value = serde_json::from_str(line).unwrap();
+        assert_eq!(
+            (&tick["kind"], &tick["format_version"]),
+            (&"traffic-tick".into(), &"1.0".into()),
+            "{told:?}"
+        );
+    }
     let missing = ["deploy", "production", "--artifact", "/nowhere", "--yes", "-o", "json"];
     let told = site.cli(&missing).await.unwrap();
     let document = document(&told);

@@ -236,6 +236,7 @@ impl fmt::Display for Deed {
                 )
             }
             Self::Changed(order) => write!(f, "{} {} CHANGED THE HOST", order.key.host, order.key.step),
+            Self::Prepared(key) => write!(f, "{} is ready for {}", key.host, key.step),
             Self::Acts(order) => {
                 let (key, attempt, epoch) = (&order.key, order.attempt, order.epoch);
                 write!(f, "{} {} acts, attempt {attempt}, epoch {epoch}", key.host, key.step)

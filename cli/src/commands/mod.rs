@@ -6,6 +6,7 @@ mod deploy;
 mod explain;
 mod look;
 mod maintenance;
+mod watch;
 
 pub use ask::{abort, pause, promote, resume, rollback};
 pub use audit::{accept, verify};
@@ -13,6 +14,7 @@ pub use deploy::{deploy, plan};
 pub use explain::explain;
 pub use look::{doctor, history, status, traffic};
 pub use maintenance::maintenance;
+pub use watch::watch_traffic;
 
 use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::v1;

@@ -584,6 +584,126 @@ fn problems() {
     cases.check("problem.txt");
 }
 
+/// A second of two load balancers: blue serves, green has a tester and an error.
+fn traffic_tick() -> v1::TrafficTick {
+    use pointsman_core::RouteEpoch;
+    use pointsman_core::signal::{Cell, CellKey, Ending, Retries};
+    let cell = |backend: &str, epoch, class: &str, times: &[u64], failures: u64| {
+        let mut cell = Cell::default();
+        let none = Retries::default();
+        times.iter().for_each(|ms| cell.count(Ending::Answered, 200, Some(*ms), none));
+        let failed = Ending::Failed { unconnected: false };
+        (0..failures)
+            .for_each(|_| cell.count(failed, 500, Some(2), Retries { count: 1, redispatched: false }));
+        let key = CellKey {
+            backend: backend.parse().unwrap(),
+            epoch: RouteEpoch(epoch),
+            class: class.parse().unwrap(),
+        };
+        Some(convert::cell_to_wire(&key, &cell))
+    };
+    let times: Vec<u64> = (0..300).map(|number| 3 + number % 40).chain([1_204; 6]).collect();
+    let of = |release: &str, cell| v1::TrafficCell { release: release.to_owned(), cell };
+    let slot = |slot: &str, cells: Vec<v1::TrafficCell>, retries| v1::SlotTraffic {
+        slot: slot.to_owned(),
+        backend: format!("be_{slot}"),
+        cells,
+        retries,
+        counters: None,
+    };
+    v1::TrafficTick {
+        environment: "production".to_owned(),
+        at_ms: T0.0,
+        span_ms: 1_000,
+        slots: vec![
+            slot(
+                "blue",
+                vec![
+                    of("77ab012", cell("be_blue", 38, "other", &[9], 0)),
+                    of("9c01d2e", cell("be_blue", 40, "api", &times, 0)),
+                    of("9c01d2e", cell("be_blue", 40, "other", &[5; 20], 0)),
+                ],
+                0,
+            ),
+            slot("green", vec![of("4f2c1ab", cell("be_green", 41, "other", &[7, 8], 1))], 1),
+            slot("canary", Vec::new(), 0),
+        ],
+        balancers: vec!["lb1".to_owned(), "lb2".to_owned()],
+        coverage: Some(v1::SignalCoverage { seen: 3_290, expected: 3_290 }),
+        latency_usable: true,
+        ..Default::default()
+    }
+}
+
+fn traffic_ticks() -> Vec<(&'static str, v1::TrafficTick)> {
+    let changed = |change: fn(&mut v1::TrafficTick)| {
+        let mut tick = traffic_tick();
+        change(&mut tick);
+        tick
+    };
+    vec![
+        ("two load balancers", traffic_tick()),
+        (
+            "lines are lost",
+            changed(|tick| {
+                tick.coverage = Some(v1::SignalCoverage { seen: 3_256, expected: 3_290 });
+                tick.latency_usable = false;
+                tick.latency_unusable_because = "3256 of 3290 access lines came, 99 % needed".to_owned();
+                tick.broken_lines = 34;
+            }),
+        ),
+        (
+            "a load balancer is silent",
+            changed(|tick| {
+                drop(tick.balancers.pop());
+                tick.missing = vec![convert::problem_to_wire(&unreachable("lb2"))];
+                tick.latency_usable = false;
+                tick.latency_unusable_because = "no signals from lb2".to_owned();
+            }),
+        ),
+        (
+            "nothing is known",
+            changed(|tick| {
+                tick.slots.iter_mut().for_each(|slot| slot.cells.clear());
+                tick.balancers.clear();
+                tick.missing = vec![convert::problem_to_wire(&unreachable("lb1"))];
+                tick.coverage = None;
+                tick.latency_usable = false;
+                tick.latency_unusable_because = "no signals from lb1".to_owned();
+            }),
+        ),
+        (
+            "the maintenance page is up",
+            changed(|tick| {
+                tick.slots.iter_mut().for_each(|slot| slot.cells.clear());
+                tick.maintenance_pages = 120;
+            }),
+        ),
+    ]
+}
+
+/// `traffic watch`, as lines, as a block, and as JSON.
+#[test]
+fn traffic_watch() {
+    let (mut lines, mut blocks, mut documents) = (Cases::default(), Cases::default(), Vec::new());
+    for (name, tick) in traffic_ticks() {
+        lines.add(name, &super::tick_lines(&tick).unwrap());
+        blocks.add(name, &super::tick_block(&tick).unwrap());
+        documents.push(super::tick_json(&tick).unwrap());
+    }
+    lines.check("traffic-watch-lines.txt");
+    blocks.check("traffic-watch-block.txt");
+    golden_json("traffic-watch", &Value::Array(documents));
+}
+
+/// What no coordinator can have sent is refused, not shown.
+#[test]
+fn traffic_that_cannot_be() {
+    let mut tick = traffic_tick();
+    tick.slots[0].cells[0].cell.as_mut().unwrap().failures = 1_000;
+    assert_eq!(super::tick_lines(&tick).unwrap_err().code, Code::MessageInvalid);
+}
+
 /// Every code: how a command ends that meets it, and how a deploy ends that was refused because of it.
 #[test]
 fn exit_codes() {

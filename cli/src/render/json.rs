@@ -13,7 +13,7 @@ pub fn problem(problem: &Problem) -> Value {
     wire_problem(&convert::problem_to_wire(problem))
 }
 
-fn wire_problem(problem: &v1::Problem) -> Value {
+pub(super) fn wire_problem(problem: &v1::Problem) -> Value {
     let aftermath = match problem.aftermath() {
         v1::Aftermath::Unchanged => "unchanged",
         v1::Aftermath::Changed => "changed",

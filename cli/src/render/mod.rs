@@ -8,12 +8,14 @@ pub mod json;
 mod lines;
 mod look;
 mod plan;
+mod ticks;
 
 pub use audit::audit;
 pub use ending::{ending, left};
 pub use lines::{heartbeat, moving, update};
 pub use look::{findings, history, maintenance, share_of, status, traffic};
 pub use plan::plan;
+pub use ticks::{tick_block, tick_json, tick_lines};
 
 use pointsman_core::Problem;
 

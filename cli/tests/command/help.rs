@@ -18,6 +18,7 @@ const VERBS: &[&[&str]] = &[
     &["history"],
     &["traffic"],
     &["traffic", "show"],
+    &["traffic", "watch"],
     &["maintenance"],
     &["maintenance", "on"],
     &["maintenance", "off"],

@@ -115,6 +115,20 @@ impl GrpcFleet {
         }
     }
 
+    /// What visitors meet at a load balancer, from now on.
+    pub async fn signals(
+        &self,
+        host: &HostName,
+        timeout_ms: u64,
+    ) -> Result<tonic::Streaming<v1::SignalTick>, Problem> {
+        let mut client = self.client(host)?;
+        let request =
+            agent_v1::SignalsRequest { environment: self.environment.to_string(), ..Default::default() };
+        bounded(host, timeout_ms, client.signals(request))
+            .await
+            .map_err(|problem| self.named(problem).on(host))
+    }
+
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)

@@ -14,6 +14,7 @@ mod fake;
 mod full_disk;
 mod real;
 mod rig;
+mod signals;
 mod sockets;
 mod switch;
 mod workers;

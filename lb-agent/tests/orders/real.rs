@@ -12,10 +12,10 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::{Agent, P, Setup, V, route};
 
-struct Haproxy {
+pub struct Haproxy {
     child: Child,
-    agent: Agent,
-    frontend: SocketAddr,
+    pub agent: Agent,
+    pub frontend: SocketAddr,
     folder: TempDir,
 }
 
@@ -32,7 +32,22 @@ impl Drop for Haproxy {
     }
 }
 
-/// Answers every request with 200.
+/// What a path is answered with: a status that it names, or 200; `/endless` with a body that never ends.
+fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
+    let status =
+        [500, 404].into_iter().find(|status| request.starts_with(format!("GET /{status}").as_bytes()));
+    if request.starts_with(b"GET /endless") {
+        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
+        loop {
+            stream.write_all(&[b'x'; 1000])?;
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+    let status = status.unwrap_or(200);
+    stream.write_all(format!("HTTP/1.1 {status} Said\r\nContent-Length: 2\r\n\r\nok").as_bytes())
+}
+
+/// Answers every request as its path says.
 fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -40,8 +55,10 @@ fn server() -> SocketAddr {
         for mut stream in listener.incoming().flatten() {
             std::thread::spawn(move || {
                 let mut chunk = [0; 4096];
-                while stream.read(&mut chunk).is_ok_and(|count| count > 0) {
-                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                while let Ok(count) = stream.read(&mut chunk)
+                    && count > 0
+                {
+                    if answer(&chunk[..count], &mut stream).is_err() {
                         return;
                     }
                 }
@@ -51,7 +68,7 @@ fn server() -> SocketAddr {
     address
 }
 
-fn configuration(folder: &Path, frontend: SocketAddr) -> String {
+fn configuration(folder: &Path, frontend: SocketAddr, lines: SocketAddr) -> String {
     let slot = |name: &str| {
         format!(
             "backend be_{name}\n  option httpchk\n  server s1 {} check inter 100ms fall 2 rise 1\n",
@@ -62,8 +79,17 @@ fn configuration(folder: &Path, frontend: SocketAddr) -> String {
         r#"global
   stats socket {0}/admin.sock mode 600 level admin expose-fd listeners
   hard-stop-after 20s
+ring pointsman
+  format raw
+  maxlen 1024
+  size 4000000
+  timeout connect 2s
+  timeout server 5s
+  server agent {lines} log-proto legacy
 defaults
   mode http
+  log ring@pointsman format raw local0
+  log-format "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc"
   option idle-close-on-response
   timeout connect 2s
   timeout client 20s
@@ -77,6 +103,10 @@ frontend fe
   http-request set-var(txn.epoch)  var(txn.route),field(4,:)
   http-request set-var(txn.side)   str(stable)
   http-request set-var(txn.side)   str(canary) if {{ req.hdr(X-Pointsman) -m str canary }}
+  http-request set-var(txn.class)  str(other)
+  http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
+  http-request set-var(txn.class)  str(check) if {{ req.hdr(X-Pointsman) -m found }}
+  http-request deny if {{ path /denied }}
   http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
   use_backend %[var(txn.stable)]
@@ -92,14 +122,16 @@ frontend fe
 
 impl Haproxy {
     /// Starts it at `P`, with healthy servers; without an installed HAProxy says so.
-    async fn start() -> Option<Self> {
+    pub async fn start() -> Option<Self> {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no haproxy is installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
         let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        std::fs::write(folder.path().join("haproxy.cfg"), configuration(folder.path(), frontend)).unwrap();
+        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = configuration(folder.path(), frontend, lines);
+        std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
         let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
         let child = Command::new("haproxy")
@@ -119,6 +151,7 @@ impl Haproxy {
             master: Some(folder.path().join("master.sock")),
             frontend,
             state: folder.path().join("state"),
+            signals: Some(lines),
         });
         let started = Self { child, agent, frontend, folder };
         started.healthy().await;
@@ -133,7 +166,7 @@ impl Haproxy {
         .await;
     }
 
-    async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
+    pub async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
         let give_up = Instant::now() + Duration::from_secs(15);
         while !look(self).await {
             let log = std::fs::read_to_string(self.folder.path().join("haproxy.log")).unwrap_or_default();
@@ -169,7 +202,7 @@ impl Haproxy {
         );
     }
 
-    async fn reload(&self) {
+    pub async fn reload(&self) {
         let before = self.pid().await;
         self.signal("-USR2");
         self.until("a new worker", async |haproxy| {

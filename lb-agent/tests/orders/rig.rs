@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use pointsman_chassis::agent_service::AgentService;
+use pointsman_chassis::agent_service::{AgentService, SignalTicks};
 use pointsman_chassis::ledger::Ledger;
 use pointsman_chassis::tls::Peer;
 use pointsman_core::{
@@ -36,6 +36,8 @@ pub struct Setup {
     pub master: Option<PathBuf>,
     pub frontend: SocketAddr,
     pub state: PathBuf,
+    /// Where access lines are listened for, if anywhere.
+    pub signals: Option<SocketAddr>,
 }
 
 /// The agent alone.
@@ -74,6 +76,7 @@ pub fn config(setup: &Setup) -> Config {
         .master
         .as_ref()
         .map_or(String::new(), |path| format!("master = {:?}", path.display().to_string()));
+    let signals = setup.signals.map_or(String::new(), |listen| format!("[signals]\nlisten = \"{listen}\"\n"));
     let text = format!(
         r#"listen = "127.0.0.1:1"
 state = {:?}
@@ -91,7 +94,7 @@ maintenance_backend = "be_maint"
 [frontend]
 address = "{}"
 host = "www.example.org"
-"#,
+{signals}"#,
         setup.state.display().to_string(),
         setup.socket.display().to_string(),
         setup.map.display().to_string(),
@@ -114,6 +117,10 @@ impl Agent {
         let hands = LbHands::new(config(setup)).unwrap();
         let own = PeerName::parse("spiffe://test/env/production/role/lb-agent/host/lb1").unwrap();
         let service = AgentService::new(hands.clone(), ledger.clone(), own);
+        if setup.signals.is_some() {
+            let gathering = hands.clone();
+            tokio::spawn(async move { gathering.gather_signals().await });
+        }
         let (map, state) = (setup.map.clone(), setup.state.clone());
         Self { service, hands, ledger, map, state, orders: AtomicU64::new(1) }
     }
@@ -169,6 +176,12 @@ impl Agent {
         Ok(evidence(done.get_ref()))
     }
 
+    /// The ticks that come from now on.
+    pub async fn signals(&self) -> Result<SignalTicks, Problem> {
+        let request = agent_v1::SignalsRequest { environment: "production".to_owned(), ..Default::default() };
+        self.service.signals(asked(request)).await.map(tonic::Response::into_inner).map_err(problem)
+    }
+
     pub async fn describe(&self) -> v1::AgentStatus {
         let request = agent_v1::DescribeRequest { environment: "production".to_owned() };
         self.service.describe(asked(request)).await.unwrap().into_inner()
@@ -202,6 +215,7 @@ impl Rig {
             master: Some(fake.master.clone()),
             frontend: fake.frontend,
             state: folder.path().join("state"),
+            signals: None,
         });
         Self { agent, fake, _folder: folder }
     }

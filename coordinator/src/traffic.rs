@@ -1,0 +1,480 @@
+//! What visitors meet, over all load balancers: one stream from each, merged second by second, with the slots and releases
+//! that the journal knows. It decides nothing, and no release waits for it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_chassis::SystemClock;
+use pointsman_core::ports::Clock as _;
+use pointsman_core::signal::{CellKey, Coverage, SUFFICIENT_PERCENT, Tick};
+use pointsman_core::{BackendName, Code, HostName, Problem, RouteEpoch};
+use pointsman_proto::{convert, status_of_problem, v1};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+
+use crate::environment::Environment;
+use crate::office::{Exposed, Office};
+
+/// Watchers at once, over all environments: each has a stream of its own to every load balancer.
+const WATCHERS: usize = 16;
+/// Ticks on their way to a watcher. One that is slower misses nothing of this length, then waits for its own network.
+const TICKS: usize = 8;
+/// Reports of load balancers on their way to the merger, of which there is one a second from each.
+const REPORTS: usize = 32;
+/// How long a second is kept open for a load balancer that is late, from the first one that has told of it.
+const LATE: Duration = Duration::from_millis(1_500);
+/// Without a tick for so long a stream is taken for dead. An agent sends one each second.
+const SILENCE: Duration = Duration::from_secs(5);
+/// Bound on opening a stream.
+const OPEN_MS: u64 = 3_000;
+/// Pause before a stream that broke is opened again.
+const AGAIN: Duration = Duration::from_secs(1);
+/// A clock that goes apart further than this at once was set anew.
+const CLOCK_STEP_S: u128 = 2;
+/// Seconds that are open at once: more would be a clock that jumps.
+const OPEN_SECONDS: usize = 8;
+
+/// Ticks for a watcher.
+pub type Ticks = Pin<Box<dyn Stream<Item = Result<v1::TrafficTick, Status>> + Send>>;
+
+/// Everybody who watches.
+pub struct Watchers(Arc<Semaphore>);
+
+impl Default for Watchers {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new(WATCHERS)))
+    }
+}
+
+impl Watchers {
+    /// Lets one more watch an environment.
+    pub fn watch(&self, office: Arc<Office>) -> Result<Ticks, Problem> {
+        let place = Arc::clone(&self.0).try_acquire_owned().map_err(|_| {
+            Problem::new(Code::NotPossibleNow, format!("{WATCHERS} others are watching traffic already"))
+                .retry_useful()
+                .hint("end one of the other `pointsman traffic watch`")
+        })?;
+        let (send, ticks) = mpsc::channel(TICKS);
+        tokio::spawn(watch(office, send, place));
+        Ok(Box::pin(ReceiverStream::new(ticks)))
+    }
+}
+
+/// What came from a load balancer: a tick with the second it belongs to, by the coordinator's clock, or why there is none.
+enum Report {
+    Ticked(u64, Box<Tick>, Option<Problem>),
+    Silent(Problem),
+}
+
+/// Reads one load balancer for ever.
+async fn read(office: Arc<Office>, host: HostName, send: mpsc::Sender<(HostName, Report)>) {
+    loop {
+        let Err(problem) = read_once(&office, &host, &send).await else { return };
+        if send.send((host.clone(), Report::Silent(problem))).await.is_err() {
+            return;
+        }
+        tokio::time::sleep(AGAIN).await;
+    }
+}
+
+/// Reads a stream until it breaks. Ends well only when nobody listens any more.
+async fn read_once(
+    office: &Office,
+    host: &HostName,
+    send: &mpsc::Sender<(HostName, Report)>,
+) -> Result<(), Problem> {
+    let mut ticks = office.fleet().signals(host, OPEN_MS).await?;
+    // The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
+    let mut ahead_s: Option<i128> = None;
+    loop {
+        let next = tokio::time::timeout(SILENCE, ticks.message()).await;
+        let wire = next
+            .map_err(|_| broken(host).cause(format!("nothing for {} s", SILENCE.as_secs())))?
+            .map_err(|status| broken(host).because(&status))?
+            .ok_or_else(|| broken(host).cause("the agent ended it"))?;
+        let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
+        let (second, now) = (i128::from(tick.at.0 / 1000), i128::from(SystemClock.now().0 / 1000));
+        let apart = second.saturating_sub(now);
+        let ahead =
+            *ahead_s.insert(ahead_s.filter(|ahead| apart.abs_diff(*ahead) <= CLOCK_STEP_S).unwrap_or(apart));
+        let second = u64::try_from(second.saturating_sub(ahead)).unwrap_or(0);
+        let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
+        let report = Report::Ticked(second, Box::new(tick), problem);
+        if send.send((host.clone(), report)).await.is_err() {
+            return Ok(());
+        }
+    }
+}
+
+fn broken(host: &HostName) -> Problem {
+    Problem::new(Code::AgentUnreachable, format!("the stream of signals from `{host}` broke"))
+        .retry_useful()
+        .on(host)
+        .hint(format!("on `{host}`: `systemctl status pointsman-lb-agent`"))
+}
+
+/// A second that not every load balancer has told of yet.
+struct Second {
+    merged: Tick,
+    told: BTreeSet<HostName>,
+    until: Instant,
+}
+
+/// Puts the seconds of all load balancers together.
+struct Merger {
+    balancers: Vec<HostName>,
+    open: BTreeMap<u64, Second>,
+    /// The newest second that was sent.
+    sent: u64,
+    /// Load balancers that tell nothing, and those that tell with a problem.
+    silent: BTreeMap<HostName, Problem>,
+    troubled: BTreeMap<HostName, Problem>,
+}
+
+/// A second that is to be sent.
+struct Whole {
+    second: u64,
+    merged: Tick,
+    told: BTreeSet<HostName>,
+}
+
+impl Merger {
+    fn new(balancers: &[HostName]) -> Self {
+        Self {
+            balancers: balancers.to_vec(),
+            open: BTreeMap::new(),
+            sent: 0,
+            silent: BTreeMap::new(),
+            troubled: BTreeMap::new(),
+        }
+    }
+
+    fn take(&mut self, host: HostName, report: Report, now: Instant) {
+        match report {
+            Report::Silent(problem) => drop(self.silent.insert(host, problem)),
+            Report::Ticked(second, tick, problem) => {
+                self.silent.remove(&host);
+                match problem {
+                    Some(problem) => drop(self.troubled.insert(host.clone(), problem)),
+                    None => drop(self.troubled.remove(&host)),
+                }
+                self.place(second, &tick, host, now);
+            }
+        }
+    }
+
+    /// A tick that comes after its second was sent, or twice, is left out: a number that was shown does not change.
+    fn place(&mut self, second: u64, tick: &Tick, host: HostName, now: Instant) {
+        if second <= self.sent || (self.open.len() >= OPEN_SECONDS && !self.open.contains_key(&second)) {
+            return;
+        }
+        match self.open.get_mut(&second) {
+            Some(open) if !open.told.contains(&host) => {
+                open.merged.merge(tick);
+                open.told.insert(host);
+            }
+            Some(_) => {}
+            None => {
+                let told = BTreeSet::from([host]);
+                self.open.insert(second, Second { merged: tick.clone(), told, until: now + LATE });
+            }
+        }
+    }
+
+    /// The oldest second, if nobody else is waited for.
+    fn whole(&mut self, now: Instant) -> Option<Whole> {
+        let (second, open) = self.open.first_key_value()?;
+        let waited_for =
+            self.balancers.iter().any(|host| !open.told.contains(host) && !self.silent.contains_key(host));
+        if waited_for && now < open.until {
+            return None;
+        }
+        let second = *second;
+        let Second { merged, told, .. } = self.open.remove(&second)?;
+        self.sent = second;
+        Some(Whole { second, merged, told })
+    }
+
+    fn due(&self) -> Option<Instant> {
+        self.open.first_key_value().map(|(_, open)| open.until)
+    }
+
+    /// Why the load balancers that are not in `told` are not.
+    fn missing(&self, told: &BTreeSet<HostName>) -> Vec<Problem> {
+        let absent = self.balancers.iter().filter(|host| !told.contains(*host));
+        let late = |host: &HostName| {
+            Problem::new(Code::AgentUnreachable, format!("no signals from `{host}` for this second"))
+                .retry_useful()
+                .on(host)
+                .hint(format!("on `{host}`: `systemctl status pointsman-lb-agent`"))
+        };
+        absent.map(|host| self.silent.get(host).cloned().unwrap_or_else(|| late(host))).collect()
+    }
+
+    /// No load balancer has signals, and none will before somebody changes its configuration.
+    fn hopeless(&self) -> Option<Problem> {
+        let off = |host: &HostName| {
+            self.silent.get(host).is_some_and(|problem| problem.code == Code::SignalsMissing)
+        };
+        let all = !self.balancers.is_empty() && self.balancers.iter().all(off);
+        self.silent.values().next().filter(|_| all).cloned()
+    }
+}
+
+/// Watches until nobody listens. The streams to the load balancers end with it.
+async fn watch(
+    office: Arc<Office>,
+    send: mpsc::Sender<Result<v1::TrafficTick, Status>>,
+    _place: OwnedSemaphorePermit,
+) {
+    let environment = office.environment();
+    let (report, mut reports) = mpsc::channel(REPORTS);
+    let mut readers = JoinSet::new();
+    for host in &environment.balancers {
+        readers.spawn(read(Arc::clone(&office), host.clone(), report.clone()));
+    }
+    drop(report);
+    let mut merger = Merger::new(&environment.balancers);
+    let mut last = Instant::now();
+    loop {
+        // Where nobody tells anything, that is told.
+        let due = merger.due().unwrap_or_else(|| last + LATE.saturating_mul(2));
+        tokio::select! {
+            () = send.closed() => return,
+            came = reports.recv() => match came {
+                Some((host, report)) => merger.take(host, report, Instant::now()),
+                None => return,
+            },
+            () = tokio::time::sleep_until(due) => {}
+        }
+        if let Some(problem) = merger.hopeless() {
+            return drop(send.send(Err(status_of_problem(&problem))).await);
+        }
+        while let Some(whole) = merger.whole(Instant::now()) {
+            last = Instant::now();
+            let tick = to_wire(environment, &office.exposed(), &merger, whole);
+            if send.send(Ok(tick)).await.is_err() {
+                return;
+            }
+        }
+        if merger.open.is_empty() && last.elapsed() > LATE.saturating_mul(2) {
+            last = Instant::now();
+            let second = SystemClock.now().0 / 1000;
+            let merged = Tick { span_ms: 1000, ..Tick::default() };
+            let tick = to_wire(environment, &[], &merger, Whole { second, merged, told: BTreeSet::new() });
+            if send.send(Ok(tick)).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The release that a route brought visitors of a backend to: the last one that was put there by then.
+fn release_on<'a>(exposed: &'a [Exposed], backend: &BackendName, epoch: RouteEpoch) -> Option<&'a Exposed> {
+    exposed.iter().rev().find(|exposed| exposed.backend == *backend && exposed.since <= epoch)
+}
+
+fn to_wire(environment: &Environment, exposed: &[Exposed], merger: &Merger, whole: Whole) -> v1::TrafficTick {
+    let Whole { second, merged, told } = whole;
+    let missing = merger.missing(&told);
+    let because = unusable_because(&merged, &missing, merger, &told);
+    let slots = environment.slots.values().map(|slot| slot_to_wire(exposed, &merged, slot));
+    let pages = merged.cells.iter().filter(|(key, _)| key.backend == environment.maintenance_backend);
+    let problems =
+        missing.iter().chain(merger.troubled.iter().filter(|(host, _)| told.contains(*host)).map(|(_, p)| p));
+    v1::TrafficTick {
+        environment: environment.name.to_string(),
+        at_ms: second.saturating_mul(1000),
+        span_ms: merged.span_ms,
+        slots: slots.collect(),
+        balancers: told.iter().map(ToString::to_string).collect(),
+        missing: problems.map(convert::problem_to_wire).collect(),
+        coverage: merged.coverage.map(convert::coverage_to_wire),
+        latency_usable: because.is_none(),
+        latency_unusable_because: because.unwrap_or_default(),
+        maintenance_pages: pages.map(|(_, cell)| cell.not_forwarded.saturating_add(cell.requests)).sum(),
+        broken_lines: merged.broken_lines,
+    }
+}
+
+/// Why nothing can be said about how long requests took.
+fn unusable_because(
+    merged: &Tick,
+    missing: &[Problem],
+    merger: &Merger,
+    told: &BTreeSet<HostName>,
+) -> Option<String> {
+    if !missing.is_empty() {
+        let hosts: Vec<String> =
+            missing.iter().filter_map(|problem| problem.host.as_ref()).map(ToString::to_string).collect();
+        return Some(format!("no signals from {}", hosts.join(", ")));
+    }
+    if let Some((_, problem)) = merger.troubled.iter().find(|(host, _)| told.contains(*host)) {
+        return Some(problem.to_string());
+    }
+    match merged.coverage {
+        None => Some("HAProxy's counters could not be read yet".to_owned()),
+        Some(coverage) if !coverage.sufficient() => {
+            let Coverage { seen, expected } = coverage;
+            Some(format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed"))
+        }
+        Some(_) => None,
+    }
+}
+
+fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotPlan) -> v1::SlotTraffic {
+    let own = merged.cells.iter().filter(|(key, _)| key.backend == slot.backend);
+    let cells: Vec<v1::TrafficCell> = own
+        .map(|(key, cell)| {
+            let CellKey { backend, epoch, .. } = key;
+            let release = release_on(exposed, backend, *epoch).map(|exposed| exposed.release.to_string());
+            v1::TrafficCell {
+                release: release.unwrap_or_default(),
+                cell: Some(convert::cell_to_wire(key, cell)),
+            }
+        })
+        .collect();
+    let counters = merged.counters.get(&slot.backend).copied().unwrap_or_default();
+    let of_lines = cells.iter().filter_map(|cell| cell.cell.as_ref()).map(|cell| cell.retries).sum();
+    v1::SlotTraffic {
+        slot: slot.name.to_string(),
+        backend: slot.backend.to_string(),
+        cells,
+        retries: if merged.lines_tell_retries { of_lines } else { counters.retries },
+        counters: Some(convert::growth_to_wire(&slot.backend, counters)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::signal::Growth;
+    use pointsman_core::{ReleaseId, Timestamp};
+
+    fn host(name: &str) -> HostName {
+        name.parse().unwrap()
+    }
+
+    fn tick(number: u64, requests: u64) -> Report {
+        let growth = Growth { requests, ..Growth::default() };
+        let tick = Tick {
+            number,
+            at: Timestamp(number * 1000),
+            span_ms: 1000,
+            counters: [("be_blue".parse().unwrap(), growth)].into(),
+            coverage: Some(Coverage { seen: requests, expected: requests }),
+            ..Tick::default()
+        };
+        Report::Ticked(number, Box::new(tick), None)
+    }
+
+    fn requests(whole: &Whole) -> u64 {
+        whole.merged.counters.values().map(|growth| growth.requests).sum()
+    }
+
+    fn lost(code: Code) -> Report {
+        Report::Silent(Problem::new(code, "gone"))
+    }
+
+    #[test]
+    fn a_second_is_whole_when_everybody_has_told() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        merger.take(host("lb1"), tick(10, 3), now);
+        assert!(merger.whole(now).is_none());
+        // The same again, and what comes too late, changes nothing.
+        merger.take(host("lb1"), tick(10, 3), now);
+        merger.take(host("lb2"), tick(10, 4), now);
+        let whole = merger.whole(now).unwrap();
+        assert_eq!((whole.second, requests(&whole), whole.told.len()), (10, 7, 2));
+        assert!(merger.missing(&whole.told).is_empty());
+        merger.take(host("lb2"), tick(10, 4), now);
+        merger.take(host("lb2"), tick(9, 4), now);
+        assert!(merger.open.is_empty());
+    }
+
+    #[test]
+    fn a_slow_one_is_waited_for_so_long_and_then_named() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        merger.take(host("lb1"), tick(10, 3), now);
+        merger.take(host("lb1"), tick(11, 5), now + Duration::from_secs(1));
+        assert!(merger.whole(now + Duration::from_secs(1)).is_none());
+        let whole = merger.whole(now + LATE).unwrap();
+        assert_eq!((whole.second, requests(&whole)), (10, 3));
+        let missing = merger.missing(&whole.told);
+        assert_eq!(
+            missing.iter().map(|problem| problem.host.clone()).collect::<Vec<_>>(),
+            [Some(host("lb2"))]
+        );
+        let because = unusable_because(&whole.merged, &missing, &merger, &whole.told);
+        assert_eq!(because.as_deref(), Some("no signals from lb2"));
+    }
+
+    #[test]
+    fn one_that_is_known_to_be_gone_is_not_waited_for() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        merger.take(host("lb2"), lost(Code::AgentUnreachable), now);
+        merger.take(host("lb1"), tick(10, 3), now);
+        assert_eq!(merger.whole(now).unwrap().second, 10);
+        merger.take(host("lb2"), tick(11, 3), now);
+        assert!(merger.whole(now).is_none(), "it is back");
+    }
+
+    #[test]
+    fn without_signals_anywhere_there_is_nothing_to_watch() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        merger.take(host("lb1"), lost(Code::SignalsMissing), now);
+        assert_eq!(merger.hopeless(), None);
+        merger.take(host("lb2"), lost(Code::SignalsMissing), now);
+        assert_eq!(merger.hopeless().unwrap().code, Code::SignalsMissing);
+    }
+
+    #[test]
+    fn clocks_that_jump_do_not_fill_the_memory() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        (1..1000).for_each(|second| merger.take(host("lb1"), tick(second, 1), now));
+        assert_eq!(merger.open.len(), OPEN_SECONDS);
+    }
+
+    #[test]
+    fn coverage_says_why() {
+        let merger = Merger::new(&[]);
+        let because = |coverage| {
+            let merged = Tick { coverage, ..Tick::default() };
+            unusable_because(&merged, &[], &merger, &BTreeSet::new())
+        };
+        assert_eq!(because(Some(Coverage { seen: 99, expected: 100 })), None);
+        assert_eq!(
+            because(Some(Coverage { seen: 98, expected: 100 })).unwrap(),
+            "98 of 100 access lines came, 99 % needed"
+        );
+        assert!(because(None).unwrap().contains("could not be read"));
+    }
+
+    #[test]
+    fn which_release_a_route_leads_to() {
+        let exposed = |release: &str, backend: &str, since| Exposed {
+            release: ReleaseId::parse(release).unwrap(),
+            backend: backend.parse().unwrap(),
+            since: RouteEpoch(since),
+        };
+        // v3 took the slot of v1 while v2 was live.
+        let journal =
+            [exposed("v1", "be_blue", 2), exposed("v2", "be_green", 5), exposed("v3", "be_blue", 9)];
+        let on = |backend: &str, epoch| {
+            release_on(&journal, &backend.parse().unwrap(), RouteEpoch(epoch))
+                .map(|found| found.release.to_string())
+        };
+        assert_eq!(on("be_blue", 1), None);
+        assert_eq!(on("be_blue", 3).as_deref(), Some("v1"));
+        assert_eq!(on("be_blue", 8).as_deref(), Some("v1"));
+        assert_eq!(on("be_green", 8).as_deref(), Some("v2"));
+        assert_eq!(on("be_blue", 10).as_deref(), Some("v3"));
+        assert_eq!(on("be_maint", 10), None);
+    }
+}

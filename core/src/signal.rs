@@ -1,0 +1,343 @@
+//! Signals: what visitors met, second by second, as the load balancers' access lines and counters tell it.
+//!
+//! A [`Tick`] is one second of one load balancer, or of several merged. Nothing here decides whether a release is good;
+//! that is for whoever reads them.
+
+use std::collections::BTreeMap;
+
+use crate::histogram::Histogram;
+use crate::{BackendName, RouteClass, RouteEpoch, Timestamp};
+
+/// Of the requests that HAProxy's counters know, at least so many in a hundred must have come as access lines before
+/// anything is said about how long requests took. Lines are not lost evenly: the slow ones come when it is busiest.
+pub const SUFFICIENT_PERCENT: u64 = 99;
+
+/// The class of the checks that pointsman itself makes through the load balancer.
+pub const OWN_CHECKS: &str = "check";
+
+/// How a request ended, seen from the slot that it was for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// It was answered: anything below 500 is the site's word.
+    Answered,
+    /// The slot failed it: a 5xx, or an answer that the servers did not bring to an end.
+    Failed {
+        /// No server took the connection.
+        unconnected: bool,
+    },
+    /// The visitor went away, or fell silent: that is neither a success nor a failure of the slot.
+    ClientLeft,
+    /// HAProxy answered by itself (denied, redirected, the maintenance page): no server saw the request.
+    NotForwarded,
+}
+
+impl Ending {
+    /// Reads status and the first two letters of the termination state (`%tsc`).
+    ///
+    /// `c`, a client's silence, counts as leaving just as `C` does: what a slow network does to a visitor says nothing of
+    /// the slot.
+    pub fn of(status: u16, termination: [u8; 2]) -> Self {
+        let [who, when] = termination;
+        match (who, when) {
+            (b'C' | b'c', _) => Self::ClientLeft,
+            (b'L', _) | (b'P', b'R' | b'T') => Self::NotForwarded,
+            (b'S' | b's', _) => Self::Failed { unconnected: matches!(when, b'C' | b'Q') },
+            // A server that was taken down or cut under the request.
+            (b'D' | b'K', _) => Self::Failed { unconnected: false },
+            _ if status >= 500 => Self::Failed { unconnected: when == b'C' },
+            _ => Self::Answered,
+        }
+    }
+}
+
+/// What a cell counts.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CellKey {
+    /// The slot's backend.
+    pub backend: BackendName,
+    /// The route that brought the request there: which release that was, the journal knows. 0 where a line does not say.
+    pub epoch: RouteEpoch,
+    /// The kind of request.
+    pub class: RouteClass,
+}
+
+/// Requests of visitors to one backend, by one route, of one class.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cell {
+    /// Requests that a server was to answer. What HAProxy answered by itself is not among them.
+    pub requests: u64,
+    /// Of these, the slot's failures: see [`Ending::Failed`].
+    pub failures: u64,
+    /// Of the failures, those with a status of 500 to 599.
+    pub responses_5xx: u64,
+    /// Of the failures, those that no server took a connection for.
+    pub connection_errors: u64,
+    /// Of the requests, those whose visitor went away: neither failure nor success.
+    pub client_aborts: u64,
+    /// Of the requests, those that were tried again or given to another server.
+    pub retried: u64,
+    /// How often such tries were made.
+    pub retries: u64,
+    /// Beside the requests: what HAProxy answered by itself.
+    pub not_forwarded: u64,
+    /// How long the requests took whose visitor stayed, from the first byte of the request to the end of the answer.
+    pub latency: Histogram,
+}
+
+impl Cell {
+    /// Requests that were either a success or a failure.
+    pub fn judged(&self) -> u64 {
+        self.requests.saturating_sub(self.client_aborts)
+    }
+
+    /// Adds another cell to this one.
+    pub fn merge(&mut self, other: &Self) {
+        let Self { requests, failures, responses_5xx, connection_errors, .. } = other;
+        let Self { client_aborts, retried, retries, not_forwarded, latency, .. } = other;
+        self.requests = self.requests.saturating_add(*requests);
+        self.failures = self.failures.saturating_add(*failures);
+        self.responses_5xx = self.responses_5xx.saturating_add(*responses_5xx);
+        self.connection_errors = self.connection_errors.saturating_add(*connection_errors);
+        self.client_aborts = self.client_aborts.saturating_add(*client_aborts);
+        self.retried = self.retried.saturating_add(*retried);
+        self.retries = self.retries.saturating_add(*retries);
+        self.not_forwarded = self.not_forwarded.saturating_add(*not_forwarded);
+        self.latency.merge(latency);
+    }
+
+    /// Counts one request. `took_ms` is missing where HAProxy does not know it, `retries` where the line does not say.
+    pub fn count(&mut self, ending: Ending, status: u16, took_ms: Option<u64>, retries: Retries) {
+        if ending == Ending::NotForwarded {
+            self.not_forwarded = self.not_forwarded.saturating_add(1);
+            return;
+        }
+        self.requests = self.requests.saturating_add(1);
+        self.retries = self.retries.saturating_add(retries.count);
+        self.retried = self.retried.saturating_add(u64::from(retries.count > 0 || retries.redispatched));
+        if ending == Ending::ClientLeft {
+            self.client_aborts = self.client_aborts.saturating_add(1);
+            return;
+        }
+        if let Ending::Failed { unconnected } = ending {
+            self.failures = self.failures.saturating_add(1);
+            self.responses_5xx = self.responses_5xx.saturating_add(u64::from(status >= 500));
+            self.connection_errors = self.connection_errors.saturating_add(u64::from(unconnected));
+        }
+        took_ms.into_iter().for_each(|ms| self.latency.record(ms));
+    }
+}
+
+/// Further tries that a request took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Retries {
+    /// How many.
+    pub count: u64,
+    /// The last one was made at another server.
+    pub redispatched: bool,
+}
+
+/// How many of the requests that HAProxy's own counters know came as access lines.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Coverage {
+    /// Lines that came.
+    pub seen: u64,
+    /// Requests that ended.
+    pub expected: u64,
+}
+
+impl Coverage {
+    /// The share, 0 to 1. Where nothing was expected, nothing is missing.
+    pub fn share(self) -> f64 {
+        if self.expected == 0 { 1.0 } else { self.seen.min(self.expected) as f64 / self.expected as f64 }
+    }
+
+    /// Whether enough came to speak of latencies.
+    pub fn sufficient(self) -> bool {
+        u128::from(self.seen) * 100 >= u128::from(self.expected) * u128::from(SUFFICIENT_PERCENT)
+    }
+
+    /// Of both together. What one load balancer has too many of does not make up for what another lacks.
+    fn merge(self, other: Self) -> Self {
+        let seen = |coverage: Self| coverage.seen.min(coverage.expected);
+        Self {
+            seen: seen(self).saturating_add(seen(other)),
+            expected: self.expected.saturating_add(other.expected),
+        }
+    }
+}
+
+/// How HAProxy's own counters of a backend grew: what is known without a single access line. Checks of pointsman and
+/// what HAProxy answered by itself are in them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Growth {
+    /// Requests that ended.
+    pub requests: u64,
+    /// Answers with a status of 500 to 599.
+    pub responses_5xx: u64,
+    /// Connections to servers that failed.
+    pub connection_errors: u64,
+    /// Answers of servers that failed.
+    pub response_errors: u64,
+    /// Tries to connect again, and to another server.
+    pub retries: u64,
+    /// Transfers that the client cut.
+    pub client_aborts: u64,
+}
+
+impl Growth {
+    /// Adds what grew elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.responses_5xx = self.responses_5xx.saturating_add(other.responses_5xx);
+        self.connection_errors = self.connection_errors.saturating_add(other.connection_errors);
+        self.response_errors = self.response_errors.saturating_add(other.response_errors);
+        self.retries = self.retries.saturating_add(other.retries);
+        self.client_aborts = self.client_aborts.saturating_add(other.client_aborts);
+    }
+}
+
+/// One second.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tick {
+    /// Its number in the life of the agent that counted it: from 1, each once. 0 when merged.
+    pub number: u64,
+    /// When it ended, by the clock of the load balancer.
+    pub at: Timestamp,
+    /// How long it was, in milliseconds: 1000, and longer where the agent was held up.
+    pub span_ms: u64,
+    /// What visitors met.
+    pub cells: BTreeMap<CellKey, Cell>,
+    /// How complete the lines are, over the last seconds; unknown while HAProxy's counters cannot be read.
+    pub coverage: Option<Coverage>,
+    /// What HAProxy's own counters say, by backend.
+    pub counters: BTreeMap<BackendName, Growth>,
+    /// The lines say how often a request was tried again; else only the counters do.
+    pub lines_tell_retries: bool,
+    /// Access lines that could not be read, or found no place.
+    pub broken_lines: u64,
+}
+
+impl Tick {
+    /// Whether the lines are complete enough to speak of latencies.
+    pub fn latency_usable(&self) -> bool {
+        self.coverage.is_some_and(Coverage::sufficient)
+    }
+
+    /// Adds the same second of another load balancer.
+    pub fn merge(&mut self, other: &Self) {
+        self.number = 0;
+        self.at = self.at.max(other.at);
+        self.span_ms = self.span_ms.max(other.span_ms);
+        for (key, cell) in &other.cells {
+            self.cells.entry(key.clone()).or_default().merge(cell);
+        }
+        for (backend, growth) in &other.counters {
+            self.counters.entry(backend.clone()).or_default().add(*growth);
+        }
+        // What one of them does not know, nobody knows of all.
+        self.coverage = self.coverage.zip(other.coverage).map(|(one, another)| one.merge(another));
+        self.lines_tell_retries &= other.lines_tell_retries;
+        self.broken_lines = self.broken_lines.saturating_add(other.broken_lines);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endings() {
+        let failed = |unconnected| Ending::Failed { unconnected };
+        let cases = [
+            (200, "--", Ending::Answered),
+            (404, "--", Ending::Answered),
+            (101, "--", Ending::Answered),
+            (500, "--", failed(false)),
+            (503, "SC", failed(true)),
+            (503, "sQ", failed(true)),
+            (504, "sH", failed(false)),
+            (502, "SH", failed(false)),
+            (502, "PH", failed(false)),
+            (200, "SD", failed(false)),
+            (200, "sD", failed(false)),
+            (200, "DD", failed(false)),
+            (200, "KD", failed(false)),
+            (503, "RC", failed(true)),
+            (200, "CD", Ending::ClientLeft),
+            (200, "cD", Ending::ClientLeft),
+            (500, "CD", Ending::ClientLeft),
+            (0, "CH", Ending::ClientLeft),
+            (403, "PR", Ending::NotForwarded),
+            (500, "PT", Ending::NotForwarded),
+            (503, "LR", Ending::NotForwarded),
+        ];
+        for (status, termination, expected) in cases {
+            let letters = termination.as_bytes().try_into().unwrap();
+            assert_eq!(Ending::of(status, letters), expected, "{status} {termination}");
+        }
+    }
+
+    #[test]
+    fn a_cell_counts_each_request_once() {
+        let mut cell = Cell::default();
+        let none = Retries::default();
+        cell.count(Ending::Answered, 200, Some(3), none);
+        cell.count(
+            Ending::Failed { unconnected: true },
+            503,
+            Some(2000),
+            Retries { count: 3, redispatched: false },
+        );
+        cell.count(Ending::Failed { unconnected: false }, 200, Some(40), none);
+        cell.count(Ending::ClientLeft, 200, Some(9000), Retries { count: 0, redispatched: true });
+        cell.count(Ending::NotForwarded, 403, Some(0), none);
+        assert_eq!((cell.requests, cell.judged(), cell.failures), (4, 3, 2));
+        assert_eq!((cell.responses_5xx, cell.connection_errors, cell.client_aborts), (1, 1, 1));
+        assert_eq!((cell.retried, cell.retries, cell.not_forwarded), (2, 3, 1));
+        // Whoever left took as long as they stayed, which is no time of the slot's.
+        assert_eq!((cell.latency.total(), cell.latency.above(2000)), (3, 0));
+    }
+
+    #[test]
+    fn coverage_below_99_percent_is_insufficient() {
+        let of = |seen, expected| Coverage { seen, expected };
+        assert!(of(99, 100).sufficient() && !of(98, 100).sufficient() && !of(989, 1000).sufficient());
+        assert!(of(0, 0).sufficient() && of(120, 100).sufficient() && !of(0, 1).sufficient());
+        assert!(of(u64::MAX, u64::MAX).sufficient());
+        assert_eq!((of(120, 100).share(), of(0, 0).share(), of(1, 2).share()), (1.0, 1.0, 0.5));
+        // Too many lines here are no excuse for too few there.
+        assert_eq!(of(200, 100).merge(of(0, 100)), of(100, 200));
+    }
+
+    fn tick(coverage: Option<Coverage>, requests: u64) -> Tick {
+        let key = CellKey {
+            backend: BackendName::parse("be_blue").unwrap(),
+            epoch: RouteEpoch(4),
+            class: RouteClass::parse("api").unwrap(),
+        };
+        let growth = Growth { requests, ..Growth::default() };
+        Tick {
+            number: 7,
+            at: Timestamp(requests),
+            span_ms: 1000,
+            counters: [(key.backend.clone(), growth)].into(),
+            cells: [(key, Cell { requests, ..Cell::default() })].into(),
+            coverage,
+            lines_tell_retries: true,
+            broken_lines: 1,
+        }
+    }
+
+    #[test]
+    fn two_load_balancers_are_one_site() {
+        let whole = Some(Coverage { seen: 100, expected: 100 });
+        let mut both = tick(whole, 5);
+        both.merge(&tick(whole, 6));
+        assert_eq!(both.cells.values().map(|cell| cell.requests).collect::<Vec<_>>(), [11]);
+        assert_eq!(both.counters.values().map(|growth| growth.requests).collect::<Vec<_>>(), [11]);
+        assert_eq!((both.broken_lines, both.at, both.number), (2, Timestamp(6), 0));
+        assert!(both.latency_usable());
+        both.merge(&tick(None, 1));
+        assert!(!both.latency_usable());
+    }
+}

@@ -1,0 +1,282 @@
+//! How complete the lines are, by HAProxy's own counters.
+//!
+//! HAProxy counts a request on its backend's row when it is over, right before it writes the line; so the growth of those
+//! counters is what lines are due for, and requests that are still running are in neither. Each worker counts from zero:
+//! growth is taken per process, and never over a counter that fell.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pointsman_core::BackendName;
+use pointsman_core::signal::{Coverage, Growth};
+
+/// How far back coverage is judged. Long enough that the few lines on their way at either end do not matter, short enough
+/// that a loss is seen, and forgotten, within seconds.
+const WINDOW_MS: u64 = 10_000;
+
+/// Counters that were not read for so long say nothing of now: what grew since then is not compared with anything.
+const STALE_MS: u64 = 3_000;
+
+/// Lines that may be on their way when the counters are read: this part of those in the window, and at least so many.
+const ON_THE_WAY_PART: u64 = 500;
+const ON_THE_WAY_LEAST: u64 = 3;
+
+/// Workers that are remembered; of more the older ones have ended long ago.
+const KNOWN_WORKERS: usize = 64;
+
+/// What a worker's counters stand at, by backend.
+pub type Counters = BTreeMap<BackendName, Growth>;
+
+/// One look at all workers.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// When, in milliseconds of a clock that only goes forward.
+    pub at_ms: u64,
+    /// Each worker's counters, by process.
+    pub workers: BTreeMap<u32, Counters>,
+    /// Lines that had been counted before the counters were read, and when they had been.
+    pub lines: (u64, u64),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    at_ms: u64,
+    expected: u64,
+    lines: (u64, u64),
+    /// Lines that had been counted when the counters had just been read.
+    read: u64,
+}
+
+/// What was seen so far.
+#[derive(Debug, Default)]
+pub struct Watch {
+    last: BTreeMap<u32, Counters>,
+    marks: VecDeque<Mark>,
+    /// Growth that no tick has taken yet.
+    grown: Counters,
+    /// What the last look that is over has found, and when it began.
+    judged: Option<(u64, Coverage)>,
+}
+
+fn fell(before: &Growth, now: &Growth) -> bool {
+    now.requests < before.requests || now.retries < before.retries || now.responses_5xx < before.responses_5xx
+}
+
+fn between(before: Growth, now: Growth) -> Growth {
+    Growth {
+        requests: now.requests.saturating_sub(before.requests),
+        responses_5xx: now.responses_5xx.saturating_sub(before.responses_5xx),
+        connection_errors: now.connection_errors.saturating_sub(before.connection_errors),
+        response_errors: now.response_errors.saturating_sub(before.response_errors),
+        retries: now.retries.saturating_sub(before.retries),
+        client_aborts: now.client_aborts.saturating_sub(before.client_aborts),
+    }
+}
+
+impl Watch {
+    /// Takes a look in.
+    pub fn take(&mut self, look: Look) {
+        let begins = self.marks.back().is_none_or(|mark| look.at_ms.saturating_sub(mark.at_ms) > STALE_MS);
+        if begins {
+            self.marks.clear();
+            self.last.clear();
+            self.judged = None;
+        }
+        let mut expected = self.marks.back().map_or(0, |mark| mark.expected);
+        for (pid, counters) in &look.workers {
+            for (backend, now) in counters {
+                let before = match self.last.get(pid).and_then(|counters| counters.get(backend)) {
+                    Some(before) if !fell(before, now) => *before,
+                    // Counters that were cleared, or those of the first look of all: nothing is known of what grew.
+                    Some(_) => *now,
+                    None if begins => *now,
+                    // A worker that was not there a second ago has counted everything since.
+                    None => Growth::default(),
+                };
+                let growth = between(before, *now);
+                expected = expected.saturating_add(growth.requests);
+                self.grown.entry(backend.clone()).or_default().add(growth);
+            }
+        }
+        // A worker that one look missed is not taken for a new one by the next.
+        if self.last.len() > KNOWN_WORKERS {
+            self.last.clear();
+        }
+        self.last.extend(look.workers);
+        self.marks.push_back(Mark { at_ms: look.at_ms, expected, lines: look.lines, read: look.lines.1 });
+        while self.marks.len() > 2
+            && self.marks.get(1).is_some_and(|mark| look.at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
+        {
+            self.marks.pop_front();
+        }
+    }
+
+    /// Counts lines that were still on their way when the counters were read. Says whether more of them matter.
+    ///
+    /// Only a few may be: with many, what came later would make up for what was lost before.
+    pub fn settle(&mut self, lines: u64) -> bool {
+        let Some(expected) = self.span().map(|(first, last)| last.expected.saturating_sub(first.expected))
+        else {
+            return true;
+        };
+        let first = self.marks.front().map_or(0, |mark| mark.lines.0);
+        let Some(last) = self.marks.back_mut() else { return true };
+        let most = last.read.saturating_add((expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST));
+        last.lines.1 = lines.clamp(last.lines.1, most.max(last.lines.1));
+        last.lines.1 == most || last.lines.1.saturating_sub(first) >= expected
+    }
+
+    fn span(&self) -> Option<(&Mark, &Mark)> {
+        self.marks.front().zip(self.marks.back()).filter(|_| self.marks.len() > 1)
+    }
+
+    /// Ends a look: what has not come by now does not count for it.
+    ///
+    /// Lines are counted from before the first look until a little after the last, so that one on its way is not taken for
+    /// a lost one. What that hides is about two thousandths.
+    pub fn judge(&mut self) {
+        let judged = self.span().map(|(first, last)| {
+            let seen = last.lines.1.saturating_sub(first.lines.0);
+            (last.at_ms, Coverage { seen, expected: last.expected.saturating_sub(first.expected) })
+        });
+        self.judged = judged;
+    }
+
+    /// How complete the lines of the last seconds are; `None` while the counters cannot be read.
+    pub fn coverage(&self, now_ms: u64) -> Option<Coverage> {
+        let (at_ms, coverage) = self.judged?;
+        (now_ms.saturating_sub(at_ms) <= STALE_MS).then_some(coverage)
+    }
+
+    /// What grew since this was asked last.
+    pub fn grown(&mut self) -> Counters {
+        std::mem::take(&mut self.grown)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn blue() -> BackendName {
+        "be_blue".parse().unwrap()
+    }
+
+    fn look(at_s: u64, workers: &[(u32, u64)], lines: u64) -> Look {
+        let counters = |requests| Counters::from([(blue(), Growth { requests, ..Growth::default() })]);
+        let workers = workers.iter().map(|(pid, requests)| (*pid, counters(*requests))).collect();
+        Look { at_ms: at_s * 1000, workers, lines: (lines, lines) }
+    }
+
+    fn after(looks: &[Look]) -> (Option<Coverage>, u64) {
+        let mut watch = Watch::default();
+        looks.iter().for_each(|look| taken(&mut watch, look.clone()));
+        let now = looks.last().map_or(0, |look| look.at_ms);
+        (watch.coverage(now), watch.grown().get(&blue()).map_or(0, |growth| growth.requests))
+    }
+
+    fn taken(watch: &mut Watch, look: Look) {
+        watch.take(look);
+        watch.judge();
+    }
+
+    fn coverage(seen: u64, expected: u64) -> Option<Coverage> {
+        Some(Coverage { seen, expected })
+    }
+
+    #[test]
+    fn one_look_says_nothing_and_two_say_what_grew() {
+        assert_eq!(after(&[look(1, &[(7, 500)], 0)]), (None, 0));
+        assert_eq!(after(&[look(1, &[(7, 500)], 20), look(2, &[(7, 600)], 119)]), (coverage(99, 100), 100));
+    }
+
+    #[test]
+    fn a_reload_is_no_loss_and_nothing_is_negative() {
+        let looks = [
+            look(1, &[(7, 500)], 0),
+            look(2, &[(7, 600)], 100),
+            // The new worker counts from zero while the old one ends its connections.
+            look(3, &[(7, 640), (8, 60)], 200),
+            look(4, &[(7, 641), (8, 159)], 300),
+            look(5, &[(8, 259)], 400),
+        ];
+        assert_eq!(after(&looks), (coverage(400, 400), 400));
+    }
+
+    #[test]
+    fn a_worker_that_one_look_missed_is_no_new_one() {
+        let looks = [look(1, &[(7, 500)], 0), look(2, &[(8, 10)], 10), look(3, &[(7, 505), (8, 20)], 25)];
+        assert_eq!(after(&looks), (coverage(25, 25), 25));
+    }
+
+    #[test]
+    fn lines_on_their_way_are_not_lost_and_later_ones_make_up_for_no_loss() {
+        let mut watch = Watch::default();
+        taken(&mut watch, look(1, &[(7, 0)], 0));
+        taken(&mut watch, look(2, &[(7, 62)], 60));
+        assert!(!watch.settle(61));
+        assert!(watch.settle(62));
+        watch.judge();
+        assert_eq!(watch.coverage(2_000), coverage(62, 62));
+        // A hundred were lost: what comes while we wait does not hide it.
+        taken(&mut watch, look(3, &[(7, 10_162)], 10_060));
+        assert!(watch.settle(10_162));
+        watch.judge();
+        assert_eq!(watch.coverage(3_000), coverage(10_080, 10_162));
+    }
+
+    #[test]
+    fn counters_that_fall_begin_anew() {
+        let looks = [look(1, &[(7, 500)], 0), look(2, &[(7, 10)], 10), look(3, &[(7, 20)], 20)];
+        assert_eq!(after(&looks).1, 10);
+    }
+
+    #[test]
+    fn what_grew_while_nobody_looked_is_not_compared() {
+        let looks = [look(1, &[(7, 500)], 0), look(2, &[(7, 600)], 100), look(30, &[(7, 9_000)], 100)];
+        assert_eq!(after(&looks).0, None);
+        let mut watch = Watch::default();
+        looks.iter().take(2).for_each(|look| taken(&mut watch, look.clone()));
+        assert_eq!(watch.coverage(2_000 + STALE_MS), coverage(100, 100));
+        assert_eq!(watch.coverage(2_001 + STALE_MS), None);
+    }
+
+    #[test]
+    fn a_loss_is_forgotten_after_the_window() {
+        let mut watch = Watch::default();
+        for second in 0..40 {
+            let lost = if second > 5 { 50 } else { 0 };
+            taken(&mut watch, look(second, &[(7, second * 100)], second * 100 - lost.min(second * 100)));
+            let whole = watch.coverage(second * 1000).is_none_or(Coverage::sufficient);
+            assert_eq!(
+                whole,
+                !(6..=15).contains(&second),
+                "second {second}: {:?}",
+                watch.coverage(second * 1000)
+            );
+        }
+    }
+
+    proptest! {
+        /// Whatever workers come and go: nothing grows that did not, and with no line lost coverage is whole.
+        #[test]
+        fn no_loss_is_never_taken_for_one(steps in prop::collection::vec((0u64..200, any::<bool>(), 0u64..50), 2..30)) {
+            let (mut watch, mut workers, mut lines) = (Watch::default(), vec![(1u32, 1_000u64)], 0);
+            taken(&mut watch, look(0, &workers, 0));
+            for (second, (requests, reloads, tail)) in (1..).zip(steps) {
+                if reloads {
+                    // The old worker goes: what it did after it was last seen came as lines, and is in no counter.
+                    let next = workers.last().map_or(1, |(pid, _)| pid + 1);
+                    if workers.len() > 1 { workers.remove(0); lines += tail; }
+                    workers.push((next, 0));
+                }
+                if let Some(worker) = workers.last_mut() { worker.1 += requests; }
+                lines += requests;
+                taken(&mut watch, look(second, &workers, lines));
+                prop_assert!(watch.coverage(second * 1000).unwrap().sufficient());
+                let grown = watch.grown().get(&blue()).map_or(0, |growth| growth.requests);
+                prop_assert_eq!(grown, requests);
+            }
+        }
+    }
+}

@@ -1,0 +1,177 @@
+//! The second that is being counted.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use pointsman_core::signal::{Cell, CellKey, Ending, OWN_CHECKS};
+use pointsman_core::{BackendName, RouteClass, RouteEpoch};
+
+use super::frame::{Frame, Framer};
+use super::line::{Line, Read, read};
+
+/// Most cells of one second: few backends, two or three epochs around a switch, at most eight classes. More of them are
+/// a mistake in `haproxy.cfg` or a stranger on the port; with so many a tick still fits into one message.
+const MAX_CELLS: usize = 48;
+
+/// Counts lines.
+#[derive(Debug)]
+pub struct Tally {
+    backends: Vec<BackendName>,
+    open: Mutex<Open>,
+}
+
+/// What came since the last second was closed, and how much ever came.
+#[derive(Debug, Default)]
+struct Open {
+    cells: Vec<(usize, CellKey, Cell)>,
+    broken: u64,
+    without_retries: bool,
+    /// Lines of the agent's backends that were counted, in its whole life.
+    covered: u64,
+}
+
+/// A second that is over.
+#[derive(Debug, Default)]
+pub struct Counted {
+    /// By backend, route and class.
+    pub cells: BTreeMap<CellKey, Cell>,
+    /// Lines that could not be read, or found no place.
+    pub broken: u64,
+    /// Every line said how often its request was tried again.
+    pub lines_tell_retries: bool,
+}
+
+impl Tally {
+    /// Counts the lines of these backends; those of others are nobody's here.
+    pub fn new(backends: Vec<BackendName>) -> Self {
+        Self { backends, open: Mutex::default() }
+    }
+
+    fn open(&self) -> MutexGuard<'_, Open> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes what was read from a connection.
+    pub fn feed(&self, framer: &mut Framer, chunk: &[u8]) {
+        let mut open = self.open();
+        framer.feed(chunk, |frame| {
+            let read = match frame {
+                Frame::Line(line) => read(line),
+                Frame::TooLong => Read::Broken,
+            };
+            match read {
+                Read::Request(line) => open.take(&self.backends, &line),
+                Read::Broken => open.broken = open.broken.saturating_add(1),
+                Read::Foreign => {}
+            }
+        });
+    }
+
+    /// How many lines were ever counted.
+    pub fn covered(&self) -> u64 {
+        self.open().covered
+    }
+
+    /// Ends the second. A line that comes later counts in the next one.
+    pub fn close(&self) -> Counted {
+        let mut open = self.open();
+        let cells = std::mem::take(&mut open.cells).into_iter().map(|(_, key, cell)| (key, cell)).collect();
+        let lines_tell_retries = !std::mem::take(&mut open.without_retries);
+        Counted { cells, broken: std::mem::take(&mut open.broken), lines_tell_retries }
+    }
+}
+
+impl Open {
+    fn take(&mut self, backends: &[BackendName], line: &Line<'_>) {
+        let Some(backend) = backends.iter().position(|name| name.as_str().as_bytes() == line.backend) else {
+            return;
+        };
+        if line.class != OWN_CHECKS.as_bytes() {
+            let Some(cell) = self.cell(backends, backend, line) else {
+                self.broken = self.broken.saturating_add(1);
+                return;
+            };
+            let ending = Ending::of(line.status, line.termination);
+            cell.count(ending, line.status, line.took_ms, line.retries.unwrap_or_default());
+            self.without_retries |= line.retries.is_none();
+        }
+        self.covered = self.covered.saturating_add(1);
+    }
+
+    /// The cell of a line. Few are in use at once, so looking through them is faster than any map.
+    fn cell(&mut self, backends: &[BackendName], backend: usize, line: &Line<'_>) -> Option<&mut Cell> {
+        let same = |(index, key, _): &(usize, CellKey, Cell)| {
+            *index == backend && key.epoch.0 == line.epoch && key.class.as_str().as_bytes() == line.class
+        };
+        if let Some(at) = self.cells.iter().position(same) {
+            return self.cells.get_mut(at).map(|(_, _, cell)| cell);
+        }
+        if self.cells.len() >= MAX_CELLS {
+            return None;
+        }
+        let class = std::str::from_utf8(line.class).ok().and_then(|class| RouteClass::parse(class).ok())?;
+        let key = CellKey { backend: backends.get(backend)?.clone(), epoch: RouteEpoch(line.epoch), class };
+        self.cells.push((backend, key, Cell::default()));
+        self.cells.last_mut().map(|(_, _, cell)| cell)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn tally() -> Tally {
+        Tally::new(["be_blue", "be_maint"].map(|name| name.parse().unwrap()).to_vec())
+    }
+
+    fn feed(tally: &Tally, lines: &[&str]) {
+        tally.feed(&mut Framer::default(), (lines.join("\n") + "\n").as_bytes());
+    }
+
+    #[test]
+    fn checks_and_other_backends_are_no_visitors() {
+        let tally = tally();
+        feed(
+            &tally,
+            &[
+                "pm1 be=be_blue st=200 tsc=---- ta=3 epoch=4 class=api rc=0",
+                "pm1 be=be_blue st=500 tsc=---- ta=4 epoch=4 class=check rc=0",
+                "pm1 be=fe st=400 tsc=PR-- ta=0 epoch=- class=- rc=0",
+                "pm1 be=be_acme st=200 tsc=---- ta=0 epoch=4 class=api rc=0",
+                "pm1 be=be_maint st=503 tsc=LR-- ta=0 epoch=4 class=other rc=0",
+                "Server be_blue/s1 is DOWN.",
+                "pm1 be=be_blue st=200",
+            ],
+        );
+        let counted = tally.close();
+        let seen: Vec<_> = counted
+            .cells
+            .iter()
+            .map(|(key, cell)| (key.backend.as_str(), cell.requests, cell.failures, cell.not_forwarded))
+            .collect();
+        assert_eq!(seen, [("be_blue", 1, 0, 0), ("be_maint", 0, 0, 1)]);
+        assert_eq!((tally.covered(), counted.broken, counted.lines_tell_retries), (3, 1, true));
+        let next = tally.close();
+        assert!(next.cells.is_empty() && next.broken == 0);
+    }
+
+    #[test]
+    fn a_format_without_retries_says_so() {
+        let tally = tally();
+        feed(&tally, &["pm1 be=be_blue st=200 tsc=---- ta=3 epoch=4 class=api"]);
+        assert!(!tally.close().lines_tell_retries);
+        assert!(tally.close().lines_tell_retries, "nothing came");
+    }
+
+    #[test]
+    fn cells_are_bounded_and_what_finds_no_place_is_not_covered() {
+        let tally = tally();
+        for epoch in 0..MAX_CELLS + 10 {
+            feed(&tally, &[&format!("pm1 be=be_blue st=200 tsc=---- ta=3 epoch={epoch} class=api")]);
+        }
+        feed(&tally, &["pm1 be=be_blue st=200 tsc=---- ta=3 epoch=0 class=\u{e4}"]);
+        let counted = tally.close();
+        assert_eq!((counted.cells.len(), counted.broken), (MAX_CELLS, 11));
+        assert_eq!(tally.covered(), MAX_CELLS as u64);
+    }
+}

@@ -1,0 +1,190 @@
+//! Signals.
+
+use pointsman_core::histogram::Histogram;
+use pointsman_core::signal::{Cell, CellKey, Coverage, Growth, Tick};
+use pointsman_core::{BackendName, Code, Problem, RouteEpoch, Timestamp};
+
+use super::field;
+use crate::v1;
+
+fn histogram_to_wire(histogram: &Histogram) -> v1::SignalHistogram {
+    let (bucket, count) = histogram.buckets().map(|(bucket, count)| (u32::from(bucket), count)).unzip();
+    v1::SignalHistogram { bucket, count }
+}
+
+fn histogram_from_wire(wire: &v1::SignalHistogram) -> Result<Histogram, Problem> {
+    let wrong = || Problem::new(Code::MessageInvalid, "field `latency` of the message is no histogram");
+    if wire.bucket.len() != wire.count.len() {
+        return Err(wrong());
+    }
+    let buckets = wire.bucket.iter().copied().zip(wire.count.iter().copied());
+    Histogram::from_buckets(buckets).map_err(|error| wrong().because(&error))
+}
+
+/// A cell for the wire.
+pub fn cell_to_wire(key: &CellKey, cell: &Cell) -> v1::SignalCell {
+    v1::SignalCell {
+        backend: key.backend.to_string(),
+        route_epoch: key.epoch.0,
+        class: key.class.to_string(),
+        requests: cell.requests,
+        failures: cell.failures,
+        responses_5xx: cell.responses_5xx,
+        connection_errors: cell.connection_errors,
+        client_aborts: cell.client_aborts,
+        retried: cell.retried,
+        retries: cell.retries,
+        not_forwarded: cell.not_forwarded,
+        latency: Some(histogram_to_wire(&cell.latency)),
+    }
+}
+
+/// A cell from the wire. One that counts more failures than requests is refused: nothing could be concluded from it.
+pub fn cell_from_wire(wire: &v1::SignalCell) -> Result<(CellKey, Cell), Problem> {
+    let key = CellKey {
+        backend: field("backend", &wire.backend)?,
+        epoch: RouteEpoch(wire.route_epoch),
+        class: field("class", &wire.class)?,
+    };
+    let cell = Cell {
+        requests: wire.requests,
+        failures: wire.failures,
+        responses_5xx: wire.responses_5xx,
+        connection_errors: wire.connection_errors,
+        client_aborts: wire.client_aborts,
+        retried: wire.retried,
+        retries: wire.retries,
+        not_forwarded: wire.not_forwarded,
+        latency: wire.latency.as_ref().map_or_else(|| Ok(Histogram::default()), histogram_from_wire)?,
+    };
+    let counted = cell.failures.saturating_add(cell.client_aborts);
+    let parts = [counted, cell.retried, cell.latency.total()];
+    if parts.iter().any(|part| *part > cell.requests)
+        || cell.responses_5xx.max(cell.connection_errors) > cell.failures
+    {
+        return Err(Problem::new(
+            Code::MessageInvalid,
+            "a cell of the message counts more than its requests",
+        ));
+    }
+    Ok((key, cell))
+}
+
+/// Coverage for the wire.
+pub fn coverage_to_wire(coverage: Coverage) -> v1::SignalCoverage {
+    v1::SignalCoverage { seen: coverage.seen, expected: coverage.expected }
+}
+
+/// Coverage from the wire.
+pub fn coverage_from_wire(wire: v1::SignalCoverage) -> Coverage {
+    Coverage { seen: wire.seen, expected: wire.expected }
+}
+
+/// What grew, for the wire.
+pub fn growth_to_wire(backend: &BackendName, growth: Growth) -> v1::SignalGrowth {
+    v1::SignalGrowth {
+        backend: backend.to_string(),
+        requests: growth.requests,
+        responses_5xx: growth.responses_5xx,
+        connection_errors: growth.connection_errors,
+        response_errors: growth.response_errors,
+        retries: growth.retries,
+        client_aborts: growth.client_aborts,
+    }
+}
+
+fn growth_from_wire(wire: &v1::SignalGrowth) -> Result<(BackendName, Growth), Problem> {
+    let growth = Growth {
+        requests: wire.requests,
+        responses_5xx: wire.responses_5xx,
+        connection_errors: wire.connection_errors,
+        response_errors: wire.response_errors,
+        retries: wire.retries,
+        client_aborts: wire.client_aborts,
+    };
+    Ok((field("backend", &wire.backend)?, growth))
+}
+
+/// A tick for the wire. Its life, and what else only the agent knows, the agent adds.
+pub fn tick_to_wire(tick: &Tick) -> v1::SignalTick {
+    v1::SignalTick {
+        number: tick.number,
+        at_ms: tick.at.0,
+        span_ms: tick.span_ms,
+        cells: tick.cells.iter().map(|(key, cell)| cell_to_wire(key, cell)).collect(),
+        coverage: tick.coverage.map(coverage_to_wire),
+        counters: tick.counters.iter().map(|(backend, growth)| growth_to_wire(backend, *growth)).collect(),
+        lines_tell_retries: tick.lines_tell_retries,
+        broken_lines: tick.broken_lines,
+        ..Default::default()
+    }
+}
+
+/// A tick from the wire. One that cannot be is refused whole: half a tick would be a wrong one.
+pub fn tick_from_wire(wire: &v1::SignalTick) -> Result<Tick, Problem> {
+    if wire.number == 0 || wire.span_ms == 0 {
+        return Err(Problem::new(Code::MessageInvalid, "a tick of the message has no number or no length"));
+    }
+    Ok(Tick {
+        number: wire.number,
+        at: Timestamp(wire.at_ms),
+        span_ms: wire.span_ms,
+        cells: wire.cells.iter().map(cell_from_wire).collect::<Result<_, _>>()?,
+        coverage: wire.coverage.map(coverage_from_wire),
+        counters: wire.counters.iter().map(growth_from_wire).collect::<Result<_, _>>()?,
+        lines_tell_retries: wire.lines_tell_retries,
+        broken_lines: wire.broken_lines,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::signal::{Ending, Retries};
+
+    fn tick() -> Tick {
+        let key = CellKey {
+            backend: "be_blue".parse().unwrap(),
+            epoch: RouteEpoch(7),
+            class: "api".parse().unwrap(),
+        };
+        let mut cell = Cell::default();
+        for ms in [0, 3, 511, 512, 2_000, 70_000] {
+            cell.count(Ending::Answered, 200, Some(ms), Retries::default());
+        }
+        cell.count(Ending::Failed { unconnected: true }, 503, None, Retries { count: 3, redispatched: true });
+        Tick {
+            number: 3,
+            at: Timestamp(1_000),
+            span_ms: 1_000,
+            cells: [(key.clone(), cell)].into(),
+            coverage: Some(Coverage { seen: 7, expected: 7 }),
+            counters: [(key.backend, Growth { requests: 7, retries: 3, ..Growth::default() })].into(),
+            lines_tell_retries: true,
+            broken_lines: 1,
+        }
+    }
+
+    #[test]
+    fn a_tick_arrives_as_it_was_sent() {
+        assert_eq!(tick_from_wire(&tick_to_wire(&tick())), Ok(tick()));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused() {
+        let spoils: [fn(&mut v1::SignalTick); 7] = [
+            |tick| tick.number = 0,
+            |tick| tick.span_ms = 0,
+            |tick| tick.cells[0].failures = 8,
+            |tick| tick.cells[0].client_aborts = u64::MAX,
+            |tick| tick.cells[0].backend = "blue".to_owned(),
+            |tick| tick.cells[0].latency.as_mut().unwrap().bucket[0] = 4_000,
+            |tick| tick.cells[0].latency.as_mut().unwrap().count.clear(),
+        ];
+        for spoil in spoils {
+            let mut wire = tick_to_wire(&tick());
+            spoil(&mut wire);
+            assert_eq!(tick_from_wire(&wire).unwrap_err().code, Code::MessageInvalid, "{wire:?}");
+        }
+    }
+}
