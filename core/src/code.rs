@@ -42,6 +42,11 @@ codes! {
     RouteNotSeen = "PM0110", "requests through the load balancer do not show the route";
     DrainIncomplete = "PM0111", "requests are still running on a slot";
     HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
+    SiteCertificateUnfit = "PM0120", "a certificate of the site cannot be used";
+    CertificateNotTaken = "PM0121", "HAProxy did not take the certificate";
+    CertificateNotSeen = "PM0122", "a new handshake does not show the certificate";
+    CertificateUnknown = "PM0123", "the load balancer may not renew such a certificate";
+    RateTableUnknown = "PM0125", "there is no such table of rate limits";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

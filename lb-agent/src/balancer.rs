@@ -6,6 +6,7 @@ use pointsman_chassis::http_check::{self, Answer, Target};
 use pointsman_core::{BackendName, Code, Problem, Route};
 use tokio::sync::Mutex;
 
+use crate::certificates::Certificates;
 use crate::config::{Config, SharedConfig};
 use crate::guard::Guard;
 use crate::reply::StatRow;
@@ -26,6 +27,8 @@ pub struct Balancer {
     pub(crate) changing: Arc<Mutex<()>>,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
+    /// The certificates that may be renewed.
+    pub(crate) certificates: Certificates,
 }
 
 /// How many servers of a backend are healthy, of how many.
@@ -51,6 +54,7 @@ impl Balancer {
             workers: Workers::new(&config.haproxy),
             file: RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state),
             frontend: config.frontend.target()?,
+            certificates: Certificates::new(&config)?,
             config: Arc::new(config),
             changing: Arc::default(),
             guard: Guard::default(),

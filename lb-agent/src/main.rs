@@ -72,6 +72,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     hands.resume_switch().await;
     let guarding = hands.clone();
     tokio::spawn(async move { guarding.guard_route().await });
+    let renewing = hands.clone();
+    tokio::spawn(async move { renewing.watch_certificates().await });
     info!(name = %daemon.name(), %listen, "lb-agent starts");
     let probe = ledger.clone();
     let service = AgentService::new(hands, ledger, daemon.name());
