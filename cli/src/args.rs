@@ -75,6 +75,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: TrafficVerb,
     },
+    /// The site's certificates.
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
     /// The maintenance page.
     Maintenance {
         #[command(subcommand)]
@@ -109,7 +114,10 @@ impl Verb {
             Self::Rollback(ask) | Self::Abort(ask) | Self::Pause(ask) => &ask.environment,
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
-            Self::Traffic { verb: TrafficVerb::Show { environment } } => environment,
+            Self::Traffic { verb } => verb.environment(),
+            Self::Cert { verb: CertVerb::Deploy { environment, .. } | CertVerb::Show { environment } } => {
+                environment
+            }
             Self::Maintenance { verb } => verb.environment(),
             Self::Audit {
                 verb: AuditVerb::Verify { environment } | AuditVerb::Accept { environment, .. },
@@ -209,6 +217,57 @@ pub struct Resume {
 #[derive(Subcommand)]
 pub enum TrafficVerb {
     /// Show the route and the backends of every load balancer.
+    Show {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+    /// List the addresses whose requests the load balancers count, the busiest first.
+    Limits {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Only those with more requests than this in the table's period.
+        #[arg(long, default_value_t = 0)]
+        min_rate: u32,
+    },
+    /// Have every load balancer forget what it has counted for one address.
+    Unblock {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// The address, IPv4 or IPv6.
+        address: std::net::IpAddr,
+    },
+}
+
+impl TrafficVerb {
+    fn environment(&self) -> &EnvironmentName {
+        match self {
+            Self::Show { environment }
+            | Self::Limits { environment, .. }
+            | Self::Unblock { environment, .. } => environment,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub enum CertVerb {
+    /// Have every load balancer serve a renewed certificate, one after the other, without a reload.
+    ///
+    /// Each puts it on disk, hands it to HAProxy and sees it in a new handshake; if that fails, the one before is put
+    /// back, and the load balancers after it are not asked.
+    Deploy {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Certificate, chain and private key in one file, PEM.
+        #[arg(long, value_name = "PEM")]
+        file: PathBuf,
+        /// Which certificate, as `haproxy.cfg` names it; not needed where there is only one.
+        #[arg(long)]
+        path: Option<String>,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show the certificates that may be renewed. Exit code 3 if one has ended or is not what is on disk.
     Show {
         /// The environment, as `production`.
         environment: EnvironmentName,

@@ -2,15 +2,19 @@
 
 mod ask;
 mod audit;
+mod cert;
 mod deploy;
 mod explain;
+mod limits;
 mod look;
 mod maintenance;
 
 pub use ask::{abort, pause, resume, rollback};
 pub use audit::{accept, verify};
+pub use cert::{certificates, deploy_certificate};
 pub use deploy::{deploy, plan};
 pub use explain::explain;
+pub use limits::{limits, unblock};
 pub use look::{doctor, history, status, traffic};
 pub use maintenance::maintenance;
 
