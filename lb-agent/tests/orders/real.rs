@@ -12,11 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::{Agent, P, Setup, V, route};
 
-struct Haproxy {
+pub struct Haproxy {
     child: Child,
-    agent: Agent,
+    pub agent: Agent,
     frontend: SocketAddr,
-    folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl Drop for Haproxy {
@@ -93,13 +93,20 @@ frontend fe
 impl Haproxy {
     /// Starts it at `P`, with healthy servers; without an installed HAProxy says so.
     async fn start() -> Option<Self> {
+        Self::start_with(|_| (String::new(), String::new())).await
+    }
+
+    /// With more sections in its configuration, and more lines in the agent's. Both may depend on its folder.
+    pub async fn start_with(more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no haproxy is installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
         let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        std::fs::write(folder.path().join("haproxy.cfg"), configuration(folder.path(), frontend)).unwrap();
+        let (sections, more) = more(folder.path());
+        let text = configuration(folder.path(), frontend) + &sections;
+        std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
         let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
         let child = Command::new("haproxy")
@@ -119,6 +126,7 @@ impl Haproxy {
             master: Some(folder.path().join("master.sock")),
             frontend,
             state: folder.path().join("state"),
+            more,
         });
         let started = Self { child, agent, frontend, folder };
         started.healthy().await;
@@ -133,7 +141,7 @@ impl Haproxy {
         .await;
     }
 
-    async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
+    pub async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
         let give_up = Instant::now() + Duration::from_secs(15);
         while !look(self).await {
             let log = std::fs::read_to_string(self.folder.path().join("haproxy.log")).unwrap_or_default();
@@ -150,7 +158,7 @@ impl Haproxy {
         answer
     }
 
-    async fn admin(&self, command: &str) -> String {
+    pub async fn admin(&self, command: &str) -> String {
         self.ask(
             "admin.sock",
             &command.replace("MAP", &self.folder.path().join("route.map").display().to_string()),
@@ -158,7 +166,7 @@ impl Haproxy {
         .await
     }
 
-    async fn pid(&self) -> String {
+    pub async fn pid(&self) -> String {
         let info = self.admin("show info").await;
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).unwrap_or_default().to_owned()
     }
@@ -169,7 +177,7 @@ impl Haproxy {
         );
     }
 
-    async fn reload(&self) {
+    pub async fn reload(&self) {
         let before = self.pid().await;
         self.signal("-USR2");
         self.until("a new worker", async |haproxy| {
