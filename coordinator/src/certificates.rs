@@ -1,7 +1,7 @@
 //! Renewing a certificate on every load balancer of an environment. No release is needed and none is in its way; what
 //! stands on each load balancer is what the agents say, and nothing of it is recorded here.
 
-use pointsman_core::{Aftermath, Code, HostName, Problem};
+use pointsman_core::{Aftermath, HostName, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tracing::{info, warn};
 
@@ -70,6 +70,7 @@ fn half_done(hosts: &[HostName], done: &[v1::CertificateDeployed], problem: Prob
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_core::Code;
 
     #[test]
     fn the_answer_names_where_each_load_balancer_stands() {
