@@ -31,6 +31,9 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/VerifyJournal", &[Operator, Ci, Viewer]),
     ("/pointsman.v1.Coordinator/AcceptJournal", &[Operator]),
     ("/pointsman.v1.Coordinator/WatchTraffic", &[Operator, Ci, Viewer]),
+    ("/pointsman.v1.Coordinator/DeployCertificate", &[Operator]),
+    ("/pointsman.v1.Coordinator/ShowRateLimits", &[Operator, Viewer]),
+    ("/pointsman.v1.Coordinator/Unblock", &[Operator]),
     ("/pointsman.agent.v1.Agent/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
     ("/pointsman.agent.v1.Agent/Fence", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Prepare", &[Coordinator]),
@@ -41,6 +44,8 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.agent.v1.Agent/OfferArtifact", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/SendContents", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Signals", &[Coordinator]),
+    ("/pointsman.agent.v1.Agent/DeployCertificate", &[Coordinator]),
+    ("/pointsman.agent.v1.Agent/RateLimits", &[Coordinator]),
 ];
 
 /// Whether a role may call an RPC, by its path.

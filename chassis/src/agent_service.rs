@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use tokio_stream::Stream;
 use tonic::{Request, Response, Status, Streaming};
 use tracing::{info, warn};
+use zeroize::Zeroizing;
 
 use crate::SystemClock;
 use crate::access::{peer_of, same_environment};
@@ -27,6 +28,7 @@ use crate::artifact::{Offer, join_offer};
 use crate::failpoint;
 use crate::ledger::Ledger;
 use crate::order_digest;
+use crate::site_certificate::SiteCertificate;
 
 /// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
 /// past by more, so that a small difference does not stop a release.
@@ -97,6 +99,35 @@ pub trait Hands: Send + Sync + 'static {
     fn signals(&self, _from: SignalsFrom) -> Result<SignalTicks, Problem> {
         Err(Problem::new(Code::WrongAddressee, "this agent is not a load balancer's: no visitor passes it"))
     }
+
+    /// Has a renewed certificate served. What only a load balancer does, others refuse.
+    fn deploy_certificate(
+        &self,
+        path: &str,
+        certificate: SiteCertificate,
+        rule: &Rule,
+    ) -> impl Future<Output = Result<Evidence, Problem>> + Send {
+        let _ = (path, certificate, rule);
+        async { Err(not_a_balancer("certificates")) }
+    }
+
+    /// Looks into the tables of rate limits, after forgetting one address if the request names one.
+    fn rate_limits(
+        &self,
+        request: &agent_v1::RateLimitsRequest,
+        rule: &Rule,
+    ) -> impl Future<Output = Result<v1::RateLimitsReply, Problem>> + Send {
+        let _ = (request, rule);
+        async { Err(not_a_balancer("rate limits")) }
+    }
+}
+
+fn not_a_balancer(what: &str) -> Problem {
+    Problem::new(
+        Code::WrongAddressee,
+        format!("this agent is on no load balancer: it has nothing to do with {what}"),
+    )
+    .hint("compare the agents named in the environment file with their roles")
 }
 
 /// Where a reader of signals goes on: after this tick of this life of the agent.
@@ -535,6 +566,66 @@ impl<H: Hands> Agent for AgentService<H> {
         };
         reply(received.await)
     }
+
+    async fn deploy_certificate(
+        &self,
+        mut request: Request<agent_v1::DeployCertificateRequest>,
+    ) -> Result<Response<agent_v1::Done>, Status> {
+        let arrived_us = SystemClock.now_us();
+        let pem = Zeroizing::new(std::mem::take(&mut request.get_mut().pem));
+        self.for_us(&request, &request.get_ref().environment)?;
+        let asked = request.into_inner();
+        let rule = self.rule(Epoch(asked.epoch));
+        let hands = Arc::clone(&self.hands);
+        let begun = || -> Result<SiteCertificate, Problem> {
+            self.right_host(&convert::field("host", &asked.host)?)?;
+            rule.check()?;
+            SiteCertificate::parse(&pem)
+        };
+        let deployed = match begun() {
+            // On a task of its own: it goes on to an end when the connection that brought it is lost.
+            Ok(certificate) => {
+                let (rule, path) = (rule.clone(), asked.path);
+                let task = async move { hands.deploy_certificate(&path, certificate, &rule).await };
+                tokio::spawn(task).await.unwrap_or_else(|error| Err(ended_abruptly(&error)))
+            }
+            Err(problem) => Err(problem),
+        };
+        match &deployed {
+            Ok(evidence) => {
+                info!(already = evidence.already, detail = evidence.detail, "certificate deployed");
+            }
+            Err(problem) => {
+                warn!(code = %problem.code, %problem, causes = ?problem.causes, "certificate not deployed");
+            }
+        }
+        reply(deployed.map(|evidence| answer(&evidence, arrived_us)))
+    }
+
+    async fn rate_limits(
+        &self,
+        request: Request<agent_v1::RateLimitsRequest>,
+    ) -> Result<Response<v1::RateLimitsReply>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let asked = request.into_inner();
+        let looked = async {
+            self.right_host(&convert::field("host", &asked.host)?)?;
+            let rule = self.rule(Epoch(asked.epoch));
+            rule.check()?;
+            self.hands.rate_limits(&asked, &rule).await
+        };
+        reply(looked.await)
+    }
+}
+
+fn ended_abruptly(error: &tokio::task::JoinError) -> Problem {
+    // What a panic says may hold a part of what it was about.
+    let how = if error.is_panic() { "it panicked" } else { "it was stopped" };
+    Problem::new(Code::AnswerLost, "deploying the certificate ended without an answer")
+        .aftermath(Aftermath::Unknown)
+        .retry_useful()
+        .cause(how)
+        .hint("see what is served: `pointsman cert show ENV`")
 }
 
 /// Longest time for an offer to arrive: a manifest of the largest allowed size over a slow line.

@@ -15,6 +15,7 @@ pub mod logs;
 mod order_digest;
 pub mod serve;
 pub mod service;
+pub mod site_certificate;
 pub mod tls;
 
 pub use clock::SystemClock;

@@ -77,6 +77,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: TrafficVerb,
     },
+    /// The site's certificates.
+    Cert {
+        #[command(subcommand)]
+        verb: CertVerb,
+    },
     /// The maintenance page.
     Maintenance {
         #[command(subcommand)]
@@ -113,9 +118,10 @@ impl Verb {
             }
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } | Self::Doctor { environment } => environment,
-            Self::Traffic {
-                verb: TrafficVerb::Show { environment } | TrafficVerb::Watch { environment, .. },
-            } => environment,
+            Self::Traffic { verb } => verb.environment(),
+            Self::Cert { verb: CertVerb::Deploy { environment, .. } | CertVerb::Show { environment } } => {
+                environment
+            }
             Self::Maintenance { verb } => verb.environment(),
             Self::Audit {
                 verb: AuditVerb::Verify { environment } | AuditVerb::Accept { environment, .. },
@@ -231,6 +237,58 @@ pub enum TrafficVerb {
         /// Stop so long after the first second that is shown (`30s`); else at Ctrl-C.
         #[arg(long = "for", value_parser = span)]
         length: Option<Span>,
+    },
+    /// List the addresses whose requests the load balancers count, the busiest first.
+    Limits {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Only those with more requests than this in the table's period.
+        #[arg(long, default_value_t = 0)]
+        min_rate: u32,
+    },
+    /// Have every load balancer forget what it has counted for one address.
+    Unblock {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// The address, IPv4 or IPv6.
+        address: std::net::IpAddr,
+    },
+}
+
+impl TrafficVerb {
+    fn environment(&self) -> &EnvironmentName {
+        match self {
+            Self::Show { environment }
+            | Self::Watch { environment, .. }
+            | Self::Limits { environment, .. }
+            | Self::Unblock { environment, .. } => environment,
+        }
+    }
+}
+
+#[derive(Subcommand)]
+pub enum CertVerb {
+    /// Have every load balancer serve a renewed certificate, one after the other, without a reload.
+    ///
+    /// Each puts it on disk, hands it to HAProxy and sees it in a new handshake; if that fails, the one before is put
+    /// back, and the load balancers after it are not asked.
+    Deploy {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+        /// Certificate, chain and private key in one file, PEM.
+        #[arg(long, value_name = "PEM")]
+        file: PathBuf,
+        /// Which certificate, as `haproxy.cfg` names it; not needed where there is only one.
+        #[arg(long)]
+        path: Option<String>,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Show the certificates that may be renewed. Exit code 3 if one has ended or is not what is on disk.
+    Show {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
     },
 }
 

@@ -74,12 +74,21 @@ impl Caller {
         &self,
         call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
     ) -> Result<T, Problem> {
-        match tokio::time::timeout(ANSWER, call).await {
+        self.answer_within(ANSWER, call).await
+    }
+
+    /// The same for a call that may take longer, or must not.
+    pub async fn answer_within<T>(
+        &self,
+        bound: Duration,
+        call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+    ) -> Result<T, Problem> {
+        match tokio::time::timeout(bound, call).await {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(self.explain(&status)),
             Err(_) => Err(Problem::new(
                 Code::CoordinatorUnreachable,
-                format!("no answer from coordinator `{}` within {} s", self.address, ANSWER.as_secs()),
+                format!("no answer from coordinator `{}` within {} s", self.address, bound.as_secs()),
             )
             .hint("on the coordinator: `systemctl status pointsman-coordinator`")),
         }

@@ -56,6 +56,12 @@ impl Exit {
             | Code::NotAllowed
             | Code::ReleaseUnknown
             | Code::ReleaseIdTaken => Self::Usage,
+            // Nothing was begun anywhere: after the first load balancer it would be a failure.
+            Code::SiteCertificateUnfit | Code::CertificateUnknown | Code::RateTableUnknown
+                if problem.aftermath == pointsman_core::Aftermath::Unchanged =>
+            {
+                Self::Usage
+            }
             Code::PlanOutOfDate | Code::NotPossibleNow => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,
             Code::JournalCorrupt | Code::JournalUnwritable | Code::InvariantBroken => Self::Held,

@@ -79,6 +79,18 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Traffic { verb: args::TrafficVerb::Watch { environment, length } } => {
             run::watch_traffic(&session, &environment, length, out).await
         }
+        Verb::Traffic { verb: args::TrafficVerb::Limits { environment, min_rate } } => {
+            run::limits(&session, &environment, min_rate, out).await
+        }
+        Verb::Traffic { verb: args::TrafficVerb::Unblock { environment, address } } => {
+            run::unblock(&session, &environment, address, out).await
+        }
+        Verb::Cert { verb: args::CertVerb::Deploy { environment, file, path, yes } } => {
+            run::deploy_certificate(&session, &environment, &file, path, yes, out).await
+        }
+        Verb::Cert { verb: args::CertVerb::Show { environment } } => {
+            run::certificates(&session, &environment, out).await
+        }
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
         Verb::Audit { verb: args::AuditVerb::Accept { environment, confirm } } => {
             run::accept(&session, &environment, &confirm, out).await

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pointsman_chassis::SystemClock;
 use pointsman_chassis::access::{peer_of, same_environment};
 use pointsman_chassis::artifact::join_offer;
+use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
@@ -21,15 +22,19 @@ use tokio::sync::mpsc;
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
+use tracing::info;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::artifact_store::ArtifactStore;
 use crate::audit::audit;
+use crate::certificates;
 use crate::diagnose::diagnose;
 use crate::fingerprint::fingerprint;
 use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
 use crate::planner::Wanted;
+use crate::rate_limits;
 use crate::traffic::{self, Watchers};
 
 /// Longest time for an offer to arrive.
@@ -354,6 +359,47 @@ impl Coordinator for Api {
             Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after()).await })
         };
         reply(found.await)
+    }
+
+    async fn deploy_certificate(
+        &self,
+        mut request: Request<v1::DeployCertificateRequest>,
+    ) -> Result<Response<v1::DeployCertificateReply>, Status> {
+        let deployed = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            // Refused here, it travels no further; what may follow what is each load balancer's to say.
+            let certificate =
+                SiteCertificate::parse(&Zeroizing::new(std::mem::take(&mut request.get_mut().pem)))?;
+            request.get_mut().pem = certificate.pem().as_bytes().to_vec();
+            let deployed = certificates::deploy(&office, request.get_ref(), &who(&peer)).await;
+            request.get_mut().pem.zeroize();
+            deployed
+        };
+        reply(deployed.await)
+    }
+
+    async fn show_rate_limits(
+        &self,
+        request: Request<v1::ShowRateLimitsRequest>,
+    ) -> Result<Response<v1::RateLimitsReply>, Status> {
+        let shown = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            rate_limits::rate_limits(&office, "", request.get_ref().min_rate).await
+        };
+        reply(shown.await)
+    }
+
+    async fn unblock(
+        &self,
+        request: Request<v1::UnblockRequest>,
+    ) -> Result<Response<v1::RateLimitsReply>, Status> {
+        let unblocked = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            let address = rate_limits::address(&request.get_ref().address)?;
+            info!(environment = %office.environment().name, address, by = who(&peer), "unblocking");
+            rate_limits::rate_limits(&office, &address, 0).await
+        };
+        reply(unblocked.await)
     }
 
     async fn accept_journal(

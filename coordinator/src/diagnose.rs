@@ -13,6 +13,9 @@ const CLOCK_WARNING_MS: u64 = 5_000;
 const LOW_SPACE_PERCENT: u64 = 10;
 /// A certificate that ends sooner is named, in seconds.
 const ENDS_SOON_S: i64 = 7 * 86_400;
+/// A certificate of the site that ends sooner is named, in seconds: renewals come 30 days before the end, and one that
+/// has not come by then is stuck.
+const SITE_ENDS_SOON_S: i64 = 14 * 86_400;
 
 fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {
     v1::Finding {
@@ -90,6 +93,9 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
     }
     if let Some(balancer) = &agent.balancer {
         findings.extend(of_balancer(&agent.host, balancer));
+        let now_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
+        findings
+            .extend(balancer.certificates.iter().flat_map(|found| of_certificate(&agent.host, found, now_s)));
     }
     findings
 }
@@ -140,6 +146,37 @@ fn of_signals(host: &str, balancer: &v1::BalancerFacts) -> Option<v1::Finding> {
     Some(finding(host, "warn", "no access lines come".to_owned(), Some(&problem)))
 }
 
+/// A certificate of the site: how long it lasts, whether it is what visitors get, and why no newer one is taken.
+fn of_certificate(host: &str, found: &v1::CertificateFacts, now_s: i64) -> Vec<v1::Finding> {
+    let mut findings = Vec::new();
+    let left_s = found.not_after.saturating_sub(now_s);
+    if found.not_after > 0 {
+        let (verdict, what) = match left_s {
+            ..=0 => {
+                ("fail", format!("certificate `{}` ended {} days ago", found.path, left_s.abs() / 86_400))
+            }
+            _ if left_s < SITE_ENDS_SOON_S => {
+                ("warn", format!("certificate `{}` ends in {} days", found.path, left_s / 86_400))
+            }
+            _ => ("ok", format!("certificate `{}` ends in {} days", found.path, left_s / 86_400)),
+        };
+        findings.push(finding(host, verdict, what, None));
+    }
+    let problem = found.problem.clone().and_then(convert::problem_from_wire);
+    if let Some(problem) = &problem {
+        let what = match found.not_after {
+            0 => format!("nothing is known of certificate `{}`", found.path),
+            _ => format!("certificate `{}` is not renewed from `{}`", found.path, found.watched),
+        };
+        findings.push(finding(host, "warn", what, Some(problem)));
+    } else if !found.served {
+        let what =
+            format!("HAProxy serves another certificate than `{}`: a reload would change it", found.path);
+        findings.push(finding(host, "warn", what, None));
+    }
+    findings
+}
+
 /// Maintenance files that are there without maintenance: their hosts answer visitors with an error.
 fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     if office.standing().maintenance.is_some() || office.open_release().is_some() {
@@ -167,4 +204,35 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
             finding(host, "fail", "somebody else moved traffic".to_owned(), Some(&problem))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_certificate_is_named_before_it_ends_and_after() {
+        let now_s = 1_000_000_000;
+        let good = v1::CertificateFacts { path: "/www.pem".to_owned(), served: true, ..Default::default() };
+        let ends_in = |days: i64| v1::CertificateFacts { not_after: now_s + days * 86_400, ..good.clone() };
+        for (found, expected) in [
+            (ends_in(60), &["ok"][..]),
+            (ends_in(14), &["ok"]),
+            (ends_in(13), &["warn"]),
+            (ends_in(0), &["fail"]),
+            (ends_in(-3), &["fail"]),
+            (v1::CertificateFacts { served: false, ..ends_in(60) }, &["ok", "warn"]),
+            (
+                v1::CertificateFacts {
+                    problem: Some(convert::problem_to_wire(&Problem::new(Code::SiteCertificateUnfit, "old"))),
+                    ..ends_in(60)
+                },
+                &["ok", "warn"],
+            ),
+        ] {
+            let verdicts: Vec<String> =
+                of_certificate("lb1", &found, now_s).into_iter().map(|finding| finding.verdict).collect();
+            assert_eq!(verdicts, expected, "{found:?}");
+        }
+    }
 }

@@ -4,6 +4,7 @@
 mod api;
 mod artifact_store;
 pub mod audit;
+mod certificates;
 mod config;
 mod diagnose;
 pub mod driver;
@@ -14,6 +15,7 @@ pub mod journal;
 mod office;
 pub mod opening;
 pub mod planner;
+mod rate_limits;
 mod traffic;
 
 pub use api::Api;

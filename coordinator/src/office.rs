@@ -239,6 +239,11 @@ impl Office {
         self.book().told.trouble.clone()
     }
 
+    /// The epoch in whose name this coordinator orders.
+    pub fn epoch(&self) -> Epoch {
+        self.book().told.epoch
+    }
+
     /// How the environment stands.
     pub fn standing(&self) -> Standing {
         self.book().told.standing.clone()

@@ -44,6 +44,11 @@ codes! {
     HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
     SignalsMissing = "PM0115", "there are no signals of this load balancer";
     SignalsUnheard = "PM0116", "the port for access lines cannot be opened";
+    SiteCertificateUnfit = "PM0120", "a certificate of the site cannot be used";
+    CertificateNotTaken = "PM0121", "HAProxy did not take the certificate";
+    CertificateNotSeen = "PM0122", "a new handshake does not show the certificate";
+    CertificateUnknown = "PM0123", "the load balancer may not renew such a certificate";
+    RateTableUnknown = "PM0125", "there is no such table of rate limits";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

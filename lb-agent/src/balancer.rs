@@ -6,12 +6,13 @@ use pointsman_chassis::http_check::{self, Answer, Target};
 use pointsman_core::{BackendName, Code, Problem, Route};
 use tokio::sync::Mutex;
 
+use crate::certificates::Certificates;
 use crate::config::{Config, SharedConfig};
 use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
-use crate::switch::Ready;
 use crate::signals::Signals;
+use crate::switch::Ready;
 use crate::workers::Workers;
 
 /// Bound on one request to the frontend that only looks at the route.
@@ -30,6 +31,8 @@ pub struct Balancer {
     pub(crate) guard: Guard,
     /// What visitors meet, where access lines are listened for.
     pub(crate) signals: Option<Signals>,
+    /// The certificates that may be renewed.
+    pub(crate) certificates: Certificates,
 }
 
 /// How many servers of a backend are healthy, of how many.
@@ -58,6 +61,7 @@ impl Balancer {
             workers,
             file: RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state),
             frontend: config.frontend.target()?,
+            certificates: Certificates::new(&config)?,
             config: Arc::new(config),
             changing: Arc::default(),
             guard: Guard::default(),

@@ -1,7 +1,7 @@
 //! The lb-agent's own configuration, root's: what the coordinator may have it touch, and nothing else.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use pointsman_chassis::config::{Parsed, Pki};
@@ -62,6 +62,83 @@ pub struct Haproxy {
     pub backends: Vec<Parsed<BackendName>>,
     /// The backend that needs no servers: it answers with the maintenance page.
     pub maintenance_backend: Parsed<BackendName>,
+    /// Certificates that may be renewed: an order can only name one of them.
+    #[serde(default)]
+    pub certificates: Vec<GrantedCertificate>,
+    /// Stick tables of `http_req_rate` that may be looked into, and single addresses taken out of.
+    #[serde(default)]
+    pub rate_limit_tables: Vec<Parsed<TableName>>,
+}
+
+/// A certificate of the site that the agent may renew.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrantedCertificate {
+    /// The file, as HAProxy's configuration names it.
+    pub path: Parsed<CertificatePath>,
+    /// Where a handshake shows it; else the frontend's address.
+    #[serde(default)]
+    pub address: Option<SocketAddr>,
+    /// The name that the handshake asks for; else the frontend's host.
+    #[serde(default)]
+    pub host: Option<String>,
+    /// A folder with `fullchain.pem` and `privkey.pem`, from which renewed ones are taken.
+    #[serde(default)]
+    pub watch: Option<PathBuf>,
+}
+
+/// The path of a certificate: absolute, and one word in a command of HAProxy's, where arguments end at a space.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificatePath(String);
+
+impl CertificatePath {
+    /// As commands name it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    /// As the file system knows it.
+    pub fn as_path(&self) -> &Path {
+        Path::new(&self.0)
+    }
+}
+
+impl std::str::FromStr for CertificatePath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._-@+,:".contains(&byte);
+        let file = text.starts_with('/') && !text.ends_with('/') && text.bytes().all(plain);
+        // HAProxy keeps what belongs to a file under names with these endings.
+        let reserved = [".key", ".issuer", ".ocsp", ".sctl"].iter().any(|ending| text.ends_with(ending));
+        if file && !reserved {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!(
+            "`{text}` cannot be a certificate: expected an absolute path of letters, digits and `/._-@+,:`"
+        ))
+    }
+}
+
+/// The name of a stick table, one word in a command of HAProxy's.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableName(String);
+
+impl TableName {
+    /// As commands name it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl std::str::FromStr for TableName {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
+        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+            return Ok(Self(text.to_owned()));
+        }
+        Err(format!("`{text}` cannot be a table: expected 1 to 64 letters, digits and `._-:`"))
+    }
 }
 
 fn default_key() -> String {
@@ -119,5 +196,19 @@ mod tests {
         let text = include_str!("../../systemd/examples/lb-agent.toml");
         pointsman_chassis::config::parse::<super::Config>(std::path::Path::new("lb-agent.toml"), text)
             .unwrap();
+    }
+
+    #[test]
+    fn a_path_or_table_is_one_word_of_a_command() {
+        for bad in
+            ["", "www.pem", "/a b.pem", "/a;b", "/a\\b", "/a\nb", "/ä.pem", "/certs/", "/www.pem.key", "/a<<"]
+        {
+            assert!(bad.parse::<super::CertificatePath>().is_err(), "{bad:?}");
+        }
+        assert!("/etc/haproxy/certs/www.example.org.pem".parse::<super::CertificatePath>().is_ok());
+        for bad in ["", "st rl", "st;x", "st\nx", "st\\"] {
+            assert!(bad.parse::<super::TableName>().is_err(), "{bad:?}");
+        }
+        assert!("st_rl".parse::<super::TableName>().is_ok());
     }
 }

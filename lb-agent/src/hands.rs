@@ -4,14 +4,15 @@ use std::time::Duration;
 
 use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
+use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::{Action, Code, Evidence, Order, Problem};
-use pointsman_proto::v1;
+use pointsman_proto::{agent_v1, v1};
 use tonic::Streaming;
 use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::{drain, guard, inspect, probe, signals, switch};
+use crate::{certificates, drain, guard, inspect, probe, rate_limits, signals, switch};
 
 /// The hands of the lb-agent.
 #[derive(Clone)]
@@ -43,6 +44,11 @@ impl LbHands {
         if let Some(signals) = &self.balancer.signals {
             signals.gather().await;
         }
+    }
+
+    /// Looks after the site's certificates, for ever.
+    pub async fn watch_certificates(&self) {
+        certificates::watch(self.balancer.clone()).await;
     }
 
     /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so
@@ -116,5 +122,23 @@ impl Hands for LbHands {
         _: &Rule,
     ) -> Result<v1::ContentReceipt, Problem> {
         Err(not_ours("artifacts"))
+    }
+
+    async fn deploy_certificate(
+        &self,
+        path: &str,
+        certificate: SiteCertificate,
+        rule: &Rule,
+    ) -> Result<Evidence, Problem> {
+        let granted = self.balancer.certificates.named(path)?;
+        certificates::deploy(&self.balancer, granted, &certificate, || rule.check()).await
+    }
+
+    async fn rate_limits(
+        &self,
+        request: &agent_v1::RateLimitsRequest,
+        rule: &Rule,
+    ) -> Result<v1::RateLimitsReply, Problem> {
+        rate_limits::rate_limits(&self.balancer, request, rule).await
     }
 }

@@ -5,6 +5,7 @@ use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
 
 use crate::balancer::{Balancer, health};
+use crate::certificates;
 use crate::drain::{rows_of_all, sessions};
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
@@ -114,5 +115,6 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
         backends,
         haproxy_version: workers.info().await?.version,
         highest_epoch: balancer.file.highest_epoch().0,
+        certificates: certificates::facts(balancer).await,
     })
 }

@@ -3,12 +3,14 @@
 //! It decides nothing about releases. What it may touch (sockets, map, backends) stands in its own configuration.
 
 mod balancer;
+mod certificates;
 mod config;
 mod drain;
 mod guard;
 mod hands;
 mod inspect;
 mod probe;
+mod rate_limits;
 pub mod reply;
 mod route_file;
 pub mod signals;

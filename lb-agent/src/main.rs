@@ -74,6 +74,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
     tokio::spawn(async move { guarding.guard_route().await });
     let gathering = hands.clone();
     tokio::spawn(async move { gathering.gather_signals().await });
+    let renewing = hands.clone();
+    tokio::spawn(async move { renewing.watch_certificates().await });
     info!(name = %daemon.name(), %listen, "lb-agent starts");
     let probe = ledger.clone();
     let service = AgentService::new(hands, ledger, daemon.name());

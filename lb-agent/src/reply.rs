@@ -1,6 +1,7 @@
 //! HAProxy's answers, parsed whole or not at all. Columns and fields are found by name: versions append.
 
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 
 /// What `show info` says that we need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -211,4 +212,72 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
 /// Whether a command that answers nothing on success succeeded.
 pub fn is_empty_success(reply: &str) -> bool {
     reply == "\n"
+}
+
+/// What `show ssl cert PATH` says of the certificate that is served under a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShownCertificate {
+    /// The path. A `*` before it means that it is the one of an open transaction, which nobody is shown.
+    pub path: String,
+    /// `Used`, `Unused` or `Uncommitted`.
+    pub status: String,
+    /// Its serial number, in hexadecimal.
+    pub serial: String,
+    /// Its SHA-1, in hexadecimal.
+    pub sha1: String,
+}
+
+/// Parses `show ssl cert PATH`.
+pub fn certificate(reply: &str) -> Option<ShownCertificate> {
+    let reply = whole(reply)?;
+    let fields: BTreeMap<&str, &str> = reply.lines().filter_map(|line| line.split_once(": ")).collect();
+    let field = |name: &str| fields.get(name).map(|value| (*value).to_owned());
+    let (serial, sha1) = (field("Serial")?, field("SHA1 FingerPrint")?);
+    let hex = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    (reply.starts_with("Filename: ") && hex(&serial) && hex(&sha1)).then_some(())?;
+    Some(ShownCertificate { path: field("Filename")?, status: field("Status")?, serial, sha1 })
+}
+
+/// Whether `set ssl cert PATH` opened a transaction, or changed the one that was open.
+pub fn certificate_is_set(reply: &str, path: &str) -> bool {
+    let set = ["created", "updated"].map(|verb| format!("Transaction {verb} for certificate {path}!"));
+    whole(reply).is_some_and(|reply| set.contains(&reply.trim_end().to_owned()))
+}
+
+/// Whether `commit ssl cert PATH` succeeded. Lines before the last may say what was done on the way.
+pub fn certificate_is_committed(reply: &str) -> bool {
+    whole(reply).is_some_and(|reply| reply.trim_end().lines().next_back() == Some("Success!"))
+}
+
+/// One row of a stick table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableEntry {
+    /// The address.
+    pub key: IpAddr,
+    /// Milliseconds until it is forgotten.
+    pub expires_ms: u64,
+    /// Requests in the last period.
+    pub rate: u64,
+    /// The period, in milliseconds.
+    pub period_ms: u64,
+}
+
+/// Parses `show table NAME`: the rows with their `http_req_rate`.
+pub fn table(reply: &str, name: &str) -> Option<Vec<TableEntry>> {
+    let mut lines = whole(reply)?.lines();
+    lines.next()?.strip_prefix("# table: ")?.split_once(',').filter(|(found, _)| *found == name)?;
+    lines.filter(|line| !line.is_empty()).map(table_entry).collect()
+}
+
+fn table_entry(line: &str) -> Option<TableEntry> {
+    let mut words = line.split(' ');
+    words.next().filter(|pointer| pointer.starts_with("0x") && pointer.ends_with(':'))?;
+    let fields: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
+    let rate = fields.iter().find_map(|(name, value)| Some((name.strip_prefix("http_req_rate(")?, value)))?;
+    Some(TableEntry {
+        key: fields.get("key")?.parse().ok()?,
+        expires_ms: fields.get("exp")?.parse().ok()?,
+        rate: rate.1.parse().ok()?,
+        period_ms: rate.0.strip_suffix(')')?.parse().ok()?,
+    })
 }

@@ -7,6 +7,7 @@ use pointsman_core::{Aftermath, Code, Problem};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use tokio::time::Instant;
+use zeroize::Zeroizing;
 
 /// Bound on one command, connection and answer together: HAProxy answers in less than a millisecond, and under
 /// full load in a few.
@@ -14,6 +15,11 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Largest answer that is read: `show stat` of a thousand servers is about half a megabyte.
 const MAX_REPLY_BYTES: u64 = 4 << 20;
+
+/// Largest input with a payload, in bytes. HAProxy must hold it whole in one buffer of `tune.bufsize`, 16384 by default.
+/// One of 16383 bytes is taken; from 16384 on no answer comes, and 2.6 then spins until its own watchdog kills the process
+/// (measured). The rest is a margin.
+pub const MAX_INPUT_BYTES: usize = 16_000;
 
 /// A command socket.
 #[derive(Clone, Debug)]
@@ -59,6 +65,28 @@ impl CommandSocket {
         self.exchange(command, command).await.map_err(Unanswered::into_problem)
     }
 
+    /// Sends one command with lines of text after it, which HAProxy reads up to the first empty one.
+    ///
+    /// After an empty line inside of it the rest would be commands, of which some versions repeat the words in their
+    /// answer; such a payload, or one that HAProxy cannot hold, is refused. No error repeats any of it: it may be secret.
+    pub async fn ask_with_payload(&self, command: &str, payload: &str) -> Result<String, Problem> {
+        let first = format!("{command} <<");
+        let lines = payload.trim_end_matches('\n');
+        let input_bytes = first.len().saturating_add(lines.len()).saturating_add("\n\n\n".len());
+        let empty_line = lines.lines().any(|line| line.trim().is_empty());
+        if lines.is_empty() || empty_line || lines.contains('\r') || input_bytes > MAX_INPUT_BYTES {
+            let message =
+                format!("refused to send `{}` with {} bytes", command.escape_default(), lines.len());
+            return Err(Problem::new(Code::HaproxyReplyUnexpected, message));
+        }
+        // The whole room at once: a string that grows leaves copies behind.
+        let mut input = Zeroizing::new(String::with_capacity(MAX_INPUT_BYTES));
+        for part in [first.as_str(), "\n", lines, "\n"] {
+            input.push_str(part);
+        }
+        self.exchange(command, &input).await.map_err(Unanswered::into_problem)
+    }
+
     /// Sends one command through a master socket and has it close the connection after the answer.
     ///
     /// While HAProxy is reloaded its master starts itself anew and refuses connections: that is waited out, because
@@ -82,7 +110,8 @@ impl CommandSocket {
         }
         let talk = async {
             let mut stream = UnixStream::connect(&self.path).await?;
-            stream.write_all(format!("{line}\n").as_bytes()).await?;
+            stream.write_all(line.as_bytes()).await?;
+            stream.write_all(b"\n").await?;
             let mut reply = Vec::new();
             let mut chunk = vec![0; 16 << 10];
             loop {

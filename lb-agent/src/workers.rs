@@ -29,6 +29,15 @@ fn is_gone(reply: &str) -> bool {
     reply.is_empty() || reply.starts_with("Can't find the target PID")
 }
 
+/// The first line of an answer that is not as expected, short.
+pub(crate) fn first_line(reply: &str) -> String {
+    let line = reply.lines().next().filter(|line| !line.is_empty());
+    format!("it is `{}`", line.unwrap_or("nothing").chars().take(MAX_SHOWN_CHARS).collect::<String>())
+}
+
+/// Longest part of an unexpected answer that is shown.
+const MAX_SHOWN_CHARS: usize = 200;
+
 impl Workers {
     /// The workers of the configured HAProxy.
     pub fn new(haproxy: &Haproxy) -> Self {
@@ -148,6 +157,29 @@ impl Workers {
         }
         let reply = worker.ask(&self.set_command(route)).await?;
         if is_gone(&reply) { Ok(()) } else { self.taken(&reply) }
+    }
+
+    /// Forgets what a table of rate limits has counted for an address, also in the old workers: they limit whoever still
+    /// has a connection with them.
+    pub async fn clear_key(&self, table: &str, key: std::net::IpAddr) -> Result<(), Problem> {
+        let command = format!("clear table {table} key {key}");
+        let cleared = |reply: &str| match reply::is_empty_success(reply) {
+            true => Ok(()),
+            false => Err(unreadable(&command, &first_line(reply))),
+        };
+        cleared(&self.current.ask(&command).await?)?;
+        for worker in self.old().await? {
+            let reply = worker.ask(&command).await?;
+            if !is_gone(&reply) {
+                cleared(&reply)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The way to the current worker.
+    pub(crate) fn current(&self) -> &CommandSocket {
+        &self.current
     }
 
     /// Ends every session that the current and the old workers have on a server.

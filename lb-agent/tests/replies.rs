@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use pointsman_lb_agent::reply::{self, MapValue, Processes, StatRow};
+use pointsman_lb_agent::reply::{self, MapValue, Processes, StatRow, TableEntry};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -33,7 +33,7 @@ fn all(version: &str) -> BTreeMap<String, String> {
 }
 
 /// What a reply says by each parser, as text: one way to compare them all.
-fn parsed(text: &str) -> [String; 7] {
+fn parsed(text: &str) -> [String; 11] {
     [
         format!("{:?}", reply::info(text)),
         format!("{:?}", reply::map_value(text)),
@@ -41,7 +41,11 @@ fn parsed(text: &str) -> [String; 7] {
         format!("{:?}", reply::backends(text)),
         format!("{:?}", reply::processes(text)),
         format!("{:?}", reply::stat(text)),
+        format!("{:?}", reply::certificate(text)),
+        format!("{:?}", reply::table(text, "st_rl")),
         format!("{:?}", reply::is_empty_success(text)),
+        format!("{:?}", reply::certificate_is_set(text, CERTIFICATE)),
+        format!("{:?}", reply::certificate_is_committed(text)),
     ]
 }
 
@@ -263,6 +267,50 @@ fn success_is_one_empty_line_and_nothing_else() {
     }
 }
 
+/// The certificate of the recorded answers.
+const CERTIFICATE: &str = "/etc/haproxy/certs/www.data-dna.eu.pem";
+
+#[test]
+fn certificates() {
+    for version in VERSIONS {
+        let shown = |name: &str| reply::certificate(&reply(version, name)).unwrap();
+        let (before, pending, after) =
+            (shown("cert-show"), shown("cert-show-pending"), shown("cert-show-new"));
+        assert_eq!((before.path.as_str(), after.path.as_str()), (CERTIFICATE, CERTIFICATE), "{version}");
+        // An open transaction is shown under another name, and must never be taken for what is served.
+        assert_eq!(pending.path, format!("*{CERTIFICATE}"), "{version}");
+        let status = if version == "3.2" { "Uncommitted" } else { "Unused" };
+        assert_eq!((before.status.as_str(), pending.status.as_str()), ("Used", status), "{version}");
+        assert_eq!((&pending.serial, &pending.sha1), (&after.serial, &after.sha1), "{version}");
+        assert!(
+            before.serial != after.serial && before.sha1 != after.sha1 && after.sha1.len() == 40,
+            "{version}"
+        );
+        for (name, text) in all(version) {
+            let set = reply::certificate_is_set(&text, CERTIFICATE);
+            assert_eq!(set, ["cert-set", "cert-set-mismatch"].contains(&&*name), "{version}/{name}");
+            assert!(!reply::certificate_is_set(&text, "/nope.pem"), "{version}/{name}");
+            // As in the recording, a key that does not fit is set, and refused only at the commit.
+            assert_eq!(reply::certificate_is_committed(&text), name == "cert-commit", "{version}/{name}");
+        }
+    }
+}
+
+#[test]
+fn tables() {
+    for version in VERSIONS {
+        let rows = reply::table(&reply(version, "table-filter"), "st_rl").unwrap();
+        let expires_ms = if version == "2.8" { 60_000 } else { 59_999 };
+        let expected =
+            TableEntry { key: "192.0.2.4".parse().unwrap(), expires_ms, rate: 5, period_ms: 10_000 };
+        assert_eq!(rows, [expected], "{version}");
+        assert_eq!(reply::table(&reply(version, "table"), "st_rl"), Some(vec![]), "{version}");
+        assert_eq!(reply::table(&reply(version, "table"), "st_other"), None, "{version}");
+        assert_eq!(reply::table(&reply(version, "table-unknown"), "st_rl"), None, "{version}");
+        assert!(reply::is_empty_success(&reply(version, "table-clear")), "{version}");
+    }
+}
+
 /// Which answers each parser takes, over all files: no parser takes another's.
 #[test]
 fn no_parser_takes_an_answer_that_is_not_its_own() {
@@ -291,6 +339,12 @@ fn no_parser_takes_an_answer_that_is_not_its_own() {
             if reply::stat(&text).is_some() {
                 assert!(own(&["stat"]), "stat: {version}/{name}");
             }
+            if reply::certificate(&text).is_some() {
+                assert!(own(&["cert-show"]), "certificate: {version}/{name}");
+            }
+            if reply::table(&text, "st_rl").is_some() {
+                assert!(["table", "table-filter"].contains(&&*name), "table: {version}/{name}");
+            }
         }
     }
 }
@@ -302,13 +356,22 @@ fn no_parser_takes_an_answer_that_is_not_its_own() {
 fn a_cut_answer_says_what_the_whole_one_says_or_nothing() {
     let mut lies = BTreeMap::new();
     for version in VERSIONS {
-        for name in ["info", "map-get", "map-show-duplicate", "backend-list", "proc-old-worker", "stat"] {
+        for name in [
+            "info",
+            "map-get",
+            "map-show-duplicate",
+            "backend-list",
+            "proc-old-worker",
+            "stat",
+            "cert-show",
+            "table-filter",
+        ] {
             let whole = reply(version, name);
             let says = parsed(&whole);
             for cut in (1..whole.len()).filter(|cut| whole.is_char_boundary(*cut)) {
                 for (parser, (now, then)) in parsed(&whole[..cut]).iter().zip(&says).enumerate() {
-                    // The parser whose answer this is; the last says only whether it is one empty line.
-                    if parser < 6 && then != "None" && now != "None" && now != then {
+                    // The parser whose answer this is; the last ones say only yes or no.
+                    if parser < 8 && then != "None" && now != "None" && now != then {
                         lies.entry(format!("{version}/{name}")).or_insert((cut, whole.len(), now.clone()));
                     }
                 }

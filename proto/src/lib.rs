@@ -2,6 +2,7 @@
 //! they become domain types and back.
 
 pub mod convert;
+mod secret;
 mod status;
 
 #[expect(

@@ -2,16 +2,20 @@
 
 mod ask;
 mod audit;
+mod cert;
 mod deploy;
 mod explain;
+mod limits;
 mod look;
 mod maintenance;
 mod watch;
 
 pub use ask::{abort, pause, promote, resume, rollback};
 pub use audit::{accept, verify};
+pub use cert::{certificates, deploy_certificate};
 pub use deploy::{deploy, plan};
 pub use explain::explain;
+pub use limits::{limits, unblock};
 pub use look::{doctor, history, status, traffic};
 pub use maintenance::maintenance;
 pub use watch::watch_traffic;

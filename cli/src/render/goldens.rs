@@ -744,3 +744,99 @@ fn quantities() {
 fn golden_json(name: &str, document: &Value) {
     golden(&format!("json/{name}.json"), &format!("{document:#}"));
 }
+
+/// Certificates of the site: well, ending, ended, not taken, not known; and what a deploy says.
+#[test]
+fn certificates() {
+    let now_s = i64::try_from(T0.0 / 1000).unwrap();
+    let good = v1::CertificateFacts {
+        path: "/etc/haproxy/certs/www.pem".to_owned(),
+        names: vec!["example.org".to_owned(), "www.example.org".to_owned()],
+        serial: "36F43008C3AB3A4E184B14A4268BFC939E52B104".to_owned(),
+        not_before: now_s - 30 * 86_400,
+        not_after: now_s + 60 * 86_400,
+        served: true,
+        ..Default::default()
+    };
+    let problem = Problem::new(
+        Code::SiteCertificateUnfit,
+        "the certificate cannot be used: it was issued before the one in place",
+    );
+    let not_taken = Some(convert::problem_to_wire(&problem));
+    let watched = "/var/lib/pointsman/renewed/www".to_owned();
+    let of = |found: Vec<v1::CertificateFacts>| {
+        let mut status = settled();
+        first_balancer(&mut status).certificates = found;
+        status
+    };
+    let mut silent_one = of(vec![good.clone()]);
+    silent_one.agents[1] = silent("lb2", "lb-agent", "");
+    let mut cases = Cases::default();
+    for (name, status) in [
+        ("one is well, the other may renew none", of(vec![good.clone()])),
+        ("ends soon", of(vec![v1::CertificateFacts { not_after: now_s + 86_400, ..good.clone() }])),
+        ("has ended", of(vec![v1::CertificateFacts { not_after: now_s - 1, ..good.clone() }])),
+        ("not what is served", of(vec![v1::CertificateFacts { served: false, ..good.clone() }])),
+        (
+            "not taken from its folder",
+            of(vec![v1::CertificateFacts { problem: not_taken.clone(), watched, ..good.clone() }]),
+        ),
+        (
+            "nothing is known",
+            of(vec![v1::CertificateFacts {
+                path: good.path.clone(),
+                problem: not_taken,
+                ..Default::default()
+            }]),
+        ),
+        ("a load balancer is silent", silent_one),
+    ] {
+        cases.add(name, &super::certificates(&status));
+    }
+    let facts = pointsman_chassis::site_certificate::LeafFacts {
+        names: good.names.iter().cloned().collect(),
+        serial: good.serial.clone(),
+        sha1: String::new(),
+        not_before: good.not_before,
+        not_after: good.not_after,
+        needs_chain: true,
+    };
+    cases.add("about to be deployed", &super::certificate(&facts));
+    let deployed = |host: &str, already| {
+        v1::CertificateDeployed {
+        host: host.to_owned(),
+        already,
+        detail: "`/etc/haproxy/certs/www.pem` with serial 36F4 read back, seen by a new handshake for `www.example.org`".to_owned(),
+    }
+    };
+    let reply = v1::DeployCertificateReply { balancers: vec![deployed("lb1", true), deployed("lb2", false)] };
+    cases.add("deployed", &super::certificate_deployed(&reply));
+    cases.check("certificates.txt");
+    golden_json("certificates", &json::certificates(&of(vec![good])));
+    golden_json("certificate-deployed", &json::certificate_deployed(&deploy().environment, &facts, &reply));
+}
+
+#[test]
+fn limits() {
+    let entry = |host: &str, key: &str, rate| v1::RateEntry {
+        host: host.to_owned(),
+        table: "st_rl".to_owned(),
+        key: key.to_owned(),
+        rate,
+        period_ms: 10_000,
+        expires_ms: 599_000,
+    };
+    let entries = vec![entry("lb1", "192.0.2.4", 1_204), entry("lb2", "2001:db8::17", 3)];
+    let found = v1::RateLimitsReply { entries: entries.clone(), found: 2 };
+    let address: std::net::IpAddr = "192.0.2.4".parse().unwrap();
+    let nothing = v1::RateLimitsReply::default();
+    let mut cases = Cases::default();
+    cases.add("two", &super::limits(&found));
+    cases.add("more than are sent", &super::limits(&v1::RateLimitsReply { found: 4_711, ..found.clone() }));
+    cases.add("nobody", &super::limits(&nothing));
+    cases.add("unblocked", &super::unblocked(address, &nothing));
+    cases.add("unblocked, and there again", &super::unblocked(address, &found));
+    cases.check("limits.txt");
+    golden_json("limits", &json::limits(&deploy().environment, &found));
+    golden_json("unblocked", &json::unblocked(&deploy().environment, address, &nothing));
+}

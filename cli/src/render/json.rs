@@ -122,6 +122,7 @@ fn balancer(found: &v1::BalancerFacts) -> Value {
         "route": text(&found.route), "route_on_disk": text(&found.route_on_disk), "stale_workers": found.stale_workers,
         "backends": backends.collect::<Vec<_>>(), "haproxy_version": found.haproxy_version,
         "highest_epoch": found.highest_epoch,
+        "certificates": found.certificates.iter().map(certificate_fields).collect::<Vec<_>>(),
     })
 }
 
@@ -184,5 +185,73 @@ pub fn audit(environment: &EnvironmentName, verified: &v1::VerifyJournalReply, e
         "kind": "audit", "environment": environment.as_str(), "exit_code": exit.code(), "entries": verified.entries,
         "head_hash": text(&hash), "first_at_ms": moment(verified.first_at_ms), "last_at_ms": moment(verified.last_at_ms),
         "findings": verified.findings.iter().map(finding).collect::<Vec<_>>(),
+    })
+}
+
+fn certificate_fields(found: &v1::CertificateFacts) -> Value {
+    json!({
+        "path": found.path, "names": found.names, "serial": text(&found.serial), "not_before_s": found.not_before,
+        "not_after_s": found.not_after, "served": found.served, "watched": text(&found.watched),
+        "problem": found.problem.as_ref().map(wire_problem),
+    })
+}
+
+/// The certificates of every load balancer.
+pub fn certificates(status: &v1::StatusReply) -> Value {
+    let balancers = status.agents.iter().filter(|agent| agent.role == "lb-agent").map(|agent| {
+        let all =
+            agent.balancer.as_ref().map(|balancer| balancer.certificates.as_slice()).unwrap_or_default();
+        json!({
+            "host": agent.host, "problem": agent.problem.as_ref().map(wire_problem),
+            "certificates": all.iter().map(certificate_fields).collect::<Vec<_>>(),
+        })
+    });
+    json!({
+        "kind": "certificates", "environment": status.environment, "now_ms": status.now_ms,
+        "balancers": balancers.collect::<Vec<_>>(),
+    })
+}
+
+/// A certificate that every load balancer serves now.
+pub fn certificate_deployed(
+    environment: &EnvironmentName,
+    facts: &pointsman_chassis::site_certificate::LeafFacts,
+    deployed: &v1::DeployCertificateReply,
+) -> Value {
+    let balancers = deployed
+        .balancers
+        .iter()
+        .map(|found| json!({ "host": found.host, "already": found.already, "detail": found.detail }));
+    json!({
+        "kind": "certificate-deployed", "environment": environment.as_str(), "names": facts.names,
+        "serial": facts.serial, "not_before_s": facts.not_before, "not_after_s": facts.not_after,
+        "balancers": balancers.collect::<Vec<_>>(), "exit_code": Exit::Done.code(),
+    })
+}
+
+fn rate(entry: &v1::RateEntry) -> Value {
+    json!({
+        "host": entry.host, "table": entry.table, "address": entry.key, "requests": entry.rate,
+        "period_ms": entry.period_ms, "expires_ms": entry.expires_ms,
+    })
+}
+
+/// The addresses that are counted.
+pub fn limits(environment: &EnvironmentName, found: &v1::RateLimitsReply) -> Value {
+    json!({
+        "kind": "rate-limits", "environment": environment.as_str(), "found": found.found,
+        "entries": found.entries.iter().map(rate).collect::<Vec<_>>(),
+    })
+}
+
+/// What is left of an address after it was forgotten.
+pub fn unblocked(
+    environment: &EnvironmentName,
+    address: std::net::IpAddr,
+    left: &v1::RateLimitsReply,
+) -> Value {
+    json!({
+        "kind": "unblocked", "environment": environment.as_str(), "address": address.to_string(),
+        "left": left.entries.iter().map(rate).collect::<Vec<_>>(), "exit_code": Exit::Done.code(),
     })
 }

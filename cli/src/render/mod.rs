@@ -1,17 +1,21 @@
 //! What people read: pure functions from messages to text. Golden files hold what they give.
 
 mod audit;
+mod cert;
 mod ending;
 #[cfg(test)]
 mod goldens;
 pub mod json;
+mod limits;
 mod lines;
 mod look;
 mod plan;
 mod ticks;
 
 pub use audit::audit;
+pub use cert::{certificate, certificate_deployed, certificates};
 pub use ending::{ending, left};
+pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};
 pub use look::{findings, history, maintenance, share_of, status, traffic};
 pub use plan::plan;

@@ -129,6 +129,29 @@ impl GrpcFleet {
             .map_err(|problem| self.named(problem).on(host))
     }
 
+    /// Has a load balancer serve a renewed certificate.
+    pub async fn deploy_certificate(
+        &self,
+        host: &HostName,
+        request: agent_v1::DeployCertificateRequest,
+        timeout_ms: u64,
+    ) -> Result<agent_v1::Done, Problem> {
+        let mut client = self.client(host)?;
+        let deployed = bounded(host, timeout_ms, client.deploy_certificate(request)).await;
+        deployed.map_err(|problem| self.named(problem))
+    }
+
+    /// Looks into a load balancer's tables of rate limits, after having it forget an address if the request names one.
+    pub async fn rate_limits(
+        &self,
+        host: &HostName,
+        request: agent_v1::RateLimitsRequest,
+        timeout_ms: u64,
+    ) -> Result<v1::RateLimitsReply, Problem> {
+        let mut client = self.client(host)?;
+        bounded(host, timeout_ms, client.rate_limits(request)).await.map_err(|problem| self.named(problem))
+    }
+
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)

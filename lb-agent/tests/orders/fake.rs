@@ -6,8 +6,13 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
+use pointsman_chassis::site_certificate::SiteCertificate;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio_rustls::TlsAcceptor;
 
 pub const KEY: &str = "route";
 
@@ -64,6 +69,15 @@ pub struct World {
     /// The frontend shows this epoch whatever the map says.
     pub shown_epoch: Option<u64>,
     pub map_file: PathBuf,
+    /// What visitors are shown, and the open transaction.
+    pub certificate: String,
+    pub pending: Option<String>,
+    /// Handshakes show this certificate whatever was committed.
+    pub shown_certificate: Option<String>,
+    /// Requests counted, by address.
+    pub table: BTreeMap<String, u64>,
+    /// The lines after the last command that had some.
+    payload: String,
     rules: Vec<Rule>,
 }
 
@@ -106,6 +120,11 @@ impl World {
         effect: impl Fn(&mut World) -> Option<Answer> + Send + Sync + 'static,
     ) {
         self.rules.push(Rule { starts: starts.to_owned(), times, obey: true, effect: Arc::new(effect) });
+    }
+
+    /// From here on everything is answered as usual.
+    pub fn forget_rules(&mut self) {
+        self.rules.clear();
     }
 
     fn take(&mut self, command: &str) -> (String, Option<Answer>) {
@@ -178,6 +197,20 @@ impl World {
                 }
                 if found { "\n".to_owned() } else { "entry not found.\n\n".to_owned() }
             }
+            [verb, "ssl", "cert", path, ..] => self.certificate_answers(verb, path),
+            ["show", "table", "st_rl", "data.http_req_rate", "gt", above] => {
+                let above: u64 = above.parse().unwrap();
+                let rows = self.table.iter().filter(|(_, rate)| **rate > above);
+                let rows = rows.map(|(key, rate)| {
+                    format!("0x1: key={key} use=0 exp=59999 shard=0 http_req_rate(10000)={rate}\n")
+                });
+                format!("# table: st_rl, type: ip, size:10240, used:1\n{}\n", rows.collect::<String>())
+            }
+            ["show" | "clear", "table", ..] if words[2] != "st_rl" => "No such table\n\n".to_owned(),
+            ["clear", "table", "st_rl", "key", key] => {
+                self.table.remove(*key);
+                "\n".to_owned()
+            }
             ["shutdown", "sessions", "server", name] => {
                 let (backend, server) = name.split_once('/').unwrap();
                 for row in self.servers.get_mut(backend).into_iter().flatten().filter(|row| row.0 == server) {
@@ -186,6 +219,36 @@ impl World {
                 "\n".to_owned()
             }
             _ => format!("Unknown command: '{command}'\n\n"),
+        }
+    }
+
+    fn certificate_answers(&mut self, verb: &str, path: &str) -> String {
+        match (verb, self.pending.take()) {
+            ("show", pending) => {
+                self.pending = pending;
+                let shown = SiteCertificate::parse(self.certificate.as_bytes()).unwrap();
+                let (serial, sha1) = (&shown.facts().serial, &shown.facts().sha1);
+                format!(
+                    "Filename: {path}\nStatus: Used\nSerial: {serial}\nSHA1 FingerPrint: {sha1}\nIssuer: /CN=x\n\n"
+                )
+            }
+            ("set", pending) => match SiteCertificate::parse(self.payload.as_bytes()) {
+                Ok(_) => {
+                    self.pending = Some(std::mem::take(&mut self.payload));
+                    let verb = if pending.is_some() { "updated" } else { "created" };
+                    format!("Transaction {verb} for certificate {path}!\n\n")
+                }
+                Err(_) => {
+                    format!("unable to load certificate from file '{path}'.\nCan't load the payload\n\n")
+                }
+            },
+            ("commit", Some(pending)) => {
+                self.certificate = pending;
+                format!("Committing {path}.\nSuccess!\n\n")
+            }
+            ("commit", None) => format!("No ongoing transaction! !\nCan't commit {path}!\n\n"),
+            (_, Some(_)) => format!("Transaction aborted for certificate '{path}'!\n\n"),
+            (_, None) => "No ongoing transaction!\n\n".to_owned(),
         }
     }
 
@@ -212,6 +275,7 @@ pub struct Fake {
     pub socket: PathBuf,
     pub master: PathBuf,
     pub frontend: SocketAddr,
+    pub tls: SocketAddr,
 }
 
 impl Fake {
@@ -229,15 +293,24 @@ impl Fake {
             servers: servers.into(),
             shown_epoch: None,
             map_file: map_file.to_owned(),
+            certificate: String::new(),
+            pending: None,
+            shown_certificate: None,
+            table: BTreeMap::new(),
+            payload: String::new(),
             rules: Vec::new(),
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let secure = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        pointsman_chassis::tls::install_crypto();
         let fake = Self {
             world: Arc::new(Mutex::new(world)),
             socket: folder.join("admin.sock"),
             master: folder.join("master.sock"),
             frontend: listener.local_addr().unwrap(),
+            tls: secure.local_addr().unwrap(),
         };
+        tokio::spawn(fake.clone().shake_hands(secure));
         for path in [&fake.socket, &fake.master] {
             tokio::spawn(fake.clone().serve(UnixListener::bind(path).unwrap()));
         }
@@ -265,6 +338,17 @@ impl Fake {
             }
         }
         let line = String::from_utf8_lossy(&line).into_owned();
+        if line.ends_with(" <<\n") {
+            let mut payload = Vec::new();
+            while !payload.ends_with(b"\n\n") {
+                match stream.read_u8().await {
+                    Ok(byte) => payload.push(byte),
+                    Err(_) => return,
+                }
+            }
+            payload.pop();
+            self.with(|world| world.payload = String::from_utf8(payload).unwrap());
+        }
         for command in line.trim_end_matches('\n').split([';', '\n']).map(str::trim).filter(|c| *c != "quit")
         {
             let (usual, scripted) = self.with(|world| world.take(command));
@@ -298,6 +382,19 @@ impl Fake {
                 hold(stream).await;
                 return;
             }
+        }
+    }
+
+    /// Shakes hands with whoever comes, with the certificate that is shown just then.
+    async fn shake_hands(self, listener: TcpListener) {
+        while let Ok((stream, _)) = listener.accept().await {
+            let pem = self.with(|world| world.shown_certificate.clone().unwrap_or(world.certificate.clone()));
+            let chain = CertificateDer::pem_slice_iter(pem.as_bytes()).map(Result::unwrap).collect();
+            let key = PrivateKeyDer::from_pem_slice(pem.as_bytes()).unwrap();
+            let config = ServerConfig::builder().with_no_client_auth().with_single_cert(chain, key).unwrap();
+            tokio::spawn(async move {
+                let _ = TlsAcceptor::from(Arc::new(config)).accept(stream).await;
+            });
         }
     }
 

@@ -9,9 +9,13 @@
     reason = "tests: a panic is how they fail"
 )]
 
+mod certificates;
+mod certificates_real;
 mod drain;
 mod fake;
 mod full_disk;
+mod limits;
+mod pki;
 mod real;
 mod rig;
 mod signals;

@@ -16,7 +16,7 @@ pub struct Haproxy {
     child: Child,
     pub agent: Agent,
     pub frontend: SocketAddr,
-    folder: TempDir,
+    pub folder: TempDir,
 }
 
 impl Drop for Haproxy {
@@ -123,6 +123,11 @@ frontend fe
 impl Haproxy {
     /// Starts it at `P`, with healthy servers; without an installed HAProxy says so.
     pub async fn start() -> Option<Self> {
+        Self::start_with(|_| (String::new(), String::new())).await
+    }
+
+    /// With more sections in its configuration, and more lines in the agent's. Both may depend on its folder.
+    pub async fn start_with(more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no haproxy is installed");
             return None;
@@ -130,7 +135,8 @@ impl Haproxy {
         let folder = tempfile::tempdir().unwrap();
         let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let text = configuration(folder.path(), frontend, lines);
+        let (sections, more) = more(folder.path());
+        let text = configuration(folder.path(), frontend, lines) + &sections;
         std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
         let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
@@ -152,6 +158,7 @@ impl Haproxy {
             frontend,
             state: folder.path().join("state"),
             signals: Some(lines),
+            more,
         });
         let started = Self { child, agent, frontend, folder };
         started.healthy().await;
@@ -183,7 +190,7 @@ impl Haproxy {
         answer
     }
 
-    async fn admin(&self, command: &str) -> String {
+    pub async fn admin(&self, command: &str) -> String {
         self.ask(
             "admin.sock",
             &command.replace("MAP", &self.folder.path().join("route.map").display().to_string()),
@@ -191,7 +198,7 @@ impl Haproxy {
         .await
     }
 
-    async fn pid(&self) -> String {
+    pub async fn pid(&self) -> String {
         let info = self.admin("show info").await;
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).unwrap_or_default().to_owned()
     }

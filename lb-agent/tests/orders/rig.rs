@@ -38,6 +38,8 @@ pub struct Setup {
     pub state: PathBuf,
     /// Where access lines are listened for, if anywhere.
     pub signals: Option<SocketAddr>,
+    /// More lines of `[haproxy]`, and tables after it.
+    pub more: String,
 }
 
 /// The agent alone.
@@ -54,7 +56,7 @@ pub struct Agent {
 pub struct Rig {
     pub agent: Agent,
     pub fake: Fake,
-    _folder: TempDir,
+    pub folder: TempDir,
 }
 
 fn peer(uri: &str) -> Peer {
@@ -91,6 +93,7 @@ map = {:?}
 key = {:?}
 backends = ["be_blue", "be_green", "be_canary", "be_nowhere"]
 maintenance_backend = "be_maint"
+{}
 [frontend]
 address = "{}"
 host = "www.example.org"
@@ -99,6 +102,7 @@ host = "www.example.org"
         setup.socket.display().to_string(),
         setup.map.display().to_string(),
         setup.key,
+        setup.more,
         setup.frontend,
     );
     pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &text).unwrap()
@@ -182,6 +186,44 @@ impl Agent {
         self.service.signals(asked(request)).await.map(tonic::Response::into_inner).map_err(problem)
     }
 
+    pub async fn deploy_certificate(&self, pem: &str) -> Result<Evidence, Problem> {
+        self.deploy_certificate_as(Epoch(1), "", pem).await
+    }
+
+    pub async fn deploy_certificate_as(
+        &self,
+        epoch: Epoch,
+        path: &str,
+        pem: &str,
+    ) -> Result<Evidence, Problem> {
+        let request = agent_v1::DeployCertificateRequest {
+            environment: "production".to_owned(),
+            host: "lb1".to_owned(),
+            epoch: epoch.0,
+            path: path.to_owned(),
+            pem: pem.as_bytes().to_vec(),
+        };
+        let done = self.service.deploy_certificate(asked(request)).await.map_err(problem)?;
+        Ok(evidence(done.get_ref()))
+    }
+
+    pub async fn rate_limits(
+        &self,
+        table: &str,
+        unblock: &str,
+        min_rate: u32,
+    ) -> Result<v1::RateLimitsReply, Problem> {
+        let request = agent_v1::RateLimitsRequest {
+            environment: "production".to_owned(),
+            host: "lb1".to_owned(),
+            epoch: 1,
+            table: table.to_owned(),
+            unblock: unblock.to_owned(),
+            min_rate,
+        };
+        Ok(self.service.rate_limits(asked(request)).await.map_err(problem)?.into_inner())
+    }
+
     pub async fn describe(&self) -> v1::AgentStatus {
         let request = agent_v1::DescribeRequest { environment: "production".to_owned() };
         self.service.describe(asked(request)).await.unwrap().into_inner()
@@ -203,6 +245,11 @@ impl Rig {
     }
 
     pub async fn with_key(key: &str) -> Self {
+        Self::with(key, |_, _| String::new()).await
+    }
+
+    /// With more lines in the agent's configuration, which may depend on its folder and the fake.
+    pub async fn with(key: &str, more: impl FnOnce(&Path, &Fake) -> String) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let map = folder.path().join("map/route.map");
         std::fs::create_dir(folder.path().join("map")).unwrap();
@@ -216,8 +263,9 @@ impl Rig {
             frontend: fake.frontend,
             state: folder.path().join("state"),
             signals: None,
+            more: more(folder.path(), &fake),
         });
-        Self { agent, fake, _folder: folder }
+        Self { agent, fake, folder }
     }
 
     /// What stands: on disk, in the current worker, in the old ones.

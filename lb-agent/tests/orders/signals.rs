@@ -194,6 +194,7 @@ async fn a_port_that_somebody_else_holds() {
         frontend: rig.fake.frontend,
         state: folder.path().to_owned(),
         signals: Some(listen),
+        more: String::new(),
     });
     let mut ticks = agent.signals().await.unwrap();
     let mut tick = next(&mut ticks).await;

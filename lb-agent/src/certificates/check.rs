@@ -1,0 +1,85 @@
+//! Whether a certificate may take the place of another one: pure, by what both say of themselves.
+
+use std::collections::BTreeSet;
+
+use pointsman_chassis::site_certificate::{LeafFacts, SiteCertificate, unfit};
+use pointsman_core::Problem;
+
+/// Refuses a certificate that would be worse than the one in place. `now` in seconds since 1970.
+pub fn may_follow(new: &SiteCertificate, old: &SiteCertificate, now: i64) -> Result<(), Problem> {
+    in_time(new.facts(), now)?;
+    if new.facts().not_before < old.facts().not_before {
+        return Err(unfit("it was issued before the one in place"));
+    }
+    let missing = uncovered(&old.facts().names, &new.facts().names);
+    if !missing.is_empty() {
+        return Err(unfit(format!(
+            "it lacks {} of the names of the one in place: {}",
+            missing.len(),
+            some(&missing)
+        )));
+    }
+    if new.facts().needs_chain && new.chain_length() == 0 && old.chain_length() > 0 {
+        return Err(unfit("its chain is missing, and the one in place has one: use `fullchain.pem`"));
+    }
+    Ok(())
+}
+
+fn in_time(facts: &LeafFacts, now: i64) -> Result<(), Problem> {
+    if facts.not_after <= now {
+        return Err(unfit(format!("it ended {} hours ago", now.saturating_sub(facts.not_after) / 3600)));
+    }
+    if facts.not_before > now {
+        let wait_s = facts.not_before.saturating_sub(now);
+        return Err(
+            unfit(format!("it is not valid yet, for {wait_s} s")).hint("compare the clocks: `timedatectl`")
+        );
+    }
+    Ok(())
+}
+
+/// The names that a certificate with the names `new` does not cover.
+fn uncovered<'a>(old: &'a BTreeSet<String>, new: &BTreeSet<String>) -> Vec<&'a str> {
+    let covered = |name: &str| {
+        // A wildcard stands for exactly one label, and never for itself by another one.
+        let wild = name.split_once('.').map(|(_, rest)| format!("*.{rest}"));
+        new.contains(name) || (!name.starts_with('*') && wild.is_some_and(|wild| new.contains(&wild)))
+    };
+    old.iter().map(String::as_str).filter(|name| !covered(name)).collect()
+}
+
+/// So many names that a message stays readable.
+const SHOWN: usize = 5;
+
+fn some(names: &[&str]) -> String {
+    let shown: Vec<&str> = names.iter().copied().take(SHOWN).collect();
+    let rest = names.len().saturating_sub(shown.len());
+    if rest == 0 { shown.join(", ") } else { format!("{} and {rest} more", shown.join(", ")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names(text: &str) -> BTreeSet<String> {
+        text.split_whitespace().map(str::to_owned).collect()
+    }
+
+    #[test]
+    fn every_name_must_be_covered() {
+        for (old, new, missing) in [
+            ("www.a.org", "www.a.org a.org", ""),
+            ("www.a.org a.org", "www.a.org", "a.org"),
+            ("www.a.org", "*.a.org", ""),
+            ("a.org", "*.a.org", "a.org"),
+            ("x.www.a.org", "*.a.org", "x.www.a.org"),
+            ("*.a.org", "www.a.org", "*.a.org"),
+            ("*.a.org", "*.a.org", ""),
+            ("*.b.a.org", "*.a.org *.org", "*.b.a.org"),
+            ("192.0.2.1", "192.0.2.1", ""),
+            ("", "www.a.org", ""),
+        ] {
+            assert_eq!(uncovered(&names(old), &names(new)).join(" "), missing, "{old:?} by {new:?}");
+        }
+    }
+}

@@ -1,0 +1,186 @@
+//! A renewed certificate: on disk first, then in the worker that takes new connections, then read back and seen by a
+//! handshake. It ends with the old certificate or the new one, in both places, and says which.
+//!
+//! Old workers are left alone: they accept no connections, so they make no handshakes.
+
+use pointsman_chassis::failpoint;
+use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{Aftermath, Code, Evidence, Problem};
+
+use super::handshake::see;
+use super::runtime::{fits_socket, is};
+use super::{Granted, check};
+use crate::balancer::Balancer;
+use crate::reply::ShownCertificate;
+
+/// How often a certificate is brought to the worker: again when HAProxy was reloaded meanwhile, or did not answer.
+const TRIES: u32 = 3;
+
+/// What stood before anything was changed.
+struct Before {
+    on_disk: SiteCertificate,
+    /// What the worker served, if we have it: only then it can be served again.
+    served: Option<SiteCertificate>,
+    shown: ShownCertificate,
+}
+
+/// Deploys a certificate. `rules` is asked right before every change whether whoever wants it still may.
+pub async fn deploy(
+    balancer: &Balancer,
+    granted: &Granted,
+    new: &SiteCertificate,
+    rules: impl Fn() -> Result<(), Problem>,
+) -> Result<Evidence, Problem> {
+    let _one_at_a_time = balancer.certificates.changing.lock().await;
+    let before = precheck(balancer, granted, new).await?;
+    let (on_disk, served) = (before.on_disk.pem() == new.pem(), is(&before.shown, new));
+    if !(on_disk && served) {
+        rules()?;
+    }
+    if !on_disk {
+        write_disk(granted, &before, new)?;
+    }
+    failpoint::pass("certificate-on-disk");
+    let brought = match rules() {
+        Ok(()) => bring(balancer, granted, new).await,
+        Err(problem) => Err(problem),
+    };
+    failpoint::pass("certificate-served");
+    match brought {
+        Ok(()) => {
+            Ok(Evidence { already: on_disk && served, detail: said(granted, new), ..Evidence::default() })
+        }
+        // Nothing was changed here, and nothing is: what is wrong was wrong before.
+        Err(problem) if on_disk && served => Err(problem),
+        Err(problem) => Err(take_back(balancer, granted, &before, new, problem).await),
+    }
+}
+
+fn said(granted: &Granted, new: &SiteCertificate) -> String {
+    let facts = new.facts();
+    format!(
+        "`{}` with serial {} read back, seen by a new handshake for `{}`",
+        granted.path.as_str(),
+        facts.serial,
+        granted.shows.host
+    )
+}
+
+async fn precheck(balancer: &Balancer, granted: &Granted, new: &SiteCertificate) -> Result<Before, Problem> {
+    fits_socket(&granted.path, new)?;
+    let on_disk = granted.place.read_in_place()?;
+    let now = i64::try_from(pointsman_chassis::SystemClock.now().0 / 1000).unwrap_or(i64::MAX);
+    check::may_follow(new, &on_disk, now)?;
+    let shown =
+        granted.runtime(balancer).shown().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+    // After a crash in the middle, the worker may serve what is on disk no more.
+    let served = [granted.place.read().ok(), granted.place.read_previous()]
+        .into_iter()
+        .flatten()
+        .find(|known| is(&shown, known));
+    Ok(Before { on_disk, served, shown })
+}
+
+fn write_disk(granted: &Granted, before: &Before, new: &SiteCertificate) -> Result<(), Problem> {
+    granted.place.replace(&before.on_disk, new).map_err(|problem| {
+        let stands = || granted.place.read().is_ok_and(|found| found.pem() == before.on_disk.pem());
+        // As a rule the old file was never touched; else it is written again.
+        if stands() || (granted.place.put(&before.on_disk).is_ok() && stands()) {
+            return problem.aftermath(Aftermath::Unchanged);
+        }
+        problem
+            .aftermath(Aftermath::Unknown)
+            .cause("what is on disk is not certain: a reload may bring either")
+    })
+}
+
+/// Has the worker serve it, reads back, and looks with a new connection; all of it again if HAProxy was reloaded
+/// meanwhile, because a reload that began before the file was written brings the old one.
+async fn bring(balancer: &Balancer, granted: &Granted, new: &SiteCertificate) -> Result<(), Problem> {
+    let runtime = granted.runtime(balancer);
+    for last in (0..TRIES).map(|number| number.saturating_add(1) == TRIES) {
+        let told = balancer.workers.info().await?.pid;
+        let asked = if is(&runtime.shown().await?, new) { Ok(()) } else { runtime.serve(new).await };
+        // Whatever came for an answer, or none: only reading back says what the commands did.
+        let shown = runtime.shown().await?;
+        if balancer.workers.info().await?.pid != told {
+            continue;
+        }
+        match asked {
+            _ if is(&shown, new) => {}
+            Err(problem) if !last && problem.code == Code::RuntimeSocketUnreachable => continue,
+            Err(problem) => return Err(problem),
+            Ok(()) => {
+                let message =
+                    format!("HAProxy says that it took `{}`, but shows another", granted.path.as_str());
+                return Err(Problem::new(Code::CertificateNotTaken, message));
+            }
+        }
+        let seen = see(&granted.shows, new).await;
+        if balancer.workers.info().await?.pid == told {
+            return seen;
+        }
+    }
+    let message =
+        format!("HAProxy was reloaded {TRIES} times while `{}` was deployed", granted.path.as_str());
+    Err(Problem::new(Code::CertificateNotTaken, message).retry_useful())
+}
+
+/// Puts the certificate before back everywhere, and says whether that worked.
+async fn take_back(
+    balancer: &Balancer,
+    granted: &Granted,
+    before: &Before,
+    new: &SiteCertificate,
+    problem: Problem,
+) -> Problem {
+    let runtime = granted.runtime(balancer);
+    runtime.abort().await;
+    // What the worker served is what a reload must bring: after a crash that is not what was on disk.
+    let old = before.served.as_ref().unwrap_or(&before.on_disk);
+    let disk = if old.pem() == new.pem() { Ok(()) } else { granted.place.put(old) };
+    let served = serve_before(balancer, granted, before).await;
+    match (disk, served) {
+        (Ok(()), Ok(())) => problem.aftermath(Aftermath::Unchanged).cause("the certificate before is back"),
+        (disk, served) => {
+            let places = [("on disk", disk), ("in HAProxy", served)];
+            let failed = places.into_iter().filter_map(|(place, back)| Some((place, back.err()?)));
+            failed.fold(problem.aftermath(Aftermath::Unknown), |problem, (place, error)| {
+                problem.cause(format!("the certificate before could not be put back {place}: {error}"))
+            })
+        }
+    }
+}
+
+async fn serve_before(balancer: &Balancer, granted: &Granted, before: &Before) -> Result<(), Problem> {
+    let runtime = granted.runtime(balancer);
+    let stands = |shown: &ShownCertificate| *shown.sha1 == before.shown.sha1;
+    if stands(&runtime.shown().await?) {
+        return Ok(());
+    }
+    let old = before.served.as_ref().ok_or_else(|| {
+        Problem::new(Code::CertificateNotTaken, "what HAProxy served before is not on disk")
+    })?;
+    let asked = runtime.serve(old).await;
+    match runtime.shown().await {
+        Ok(shown) if stands(&shown) => Ok(()),
+        Ok(_) => Err(asked
+            .err()
+            .unwrap_or_else(|| Problem::new(Code::CertificateNotTaken, "HAProxy shows another"))),
+        Err(silence) => Err(silence),
+    }
+}
+
+/// Goes on with a deploy that a crash or a reload cut short: HAProxy serves the certificate that was in place before the
+/// one on disk. Whatever else differs was done by a person, and is left for people to see.
+pub async fn resume(balancer: &Balancer, granted: &Granted) -> Result<Option<Evidence>, Problem> {
+    let (Ok(on_disk), Some(previous)) = (granted.place.read(), granted.place.read_previous()) else {
+        return Ok(None);
+    };
+    let shown = granted.runtime(balancer).shown().await?;
+    if is(&shown, &on_disk) || !is(&shown, &previous) {
+        return Ok(None);
+    }
+    deploy(balancer, granted, &on_disk, || Ok(())).await.map(Some)
+}

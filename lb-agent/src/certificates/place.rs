@@ -1,0 +1,108 @@
+//! The files of one certificate: the one that HAProxy reads at its next start or reload, and beside it the one before.
+//!
+//! The files beside it begin with a dot: a `bind` line may name the whole folder, and HAProxy would load every other
+//! file in it, half-written and old ones too.
+
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
+use std::path::{Path, PathBuf};
+
+use pointsman_chassis::durable;
+use pointsman_chassis::site_certificate::{SiteCertificate, unfit};
+use pointsman_core::{Code, Problem};
+
+/// What a certificate file may be readable for besides its owner: the group, if it was so before. Never for all.
+const MODES: u32 = 0o640;
+/// Its owner reads and writes it.
+const OWN_MODE: u32 = 0o600;
+
+/// The place of one certificate.
+#[derive(Clone, Debug)]
+pub struct Place {
+    path: PathBuf,
+    previous: PathBuf,
+    next: PathBuf,
+}
+
+fn beside(path: &Path, ending: &str) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!(".{name}.{ending}"))
+}
+
+fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
+    Problem::new(Code::FileSystem, format!("cannot write `{}`", path.display()))
+        .because(error)
+        .retry_useful()
+        .hint(format!(
+            "on the load balancer: `df -h`; the file and its folder must belong to the agent's user, and be in `ReadWritePaths=` of its unit: `chown pointsman: {}`",
+            path.display()
+        ))
+}
+
+impl Place {
+    /// The place at this path.
+    pub fn new(path: &Path) -> Self {
+        Self { path: path.to_owned(), previous: beside(path, "previous"), next: beside(path, "next") }
+    }
+
+    /// The certificate that the next start brings.
+    pub fn read(&self) -> Result<SiteCertificate, Problem> {
+        SiteCertificate::read(&self.path)
+    }
+
+    /// The same, where nothing may be begun without it: it is the way back.
+    pub fn read_in_place(&self) -> Result<SiteCertificate, Problem> {
+        self.read().map_err(|problem| {
+            unfit(format!(
+                "the one in place, `{}`, cannot be read, so there would be no way back",
+                self.path.display()
+            ))
+            .cause(problem.to_string())
+            .hint("put a whole one there by hand, then `systemctl reload haproxy`")
+        })
+    }
+
+    /// The one that was in place before, if it can be read.
+    pub fn read_previous(&self) -> Option<SiteCertificate> {
+        SiteCertificate::read(&self.previous).ok()
+    }
+
+    /// Puts a certificate in place, whole and durable, with the owner of the one before, which is kept beside it.
+    pub fn replace(&self, old: &SiteCertificate, new: &SiteCertificate) -> Result<(), Problem> {
+        durable::replace(&self.previous, old.pem().as_bytes(), OWN_MODE)
+            .map_err(|error| unwritable(&self.previous, &error))?;
+        self.put(new)
+    }
+
+    /// Puts a certificate in place, and leaves the one before it alone.
+    pub fn put(&self, certificate: &SiteCertificate) -> Result<(), Problem> {
+        let put = || -> std::io::Result<()> {
+            let before = std::fs::metadata(&self.path)?;
+            durable::replace(&self.next, certificate.pem().as_bytes(), OWN_MODE)?;
+            let written = std::fs::metadata(&self.next)?;
+            if (written.uid(), written.gid()) != (before.uid(), before.gid()) {
+                std::os::unix::fs::chown(&self.next, Some(before.uid()), Some(before.gid()))?;
+            }
+            let mode = before.mode() & MODES | OWN_MODE;
+            std::fs::set_permissions(&self.next, std::fs::Permissions::from_mode(mode))?;
+            std::fs::rename(&self.next, &self.path)?;
+            durable::sync_directory(self.path.parent().unwrap_or(Path::new("/")))
+        };
+        put().map_err(|error| {
+            // Left behind it would only be one copy of a key more; the error that counts is the first.
+            let _ = std::fs::remove_file(&self.next);
+            unwritable(&self.path, &error)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_beside_a_certificate_are_hidden_from_haproxy() {
+        let place = Place::new(Path::new("/etc/haproxy/certs/www.pem"));
+        assert_eq!(place.previous, Path::new("/etc/haproxy/certs/.www.pem.previous"));
+        assert_eq!(place.next, Path::new("/etc/haproxy/certs/.www.pem.next"));
+    }
+}

@@ -1,0 +1,82 @@
+//! The certificates of the running worker: shown, set and committed over its command socket.
+
+use pointsman_chassis::site_certificate::{SiteCertificate, unfit};
+use pointsman_core::{Aftermath, Code, Problem};
+
+use crate::config::CertificatePath;
+use crate::reply::{self, ShownCertificate};
+use crate::socket::{CommandSocket, MAX_INPUT_BYTES, unreadable};
+use crate::workers::first_line;
+
+/// One certificate in the running worker.
+pub struct Runtime<'a> {
+    pub(crate) socket: &'a CommandSocket,
+    pub(crate) path: &'a CertificatePath,
+}
+
+fn command(verb: &str, path: &CertificatePath) -> String {
+    format!("{verb} ssl cert {}", path.as_str())
+}
+
+/// Whether HAProxy shows this very certificate.
+pub fn is(shown: &ShownCertificate, certificate: &SiteCertificate) -> bool {
+    shown.sha1.eq_ignore_ascii_case(&certificate.facts().sha1)
+        && shown
+            .serial
+            .trim_start_matches('0')
+            .eq_ignore_ascii_case(certificate.facts().serial.trim_start_matches('0'))
+}
+
+/// Refuses a certificate that does not fit through the socket: HAProxy would hang on it, or die.
+pub fn fits_socket(path: &CertificatePath, certificate: &SiteCertificate) -> Result<(), Problem> {
+    let room = MAX_INPUT_BYTES.saturating_sub(command("set", path).len()).saturating_sub(" <<\n\n".len());
+    if certificate.pem().len() <= room {
+        return Ok(());
+    }
+    Err(unfit(format!(
+        "with chain and key it is {} bytes long, and HAProxy's command socket takes {room}",
+        certificate.pem().len()
+    ))
+    .hint("leave certificates out of the chain that visitors have already, as the root; or put it in place by hand and reload"))
+}
+
+impl Runtime<'_> {
+    /// What is served.
+    pub async fn shown(&self) -> Result<ShownCertificate, Problem> {
+        let command = command("show", self.path);
+        let answer = self.socket.ask(&command).await?;
+        if let Some(shown) = reply::certificate(&answer).filter(|shown| shown.path == self.path.as_str()) {
+            return Ok(shown);
+        }
+        if answer.starts_with("Can't display the certificate") {
+            return Err(self.refused("HAProxy does not know it", &answer));
+        }
+        Err(unreadable(&command, &first_line(&answer)))
+    }
+
+    /// Has the worker serve a certificate. The answer says only that it was taken: what is served is for
+    /// [`Runtime::shown`] to say.
+    pub async fn serve(&self, certificate: &SiteCertificate) -> Result<(), Problem> {
+        let set = self.socket.ask_with_payload(&command("set", self.path), certificate.pem()).await?;
+        if !reply::certificate_is_set(&set, self.path.as_str()) {
+            return Err(self.refused("HAProxy refused it", &set));
+        }
+        let committed = self.socket.ask(&command("commit", self.path)).await?;
+        if !reply::certificate_is_committed(&committed) {
+            return Err(self.refused("HAProxy did not commit it", &committed));
+        }
+        Ok(())
+    }
+
+    /// Gives up the open transaction. There may be none; what came of it only looking says.
+    pub async fn abort(&self) {
+        let _ = self.socket.ask(&command("abort", self.path)).await;
+    }
+
+    fn refused(&self, what: &str, answer: &str) -> Problem {
+        Problem::new(Code::CertificateNotTaken, format!("certificate `{}`: {what}", self.path.as_str()))
+            .aftermath(Aftermath::Unchanged)
+            .cause(format!("its answer: {}", first_line(answer)))
+            .hint("compare the path in haproxy.cfg and lb-agent.toml: `echo 'show ssl cert' | socat - /run/haproxy/pointsman.sock`")
+    }
+}

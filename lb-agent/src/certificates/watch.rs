@@ -1,0 +1,140 @@
+//! Takes renewed certificates from the folders that the configuration names, and finishes what a crash or a reload cut
+//! short. Nobody orders this: the folders are the agent's own grant. What does not do is said once, and stands in the
+//! facts until it changes.
+
+use std::path::Path;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher as _};
+use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_core::{Aftermath, Code, Problem};
+use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tracing::{info, warn};
+
+use super::Granted;
+use super::deploy::{deploy, resume};
+use crate::balancer::Balancer;
+
+/// How often the folders are looked at without a hint from the file system, which loses some and on some mounts has none.
+const LOOK: Duration = Duration::from_secs(600);
+/// How often HAProxy is looked at: after a reload it may serve what was in place before.
+const TICK: Duration = Duration::from_secs(10);
+/// How long after a hint the folders are looked at: chain and key are two files, and both must have been written.
+const SETTLE: Duration = Duration::from_millis(500);
+/// How soon it is tried again when HAProxy did not answer.
+const AGAIN: Duration = Duration::from_secs(30);
+
+/// What was made of a folder's content, so that it is not tried again and again.
+#[derive(Default)]
+struct Tried {
+    /// The leaf that was given up.
+    sha1: String,
+    problem: Option<Problem>,
+}
+
+/// Looks after the certificates for ever.
+pub async fn watch(balancer: Balancer) {
+    let granted = balancer.certificates.granted.clone();
+    if granted.is_empty() {
+        return;
+    }
+    let (changed, mut hints) = mpsc::channel(1);
+    let watched = granted.iter().filter_map(|granted| granted.watch.as_deref());
+    let _watcher = watcher(watched, changed.clone());
+    let mut tried: Vec<Tried> = granted.iter().map(|_| Tried::default()).collect();
+    let (mut settled, mut next_look) = (None, Instant::now());
+    loop {
+        // HAProxy is down or busy: the next look will tell.
+        let pid = balancer.workers.info().await.ok().map(|info| info.pid);
+        if pid.is_some() && pid != settled {
+            let resumed = finish(&balancer, &granted).await;
+            settled = pid.filter(|_| resumed);
+        }
+        if Instant::now() >= next_look {
+            let mut again = LOOK;
+            for (granted, tried) in granted.iter().zip(&mut tried) {
+                again = again.min(take(&balancer, granted, tried).await);
+            }
+            next_look = Instant::now() + again;
+        }
+        tokio::select! {
+            _ = hints.recv() => {
+                tokio::time::sleep(SETTLE).await;
+                next_look = Instant::now();
+            }
+            () = tokio::time::sleep(TICK) => {}
+        }
+    }
+}
+
+fn watcher<'a>(
+    folders: impl Iterator<Item = &'a Path>,
+    changed: mpsc::Sender<()>,
+) -> Option<notify::RecommendedWatcher> {
+    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        // Reading the files is an event too: it must not lead to reading them again.
+        if event.is_ok_and(|event| !event.kind.is_access()) {
+            // A full channel holds a hint already.
+            let _ = changed.try_send(());
+        }
+    });
+    let mut watcher = made
+        .inspect_err(|error| warn!(%error, "cannot watch folders of certificates: only looking at them"))
+        .ok()?;
+    for folder in folders {
+        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
+            warn!(folder = %folder.display(), %error, "cannot watch this folder: only looking at it every 10 minutes");
+        }
+    }
+    Some(watcher)
+}
+
+/// Says whether everything that was cut short is finished, or was looked at in vain.
+async fn finish(balancer: &Balancer, granted: &[Granted]) -> bool {
+    let mut done = true;
+    for granted in granted {
+        match resume(balancer, granted).await {
+            Ok(Some(evidence)) => info!(detail = evidence.detail, "a deploy was cut short: went on with it"),
+            Ok(None) => {}
+            Err(problem) => {
+                done &= problem.code != Code::RuntimeSocketUnreachable;
+                warn!(path = granted.path.as_str(), %problem, causes = ?problem.causes, "could not go on with a deploy");
+            }
+        }
+    }
+    done
+}
+
+/// Deploys what is in a certificate's folder if it is another than the one in place. Returns when to look again.
+async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Duration {
+    let Some(folder) = &granted.watch else { return LOOK };
+    let found = SiteCertificate::read_pair(&folder.join("fullchain.pem"), &folder.join("privkey.pem"));
+    let sha1 = found.as_ref().map(|found| found.facts().sha1.clone()).unwrap_or_default();
+    let given_up = tried.problem.is_some() && !sha1.is_empty() && tried.sha1 == sha1;
+    let in_place = |found: &SiteCertificate| granted.place.read().is_ok_and(|here| here.pem() == found.pem());
+    let taken = match found {
+        Ok(found) if in_place(&found) => Ok(()),
+        Ok(_) if given_up => return LOOK,
+        Ok(found) => deploy(balancer, granted, &found, || Ok(())).await.map(|evidence| {
+            info!(detail = evidence.detail, "took a renewed certificate from its folder");
+        }),
+        Err(problem) => Err(problem),
+    };
+    let (problem, again) = match taken {
+        Ok(()) => (None, LOOK),
+        Err(problem) => {
+            // Trying it again and again would show every visitor of that moment another certificate.
+            let passing =
+                problem.code == Code::RuntimeSocketUnreachable || problem.aftermath == Aftermath::Unknown;
+            tried.sha1 = if passing { String::new() } else { sha1 };
+            (Some(problem), if passing { AGAIN } else { LOOK })
+        }
+    };
+    if let Some(problem) = problem.as_ref().filter(|_| problem != tried.problem) {
+        warn!(path = granted.path.as_str(), folder = %folder.display(), %problem, causes = ?problem.causes, "what is in the folder is not taken");
+    }
+    balancer.certificates.found(&granted.path, problem.clone());
+    tried.problem = problem;
+    again
+}

@@ -1,0 +1,105 @@
+//! Looking into HAProxy's tables of rate limits, and taking one address out of them. The limits themselves stand in
+//! HAProxy's configuration.
+
+use std::net::IpAddr;
+
+use pointsman_chassis::agent_service::Rule;
+use pointsman_core::{Code, Problem};
+use pointsman_proto::{agent_v1, v1};
+
+use crate::balancer::Balancer;
+use crate::config::TableName;
+use crate::reply::{self, TableEntry};
+use crate::socket::unreadable;
+use crate::workers::first_line;
+
+/// Most entries that are answered with, the highest rates: a person reads them, and one message holds them.
+const MAX_ENTRIES: usize = 500;
+
+fn tables<'a>(balancer: &'a Balancer, wanted: &str) -> Result<Vec<&'a TableName>, Problem> {
+    let granted = balancer.config.haproxy.rate_limit_tables.iter().map(|table| &table.0);
+    let found: Vec<&TableName> =
+        granted.filter(|table| wanted.is_empty() || table.as_str() == wanted).collect();
+    if found.is_empty() {
+        let message = match wanted {
+            "" => "this agent may look into no table of rate limits".to_owned(),
+            _ => format!("`{wanted}` is not among the tables that this agent may look into"),
+        };
+        return Err(Problem::new(Code::RateTableUnknown, message)
+            .hint("add it to `rate_limit_tables` in lb-agent.toml on the load balancer"));
+    }
+    Ok(found)
+}
+
+/// Answers with the addresses that are above a rate, after forgetting one of them if the request says so. That one is
+/// answered with all the same if it is still there.
+pub async fn rate_limits(
+    balancer: &Balancer,
+    request: &agent_v1::RateLimitsRequest,
+    rule: &Rule,
+) -> Result<v1::RateLimitsReply, Problem> {
+    let tables = tables(balancer, &request.table)?;
+    let address = match request.unblock.as_str() {
+        "" => None,
+        // Written out anew, it is one word whatever came.
+        text => Some(text.parse::<IpAddr>().map_err(|_| {
+            Problem::new(Code::MessageInvalid, "field `unblock` of the message is no IP address")
+        })?),
+    };
+    let mut reply = v1::RateLimitsReply::default();
+    for table in tables {
+        if let Some(address) = address {
+            rule.check()?;
+            unblock(balancer, table, address).await?;
+        }
+        let above = address.map_or(request.min_rate, |_| 0);
+        let entries = show(balancer, table, above).await?;
+        let entries = entries.into_iter().filter(|entry| address.is_none_or(|address| entry.key == address));
+        reply.entries.extend(entries.map(|entry| to_wire(table, &entry)));
+    }
+    reply.found = reply.entries.len() as u64;
+    reply.entries.sort_by(|a, b| b.rate.cmp(&a.rate).then_with(|| a.key.cmp(&b.key)));
+    reply.entries.truncate(MAX_ENTRIES);
+    Ok(reply)
+}
+
+async fn unblock(balancer: &Balancer, table: &TableName, address: IpAddr) -> Result<(), Problem> {
+    // HAProxy answers `clear` of what is not there as it answers any other, so only the table itself can be missing.
+    show(balancer, table, u32::MAX).await?;
+    balancer.workers.clear_key(table.as_str(), address).await
+}
+
+async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Vec<TableEntry>, Problem> {
+    let name = table.as_str();
+    let command = format!("show table {name} data.http_req_rate gt {above}");
+    let answer = balancer.workers.current().ask(&command).await.map_err(|problem| match problem.code {
+        Code::HaproxyReplyUnexpected => {
+            problem.hint("ask for fewer: `pointsman traffic limits ENV --min-rate 1000`")
+        }
+        _ => problem,
+    })?;
+    if let Some(entries) = reply::table(&answer, name) {
+        return Ok(entries);
+    }
+    let unknown = ["No such table", "Data type not stored in this table"];
+    if unknown.iter().any(|text| answer.lines().next().is_some_and(|line| line.ends_with(text))) {
+        let message = format!("HAProxy has no table `{name}` of `http_req_rate`");
+        return Err(Problem::new(Code::RateTableUnknown, message)
+            .cause(format!("its answer: {}", first_line(&answer)))
+            .hint(
+                "compare `rate_limit_tables` in lb-agent.toml with the `stick-table` lines of haproxy.cfg",
+            ));
+    }
+    Err(unreadable(&command, &first_line(&answer)))
+}
+
+fn to_wire(table: &TableName, entry: &TableEntry) -> v1::RateEntry {
+    v1::RateEntry {
+        host: String::new(),
+        table: table.as_str().to_owned(),
+        key: entry.key.to_string(),
+        rate: entry.rate,
+        period_ms: entry.period_ms,
+        expires_ms: entry.expires_ms,
+    }
+}

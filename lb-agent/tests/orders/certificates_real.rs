@@ -1,0 +1,182 @@
+//! Renewing a certificate in a real HAProxy: no reload, no connection lost, and the next handshake has it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+
+use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_core::{Aftermath, Code};
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::pki::{Authority, NEW, OLD, Wish};
+use crate::real::Haproxy;
+
+/// A visitor that takes any certificate and remembers it.
+#[derive(Debug, Default)]
+struct Visitor(Mutex<Option<CertificateDer<'static>>>);
+
+impl ServerCertVerifier for Visitor {
+    fn verify_server_cert(
+        &self,
+        leaf: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        *self.0.lock().unwrap() = Some(leaf.clone().into_owned());
+        Ok(ServerCertVerified::assertion())
+    }
+    fn verify_tls12_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn verify_tls13_signature(
+        &self,
+        _: &[u8],
+        _: &CertificateDer<'_>,
+        _: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        Ok(HandshakeSignatureValid::assertion())
+    }
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+    }
+}
+
+async fn visit(address: SocketAddr) -> (TlsStream<TcpStream>, CertificateDer<'static>) {
+    let visitor = Arc::new(Visitor::default());
+    let config = ClientConfig::builder()
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::clone(&visitor) as Arc<dyn ServerCertVerifier>)
+        .with_no_client_auth();
+    let stream = TcpStream::connect(address).await.unwrap();
+    let name = ServerName::try_from("www.example.org").unwrap();
+    let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+    let shown = visitor.0.lock().unwrap().take().unwrap();
+    (stream, shown)
+}
+
+async fn get(stream: &mut TlsStream<TcpStream>) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n").await.unwrap();
+    let mut answer = vec![0; 1024];
+    let count = stream.read(&mut answer).await.unwrap();
+    String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned()
+}
+
+fn free() -> SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+async fn started(old: &str, address: SocketAddr) -> Option<Haproxy> {
+    pointsman_chassis::tls::install_crypto();
+    Haproxy::start_with(|folder| {
+        let certs = folder.join("certs");
+        std::fs::create_dir(&certs).unwrap();
+        std::fs::write(certs.join("www.pem"), old).unwrap();
+        // The whole folder: HAProxy loads every file in it that it is not told to leave alone.
+        let sections = format!(
+            "frontend secure\n  bind {address} ssl crt {}\n  http-request return status 200 content-type text/plain string ok\n",
+            certs.display()
+        );
+        let more = format!(
+            "[[haproxy.certificates]]\npath = {:?}\naddress = \"{address}\"\n",
+            certs.join("www.pem")
+        );
+        (sections, more)
+    })
+    .await
+}
+
+fn leaf(pem: &str) -> CertificateDer<'static> {
+    SiteCertificate::parse(pem.as_bytes()).unwrap().leaf().unwrap().clone()
+}
+
+#[tokio::test]
+async fn the_next_handshake_has_it_and_nobody_is_cut() {
+    let (authority, address) = (Authority::new(), free());
+    let (old, new) = (authority.make(OLD).pem(), authority.make(NEW).pem());
+    let Some(haproxy) = started(&old, address).await else { return };
+    let (mut idle, shown) = visit(address).await;
+    assert_eq!(shown, leaf(&old));
+    assert_eq!(get(&mut idle).await, "HTTP/1.1 200 OK");
+    let pid = haproxy.pid().await;
+    // With blank lines and words in it, which the socket would take for commands.
+    let untidy = new.replace("-----BEGIN", "\n\nsubject=x\n-----BEGIN");
+    assert!(!haproxy.agent.deploy_certificate(&untidy).await.unwrap().already);
+    assert_eq!(haproxy.pid().await, pid, "there was no reload");
+    assert_eq!(get(&mut idle).await, "HTTP/1.1 200 OK");
+    assert_eq!(visit(address).await.1, leaf(&new));
+    assert!(haproxy.agent.deploy_certificate(&new).await.unwrap().already);
+    // What is on disk is what a reload brings, and nothing beside it.
+    haproxy.reload().await;
+    assert_eq!(visit(address).await.1, leaf(&new));
+    let facts = haproxy.agent.describe().await.balancer.unwrap().certificates;
+    assert!(facts[0].served && facts[0].problem.is_none(), "{facts:?}");
+    let listed = haproxy.admin("show ssl cert").await;
+    assert_eq!(listed.matches("www.pem").count(), 1, "{listed}");
+}
+
+#[tokio::test]
+async fn what_haproxy_must_never_get_is_refused() {
+    let (authority, address) = (Authority::new(), free());
+    let old = authority.make(OLD);
+    let Some(haproxy) = started(&old.pem(), address).await else { return };
+    let foreign = crate::pki::Made { key: old.key.clone(), ..authority.make(NEW) };
+    let names: Vec<String> =
+        (0..600).map(|number| format!("host-{number}.a-long-name.example.org")).collect();
+    let names: Vec<&str> = OLD.names.iter().copied().chain(names.iter().map(String::as_str)).collect();
+    for pem in [
+        foreign.pem(),
+        authority.make(Wish { until: -1, ..OLD }).pem(),
+        authority.make(Wish { names: &["other.example.org"], ..NEW }).pem(),
+        "garbage".to_owned(),
+        // HAProxy 2.6 would not survive this one.
+        authority.make(Wish { names: &names, ..NEW }).pem(),
+    ] {
+        let refused = haproxy.agent.deploy_certificate(&pem).await.unwrap_err();
+        assert_eq!((refused.code, refused.aftermath), (Code::SiteCertificateUnfit, Aftermath::Unchanged));
+        assert_eq!(visit(address).await.1, leaf(&old.pem()));
+    }
+    let on_disk = SiteCertificate::read(&haproxy.folder.path().join("certs/www.pem")).unwrap();
+    assert_eq!(on_disk.pem(), SiteCertificate::parse(old.pem().as_bytes()).unwrap().pem());
+}
+
+/// As long as may be sent, HAProxy takes it.
+#[tokio::test]
+async fn the_longest_that_is_sent_is_taken() {
+    let (authority, address) = (Authority::new(), free());
+    let Some(haproxy) = started(&authority.make(OLD).pem(), address).await else { return };
+    let names: Vec<String> =
+        (100..1000).map(|number| format!("host-{number}.a-long-name.example.org")).collect();
+    let mut taken = 0;
+    // Ever longer, until it is refused for its length: the last one that was taken came close to it.
+    for count in (200..900).step_by(5) {
+        let names: Vec<&str> =
+            OLD.names.iter().copied().chain(names.iter().take(count).map(String::as_str)).collect();
+        let new = authority.make(Wish { names: &names, from: 0, until: 90 }).pem();
+        if new.len() < 15_500 {
+            continue;
+        }
+        match haproxy.agent.deploy_certificate(&new).await {
+            Ok(_) => {
+                assert_eq!(visit(address).await.1, leaf(&new));
+                taken = new.len();
+            }
+            Err(problem) => {
+                assert!(problem.message.contains("command socket takes"), "{problem:?}");
+                break;
+            }
+        }
+    }
+    assert!((15_500..16_000).contains(&taken), "{taken}");
+}

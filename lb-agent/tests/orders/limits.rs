@@ -1,0 +1,72 @@
+//! Rate limits of a real HAProxy: who asks too often is refused, seen, let in again; the agent's own address is exempt.
+
+use std::net::SocketAddr;
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpSocket;
+
+use crate::real::Haproxy;
+
+/// Requests in the table's period, beyond which an address is refused.
+const LIMIT: u64 = 20;
+
+/// The status of one request from an address of this machine.
+async fn status(from: &str, to: SocketAddr) -> String {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut stream = socket.connect(to).await.unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: www.example.org\r\nConnection: close\r\n\r\n").await.unwrap();
+    let mut answer = String::new();
+    let _ = stream.read_to_string(&mut answer).await;
+    answer.split(' ').nth(1).unwrap_or_default().to_owned()
+}
+
+#[tokio::test]
+async fn who_is_limited_is_seen_and_let_in_again() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let started = Haproxy::start_with(|_| {
+        let sections = format!(
+            "frontend limited
+  bind {address}
+  acl trusted src 127.0.0.1
+  http-request track-sc0 src table st_rl unless trusted
+  http-request deny deny_status 429 if {{ sc_http_req_rate(0,st_rl) gt {LIMIT} }}
+  http-request return status 200
+backend st_rl
+  stick-table type ip size 100k expire 10m store http_req_rate(60s)
+"
+        );
+        (sections, "rate_limit_tables = [\"st_rl\"]".to_owned())
+    });
+    let Some(haproxy) = started.await else { return };
+    for _ in 0..LIMIT {
+        assert_eq!(status("127.0.0.9", address).await, "200");
+        // The agent and testers are never counted.
+        assert_eq!(status("127.0.0.1", address).await, "200");
+    }
+    assert_eq!(status("127.0.0.8", address).await, "200");
+    assert_eq!(status("127.0.0.9", address).await, "429");
+    assert_eq!(status("127.0.0.1", address).await, "200");
+    let all = haproxy.agent.rate_limits("", "", 0).await.unwrap();
+    let seen: Vec<_> = all.entries.iter().map(|entry| (entry.key.as_str(), entry.rate)).collect();
+    assert_eq!(seen, [("127.0.0.9", LIMIT + 1), ("127.0.0.8", 1)]);
+    assert_eq!((all.entries[0].period_ms, all.entries[0].table.as_str()), (60_000, "st_rl"));
+    let limited = haproxy.agent.rate_limits("st_rl", "", 20).await.unwrap();
+    assert_eq!(limited.entries.len(), 1);
+    let left = haproxy.agent.rate_limits("", "127.0.0.9", 0).await.unwrap();
+    assert!(left.entries.is_empty(), "{left:?}");
+    assert_eq!(status("127.0.0.9", address).await, "200");
+    // Nobody else was forgotten, and whoever was not there is no error.
+    assert_eq!(haproxy.agent.rate_limits("", "127.0.0.77", 0).await.unwrap().entries.len(), 0);
+    assert_eq!(haproxy.agent.rate_limits("", "", 0).await.unwrap().entries.len(), 2);
+}
+
+#[tokio::test]
+async fn a_table_that_haproxy_does_not_have() {
+    let started = Haproxy::start_with(|_| (String::new(), "rate_limit_tables = [\"st_rl\"]".to_owned()));
+    let Some(haproxy) = started.await else { return };
+    for unblock in ["", "127.0.0.9"] {
+        let unknown = haproxy.agent.rate_limits("", unblock, 0).await.unwrap_err();
+        assert_eq!(unknown.code, pointsman_core::Code::RateTableUnknown, "{unknown:?}");
+    }
+}
