@@ -37,8 +37,12 @@ fn lines() -> (Vec<u8>, Vec<u64>) {
     let mut chance = Chance(7);
     let (mut bytes, mut times) = (Vec::new(), Vec::new());
     for number in 0..LINES {
-        let (slot, class) =
-            (["blue", "green"][(number % 2) as usize], ["api", "other", "ows"][(number % 3) as usize]);
+        let slot = if number % 2 == 0 { "blue" } else { "green" };
+        let class = match number % 3 {
+            0 => "api",
+            1 => "other",
+            _ => "ows",
+        };
         let (took, size) = (chance.time(), (chance.next() * 90_000.0) as u64);
         let first = took.saturating_sub(3);
         bytes.extend_from_slice(

@@ -635,6 +635,13 @@ fn traffic_tick() -> v1::TrafficTick {
     }
 }
 
+fn idle(tick: &mut v1::TrafficTick) {
+    for slot in &mut tick.slots {
+        slot.cells.clear();
+        slot.retries = 0;
+    }
+}
+
 fn traffic_ticks() -> Vec<(&'static str, v1::TrafficTick)> {
     let changed = |change: fn(&mut v1::TrafficTick)| {
         let mut tick = traffic_tick();
@@ -664,7 +671,7 @@ fn traffic_ticks() -> Vec<(&'static str, v1::TrafficTick)> {
         (
             "nothing is known",
             changed(|tick| {
-                tick.slots.iter_mut().for_each(|slot| slot.cells.clear());
+                idle(tick);
                 tick.balancers.clear();
                 tick.missing = vec![convert::problem_to_wire(&unreachable("lb1"))];
                 tick.coverage = None;
@@ -675,7 +682,7 @@ fn traffic_ticks() -> Vec<(&'static str, v1::TrafficTick)> {
         (
             "the maintenance page is up",
             changed(|tick| {
-                tick.slots.iter_mut().for_each(|slot| slot.cells.clear());
+                idle(tick);
                 tick.maintenance_pages = 120;
             }),
         ),

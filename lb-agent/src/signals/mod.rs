@@ -39,6 +39,10 @@ const KEPT_BUCKETS: usize = 2_000_000;
 /// How long after a full second it is closed. Lines take a few milliseconds from HAProxy's ring to here, and HAProxy's
 /// counters are read meanwhile.
 const WATERMARK_MS: u64 = 200;
+/// A second is named by the full one that is nearest: timers and wall clock differ by a little, either way.
+const HALF_SECOND_MS: u64 = 500;
+/// See [`wait_ms`].
+const JUST_AHEAD_MS: u64 = 50;
 /// How long after HAProxy's counters were read lines are waited for that belong to them, at most, and how often they are
 /// counted meanwhile. On a machine that has better things to do they take tens of milliseconds.
 const SETTLE: Duration = Duration::from_millis(150);
@@ -213,7 +217,7 @@ impl Signals {
             until_ms_of_second(WATERMARK_MS).await;
             let (counted, now) = (self.0.tally.close(), Instant::now());
             // The full second that is over. Where the clock was set back, the seconds still follow each other.
-            let wall_ms = SystemClock.now().0.saturating_sub(WATERMARK_MS);
+            let wall_ms = SystemClock.now().0.saturating_sub(WATERMARK_MS).saturating_add(HALF_SECOND_MS);
             let second_ms = wall_ms.saturating_sub(wall_ms % 1000);
             ended = if second_ms <= ended && ended.saturating_sub(second_ms) < 2_000 {
                 ended.saturating_add(1000)
@@ -285,13 +289,28 @@ struct Known {
 /// Waits until the next moment that is so many milliseconds after a full second of the wall clock, so that the ticks of
 /// all load balancers are of the same seconds.
 async fn until_ms_of_second(offset_ms: u64) {
-    let into_ms = SystemClock.now().0.saturating_add(1000).saturating_sub(offset_ms) % 1000;
-    tokio::time::sleep(Duration::from_millis(1000u64.saturating_sub(into_ms))).await;
+    tokio::time::sleep(Duration::from_millis(wait_ms(SystemClock.now().0, offset_ms))).await;
+}
+
+/// A moment that is only just ahead is the one that was waited for, by a clock that was slowed down a little meanwhile.
+fn wait_ms(now_ms: u64, offset_ms: u64) -> u64 {
+    let into_ms = now_ms.saturating_add(1000).saturating_sub(offset_ms) % 1000;
+    let wait_ms = 1000u64.saturating_sub(into_ms);
+    if wait_ms < JUST_AHEAD_MS { wait_ms.saturating_add(1000) } else { wait_ms }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn seconds_follow_each_other_whatever_the_clocks_do() {
+        let cases = [(10_200, 1000), (10_199, 1001), (10_250, 950), (10_100, 100), (10_900, 300), (0, 200)];
+        for (now_ms, expected) in cases {
+            assert_eq!(wait_ms(now_ms, 200), expected, "{now_ms}");
+        }
+        assert_eq!((wait_ms(10_000, 0), wait_ms(9_999, 0), wait_ms(10_004, 0)), (1000, 1001, 996));
+    }
 
     fn tick(number: u64, buckets: usize) -> v1::SignalTick {
         let latency = v1::SignalHistogram { bucket: vec![1; buckets], count: vec![1; buckets] };
