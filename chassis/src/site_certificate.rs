@@ -380,7 +380,7 @@ mod tests {
             (format!("{authority}{leaf}{key}"), "not in order"),
             (format!("{leaf}{}{key}", other.leaf), "not in order"),
             (format!("{leaf}{cut}"), "last block has no end"),
-            (format!("{leaf}{cut}{leaf}"), "begins inside another"),
+            (format!("{leaf}{cut}\n{leaf}"), "begins inside another"),
             (format!("-----END CERTIFICATE-----\n{leaf}{key}"), "has not begun"),
             (leaf.replace("END CERTIFICATE", "END PRIVATE KEY"), "ends as another"),
             (format!("{leaf}{}", key.replace("PRIVATE KEY", "ENCRYPTED PRIVATE KEY")), "encrypted"),

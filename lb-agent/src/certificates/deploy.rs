@@ -3,7 +3,6 @@
 //!
 //! Old workers are left alone: they accept no connections, so they make no handshakes.
 
-use pointsman_chassis::failpoint;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
@@ -41,12 +40,10 @@ pub async fn deploy(
     if !on_disk {
         write_disk(granted, &before, new)?;
     }
-    failpoint::pass("certificate-on-disk");
     let brought = match rules() {
         Ok(()) => bring(balancer, granted, new).await,
         Err(problem) => Err(problem),
     };
-    failpoint::pass("certificate-served");
     match brought {
         Ok(()) => {
             Ok(Evidence { already: on_disk && served, detail: said(granted, new), ..Evidence::default() })
