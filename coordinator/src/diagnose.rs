@@ -20,12 +20,82 @@ fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>
         verdict: verdict.to_owned(),
         what,
         problem: problem.map(convert::problem_to_wire),
+        ..Default::default()
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    Whole,
+    /// The load balancers alone.
+    Balancers,
+}
+
+impl Part {
+    /// Parses the wire's word for it.
+    pub fn parse(word: &str) -> Result<Self, Problem> {
+        match word {
+            "" => Ok(Self::Whole),
+            "lb" => Ok(Self::Balancers),
+            _ => {
+                let message = format!("field `part` of the message is `{word}`, expected `lb` or nothing");
+                Err(Problem::new(Code::MessageInvalid, message))
+            }
+        }
     }
 }
 
 /// Every finding, the good ones too.
-pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding> {
+pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec<v1::Finding> {
     let now = SystemClock.now();
+    let mut findings = match part {
+        Part::Whole => of_coordinator(office, certificate_ends, now.0),
+        Part::Balancers => Vec::new(),
+    };
+    let (mut agents, balancers) = tokio::join!(office.look(), office.look_into_balancers());
+    if part == Part::Balancers {
+        agents.retain(|agent| balancers.iter().any(|(host, _)| host.as_str() == agent.host));
+    }
+    for agent in &agents {
+        let found = balancers.iter().find(|(host, _)| host.as_str() == agent.host).map(|(_, found)| found);
+        findings.extend(of_agent(agent, now.0));
+        if let Some(balancer) = &agent.balancer {
+            let looked_into = matches!(found, Some(Ok(Some(_))));
+            findings.extend(of_balancer(&agent.host, balancer, looked_into));
+        }
+        if let Some(found) = found {
+            findings.extend(of_preflight(agent, found));
+        }
+    }
+    findings.extend(of_routes(office, &agents));
+    if part == Part::Whole {
+        findings.extend(of_flags(office, &agents));
+    }
+    findings
+}
+
+/// What a load balancer's own agent finds. One that could not even be described is named already.
+fn of_preflight(agent: &v1::AgentStatus, found: &Result<Option<Vec<v1::Finding>>, Problem>) -> Vec<v1::Finding> {
+    let unknown = |what: String, problem: Option<&Problem>, fix: String| v1::Finding {
+        check: "preflight".to_owned(),
+        why: "what was not looked at may stand in the way".to_owned(),
+        fix,
+        ..finding(&agent.host, "unknown", what, problem)
+    };
+    match found {
+        Ok(Some(findings)) => findings.clone(),
+        Ok(None) => {
+            let what = format!("lb-agent {} is too old to look at HAProxy's configuration", agent.version);
+            vec![unknown(what, None, format!("install the coordinator's version on `{}`", agent.host))]
+        }
+        Err(_) if agent.problem.is_some() => Vec::new(),
+        Err(problem) => vec![unknown("HAProxy was not looked at".to_owned(), Some(problem), String::new())],
+    }
+}
+
+fn of_coordinator(office: &Office, certificate_ends: i64, now_ms: u64) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     match office.trouble() {
         Some(trouble) => findings.push(finding(
@@ -36,7 +106,7 @@ pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding
         )),
         None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
-    let left_s = certificate_ends.saturating_sub(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX));
+    let left_s = certificate_ends.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX));
     let verdict = if left_s < 0 {
         "fail"
     } else if left_s < ENDS_SOON_S {
@@ -50,12 +120,6 @@ pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding
         format!("certificate ends in {} days", left_s / 86_400),
         None,
     ));
-    let agents = office.look().await;
-    for agent in &agents {
-        findings.extend(of_agent(agent, now.0));
-    }
-    findings.extend(of_routes(office, &agents));
-    findings.extend(of_flags(office, &agents));
     findings
 }
 
@@ -88,27 +152,28 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
             ));
         }
     }
-    if let Some(balancer) = &agent.balancer {
-        findings.extend(of_balancer(&agent.host, balancer));
-    }
     findings
 }
 
-fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
+/// What a load balancer shows from outside. Where its agent has looked into it, that says more of files and servers.
+fn of_balancer(host: &str, balancer: &v1::BalancerFacts, looked_into: bool) -> Vec<v1::Finding> {
     let mut findings = vec![finding(
         host,
         "ok",
         format!("HAProxy {} routes by `{}`", balancer.haproxy_version, balancer.route),
         None,
     )];
+    for stale in &balancer.stale_workers {
+        findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
+    }
+    if looked_into {
+        return findings;
+    }
     if balancer.route != balancer.route_on_disk {
         let problem =
             Problem::new(Code::RouteDrift, format!("the map file holds `{}`", balancer.route_on_disk))
                 .hint("a reload would move visitors: see `pointsman explain PM0105`");
         findings.push(finding(host, "fail", "map file and HAProxy differ".to_owned(), Some(&problem)));
-    }
-    for stale in &balancer.stale_workers {
-        findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
     }
     for backend in balancer.backends.iter().filter(|backend| backend.servers_up < backend.servers_total) {
         let what = format!(

@@ -11,7 +11,7 @@ use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::{drain, guard, inspect, probe, switch};
+use crate::{doctor, drain, guard, inspect, probe, switch};
 
 /// The hands of the lb-agent.
 #[derive(Clone)]
@@ -83,6 +83,12 @@ impl Hands for LbHands {
 
     async fn describe(&self) -> v1::AgentStatus {
         inspect::describe(&self.balancer).await
+    }
+
+    async fn diagnose(&self) -> Vec<v1::Finding> {
+        // Where access lines are taken in; without such a place HAProxy's log is not looked at.
+        let log_to = None;
+        doctor::diagnose(&self.balancer, log_to).await
     }
 
     async fn offer(&self, _: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {

@@ -104,6 +104,28 @@ impl GrpcFleet {
         Ok(described)
     }
 
+    /// What a load balancer's agent finds of all that a switch needs; `None` when it is too old to look.
+    pub async fn diagnose(
+        &self,
+        host: &HostName,
+        timeout_ms: u64,
+    ) -> Result<Option<Vec<v1::Finding>>, Problem> {
+        let mut client = self.client(host)?;
+        let request = agent_v1::DescribeRequest { environment: self.environment.to_string() };
+        let call = async {
+            match client.diagnose(request).await {
+                Err(status) if status.code() == tonic::Code::Unimplemented => Ok(tonic::Response::new(None)),
+                answer => answer.map(|response| response.map(Some)),
+            }
+        };
+        match bounded(host, timeout_ms, call).await {
+            Ok(answer) => Ok(answer.map(|answer| answer.findings)),
+            // What is not in an agent's table of calls it refuses before it looks whether there is such a call.
+            Err(problem) if problem.code == Code::NotAllowed => Ok(None),
+            Err(problem) => Err(self.named(problem)),
+        }
+    }
+
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)
