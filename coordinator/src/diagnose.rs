@@ -77,7 +77,10 @@ pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec
 }
 
 /// What a load balancer's own agent finds. One that could not even be described is named already.
-fn of_preflight(agent: &v1::AgentStatus, found: &Result<Option<Vec<v1::Finding>>, Problem>) -> Vec<v1::Finding> {
+fn of_preflight(
+    agent: &v1::AgentStatus,
+    found: &Result<Option<Vec<v1::Finding>>, Problem>,
+) -> Vec<v1::Finding> {
     let unknown = |what: String, problem: Option<&Problem>, fix: String| v1::Finding {
         check: "preflight".to_owned(),
         why: "what was not looked at may stand in the way".to_owned(),
@@ -212,4 +215,52 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
             finding(host, "fail", "somebody else moved traffic".to_owned(), Some(&problem))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_not_looked_at_is_unknown_and_never_well() {
+        let agent =
+            v1::AgentStatus { host: "lb1".to_owned(), version: "0.1.0".to_owned(), ..Default::default() };
+        let problem = Problem::new(Code::AgentUnreachable, "no answer from agent `lb1`");
+        for (found, says) in
+            [(Ok(None), "lb-agent 0.1.0 is too old"), (Err(problem.clone()), "was not looked at")]
+        {
+            let findings = of_preflight(&agent, &found);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            let finding = &findings[0];
+            assert_eq!((finding.subject.as_str(), finding.verdict.as_str()), ("lb1", "unknown"));
+            assert!(finding.what.contains(says), "{finding:?}");
+        }
+        // One that could not even be described is a failure already, and is not told twice.
+        let silent = v1::AgentStatus { problem: Some(convert::problem_to_wire(&problem)), ..agent.clone() };
+        assert_eq!(of_preflight(&silent, &Err(problem)), []);
+        let own = v1::Finding { verdict: "fail".to_owned(), ..Default::default() };
+        assert_eq!(of_preflight(&agent, &Ok(Some(vec![own.clone()]))), [own]);
+    }
+
+    #[test]
+    fn where_the_agent_looked_nothing_is_told_twice() {
+        let balancer = v1::BalancerFacts {
+            route: "be_blue:be_blue:0:2".to_owned(),
+            route_on_disk: "be_blue:be_blue:0:1".to_owned(),
+            backends: vec![v1::BackendFacts { servers_total: 1, ..Default::default() }],
+            ..Default::default()
+        };
+        let verdicts = |looked_into| -> Vec<String> {
+            of_balancer("lb1", &balancer, looked_into).into_iter().map(|finding| finding.verdict).collect()
+        };
+        assert_eq!(verdicts(false), ["ok", "fail", "warn"]);
+        assert_eq!(verdicts(true), ["ok"]);
+    }
+
+    #[test]
+    fn parts() {
+        assert_eq!(Part::parse("").ok(), Some(Part::Whole));
+        assert_eq!(Part::parse("lb").ok(), Some(Part::Balancers));
+        assert_eq!(Part::parse("web").unwrap_err().code, Code::MessageInvalid);
+    }
 }

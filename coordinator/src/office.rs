@@ -303,9 +303,11 @@ impl Office {
 
     /// Asks every load balancer's agent what it finds of all that a switch needs.
     pub async fn look_into_balancers(&self) -> Vec<(HostName, Result<Option<Vec<v1::Finding>>, Problem>)> {
-        let asked = self.environment.balancers.iter().map(|host| async move {
-            (host.clone(), self.fleet.diagnose(host, LOOK_INTO_MS).await)
-        });
+        let asked = self
+            .environment
+            .balancers
+            .iter()
+            .map(|host| async move { (host.clone(), self.fleet.diagnose(host, LOOK_INTO_MS).await) });
         join_all(asked).await
     }
 

@@ -21,6 +21,7 @@ async fn every_verb_has_one_document() {
         (&["history", "production"], "history"),
         (&["traffic", "show", "production"], "traffic"),
         (&["doctor", "production"], "doctor"),
+        (&["doctor", "lb", "production"], "doctor"),
         (&["maintenance", "on", "production", "--yes"], "outcome"),
         (&["maintenance", "off", "production"], "outcome"),
         (&["maintenance", "status", "production"], "maintenance"),

@@ -101,7 +101,8 @@ pub async fn traffic(session: &Session, environment: &EnvironmentName, out: &Out
 
 /// Looks at everything a release needs, or at the load balancers alone.
 pub async fn doctor(session: &Session, doctor: &Doctor, out: &Out) -> Result<Exit, Problem> {
-    let missing = || Problem::new(Code::UsageWrong, "no environment is named").hint("`pointsman doctor --help`");
+    let missing =
+        || Problem::new(Code::UsageWrong, "no environment is named").hint("`pointsman doctor --help`");
     let environment = doctor.environment().ok_or_else(missing)?;
     let caller = session.caller(environment)?;
     let part = if doctor.balancers_only() { "lb" } else { "" }.to_owned();

@@ -22,6 +22,7 @@ const VERBS: &[&[&str]] = &[
     &["maintenance", "off"],
     &["maintenance", "status"],
     &["doctor"],
+    &["doctor", "lb"],
     &["audit"],
     &["audit", "verify"],
     &["init"],

@@ -119,7 +119,7 @@ impl GrpcFleet {
             }
         };
         match bounded(host, timeout_ms, call).await {
-            Ok(answer) => Ok(answer.map(|answer| answer.findings)),
+            Ok(answer) => Ok(answer.map(|answer| self.named_in(answer.findings))),
             // What is not in an agent's table of calls it refuses before it looks whether there is such a call.
             Err(problem) if problem.code == Code::NotAllowed => Ok(None),
             Err(problem) => Err(self.named(problem)),
@@ -129,6 +129,14 @@ impl GrpcFleet {
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)
+    }
+
+    /// The same for what is to be done about findings.
+    fn named_in(&self, mut findings: Vec<v1::Finding>) -> Vec<v1::Finding> {
+        for finding in &mut findings {
+            finding.fix = finding.fix.replace(" ENV", &format!(" {}", self.environment));
+        }
+        findings
     }
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.

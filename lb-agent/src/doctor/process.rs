@@ -1,5 +1,6 @@
 //! HAProxy as a program: its version, what it has loaded, what it could not load.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pointsman_core::Problem;
@@ -51,6 +52,14 @@ pub(super) fn config_readable(seen: &Seen) -> Result<Said, &Problem> {
 }
 
 pub(super) fn config_loaded(seen: &Seen, written: &Written) -> Said {
+    if let Some(loaded) = seen.loaded.as_ref().filter(|loaded| !same_files(loaded, &written.files)) {
+        let (loaded, read) =
+            (loaded.iter().map(|path| path.display()), written.files.iter().map(|path| path.display()));
+        return Said::warn(
+            format!("HAProxy has loaded {}, the findings are about {}", listed(loaded), listed(read)),
+            "take `config` out of lb-agent.toml: HAProxy is then asked which files it has loaded",
+        );
+    }
     let (Ok(info), Some(changed)) = (&seen.info, written.changed) else {
         return Said::unknown("whether HAProxy runs what stands in its files cannot be seen", "");
     };
@@ -66,6 +75,12 @@ pub(super) fn config_loaded(seen: &Seen, written: &Written) -> Said {
         ),
         "on the load balancer:\n  systemctl reload haproxy",
     )
+}
+
+/// Whether two lists name the same files in the same order, by whatever paths.
+fn same_files(some: &[PathBuf], others: &[PathBuf]) -> bool {
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    some.iter().map(real).eq(others.iter().map(real))
 }
 
 pub(super) fn failed_reloads(seen: &Seen) -> Result<Said, &Problem> {

@@ -54,6 +54,8 @@ pub struct Seen {
     pub log_to: Option<SocketAddr>,
     /// `show info`.
     pub info: Result<Info, Problem>,
+    /// The files that HAProxy says it has loaded, if it says so by whole paths.
+    pub loaded: Option<Vec<PathBuf>>,
     /// Limits of the worker.
     pub limits: Result<Limits, Problem>,
     /// Level of the agent's socket.
@@ -84,7 +86,8 @@ pub struct Seen {
 pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let wanted = balancer.config.haproxy.clone();
     let workers = &balancer.workers;
-    let files = files_of(balancer).await;
+    let loaded = loaded_files(balancer).await;
+    let files = files_of(&wanted, loaded.as_deref());
     let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
     let reading = tokio::task::spawn_blocking(move || (read(&files, &maintenance), owner(&socket)));
     let (written, socket_file) = reading.await.unwrap_or_else(|error| {
@@ -110,6 +113,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         source: source_towards(balancer.frontend.address),
         log_to,
         info,
+        loaded,
         limits,
         level,
         sockets,
@@ -126,18 +130,21 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     }
 }
 
-/// The files to read: those of lb-agent.toml; else those that HAProxy says it has loaded, so that no other is taken for
-/// them; else the usual one. A relative name is of no use: HAProxy's working directory is not ours.
-async fn files_of(balancer: &Balancer) -> Vec<PathBuf> {
-    if !balancer.config.haproxy.config.is_empty() {
-        return balancer.config.haproxy.config.clone();
+/// The files that HAProxy has loaded. A relative name is of no use: HAProxy's working directory is not ours.
+async fn loaded_files(balancer: &Balancer) -> Option<Vec<PathBuf>> {
+    let loaded = balancer.workers.ask("show env HAPROXY_CFGFILES", reply::loaded_files).await.ok()?;
+    let loaded: Vec<PathBuf> = loaded.into_iter().map(PathBuf::from).collect();
+    (!loaded.is_empty() && loaded.iter().all(|path| path.is_absolute())).then_some(loaded)
+}
+
+/// The files to read: those of lb-agent.toml; else those that HAProxy has loaded, so that no others are taken for them;
+/// else the usual one.
+fn files_of(wanted: &Haproxy, loaded: Option<&[PathBuf]>) -> Vec<PathBuf> {
+    match (wanted.config.as_slice(), loaded) {
+        ([], Some(loaded)) => loaded.to_vec(),
+        ([], None) => vec![PathBuf::from(USUAL_CONFIG)],
+        (named, _) => named.to_vec(),
     }
-    let loaded = balancer.workers.ask("show env HAPROXY_CFGFILES", reply::loaded_files).await;
-    let loaded: Vec<PathBuf> = loaded.unwrap_or_default().into_iter().map(PathBuf::from).collect();
-    if !loaded.is_empty() && loaded.iter().all(|path| path.is_absolute()) {
-        return loaded;
-    }
-    vec![PathBuf::from(USUAL_CONFIG)]
 }
 
 /// The address that a connection to `target` comes from. Connecting a datagram socket sends nothing.

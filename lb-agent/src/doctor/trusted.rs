@@ -61,7 +61,7 @@ impl<'a> Condition<'a> {
 }
 
 /// The `acl` lines of this name.
-fn named<'a, 'b>(section: &'a Section, name: &'b str) -> impl Iterator<Item = &'a Line> + use<'a, 'b> {
+fn named<'a>(section: &'a Section, name: &str) -> impl Iterator<Item = &'a Line> {
     section.lines.iter().filter(move |line| line.word(0) == "acl" && line.word(1) == name)
 }
 

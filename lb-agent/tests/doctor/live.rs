@@ -48,6 +48,18 @@ fn what_was_loaded_is_older_than_the_files() {
 }
 
 #[test]
+fn other_files_than_the_loaded_ones_are_not_taken_for_them() {
+    let set = |seen: &mut Seen| seen.loaded = Some(vec!["/etc/haproxy/other.cfg".into()]);
+    check(
+        set,
+        "config-loaded",
+        Warn,
+        "`/etc/haproxy/other.cfg`, the findings are about `haproxy.cfg`",
+        "`config`",
+    );
+}
+
+#[test]
 fn the_master() {
     let processes = |failed_reloads| Processes { workers: vec![2], old_workers: vec![1], failed_reloads };
     let failed = |count| move |seen: &mut Seen| seen.processes = Some(Ok(processes(count)));

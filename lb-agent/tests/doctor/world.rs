@@ -92,6 +92,7 @@ pub fn seen(text: &str) -> Seen {
         source: Some("127.0.0.1".parse().unwrap()),
         log_to: Some("127.0.0.1:5515".parse().unwrap()),
         info: Ok(Info { pid: 1, version: "2.6.12-1+deb12u3".to_owned(), stopping: false, uptime_s: 200 }),
+        loaded: Some(vec![PathBuf::from("haproxy.cfg")]),
         limits: Ok(Limits { files: 20_000, connections: 4_000 }),
         level: Ok("admin".to_owned()),
         sockets: Ok(vec![socket, pair]),
