@@ -13,7 +13,8 @@ const WIDE_V4: u8 = 24;
 const WIDE_V6: u8 = 64;
 
 /// Actions that may read the header without choosing anything by it.
-const HARMLESS: &[&str] = &["del-header", "set-header", "add-header", "capture"];
+const HARMLESS: &[&str] =
+    &["del-header", "set-header", "add-header", "capture", "deny", "reject", "tarpit", "silent-drop"];
 
 /// A condition: alternatives of terms that must all hold. A term is the name of an `acl` or `{ ... }` in braces.
 struct Condition<'a> {

@@ -401,7 +401,7 @@ const CASES: &[Case] = &[
     ),
     case(
         "maintenance-page",
-        ("backend be_maint\n", "backend be_other\n"),
+        ("\nbackend be_maint\n", "\nbackend be_other\n"),
         Fail,
         "no `backend be_maint`",
         "backend be_maint",
