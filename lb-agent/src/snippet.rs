@@ -178,8 +178,6 @@ fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     // The agent asks the frontend from loopback, or from the very address it asks.
     let asked = config.frontend.address.ip();
     let own = if asked.is_loopback() || asked.is_unspecified() { String::new() } else { format!(" {asked}") };
-    // A browser drops a cookie marked so that comes without TLS.
-    let secure = if wishes.tls_cert.is_some() { " Secure;" } else { "" };
     Ok(format!(
         "# ---- 4. Into your frontend, in this order and before your own `use_backend` rules for the site; its `bind` lines are
 # yours. Rules of yours for other sites, redirects and certificates stay above.
@@ -219,7 +217,9 @@ frontend fe
   http-request del-header X-Pointsman
 
   # `after-response`, so that answers which HAProxy makes itself carry them too.
-  http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly;{secure} SameSite=Lax\" if {{ var(txn.newid) -m found }}
+  # A browser drops a cookie marked `Secure` that comes without TLS.
+  http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax\" if {{ var(txn.newid) -m found }} {{ ssl_fc }}
+  http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax\" if {{ var(txn.newid) -m found }} !{{ ssl_fc }}
   http-after-response del-header X-Pointsman
   http-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)]\" if {{ var(txn.epoch) -m found }}
 

@@ -1,6 +1,6 @@
 //! `status`, `history`, `traffic show` and `doctor`: verbs that only look.
 
-use pointsman_core::{EnvironmentName, Problem};
+use pointsman_core::{Code, EnvironmentName, Problem};
 use pointsman_proto::v1;
 
 use super::{Asked, wait_for};

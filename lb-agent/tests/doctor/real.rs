@@ -128,6 +128,16 @@ impl Balancer {
         Haproxy { child }
     }
 
+    /// The answer to a request with one more header, in small letters.
+    fn answer(&self, header: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.frontend).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.to_lowercase()
+    }
+
     async fn diagnose(&self) -> Vec<v1::Finding> {
         let mut wanted = config(&self.folder.path().display().to_string(), &self.frontend.to_string());
         // HAProxy itself says which files it has loaded.
@@ -234,18 +244,24 @@ async fn nothing_is_found_wrong_with_an_haproxy_of_the_fragment() {
     let _haproxy = balancer.start();
     let findings = balancer.must_find(&[]).await;
     assert!(findings.len() > 30, "{findings:#?}");
-    // The route decides, the percent divides, and trusted clients pick a side: HAProxy itself is asked.
-    let mut sides = Vec::new();
+    // The route decides, and trusted clients pick a side: HAProxy itself is asked.
     for side in ["canary", "stable"] {
-        let mut stream = std::net::TcpStream::connect(balancer.frontend).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\nX-Pointsman: {side}\r\nConnection: close\r\n\r\n")
-            .unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        sides.push(answer.to_lowercase().contains(&format!("x-pointsman: epoch=40 side={side}")));
+        let answer = balancer.answer(&format!("X-Pointsman: {side}"));
+        assert!(answer.contains(&format!("x-pointsman: epoch=40 side={side}")), "{answer}");
     }
-    assert_eq!(sides, [true, true]);
+    // A browser gets an id, without TLS one that it keeps; with its id it is on the same side each time.
+    let answer = balancer.answer("Accept: text/html");
+    assert!(answer.contains("set-cookie: pm_id=") && !answer.contains("secure"), "{answer}");
+    let mut on_canary = 0;
+    for visitor in 0..400 {
+        let mut sides = (0..2)
+            .map(|_| balancer.answer(&format!("Cookie: pm_id=visitor{visitor}")).contains("side=canary"));
+        let (first, again) = (sides.next().unwrap(), sides.next().unwrap());
+        assert_eq!(first, again, "visitor {visitor}");
+        on_canary += u32::from(first);
+    }
+    // 5 % of 400 ids, whose buckets are the same on every machine.
+    assert!((8..=36).contains(&on_canary), "{on_canary}");
 }
 
 #[tokio::test]
