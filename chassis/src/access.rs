@@ -41,6 +41,7 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.agent.v1.Agent/Observe", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Query", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Describe", &[Coordinator]),
+    ("/pointsman.agent.v1.Agent/Diagnose", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/OfferArtifact", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/SendContents", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Signals", &[Coordinator]),

@@ -80,6 +80,11 @@ pub trait Hands: Send + Sync + 'static {
     /// How the host stands.
     fn describe(&self) -> impl Future<Output = v1::AgentStatus> + Send;
 
+    /// Looks at everything that orders will need. A role without checks of its own has nothing to say.
+    fn diagnose(&self) -> impl Future<Output = Vec<v1::Finding>> + Send {
+        std::future::ready(Vec::new())
+    }
+
     /// Takes an offer of an artifact.
     fn offer(
         &self,
@@ -526,6 +531,18 @@ impl<H: Hands> Agent for AgentService<H> {
             }
         }
         Ok(Response::new(described))
+    }
+
+    async fn diagnose(
+        &self,
+        request: Request<agent_v1::DescribeRequest>,
+    ) -> Result<Response<v1::DiagnoseReply>, Status> {
+        self.for_us(&request, &request.get_ref().environment)?;
+        let mut findings = self.hands.diagnose().await;
+        for finding in &mut findings {
+            finding.subject.clone_from(&self.own.name);
+        }
+        Ok(Response::new(v1::DiagnoseReply { findings }))
     }
 
     async fn offer_artifact(

@@ -88,10 +88,7 @@ pub enum Verb {
         verb: MaintenanceVerb,
     },
     /// Look at everything a release needs, and say what is not as it should be.
-    Doctor {
-        /// The environment, as `production`.
-        environment: EnvironmentName,
-    },
+    Doctor(Doctor),
     /// The coordinator's record of everything that was asked, ordered and answered.
     Audit {
         #[command(subcommand)]
@@ -117,7 +114,8 @@ impl Verb {
                 &ask.environment
             }
             Self::Resume(resume) => &resume.ask.environment,
-            Self::History { environment, .. } | Self::Doctor { environment } => environment,
+            Self::History { environment, .. } => environment,
+            Self::Doctor(doctor) => return doctor.environment().cloned(),
             Self::Traffic { verb } => verb.environment(),
             Self::Cert { verb: CertVerb::Deploy { environment, .. } | CertVerb::Show { environment } } => {
                 environment
@@ -129,6 +127,40 @@ impl Verb {
             Self::Init(_) | Self::Explain { .. } => return None,
         };
         Some(environment.clone())
+    }
+}
+
+#[derive(Args)]
+#[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
+pub struct Doctor {
+    #[command(subcommand)]
+    part: Option<DoctorPart>,
+    /// The environment, as `production`.
+    #[arg(required = true)]
+    environment: Option<EnvironmentName>,
+}
+
+#[derive(Subcommand)]
+enum DoctorPart {
+    /// The load balancers alone: HAProxy's sockets, map and configuration, with the line to add for whatever is missing.
+    Lb {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+}
+
+impl Doctor {
+    /// The environment to look at, which the command line must name.
+    pub fn environment(&self) -> Option<&EnvironmentName> {
+        match &self.part {
+            Some(DoctorPart::Lb { environment }) => Some(environment),
+            None => self.environment.as_ref(),
+        }
+    }
+
+    /// Whether the load balancers alone are looked at.
+    pub fn balancers_only(&self) -> bool {
+        self.part.is_some()
     }
 }
 

@@ -98,6 +98,6 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Audit { verb: args::AuditVerb::Verify { environment } } => {
             run::verify(&session, &environment, out).await
         }
-        Verb::Doctor { environment } => run::doctor(&session, &environment, out).await,
+        Verb::Doctor(doctor) => run::doctor(&session, &doctor, out).await,
     }
 }

@@ -28,7 +28,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use crate::artifact_store::ArtifactStore;
 use crate::audit::audit;
 use crate::certificates;
-use crate::diagnose::diagnose;
+use crate::diagnose::{Part, diagnose};
 use crate::fingerprint::fingerprint;
 use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
@@ -356,7 +356,8 @@ impl Coordinator for Api {
     ) -> Result<Response<v1::DiagnoseReply>, Status> {
         let found = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
-            Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after()).await })
+            let part = Part::parse(&request.get_ref().part)?;
+            Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after(), part).await })
         };
         reply(found.await)
     }

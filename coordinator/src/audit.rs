@@ -44,6 +44,7 @@ fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>
         verdict: verdict.to_owned(),
         what,
         problem: problem.map(convert::problem_to_wire),
+        ..Default::default()
     }
 }
 

@@ -23,12 +23,88 @@ fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>
         verdict: verdict.to_owned(),
         what,
         problem: problem.map(convert::problem_to_wire),
+        ..Default::default()
+    }
+}
+
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// Everything.
+    Whole,
+    /// The load balancers alone.
+    Balancers,
+}
+
+impl Part {
+    /// Parses the wire's word for it.
+    pub fn parse(word: &str) -> Result<Self, Problem> {
+        match word {
+            "" => Ok(Self::Whole),
+            "lb" => Ok(Self::Balancers),
+            _ => {
+                let message = format!("field `part` of the message is `{word}`, expected `lb` or nothing");
+                Err(Problem::new(Code::MessageInvalid, message))
+            }
+        }
     }
 }
 
 /// Every finding, the good ones too.
-pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding> {
+pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec<v1::Finding> {
     let now = SystemClock.now();
+    let mut findings = match part {
+        Part::Whole => of_coordinator(office, certificate_ends, now.0),
+        Part::Balancers => Vec::new(),
+    };
+    let (mut agents, balancers) = tokio::join!(office.look(), office.look_into_balancers());
+    if part == Part::Balancers {
+        agents.retain(|agent| balancers.iter().any(|(host, _)| host.as_str() == agent.host));
+    }
+    for agent in &agents {
+        let found = balancers.iter().find(|(host, _)| host.as_str() == agent.host).map(|(_, found)| found);
+        findings.extend(of_agent(agent, now.0));
+        if let Some(balancer) = &agent.balancer {
+            let looked_into = matches!(found, Some(Ok(Some(_))));
+            findings.extend(of_balancer(&agent.host, balancer, looked_into));
+            let now_s = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+            let certificates = balancer.certificates.iter();
+            findings.extend(certificates.flat_map(|found| of_certificate(&agent.host, found, now_s)));
+        }
+        if let Some(found) = found {
+            findings.extend(of_preflight(agent, found));
+        }
+    }
+    findings.extend(of_routes(office, &agents));
+    if part == Part::Whole {
+        findings.extend(of_flags(office, &agents));
+    }
+    findings
+}
+
+/// What a load balancer's own agent finds. One that could not even be described is named already.
+fn of_preflight(
+    agent: &v1::AgentStatus,
+    found: &Result<Option<Vec<v1::Finding>>, Problem>,
+) -> Vec<v1::Finding> {
+    let unknown = |what: String, problem: Option<&Problem>, fix: String| v1::Finding {
+        check: "preflight".to_owned(),
+        why: "what was not looked at may stand in the way".to_owned(),
+        fix,
+        ..finding(&agent.host, "unknown", what, problem)
+    };
+    match found {
+        Ok(Some(findings)) => findings.clone(),
+        Ok(None) => {
+            let what = format!("lb-agent {} is too old to look at HAProxy's configuration", agent.version);
+            vec![unknown(what, None, format!("install the coordinator's version on `{}`", agent.host))]
+        }
+        Err(_) if agent.problem.is_some() => Vec::new(),
+        Err(problem) => vec![unknown("HAProxy was not looked at".to_owned(), Some(problem), String::new())],
+    }
+}
+
+fn of_coordinator(office: &Office, certificate_ends: i64, now_ms: u64) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     match office.trouble() {
         Some(trouble) => findings.push(finding(
@@ -39,7 +115,7 @@ pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding
         )),
         None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
-    let left_s = certificate_ends.saturating_sub(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX));
+    let left_s = certificate_ends.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX));
     let verdict = if left_s < 0 {
         "fail"
     } else if left_s < ENDS_SOON_S {
@@ -53,12 +129,6 @@ pub async fn diagnose(office: &Office, certificate_ends: i64) -> Vec<v1::Finding
         format!("certificate ends in {} days", left_s / 86_400),
         None,
     ));
-    let agents = office.look().await;
-    for agent in &agents {
-        findings.extend(of_agent(agent, now.0));
-    }
-    findings.extend(of_routes(office, &agents));
-    findings.extend(of_flags(office, &agents));
     findings
 }
 
@@ -91,31 +161,29 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
             ));
         }
     }
-    if let Some(balancer) = &agent.balancer {
-        findings.extend(of_balancer(&agent.host, balancer));
-        let now_s = i64::try_from(now_ms / 1000).unwrap_or(i64::MAX);
-        findings
-            .extend(balancer.certificates.iter().flat_map(|found| of_certificate(&agent.host, found, now_s)));
-    }
     findings
 }
 
-fn of_balancer(host: &str, balancer: &v1::BalancerFacts) -> Vec<v1::Finding> {
+/// What a load balancer shows from outside. Where its agent has looked into it, that says more of files and servers.
+fn of_balancer(host: &str, balancer: &v1::BalancerFacts, looked_into: bool) -> Vec<v1::Finding> {
     let mut findings = vec![finding(
         host,
         "ok",
         format!("HAProxy {} routes by `{}`", balancer.haproxy_version, balancer.route),
         None,
     )];
+    for stale in &balancer.stale_workers {
+        findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
+    }
+    findings.extend(of_signals(host, balancer));
+    if looked_into {
+        return findings;
+    }
     if balancer.route != balancer.route_on_disk {
         let problem =
             Problem::new(Code::RouteDrift, format!("the map file holds `{}`", balancer.route_on_disk))
                 .hint("a reload would move visitors: see `pointsman explain PM0105`");
         findings.push(finding(host, "fail", "map file and HAProxy differ".to_owned(), Some(&problem)));
-    }
-    findings.extend(of_signals(host, balancer));
-    for stale in &balancer.stale_workers {
-        findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
     }
     for backend in balancer.backends.iter().filter(|backend| backend.servers_up < backend.servers_total) {
         let what = format!(
@@ -234,5 +302,48 @@ mod tests {
                 of_certificate("lb1", &found, now_s).into_iter().map(|finding| finding.verdict).collect();
             assert_eq!(verdicts, expected, "{found:?}");
         }
+    }
+
+    #[test]
+    fn what_was_not_looked_at_is_unknown_and_never_well() {
+        let agent =
+            v1::AgentStatus { host: "lb1".to_owned(), version: "0.1.0".to_owned(), ..Default::default() };
+        let problem = Problem::new(Code::AgentUnreachable, "no answer from agent `lb1`");
+        for (found, says) in
+            [(Ok(None), "lb-agent 0.1.0 is too old"), (Err(problem.clone()), "was not looked at")]
+        {
+            let findings = of_preflight(&agent, &found);
+            assert_eq!(findings.len(), 1, "{findings:?}");
+            let finding = &findings[0];
+            assert_eq!((finding.subject.as_str(), finding.verdict.as_str()), ("lb1", "unknown"));
+            assert!(finding.what.contains(says), "{finding:?}");
+        }
+        // One that could not even be described is a failure already, and is not told twice.
+        let silent = v1::AgentStatus { problem: Some(convert::problem_to_wire(&problem)), ..agent.clone() };
+        assert_eq!(of_preflight(&silent, &Err(problem)), []);
+        let own = v1::Finding { verdict: "fail".to_owned(), ..Default::default() };
+        assert_eq!(of_preflight(&agent, &Ok(Some(vec![own.clone()]))), [own]);
+    }
+
+    #[test]
+    fn where_the_agent_looked_nothing_is_told_twice() {
+        let balancer = v1::BalancerFacts {
+            route: "be_blue:be_blue:0:2".to_owned(),
+            route_on_disk: "be_blue:be_blue:0:1".to_owned(),
+            backends: vec![v1::BackendFacts { servers_total: 1, ..Default::default() }],
+            ..Default::default()
+        };
+        let verdicts = |looked_into| -> Vec<String> {
+            of_balancer("lb1", &balancer, looked_into).into_iter().map(|finding| finding.verdict).collect()
+        };
+        assert_eq!(verdicts(false), ["ok", "fail", "warn"]);
+        assert_eq!(verdicts(true), ["ok"]);
+    }
+
+    #[test]
+    fn parts() {
+        assert_eq!(Part::parse("").ok(), Some(Part::Whole));
+        assert_eq!(Part::parse("lb").ok(), Some(Part::Balancers));
+        assert_eq!(Part::parse("web").unwrap_err().code, Code::MessageInvalid);
     }
 }

@@ -32,6 +32,9 @@ const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
 const LOOK_MS: u64 = 4_000;
 /// Requests of people that wait for the driver: it takes each within milliseconds.
 const REQUESTS: usize = 16;
+/// Bound on one look into a load balancer, for `doctor`: a dozen questions to an HAProxy that may be silent, and files.
+const LOOK_INTO_MS: u64 = 10_000;
+
 /// How long a release may be neither driven nor over while something is asked of it, and how often that is looked at:
 /// its driver takes it up within milliseconds.
 const DRIVER_TAKES: Duration = Duration::from_secs(5);
@@ -308,6 +311,16 @@ impl Office {
                 self.environment.slot_of(host).map(|slot| slot.name.to_string()).unwrap_or_default();
             status
         });
+        join_all(asked).await
+    }
+
+    /// Asks every load balancer's agent what it finds of all that a switch needs.
+    pub async fn look_into_balancers(&self) -> Vec<(HostName, Result<Option<Vec<v1::Finding>>, Problem>)> {
+        let asked = self
+            .environment
+            .balancers
+            .iter()
+            .map(|host| async move { (host.clone(), self.fleet.diagnose(host, LOOK_INTO_MS).await) });
         join_all(asked).await
     }
 

@@ -50,6 +50,10 @@ fn default_connections() -> usize {
 pub struct Haproxy {
     /// Worker socket, level admin.
     pub socket: PathBuf,
+    /// Its configuration files, or folders of `*.cfg`, as its `-f` takes them: for `doctor` alone. Without it HAProxy is
+    /// asked which files it has loaded.
+    #[serde(default, deserialize_with = "one_or_several")]
+    pub config: Vec<PathBuf>,
     /// Master socket: the way to old workers after a reload. Without it they cannot be reached.
     #[serde(default)]
     pub master: Option<PathBuf>,
@@ -141,6 +145,20 @@ impl std::str::FromStr for TableName {
     }
 }
 
+/// A list, or a string for a list of one.
+fn one_or_several<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<PathBuf>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "a path or a list of paths")]
+    enum Written {
+        One(PathBuf),
+        Several(Vec<PathBuf>),
+    }
+    Ok(match Written::deserialize(deserializer)? {
+        Written::One(path) => vec![path],
+        Written::Several(paths) => paths,
+    })
+}
+
 fn default_key() -> String {
     "route".to_owned()
 }
@@ -210,5 +228,23 @@ mod tests {
             assert!(bad.parse::<super::TableName>().is_err(), "{bad:?}");
         }
         assert!("st_rl".parse::<super::TableName>().is_ok());
+    }
+
+    #[test]
+    fn haproxys_files_are_one_or_several() {
+        let text = include_str!("../../systemd/examples/lb-agent.toml");
+        for (line, expected) in [
+            ("", &[][..]),
+            ("config = \"/etc/haproxy/haproxy.cfg\"\n", &["/etc/haproxy/haproxy.cfg"]),
+            ("config = [\"/a.cfg\", \"/b\"]\n", &["/a.cfg", "/b"]),
+        ] {
+            let text = text.replace("[haproxy]\n", &format!("[haproxy]\n{line}"));
+            let config = pointsman_chassis::config::parse::<super::Config>(
+                std::path::Path::new("lb-agent.toml"),
+                &text,
+            );
+            let paths = config.unwrap().haproxy.config;
+            assert_eq!(paths.iter().map(|path| path.to_str().unwrap()).collect::<Vec<_>>(), expected);
+        }
     }
 }

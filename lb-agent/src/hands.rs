@@ -12,7 +12,7 @@ use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
-use crate::{certificates, drain, guard, inspect, probe, rate_limits, signals, switch};
+use crate::{certificates, doctor, drain, guard, inspect, probe, rate_limits, signals, switch};
 
 /// The hands of the lb-agent.
 #[derive(Clone)]
@@ -109,6 +109,12 @@ impl Hands for LbHands {
 
     fn signals(&self, from: SignalsFrom) -> Result<SignalTicks, Problem> {
         self.balancer.signals.as_ref().map(|signals| signals.ticks(&from)).ok_or_else(signals::missing)
+    }
+
+    async fn diagnose(&self) -> Vec<v1::Finding> {
+        // Where access lines are taken in; without such a place HAProxy's log is not looked at.
+        let log_to = self.balancer.config.signals.as_ref().map(|signals| signals.listen);
+        doctor::diagnose(&self.balancer, log_to).await
     }
 
     async fn offer(&self, _: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {

@@ -5,19 +5,23 @@
 mod balancer;
 mod certificates;
 mod config;
+pub mod doctor;
 mod drain;
 mod guard;
 mod hands;
+pub mod haproxy_cfg;
 mod inspect;
 mod probe;
 mod rate_limits;
 pub mod reply;
 mod route_file;
 pub mod signals;
+mod snippet;
 mod socket;
 mod switch;
 mod workers;
 
-pub use config::Config;
+pub use config::{Config, Haproxy};
 pub use hands::LbHands;
 pub use route_file::RouteFile;
+pub use snippet::{Server, Wishes, snippet};

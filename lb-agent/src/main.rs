@@ -1,15 +1,17 @@
 //! `pointsman-lb-agent`: wires configuration, receipts, certificates and the gRPC service together.
 
+use std::io::Write as _;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use pointsman_chassis::agent_service::AgentService;
 use pointsman_chassis::ledger::Ledger;
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
-use pointsman_core::Role;
-use pointsman_lb_agent::{Config, LbHands, RouteFile};
+use pointsman_core::{HttpPath, Role};
+use pointsman_lb_agent::{Config, LbHands, RouteFile, Server, Wishes, snippet};
 use tracing::info;
 
 /// The pointsman agent on a load balancer: keeps HAProxy's route, on orders of its coordinator.
@@ -29,6 +31,33 @@ enum Command {
     Serve,
     /// Make sure that the map file holds a valid route before HAProxy starts; without one HAProxy would not start.
     CheckMap,
+    /// Print what HAProxy's configuration needs, made for this load balancer, in parts to paste.
+    ConfigSnippet(ConfigSnippet),
+}
+
+#[derive(Args)]
+struct ConfigSnippet {
+    /// Where visitors come in, as `:80`; else the port that `[frontend]` names. Once for each.
+    #[arg(long, value_name = "ADDR")]
+    bind: Vec<String>,
+    /// A server of a slot, as `be_blue=10.0.0.11:8080`. Once for each.
+    #[arg(long, value_name = "BACKEND=HOST:PORT")]
+    server: Vec<Server>,
+    /// What HAProxy asks a server for, to see whether it is well.
+    #[arg(long, value_name = "PATH", default_value = "/")]
+    check_path: HttpPath,
+    /// The site's host name; else that of `[frontend]`.
+    #[arg(long, value_name = "HOST")]
+    site_host: Option<String>,
+    /// Serve over TLS with the certificate chain and key in this file.
+    #[arg(long, value_name = "PATH")]
+    tls_cert: Option<PathBuf>,
+    /// The page in maintenance, under 15 KiB; else a line of text.
+    #[arg(long, value_name = "PATH")]
+    page: Option<PathBuf>,
+    /// Where the agent takes access lines in.
+    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5515")]
+    log: SocketAddr,
 }
 
 fn main() -> anyhow::Result<()> {
@@ -37,6 +66,7 @@ fn main() -> anyhow::Result<()> {
     let config: Config = config::read(&arguments.config).map_err(serve::explain)?;
     match arguments.command {
         Some(Command::CheckMap) => check_map(&config),
+        Some(Command::ConfigSnippet(wanted)) => config_snippet(&config, wanted),
         Some(Command::Serve) | None => {
             logs::start();
             serve::runtime()?.block_on(run(config))
@@ -62,6 +92,26 @@ fn check_map(config: &Config) -> anyhow::Result<()> {
     file.write(&route)
         .map_err(serve::explain)
         .with_context(|| format!("no valid route in `{}`", config.haproxy.map.display()))
+}
+
+/// The group of HAProxy's command socket, on a host that has it.
+const GROUP: &str = "pointsman";
+
+fn config_snippet(config: &Config, wanted: ConfigSnippet) -> anyhow::Result<()> {
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let has_group = groups.lines().any(|line| line.split(':').next() == Some(GROUP));
+    let wishes = Wishes {
+        bind: wanted.bind,
+        servers: wanted.server,
+        check_path: wanted.check_path,
+        site_host: wanted.site_host,
+        tls_cert: wanted.tls_cert,
+        page: wanted.page,
+        log: wanted.log,
+        group: has_group.then(|| GROUP.to_owned()),
+    };
+    let text = snippet(config, &wishes).map_err(serve::explain)?;
+    std::io::stdout().write_all(text.as_bytes()).context("cannot write the fragment")
 }
 
 async fn run(config: Config) -> anyhow::Result<()> {

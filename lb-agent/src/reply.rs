@@ -33,6 +33,71 @@ pub fn info(reply: &str) -> Option<Info> {
     })
 }
 
+/// What a worker can hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Files it may have open.
+    pub files: u64,
+    /// Connections it takes, by its configuration.
+    pub connections: u64,
+}
+
+/// Parses what `show info` says of limits.
+pub fn limits(reply: &str) -> Option<Limits> {
+    let reply = whole(reply)?;
+    let field = |name: &str| {
+        let value =
+            reply.lines().filter_map(|line| line.split_once(": ")).find(|(known, _)| *known == name)?;
+        value.1.trim().parse().ok()
+    };
+    Some(Limits { files: field("Ulimit-n")?, connections: field("Hard_maxconn")? })
+}
+
+/// A command socket, as `show cli sockets` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CliSocket {
+    /// `unix@/run/haproxy/pointsman.sock`, `ipv4@127.0.0.1:9999`, `sockpair@4` ...
+    pub address: String,
+    /// `admin`, `operator`, `user`.
+    pub level: String,
+}
+
+/// Parses `show cli sockets`.
+pub fn cli_sockets(reply: &str) -> Option<Vec<CliSocket>> {
+    let mut lines = whole(reply)?.lines();
+    lines.next().filter(|header| header.starts_with("# socket lvl"))?;
+    let mut sockets = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let (address, rest) = line.split_once(' ')?;
+        let level = rest.split_whitespace().next()?;
+        sockets.push(CliSocket { address: address.to_owned(), level: level.to_owned() });
+    }
+    Some(sockets)
+}
+
+/// Parses `show cli level`: `admin`, `operator` or `user`.
+pub fn cli_level(reply: &str) -> Option<String> {
+    let level = whole(reply)?.trim();
+    ["admin", "operator", "user"].contains(&level).then(|| level.to_owned())
+}
+
+/// Parses `show map`: the files of all maps.
+pub fn maps(reply: &str) -> Option<Vec<String>> {
+    let mut lines = whole(reply)?.lines();
+    lines.next().filter(|header| header.starts_with("# id (file)"))?;
+    let files = lines.filter(|line| !line.is_empty()).map(|line| {
+        let (_, rest) = line.split_once(" (")?;
+        Some(rest.split_once(") ")?.0.to_owned())
+    });
+    files.collect()
+}
+
+/// Parses `show env HAPROXY_CFGFILES`: the configuration files that HAProxy has loaded, in its order.
+pub fn loaded_files(reply: &str) -> Option<Vec<String>> {
+    let files = whole(reply)?.trim().strip_prefix("HAPROXY_CFGFILES=")?;
+    Some(files.split(';').filter(|file| !file.is_empty()).map(str::to_owned).collect())
+}
+
 /// What `get map` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MapValue {

@@ -56,6 +56,23 @@ impl Workers {
             .ok_or_else(|| unreadable(command, "fields are missing"))
     }
 
+    /// The current worker's answer to a command that only looks.
+    pub async fn ask<T>(&self, command: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Problem> {
+        let reply = self.current.ask(command).await?;
+        parse(&reply).ok_or_else(|| unreadable(command, reply.lines().next().unwrap_or("it is empty")))
+    }
+
+    /// The processes that the master knows; `None` without a master socket.
+    pub async fn processes(&self) -> Option<Result<reply::Processes, Problem>> {
+        let command = "show proc";
+        let answer = self.master.as_ref()?.ask_master(command).await;
+        Some(
+            answer.and_then(|reply| {
+                reply::processes(&reply).ok_or_else(|| unreadable(command, "it is no list"))
+            }),
+        )
+    }
+
     /// The backends that the current worker knows.
     pub async fn backends(&self) -> Result<Vec<String>, Problem> {
         let command = "show backend";

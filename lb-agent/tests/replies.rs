@@ -33,7 +33,7 @@ fn all(version: &str) -> BTreeMap<String, String> {
 }
 
 /// What a reply says by each parser, as text: one way to compare them all.
-fn parsed(text: &str) -> [String; 11] {
+fn parsed(text: &str) -> [String; 16] {
     [
         format!("{:?}", reply::info(text)),
         format!("{:?}", reply::map_value(text)),
@@ -46,6 +46,11 @@ fn parsed(text: &str) -> [String; 11] {
         format!("{:?}", reply::is_empty_success(text)),
         format!("{:?}", reply::certificate_is_set(text, CERTIFICATE)),
         format!("{:?}", reply::certificate_is_committed(text)),
+        format!("{:?}", reply::limits(text)),
+        format!("{:?}", reply::cli_sockets(text)),
+        format!("{:?}", reply::cli_level(text)),
+        format!("{:?}", reply::maps(text)),
+        format!("{:?}", reply::loaded_files(text)),
     ]
 }
 
@@ -118,6 +123,32 @@ fn one_key_of_the_map() {
             assert_eq!(reply::map_value(&reply(version, name)), *expected, "{version}/{name}");
         }
     }
+}
+
+#[test]
+fn what_the_preflight_asks() {
+    for version in VERSIONS {
+        let map = vec!["/var/lib/pointsman/route.map".to_owned()];
+        assert_eq!(reply::maps(&reply(version, "map-list")), Some(map), "{version}");
+        assert!(reply::limits(&reply(version, "info")).is_some_and(|limits| limits.files > 0), "{version}");
+        for name in ["map-show", "stat", "unknown-command", "empty", "version"] {
+            assert_eq!(reply::maps(&reply(version, name)), None, "{version}/{name}");
+            assert_eq!(reply::limits(&reply(version, name)), None, "{version}/{name}");
+            assert_eq!(reply::cli_sockets(&reply(version, name)), None, "{version}/{name}");
+            assert_eq!(reply::cli_level(&reply(version, name)), None, "{version}/{name}");
+            assert_eq!(reply::loaded_files(&reply(version, name)), None, "{version}/{name}");
+        }
+    }
+    let sockets = "# socket lvl processes\nunix@/run/a b.sock admin all\n";
+    assert_eq!(reply::cli_sockets(sockets), None, "it was cut");
+    let sockets =
+        reply::cli_sockets("# socket lvl processes\nunix@/a.sock admin all\nipv4@1.2.3.4:5 user all\n\n")
+            .unwrap();
+    let shown: Vec<_> = sockets.iter().map(|socket| format!("{} {}", socket.address, socket.level)).collect();
+    assert_eq!(shown, ["unix@/a.sock admin", "ipv4@1.2.3.4:5 user"]);
+    assert_eq!(reply::cli_level("admin\n\n").as_deref(), Some("admin"));
+    let files = reply::loaded_files("HAPROXY_CFGFILES=/a.cfg;/b.cfg\n\n").unwrap();
+    assert_eq!(files, ["/a.cfg", "/b.cfg"]);
 }
 
 #[test]

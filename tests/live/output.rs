@@ -14,13 +14,14 @@ fn document(told: &Told) -> Value {
 async fn every_verb_has_one_document() {
     let site = Site::builder().watch("300ms").start().await.unwrap();
     let v1 = site.artifact("v1").unwrap().display().to_string();
-    let verbs: [(&[&str], &str); 9] = [
+    let verbs: [(&[&str], &str); 10] = [
         (&["plan", "production", "--artifact", &v1], "plan"),
         (&["deploy", "production", "--artifact", &v1, "--release", "v1", "--yes"], "outcome"),
         (&["status", "production"], "status"),
         (&["history", "production"], "history"),
         (&["traffic", "show", "production"], "traffic"),
         (&["doctor", "production"], "doctor"),
+        (&["doctor", "lb", "production"], "doctor"),
         (&["maintenance", "on", "production", "--yes"], "outcome"),
         (&["maintenance", "off", "production"], "outcome"),
         (&["maintenance", "status", "production"], "maintenance"),

@@ -1,10 +1,10 @@
 //! `status`, `history`, `traffic show` and `doctor`: verbs that only look.
 
-use pointsman_core::{EnvironmentName, Problem};
+use pointsman_core::{Code, EnvironmentName, Problem};
 use pointsman_proto::v1;
 
 use super::{Asked, wait_for};
-use crate::args::Status;
+use crate::args::{Doctor, Status};
 use crate::client::{Caller, Session};
 use crate::exit::Exit;
 use crate::out::Out;
@@ -99,16 +99,26 @@ pub async fn traffic(session: &Session, environment: &EnvironmentName, out: &Out
     Ok(health(&seen))
 }
 
-/// Looks at everything a release needs.
-pub async fn doctor(session: &Session, environment: &EnvironmentName, out: &Out) -> Result<Exit, Problem> {
+/// Looks at everything a release needs, or at the load balancers alone.
+pub async fn doctor(session: &Session, doctor: &Doctor, out: &Out) -> Result<Exit, Problem> {
+    let missing =
+        || Problem::new(Code::UsageWrong, "no environment is named").hint("`pointsman doctor --help`");
+    let environment = doctor.environment().ok_or_else(missing)?;
     let caller = session.caller(environment)?;
-    let request = v1::DiagnoseRequest { environment: environment.to_string() };
+    let part = if doctor.balancers_only() { "lb" } else { "" }.to_owned();
+    let request = v1::DiagnoseRequest { environment: environment.to_string(), part };
     let found = caller.answer(caller.client.clone().diagnose(request)).await?;
     if out.json() {
         out.document(render::json::findings(&found.findings));
     } else {
-        out.result(&render::findings(&found.findings));
+        let folded = if doctor.balancers_only() { None } else { Some(environment) };
+        out.result(&render::findings(&found.findings, folded));
     }
     let any = |verdict: &str| found.findings.iter().any(|finding| finding.verdict == verdict);
-    Ok(if any("fail") { Exit::RolledBack } else { Exit::Done })
+    Ok(match (any("fail"), any("unknown")) {
+        (true, _) => Exit::RolledBack,
+        // What could not be looked at is not known to be well.
+        (false, true) => Exit::Refused,
+        (false, false) => Exit::Done,
+    })
 }

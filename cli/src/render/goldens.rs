@@ -476,6 +476,17 @@ fn finding(subject: &str, verdict: &str, what: &str, problem: Option<&Problem>) 
         verdict: verdict.to_owned(),
         what: what.to_owned(),
         problem: problem.map(convert::problem_to_wire),
+        ..Default::default()
+    }
+}
+
+/// A finding of a load balancer's own checks.
+fn check(check: &str, verdict: &str, what: &str, why: &str, fix: &str) -> v1::Finding {
+    v1::Finding {
+        check: check.to_owned(),
+        why: why.to_owned(),
+        fix: fix.to_owned(),
+        ..finding("lb1", verdict, what, None)
     }
 }
 
@@ -494,19 +505,49 @@ fn what_the_doctor_finds() {
     let one =
         [vec![finding("lb1", "fail", "map file and HAProxy differ", Some(&drift))], warned.clone()].concat();
     let two = [vec![finding("lb2", "fail", &silent.message, Some(&silent))], one.clone()].concat();
+    let not_asked = [well.clone(), vec![check_unknown("preflight", "HAProxy was not looked at")]].concat();
+    let balancer = vec![
+        finding("lb1", "ok", "lb-agent 0.1.0 answers", None),
+        check("version", "ok", "HAProxy 2.6.12-1+deb12u3", "", ""),
+        check(
+            "idle-close-on-response",
+            "fail",
+            "`option idle-close-on-response` is not in effect for `frontend fe` (/etc/haproxy/haproxy.cfg:40)",
+            "a reload loses requests of clients that reuse a connection",
+            "add to `defaults` (/etc/haproxy/haproxy.cfg:21):\n  option idle-close-on-response",
+        ),
+        check_unknown("socket-mode", "the socket cannot be looked at: permission denied"),
+        check("map-loaded", "ok", "`/var/lib/pointsman/route.map` is loaded", "", ""),
+        check(
+            "cookie-persistence",
+            "warn",
+            "/etc/haproxy/haproxy.cfg:71: `cookie SRV insert` pins visitors to a server",
+            "they stay on the old slot",
+            "remove at /etc/haproxy/haproxy.cfg:71:\n  cookie SRV insert",
+        ),
+    ];
+    let environment = "production".parse().unwrap();
     let mut cases = Cases::default();
-    for (name, findings) in [
-        ("all is well", &well),
-        ("a warning", &warned),
-        ("one bad", &one),
-        ("two bad", &two),
-        ("nothing", &vec![]),
+    for (name, findings, folded) in [
+        ("all is well", &well, Some(&environment)),
+        ("a warning", &warned, Some(&environment)),
+        ("one bad", &one, Some(&environment)),
+        ("two bad", &two, Some(&environment)),
+        ("one unknown", &not_asked, Some(&environment)),
+        ("a load balancer among all", &balancer, Some(&environment)),
+        ("a load balancer alone", &balancer, None),
+        ("nothing", &vec![], None),
     ] {
-        cases.add(name, &super::findings(findings));
+        cases.add(name, &super::findings(findings, folded));
     }
     cases.check("doctor.txt");
     golden_json("doctor", &json::findings(&two));
+    golden_json("doctor-lb", &json::findings(&balancer));
     golden_json("doctor-empty", &json::findings(&[]));
+}
+
+fn check_unknown(name: &str, what: &str) -> v1::Finding {
+    check(name, "unknown", what, "what was not looked at may stand in the way", "")
 }
 
 fn audited(findings: Vec<v1::Finding>) -> v1::VerifyJournalReply {

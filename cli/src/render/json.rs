@@ -174,7 +174,8 @@ pub fn findings(findings: &[v1::Finding]) -> Value {
 fn finding(finding: &v1::Finding) -> Value {
     json!({
         "subject": finding.subject, "verdict": finding.verdict, "what": finding.what,
-        "problem": finding.problem.as_ref().map(wire_problem),
+        "problem": finding.problem.as_ref().map(wire_problem), "check": text(&finding.check),
+        "why": text(&finding.why), "fix": text(&finding.fix),
     })
 }
 

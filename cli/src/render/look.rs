@@ -1,6 +1,8 @@
 //! How an environment stands.
 
-use pointsman_core::Code;
+use std::collections::BTreeMap;
+
+use pointsman_core::{Code, EnvironmentName};
 use pointsman_proto::v1;
 
 use super::lines::took;
@@ -327,33 +329,72 @@ pub fn history(releases: &[v1::Release]) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-/// What `doctor` found, the bad last: it is read from the bottom.
-pub fn findings(findings: &[v1::Finding]) -> String {
+/// What `doctor` found, the bad last: it is read from the bottom. With `folded`, the environment's name, a load
+/// balancer's checks that pass are one line.
+pub fn findings(findings: &[v1::Finding], folded: Option<&EnvironmentName>) -> String {
     let mut text = String::new();
-    for verdict in ["ok", "warn", "fail"] {
-        for finding in findings.iter().filter(|finding| finding.verdict == verdict) {
-            let sign = match verdict {
-                "ok" => "✔ ok  ",
-                "warn" => "॥ warn",
-                _ => "✖ fail",
-            };
-            text.push_str(&format!("{sign} {:<12} {}\n", finding.subject, finding.what));
-            if let Some(problem) = &finding.problem {
-                text.push_str(&format!(
-                    "       {:<12} {}\n       {:<12} hint: {}\n",
-                    "",
-                    problem_line(problem),
-                    "",
-                    problem.hint
-                ));
-            }
+    if let Some(environment) = folded {
+        text.push_str(&passed(findings, environment));
+    }
+    for verdict in ["ok", "unknown", "warn", "fail"] {
+        let of_it = findings.iter().filter(|finding| finding.verdict == verdict);
+        for finding in of_it.filter(|finding| folded.is_none() || !is_passed_check(finding)) {
+            text.push_str(&one_finding(finding));
         }
     }
-    let bad = findings.iter().filter(|finding| finding.verdict == "fail").count();
-    let end = if bad == 0 {
-        "nothing stands in the way of a release".to_owned()
-    } else {
-        format!("{bad} findings stand in the way of a release")
+    let count = |verdict: &str| findings.iter().filter(|finding| finding.verdict == verdict).count();
+    let end = match (count("fail"), count("unknown")) {
+        (0, 0) => "nothing stands in the way of a release".to_owned(),
+        (0, 1) => "nothing is known to stand in the way of a release; 1 finding is unknown".to_owned(),
+        (0, unknown) => {
+            format!("nothing is known to stand in the way of a release; {unknown} findings are unknown")
+        }
+        (1, _) => "1 finding stands in the way of a release".to_owned(),
+        (bad, _) => format!("{bad} findings stand in the way of a release"),
     };
     format!("{text}{end}")
+}
+
+fn is_passed_check(finding: &v1::Finding) -> bool {
+    finding.verdict == "ok" && !finding.check.is_empty()
+}
+
+/// How many checks pass, for each host.
+fn passed(findings: &[v1::Finding], environment: &EnvironmentName) -> String {
+    let mut counts: BTreeMap<&str, usize> = BTreeMap::new();
+    for finding in findings.iter().filter(|finding| is_passed_check(finding)) {
+        let count = counts.entry(finding.subject.as_str()).or_default();
+        *count = count.saturating_add(1);
+    }
+    let lines = counts.iter().map(|(host, count)| {
+        let what = format!("{count} checks of HAProxy pass: `pointsman doctor lb {environment}` lists them");
+        format!("{} {host:<12} {what}\n", sign("ok"))
+    });
+    lines.collect()
+}
+
+fn sign(verdict: &str) -> &'static str {
+    match verdict {
+        "ok" => "✔ ok     ",
+        "warn" => "॥ warn   ",
+        "fail" => "✖ fail   ",
+        _ => "? unknown",
+    }
+}
+
+/// A finding: what, why it matters, and what to do, whose lines can be pasted as they stand but for the margin.
+fn one_finding(finding: &v1::Finding) -> String {
+    let margin = format!("{:<9} {:<12}", "", "");
+    let named = if finding.check.is_empty() { String::new() } else { format!("{}: ", finding.check) };
+    let mut text = format!("{} {:<12} {named}{}\n", sign(&finding.verdict), finding.subject, finding.what);
+    if !finding.why.is_empty() {
+        text.push_str(&format!("{margin} why: {}\n", finding.why));
+    }
+    for line in finding.fix.lines() {
+        text.push_str(&format!("{margin} {line}\n"));
+    }
+    if let Some(problem) = &finding.problem {
+        text.push_str(&format!("{margin} {}\n{margin} hint: {}\n", problem_line(problem), problem.hint));
+    }
+    text
 }

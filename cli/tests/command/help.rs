@@ -29,6 +29,7 @@ const VERBS: &[&[&str]] = &[
     &["maintenance", "off"],
     &["maintenance", "status"],
     &["doctor"],
+    &["doctor", "lb"],
     &["audit"],
     &["audit", "verify"],
     &["init"],

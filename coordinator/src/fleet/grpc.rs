@@ -152,9 +152,39 @@ impl GrpcFleet {
         bounded(host, timeout_ms, client.rate_limits(request)).await.map_err(|problem| self.named(problem))
     }
 
+    /// What a load balancer's agent finds of all that a switch needs; `None` when it is too old to look.
+    pub async fn diagnose(
+        &self,
+        host: &HostName,
+        timeout_ms: u64,
+    ) -> Result<Option<Vec<v1::Finding>>, Problem> {
+        let mut client = self.client(host)?;
+        let request = agent_v1::DescribeRequest { environment: self.environment.to_string() };
+        let call = async {
+            match client.diagnose(request).await {
+                Err(status) if status.code() == tonic::Code::Unimplemented => Ok(tonic::Response::new(None)),
+                answer => answer.map(|response| response.map(Some)),
+            }
+        };
+        match bounded(host, timeout_ms, call).await {
+            Ok(answer) => Ok(answer.map(|answer| self.named_in(answer.findings))),
+            // What is not in an agent's table of calls it refuses before it looks whether there is such a call.
+            Err(problem) if problem.code == Code::NotAllowed => Ok(None),
+            Err(problem) => Err(self.named(problem)),
+        }
+    }
+
     /// The agents do not know what people call their environment on the command line.
     fn named(&self, problem: Problem) -> Problem {
         problem.in_environment(&self.environment)
+    }
+
+    /// The same for what is to be done about findings.
+    fn named_in(&self, mut findings: Vec<v1::Finding>) -> Vec<v1::Finding> {
+        for finding in &mut findings {
+            finding.fix = finding.fix.replace(" ENV", &format!(" {}", self.environment));
+        }
+        findings
     }
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.

@@ -1,0 +1,239 @@
+//! The slots' backends: there, with servers that are checked, and without anything that keeps visitors where they were.
+
+use pointsman_core::Problem;
+
+use super::seen::{Seen, Written};
+use super::{Said, add_to, frontend, listed};
+use crate::balancer::health;
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
+
+/// The lines that check a server as a visitor would ask it.
+const HTTPCHK: &str = "option httpchk\nhttp-check send meth GET uri /api/health ver HTTP/1.1 hdr Host www.example.org\nhttp-check expect status 200";
+
+/// What retries may be about: a connection that was never made has done nothing.
+const HARMLESS_RETRIES: &[&str] = &["none", "conn-failure", "0rtt-rejected"];
+
+/// Algorithms that pick a server by the request or in a fixed order.
+const STATIC: &[&str] = &["static-rr", "source", "uri", "url_param", "rdp-cookie", "hash"];
+
+/// The backends that a route may name but for the maintenance page's, as they stand in the files.
+fn slots<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
+    let names = seen.wanted.backends.iter().filter(|name| name.0 != seen.wanted.maintenance_backend.0);
+    names.filter_map(|name| config.backend(name.0.as_str())).collect()
+}
+
+/// Everything that a check says of each slot alike: the first section that is wrong, or all are well.
+fn each<'a>(
+    seen: &Seen,
+    written: &'a Written,
+    well: &str,
+    wrong: impl Fn(&'a HaproxyConfig, &'a Section) -> Option<Said>,
+) -> Said {
+    let slots = slots(seen, &written.config);
+    if slots.is_empty() {
+        return Said::unknown(
+            "none of the backends stands in HAProxy's configuration: see `backends-present`",
+            "",
+        );
+    }
+    let mut said: Vec<Said> = slots.iter().filter_map(|section| wrong(&written.config, section)).collect();
+    if said.is_empty() {
+        return Said::ok(well);
+    }
+    // The first is told whole; of the others the places are enough.
+    let others = said.split_off(1);
+    let mut first = said.pop().unwrap_or_else(|| Said::ok(well));
+    for other in others {
+        first.verdict = first.verdict.max(other.verdict);
+        first.what = format!("{}; {}", first.what, other.what);
+        first.fix = format!("{}\n{}", first.fix, other.fix);
+    }
+    first
+}
+
+pub(super) fn present(seen: &Seen) -> Result<Said, &Problem> {
+    let known = seen.backends.as_ref()?;
+    let maintenance = seen.wanted.maintenance_backend.0.as_str();
+    let granted = seen.wanted.backends.iter().map(|name| name.0.as_str()).chain([maintenance]);
+    let missing: Vec<&str> = granted.filter(|name| !known.iter().any(|known| known == name)).collect();
+    let Some(first) = missing.first() else {
+        return Ok(Said::ok(listed(known)));
+    };
+    let fix = if *first == maintenance {
+        format!(
+            "add:\nbackend {first}\n  http-request return status 503 content-type text/html file /etc/haproxy/pages/maintenance.html"
+        )
+    } else {
+        format!(
+            "add, or take it out of `backends` in lb-agent.toml:\nbackend {first}\n{}\n  server s1 <address>:<port> check",
+            super::indented(HTTPCHK)
+        )
+    };
+    Ok(Said::fail(format!("HAProxy has no {}: it has {}", listed(&missing), listed(known)), fix))
+}
+
+pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
+    let (rows, known) = (seen.rows.as_ref()?, seen.backends.as_ref()?);
+    let route = seen.on_disk.as_ref();
+    let mut notes: Vec<Said> = Vec::new();
+    for name in &seen.wanted.backends {
+        let name = &name.0;
+        if *name == seen.wanted.maintenance_backend.0 || !known.iter().any(|known| known == name.as_str()) {
+            continue;
+        }
+        let health = health(rows, name);
+        let states = rows.iter().filter(|row| row.backend == name.as_str() && row.server != "BACKEND");
+        let states =
+            listed(states.filter(|row| !row.healthy()).map(|row| {
+                format!("{} {} {}", row.server, row.status, row.check_status).trim_end().to_owned()
+            }));
+        let share = route.map_or(0, |route| route.share_of(name));
+        let see = format!(
+            "see its checks:\n  echo 'show stat {name} 6 -1' | socat - {}",
+            seen.wanted.socket.display()
+        );
+        match (health.up, health.total) {
+            (_, 0) => notes.push(Said::fail(
+                format!("`{name}` has no server"),
+                format!("add to `backend {name}`:\n  server s1 <address>:<port> check inter 1s fall 3 rise 2"),
+            )),
+            (up, total) if up == total => {}
+            (0, total) if share > 0 => notes.push(Said::fail(
+                format!("`{name}`, which gets {share} % of the visitors, has 0 of {total} servers healthy: {states}"), see,
+            )),
+            (up, total) => notes.push(Said::warn(format!("`{name}` has {up} of {total} servers healthy: {states}"), see)),
+        }
+    }
+    let worst = notes.iter().map(|note| note.verdict).max();
+    Ok(match worst {
+        None => Said::ok("every server of every slot is up by a passed check"),
+        Some(verdict) => Said {
+            verdict,
+            what: notes.iter().map(|note| note.what.as_str()).collect::<Vec<_>>().join("; "),
+            fix: notes.iter().map(|note| note.fix.as_str()).collect::<Vec<_>>().join("\n"),
+        },
+    })
+}
+
+fn servers_of(section: &Section) -> impl Iterator<Item = &Line> {
+    section.lines.iter().filter(|line| line.word(0) == "server" || line.word(0) == "server-template")
+}
+
+/// Whether a server is checked by its own line, or by a `default-server` before it.
+fn is_checked(config: &HaproxyConfig, section: &Section, server: &Line) -> bool {
+    if server.has("no-check") {
+        return false;
+    }
+    let by_default = config.all_in_effect(section, &["default-server"]);
+    server.has("check")
+        || by_default.first().is_some_and(|line| line.has("check"))
+        || by_default.iter().any(|line| line.has("check"))
+}
+
+pub(super) fn server_check(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "every server of every slot has `check`", |config, section| {
+        let unchecked: Vec<&Line> =
+            servers_of(section).filter(|server| !is_checked(config, section, server)).collect();
+        let first = unchecked.first()?;
+        let what = format!(
+            "{}: {} of `{}` without `check`",
+            first.place,
+            listed(unchecked.iter().map(|line| line.word(1))),
+            section.name
+        );
+        let fixed: Vec<String> = unchecked
+            .iter()
+            .map(|line| {
+                let words: Vec<&str> =
+                    line.words().iter().map(String::as_str).filter(|word| *word != "no-check").collect();
+                format!("at {}:\n  {} check inter 1s fall 3 rise 2", line.place, words.join(" "))
+            })
+            .collect();
+        Some(Said::fail(what, fixed.join("\n")))
+    })
+}
+
+pub(super) fn httpchk(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "every slot is checked by HTTP", |config, section| {
+        match config.option(section, "httpchk") {
+            Setting::On(_) => None,
+            _ => Some(Said::warn(
+                format!("`{}` ({}) is checked by connecting only", section.title(), section.place),
+                add_to(section, HTTPCHK),
+            )),
+        }
+    })
+}
+
+/// What keeps visitors on a server moves nobody by itself where the route picks the backend; where servers' weights and
+/// states are the switch, it defeats it.
+fn pins(seen: &Seen, config: &HaproxyConfig, line: &Line) -> Said {
+    let what = format!("{}: `{}` pins visitors to a server", line.place, line.words().join(" "));
+    let fix = format!("remove at {}:\n  {}", line.place, line.words().join(" "));
+    if frontend::routes_by_map(seen, config) { Said::warn(what, fix) } else { Said::fail(what, fix) }
+}
+
+pub(super) fn cookies(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "no cookie pins visitors to a server", |config, section| {
+        let line = config.in_effect(section, &["cookie"])?;
+        ["insert", "rewrite", "prefix"].iter().any(|how| line.has(how)).then(|| pins(seen, config, line))
+    })
+}
+
+pub(super) fn sticks(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "no table pins visitors to a server", |config, section| {
+        let mut lines = section.own(&["stick"]);
+        let line = lines.find(|line| ["on", "match"].contains(&line.word(1)))?;
+        Some(pins(seen, config, line))
+    })
+}
+
+pub(super) fn balance(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "servers are picked dynamically", |config, section| {
+        let line = config.in_effect(section, &["balance"])?;
+        let how = line.word(1);
+        let is_static = STATIC.iter().any(|known| how == *known) || how.starts_with("hdr(");
+        let hash = config.in_effect(section, &["hash-type"]);
+        let consistent = how != "static-rr" && hash.is_some_and(|line| line.word(1) == "consistent");
+        let pinned = if consistent { "pins clients to a server" } else { "is static" };
+        is_static.then(|| {
+            Said::warn(
+                format!("{}: `balance {how}` of `{}` {pinned}", line.place, section.name),
+                add_to(section, "balance leastconn"),
+            )
+        })
+    })
+}
+
+pub(super) fn retry_on(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "only connections that failed are tried again", |config, section| {
+        let line = config.in_effect(section, &["retry-on"])?;
+        let hiding: Vec<&String> =
+            line.words().iter().skip(1).filter(|word| !HARMLESS_RETRIES.contains(&word.as_str())).collect();
+        let (place, listed) = (&line.place, listed(&hiding));
+        (!hiding.is_empty()).then(|| {
+            Said::warn(
+                format!("{place}: `retry-on` {listed} of `{}`", section.name),
+                format!("at {place}:\n  retry-on conn-failure"),
+            )
+        })
+    })
+}
+
+pub(super) fn redispatch(seen: &Seen, written: &Written) -> Said {
+    each(seen, written, "in effect, or of no use with one server", |config, section| {
+        let several = servers_of(section).count() > 1
+            || servers_of(section).any(|line| line.word(0) == "server-template");
+        let on = matches!(config.option(section, "redispatch"), Setting::On(_));
+        (several && !on).then(|| {
+            Said::warn(
+                format!(
+                    "`{}` ({}) has several servers and no `option redispatch`",
+                    section.title(),
+                    section.place
+                ),
+                add_to(config.home_of(section), "option redispatch"),
+            )
+        })
+    })
+}

@@ -1,0 +1,314 @@
+//! The frontend: it looks the route up once, takes it apart, and shows it.
+
+use super::seen::{Seen, Written};
+use super::{Said, add_to, listed};
+use crate::config::Haproxy;
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
+
+/// The header that shows the route, and by which trusted clients pick a side.
+pub(super) const HEADER: &str = "x-pointsman";
+
+/// The header's line, as it should stand.
+const SHOW: &str = "http-after-response del-header X-Pointsman\nhttp-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)]\" if { var(txn.epoch) -m found }";
+
+/// One lookup in a map file.
+#[derive(Debug, PartialEq, Eq)]
+struct Lookup<'a> {
+    section: &'a Section,
+    line: &'a Line,
+    map: &'a str,
+    default: Option<&'a str>,
+    /// The variable that its result goes to whole.
+    variable: Option<&'a str>,
+}
+
+/// The line that looks the route up.
+pub(super) fn lookup_line(wanted: &Haproxy) -> String {
+    let (key, map, maintenance) = (&wanted.key, wanted.map_name(), &wanted.maintenance_backend.0);
+    format!("http-request set-var(txn.route) str({key}),map({map},{maintenance}:{maintenance}:0:0)")
+}
+
+/// The arguments of every `map(...)`, `map_str(...)` and so on in a word.
+fn map_calls(word: &str) -> Vec<(&str, Option<&str>)> {
+    let mut calls = Vec::new();
+    let mut rest = word;
+    while let Some((before, after)) = rest.split_once("map") {
+        let begins = before.chars().next_back().is_none_or(|c| c == ',' || c.is_whitespace());
+        let name_end = after.find(|c: char| !c.is_ascii_lowercase() && c != '_').unwrap_or(after.len());
+        let call = after.get(name_end..).and_then(|call| call.strip_prefix('('));
+        let call = call.filter(|_| begins).and_then(|call| call.split_once(')'));
+        if let Some((arguments, _)) = call {
+            let (map, default) =
+                arguments.split_once(',').map_or((arguments, None), |(map, default)| (map, Some(default)));
+            calls.push((map, default));
+        }
+        rest = after;
+    }
+    calls
+}
+
+fn lookups<'a>(config: &'a HaproxyConfig) -> Vec<Lookup<'a>> {
+    let mut found = Vec::new();
+    for section in config.sections(&["frontend", "listen"]) {
+        for line in &section.lines {
+            let variable = line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')'));
+            for (map, default) in line.words().iter().flat_map(|word| map_calls(word)) {
+                found.push(Lookup { section, line, map, default, variable });
+            }
+        }
+    }
+    found
+}
+
+fn of_route<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<Lookup<'a>> {
+    let map = seen.wanted.map_name();
+    lookups(config).into_iter().filter(|lookup| lookup.map == map).collect()
+}
+
+/// The frontends that look the route up.
+pub(super) fn routing<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
+    let mut sections: Vec<&Section> = of_route(seen, config).iter().map(|lookup| lookup.section).collect();
+    sections.dedup_by_key(|section| &section.place);
+    sections
+}
+
+/// The frontends that look the route up; as long as none does, all that may one day.
+pub(super) fn routing_or_all<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
+    let routing = routing(seen, config);
+    if !routing.is_empty() {
+        return routing;
+    }
+    let in_http = |section: &&Section| {
+        config.in_effect(section, &["mode"]).is_some_and(|line| line.word(1) == "http")
+            && !section.own(&["stats"]).any(|_| true)
+    };
+    config.sections(&["frontend", "listen"]).filter(in_http).collect()
+}
+
+/// Where the lines of routing belong.
+fn add_routing(seen: &Seen, config: &HaproxyConfig, lines: &str) -> String {
+    match routing_or_all(seen, config).first() {
+        Some(section) => add_to(section, lines),
+        None => format!("add a frontend:\n  {}", lines.replace('\n', "\n  ")),
+    }
+}
+
+/// Whether the route decides: then servers' weights and cookies do not move visitors.
+pub(super) fn routes_by_map(seen: &Seen, config: &HaproxyConfig) -> bool {
+    !routing(seen, config).is_empty()
+}
+
+pub(super) fn lookup(seen: &Seen, written: &Written) -> Said {
+    let (config, map) = (&written.config, seen.wanted.map_name());
+    let found = of_route(seen, config);
+    let line = lookup_line(&seen.wanted);
+    if found.is_empty() {
+        let others = lookups(config);
+        let others = others.iter().map(|lookup| format!("{} ({})", lookup.map, lookup.line.place));
+        let has = listed(others);
+        let has = if has.is_empty() { "no map at all".to_owned() } else { has };
+        return Said::fail(
+            format!("no frontend looks up `{map}`: they look up {has}"),
+            add_routing(seen, config, &line),
+        );
+    }
+    for section in routing(seen, config) {
+        let mut here = found.iter().filter(|lookup| lookup.section.place == section.place);
+        let (first, second) = (here.next(), here.next());
+        if let (Some(first), Some(second)) = (first, second) {
+            return Said::fail(
+                format!(
+                    "`{}` looks the route up at {} and again at {}",
+                    section.title(),
+                    first.line.place,
+                    second.line.place
+                ),
+                format!(
+                    "look it up once, and use the variable everywhere else:\n  {line}\n  use_backend %[var(txn.route),field(1,:)]"
+                ),
+            );
+        }
+    }
+    match found.iter().find(|lookup| lookup.variable.is_none()) {
+        Some(lookup) => Said::fail(
+            format!("{}: the route is looked up, but not kept in a variable", lookup.line.place),
+            format!("instead of {}:\n  {line}", lookup.line.place),
+        ),
+        None => Said::ok(format!("once, at {}", listed(found.iter().map(|lookup| &lookup.line.place)))),
+    }
+}
+
+pub(super) fn lookup_default(seen: &Seen, written: &Written) -> Said {
+    let found = of_route(seen, &written.config);
+    let maintenance = seen.wanted.maintenance_backend.0.as_str();
+    let instead = |lookup: &Lookup<'_>| format!("at {}:\n  {}", lookup.line.place, lookup_line(&seen.wanted));
+    for lookup in &found {
+        match lookup.default.map(|route| route.split(':').collect::<Vec<_>>()) {
+            None => {
+                return Said::warn(
+                    format!("{}: the lookup has no default", lookup.line.place),
+                    instead(lookup),
+                );
+            }
+            Some(parts)
+                if parts.first() != Some(&maintenance)
+                    || parts.get(1).is_some_and(|canary| *canary != maintenance) =>
+            {
+                let what = format!(
+                    "{}: the default of the lookup is `{}`, expected `{maintenance}`",
+                    lookup.line.place,
+                    lookup.default.unwrap_or_default()
+                );
+                return Said::fail(what, instead(lookup));
+            }
+            Some(_) => {}
+        }
+    }
+    if found.is_empty() { nobody_looks() } else { Said::ok(format!("`{maintenance}`")) }
+}
+
+/// Nothing to check as long as no frontend looks the route up: `route-lookup` says so.
+pub(super) fn nobody_looks() -> Said {
+    Said::unknown("no frontend looks the route up: see `route-lookup`", "")
+}
+
+pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
+    let config = &written.config;
+    let fronts = routing(seen, config);
+    let maintenance = seen.wanted.maintenance_backend.0.as_str();
+    for section in &fronts {
+        let line = config.in_effect(section, &["default_backend"]);
+        let right = format!("default_backend {maintenance}");
+        match line {
+            None => {
+                let what = format!("`{}` ({}) has no `default_backend`", section.title(), section.place);
+                return Said::fail(what, add_to(section, &right));
+            }
+            Some(line) if line.word(1) != maintenance => {
+                let what =
+                    format!("{}: `default_backend {}`, expected `{maintenance}`", line.place, line.word(1));
+                return Said::fail(what, format!("at {}:\n  {right}", line.place));
+            }
+            Some(_) => {}
+        }
+    }
+    if fronts.is_empty() { nobody_looks() } else { Said::ok(format!("`{maintenance}`")) }
+}
+
+pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
+    const LINES: &str = "http-request set-var(txn.pct)  var(txn.route),field(3,:)\nhttp-request set-var(txn.bkt)  var(txn.key),xxh32,mod(100)\nhttp-request set-var(txn.side) str(canary) if { var(txn.bkt),sub(txn.pct) lt 0 }";
+    let fronts = routing(seen, &written.config);
+    for section in &fronts {
+        let by_chance = section.lines.iter().find(|line| {
+            line.word(1).starts_with("set-var(")
+                && line.words().iter().skip(2).any(|word| word.starts_with("rand"))
+        });
+        if let Some(line) = by_chance {
+            let what = format!(
+                "{}: the side is chosen by chance for each request: a page mixes files of both slots",
+                line.place
+            );
+            return Said::warn(
+                what,
+                format!(
+                    "by visitor instead, as `pointsman-lb-agent config-snippet` shows:\n{}",
+                    super::indented(LINES)
+                ),
+            );
+        }
+        let percent = section.lines.iter().find_map(|line| {
+            let variable = line.word(1).strip_prefix("set-var(")?.strip_suffix(')')?;
+            line.holds("field(3").then_some((variable, line))
+        });
+        let used = percent.is_some_and(|(variable, read)| {
+            section.lines.iter().any(|line| line.place != read.place && line.holds(variable))
+        });
+        if !used {
+            let what =
+                format!("`{}` ({}) does not use the percent of the route", section.title(), section.place);
+            let fix = format!(
+                "the lines for who is who stand in `pointsman-lb-agent config-snippet`; {}",
+                add_to(section, LINES)
+            );
+            return Said::warn(what, fix);
+        }
+    }
+    if fronts.is_empty() {
+        nobody_looks()
+    } else {
+        Said::ok("visitors are divided by the percent of the route")
+    }
+}
+
+pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    for section in &fronts {
+        let sets = |action: &str| {
+            section.lines.iter().find(|line| {
+                line.word(0) == action
+                    && ["set-header", "add-header"].contains(&line.word(1))
+                    && line.word(2).eq_ignore_ascii_case(HEADER)
+            })
+        };
+        match (sets("http-after-response"), sets("http-response")) {
+            (Some(line), _) if line.holds("epoch=") && line.holds("side=") => {}
+            (Some(line), _) => {
+                let what = format!("{}: `X-Pointsman` does not carry `epoch=` and `side=`", line.place);
+                return Said::fail(what, format!("at {}:\n{}", line.place, super::indented(SHOW)));
+            }
+            (None, Some(line)) => {
+                let what = format!(
+                    "{}: `http-response` does not reach answers that HAProxy makes itself",
+                    line.place
+                );
+                return Said::fail(what, format!("instead of {}:\n{}", line.place, super::indented(SHOW)));
+            }
+            (None, None) => {
+                let what = format!("`{}` ({}) does not set `X-Pointsman`", section.title(), section.place);
+                return Said::fail(what, add_to(section, SHOW));
+            }
+        }
+    }
+    if fronts.is_empty() { nobody_looks() } else { Said::ok("answers carry `X-Pointsman`") }
+}
+
+pub(super) fn header_removed(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    let lacking = fronts.iter().find(|section| {
+        !section.own(&["http-request", "del-header"]).any(|line| line.word(2).eq_ignore_ascii_case(HEADER))
+    });
+    match lacking {
+        Some(section) => Said::warn(
+            format!("`{}` ({}) passes `X-Pointsman` of visitors on", section.title(), section.place),
+            format!(
+                "after the lines that read it; {}",
+                add_to(section, "http-request del-header X-Pointsman")
+            ),
+        ),
+        None if fronts.is_empty() => nobody_looks(),
+        None => Said::ok("removed before the application sees it"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::map_calls;
+
+    #[test]
+    fn maps_are_found_in_every_way_of_writing_them() {
+        for (word, expected) in [
+            (
+                "str(route),map(/r.map,be_maint:be_maint:0:0)",
+                &[("/r.map", Some("be_maint:be_maint:0:0"))][..],
+            ),
+            ("str(route),map_str_str(/r.map)", &[("/r.map", None)]),
+            ("%[str(route),map(/r.map),field(1,:)]", &[("/r.map", None)]),
+            ("hdr(host),lower,map_dom(/h.map,x),map(/r.map)", &[("/h.map", Some("x")), ("/r.map", None)]),
+            ("bitmap(/r.map)", &[]),
+            ("map", &[]),
+            ("str(x),map(/never-closed", &[]),
+        ] {
+            assert_eq!(map_calls(word), expected, "{word}");
+        }
+    }
+}

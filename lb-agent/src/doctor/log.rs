@@ -1,0 +1,107 @@
+//! Access lines: on their way to the agent, and in the form that it counts.
+
+use std::net::SocketAddr;
+
+use super::seen::{Seen, Written};
+use super::{Said, add_to, frontend, listed};
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
+
+/// The format of access lines. Fixed words and numbers only: nothing a visitor sends gets into a line.
+pub const FORMAT: &str = "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc";
+
+/// Without this field lines are counted all the same: retries are then not known.
+const DISPENSABLE: &str = "rc=";
+
+/// The ring that carries access lines to the agent.
+pub fn ring_lines(agent: SocketAddr) -> String {
+    format!(
+        "ring pointsman\n  format raw\n  maxlen 1024\n  size 4000000\n  timeout connect 2s\n  timeout server 5s\n  server agent {agent} log-proto legacy"
+    )
+}
+
+/// Every `log` line that counts in a section, those of `global` behind `log global` too.
+fn logs_of<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Vec<&'a Line> {
+    let mut lines = config.all_in_effect(section, &["log"]);
+    if lines.iter().any(|line| line.word(1) == "global") {
+        lines.extend(config.global(&["log"]));
+    }
+    lines
+}
+
+/// Whether HAProxy reaches `listen` by this address.
+fn leads_to(address: &str, listen: SocketAddr) -> bool {
+    let bare = address.split_once('@').map_or(address, |(_, bare)| bare);
+    bare.parse::<SocketAddr>().is_ok_and(|address| {
+        address == listen || (listen.ip().is_unspecified() && address.port() == listen.port())
+    })
+}
+
+fn not_asked_for() -> Said {
+    Said::ok("access lines are not asked for: no `[signals]` in lb-agent.toml")
+}
+
+pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
+    let Some(agent) = seen.log_to else { return not_asked_for() };
+    let config = &written.config;
+    let is_ours = |line: &Line| line.word(0) == "server" && leads_to(line.word(2), agent);
+    let ring = config
+        .sections(&["ring"])
+        .find_map(|section| Some((section, section.lines.iter().find(|line| is_ours(line))?)));
+    let Some((ring, server)) = ring else {
+        let what = format!("no ring leads to the agent at {agent}");
+        return Said::fail(what, format!("add, before `defaults`:\n{}", ring_lines(agent)));
+    };
+    if server.after("log-proto").is_some_and(|protocol| protocol != "legacy") {
+        return Said::fail(
+            format!(
+                "{}: the agent reads lines, not `log-proto {}`",
+                server.place,
+                server.after("log-proto").unwrap_or_default()
+            ),
+            format!("at {}:\n  server {} {} log-proto legacy", server.place, server.word(1), server.word(2)),
+        );
+    }
+    let wanted = format!("ring@{}", ring.name);
+    let fronts = frontend::routing_or_all(seen, config);
+    let silent =
+        fronts.iter().find(|section| !logs_of(config, section).iter().any(|line| line.word(1) == wanted));
+    match silent {
+        None => Said::ok(format!("`{}` leads to the agent at {agent}", ring.title())),
+        Some(section) => Said::fail(
+            format!("`{}` ({}) does not log to `{wanted}`", section.title(), section.place),
+            add_to(config.home_of(section), &format!("log {wanted} format raw local0")),
+        ),
+    }
+}
+
+pub(super) fn format(seen: &Seen, written: &Written) -> Said {
+    if seen.log_to.is_none() {
+        return not_asked_for();
+    }
+    let config = &written.config;
+    let line = |section: &Section| add_to(config.home_of(section), &format!("log-format \"{FORMAT}\""));
+    for section in frontend::routing_or_all(seen, config) {
+        let Some(found) = config.in_effect(section, &["log-format"]) else {
+            let what = format!("`{}` ({}) has no `log-format`", section.title(), section.place);
+            return Said::fail(what, line(section));
+        };
+        let text = found.words().iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" ");
+        let fields: Vec<&str> = text.split_whitespace().collect();
+        let at = format!("at {}:\n  log-format \"{FORMAT}\"", found.place);
+        if fields.first() != Some(&"pm1") {
+            return Said::fail(format!("{}: the lines do not begin with `pm1`", found.place), at);
+        }
+        let lacks = |field: &&str| {
+            let name = field.split_inclusive('=').next().unwrap_or(field);
+            !fields.iter().any(|known| known.starts_with(name))
+        };
+        let lacking: Vec<&str> = FORMAT.split(' ').filter(lacks).collect();
+        let what = format!("{}: the lines lack {}", found.place, listed(&lacking));
+        match lacking.as_slice() {
+            [] => {}
+            [only] if only.starts_with(DISPENSABLE) => return Said::warn(what, at),
+            _ => return Said::fail(what, at),
+        }
+    }
+    Said::ok("`pm1` with every field")
+}

@@ -1,0 +1,65 @@
+//! The map at run time: loaded, with one entry, and the same on disk.
+
+use pointsman_core::{Problem, Route};
+
+use super::seen::Seen;
+use super::{Said, listed};
+
+pub(super) fn loaded(seen: &Seen) -> Result<Said, &Problem> {
+    let (maps, map) = (seen.maps.as_ref()?, seen.wanted.map_name());
+    if maps.contains(&map) {
+        return Ok(Said::ok(format!("`{map}` is loaded")));
+    }
+    let has = if maps.is_empty() { "no map".to_owned() } else { listed(maps) };
+    let line = super::frontend::lookup_line(&seen.wanted);
+    Ok(Said::fail(
+        format!("HAProxy has not loaded `{map}`: it has {has}"),
+        format!("add to the frontend, or correct `map` in lb-agent.toml:\n  {line}"),
+    ))
+}
+
+pub(super) fn one_entry(seen: &Seen) -> Result<Said, &Problem> {
+    let (entries, key) = (seen.entries.as_ref()?, &seen.wanted.key);
+    let (map, socket) = (seen.wanted.map_name(), seen.wanted.socket.display());
+    match entries.as_slice() {
+        [(only, value)] if only == key => Ok(match Route::parse(value) {
+            Ok(route) => Said::ok(format!("one entry: `{route}`")),
+            Err(_) => Said::fail(
+                format!("the value of `{key}` is no route: `{value}`"),
+                format!(
+                    "on the load balancer:\n  pointsman-lb-agent check-map && systemctl reload haproxy\nthe file must read:\n  {key} be_blue:be_blue:0:1"
+                ),
+            ),
+        }),
+        [] => Ok(Said::fail(
+            "the map is empty",
+            format!(
+                "on the load balancer:\n  pointsman-lb-agent check-map && systemctl reload haproxy\nthe file must read:\n  {key} be_blue:be_blue:0:1"
+            ),
+        )),
+        entries => Ok(Said::fail(
+            format!(
+                "the map has {} entries ({}), expected `{key}` once",
+                entries.len(),
+                listed(entries.iter().map(|(key, _)| key))
+            ),
+            format!(
+                "see them, keep one in the file, and reload:\n  echo 'show map {map}' | socat - {socket}\n  systemctl reload haproxy"
+            ),
+        )),
+    }
+}
+
+pub(super) fn on_disk(seen: &Seen) -> Result<Said, &Problem> {
+    let entries = seen.entries.as_ref()?;
+    let running = entries.iter().find(|(key, _)| *key == seen.wanted.key).map(|(_, value)| value.as_str());
+    let on_disk = seen.on_disk.as_ref().map(ToString::to_string);
+    if on_disk.is_some() && on_disk.as_deref() == running {
+        return Ok(Said::ok("the map file and HAProxy hold the same route"));
+    }
+    let (on_disk, running) = (on_disk.as_deref().unwrap_or("no route"), running.unwrap_or("no route"));
+    Ok(Said::fail(
+        format!("the map file holds `{on_disk}`, HAProxy routes by `{running}`"),
+        "somebody else changed one of them; what pointsman set last:\n  pointsman history ENV --limit 1\nset it again:\n  pointsman rollback ENV",
+    ))
+}

@@ -1,0 +1,88 @@
+//! The maintenance page: there, small enough for HAProxy's buffer, with a status that is no success.
+
+use super::seen::{Seen, Written};
+use super::{Said, add_to};
+use crate::haproxy_cfg::{HaproxyConfig, Line};
+
+/// HAProxy's buffer, and what it keeps of it for headers; a page must fit into the rest.
+const BUFFER: u64 = 16_384;
+const KEPT: u64 = 1_024;
+
+fn page_lines<'a>(config: &'a HaproxyConfig, maintenance: &str) -> Vec<&'a Line> {
+    let Some(section) = config.backend(maintenance) else { return Vec::new() };
+    let mut lines: Vec<&Line> = section.own(&["http-request", "return"]).collect();
+    lines.extend(config.all_in_effect(section, &["errorfile", "503"]));
+    lines.extend(config.all_in_effect(section, &["http-error", "status", "503"]));
+    lines
+}
+
+fn file_of(line: &Line) -> Option<&str> {
+    if line.word(0) == "errorfile" {
+        return Some(line.word(2));
+    }
+    ["file", "lf-file", "errorfile"].iter().find_map(|word| line.after(word))
+}
+
+/// The files that the maintenance backend answers with.
+pub(super) fn files(config: &HaproxyConfig, maintenance: &str) -> Vec<String> {
+    page_lines(config, maintenance).into_iter().filter_map(file_of).map(str::to_owned).collect()
+}
+
+pub(super) fn page(seen: &Seen, written: &Written) -> Said {
+    const LINE: &str = "http-request return status 503 content-type \"text/html; charset=utf-8\" file /etc/haproxy/pages/maintenance.html hdr Retry-After 120 hdr Cache-Control no-store";
+    let (config, name) = (&written.config, seen.wanted.maintenance_backend.0.as_str());
+    let Some(section) = config.backend(name) else {
+        return Said::fail(
+            format!("no `backend {name}` in HAProxy's configuration"),
+            format!("add:\nbackend {name}\n  {LINE}"),
+        );
+    };
+    let lines = page_lines(config, name);
+    let Some(first) = lines.first() else {
+        let servers = section.own(&["server"]).next().is_some();
+        return if servers {
+            Said::ok(format!("`{name}` has servers of its own"))
+        } else {
+            Said::warn(
+                format!(
+                    "`{}` ({}) has no page: visitors get HAProxy's bare 503",
+                    section.title(),
+                    section.place
+                ),
+                add_to(section, LINE),
+            )
+        };
+    };
+    if let Some(status) =
+        first.after("status").filter(|status| *status != "503" && first.word(0) == "http-request")
+    {
+        let what = format!(
+            "{}: the page comes with status {status}: search engines and caches keep it",
+            first.place
+        );
+        return Said::warn(what, format!("at {}:\n  {LINE}", first.place));
+    }
+    let buffer =
+        config.global(&["tune.bufsize"]).last().and_then(|line| line.word(1).parse().ok()).unwrap_or(BUFFER);
+    let most = buffer.saturating_sub(KEPT);
+    for line in &lines {
+        let Some(path) = file_of(line) else { continue };
+        match written.pages.get(path) {
+            Some(Ok(bytes)) if *bytes > most => {
+                return Said::fail(
+                    format!("{}: `{path}` is {bytes} bytes long, more than {most}", line.place),
+                    format!("make it smaller: images and styles within a page count\n  wc -c {path}"),
+                );
+            }
+            Some(Ok(_)) => {}
+            Some(Err(why)) => {
+                return Said::unknown(
+                    format!("{}: `{path}` cannot be looked at: {why}", line.place),
+                    format!("on the load balancer:\n  chmod a+r {path} && chmod a+x $(dirname {path})"),
+                );
+            }
+            None => return Said::unknown(format!("{}: `{path}` was not looked at", line.place), ""),
+        }
+    }
+    Said::ok(format!("{} answers with it", first.place))
+}

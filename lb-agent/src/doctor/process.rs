@@ -1,0 +1,121 @@
+//! HAProxy as a program: its version, what it has loaded, what it could not load.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use pointsman_core::Problem;
+
+use super::seen::{Seen, Written};
+use super::{Said, listed};
+
+/// Versions that are known, both included.
+const OLDEST: (u32, u32) = (2, 4);
+const NEWEST: (u32, u32) = (3, 2);
+
+/// How much younger than its worker a file may seem: HAProxy counts its uptime in whole seconds, and reads its files
+/// before the worker starts.
+const SLACK: Duration = Duration::from_secs(2);
+
+/// Descriptors beside those of connections: listeners, checks, sockets.
+const OTHER_FILES: u64 = 40;
+
+fn major_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split(['.', '-', '+']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+pub(super) fn version(seen: &Seen) -> Result<Said, &Problem> {
+    let version = &seen.info.as_ref()?.version;
+    Ok(match major_minor(version) {
+        None => Said::unknown(format!("HAProxy says it is `{version}`, which is no version"), ""),
+        Some(found) if found < OLDEST => {
+            Said::fail(format!("HAProxy {version} is older than 2.4"), "install HAProxy 2.6 or newer")
+        }
+        Some(found) if found > NEWEST => Said::warn(
+            format!("HAProxy {version} is newer than 3.2, and untried"),
+            "try a switch and a reload in an environment without visitors first",
+        ),
+        Some(_) => Said::ok(format!("HAProxy {version}")),
+    })
+}
+
+pub(super) fn config_readable(seen: &Seen) -> Result<Said, &Problem> {
+    let files = &seen.written.as_ref()?.files;
+    if seen.written.as_ref()?.config.sections(&["frontend", "listen"]).next().is_none() {
+        let what = format!("no frontend stands in {}", listed(files.iter().map(|file| file.display())));
+        return Ok(Said::unknown(
+            what,
+            "name HAProxy's configuration in lb-agent.toml:\n  [haproxy]\n  config = [\"/etc/haproxy/haproxy.cfg\"]",
+        ));
+    }
+    Ok(Said::ok(format!("read {}", listed(files.iter().map(|file| file.display())))))
+}
+
+pub(super) fn config_loaded(seen: &Seen, written: &Written) -> Said {
+    if let Some(loaded) = seen.loaded.as_ref().filter(|loaded| !same_files(loaded, &written.files)) {
+        let (loaded, read) =
+            (loaded.iter().map(|path| path.display()), written.files.iter().map(|path| path.display()));
+        return Said::warn(
+            format!("HAProxy has loaded {}, the findings are about {}", listed(loaded), listed(read)),
+            "take `config` out of lb-agent.toml: HAProxy is then asked which files it has loaded",
+        );
+    }
+    let (Ok(info), Some(changed)) = (&seen.info, written.changed) else {
+        return Said::unknown("whether HAProxy runs what stands in its files cannot be seen", "");
+    };
+    let running = Duration::from_secs(info.uptime_s);
+    if changed.saturating_add(SLACK) >= running {
+        return Said::ok("loaded since its last change");
+    }
+    Said::warn(
+        format!(
+            "changed {} s ago, HAProxy runs what it loaded {} s ago",
+            changed.as_secs(),
+            running.as_secs()
+        ),
+        "on the load balancer:\n  systemctl reload haproxy",
+    )
+}
+
+/// Whether two lists name the same files in the same order, by whatever paths.
+fn same_files(some: &[PathBuf], others: &[PathBuf]) -> bool {
+    let real = |path: &PathBuf| path.canonicalize().unwrap_or_else(|_| path.clone());
+    some.iter().map(real).eq(others.iter().map(real))
+}
+
+pub(super) fn failed_reloads(seen: &Seen) -> Result<Said, &Problem> {
+    let Some(processes) = &seen.processes else {
+        return Ok(Said::ok("not known without a master socket: see `master-socket`"));
+    };
+    Ok(match processes.as_ref()?.failed_reloads {
+        0 => Said::ok("the last reload went well"),
+        1 => Said::fail("the last reload failed", LOAD_AGAIN),
+        times => Said::fail(format!("the last {times} reloads failed"), LOAD_AGAIN),
+    })
+}
+
+const LOAD_AGAIN: &str =
+    "on the load balancer:\n  haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy";
+
+pub(super) fn maxconn(seen: &Seen, written: &Written) -> Said {
+    let line = written.config.global(&["maxconn"]).last();
+    let Some((line, wanted)) = line.and_then(|line| Some((line, line.word(1).parse::<u64>().ok()?))) else {
+        return Said::ok("left to HAProxy");
+    };
+    let Ok(limits) = &seen.limits else {
+        return Said::unknown("the file limit of HAProxy cannot be seen", "");
+    };
+    let needed = wanted.saturating_mul(2).saturating_add(OTHER_FILES);
+    // What runs already has what it needs, be it just so.
+    if limits.connections == wanted || needed <= limits.files {
+        return Said::ok(format!("{wanted} connections, {} files", limits.files));
+    }
+    let fits = limits.files.saturating_sub(OTHER_FILES) / 2;
+    Said::warn(
+        format!("{}: `maxconn {wanted}` needs {needed} files, HAProxy may open {}", line.place, limits.files),
+        format!(
+            "in a drop-in of haproxy.service:\n  [Service]\n  LimitNOFILE={needed}\nor at {}:\n  maxconn {fits}",
+            line.place
+        ),
+    )
+}

@@ -1,0 +1,222 @@
+//! What the preflight looks at: HAProxy's answers, its files, the socket's owner. Looking decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use pointsman_core::{Code, Problem, Route};
+
+use crate::balancer::Balancer;
+use crate::config::Haproxy;
+use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
+use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
+
+/// Where HAProxy's configuration is when neither lb-agent.toml nor HAProxy itself says so.
+const USUAL_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+
+/// Most files that are read of one configuration: HAProxy reads them all at start, nobody has thousands.
+const MAX_FILES: usize = 256;
+
+/// Who owns a file and who may use it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Permission bits.
+    pub mode: u32,
+    /// Owner.
+    pub uid: u32,
+    /// Group.
+    pub gid: u32,
+}
+
+/// HAProxy's configuration as it stands on disk.
+#[derive(Clone, Debug, Default)]
+pub struct Written {
+    /// What stands in the files.
+    pub config: HaproxyConfig,
+    /// The files, as they were read.
+    pub files: Vec<PathBuf>,
+    /// How long ago the youngest of them was changed.
+    pub changed: Option<Duration>,
+    /// Sizes of the pages that the maintenance backend answers with, or why they cannot be read.
+    pub pages: BTreeMap<String, Result<u64, String>>,
+}
+
+/// Everything that was seen.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    /// What lb-agent.toml says of HAProxy.
+    pub wanted: Haproxy,
+    /// The address from which the agent asks the frontend.
+    pub source: Option<IpAddr>,
+    /// Where the agent takes access lines in, if it does.
+    pub log_to: Option<SocketAddr>,
+    /// `show info`.
+    pub info: Result<Info, Problem>,
+    /// The files that HAProxy says it has loaded, if it says so by whole paths.
+    pub loaded: Option<Vec<PathBuf>>,
+    /// Limits of the worker.
+    pub limits: Result<Limits, Problem>,
+    /// Level of the agent's socket.
+    pub level: Result<String, Problem>,
+    /// Every command socket.
+    pub sockets: Result<Vec<CliSocket>, Problem>,
+    /// The agent's socket in the file system; the error in words.
+    pub socket_file: Result<Owner, String>,
+    /// User and group of the agent.
+    pub own: (u32, u32),
+    /// What the master says; `None` without a master socket in lb-agent.toml.
+    pub processes: Option<Result<Processes, Problem>>,
+    /// Files of every map that HAProxy has loaded.
+    pub maps: Result<Vec<String>, Problem>,
+    /// Keys and values of the agent's map.
+    pub entries: Result<Vec<(String, String)>, Problem>,
+    /// The route on disk.
+    pub on_disk: Option<Route>,
+    /// Every backend.
+    pub backends: Result<Vec<String>, Problem>,
+    /// `show stat`.
+    pub rows: Result<Vec<StatRow>, Problem>,
+    /// HAProxy's configuration.
+    pub written: Result<Written, Problem>,
+}
+
+/// Looks at everything.
+pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
+    let wanted = balancer.config.haproxy.clone();
+    let workers = &balancer.workers;
+    let loaded = loaded_files(balancer).await;
+    let files = files_of(&wanted, loaded.as_deref());
+    let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
+    let reading = tokio::task::spawn_blocking(move || (read(&files, &maintenance), owner(&socket)));
+    let (written, socket_file) = reading.await.unwrap_or_else(|error| {
+        (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()))
+    });
+    let show_map = format!("show map {}", wanted.map_name());
+    // Together, so that an HAProxy which accepts and stays silent costs two deadlines and not ten; in two halves, because
+    // its socket takes ten connections.
+    let (info, limits, level, sockets, processes) = tokio::join!(
+        workers.info(),
+        workers.ask("show info", reply::limits),
+        workers.ask("show cli level", reply::cli_level),
+        workers.ask("show cli sockets", reply::cli_sockets),
+        workers.processes(),
+    );
+    let (maps, entries, backends, rows) = tokio::join!(
+        workers.ask("show map", reply::maps),
+        workers.ask(&show_map, reply::map_entries),
+        workers.backends(),
+        workers.stat(),
+    );
+    Seen {
+        source: source_towards(balancer.frontend.address),
+        log_to,
+        info,
+        loaded,
+        limits,
+        level,
+        sockets,
+        socket_file,
+        own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
+        processes,
+        maps,
+        entries,
+        on_disk: balancer.file.read(),
+        backends,
+        rows,
+        written,
+        wanted,
+    }
+}
+
+/// The files that HAProxy has loaded. A relative name is of no use: HAProxy's working directory is not ours.
+async fn loaded_files(balancer: &Balancer) -> Option<Vec<PathBuf>> {
+    let loaded = balancer.workers.ask("show env HAPROXY_CFGFILES", reply::loaded_files).await.ok()?;
+    let loaded: Vec<PathBuf> = loaded.into_iter().map(PathBuf::from).collect();
+    (!loaded.is_empty() && loaded.iter().all(|path| path.is_absolute())).then_some(loaded)
+}
+
+/// The files to read: those of lb-agent.toml; else those that HAProxy has loaded, so that no others are taken for them;
+/// else the usual one.
+fn files_of(wanted: &Haproxy, loaded: Option<&[PathBuf]>) -> Vec<PathBuf> {
+    match (wanted.config.as_slice(), loaded) {
+        ([], Some(loaded)) => loaded.to_vec(),
+        ([], None) => vec![PathBuf::from(USUAL_CONFIG)],
+        (named, _) => named.to_vec(),
+    }
+}
+
+/// The address that a connection to `target` comes from. Connecting a datagram socket sends nothing.
+fn source_towards(target: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if target.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(target).ok()?;
+    Some(socket.local_addr().ok()?.ip())
+}
+
+fn owner(path: &Path) -> Result<Owner, String> {
+    let found = std::fs::metadata(path).map_err(|error| format!("`{}`: {error}", path.display()))?;
+    Ok(Owner { mode: found.mode() & 0o7777, uid: found.uid(), gid: found.gid() })
+}
+
+fn unreadable(path: &Path, why: &str) -> Problem {
+    let path = path.display();
+    let hint = format!(
+        "on the load balancer: `chgrp pointsman {path} && chmod g+r {path}`, and `g+x` on its folder"
+    );
+    Problem::new(Code::ConfigInvalid, format!("cannot read `{path}`: {why}")).hint(hint)
+}
+
+/// Reads HAProxy's configuration: files, and of folders every `*.cfg` by name, as HAProxy does.
+pub fn read(paths: &[PathBuf], maintenance: &str) -> Result<Written, Problem> {
+    let mut files = Vec::new();
+    for path in paths {
+        files.extend(files_in(path)?);
+    }
+    if files.len() > MAX_FILES {
+        let first = files.first().cloned().unwrap_or_default();
+        return Err(unreadable(&first, &format!("there are {} files, more than {MAX_FILES}", files.len())));
+    }
+    let (mut texts, mut bytes) = (Vec::new(), 0u64);
+    let mut youngest: Option<SystemTime> = None;
+    for file in &files {
+        let failed = |error: std::io::Error| unreadable(file, &error.to_string());
+        let found = std::fs::metadata(file).map_err(failed)?;
+        bytes = bytes.saturating_add(found.len());
+        if bytes > MAX_BYTES || !found.is_file() {
+            return Err(unreadable(file, "it is too large, or no file"));
+        }
+        youngest = youngest.max(found.modified().ok());
+        let text = std::fs::read(file).map_err(failed)?;
+        // A comment may be in any encoding.
+        texts.push((file.display().to_string(), String::from_utf8_lossy(&text).into_owned()));
+    }
+    let config = HaproxyConfig::parse(texts.iter().map(|(name, text)| (name.as_str(), text.as_str())));
+    let pages = super::page::files(&config, maintenance)
+        .into_iter()
+        .map(|path| {
+            let size = std::fs::metadata(&path).map(|found| found.len()).map_err(|error| error.to_string());
+            (path, size)
+        })
+        .collect();
+    let changed = youngest.and_then(|changed| SystemTime::now().duration_since(changed).ok());
+    Ok(Written { config, files, changed, pages })
+}
+
+fn files_in(path: &Path) -> Result<Vec<PathBuf>, Problem> {
+    if !path.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let failed = |error: std::io::Error| unreadable(path, &error.to_string());
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(path).map_err(failed)?.take(MAX_FILES) {
+        let file = entry.map_err(failed)?.path();
+        let hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        if file.extension().is_some_and(|ending| ending == "cfg") && !hidden {
+            files.push(file);
+        }
+    }
+    files.sort();
+    Ok(files)
+}

@@ -1,0 +1,125 @@
+//! HAProxy's command sockets: who may use which, and whether ours can do its work.
+
+use pointsman_core::Problem;
+
+use super::Said;
+use super::seen::Seen;
+use crate::haproxy_cfg::Line;
+use crate::reply::CliSocket;
+
+/// The line of the agent's own socket.
+fn socket_line(seen: &Seen) -> String {
+    format!(
+        "stats socket {} user root group pointsman mode 660 level admin expose-fd listeners",
+        socket_path(seen)
+    )
+}
+
+fn socket_path(seen: &Seen) -> String {
+    seen.wanted.socket.display().to_string()
+}
+
+/// Every `stats socket` line of the files.
+fn written_sockets(seen: &Seen) -> Vec<&Line> {
+    let lines = seen.written.as_ref().map(|written| written.config.global(&["stats", "socket"]));
+    lines.into_iter().flatten().collect()
+}
+
+/// Where a socket stands in the files, as the beginning of what to do.
+fn at(seen: &Seen, address: &str) -> String {
+    let path = bare(address);
+    let line = written_sockets(seen).into_iter().find(|line| bare(line.word(2)) == path);
+    line.map_or_else(|| "in `global`".to_owned(), |line| format!("at {}", line.place))
+}
+
+/// An address without its kind: `unix@/run/x` and `/run/x` are one.
+fn bare(address: &str) -> &str {
+    match address.split_once('@') {
+        Some(("unix" | "ipv4" | "ipv6", path)) => path,
+        _ => address,
+    }
+}
+
+pub(super) fn level(seen: &Seen) -> Result<Said, &Problem> {
+    let level = seen.level.as_ref()?;
+    if level == "admin" {
+        return Ok(Said::ok(format!("`{}` is level admin", socket_path(seen))));
+    }
+    Ok(Said::fail(
+        format!("`{}` is level {level}", socket_path(seen)),
+        format!("{}:\n  {}", at(seen, &socket_path(seen)), socket_line(seen)),
+    ))
+}
+
+pub(super) fn mode(seen: &Seen) -> Result<Said, &Problem> {
+    let path = socket_path(seen);
+    let Ok(owner) = &seen.socket_file else {
+        let why = seen.socket_file.as_ref().err().cloned().unwrap_or_default();
+        return Ok(Said::unknown(format!("the socket cannot be looked at: {why}"), ""));
+    };
+    let (uid, gid) = seen.own;
+    let change = || format!("{}:\n  {}", at(seen, &path), socket_line(seen));
+    let mode = owner.mode & 0o777;
+    // To connect is to write.
+    if mode & 0o002 != 0 {
+        return Ok(Said::fail(format!("everybody on this host may use `{path}`: mode {mode:o}"), change()));
+    }
+    if mode & 0o020 != 0 && owner.gid != gid {
+        let what = format!(
+            "`{path}` is open to group {}, which is not the agent's ({gid}): mode {mode:o}",
+            owner.gid
+        );
+        return Ok(Said::warn(what, change()));
+    }
+    if owner.uid != 0 && owner.uid != uid && mode & 0o200 != 0 {
+        let what =
+            format!("`{path}` belongs to user {}, which is neither root nor the agent ({uid})", owner.uid);
+        return Ok(Said::warn(what, change()));
+    }
+    Ok(Said::ok(format!("`{path}` is mode {mode:o}, for the agent and root")))
+}
+
+pub(super) fn others(seen: &Seen) -> Result<Said, &Problem> {
+    let canonical = |path: &str| std::path::Path::new(path).canonicalize().ok();
+    let own = socket_path(seen);
+    let is_own = |socket: &CliSocket| {
+        let path = bare(&socket.address);
+        path == own
+            || (path.starts_with('/') && canonical(path).is_some_and(|path| Some(path) == canonical(&own)))
+    };
+    // The master reaches its workers through a pair of sockets that nobody else has.
+    let others = seen.sockets.as_ref()?.iter().filter(|s| !s.address.starts_with("sockpair@") && !is_own(s));
+    let others: Vec<&CliSocket> = others.collect();
+    if others.is_empty() {
+        return Ok(Said::ok("no other stats socket"));
+    }
+    let names =
+        super::listed(others.iter().map(|socket| format!("{} level {}", socket.address, socket.level)));
+    let places = others.iter().map(|socket| {
+        format!("remove {}:\n  stats socket {} ...", at(seen, &socket.address), bare(&socket.address))
+    });
+    let fix = places.collect::<Vec<_>>().join("\n");
+    let on_network = others
+        .iter()
+        .any(|socket| !["unix@", "abns@", "abnsz@", "/"].iter().any(|kind| socket.address.starts_with(kind)));
+    Ok(if on_network {
+        Said::fail(format!("there are other stats sockets, also on the network: {names}"), fix)
+    } else {
+        Said::warn(format!("there are other stats sockets: {names}"), fix)
+    })
+}
+
+pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {
+    const OPTION: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
+    Ok(match (&seen.processes, &seen.wanted.master) {
+        (Some(Ok(processes)), _) => match processes.old_workers.len() {
+            0 => Said::ok("the master answers"),
+            count => Said::ok(format!("the master answers, {count} old workers still serve")),
+        },
+        (Some(Err(problem)), Some(path)) => {
+            let cause = problem.causes.first().map_or_else(String::new, |cause| format!(": {cause}"));
+            Said::fail(format!("the master socket `{}` does not answer{cause}", path.display()), OPTION)
+        }
+        _ => Said::warn("no master socket in lb-agent.toml: old workers cannot be told", OPTION),
+    })
+}

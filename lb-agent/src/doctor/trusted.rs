@@ -1,0 +1,314 @@
+//! Who may pick a side with `X-Pointsman`: some addresses, and the agent's among them.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use super::frontend::{HEADER, nobody_looks, routing};
+use super::seen::{Seen, Written};
+use super::{Said, add_to, listed};
+use crate::haproxy_cfg::{Line, Section};
+
+/// Networks wider than this hold visitors behind NAT sooner or later: 256 addresses, or one IPv6 network.
+const WIDE_V4: u8 = 24;
+const WIDE_V6: u8 = 64;
+
+/// Actions that may read the header without choosing anything by it.
+const HARMLESS: &[&str] =
+    &["del-header", "set-header", "add-header", "capture", "deny", "reject", "tarpit", "silent-drop"];
+
+/// A condition: alternatives of terms that must all hold. A term is the name of an `acl` or `{ ... }` in braces.
+struct Condition<'a> {
+    negated: bool,
+    alternatives: Vec<Vec<Term<'a>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Term<'a> {
+    negated: bool,
+    words: &'a [String],
+}
+
+impl<'a> Condition<'a> {
+    fn of(line: &'a Line) -> Option<Self> {
+        let at = line.words().iter().rposition(|word| word == "if" || word == "unless")?;
+        let negated = line.word(at) == "unless";
+        let mut rest = line.words().get(at.saturating_add(1)..)?;
+        let mut alternatives = vec![Vec::new()];
+        while let Some((first, after)) = rest.split_first() {
+            rest = after;
+            if first == "or" || first == "||" {
+                alternatives.push(Vec::new());
+                continue;
+            }
+            let name = first.trim_start_matches('!');
+            let negated = first.starts_with('!');
+            let words = match name {
+                // A lone `!` belongs to what follows; nobody writes it so, and as a term of its own it trusts nobody.
+                "" => continue,
+                "{" => {
+                    let end = rest.iter().position(|word| word == "}").unwrap_or(rest.len());
+                    let within = rest.get(..end).unwrap_or_default();
+                    rest = rest.get(end.saturating_add(1)..).unwrap_or_default();
+                    within
+                }
+                _ => std::slice::from_ref(first),
+            };
+            if let Some(last) = alternatives.last_mut() {
+                last.push(Term { negated, words });
+            }
+        }
+        Some(Self { negated, alternatives })
+    }
+}
+
+/// The `acl` lines of this name.
+fn named<'a>(section: &'a Section, name: &str) -> impl Iterator<Item = &'a Line> {
+    section.lines.iter().filter(move |line| line.word(0) == "acl" && line.word(1) == name)
+}
+
+fn reads_header(text: &str) -> bool {
+    let text = text.to_ascii_lowercase();
+    text.contains("hdr") && text.contains(&format!("({HEADER})"))
+}
+
+impl Term<'_> {
+    fn name(&self) -> &str {
+        self.words.first().map_or("", |word| word.trim_start_matches('!'))
+    }
+
+    /// Whether it reads the header, itself or by an `acl`.
+    fn of_header(&self, section: &Section) -> bool {
+        self.words.iter().any(|word| reads_header(word))
+            || named(section, self.name()).any(|line| line.words().iter().any(|word| reads_header(word)))
+    }
+
+    /// The addresses that it lets through, if it is about where a request comes from.
+    fn sources(&self, section: &Section) -> Option<Vec<String>> {
+        if self.negated {
+            return None;
+        }
+        if self.name() == "src" {
+            return Some(self.words.iter().skip(1).cloned().collect());
+        }
+        let lines: Vec<&Line> = named(section, self.name()).collect();
+        // Lines of one name are alternatives: one that is not about the source lets everybody through.
+        let all_sources = !lines.is_empty() && lines.iter().all(|line| line.word(2) == "src");
+        all_sources.then(|| lines.iter().flat_map(|line| line.words().iter().skip(3).cloned()).collect())
+    }
+}
+
+/// What stands between a visitor and the choice of a side.
+#[derive(Default)]
+struct Guards<'a> {
+    /// Addresses that may choose.
+    sources: BTreeSet<String>,
+    /// Lines by which everybody may choose.
+    open: Vec<&'a Line>,
+    /// Where the trusted addresses stand.
+    home: Option<&'a Line>,
+}
+
+fn guards(section: &Section) -> Guards<'_> {
+    let mut guards = Guards::default();
+    let mut stripped: Option<Vec<String>> = None;
+    for line in &section.lines {
+        let condition = Condition::of(line);
+        let removes =
+            line.begins(&["http-request", "del-header"]) && line.word(2).eq_ignore_ascii_case(HEADER);
+        if removes {
+            match &condition {
+                // From here on nobody has it any more.
+                None => break,
+                Some(condition) => stripped = spared(condition, section).or(stripped),
+            }
+            continue;
+        }
+        if condition.is_none()
+            && line.word(1).starts_with("set-var(")
+            && line.words().iter().any(|word| reads_header(word))
+        {
+            guards.open.push(line);
+        }
+        let Some(condition) =
+            condition.filter(|_| line.word(0) != "acl" && !HARMLESS.contains(&line.word(1)))
+        else {
+            continue;
+        };
+        for alternative in &condition.alternatives {
+            if !alternative.iter().any(|term| term.of_header(section)) {
+                continue;
+            }
+            match alternative.iter().find_map(|term| term.sources(section)).or_else(|| stripped.clone()) {
+                Some(sources) => {
+                    guards.sources.extend(sources);
+                    let acl = alternative
+                        .iter()
+                        .find_map(|term| named(section, term.name()).find(|line| line.word(2) == "src"));
+                    guards.home = guards.home.or(acl).or(Some(line));
+                }
+                None => guards.open.push(line),
+            }
+        }
+    }
+    guards
+}
+
+/// Whom `del-header X-Pointsman unless trusted` spares.
+fn spared(condition: &Condition<'_>, section: &Section) -> Option<Vec<String>> {
+    let [alternative] = condition.alternatives.as_slice() else { return None };
+    let [term] = alternative.as_slice() else { return None };
+    let plain = Term { negated: false, ..*term };
+    (condition.negated != term.negated).then(|| plain.sources(section)).flatten()
+}
+
+pub(super) fn side(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    for section in &fronts {
+        let found = guards(section);
+        if let Some(line) = found.open.first() {
+            return Said::fail(
+                format!("{}: everybody who sends `X-Pointsman` is heard", line.place),
+                format!(
+                    "name who is trusted, and ask for it at {}:\n  acl trusted src 127.0.0.0/8\n  {} ... if trusted {{ req.hdr(X-Pointsman) -m str canary }}",
+                    line.place,
+                    line.words().get(..2).unwrap_or_default().join(" ")
+                ),
+            );
+        }
+        if found.sources.is_empty() {
+            return Said::fail(
+                format!(
+                    "`{}` ({}) has no line by which the agent reaches the idle slot",
+                    section.title(),
+                    section.place
+                ),
+                add_to(
+                    section,
+                    "acl trusted src 127.0.0.0/8\nhttp-request set-var(txn.side) str(canary) if trusted { req.hdr(X-Pointsman) -m str canary }\nhttp-request set-var(txn.side) str(stable) if trusted { req.hdr(X-Pointsman) -m str stable }",
+                ),
+            );
+        }
+    }
+    if fronts.is_empty() { nobody_looks() } else { Said::ok("only trusted addresses pick a side") }
+}
+
+/// A network in an address list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Net {
+    address: IpAddr,
+    prefix: u8,
+}
+
+impl Net {
+    fn parse(text: &str) -> Option<Self> {
+        let (address, mask) =
+            text.split_once('/').map_or((text, None), |(address, mask)| (address, Some(mask)));
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = match mask {
+            None => most,
+            Some(mask) => match mask.parse::<u8>() {
+                Ok(prefix) if prefix <= most => prefix,
+                _ => u8::try_from(u32::from(mask.parse::<std::net::Ipv4Addr>().ok()?).leading_ones()).ok()?,
+            },
+        };
+        Some(Self { address, prefix })
+    }
+
+    fn holds(&self, address: IpAddr) -> bool {
+        let shift = |most: u32| most.saturating_sub(u32::from(self.prefix));
+        match (self.address, address) {
+            (IpAddr::V4(own), IpAddr::V4(other)) => {
+                (u32::from(own) ^ u32::from(other)).checked_shr(shift(32)).unwrap_or(0) == 0
+            }
+            (IpAddr::V6(own), IpAddr::V6(other)) => {
+                (u128::from(own) ^ u128::from(other)).checked_shr(shift(128)).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+
+    fn is_wide(&self) -> bool {
+        let least = if self.address.is_ipv4() { WIDE_V4 } else { WIDE_V6 };
+        !self.address.is_loopback() && self.prefix < least
+    }
+}
+
+pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    let Some(source) = seen.source else {
+        return Said::unknown("the agent's own address cannot be seen", "");
+    };
+    for section in &fronts {
+        let found = guards(section);
+        let Some(home) = found.home else { continue };
+        let nets: Vec<Net> = found.sources.iter().filter_map(|text| Net::parse(text)).collect();
+        let everybody = nets.iter().find(|net| net.prefix == 0);
+        if let Some(net) = everybody {
+            let what = format!("{}: `{}/0` is everybody", home.place, net.address);
+            return Said::fail(what, format!("at {}:\n  acl trusted src {source}", home.place));
+        }
+        if !nets.iter().any(|net| net.holds(source)) {
+            let from_file = found.sources.iter().any(|word| word == "-f");
+            let what = format!(
+                "{}: the agent asks from {source}, which is not among {}",
+                home.place,
+                listed(&found.sources)
+            );
+            let fix = format!(
+                "beside {}:\n  acl {} src {source}",
+                home.place,
+                if home.word(0) == "acl" { home.word(1) } else { "trusted" }
+            );
+            return if from_file { Said::unknown(what, fix) } else { Said::fail(what, fix) };
+        }
+        let wide: Vec<String> = nets
+            .iter()
+            .filter(|net| net.is_wide())
+            .map(|net| format!("{}/{}", net.address, net.prefix))
+            .collect();
+        if !wide.is_empty() {
+            return Said::warn(
+                format!("{}: {} may hold visitors behind NAT or a proxy", home.place, listed(&wide)),
+                format!("name hosts, at {}:\n  acl trusted src {source} <coordinator> <testers>", home.place),
+            );
+        }
+    }
+    match guards_of_all(&fronts) {
+        sources if sources.is_empty() => Said::unknown("nobody is trusted: see `side-trusted`", ""),
+        sources => Said::ok(listed(sources)),
+    }
+}
+
+fn guards_of_all(fronts: &[&Section]) -> BTreeSet<String> {
+    fronts.iter().flat_map(|section| guards(section).sources).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn networks() {
+        for (net, address, holds) in [
+            ("127.0.0.0/8", "127.3.2.1", true),
+            ("127.0.0.0/8", "128.0.0.1", false),
+            ("10.0.0.5", "10.0.0.5", true),
+            ("10.0.0.5", "10.0.0.6", false),
+            ("10.0.0.0/255.255.255.0", "10.0.0.77", true),
+            ("10.0.0.0/255.255.255.0", "10.0.1.77", false),
+            ("0.0.0.0/0", "8.8.8.8", true),
+            ("0.0.0.0/0", "::1", false),
+            ("::/0", "2001:db8::1", true),
+            ("2001:db8::/32", "2001:db8:1::1", true),
+            ("2001:db8::/32", "2001:db9::1", false),
+        ] {
+            assert_eq!(Net::parse(net).unwrap().holds(address.parse().unwrap()), holds, "{net} {address}");
+        }
+        assert_eq!(Net::parse("localhost"), None);
+        assert_eq!(Net::parse("10.0.0.0/x"), None);
+        let wide = |net: &str| Net::parse(net).unwrap().is_wide();
+        assert!(wide("10.0.0.0/8") && wide("192.168.0.0/16") && wide("2001:db8::/48"));
+        assert!(!wide("127.0.0.0/8") && !wide("10.0.0.0/24") && !wide("10.0.0.5") && !wide("::1"));
+    }
+}

@@ -1,0 +1,279 @@
+//! `config-snippet`: the fragment of HAProxy's configuration for this agent's own lb-agent.toml, in the parts in which a
+//! person pastes it. As a whole it is a valid configuration, which `haproxy -c` and `doctor` accept.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use pointsman_core::{BackendName, Code, HttpPath, Problem};
+
+use crate::config::Config;
+use crate::doctor::log;
+
+/// A server of a slot, as `be_blue=10.0.0.11:8080`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Server {
+    backend: BackendName,
+    address: String,
+}
+
+impl FromStr for Server {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let expected = || format!("`{text}`: expected `BACKEND=HOST:PORT`, as `be_blue=10.0.0.11:8080`");
+        let (backend, address) = text.split_once('=').ok_or_else(expected)?;
+        let (host, port) = address.rsplit_once(':').ok_or_else(expected)?;
+        let plain = |c: char| c.is_ascii_alphanumeric() || ".-_:[]".contains(c);
+        if host.is_empty() || !host.chars().all(plain) || port.parse::<u16>().is_err() {
+            return Err(expected());
+        }
+        Ok(Self { backend: backend.parse().map_err(|_| expected())?, address: address.to_owned() })
+    }
+}
+
+/// What the fragment is to be made of beside lb-agent.toml.
+#[derive(Clone, Debug)]
+pub struct Wishes {
+    /// Where visitors come in; the port of `[frontend]` if empty.
+    pub bind: Vec<String>,
+    /// The slots' servers.
+    pub servers: Vec<Server>,
+    /// What a server is asked for to see whether it is well.
+    pub check_path: HttpPath,
+    /// The site's host name; that of `[frontend]` without it.
+    pub site_host: Option<String>,
+    /// Certificate chain and key in one file.
+    pub tls_cert: Option<PathBuf>,
+    /// The page in maintenance; a plain text without it.
+    pub page: Option<PathBuf>,
+    /// Where the agent takes access lines in.
+    pub log: SocketAddr,
+    /// Group of the command socket; without it, that is where there is no such group, the socket is its owner's alone.
+    pub group: Option<String>,
+}
+
+/// Words of ours that stand in the configuration without quotes, some within `map(...)`.
+fn plain(what: &str, text: &str) -> Result<String, Problem> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "/._-:@*[]%+=~&?".contains(c);
+    if !text.is_empty() && text.chars().all(fits) {
+        return Ok(text.to_owned());
+    }
+    let message = format!("{what} `{text}` cannot stand in HAProxy's configuration");
+    Err(Problem::new(Code::UsageWrong, message).hint("letters, digits and `/._-:@*[]%+=~&?` can"))
+}
+
+/// The whole fragment.
+pub fn snippet(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let haproxy = &config.haproxy;
+    if let Some(server) =
+        wishes.servers.iter().find(|server| !haproxy.backends.iter().any(|b| b.0 == server.backend))
+    {
+        let message = format!("`{}` is not among the backends that this agent may route to", server.backend);
+        return Err(Problem::new(Code::UsageWrong, message)
+            .hint("correct `--server`, or `backends` in lb-agent.toml"));
+    }
+    let parts = [
+        head(),
+        global(config, wishes)?,
+        ring(wishes),
+        defaults(),
+        frontend(config, wishes)?,
+        slots(config, wishes)?,
+        page(config, wishes)?,
+    ];
+    Ok(parts.join("\n"))
+}
+
+fn head() -> String {
+    "# What pointsman needs of HAProxy, for this load balancer. Each part says where it goes in your haproxy.cfg. Then:
+#   haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy && pointsman doctor lb ENV
+# The master socket is no line of this file but an option of haproxy's unit: systemd/haproxy.service.d/pointsman.conf.
+"
+    .to_owned()
+}
+
+fn global(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let socket = plain("the socket", &config.haproxy.socket.display().to_string())?;
+    let (access, note) = match &wishes.group {
+        Some(group) => (format!("user root group {} mode 660", plain("the group", group)?), ""),
+        None => (
+            "mode 600".to_owned(),
+            "\n  # This host has no group `pointsman` yet. With it: `user root group pointsman mode 660` instead of `mode 600`.",
+        ),
+    };
+    Ok(format!(
+        "# ---- 1. Into your `global` section. Remove every other `stats socket`: up to HAProxy 3.3 each can move visitors.
+global{note}
+  stats socket {socket} {access} level admin expose-fd listeners
+  stats timeout 30s
+  # Bounds the life of old workers after a reload, and with it of their WebSockets. Longer than `timeout http-keep-alive`.
+  hard-stop-after 60s
+"
+    ))
+}
+
+fn ring(wishes: &Wishes) -> String {
+    format!(
+        "# ---- 2. A section of its own. Access lines for the gates go to the lb-agent over TCP: a ring buffers, UDP loses lines.
+{}
+",
+        log::ring_lines(wishes.log)
+    )
+}
+
+fn defaults() -> String {
+    format!(
+        "# ---- 3. Into the `defaults` section that your frontend and the backends below use. Keep your own time-outs; if you
+# have other `log` lines, keep them too: each gets the format below.
+defaults
+  mode http
+  # Without it a reload loses requests of clients that reuse a connection. `close-spread-time` would undo it.
+  option idle-close-on-response
+  option redispatch
+  option forwardfor
+  retries 3
+  timeout connect 2s
+  timeout client 30s
+  timeout server 30s
+  timeout http-request 10s
+  timeout http-keep-alive 30s
+  timeout queue 10s
+  timeout tunnel 1h
+  log ring@pointsman format raw local0
+  log-format \"{}\"
+",
+        log::FORMAT
+    )
+}
+
+fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let certificate =
+        wishes.tls_cert.as_ref().map(|path| plain("the certificate", &path.display().to_string()));
+    let tls =
+        certificate.transpose()?.map_or_else(String::new, |path| format!(" ssl crt {path} alpn h2,http/1.1"));
+    let mut lines = String::new();
+    for address in &wishes.bind {
+        let _ = writeln!(lines, "  bind {}{tls}", plain("the address", address)?);
+    }
+    if wishes.bind.is_empty() {
+        let port = config.frontend.address.port();
+        if config.frontend.tls_ca.is_some() && tls.is_empty() {
+            lines.push_str("  # With TLS: bind :443 ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1\n");
+        }
+        let _ = writeln!(lines, "  bind :{port}{tls}");
+        if !tls.is_empty() && port == 443 {
+            lines.push_str("  bind :80\n  http-request redirect scheme https code 301 if !{ ssl_fc }\n");
+        }
+    }
+    Ok(lines)
+}
+
+fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let haproxy = &config.haproxy;
+    let (map, key) = (plain("the map", &haproxy.map_name())?, plain("the key", &haproxy.key)?);
+    let maintenance = &haproxy.maintenance_backend.0;
+    let binds = binds(config, wishes)?;
+    // The agent asks the frontend from loopback, or from the very address it asks.
+    let asked = config.frontend.address.ip();
+    let own = if asked.is_loopback() || asked.is_unspecified() { String::new() } else { format!(" {asked}") };
+    Ok(format!(
+        "# ---- 4. Into your frontend, in this order and before your own `use_backend` rules for the site; its `bind` lines are
+# yours. Rules of yours for other sites, redirects and certificates stay above.
+frontend fe
+{binds}
+  # Who may pick a side: this host and testers. Never an address that NAT or a CDN puts on visitors.
+  acl trusted src 127.0.0.0/8 ::1{own}
+
+  # The whole decision with ONE lookup, then taken apart: stable, canary, percent, epoch. No key means the page.
+  http-request set-var(txn.route)  str({key}),map({map},{maintenance}:{maintenance}:0:0)
+  http-request set-var(txn.stable) var(txn.route),field(1,:)
+  http-request set-var(txn.canary) var(txn.route),field(2,:)
+  http-request set-var(txn.pct)    var(txn.route),field(3,:)
+  http-request set-var(txn.epoch)  var(txn.route),field(4,:)
+
+  # Who is it? The id from the cookie; a new id for a browser that asks for a page; else the address, so that programs
+  # which keep no cookie stay on one side as well.
+  acl known req.cook(pm_id) -m found
+  acl page  req.hdr(Accept) -m sub text/html
+  http-request set-var(txn.key)    src
+  http-request set-var(txn.newid)  uuid() if page !known
+  http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
+  http-request set-var(txn.key)    req.cook(pm_id) if known
+
+  # Which side? A fixed bucket 0..99 per id against the percent of the moment: raising it moves nobody back.
+  http-request set-var(txn.bkt)    var(txn.key),xxh32,mod(100)
+  http-request set-var(txn.side)   str(stable)
+  http-request set-var(txn.side)   str(canary) if {{ var(txn.bkt),sub(txn.pct) lt 0 }}
+  http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}
+  http-request set-var(txn.side)   str(stable) if trusted {{ req.hdr(X-Pointsman) -m str stable }}
+
+  # What kind of request, for the latency of each kind. The agent's own checks are kept out of the gates.
+  http-request set-var(txn.class)  str(other)
+  http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
+  http-request set-var(txn.class)  str(ows) if {{ path_beg -i /wfs /wms }}
+  http-request set-var(txn.class)  str(check) if trusted {{ req.hdr(X-Pointsman) -m found }}
+  http-request del-header X-Pointsman
+
+  # `after-response`, so that answers which HAProxy makes itself carry them too.
+  # A browser drops a cookie marked `Secure` that comes without TLS.
+  http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax\" if {{ var(txn.newid) -m found }} {{ ssl_fc }}
+  http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax\" if {{ var(txn.newid) -m found }} !{{ ssl_fc }}
+  http-after-response del-header X-Pointsman
+  http-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)]\" if {{ var(txn.epoch) -m found }}
+
+  use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
+  use_backend %[var(txn.stable)]
+  # A name that does not exist falls through to here in silence: a page beats a slot that nobody chose.
+  default_backend {maintenance}
+"
+    ))
+}
+
+fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let host = plain("the host", wishes.site_host.as_deref().unwrap_or(&config.frontend.host))?;
+    let path = plain("the path", wishes.check_path.as_str())?;
+    let mut text = "# ---- 5. One backend for each slot, all checked all the time, the idle ones too. No `cookie`, no `stick`, no weights.\n".to_owned();
+    for backend in config.haproxy.backends.iter().map(|name| &name.0) {
+        if *backend == config.haproxy.maintenance_backend.0 {
+            continue;
+        }
+        let _ = write!(
+            text,
+            "backend {backend}
+  balance leastconn
+  option httpchk
+  http-check send meth GET uri {path} ver HTTP/1.1 hdr Host {host}
+  http-check expect status 200
+"
+        );
+        let servers = wishes.servers.iter().filter(|server| server.backend == *backend);
+        let mut number = 0u32;
+        for server in servers {
+            number = number.saturating_add(1);
+            let _ = writeln!(text, "  server s{number} {} check inter 1s fall 3 rise 2", server.address);
+        }
+        if number == 0 {
+            text.push_str("  # server s1 <address>:<port> check inter 1s fall 3 rise 2\n");
+        }
+        text.push('\n');
+    }
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+fn page(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let page = match &wishes.page {
+        Some(path) => format!("file {}", plain("the page", &path.display().to_string())?),
+        None => "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\""
+            .to_owned(),
+    };
+    Ok(format!(
+        "# ---- 6. The page while the map says so. Needs no server. A page of your own: `file PATH` instead of `string ...`, under
+# 15 KiB; HAProxy reads it at start and reload.
+backend {}
+  http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After 120 hdr Cache-Control no-store
+",
+        config.haproxy.maintenance_backend.0
+    ))
+}

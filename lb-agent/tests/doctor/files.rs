@@ -1,0 +1,548 @@
+//! Checks of what stands in HAProxy's configuration: the fragment has everything, and lacks one thing in each case.
+
+use pointsman_core::{Code, Problem};
+use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
+use pointsman_lb_agent::doctor::examine;
+
+use crate::world::{fragment, must_say, not_well, said, seen};
+
+/// One change of the fragment, and what a check says of it.
+struct Case {
+    check: &'static str,
+    /// What is replaced in the fragment; empty to add at its end.
+    from: &'static str,
+    to: &'static str,
+    verdict: Verdict,
+    what: &'static str,
+    fix: &'static str,
+}
+
+const fn case(
+    check: &'static str,
+    (from, to): (&'static str, &'static str),
+    verdict: Verdict,
+    what: &'static str,
+    fix: &'static str,
+) -> Case {
+    Case { check, from, to, verdict, what, fix }
+}
+
+const LOOKUP: &str = "str(route),map(/lb/route.map,be_maint:be_maint:0:0)";
+const SHOW: &str = "http-after-response set-header X-Pointsman";
+const BLUE: &str = "backend be_blue\n  balance leastconn\n";
+const BLUE_SERVER: &str = "10.0.0.11:8080 check";
+const PAGE: &str =
+    "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\"";
+
+const CASES: &[Case] = &[
+    // Lookup.
+    case(
+        "route-lookup",
+        ("map(/lb/route.map,", "map(/other.map,"),
+        Fail,
+        "/other.map",
+        "map(/lb/route.map,be_maint:be_maint:0:0)",
+    ),
+    case(
+        "route-lookup",
+        ("var(txn.route),field(2,:)", "str(route),map(/lb/route.map),field(2,:)"),
+        Fail,
+        "and again at",
+        "use_backend %[var(txn.route)",
+    ),
+    case(
+        "route-lookup",
+        ("http-request set-var(txn.route)  ", "use_backend %[str(route),map_str(/lb/route.map)] #"),
+        Fail,
+        "not kept in a variable",
+        "http-request set-var(txn.route)",
+    ),
+    case("route-lookup", ("map(/lb/", "map_str(/lb/"), Well, "once", ""),
+    case(
+        "lookup-default",
+        (",be_maint:be_maint:0:0)", ",be_blue:be_maint:0:0)"),
+        Fail,
+        "be_blue:be_maint:0:0",
+        "map(/lb/route.map,be_maint",
+    ),
+    case(
+        "lookup-default",
+        (",be_maint:be_maint:0:0)", ",be_maint:be_blue:50:0)"),
+        Fail,
+        "be_maint:be_blue:50:0",
+        "map(/lb/route.map,be_maint",
+    ),
+    case("lookup-default", (",be_maint:be_maint:0:0)", ")"), Warn, "no default", "be_maint:be_maint:0:0"),
+    case(
+        "default-backend",
+        ("default_backend be_maint", "default_backend be_blue"),
+        Fail,
+        "`default_backend be_blue`",
+        "  default_backend be_maint",
+    ),
+    case(
+        "default-backend",
+        ("default_backend be_maint", ""),
+        Fail,
+        "no `default_backend`",
+        "  default_backend be_maint",
+    ),
+    // Canary.
+    case(
+        "canary",
+        ("if { var(txn.bkt),sub(txn.pct) lt 0 }", "if FALSE"),
+        Warn,
+        "does not use the percent",
+        "sub(txn.pct) lt 0",
+    ),
+    case("canary", ("var(txn.key),xxh32,mod(100)", "rand(100)"), Warn, "by chance", "xxh32"),
+    case(
+        "canary",
+        ("set-var(txn.pct)    var(txn.route),field(3,:)", "set-var(txn.pct) int(0)"),
+        Warn,
+        "does not use the percent",
+        "field(3",
+    ),
+    // The header.
+    case(
+        "route-shown",
+        (SHOW, "http-response set-header X-Pointsman"),
+        Fail,
+        "`http-response` does not reach",
+        "http-after-response set-header X-Pointsman",
+    ),
+    case(
+        "route-shown",
+        (SHOW, "http-after-response set-header X-Other"),
+        Fail,
+        "does not set `X-Pointsman`",
+        "http-after-response set-header X-Pointsman",
+    ),
+    case(
+        "route-shown",
+        ("side=%[var(txn.side)]\" if {", "\" if {"),
+        Fail,
+        "`side=`",
+        "side=%[var(txn.side)]",
+    ),
+    case("route-shown", (SHOW, "http-after-response set-header x-pointsman"), Well, "", ""),
+    case(
+        "visitors-header",
+        ("http-request del-header X-Pointsman", ""),
+        Warn,
+        "passes `X-Pointsman` of visitors on",
+        "http-request del-header X-Pointsman",
+    ),
+    case(
+        "side-trusted",
+        ("str(canary) if trusted {", "str(canary) if {"),
+        Fail,
+        "everybody who sends `X-Pointsman`",
+        "acl trusted src",
+    ),
+    case(
+        "side-trusted",
+        ("str(canary) if trusted {", "str(canary) if trusted or {"),
+        Fail,
+        "everybody who sends `X-Pointsman`",
+        "acl trusted src",
+    ),
+    case(
+        "side-trusted",
+        ("str(canary) if trusted {", "str(canary) if !trusted {"),
+        Fail,
+        "everybody who sends `X-Pointsman`",
+        "acl trusted src",
+    ),
+    case("side-trusted", ("str(canary) if trusted {", "str(canary) if { src 127.0.0.1 } {"), Well, "", ""),
+    case(
+        "side-trusted",
+        ("acl trusted src 127.0.0.0/8 ::1", "acl trusted src 127.0.0.0/8\n  acl trusted path /x"),
+        Fail,
+        "everybody who sends `X-Pointsman`",
+        "acl trusted src",
+    ),
+    case(
+        "side-trusted",
+        ("acl trusted src", "http-request del-header x-pointsman unless trusted\n  acl trusted src"),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "side-trusted",
+        (
+            "http-request set-var(txn.side)   str(stable)\n",
+            "http-request set-var(txn.side) req.hdr(x-pointsman)\n",
+        ),
+        Fail,
+        "everybody who sends `X-Pointsman`",
+        "acl trusted src",
+    ),
+    case(
+        "trusted-addresses",
+        ("127.0.0.0/8 ::1", "10.0.0.5 ::1"),
+        Fail,
+        "asks from 127.0.0.1",
+        "acl trusted src 127.0.0.1",
+    ),
+    case(
+        "trusted-addresses",
+        ("127.0.0.0/8 ::1", "-f /etc/trusted.lst"),
+        Unknown,
+        "asks from 127.0.0.1",
+        "acl trusted src 127.0.0.1",
+    ),
+    case(
+        "trusted-addresses",
+        ("127.0.0.0/8 ::1", "0.0.0.0/0"),
+        Fail,
+        "is everybody",
+        "acl trusted src 127.0.0.1",
+    ),
+    case("trusted-addresses", ("127.0.0.0/8 ::1", "127.0.0.1 10.0.0.0/8"), Warn, "10.0.0.0/8", "name hosts"),
+    case("trusted-addresses", ("127.0.0.0/8 ::1", "127.0.0.1 192.168.7.0/24"), Well, "192.168.7.0/24", ""),
+    // Servers.
+    case(
+        "server-check",
+        (BLUE_SERVER, "10.0.0.11:8080"),
+        Fail,
+        "`s1` of `be_blue` without `check`",
+        "  server s1 10.0.0.11:8080",
+    ),
+    case(
+        "server-check",
+        (BLUE_SERVER, "10.0.0.11:8080 no-check"),
+        Fail,
+        "without `check`",
+        "server s1 10.0.0.11:8080 inter",
+    ),
+    case("server-check", (BLUE, "backend be_blue\n  default-server check\n"), Well, "", ""),
+    case("httpchk", (BLUE, "backend be_blue\n  no option httpchk\n"), Well, "", ""),
+    case("httpchk", ("  option httpchk\n", ""), Warn, "checked by connecting only", "option httpchk"),
+    // What keeps visitors where they were.
+    case(
+        "cookie-persistence",
+        (BLUE, "backend be_blue\n  cookie SRV insert indirect\n"),
+        Warn,
+        "`cookie SRV insert indirect` pins",
+        "remove at haproxy.cfg:",
+    ),
+    case(
+        "cookie-persistence",
+        ("defaults\n", "defaults\n  cookie SRV prefix\n"),
+        Warn,
+        "`cookie SRV prefix` pins",
+        "  cookie SRV prefix",
+    ),
+    case("cookie-persistence", (BLUE, "backend be_blue\n  cookie SRV\n"), Well, "", ""),
+    case(
+        "stick-persistence",
+        (BLUE, "backend be_blue\n  stick on src\n"),
+        Warn,
+        "`stick on src` pins",
+        "remove at haproxy.cfg:",
+    ),
+    case(
+        "stick-persistence",
+        (BLUE, "backend be_blue\n  stick-table type ip size 1k\n  stick store-request src\n"),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "balance",
+        ("balance leastconn", "balance source"),
+        Warn,
+        "`balance source` of `be_blue` is static",
+        "balance leastconn",
+    ),
+    case("balance", ("balance leastconn", "balance hdr(User-Agent)"), Warn, "is static", "balance leastconn"),
+    case(
+        "balance",
+        ("balance leastconn", "balance static-rr\n  hash-type consistent"),
+        Warn,
+        "is static",
+        "balance leastconn",
+    ),
+    case(
+        "balance",
+        ("balance leastconn", "balance uri\n  hash-type consistent"),
+        Warn,
+        "pins clients",
+        "balance leastconn",
+    ),
+    case("balance", ("balance leastconn", "balance roundrobin"), Well, "", ""),
+    case("balance", ("  balance leastconn\n", ""), Well, "", ""),
+    case(
+        "retry-on",
+        ("retries 3", "retries 3\n  retry-on conn-failure 503"),
+        Warn,
+        "`503`",
+        "retry-on conn-failure",
+    ),
+    case(
+        "retry-on",
+        (BLUE, "backend be_blue\n  retry-on all-retryable-errors\n"),
+        Warn,
+        "`all-retryable-errors`",
+        "retry-on conn-failure",
+    ),
+    case("retry-on", ("retries 3", "retry-on conn-failure 0rtt-rejected"), Well, "", ""),
+    case("redispatch", ("  option redispatch\n", ""), Well, "", ""),
+    // Reload.
+    case(
+        "idle-close-on-response",
+        ("  option idle-close-on-response\n", ""),
+        Fail,
+        "not in effect for `frontend fe`",
+        "add to `defaults` (haproxy.cfg:",
+    ),
+    case(
+        "idle-close-on-response",
+        ("frontend fe\n", "frontend fe\n  no option idle-close-on-response\n"),
+        Fail,
+        "switched off at",
+        "add to `frontend fe`",
+    ),
+    case(
+        "idle-close-on-response",
+        ("frontend fe\n", "defaults two\n  mode http\nfrontend fe\n"),
+        Fail,
+        "not in effect",
+        "add to `defaults two`",
+    ),
+    case(
+        "close-spread-time",
+        ("hard-stop-after 60s", "hard-stop-after 60s\n  close-spread-time 5s"),
+        Fail,
+        "`close-spread-time 5s`",
+        "remove at haproxy.cfg:",
+    ),
+    case("hard-stop-after", ("  hard-stop-after 60s\n", ""), Warn, "not set", "hard-stop-after 60s"),
+    case(
+        "hard-stop-after",
+        ("hard-stop-after 60s", "hard-stop-after 30s"),
+        Fail,
+        "not longer than `timeout http-keep-alive 30s`",
+        "hard-stop-after 60s",
+    ),
+    case(
+        "hard-stop-after",
+        ("timeout http-keep-alive 30s", "timeout http-keep-alive 90000"),
+        Fail,
+        "`timeout http-keep-alive 90000`",
+        "hard-stop-after 180s",
+    ),
+    case(
+        "hard-stop-after",
+        ("  timeout http-request 10s\n  timeout http-keep-alive 30s\n", "  timeout client 2m\n"),
+        Fail,
+        "`timeout client 2m`",
+        "hard-stop-after 240s",
+    ),
+    case(
+        "hard-stop-after",
+        ("hard-stop-after 60s", "hard-stop-after ${STOP}"),
+        Unknown,
+        "no length of time",
+        "",
+    ),
+    // Access lines.
+    case(
+        "log-ring",
+        ("server agent 127.0.0.1:5515", "server agent 127.0.0.1:5516"),
+        Fail,
+        "no ring leads to the agent",
+        "server agent 127.0.0.1:5515 log-proto legacy",
+    ),
+    case(
+        "log-ring",
+        ("log-proto legacy", "log-proto octet-count"),
+        Fail,
+        "`log-proto octet-count`",
+        "log-proto legacy",
+    ),
+    case(
+        "log-ring",
+        ("log ring@pointsman format raw local0", "log 127.0.0.1:514 local0"),
+        Fail,
+        "does not log to `ring@pointsman`",
+        "log ring@pointsman",
+    ),
+    case(
+        "log-ring",
+        ("log ring@pointsman format raw local0", "log global"),
+        Fail,
+        "does not log to `ring@pointsman`",
+        "log ring@pointsman",
+    ),
+    case("log-format", ("\"pm1 be=", "\"pm0 be="), Fail, "do not begin with `pm1`", "log-format \"pm1 be=%b"),
+    case("log-format", (" tr=%Tr", ""), Fail, "lack `tr=%Tr`", "log-format \"pm1 be=%b"),
+    case("log-format", (" rc=%rc", ""), Warn, "lack `rc=%rc`", "log-format \"pm1 be=%b"),
+    case("log-format", ("log-format", "#"), Fail, "has no `log-format`", "log-format \"pm1 be=%b"),
+    // The page.
+    case(
+        "maintenance-page",
+        (PAGE, "file /big.html"),
+        Fail,
+        "15361 bytes long, more than 15360",
+        "make it smaller",
+    ),
+    case("maintenance-page", (PAGE, "file /just.html"), Well, "", ""),
+    case("maintenance-page", (PAGE, "file /hidden.html"), Unknown, "permission denied", "chmod a+r"),
+    case("maintenance-page", ("status 503", "status 200"), Warn, "status 200", "status 503"),
+    case(
+        "maintenance-page",
+        ("http-request return", "#"),
+        Warn,
+        "bare 503",
+        "http-request return status 503",
+    ),
+    case(
+        "maintenance-page",
+        ("\nbackend be_maint\n", "\nbackend be_other\n"),
+        Fail,
+        "no `backend be_maint`",
+        "backend be_maint",
+    ),
+    case("maintenance-page", ("stats timeout 30s", "tune.bufsize 32768"), Well, "", ""),
+    case("maxconn", ("stats timeout 30s", "maxconn 50000"), Warn, "needs 100040 files", "LimitNOFILE=100040"),
+    case("maxconn", ("stats timeout 30s", "maxconn 5000"), Well, "", ""),
+];
+
+#[test]
+fn nothing_is_wrong_with_the_fragment() {
+    assert_eq!(not_well(&seen(&fragment())), []);
+}
+
+#[test]
+fn every_check_of_the_files_notices_what_it_is_for() {
+    for (index, case) in CASES.iter().enumerate() {
+        let text = fragment();
+        assert!(text.contains(case.from), "case {index}: `{}` is not in the fragment", case.from);
+        let changed = text.replacen(case.from, case.to, 1);
+        println!("case {index}: {} {:?}", case.check, case.to);
+        must_say(&seen(&changed), case.check, case.verdict, case.what, case.fix);
+    }
+}
+
+#[test]
+fn several_servers_need_redispatch() {
+    let text = fragment().replace("  option redispatch\n", "");
+    let text = text
+        .replace("server s1 10.0.0.12:8080", "server s2 10.0.0.13:8080 check\n  server s1 10.0.0.12:8080");
+    must_say(&seen(&text), "redispatch", Warn, "`backend be_green`", "option redispatch");
+    let back = text.replace("mode http\n", "mode http\n  option redispatch\n");
+    must_say(&seen(&back), "redispatch", Well, "", "");
+}
+
+#[test]
+fn lines_may_go_to_the_ring_by_way_of_global() {
+    let text = fragment().replace("log ring@pointsman format raw local0", "log global");
+    let text = text.replace("stats timeout 30s", "log ring@pointsman format raw local0");
+    must_say(&seen(&text), "log-ring", Well, "leads to the agent", "");
+}
+
+#[test]
+fn a_part_that_counts_on_a_condition_is_marked() {
+    let text = fragment()
+        .replace("close-spread", "")
+        .replace("  stats timeout 30s\n", ".if version_atleast(2.6)\n  close-spread-time 3s\n.endif\n");
+    must_say(&seen(&text), "close-spread-time", Fail, "(within `.if`)", "remove at");
+}
+
+#[test]
+fn the_example_has_nothing_that_fails() {
+    let mut seen = seen(include_str!("example.cfg"));
+    seen.wanted.map = "/var/lib/pointsman/route.map".into();
+    seen.wanted.socket = "/run/haproxy/pointsman.sock".into();
+    seen.maps = Ok(vec!["/var/lib/pointsman/route.map".to_owned()]);
+    let socket = pointsman_lb_agent::reply::CliSocket {
+        address: "unix@/run/haproxy/pointsman.sock".to_owned(),
+        level: "admin".to_owned(),
+    };
+    seen.sockets = Ok(vec![socket]);
+    // It is of before the count of retries.
+    assert_eq!(not_well(&seen), [("log-format", "warn")]);
+}
+
+#[test]
+fn a_firewalls_configuration_is_told_what_it_lacks() {
+    let mut seen = seen(include_str!("opnsense.cfg"));
+    seen.maps = Ok(Vec::new());
+    seen.entries = Ok(Vec::new());
+    let found = not_well(&seen);
+    let expected = [
+        ("map-loaded", "fail"),
+        ("map-one-entry", "fail"),
+        ("map-on-disk", "fail"),
+        ("route-lookup", "fail"),
+        ("lookup-default", "unknown"),
+        ("default-backend", "unknown"),
+        ("canary", "unknown"),
+        ("route-shown", "unknown"),
+        ("visitors-header", "unknown"),
+        ("side-trusted", "unknown"),
+        ("trusted-addresses", "unknown"),
+        ("server-check", "fail"),
+        ("httpchk", "warn"),
+        // No map decides: here cookies do.
+        ("cookie-persistence", "fail"),
+        ("stick-persistence", "fail"),
+        ("balance", "warn"),
+        ("retry-on", "warn"),
+        ("idle-close-on-response", "fail"),
+        ("hard-stop-after", "fail"),
+        ("log-ring", "fail"),
+        ("log-format", "fail"),
+        ("maintenance-page", "fail"),
+    ];
+    assert_eq!(found, expected);
+    must_say(
+        &seen,
+        "cookie-persistence",
+        Fail,
+        "haproxy.cfg:37",
+        "remove at haproxy.cfg:37:\n  cookie SRVCOOKIE insert indirect nocache",
+    );
+    must_say(&seen, "cookie-persistence", Fail, "haproxy.cfg:46", "remove at haproxy.cfg:46:");
+    must_say(
+        &seen,
+        "route-lookup",
+        Fail,
+        "no map at all",
+        "add to `frontend site` (haproxy.cfg:26):\n  http-request set-var(txn.route)",
+    );
+    must_say(&seen, "retry-on", Warn, "haproxy.cfg:22", "retry-on conn-failure");
+}
+
+#[test]
+fn what_cannot_be_read_is_unknown_and_never_well() {
+    let mut seen = seen("");
+    let problem =
+        Problem::new(Code::ConfigInvalid, "cannot read `/etc/haproxy/haproxy.cfg`: permission denied");
+    seen.written = Err(problem.hint("on the load balancer: `chgrp pointsman /etc/haproxy/haproxy.cfg`"));
+    must_say(&seen, "config-readable", Unknown, "permission denied", "chgrp pointsman");
+    let of_files = CASES.iter().map(|case| case.check);
+    for check in of_files {
+        assert_eq!(said(&seen, check).verdict, Unknown, "{check}");
+    }
+}
+
+#[test]
+fn files_that_are_not_haproxys_are_not_taken_for_them() {
+    must_say(&seen("# nothing\n"), "config-readable", Unknown, "no frontend stands in", "config = [");
+    let bad: Vec<_> =
+        examine(&seen("")).into_iter().filter(|finding| finding.check == "server-check").collect();
+    assert_eq!(bad[0].verdict, Unknown);
+}
+
+#[test]
+fn checks_have_names_of_their_own() {
+    let mut names: Vec<&str> = examine(&seen("")).iter().map(|finding| finding.check).collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}

@@ -1,0 +1,281 @@
+//! Checks of what HAProxy and the system say.
+
+use std::time::Duration;
+
+use pointsman_core::{Code, Problem, Route};
+use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
+use pointsman_lb_agent::doctor::examine;
+use pointsman_lb_agent::doctor::seen::{Owner, Seen};
+use pointsman_lb_agent::reply::{CliSocket, Limits, Processes};
+
+use crate::world::{fragment, must_say, seen};
+
+fn check(change: impl FnOnce(&mut Seen), check: &str, verdict: Verdict, what: &str, fix: &str) {
+    let mut seen = seen(&fragment());
+    change(&mut seen);
+    must_say(&seen, check, verdict, what, fix);
+}
+
+#[test]
+fn versions() {
+    for (version, verdict) in [
+        ("2.3.9", Fail),
+        ("1.8.30-1", Fail),
+        ("2.4.0", Well),
+        ("2.6.12-1+deb12u3", Well),
+        ("3.2.4-98813a1", Well),
+        ("3.3.0", Warn),
+        ("4.0-dev1", Warn),
+        ("unknown", Unknown),
+    ] {
+        let set = |seen: &mut Seen| seen.info.as_mut().unwrap().version = version.to_owned();
+        check(set, "version", verdict, version, "");
+    }
+}
+
+#[test]
+fn what_was_loaded_is_older_than_the_files() {
+    for (changed_s, uptime_s, verdict) in
+        [(300, 200, Well), (10, 200, Warn), (199, 200, Well), (197, 200, Warn), (0, 0, Well)]
+    {
+        let set = |seen: &mut Seen| {
+            seen.info.as_mut().unwrap().uptime_s = uptime_s;
+            seen.written.as_mut().unwrap().changed = Some(Duration::from_secs(changed_s));
+        };
+        let fix = if verdict == Warn { "systemctl reload haproxy" } else { "" };
+        check(set, "config-loaded", verdict, "", fix);
+    }
+}
+
+#[test]
+fn other_files_than_the_loaded_ones_are_not_taken_for_them() {
+    let set = |seen: &mut Seen| seen.loaded = Some(vec!["/etc/haproxy/other.cfg".into()]);
+    check(
+        set,
+        "config-loaded",
+        Warn,
+        "`/etc/haproxy/other.cfg`, the findings are about `haproxy.cfg`",
+        "`config`",
+    );
+}
+
+#[test]
+fn the_master() {
+    let processes = |failed_reloads| Processes { workers: vec![2], old_workers: vec![1], failed_reloads };
+    let failed = |count| move |seen: &mut Seen| seen.processes = Some(Ok(processes(count)));
+    check(failed(0), "failed-reloads", Well, "", "");
+    check(failed(2), "failed-reloads", Fail, "the last 2 reloads failed", "haproxy -c -f");
+    check(failed(0), "master-socket", Well, "1 old workers", "");
+    check(
+        |seen| seen.processes = None,
+        "master-socket",
+        Warn,
+        "no master socket",
+        "-S /run/haproxy/master.sock,mode,660,group,pointsman",
+    );
+    let silent = Problem::new(Code::RuntimeSocketUnreachable, "no answer").cause("permission denied");
+    check(
+        |seen| seen.processes = Some(Err(silent.clone())),
+        "master-socket",
+        Fail,
+        "permission denied",
+        "-S /run/haproxy/master.sock",
+    );
+    check(|seen| seen.processes = Some(Err(silent.clone())), "failed-reloads", Unknown, "no answer", "");
+}
+
+#[test]
+fn the_agents_own_socket() {
+    let level = |level: &'static str| move |seen: &mut Seen| seen.level = Ok(level.to_owned());
+    check(level("admin"), "socket-level", Well, "", "");
+    check(level("operator"), "socket-level", Fail, "is level operator", "level admin");
+    for (mode, uid, gid, verdict, what) in [
+        (0o660, 0, 77, Well, "mode 660"),
+        (0o600, 7, 0, Well, "mode 600"),
+        (0o775, 0, 77, Well, "mode 775"),
+        (0o666, 0, 77, Fail, "everybody on this host"),
+        (0o777, 0, 77, Fail, "everybody on this host"),
+        (0o660, 0, 50, Warn, "open to group 50"),
+        (0o660, 99, 77, Warn, "belongs to user 99"),
+    ] {
+        let set = |seen: &mut Seen| seen.socket_file = Ok(Owner { mode, uid, gid });
+        let fix = if verdict == Well { "" } else { "group pointsman mode 660" };
+        check(set, "socket-mode", verdict, what, fix);
+    }
+    check(
+        |seen| seen.socket_file = Err("no such file".to_owned()),
+        "socket-mode",
+        Unknown,
+        "no such file",
+        "",
+    );
+}
+
+#[test]
+fn other_sockets() {
+    for (address, level, verdict) in [
+        ("unix@/run/haproxy/admin.sock", "admin", Warn),
+        ("unix@/run/haproxy/stats.sock", "user", Warn),
+        ("ipv4@127.0.0.1:9999", "user", Fail),
+        ("ipv6@[::1]:9999", "admin", Fail),
+        ("fd@7", "operator", Fail),
+        ("sockpair@5", "admin", Well),
+    ] {
+        let more = CliSocket { address: address.to_owned(), level: level.to_owned() };
+        let set = |seen: &mut Seen| seen.sockets.as_mut().unwrap().push(more);
+        let shown = if verdict == Well { "" } else { address };
+        check(set, "other-sockets", verdict, shown, if verdict == Well { "" } else { "remove" });
+    }
+}
+
+#[test]
+fn the_map() {
+    check(
+        |seen| seen.maps = Ok(vec!["/old.map".to_owned()]),
+        "map-loaded",
+        Fail,
+        "/old.map",
+        "map(/lb/route.map,be_maint:be_maint:0:0)",
+    );
+    let entries = |pairs: &'static [(&'static str, &'static str)]| {
+        move |seen: &mut Seen| {
+            seen.entries =
+                Ok(pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect());
+        }
+    };
+    const ROUTE: &str = crate::world::ROUTE;
+    check(entries(&[("route", ROUTE)]), "map-one-entry", Well, "", "");
+    check(entries(&[]), "map-one-entry", Fail, "empty", "check-map");
+    check(entries(&[("route", "x")]), "map-one-entry", Fail, "no route", "check-map");
+    check(
+        entries(&[("route", ROUTE), ("route", ROUTE)]),
+        "map-one-entry",
+        Fail,
+        "2 entries",
+        "show map /lb/route.map",
+    );
+    check(entries(&[("other", ROUTE)]), "map-one-entry", Fail, "expected `route` once", "show map");
+    check(
+        |seen| seen.on_disk = Route::parse("be_green:be_green:0:41").ok(),
+        "map-on-disk",
+        Fail,
+        "be_green:be_green:0:41",
+        "pointsman history ENV",
+    );
+    check(|seen| seen.on_disk = None, "map-on-disk", Fail, "no route", "pointsman history ENV");
+    check(entries(&[]), "map-on-disk", Fail, "HAProxy routes by `no route`", "");
+}
+
+#[test]
+fn backends_and_their_servers() {
+    let without = |name: &'static str| {
+        move |seen: &mut Seen| seen.backends.as_mut().unwrap().retain(|known| known != name)
+    };
+    check(
+        without("be_green"),
+        "backends-present",
+        Fail,
+        "has no `be_green`",
+        "backend be_green\n  option httpchk",
+    );
+    check(
+        without("be_maint"),
+        "backends-present",
+        Fail,
+        "has no `be_maint`",
+        "http-request return status 503",
+    );
+    let server = |backend: &'static str, status: &'static str, checked: &'static str| {
+        move |seen: &mut Seen| {
+            let rows = seen.rows.as_mut().unwrap();
+            let row = rows.iter_mut().find(|row| row.backend == backend && row.server == "s1").unwrap();
+            (row.status, row.check_status) = (status.to_owned(), checked.to_owned());
+        }
+    };
+    check(
+        server("be_blue", "DOWN", "L4CON"),
+        "backend-servers",
+        Fail,
+        "gets 95 % of the visitors",
+        "show stat be_blue 6 -1",
+    );
+    check(server("be_blue", "UP 1/3", "L7OK"), "backend-servers", Fail, "UP 1/3", "show stat");
+    check(server("be_green", "no check", ""), "backend-servers", Fail, "`s1 no check`", "show stat be_green");
+    let idle = |seen: &mut Seen| {
+        server("be_green", "DOWN", "L7STS")(seen);
+        seen.on_disk = Route::parse("be_blue:be_green:0:40").ok();
+    };
+    check(idle, "backend-servers", Warn, "`be_green` has 0 of 1 servers healthy", "show stat be_green");
+    check(
+        |seen| seen.rows.as_mut().unwrap().retain(|row| row.backend != "be_green" || row.server == "BACKEND"),
+        "backend-servers",
+        Fail,
+        "`be_green` has no server",
+        "server s1 <address>:<port> check",
+    );
+}
+
+#[test]
+fn limits() {
+    let set = |seen: &mut Seen| {
+        let text = fragment().replace("stats timeout 30s", "maxconn 9000");
+        seen.written = Ok(crate::world::written(&text));
+        seen.limits = Ok(Limits { files: 18_000, connections: 9_000 });
+    };
+    check(set, "maxconn", Well, "", "");
+    let raised = |seen: &mut Seen| {
+        set(seen);
+        seen.limits = Ok(Limits { files: 18_000, connections: 4_000 });
+    };
+    check(raised, "maxconn", Warn, "needs 18040 files", "maxconn 8980");
+}
+
+#[test]
+fn access_lines_are_looked_at_only_if_the_agent_takes_them_in() {
+    check(|seen| seen.log_to = None, "log-ring", Well, "not asked for", "");
+    check(|seen| seen.log_to = None, "log-format", Well, "not asked for", "");
+    check(|seen| seen.log_to = "0.0.0.0:5515".parse().ok(), "log-ring", Well, "", "");
+    check(
+        |seen| seen.log_to = "10.0.0.1:5515".parse().ok(),
+        "log-ring",
+        Fail,
+        "10.0.0.1:5515",
+        "server agent 10.0.0.1:5515",
+    );
+}
+
+#[test]
+fn a_silent_haproxy_is_unknown() {
+    let silent = || {
+        Problem::new(Code::RuntimeSocketUnreachable, "no answer to `show info`")
+            .hint("look: `systemctl status haproxy`")
+    };
+    let mut seen = seen(&fragment());
+    seen.info = Err(silent());
+    seen.limits = Err(silent());
+    seen.level = Err(silent());
+    seen.sockets = Err(silent());
+    seen.maps = Err(silent());
+    seen.entries = Err(silent());
+    seen.backends = Err(silent());
+    seen.rows = Err(silent());
+    seen.processes = Some(Err(silent()));
+    let of_haproxy = [
+        "version",
+        "config-loaded",
+        "failed-reloads",
+        "socket-level",
+        "other-sockets",
+        "map-loaded",
+        "map-one-entry",
+        "map-on-disk",
+        "backends-present",
+        "backend-servers",
+    ];
+    for check in of_haproxy {
+        must_say(&seen, check, Unknown, "", "");
+    }
+    // What stands in the files is known all the same.
+    let known = examine(&seen).into_iter().filter(|finding| finding.verdict == Well).count();
+    assert!(known > 15, "{known}");
+}

@@ -1,0 +1,14 @@
+//! The preflight of the load balancer: every check on a configuration that has what it needs and on one that lacks it,
+//! and the fragment of `config-snippet` through the real HAProxy.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "tests: a panic is how they fail"
+)]
+
+mod files;
+mod live;
+mod real;
+mod world;

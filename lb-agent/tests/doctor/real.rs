@@ -1,0 +1,337 @@
+//! The real HAProxy: it accepts what `config-snippet` prints, and started from it nothing is found wrong.
+
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pointsman_chassis::agent_service::Hands as _;
+use pointsman_lb_agent::LbHands;
+use pointsman_proto::v1;
+use tempfile::TempDir;
+
+use crate::world::{ROUTE, config};
+
+/// Longest time for servers to be found well, and for HAProxy to end.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+struct Haproxy {
+    child: Child,
+}
+
+impl Drop for Haproxy {
+    fn drop(&mut self) {
+        // Asked first, so that its workers end with it.
+        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let give_up = Instant::now() + PATIENCE;
+        while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn is_installed() -> bool {
+    let installed = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
+    if !installed {
+        println!("skipped: no haproxy is installed");
+    }
+    installed
+}
+
+/// Answers every request with 200.
+fn server() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            std::thread::spawn(move || {
+                let mut chunk = [0; 4096];
+                while stream.read(&mut chunk).is_ok_and(|count| count > 0) {
+                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A load balancer's folder, with lb-agent.toml and the map.
+struct Balancer {
+    folder: TempDir,
+    frontend: SocketAddr,
+}
+
+impl Balancer {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let text = format!(
+            "listen = \"127.0.0.1:1\"\nstate = \"{0}\"\n[pki]\ncert = \"none\"\nkey = \"none\"\nca = \"none\"\n[haproxy]\n\
+             socket = \"{0}/pointsman.sock\"\nmaster = \"{0}/master.sock\"\nmap = \"{0}/route.map\"\n\
+             backends = [\"be_blue\", \"be_green\"]\nmaintenance_backend = \"be_maint\"\n\
+             [frontend]\naddress = \"{frontend}\"\nhost = \"www.example.org\"\n",
+            folder.path().display()
+        );
+        std::fs::write(folder.path().join("lb-agent.toml"), text).unwrap();
+        std::fs::write(folder.path().join("route.map"), format!("route {ROUTE}\n")).unwrap();
+        Self { folder, frontend }
+    }
+
+    fn at(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn config_snippet(&self, words: &[String]) -> Output {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pointsman-lb-agent"));
+        command.arg("config-snippet").arg("--config").arg(self.at("lb-agent.toml")).args(words);
+        command.output().unwrap()
+    }
+
+    /// Writes what `config-snippet` prints as HAProxy's whole configuration.
+    fn write_snippet(&self, words: &[String]) -> String {
+        let printed = self.config_snippet(words);
+        let said = String::from_utf8_lossy(&printed.stderr).into_owned();
+        assert!(printed.status.success(), "{said}");
+        let text = String::from_utf8(printed.stdout).unwrap();
+        std::fs::write(self.at("haproxy.cfg"), &text).unwrap();
+        text
+    }
+
+    fn must_be_accepted(&self) {
+        let checked =
+            Command::new("haproxy").args(["-c", "-f"]).arg(self.at("haproxy.cfg")).output().unwrap();
+        let said = format!(
+            "{}{}",
+            String::from_utf8_lossy(&checked.stdout),
+            String::from_utf8_lossy(&checked.stderr)
+        );
+        assert!(checked.status.success() && !said.contains("WARNING"), "{said}");
+    }
+
+    fn start(&self) -> Haproxy {
+        let log = std::fs::File::create(self.at("haproxy.log")).unwrap();
+        let child = Command::new("haproxy")
+            .args(["-W", "-f"])
+            .arg(self.at("haproxy.cfg"))
+            .arg("-S")
+            .arg(self.at("master.sock"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        Haproxy { child }
+    }
+
+    /// The answer to a request with one more header, in small letters.
+    fn answer(&self, header: &str) -> String {
+        let mut stream = std::net::TcpStream::connect(self.frontend).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{header}\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer.to_lowercase()
+    }
+
+    async fn diagnose(&self) -> Vec<v1::Finding> {
+        let mut wanted = config(&self.folder.path().display().to_string(), &self.frontend.to_string());
+        // HAProxy itself says which files it has loaded.
+        wanted.haproxy.config.clear();
+        LbHands::new(wanted).unwrap().diagnose().await
+    }
+
+    /// Looks until these are the findings that are not well.
+    async fn must_find(&self, expected: &[(&str, &str)]) -> Vec<v1::Finding> {
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let findings = self.diagnose().await;
+            let bad: Vec<_> = findings.iter().filter(|finding| finding.verdict != "ok").collect();
+            let found: Vec<_> =
+                bad.iter().map(|finding| (finding.check.as_str(), finding.verdict.as_str())).collect();
+            if found == expected {
+                return findings;
+            }
+            assert!(Instant::now() < give_up, "expected {expected:?}, found {bad:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+fn words(words: &[&str]) -> Vec<String> {
+    words.iter().map(|word| (*word).to_owned()).collect()
+}
+
+/// Servers for both slots, with whatever else.
+fn with_servers(more: &[&str]) -> Vec<String> {
+    let servers = [format!("be_blue={}", server()), format!("be_green={}", server())];
+    let servers = servers.into_iter().flat_map(|server| ["--server".to_owned(), server]);
+    servers.chain(words(more)).collect()
+}
+
+fn certificate(path: &Path) -> bool {
+    let made = Command::new("openssl")
+        .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"])
+        .args(["-days", "2", "-subj", "/CN=www.example.org", "-keyout", "-", "-out", "-"])
+        .stderr(Stdio::null())
+        .output();
+    made.is_ok_and(|made| made.status.success() && std::fs::write(path, made.stdout).is_ok())
+}
+
+#[test]
+fn haproxy_accepts_the_fragment_in_every_form() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let page = balancer.at("page.html").display().to_string();
+    std::fs::write(&page, "<h1>soon</h1>").unwrap();
+    for more in [
+        &[][..],
+        &["--bind", "127.0.0.1:8081", "--bind", "127.0.0.1:8082"],
+        &["--check-path", "/api/health?deep=1", "--site-host", "www.example.net", "--log", "127.0.0.1:6000"],
+        &["--page", &page],
+    ] {
+        let text = balancer.write_snippet(&words(more));
+        balancer.must_be_accepted();
+        assert!(text.contains("  # server s1 <address>:<port> check"), "{text}");
+        for word in more.iter().filter(|word| !word.starts_with("--")) {
+            assert!(text.contains(word), "no `{word}` in {text}");
+        }
+        let text = balancer.write_snippet(&with_servers(more));
+        balancer.must_be_accepted();
+        assert!(!text.contains("# server"), "{text}");
+    }
+    let pem = balancer.at("site.pem");
+    if certificate(&pem) {
+        let pem = pem.display().to_string();
+        let text = balancer.write_snippet(&with_servers(&["--bind", "127.0.0.1:8443", "--tls-cert", &pem]));
+        balancer.must_be_accepted();
+        assert!(text.contains("bind 127.0.0.1:8443 ssl crt") && text.contains("HttpOnly; Secure;"), "{text}");
+    }
+}
+
+#[test]
+fn what_cannot_stand_in_a_configuration_is_refused() {
+    let balancer = Balancer::new();
+    for wrong in [
+        &["--server", "be_blue"][..],
+        &["--server", "be_blue=10.0.0.1"],
+        &["--server", "be_blue=10.0.0.1:80 backup"],
+        &["--server", "be_other=10.0.0.1:80"],
+        &["--site-host", "x\n  stats socket /tmp/x"],
+        &["--bind", ":80 # x"],
+        &["--tls-cert", "/a b"],
+        &["--check-path", "nothing"],
+    ] {
+        let printed = balancer.config_snippet(&words(wrong));
+        assert!(!printed.status.success() && printed.stdout.is_empty(), "{wrong:?}: {printed:?}");
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_found_wrong_with_an_haproxy_of_the_fragment() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let _haproxy = balancer.start();
+    let findings = balancer.must_find(&[]).await;
+    assert!(findings.len() > 30, "{findings:#?}");
+    // The route decides, and trusted clients pick a side: HAProxy itself is asked.
+    for side in ["canary", "stable"] {
+        let answer = balancer.answer(&format!("X-Pointsman: {side}"));
+        assert!(answer.contains(&format!("x-pointsman: epoch=40 side={side}")), "{answer}");
+    }
+    // A browser gets an id, without TLS one that it keeps; with its id it is on the same side each time.
+    let answer = balancer.answer("Accept: text/html");
+    assert!(answer.contains("set-cookie: pm_id=") && !answer.contains("secure"), "{answer}");
+    let mut on_canary = 0;
+    for visitor in 0..400 {
+        let mut sides = (0..2)
+            .map(|_| balancer.answer(&format!("Cookie: pm_id=visitor{visitor}")).contains("side=canary"));
+        let (first, again) = (sides.next().unwrap(), sides.next().unwrap());
+        assert_eq!(first, again, "visitor {visitor}");
+        on_canary += u32::from(first);
+    }
+    // 5 % of 400 ids, whose buckets are the same on every machine.
+    assert!((8..=36).contains(&on_canary), "{on_canary}");
+}
+
+#[tokio::test]
+async fn an_haproxy_that_went_wrong_is_told_what() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let second = balancer.at("second.sock").display().to_string();
+    let text = text
+        .replace("  stats timeout 30s\n", &format!("  stats socket {second} mode 600 level user\n"))
+        .replace("  option idle-close-on-response\n", "")
+        .replace("hard-stop-after 60s", "hard-stop-after 20s")
+        .replace("mode 600 level admin", "mode 666 level operator");
+    std::fs::write(balancer.at("haproxy.cfg"), text).unwrap();
+    let _haproxy = balancer.start();
+    // Below admin HAProxy does not say which files it has loaded: lb-agent.toml must.
+    let give_up = Instant::now() + PATIENCE;
+    let wanted = config(&balancer.folder.path().display().to_string(), &bind);
+    let hands = LbHands::new(wanted).unwrap();
+    loop {
+        let findings = hands.diagnose().await;
+        let verdict =
+            |check: &str| findings.iter().find(|finding| finding.check == check).unwrap().verdict.clone();
+        let found =
+            ["socket-level", "socket-mode", "other-sockets", "idle-close-on-response", "hard-stop-after"]
+                .map(verdict);
+        if found == ["fail", "fail", "warn", "fail", "fail"] {
+            break;
+        }
+        assert!(Instant::now() < give_up, "{findings:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn a_reload_that_failed_is_found() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let haproxy = balancer.start();
+    balancer.must_find(&[]).await;
+    std::fs::write(balancer.at("haproxy.cfg"), text.replace("mode http", "mode nonsense")).unwrap();
+    let told = Command::new("kill").args(["-USR2", &haproxy.child.id().to_string()]).status().unwrap();
+    assert!(told.success());
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let findings = balancer.diagnose().await;
+        let failed = findings.iter().find(|finding| finding.check == "failed-reloads").unwrap();
+        if failed.verdict == "fail" {
+            assert!(failed.what.contains("the last reload failed") && !failed.fix.is_empty(), "{failed:?}");
+            break;
+        }
+        assert!(Instant::now() < give_up, "{findings:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
+async fn without_haproxy_nothing_is_called_well_that_only_it_can_say() {
+    let balancer = Balancer::new();
+    let findings = balancer.diagnose().await;
+    for check in ["version", "socket-level", "map-loaded", "backends-present", "backend-servers"] {
+        let finding = findings.iter().find(|finding| finding.check == check).unwrap();
+        assert_eq!(finding.verdict, "unknown", "{finding:?}");
+        assert!(!finding.why.is_empty());
+    }
+}
