@@ -42,6 +42,9 @@ codes! {
     RouteNotSeen = "PM0110", "requests through the load balancer do not show the route";
     DrainIncomplete = "PM0111", "requests are still running on a slot";
     HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
+    OpnsenseRefused = "PM0126", "OPNsense did not take the map";
+    DriverCannot = "PM0127", "the load balancer's driver cannot do this";
+    OpnsenseSilent = "PM0128", "OPNsense gave no clear answer";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

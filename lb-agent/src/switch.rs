@@ -33,12 +33,14 @@ pub async fn set_route(
     if !already {
         rule.check()?;
         if on_disk.as_ref() != Some(wanted) {
-            write_disk(balancer, wanted, on_disk.as_ref().unwrap_or(&before))?;
+            write_disk(balancer, wanted, on_disk.as_ref().unwrap_or(&before)).await?;
         }
         failpoint::pass("route-on-disk");
         if before != *wanted {
             // Writing to disk took its time, and another coordinator may have come meanwhile.
-            rule.check().map_err(|problem| take_disk_back(balancer, &before, problem))?;
+            if let Err(problem) = rule.check() {
+                return Err(take_disk_back(balancer, &before, problem).await);
+            }
             set_runtime(balancer, wanted, &before).await?;
         }
         failpoint::pass("route-in-worker");
@@ -70,6 +72,7 @@ async fn precheck(
     balancer.granted(&wanted.stable)?;
     balancer.granted(&wanted.canary)?;
     let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
+    balancer.workers.permit(wanted).await.map_err(unchanged)?;
     let (route, backends, rows) =
         tokio::try_join!(balancer.workers.route(), balancer.workers.backends(), balancer.workers.stat())
             .map_err(unchanged)?;
@@ -79,6 +82,9 @@ async fn precheck(
                 .cause(format!("it has {}", backends.join(", ")))
                 .hint("add the backend to haproxy.cfg and reload, or correct the slot's `backend`"));
         }
+    }
+    if route.is_none() && !balancer.shows_epoch() {
+        return Err(balancer.states_differ());
     }
     let standing = route.or_else(|| balancer.file.read()).unwrap_or_else(|| wanted.clone());
     let (on_disk, given_away) = (balancer.file.read(), balancer.file.given_away());
@@ -95,11 +101,12 @@ async fn precheck(
     Ok(standing)
 }
 
-fn write_disk(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
-    balancer.file.write(wanted).map_err(|problem| match balancer.file.put_back(before) {
-        Ok(()) => problem,
+async fn write_disk(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
+    let Err(problem) = balancer.file.write(wanted).await else { return Ok(()) };
+    Err(match balancer.file.put_back(before).await {
+        Ok(()) => problem.aftermath(Aftermath::Unchanged),
         // What refused the one write refused the other too; the old file was never touched.
-        Err(_) if balancer.file.read().as_ref() == Some(before) => problem,
+        Err(_) if balancer.file.read().as_ref() == Some(before) => problem.aftermath(Aftermath::Unchanged),
         // Neither is on disk for certain: a reload may now bring either.
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     })
@@ -114,7 +121,9 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
             Err(problem) => match balancer.workers.route().await {
                 Ok(Some(found)) if found == *wanted => return Ok(()),
                 Ok(_) if !last_try && problem.code == Code::RuntimeSocketUnreachable => {}
-                Ok(_) => return Err(take_disk_back(balancer, before, problem)),
+                // Some servers are as before and some are not. The guard goes on towards what is on disk.
+                Ok(None) if !balancer.shows_epoch() => return Err(problem.aftermath(Aftermath::Unknown)),
+                Ok(_) => return Err(take_disk_back(balancer, before, problem).await),
                 Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
             },
         }
@@ -122,8 +131,8 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
     Ok(())
 }
 
-fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
-    match balancer.file.put_back(before) {
+async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
+    match balancer.file.put_back(before).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     }
@@ -147,9 +156,17 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
         }
     }
     match (count, stale.as_slice()) {
-        (0, _) => String::new(),
+        (0, _) => unseen_old_process(balancer).await,
         (_, []) => format!("; {count} old workers follow"),
         _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
+    }
+}
+
+/// Says that a process of before a reload may be alive, where no master leads to it.
+async fn unseen_old_process(balancer: &Balancer) -> String {
+    match balancer.workers.unseen_old_process().await {
+        Ok(Some(left)) => format!("; an old process may keep the old route for {} s", left.as_secs().max(1)),
+        _ => String::new(),
     }
 }
 
@@ -181,7 +198,10 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
         }
-        let seen = looks.into_iter().try_for_each(|seen| sees(wanted, seen));
+        let seen = looks.into_iter().try_for_each(|seen| match balancer.shows_epoch() {
+            true => sees(wanted, seen),
+            false => is_answered(seen),
+        });
         if balancer.workers.info().await?.pid != told {
             continue;
         }
@@ -192,6 +212,20 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
     let message =
         format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");
     Err(Problem::new(Code::RouteNotApplied, message).aftermath(Aftermath::Unknown).retry_useful())
+}
+
+/// A new request is answered by some server: all that can be seen from outside where HAProxy shows no epoch. Which
+/// servers those are was read back.
+fn is_answered(seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
+    let why = match seen {
+        Ok(answer) if !matches!(answer.status, 502..=504) => return Ok(()),
+        Ok(answer) => format!("status {}", answer.status),
+        Err(reason) => reason,
+    };
+    Err(Problem::new(Code::RouteNotSeen, "a new request through the load balancer reaches no server")
+        .retry_useful()
+        .cause(why)
+        .hint("on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml"))
 }
 
 fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
@@ -222,7 +256,7 @@ async fn take_back(balancer: &Balancer, before: &Route, wanted: &Route, problem:
         return problem.aftermath(Aftermath::Changed);
     }
     let put_back = async {
-        balancer.file.put_back(before)?;
+        balancer.file.put_back(before).await?;
         balancer.workers.set_route(before).await?;
         set_old_workers(balancer, before).await;
         balancer.standing_route().await

@@ -12,8 +12,11 @@
 mod drain;
 mod fake;
 mod full_disk;
+mod opnsense;
 mod real;
 mod rig;
 mod sockets;
+mod states;
 mod switch;
+mod tcp;
 mod workers;

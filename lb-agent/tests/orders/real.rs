@@ -12,11 +12,11 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::rig::{Agent, P, Setup, V, route};
 
-struct Haproxy {
+pub struct Haproxy {
     child: Child,
-    agent: Agent,
-    frontend: SocketAddr,
-    folder: TempDir,
+    pub agent: Agent,
+    pub frontend: SocketAddr,
+    pub folder: TempDir,
 }
 
 impl Drop for Haproxy {
@@ -33,7 +33,7 @@ impl Drop for Haproxy {
 }
 
 /// Answers every request with 200.
-fn server() -> SocketAddr {
+pub fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -93,6 +93,25 @@ frontend fe
 impl Haproxy {
     /// Starts it at `P`, with healthy servers; without an installed HAProxy says so.
     async fn start() -> Option<Self> {
+        let started = Self::begin(configuration, |folder, frontend| {
+            Agent::start(&Setup {
+                map: folder.join("route.map"),
+                key: "route".to_owned(),
+                socket: folder.join("admin.sock"),
+                master: Some(folder.join("master.sock")),
+                frontend,
+                state: folder.join("state"),
+            })
+        })?;
+        started.healthy().await;
+        Some(started)
+    }
+
+    /// Starts it with this configuration, and this agent beside it. A map `route.map` at `P` lies in its folder.
+    pub fn begin(
+        configuration: impl Fn(&Path, SocketAddr) -> String,
+        agent: impl Fn(&Path, SocketAddr) -> Agent,
+    ) -> Option<Self> {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no haproxy is installed");
             return None;
@@ -112,20 +131,11 @@ impl Haproxy {
             .stderr(log)
             .spawn()
             .unwrap();
-        let agent = Agent::start(&Setup {
-            map: folder.path().join("route.map"),
-            key: "route".to_owned(),
-            socket: folder.path().join("admin.sock"),
-            master: Some(folder.path().join("master.sock")),
-            frontend,
-            state: folder.path().join("state"),
-        });
-        let started = Self { child, agent, frontend, folder };
-        started.healthy().await;
-        Some(started)
+        let agent = agent(folder.path(), frontend);
+        Some(Self { child, agent, frontend, folder })
     }
 
-    async fn healthy(&self) {
+    pub async fn healthy(&self) {
         self.until("both slots are healthy", async |haproxy| {
             let described = haproxy.agent.describe().await.balancer.unwrap_or_default();
             described.backends.iter().filter(|backend| backend.servers_up > 0).count() == 2
@@ -133,7 +143,7 @@ impl Haproxy {
         .await;
     }
 
-    async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
+    pub async fn until(&self, what: &str, look: impl AsyncFn(&Self) -> bool) {
         let give_up = Instant::now() + Duration::from_secs(15);
         while !look(self).await {
             let log = std::fs::read_to_string(self.folder.path().join("haproxy.log")).unwrap_or_default();
@@ -150,7 +160,7 @@ impl Haproxy {
         answer
     }
 
-    async fn admin(&self, command: &str) -> String {
+    pub async fn admin(&self, command: &str) -> String {
         self.ask(
             "admin.sock",
             &command.replace("MAP", &self.folder.path().join("route.map").display().to_string()),
@@ -158,18 +168,18 @@ impl Haproxy {
         .await
     }
 
-    async fn pid(&self) -> String {
+    pub async fn pid(&self) -> String {
         let info = self.admin("show info").await;
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).unwrap_or_default().to_owned()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         assert!(
             Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
         );
     }
 
-    async fn reload(&self) {
+    pub async fn reload(&self) {
         let before = self.pid().await;
         self.signal("-USR2");
         self.until("a new worker", async |haproxy| {

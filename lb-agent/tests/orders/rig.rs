@@ -104,11 +104,16 @@ host = "www.example.org"
 impl Agent {
     pub fn start(setup: &Setup) -> Self {
         std::fs::create_dir_all(&setup.state).unwrap();
-        let ledger = Ledger::open(&setup.state.join("receipts.db")).unwrap();
-        let hands = LbHands::new(config(setup)).unwrap();
+        Self::of(config(setup), setup.map.clone())
+    }
+
+    /// An agent of any configuration; `map` is where its route file lies.
+    pub fn of(config: Config, map: PathBuf) -> Self {
+        let state = config.state.clone();
+        let ledger = Ledger::open(&state.join("receipts.db")).unwrap();
+        let hands = LbHands::new(config).unwrap();
         let own = PeerName::parse("spiffe://test/env/production/role/lb-agent/host/lb1").unwrap();
         let service = AgentService::new(hands.clone(), ledger.clone(), own);
-        let (map, state) = (setup.map.clone(), setup.state.clone());
         Self { service, hands, ledger, map, state, orders: AtomicU64::new(1) }
     }
 
