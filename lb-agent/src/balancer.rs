@@ -113,7 +113,9 @@ impl Balancer {
     pub(crate) fn states_differ(&self) -> Problem {
         Problem::new(Code::RouteDrift, "the states of HAProxy's servers are not as the route set them")
             .retry_useful()
-            .cause("after a reload the agent puts them right within a second; what a person changed it leaves")
+            .cause(
+                "after a reload the agent puts them right within a second; what a person changed it leaves",
+            )
             .hint(format!("see them: {}", self.config.haproxy.socket.0.by_hand("show servers state")))
     }
 

@@ -135,7 +135,8 @@ mod tests {
     }
 
     fn words() -> impl Strategy<Value = Vec<String>> {
-        let bait = "(;|\n|\r|\\\\|<<|@1| |\t|\0|;quit|\nshutdown frontend fe|é|\u{2028}|'|\"|%0a|\\\\;|\\\\ ){0,3}";
+        let bait =
+            "(;|\n|\r|\\\\|<<|@1| |\t|\0|;quit|\nshutdown frontend fe|é|\u{2028}|'|\"|%0a|\\\\;|\\\\ ){0,3}";
         let word = prop_oneof![
             any::<String>(),
             ("[a-z/_.:0-9]{0,12}", bait, "[a-z]{0,6}").prop_map(|(a, b, c)| format!("{a}{b}{c}")),
@@ -193,7 +194,8 @@ mod tests {
         assert!(Command::of(&["x", &"a".repeat(MAX_INPUT_BYTES)]).is_err());
         assert!(Command::with_payload(&["x"], &"a\n".repeat(MAX_INPUT_BYTES)).is_err());
         assert!(Command::with_payload(&["x"], " \n\r\n").is_err());
-        let certificate = Command::with_payload(&["set", "ssl", "cert", "/x.pem"], "a\r\n\r\n \nb c\n").unwrap();
+        let certificate =
+            Command::with_payload(&["set", "ssl", "cert", "/x.pem"], "a\r\n\r\n \nb c\n").unwrap();
         assert_eq!(certificate.bytes(), b"set ssl cert /x.pem <<\na\nb c\n\n");
         assert_eq!(certificate.for_worker(1).verb(), "set ssl");
     }

@@ -51,7 +51,8 @@ async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) 
 }
 
 fn unseen_problem(backend: &BackendName, more: Duration) -> Problem {
-    let message = format!("an old HAProxy process may serve `{backend}` for {} s more", more.as_secs().max(1));
+    let message =
+        format!("an old HAProxy process may serve `{backend}` for {} s more", more.as_secs().max(1));
     Problem::new(Code::DrainIncomplete, message)
         .retry_useful()
         .cause("HAProxy was started or reloaded, and without a master socket its old process cannot be seen")

@@ -102,11 +102,14 @@ fn limits(seen: &Seen) -> Vec<String> {
         "old processes keep their servers".to_owned(),
         "testers cannot be led to the idle slot".to_owned(),
     ];
-    let backends = seen.servers.iter().filter_map(|server| server.name.split_once('/')).map(|(backend, _)| backend);
+    let backends =
+        seen.servers.iter().filter_map(|server| server.name.split_once('/')).map(|(backend, _)| backend);
     let mut fixed: Vec<String> = backends
         .filter_map(|backend| {
-            let algorithm = seen.algorithms.get(backend).map_or("an algorithm that is not shown", String::as_str);
-            (!crate::states::takes_weights(algorithm)).then(|| format!("no split of visitors: `{backend}` has balance {algorithm}"))
+            let algorithm =
+                seen.algorithms.get(backend).map_or("an algorithm that is not shown", String::as_str);
+            (!crate::states::takes_weights(algorithm))
+                .then(|| format!("no split of visitors: `{backend}` has balance {algorithm}"))
         })
         .collect();
     fixed.sort();
@@ -150,7 +153,12 @@ mod tests {
 
     #[test]
     fn the_map_where_it_works() {
-        let seen = Seen { map_entries: Some(1), shows_epoch: true, servers: vec![server("a/b", true, true)], ..Seen::default() };
+        let seen = Seen {
+            map_entries: Some(1),
+            shows_epoch: true,
+            servers: vec![server("a/b", true, true)],
+            ..Seen::default()
+        };
         assert_eq!(driver_fit(&seen).driver, Some(Driver::Map));
     }
 

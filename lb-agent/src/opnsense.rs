@@ -232,8 +232,9 @@ impl Opnsense {
             (None, Some(name)) => Record::Name(name.clone()),
             _ => {
                 let message = "`haproxy.opnsense` needs either `map_file_id` or `map_file`";
-                return Err(Problem::new(Code::ConfigInvalid, message)
-                    .hint("`map_file` is the name in OPNsense: Services, HAProxy, Settings, Advanced, Map Files"));
+                return Err(Problem::new(Code::ConfigInvalid, message).hint(
+                    "`map_file` is the name in OPNsense: Services, HAProxy, Settings, Advanced, Map Files",
+                ));
             }
         };
         let url = config.url.0.clone();
@@ -268,7 +269,8 @@ impl Opnsense {
             Err(Failed::Unclear(why)) => why.clone(),
             _ => "it said `saved`".to_owned(),
         };
-        let found = self.map_file(&id).await.and_then(|found| route_in(&found.content, key).map_err(Failed::Refused));
+        let found =
+            self.map_file(&id).await.and_then(|found| route_in(&found.content, key).map_err(Failed::Refused));
         match found {
             Ok(Some(found)) if found == *route => Ok(()),
             Ok(found) => {
@@ -333,14 +335,18 @@ impl Opnsense {
         let record = answer.get("mapfile").and_then(Value::as_object);
         let record = record.ok_or_else(|| Failed::Unclear("its answer holds no `mapfile`".to_owned()))?;
         let text = |name: &str| record.get(name).and_then(Value::as_str);
-        let content = text("content").ok_or_else(|| Failed::Unclear("the map file has no `content`".to_owned()))?;
+        let content =
+            text("content").ok_or_else(|| Failed::Unclear("the map file has no `content`".to_owned()))?;
         if let Some(url) = text("url").filter(|url| !url.is_empty()) {
             return Err(Failed::Refused(format!("the map file is downloaded from `{url}` at every start")));
         }
         if let Some(id) = text("id").filter(|id| !id.is_empty()) {
             let exported = format!("{EXPORTED_TO}/{id}.txt");
             if self.map.starts_with(EXPORTED_TO) && self.map != exported {
-                return Err(Failed::Refused(format!("it is HAProxy's `{exported}`, the agent steers `{}`", self.map)));
+                return Err(Failed::Refused(format!(
+                    "it is HAProxy's `{exported}`, the agent steers `{}`",
+                    self.map
+                )));
             }
         }
         Ok(MapFile { content: content.to_owned() })
@@ -412,12 +418,15 @@ impl Opnsense {
         })?;
         let body = body.to_bytes();
         match status {
-            200 => serde_json::from_slice(&body)
-                .map_err(|_| Failed::Unclear("its answer is no JSON: is this the web GUI's address?".to_owned())),
+            200 => serde_json::from_slice(&body).map_err(|_| {
+                Failed::Unclear("its answer is no JSON: is this the web GUI's address?".to_owned())
+            }),
             401 | 403 => Err(Failed::Refused(format!("it refused the key ({status})"))),
             // Nothing is followed: the secret would go where the answer says.
             300..400 => Err(Failed::Refused(format!("it sends elsewhere ({status})"))),
-            400..500 => Err(Failed::Refused(format!("it answered {status}: is the plugin `os-haproxy` there?"))),
+            400..500 => {
+                Err(Failed::Refused(format!("it answered {status}: is the plugin `os-haproxy` there?")))
+            }
             _ => Err(Failed::Unclear(format!("it answered {status}"))),
         }
     }
@@ -442,7 +451,15 @@ mod tests {
 
     #[test]
     fn base64_of_rfc_4648() {
-        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("fooba", "Zm9vYmE="), ("foobar", "Zm9vYmFy")];
+        let cases = [
+            ("", ""),
+            ("f", "Zg=="),
+            ("fo", "Zm8="),
+            ("foo", "Zm9v"),
+            ("foob", "Zm9vYg=="),
+            ("fooba", "Zm9vYmE="),
+            ("foobar", "Zm9vYmFy"),
+        ];
         for (plain, encoded) in cases {
             assert_eq!(base64(plain.as_bytes()), encoded);
         }
@@ -454,9 +471,22 @@ mod tests {
         let url = "https://10.0.0.1".parse::<BaseUrl>().unwrap();
         assert_eq!((url.tls, url.host.as_str(), url.port), (true, "10.0.0.1", 443));
         let url = "https://[fd00::1]:8443/".parse::<BaseUrl>().unwrap();
-        assert_eq!((url.authority.as_str(), url.host.as_str(), url.port), ("[fd00::1]:8443", "fd00::1", 8443));
+        assert_eq!(
+            (url.authority.as_str(), url.host.as_str(), url.port),
+            ("[fd00::1]:8443", "fd00::1", 8443)
+        );
         assert!("http://127.0.0.1:8080".parse::<BaseUrl>().is_ok());
-        for text in ["", "10.0.0.1", "http://10.0.0.1", "http://localhost", "https://", "https://a/b", "https://k:s@a", "https://a b", "ftp://a"] {
+        for text in [
+            "",
+            "10.0.0.1",
+            "http://10.0.0.1",
+            "http://localhost",
+            "https://",
+            "https://a/b",
+            "https://k:s@a",
+            "https://a b",
+            "ftp://a",
+        ] {
             assert!(text.parse::<BaseUrl>().is_err(), "{text:?}");
         }
     }
@@ -464,7 +494,9 @@ mod tests {
     #[test]
     fn which_record() {
         assert!("3d1f8a4e-0c0e-4a4b-9f0e-2f1d9a7b6c5d".parse::<RecordId>().is_ok());
-        for text in ["", "5f3", "3d1f8a4e-0c0e-4a4b-9f0e-2f1d9a7b6c5/", "../../x", "3d1f8a4e0c0e4a4b9f0e2f1d9a7b6c5d"] {
+        for text in
+            ["", "5f3", "3d1f8a4e-0c0e-4a4b-9f0e-2f1d9a7b6c5/", "../../x", "3d1f8a4e0c0e4a4b9f0e2f1d9a7b6c5d"]
+        {
             assert!(text.parse::<RecordId>().is_err(), "{text:?}");
         }
     }

@@ -191,7 +191,8 @@ pub fn algorithms(reply: &str) -> Option<BTreeMap<String, String>> {
     let Some(algorithm) = column("algo") else { return Some(BTreeMap::new()) };
     let rows = lines.map(|line| line.split(',').collect::<Vec<_>>());
     let rows = rows.filter(|row| row.len() == header.len() && row.get(server) == Some(&"BACKEND"));
-    let named = rows.filter_map(|row| Some(((*row.get(backend)?).to_owned(), (*row.get(algorithm)?).to_owned())));
+    let named =
+        rows.filter_map(|row| Some(((*row.get(backend)?).to_owned(), (*row.get(algorithm)?).to_owned())));
     Some(named.filter(|(_, algorithm)| !algorithm.is_empty()).collect())
 }
 

@@ -172,9 +172,9 @@ impl RouteFile {
         }
         let found = kept.map_or_else(|| "no valid route".to_owned(), |route| format!("`{route}`"));
         let message = format!("OPNsense keeps {found}, HAProxy routes by `{route}`");
-        Err(Problem::new(Code::RouteDrift, message)
-            .cause("an Apply in OPNsense would move visitors")
-            .hint("correct the map file's content in OPNsense, or move traffic anew: `pointsman traffic show ENV`"))
+        Err(Problem::new(Code::RouteDrift, message).cause("an Apply in OPNsense would move visitors").hint(
+            "correct the map file's content in OPNsense, or move traffic anew: `pointsman traffic show ENV`",
+        ))
     }
 
     /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.
@@ -182,7 +182,8 @@ impl RouteFile {
         let highest = self.highest_epoch();
         if highest > route.epoch {
             // With the route it was given to: the same order may come again, another with this number may not.
-            let given = self.highest_here().filter(|given| given.epoch == highest).or_else(|| self.given_away());
+            let given =
+                self.highest_here().filter(|given| given.epoch == highest).or_else(|| self.given_away());
             let text = format!("{highest} {}\n", given.map(|route| route.to_string()).unwrap_or_default());
             durable::replace(&self.highest, text.as_bytes(), 0o644)
                 .map_err(|error| unwritable(&self.highest, &error))?;

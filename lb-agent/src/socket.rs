@@ -59,7 +59,9 @@ impl Endpoint {
         let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
         let fit = match in_brackets {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
-            None => host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_')),
+            None => {
+                host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+            }
         };
         let host = in_brackets.unwrap_or(host).to_owned();
         (fit && !host.is_empty()).then_some(Self::Tcp { host, port })
@@ -144,11 +146,6 @@ impl CommandSocket {
         Self { endpoint: endpoint.clone() }
     }
 
-    /// Where it is.
-    pub fn endpoint(&self) -> &Endpoint {
-        &self.endpoint
-    }
-
     /// Sends one command and reads the whole answer.
     pub async fn ask(&self, command: &Command) -> Result<String, Problem> {
         self.exchange(command, &command.bytes()).await.map_err(Unanswered::into_problem)
@@ -190,8 +187,12 @@ impl CommandSocket {
 
     fn silent(&self, command: &Command, error: &Error) -> Problem {
         let hint = match self.endpoint {
-            Endpoint::Unix(_) => "on the load balancer: `systemctl status haproxy`, and the socket's group and mode",
-            Endpoint::Tcp { .. } => "see whether HAProxy runs, its `stats socket ipv4@...` line, and the firewall rule",
+            Endpoint::Unix(_) => {
+                "on the load balancer: `systemctl status haproxy`, and the socket's group and mode"
+            }
+            Endpoint::Tcp { .. } => {
+                "see whether HAProxy runs, its `stats socket ipv4@...` line, and the firewall rule"
+            }
         };
         Problem::new(
             Code::RuntimeSocketUnreachable,
@@ -214,7 +215,10 @@ async fn within<T>(
 }
 
 /// One connection: sends the line and reads until the other side closes, or one byte more than is read.
-async fn talk<S>(connecting: impl Future<Output = std::io::Result<S>>, line: &[u8]) -> std::io::Result<Vec<u8>>
+async fn talk<S>(
+    connecting: impl Future<Output = std::io::Result<S>>,
+    line: &[u8],
+) -> std::io::Result<Vec<u8>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -254,12 +258,29 @@ mod tests {
 
     #[test]
     fn endpoints() {
-        for text in ["/run/haproxy/pointsman.sock", "tcp://10.0.0.1:9999", "tcp://fw.example.org:1", "tcp://[fd00::1]:9999"] {
+        for text in [
+            "/run/haproxy/pointsman.sock",
+            "tcp://10.0.0.1:9999",
+            "tcp://fw.example.org:1",
+            "tcp://[fd00::1]:9999",
+        ] {
             assert_eq!(text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()), Ok(text.to_owned()));
         }
         for text in [
-            "", "haproxy.sock", "unix:/x", "tcp://", "tcp://:9999", "tcp://10.0.0.1", "tcp://10.0.0.1:0", "tcp://a:70000",
-            "tcp://a b:1", "tcp://[::g]:1", "tcp://fd00::1:9999", "tcp://a/b:1", "http://a:1", "/a\0b",
+            "",
+            "haproxy.sock",
+            "unix:/x",
+            "tcp://",
+            "tcp://:9999",
+            "tcp://10.0.0.1",
+            "tcp://10.0.0.1:0",
+            "tcp://a:70000",
+            "tcp://a b:1",
+            "tcp://[::g]:1",
+            "tcp://fd00::1:9999",
+            "tcp://a/b:1",
+            "http://a:1",
+            "/a\0b",
         ] {
             assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
         }

@@ -142,7 +142,8 @@ fn invalid(message: String) -> Problem {
 /// numbers up to 256 allow, and never 0, which would be nobody.
 fn weights(stable: usize, canary: usize, percent: u8) -> (u32, u32) {
     let count = |servers: usize| u32::try_from(servers.clamp(1, 1000)).unwrap_or(1);
-    let (of_stable, of_canary) = ((100 - u32::from(percent.min(100))) * count(canary), u32::from(percent) * count(stable));
+    let (of_stable, of_canary) =
+        ((100 - u32::from(percent.min(100))) * count(canary), u32::from(percent) * count(stable));
     let largest = of_stable.max(of_canary).max(1);
     if largest <= MAX_WEIGHT {
         return (of_stable, of_canary);
@@ -171,7 +172,9 @@ impl ServerStates {
             let own: BTreeSet<&str> = servers.iter().map(|server| server.backend.as_str()).collect();
             // Draining the others would leave a HAProxy backend without any server.
             if own.is_empty() || backends.as_ref().is_some_and(|others| *others != own) {
-                return Err(invalid(format!("`{slot}` has no servers in a HAProxy backend in which others have some")));
+                return Err(invalid(format!(
+                    "`{slot}` has no servers in a HAProxy backend in which others have some"
+                )));
             }
             backends = Some(own);
         }
@@ -216,7 +219,12 @@ impl ServerStates {
                 sum.requests_total = sum.requests_total.saturating_add(row.requests_total);
                 sum.responses_5xx = sum.responses_5xx.saturating_add(row.responses_5xx);
                 let status = if row.status == "DRAIN" { "UP".to_owned() } else { row.status.clone() };
-                found.push(StatRow { backend: slot.to_string(), server: name.to_string(), status, ..row.clone() });
+                found.push(StatRow {
+                    backend: slot.to_string(),
+                    server: name.to_string(),
+                    status,
+                    ..row.clone()
+                });
             }
             found.push(sum);
         }
@@ -236,9 +244,9 @@ impl ServerStates {
     /// Refuses a route that states cannot express.
     pub fn permit(&self, route: &Route, algorithms: &BTreeMap<String, String>) -> Result<(), Problem> {
         let cannot = |message: String| Problem::new(Code::DriverCannot, message);
-        let shows_page = [&route.stable, &route.canary]
-            .into_iter()
-            .any(|slot| *slot == self.maintenance && route.share_of(slot) > 0 && self.servers(slot).is_empty());
+        let shows_page = [&route.stable, &route.canary].into_iter().any(|slot| {
+            *slot == self.maintenance && route.share_of(slot) > 0 && self.servers(slot).is_empty()
+        });
         if shows_page {
             return Err(cannot(format!("the driver `server-state` cannot send visitors to `{}`", self.maintenance))
                 .cause("without a server for it HAProxy would answer every visitor with its own bare 503")
@@ -250,7 +258,8 @@ impl ServerStates {
         if share_is_whole(route) {
             return Ok(());
         }
-        let fixed = self.haproxy_backends().into_iter().find(|backend| self.is_static(algorithms.get(*backend)));
+        let fixed =
+            self.haproxy_backends().into_iter().find(|backend| self.is_static(algorithms.get(*backend)));
         let Some(backend) = fixed else { return Ok(()) };
         let named = algorithms.get(backend).map_or("an unknown algorithm", String::as_str);
         Err(cannot(format!("HAProxy's backend `{backend}` cannot split visitors {} to {}", 100 - route.percent, route.percent))
@@ -268,7 +277,10 @@ impl ServerStates {
     fn matches(&self, states: &[ServerState], route: &Route) -> bool {
         let (of_stable, of_canary) = self.weights(route);
         let receives = |slot: &BackendName| route.share_of(slot) > 0;
-        if [&route.stable, &route.canary].into_iter().any(|slot| receives(slot) && self.servers(slot).is_empty()) {
+        if [&route.stable, &route.canary]
+            .into_iter()
+            .any(|slot| receives(slot) && self.servers(slot).is_empty())
+        {
             return false;
         }
         self.slots.iter().all(|(slot, servers)| {
@@ -347,7 +359,8 @@ impl ServerStates {
     pub async fn states(&self, line: &Line<'_>) -> Result<Option<Vec<ServerState>>, Problem> {
         let command = Command::of(&["show", "servers", "state"])?;
         let Some(reply) = line.ask(&command).await? else { return Ok(None) };
-        let states = reply::server_states(&reply).ok_or_else(|| unreadable(&command, "columns are missing"))?;
+        let states =
+            reply::server_states(&reply).ok_or_else(|| unreadable(&command, "columns are missing"))?;
         Ok(Some(states))
     }
 
@@ -374,7 +387,8 @@ impl ServerStates {
 
     /// Sets a route in the worker that takes new connections: open, see that it is up, then close.
     pub async fn set(&self, line: &Line<'_>, route: &Route) -> Result<(), Problem> {
-        let gone = || Problem::new(Code::RuntimeSocketUnreachable, "HAProxy's worker has gone").retry_useful();
+        let gone =
+            || Problem::new(Code::RuntimeSocketUnreachable, "HAProxy's worker has gone").retry_useful();
         let states = self.states(line).await?.ok_or_else(gone)?;
         let steps = self.steps(&states, route);
         let before = self.rows_of(line).await?;
@@ -418,20 +432,36 @@ impl ServerStates {
 
     /// Each slot that gets visitors must have a server for them now: one that has proved itself if it is to be made
     /// ready, one that HAProxy sends visitors to if it is ready already. Else the others are not drained.
-    fn can_open(&self, states: &[ServerState], rows: &[StatRow], route: &Route, steps: &Steps) -> Result<(), Problem> {
+    fn can_open(
+        &self,
+        states: &[ServerState],
+        rows: &[StatRow],
+        route: &Route,
+        steps: &Steps,
+    ) -> Result<(), Problem> {
         for slot in [&route.stable, &route.canary].into_iter().filter(|slot| route.share_of(slot) > 0) {
             let serves = |name: &&ServerName| {
                 let in_maintenance = find(states, name).is_none_or(|state| state.in_maintenance);
                 let row = find_row(rows, name);
                 let opens = steps.ready.contains(name);
-                !in_maintenance && row.is_some_and(|row| if opens { proved(row) } else { row.status.starts_with("UP") || row.status == "no check" })
+                !in_maintenance
+                    && row.is_some_and(|row| {
+                        if opens {
+                            proved(row)
+                        } else {
+                            row.status.starts_with("UP") || row.status == "no check"
+                        }
+                    })
             };
             if !self.servers(slot).iter().any(|name| serves(&name)) {
                 let shown: Vec<String> = self.servers(slot).iter().map(|name| shown(rows, name)).collect();
-                return Err(Problem::new(Code::BackendUnhealthy, format!("no server of `{slot}` can take visitors"))
-                    .cause(shown.join(", "))
-                    .retry_useful()
-                    .hint("see why its checks fail: `pointsman status ENV`"));
+                return Err(Problem::new(
+                    Code::BackendUnhealthy,
+                    format!("no server of `{slot}` can take visitors"),
+                )
+                .cause(shown.join(", "))
+                .retry_useful()
+                .hint("see why its checks fail: `pointsman status ENV`"));
             }
         }
         Ok(())
@@ -458,8 +488,11 @@ impl ServerStates {
             }
             if Instant::now() >= give_up {
                 let shown: Vec<String> = lacking.into_iter().map(|name| shown(&rows, name)).collect();
-                let message = format!("servers were made ready and are not up after {} s", UP_WITHIN.as_secs());
-                return Err(Problem::new(Code::BackendUnhealthy, message).cause(shown.join(", ")).retry_useful());
+                let message =
+                    format!("servers were made ready and are not up after {} s", UP_WITHIN.as_secs());
+                return Err(Problem::new(Code::BackendUnhealthy, message)
+                    .cause(shown.join(", "))
+                    .retry_useful());
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
@@ -534,8 +567,14 @@ async fn taken(line: &Line<'_>, command: &Command, name: &ServerName) -> Result<
     if reply::is_empty_success(&reply) {
         return Ok(());
     }
-    let code = if reply.starts_with("Backend is using a static LB") { Code::DriverCannot } else { Code::RouteNotApplied };
-    let message = format!("HAProxy did not take `{}` for `{name}`: it answered `{}`", command.verb(), reply.trim());
-    Err(Problem::new(code, message)
-        .hint("compare `[haproxy.servers]` in lb-agent.toml with haproxy.cfg; the socket must be `level admin`"))
+    let code = if reply.starts_with("Backend is using a static LB") {
+        Code::DriverCannot
+    } else {
+        Code::RouteNotApplied
+    };
+    let message =
+        format!("HAProxy did not take `{}` for `{name}`: it answered `{}`", command.verb(), reply.trim());
+    Err(Problem::new(code, message).hint(
+        "compare `[haproxy.servers]` in lb-agent.toml with haproxy.cfg; the socket must be `level admin`",
+    ))
 }

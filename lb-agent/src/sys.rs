@@ -13,8 +13,18 @@ pub const SYSTEM_AUTHORITIES: &str = "/etc/ssl/cert.pem";
 mod tests {
     /// Names of what only Linux has, or of systemd.
     const LINUX_ONLY: [&str; 12] = [
-        "/proc/", "/sys/", "os::linux", "inotify", "epoll", "journald", "sd_notify", "openat2", "eventfd", "signalfd",
-        "SO_PEERCRED", "abstract_name",
+        "/proc/",
+        "/sys/",
+        "os::linux",
+        "inotify",
+        "epoll",
+        "journald",
+        "sd_notify",
+        "openat2",
+        "eventfd",
+        "signalfd",
+        "SO_PEERCRED",
+        "abstract_name",
     ];
 
     #[test]

@@ -126,9 +126,7 @@ impl Workers {
         let master = haproxy.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
         let steering = match haproxy.driver {
             Driver::Map => Steering::Map(MapKey { map: haproxy.map_name(), key: haproxy.key.clone() }),
-            Driver::ServerState => {
-                Steering::ServerStates(Arc::new(ServerStates::new(haproxy, file, state)?))
-            }
+            Driver::ServerState => Steering::ServerStates(Arc::new(ServerStates::new(haproxy, file, state)?)),
         };
         Ok(Self {
             current: CommandSocket::new(&haproxy.socket.0),

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -55,17 +55,17 @@ struct MapFile {
 }
 
 #[derive(Debug, Default)]
-struct Box {
+struct Kept {
     files: BTreeMap<String, MapFile>,
     faults: VecDeque<(String, Fault)>,
     calls: Vec<String>,
 }
 
 #[derive(Clone, Default)]
-struct Opnsense(Arc<Mutex<Box>>);
+struct Opnsense(Arc<Mutex<Kept>>);
 
 impl Opnsense {
-    fn with<T>(&self, act: impl FnOnce(&mut Box) -> T) -> T {
+    fn with<T>(&self, act: impl FnOnce(&mut Kept) -> T) -> T {
         act(&mut self.0.lock().unwrap())
     }
 
@@ -116,7 +116,9 @@ impl Opnsense {
             request.extend_from_slice(&chunk[..count]);
             let text = String::from_utf8(request.clone()).unwrap();
             let Some((head, body)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
+            let length = head
+                .lines()
+                .find_map(|line| line.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok());
             if body.len() >= length.unwrap_or(0) {
                 break (head.to_owned(), body.to_owned());
             }
@@ -131,19 +133,27 @@ impl Opnsense {
             let at = found.faults.iter().position(|(starts, _)| action.starts_with(starts));
             at.and_then(|at| found.faults.remove(at)).map(|(_, fault)| fault)
         });
-        let undone = matches!(fault, Some(Fault::Status(_) | Fault::Invalid | Fault::Silence | Fault::CutUndone));
+        let undone =
+            matches!(fault, Some(Fault::Status(_) | Fault::Invalid | Fault::Silence | Fault::CutUndone));
         let (status, answer) = match allowed {
             false => (401, json!({"status": 401, "message": "Authentication Failed"})),
             true if undone => (200, json!({})),
             true => (200, self.with(|found| found.answer(method, &action, &body))),
         };
         let whole = |status: u16, body: &str| {
-            format!("HTTP/1.1 {status} X\r\nLocation: https://127.0.0.1/\r\nContent-Length: {}\r\n\r\n{body}", body.len())
+            format!(
+                "HTTP/1.1 {status} X\r\nLocation: https://127.0.0.1/\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            )
         };
         let text = match fault {
             None => whole(status, &answer.to_string()),
-            Some(Fault::Status(status) | Fault::DoneThen(status)) => whole(status, "{\"errorMessage\":\"x\"}"),
-            Some(Fault::Invalid) => whole(200, r#"{"result":"failed","validations":{"mapfile.content":"Should be good."}}"#),
+            Some(Fault::Status(status) | Fault::DoneThen(status)) => {
+                whole(status, "{\"errorMessage\":\"x\"}")
+            }
+            Some(Fault::Invalid) => {
+                whole(200, r#"{"result":"failed","validations":{"mapfile.content":"Should be good."}}"#)
+            }
             Some(Fault::Page) => whole(200, "<html>Login</html>"),
             Some(Fault::Flood) => whole(200, &"x".repeat(8 << 20)),
             Some(Fault::Cut | Fault::CutUndone) => {
@@ -161,13 +171,16 @@ impl Opnsense {
     }
 }
 
-impl Box {
+impl Kept {
     /// As `SettingsController` and `ApiMutableModelControllerBase` do it.
     fn answer(&mut self, method: &str, action: &str, body: &str) -> Value {
         let (action, uuid) = action.split_once('/').unwrap_or((action, ""));
         match (method, action) {
             ("GET", "searchMapfiles") => {
-                let rows = self.files.iter().map(|(uuid, file)| json!({"uuid": uuid, "name": file.name, "description": ""}));
+                let rows = self
+                    .files
+                    .iter()
+                    .map(|(uuid, file)| json!({"uuid": uuid, "name": file.name, "description": ""}));
                 let rows: Vec<Value> = rows.collect();
                 json!({"total": rows.len(), "rowCount": rows.len(), "current": 1, "rows": rows})
             }
@@ -180,8 +193,15 @@ impl Box {
             },
             ("POST", "setMapfile") => {
                 let body: Value = serde_json::from_str(body).unwrap();
-                let Some(content) = body["mapfile"]["content"].as_str() else { return json!({"result": "failed"}) };
-                let new = MapFile { id: "new".into(), name: String::new(), url: String::new(), content: String::new() };
+                let Some(content) = body["mapfile"]["content"].as_str() else {
+                    return json!({"result": "failed"});
+                };
+                let new = MapFile {
+                    id: "new".into(),
+                    name: String::new(),
+                    url: String::new(),
+                    content: String::new(),
+                };
                 // "set is an upsert operation": what is not there is made.
                 self.files.entry(uuid.to_owned()).or_insert(new).content = content.to_owned();
                 json!({"result": "saved"})
@@ -204,10 +224,10 @@ fn secret(path: &Path, text: &str) {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-fn config(folder: &Path, haproxy: &Fake, url: &str, which: &str) -> Config {
+fn config(folder: &Path, state: &Path, haproxy: &Fake, url: &str, which: &str) -> Config {
     let text = format!(
         r#"listen = "127.0.0.1:1"
-state = "{0}/state"
+state = "{3}"
 [pki]
 cert = "none"
 key = "none"
@@ -229,8 +249,17 @@ host = "www.example.org"
         folder.display(),
         haproxy.socket.display(),
         haproxy.frontend,
+        state.display(),
     );
     pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &text).unwrap()
+}
+
+/// A state folder of its own for an agent, with its route file at `P`.
+fn state_at_p(folder: &TempDir) -> (PathBuf, PathBuf) {
+    let state = tempfile::Builder::new().prefix("state").tempdir_in(folder.path()).unwrap().keep();
+    let map = state.join("route.map");
+    std::fs::write(&map, format!("route {P}\n")).unwrap();
+    (state, map)
 }
 
 fn by_id() -> String {
@@ -242,22 +271,25 @@ impl Site {
         let folder = tempfile::tempdir().unwrap();
         secret(&folder.path().join("key"), KEY);
         secret(&folder.path().join("secret"), SECRET);
-        let state = folder.path().join("state");
-        std::fs::create_dir(&state).unwrap();
-        let map = state.join("route.map");
-        std::fs::write(&map, format!("route {P}\n")).unwrap();
+        let (state, map) = state_at_p(&folder);
         let haproxy = Fake::start(folder.path(), &map, P).await;
         let opnsense = Opnsense::default();
-        let file = MapFile { id: "5f3a".into(), name: "pointsman".into(), url: String::new(), content: format!("route {P}\n") };
+        let file = MapFile {
+            id: "5f3a".into(),
+            name: "pointsman".into(),
+            url: String::new(),
+            content: format!("route {P}\n"),
+        };
         opnsense.with(|found| found.files.insert(UUID.to_owned(), file));
         let address = opnsense.listen(None).await;
-        let config = config(folder.path(), &haproxy, &format!("http://{address}"), &by_id());
+        let config = config(folder.path(), &state, &haproxy, &format!("http://{address}"), &by_id());
         Self { agent: Agent::of(config, map), haproxy, opnsense, address, folder }
     }
 
     fn with(self, url: &str, which: &str) -> Self {
-        let config = config(self.folder.path(), &self.haproxy, url, which);
-        Self { agent: Agent::of(config, self.agent.map.clone()), ..self }
+        let (state, map) = state_at_p(&self.folder);
+        let config = config(self.folder.path(), &state, &self.haproxy, url, which);
+        Self { agent: Agent::of(config, map), ..self }
     }
 
     fn named(self, which: &str) -> Self {
@@ -282,13 +314,18 @@ impl Site {
             if (kept.as_str(), runtime.as_str(), known.as_str()) == wanted {
                 return;
             }
-            assert!(Instant::now() < give_up, "waited in vain: {:?}, wanted {wanted:?}", (kept, runtime, known));
+            assert!(
+                Instant::now() < give_up,
+                "waited in vain: {:?}, wanted {wanted:?}",
+                (kept, runtime, known)
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
 
     fn sets(&self) -> usize {
-        self.haproxy.with(|world| world.commands.iter().filter(|command| command.starts_with("set map")).count())
+        self.haproxy
+            .with(|world| world.commands.iter().filter(|command| command.starts_with("set map")).count())
     }
 }
 
@@ -323,12 +360,17 @@ async fn opnsense_keeps_the_route_before_haproxy_is_told() {
 
 #[tokio::test]
 async fn a_route_that_opnsense_refuses_is_not_set() {
-    let faults = [Fault::Status(401), Fault::Status(403), Fault::Status(302), Fault::Status(404), Fault::Invalid];
+    let faults =
+        [Fault::Status(401), Fault::Status(403), Fault::Status(302), Fault::Status(404), Fault::Invalid];
     for fault in faults {
         let site = Site::new().await;
         site.opnsense.fault("setMapfile", fault.clone());
         let problem = site.switch().await.unwrap_err();
-        assert_eq!((problem.code, problem.aftermath), (Code::OpnsenseRefused, Aftermath::Unchanged), "{fault:?}: {problem:?}");
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::OpnsenseRefused, Aftermath::Unchanged),
+            "{fault:?}: {problem:?}"
+        );
         assert_eq!((site.stands().await, site.sets()), (three(P), 0), "{fault:?}");
         site.switch().await.unwrap();
         assert_eq!(site.stands().await, three(V), "{fault:?}: and when the trouble is over");
@@ -355,7 +397,11 @@ async fn an_unclear_answer_is_looked_at() {
             true => assert!(result.is_ok() && stands == three(V), "{fault:?}: {result:?}, {stands:?}"),
             false => {
                 let problem = result.unwrap_err();
-                assert_eq!((problem.code, problem.aftermath), (Code::OpnsenseRefused, Aftermath::Unchanged), "{fault:?}: {problem:?}");
+                assert_eq!(
+                    (problem.code, problem.aftermath),
+                    (Code::OpnsenseRefused, Aftermath::Unchanged),
+                    "{fault:?}: {problem:?}"
+                );
                 assert_eq!((stands, site.sets()), (three(P), 0), "{fault:?}");
             }
         }
@@ -393,13 +439,23 @@ async fn what_opnsense_keeps_is_not_guessed_and_is_found_out_later() {
             while opnsense.calls("POST setMapfile") == 0 {
                 tokio::task::yield_now().await;
             }
-            opnsense.with(|found| found.faults.extend((0..9).map(|_| ("getMapfile".to_owned(), Fault::Status(500)))));
+            opnsense.with(|found| {
+                found.faults.extend((0..9).map(|_| ("getMapfile".to_owned(), Fault::Status(500))))
+            });
         });
         let problem = site.switch().await.unwrap_err();
         blinded.await.unwrap();
-        assert_eq!((problem.code, problem.aftermath), (Code::OpnsenseSilent, Aftermath::Unknown), "{fault:?}: {problem:?}");
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::OpnsenseSilent, Aftermath::Unknown),
+            "{fault:?}: {problem:?}"
+        );
         let (kept, runtime, known) = site.stands().await;
-        assert_eq!((kept.as_str(), runtime.as_str(), known.as_str(), site.sets()), (settles_at, P, "", 0), "{fault:?}");
+        assert_eq!(
+            (kept.as_str(), runtime.as_str(), known.as_str(), site.sets()),
+            (settles_at, P, "", 0),
+            "{fault:?}"
+        );
         assert_eq!(site.agent.inspect(P).await.unwrap_err().code, Code::RouteDrift);
 
         site.opnsense.with(|found| found.faults.clear());
@@ -432,7 +488,9 @@ async fn an_apply_of_an_older_config_is_put_right() {
 #[tokio::test]
 async fn what_a_person_wrote_into_the_map_file_is_drift() {
     let site = Site::new().await;
-    site.opnsense.with(|found| found.files.get_mut(UUID).unwrap().content = "route be_green:be_green:0:9\n".to_owned());
+    site.opnsense.with(|found| {
+        found.files.get_mut(UUID).unwrap().content = "route be_green:be_green:0:9\n".to_owned()
+    });
     let drift = site.agent.inspect(P).await.unwrap_err();
     assert_eq!(drift.code, Code::RouteDrift);
     assert!(drift.message.contains("OPNsense keeps `be_green:be_green:0:9`"), "{drift:?}");
@@ -440,15 +498,25 @@ async fn what_a_person_wrote_into_the_map_file_is_drift() {
 
 #[tokio::test]
 async fn a_map_file_that_is_not_the_agents_is_never_written() {
-    type Change = fn(&mut Box);
-    let file = |found: &mut Box| found.files.get_mut(UUID).unwrap() as *mut MapFile;
-    let _ = file;
+    type Change = fn(&mut Kept);
     let cases: [(&str, Change, &str); 6] = [
         ("gone", |found| found.files.clear(), "no map file"),
         ("downloaded", |found| found.files.get_mut(UUID).unwrap().url = "https://x/".into(), "downloaded"),
-        ("another", |found| found.files.get_mut(UUID).unwrap().id = "77".into(), "/tmp/haproxy/mapfiles/77.txt"),
-        ("others'", |found| found.files.get_mut(UUID).unwrap().content = "www.a.org be_a\nroute x".into(), "more than the one key"),
-        ("one other's", |found| found.files.get_mut(UUID).unwrap().content = "www.a.org be_a".into(), "more than the one key"),
+        (
+            "another",
+            |found| found.files.get_mut(UUID).unwrap().id = "77".into(),
+            "/tmp/haproxy/mapfiles/77.txt",
+        ),
+        (
+            "others'",
+            |found| found.files.get_mut(UUID).unwrap().content = "www.a.org be_a\nroute x".into(),
+            "more than the one key",
+        ),
+        (
+            "one other's",
+            |found| found.files.get_mut(UUID).unwrap().content = "www.a.org be_a".into(),
+            "more than the one key",
+        ),
         ("a page", |found| found.faults.push_back(("getMapfile".into(), Fault::Page)), "no JSON"),
     ];
     for (name, change, why) in cases {
@@ -503,7 +571,9 @@ async fn a_refused_key_is_said_and_never_shown() {
     let path = site.folder.path().join("secret");
     std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
     let url = format!("http://{}", site.address);
-    let refused = LbHands::new(config(site.folder.path(), &site.haproxy, &url, &by_id())).err().unwrap();
+    let refused = LbHands::new(config(site.folder.path(), &site.agent.state, &site.haproxy, &url, &by_id()))
+        .err()
+        .unwrap();
     assert!(refused.code == Code::ConfigInvalid && refused.message.contains("everybody"), "{refused:?}");
 }
 
@@ -515,8 +585,10 @@ async fn over_tls_only_whom_the_authority_vouches_for() {
     let authority = about.self_signed(&authority_key).unwrap();
     let issuer = rcgen::Issuer::from_params(&about, &authority_key);
     let key = rcgen::KeyPair::generate().unwrap();
-    let certificate =
-        rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+    let certificate = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()])
+        .unwrap()
+        .signed_by(&key, &issuer)
+        .unwrap();
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let private = PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(key.serialize_der()));
     let server = rustls::ServerConfig::builder_with_provider(provider)
@@ -536,7 +608,11 @@ async fn over_tls_only_whom_the_authority_vouches_for() {
 
     let site = site.with(&url, &format!("{}\nca = \"{}\"", by_id(), other_path.display()));
     let problem = site.switch().await.unwrap_err();
-    assert_eq!((problem.code, problem.aftermath), (Code::OpnsenseSilent, Aftermath::Unchanged), "{problem:?}");
+    assert_eq!(
+        (problem.code, problem.aftermath),
+        (Code::OpnsenseSilent, Aftermath::Unchanged),
+        "{problem:?}"
+    );
     assert_eq!((site.stands().await, site.opnsense.calls("")), (three(P), 0), "nothing was sent to it");
 
     let site = site.with(&url, &format!("{}\nca = \"{}\"", by_id(), path.display()));

@@ -51,7 +51,7 @@ pub fn server() -> SocketAddr {
     address
 }
 
-fn configuration(folder: &Path, frontend: SocketAddr) -> String {
+pub fn configuration(folder: &Path, frontend: SocketAddr) -> String {
     let slot = |name: &str| {
         format!(
             "backend be_{name}\n  option httpchk\n  server s1 {} check inter 100ms fall 2 rise 1\n",
