@@ -94,7 +94,11 @@ fn states_of_servers() {
         for name in ["servers-state", "servers-state-down"] {
             let states = reply::server_states(&reply(version, name)).unwrap();
             let [state] = states.as_slice() else { panic!("{version}/{name}: {states:?}") };
-            assert_eq!((state.backend.as_str(), state.server.as_str()), ("be_green", "s1"), "{version}/{name}");
+            assert_eq!(
+                (state.backend.as_str(), state.server.as_str()),
+                ("be_green", "s1"),
+                "{version}/{name}"
+            );
             assert_eq!((state.port, state.weight, state.initial_weight), (8080, 1, 1), "{version}/{name}");
             // Whether it is down is not what was decided about it.
             assert!(!state.drained && !state.in_maintenance && !state.tls, "{version}/{name}");
@@ -130,7 +134,15 @@ fn what_the_driver_by_states_takes_for_success() {
         for name in ["server-ready", "server-drain", "weight"] {
             assert!(reply::is_empty_success(&reply(version, name)), "{version}/{name}");
         }
-        for name in ["server-as-operator", "server-as-user", "server-bad-state", "server-unknown", "server-unknown-backend", "weight-static", "weight-too-big"] {
+        for name in [
+            "server-as-operator",
+            "server-as-user",
+            "server-bad-state",
+            "server-unknown",
+            "server-unknown-backend",
+            "weight-static",
+            "weight-too-big",
+        ] {
             assert!(!reply::is_empty_success(&reply(version, name)), "{version}/{name}");
         }
         assert!(reply(version, "weight-static").starts_with("Backend is using a static LB"), "{version}");

@@ -601,7 +601,8 @@ async fn over_tls_only_whom_the_authority_vouches_for() {
     let address = site.opnsense.listen(Some(Arc::new(server))).await;
     let path = site.folder.path().join("ca.pem");
     std::fs::write(&path, authority.pem()).unwrap();
-    let other = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&authority_key).unwrap();
+    let other_key = rcgen::KeyPair::generate().unwrap();
+    let other = rcgen::CertificateParams::new(Vec::new()).unwrap().self_signed(&other_key).unwrap();
     let other_path = site.folder.path().join("other.pem");
     std::fs::write(&other_path, other.pem()).unwrap();
     let url = format!("https://{address}");

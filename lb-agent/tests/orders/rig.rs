@@ -188,7 +188,16 @@ impl Rig {
         Self::with_key(KEY).await
     }
 
+    /// The same over a TCP socket.
+    pub async fn over_tcp() -> Self {
+        Self::built(KEY, |fake| PathBuf::from(format!("tcp://{}", fake.tcp))).await
+    }
+
     pub async fn with_key(key: &str) -> Self {
+        Self::built(key, |fake| fake.socket.clone()).await
+    }
+
+    async fn built(key: &str, socket: impl Fn(&Fake) -> PathBuf) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let map = folder.path().join("map/route.map");
         std::fs::create_dir(folder.path().join("map")).unwrap();
@@ -197,7 +206,7 @@ impl Rig {
         let agent = Agent::start(&Setup {
             map,
             key: key.to_owned(),
-            socket: fake.socket.clone(),
+            socket: socket(&fake),
             master: Some(fake.master.clone()),
             frontend: fake.frontend,
             state: folder.path().join("state"),

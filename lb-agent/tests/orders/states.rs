@@ -95,7 +95,10 @@ impl Site {
         self.haproxy
             .until(&format!("`{wanted}` stands and every server is seen"), async |haproxy| {
                 let found = haproxy.agent.describe().await.balancer.unwrap_or_default();
-                found.route == wanted && found.backends.iter().all(|backend| backend.servers_up > 0)
+                let settled =
+                    std::fs::read_to_string(haproxy.agent.state.join("settled-worker")).unwrap_or_default();
+                let up = found.backends.iter().all(|backend| backend.servers_up > 0);
+                found.route == wanted && up && settled.trim() == haproxy.pid().await
             })
             .await;
         guard.abort();
@@ -317,7 +320,7 @@ async fn the_idle_slot_is_checked_at_its_servers_and_drained_by_their_sessions()
     let probe = |backend: &str, contains: &str| Action::ProbeBalancer {
         checks: vec![Check {
             name: "home".parse().unwrap(),
-            from: CheckFrom::Balancer,
+            from: CheckFrom::Balancers,
             before_switch: true,
             after_switch: false,
             path: "/".parse().unwrap(),
