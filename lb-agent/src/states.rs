@@ -578,3 +578,200 @@ async fn taken(line: &Line<'_>, command: &Command, name: &ServerName) -> Result<
         "compare `[haproxy.servers]` in lb-agent.toml with haproxy.cfg; the socket must be `level admin`",
     ))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use proptest::prelude::*;
+    use proptest::test_runner::RngSeed;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::socket::{CommandSocket, Endpoint};
+
+    fn driver(folder: &std::path::Path, blue: usize, green: usize) -> ServerStates {
+        let names = |slot: &str, count: usize| -> Vec<ServerName> {
+            (1..=count).map(|number| format!("be_app/{slot}{number}").parse().unwrap()).collect()
+        };
+        let slot = |name: &str| BackendName::parse(name).unwrap();
+        ServerStates {
+            slots: BTreeMap::from([
+                (slot("be_blue"), names("blue", blue)),
+                (slot("be_green"), names("green", green)),
+            ]),
+            maintenance: slot("be_maint"),
+            balance_static: None,
+            record: Record { path: folder.join("server-states") },
+            file: RouteFile::new(&folder.join("route.map"), "route", folder),
+        }
+    }
+
+    fn state(name: &ServerName, drained: bool, in_maintenance: bool, weight: u16) -> ServerState {
+        ServerState {
+            backend: name.backend.clone(),
+            server: name.server.clone(),
+            address: "127.0.0.1".to_owned(),
+            port: 1,
+            tls: false,
+            drained,
+            in_maintenance,
+            weight,
+            initial_weight: 1,
+        }
+    }
+
+    fn gets_visitors(states: &[ServerState]) -> bool {
+        states.iter().any(|state| !state.drained && !state.in_maintenance && state.weight > 0)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None, rng_seed: RngSeed::Fixed(1), cases: 500, ..ProptestConfig::default()
+        })]
+
+        /// From any states to any route: it stands at the end, and on the way there is always somebody who serves.
+        #[test]
+        fn the_steps_lead_to_the_route_and_never_leave_nobody(
+            counts in (1usize..4, 1usize..4),
+            found in prop::collection::vec((any::<bool>(), prop::bool::weighted(0.2), 0u16..=256), 6),
+            percent in prop_oneof![Just(0u8), Just(100), 1u8..100],
+            green in any::<bool>(),
+        ) {
+            let driver = driver(std::path::Path::new("/nonexistent"), counts.0, counts.1);
+            let names: Vec<ServerName> = driver.slots.values().flatten().cloned().collect();
+            let mut states: Vec<ServerState> = names.iter().zip(found)
+                .map(|(name, (drained, maintenance, weight))| state(name, drained, maintenance, weight)).collect();
+            let (stable, canary) = if green { ("green", "blue") } else { ("blue", "green") };
+            let route = Route::parse(&format!("be_{stable}:be_{canary}:{percent}:7")).unwrap();
+            let can_serve = |slot: &BackendName| {
+                driver.servers(slot).iter().any(|name| !find(&states, name).unwrap().in_maintenance)
+            };
+            let receivers = [&route.stable, &route.canary].into_iter().filter(|slot| route.share_of(slot) > 0);
+            prop_assume!(receivers.into_iter().all(can_serve));
+            let mut served = gets_visitors(&states);
+            let steps = driver.steps(&states, &route);
+            let mut apply = |name: &ServerName, change: &dyn Fn(&mut ServerState)| {
+                let state = states.iter_mut().find(|state| state.server == name.server).unwrap();
+                assert!(!state.in_maintenance, "maintenance is a person's");
+                change(state);
+                assert!(!served || gets_visitors(&states), "nobody serves after {name}: {steps:?}");
+                served = served || gets_visitors(&states);
+            };
+            for (name, weight) in &steps.weights {
+                apply(name, &|state| state.weight = weight.parse().unwrap_or(state.initial_weight));
+            }
+            for name in &steps.ready {
+                apply(name, &|state| state.drained = false);
+            }
+            for name in &steps.drain {
+                apply(name, &|state| state.drained = true);
+            }
+            for name in &steps.reset {
+                apply(name, &|state| state.weight = state.initial_weight);
+            }
+            prop_assert!(driver.matches(&states, &route), "{states:?}");
+            prop_assert_eq!(driver.steps(&states, &route), Steps::default());
+        }
+
+        #[test]
+        fn weights_share_as_asked(stable in 1usize..9, canary in 1usize..9, percent in 1u8..100) {
+            let (of_stable, of_canary) = weights(stable, canary, percent);
+            prop_assert!((1..=MAX_WEIGHT).contains(&of_stable) && (1..=MAX_WEIGHT).contains(&of_canary));
+            let (all_stable, all_canary) = (f64::from(of_stable) * stable as f64, f64::from(of_canary) * canary as f64);
+            let share = 100.0 * all_canary / (all_stable + all_canary);
+            // No server can have less than 1: one against many cannot be shared more finely.
+            let finest = of_stable == 1 || of_canary == 1;
+            prop_assert!(finest || (share - f64::from(percent)).abs() < 1.0, "{share} for {percent}");
+        }
+    }
+
+    #[test]
+    fn names_of_servers() {
+        assert_eq!("be_app/blue-1".parse::<ServerName>().unwrap().to_string(), "be_app/blue-1");
+        for text in ["", "be_app", "/a", "a/", "a/b/c", "a/b c", "a/b;c", "a/é", "a/b\n"] {
+            assert!(text.parse::<ServerName>().is_err(), "{text:?}");
+        }
+    }
+
+    /// Answers as HAProxy would, with blue1 ready and green1 drained. After it was made ready, green1 is `UP 1/3` for
+    /// so many looks.
+    fn fake(socket: &std::path::Path, unproved_for: usize) -> Arc<Mutex<Vec<String>>> {
+        let listener = UnixListener::bind(socket).unwrap();
+        let commands: Arc<Mutex<Vec<String>>> = Arc::default();
+        let heard = Arc::clone(&commands);
+        tokio::spawn(async move {
+            let (mut blue, mut green, mut looks) = (0, 8, 0);
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut chunk = vec![0; 1024];
+                let count = stream.read(&mut chunk).await.unwrap();
+                let command = String::from_utf8_lossy(&chunk[..count]).trim().to_owned();
+                let answer = match command.as_str() {
+                    "show servers state" => format!(
+                        "1\n# be_name srv_name srv_addr srv_admin_state srv_uweight srv_iweight srv_port\nbe_app blue1 1.1.1.1 {blue} 1 1 80\nbe_app green1 1.1.1.1 {green} 1 1 80\n\n"
+                    ),
+                    "show stat" => {
+                        looks += usize::from(green == 0);
+                        let shown = match green {
+                            0 if looks <= unproved_for => "UP 1/3",
+                            0 => "UP",
+                            _ => "DRAIN",
+                        };
+                        format!(
+                            "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot\nbe_app,blue1,0,UP,L7OK,0,0\nbe_app,green1,0,{shown},L7OK,0,0\n\n"
+                        )
+                    }
+                    set => {
+                        let to = if set.ends_with("drain") { 8 } else { 0 };
+                        if set.contains("blue1") {
+                            blue = to
+                        } else {
+                            green = to
+                        }
+                        "\n".to_owned()
+                    }
+                };
+                heard.lock().unwrap().push(command);
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        commands
+    }
+
+    async fn switched(
+        unproved_for: usize,
+    ) -> (Result<(), Problem>, Vec<String>, ServerStates, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("socket");
+        let commands = fake(&path, unproved_for);
+        let socket = CommandSocket::new(&Endpoint::Unix(path));
+        let driver = driver(folder.path(), 1, 1);
+        let done = driver.set(&Line::Current(&socket), &Route::parse("be_green:be_blue:0:7").unwrap()).await;
+        let commands = commands.lock().unwrap().clone();
+        (done, commands, driver, folder)
+    }
+
+    #[tokio::test]
+    async fn the_old_slot_is_drained_only_when_the_new_one_is_up() {
+        let (done, commands, driver, _folder) = switched(4).await;
+        done.unwrap();
+        let place = |wanted: &str| commands.iter().position(|command| command == wanted).unwrap();
+        let (open, close) =
+            (place("set server be_app/green1 state ready"), place("set server be_app/blue1 state drain"));
+        assert_eq!(commands[open + 1..close], ["show stat"; 5], "{commands:?}");
+        assert!(!commands.iter().any(|command| command.contains("maint")));
+        assert!(!driver.cut_short() && driver.record.read().whole.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_new_slot_that_stays_unproved_is_drained_again_and_the_old_one_never_is() {
+        let (done, commands, driver, _folder) = switched(usize::MAX).await;
+        let problem = done.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
+        assert!(problem.causes[0].contains("green1 is UP 1/3"), "{problem:?}");
+        assert_eq!(commands.last().unwrap(), "set server be_app/green1 state drain");
+        assert!(!commands.iter().any(|command| command.contains("blue1")), "{commands:?}");
+        assert!(!driver.cut_short());
+    }
+}
