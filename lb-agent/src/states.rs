@@ -144,12 +144,14 @@ fn weights(stable: usize, canary: usize, percent: u8) -> (u32, u32) {
     let count = |servers: usize| u32::try_from(servers.clamp(1, 1000)).unwrap_or(1);
     let (of_stable, of_canary) =
         ((100 - u32::from(percent.min(100))) * count(canary), u32::from(percent) * count(stable));
-    let largest = of_stable.max(of_canary).max(1);
-    if largest <= MAX_WEIGHT {
+    let (smaller, larger) = (of_stable.min(of_canary).max(1), of_stable.max(of_canary).max(1));
+    if larger <= MAX_WEIGHT {
         return (of_stable, of_canary);
     }
-    let scaled = |weight: u32| ((weight * MAX_WEIGHT + largest / 2) / largest).max(1);
-    (scaled(of_stable), scaled(of_canary))
+    // The smaller one first, as a whole number: the larger one then follows it more finely than the other way round.
+    let small = (MAX_WEIGHT * smaller / larger).max(1);
+    let large = ((larger * small + smaller / 2) / smaller).min(MAX_WEIGHT);
+    if of_stable < of_canary { (small, large) } else { (large, small) }
 }
 
 impl ServerStates {
