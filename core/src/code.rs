@@ -49,6 +49,9 @@ codes! {
     CertificateNotSeen = "PM0122", "a new handshake does not show the certificate";
     CertificateUnknown = "PM0123", "the load balancer may not renew such a certificate";
     RateTableUnknown = "PM0125", "there is no such table of rate limits";
+    OpnsenseRefused = "PM0126", "OPNsense did not take the map";
+    DriverCannot = "PM0127", "the load balancer's driver cannot do this";
+    OpnsenseSilent = "PM0128", "OPNsense gave no clear answer";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

@@ -54,12 +54,13 @@ pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
 impl Balancer {
     /// The balancer of this configuration.
     pub fn new(config: Config) -> Result<Self, Problem> {
-        let workers = Workers::new(&config.haproxy);
+        let file = RouteFile::of(&config)?;
+        let workers = Workers::new(&config.haproxy, &file, &config.state)?;
         let signals = config.signals.clone();
         let signals = signals.map(|signals| Signals::new(signals, &config.haproxy, workers.clone()));
         Ok(Self {
             workers,
-            file: RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state),
+            file,
             frontend: config.frontend.target()?,
             certificates: Certificates::new(&config)?,
             config: Arc::new(config),
@@ -109,15 +110,33 @@ impl Balancer {
         );
         Err(Problem::new(Code::BackendUnhealthy, message).cause(states.join(", ")).retry_useful().hint(
             format!(
-                "see its checks: `echo 'show stat {backend} 6 -1' | socat - {}`",
-                self.config.haproxy.socket.display()
+                "see its checks: {}",
+                self.config.haproxy.socket.0.by_hand(&format!("show stat {backend} 6 -1"))
             ),
         ))
+    }
+
+    /// Whether answers of the frontend can show by which route they came.
+    pub(crate) fn shows_epoch(&self) -> bool {
+        self.workers.shows_epoch()
+    }
+
+    /// The servers stand for none of the routes that the agent knows.
+    pub(crate) fn states_differ(&self) -> Problem {
+        Problem::new(Code::RouteDrift, "the states of HAProxy's servers are not as the route set them")
+            .retry_useful()
+            .cause(
+                "after a reload the agent puts them right within a second; what a person changed it leaves",
+            )
+            .hint(format!("see them: {}", self.config.haproxy.socket.0.by_hand("show servers state")))
     }
 
     /// The current route, which must be there.
     pub(crate) async fn standing_route(&self) -> Result<Route, Problem> {
         let missing = || {
+            if !self.shows_epoch() {
+                return self.states_differ();
+            }
             Problem::new(Code::RouteDrift, "HAProxy's map holds no valid route")
                 .hint("see it: `echo 'show map' | socat - /run/haproxy/pointsman.sock`")
         };

@@ -1,5 +1,6 @@
 //! The lb-agent's own configuration, root's: what the coordinator may have it touch, and nothing else.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,6 +9,10 @@ use pointsman_chassis::config::{Parsed, Pki};
 use pointsman_chassis::http_check::{self, Target};
 use pointsman_core::{BackendName, HttpPath, Problem};
 use serde::Deserialize;
+
+use crate::opnsense;
+use crate::socket::{Endpoint, MasterPath};
+use crate::states::ServerName;
 
 /// `lb-agent.toml`.
 #[derive(Clone, Debug, Deserialize)]
@@ -48,17 +53,35 @@ fn default_connections() -> usize {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Haproxy {
-    /// Worker socket, level admin.
-    pub socket: PathBuf,
+    /// Worker socket, level admin: a path, or `tcp://host:port`.
+    pub socket: Parsed<Endpoint>,
     /// Its configuration files, or folders of `*.cfg`, as its `-f` takes them: for `doctor` alone. Without it HAProxy is
     /// asked which files it has loaded.
     #[serde(default, deserialize_with = "one_or_several")]
     pub config: Vec<PathBuf>,
     /// Master socket: the way to old workers after a reload. Without it they cannot be reached.
     #[serde(default)]
-    pub master: Option<PathBuf>,
-    /// The map file, by the path that stands in HAProxy's configuration.
+    pub master: Option<Parsed<MasterPath>>,
+    /// The map file, by the path that stands in HAProxy's configuration. Not used by the driver `server-state`.
+    #[serde(default)]
     pub map: PathBuf,
+    /// By what visitors are moved.
+    #[serde(default)]
+    pub driver: Driver,
+    /// Driver `server-state`: the servers of each backend that a route may name, as `haproxybackend/server`.
+    #[serde(default)]
+    pub servers: BTreeMap<Parsed<BackendName>, Vec<Parsed<ServerName>>>,
+    /// Driver `server-state`: whether the backends' `balance` takes no weights. Without it HAProxy is asked, and an
+    /// algorithm that may be static counts as static.
+    #[serde(default)]
+    pub balance_static: Option<bool>,
+    /// Without a master socket: how long an old process may go on after a reload, in seconds; HAProxy's
+    /// `hard-stop-after`.
+    #[serde(default = "default_old_process_s")]
+    pub old_process_s: u64,
+    /// Where OPNsense keeps the map, if it is OPNsense's HAProxy.
+    #[serde(default)]
+    pub opnsense: Option<opnsense::Config>,
     /// The one key in it.
     #[serde(default = "default_key")]
     pub key: String,
@@ -159,6 +182,21 @@ fn one_or_several<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<V
     })
 }
 
+/// By what visitors are moved.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Driver {
+    /// One key of a map, which the frontend looks up.
+    #[default]
+    Map,
+    /// The states and weights of servers.
+    ServerState,
+}
+
+fn default_old_process_s() -> u64 {
+    30
+}
+
 fn default_key() -> String {
     "route".to_owned()
 }
@@ -196,6 +234,11 @@ impl Haproxy {
     /// Whether a route may name this backend.
     pub fn grants(&self, backend: &BackendName) -> bool {
         *backend == self.maintenance_backend.0 || self.backends.iter().any(|granted| granted.0 == *backend)
+    }
+
+    /// Whether HAProxy reads the map from a file that this agent writes.
+    pub fn owns_the_map(&self) -> bool {
+        self.driver == Driver::Map && self.opnsense.is_none()
     }
 
     /// The map as commands name it.

@@ -33,14 +33,30 @@ fn on_servers<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterato
 }
 
 async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) -> Result<u64, Problem> {
+    let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
     loop {
-        let rows = rows_of_all(balancer).await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+        let rows = rows_of_all(balancer).await.map_err(unchanged)?;
         let left = sessions(&rows, backend);
-        if left == 0 || Instant::now() >= until {
+        // What cannot be seen is not empty: a process of before a reload may serve the slot.
+        let unseen = balancer.workers.unseen_old_process().await.map_err(unchanged)?;
+        match unseen {
+            Some(more) if left == 0 && Instant::now() >= until => return Err(unseen_problem(backend, more)),
+            _ => {}
+        }
+        if (left == 0 && unseen.is_none()) || Instant::now() >= until {
             return Ok(left);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
+}
+
+fn unseen_problem(backend: &BackendName, more: Duration) -> Problem {
+    let message =
+        format!("an old HAProxy process may serve `{backend}` for {} s more", more.as_secs().max(1));
+    Problem::new(Code::DrainIncomplete, message)
+        .retry_useful()
+        .cause("HAProxy was started or reloaded, and without a master socket its old process cannot be seen")
+        .hint("wait for it, or set `old_process_s` in lb-agent.toml to HAProxy's `hard-stop-after`")
 }
 
 /// Drains a backend that gets no visitors by the route. One that does is refused: it would never be empty.

@@ -57,24 +57,33 @@ pub async fn watch(balancer: Balancer) {
         tokio::time::sleep(balancer.guard.pause()).await;
         // Whoever changes the route just now looks after it.
         let Ok(_changing) = balancer.changing.try_lock() else { continue };
+        balancer.file.look_again().await;
         let Some(on_disk) = balancer.file.read() else { continue };
         // HAProxy is down or busy: the next look will tell.
-        let (Ok(info), Ok(Some(runtime))) = (balancer.workers.info().await, balancer.workers.route().await)
-        else {
+        let (Ok(info), Ok(runtime)) = (balancer.workers.info().await, balancer.workers.route().await) else {
             continue;
         };
-        let settled = balancer.file.settled();
-        if settled == Some(info.pid) {
+        // States of servers: a start makes all of them ready, the first one too, and that is no person's doing. Nor
+        // is what the agent itself left half-done.
+        let by_states = !balancer.shows_epoch();
+        if runtime.is_none() && !by_states {
             continue;
         }
-        let reloaded = settled.is_some();
-        if reloaded && runtime.epoch < on_disk.epoch {
-            info!(pid = info.pid, found = %runtime, wanted = %on_disk, "a reload brought an older route back: setting it again");
+        let settled = balancer.file.settled();
+        if settled == Some(info.pid) && !balancer.workers.cut_short() {
+            continue;
+        }
+        let reloaded = settled.is_some() || by_states;
+        let older = runtime.as_ref().is_none_or(|runtime| runtime.epoch < on_disk.epoch);
+        if reloaded && older {
+            let found = runtime.map_or_else(|| "none".to_owned(), |runtime| runtime.to_string());
+            info!(pid = info.pid, found, wanted = %on_disk, "a reload brought an older route back: setting it again");
             if let Err(problem) = balancer.workers.set_route(&on_disk).await {
                 warn!(%problem, "could not set the route again");
                 continue;
             }
-        } else if runtime != on_disk {
+            balancer.file.keep_again(&on_disk).await;
+        } else if runtime.as_ref() != Some(&on_disk) {
             continue;
         }
         // Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map.

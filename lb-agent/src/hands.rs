@@ -12,6 +12,7 @@ use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
+use crate::fit::{self, Fit};
 use crate::{certificates, doctor, drain, guard, inspect, probe, rate_limits, signals, switch};
 
 /// The hands of the lb-agent.
@@ -29,6 +30,11 @@ fn not_ours(what: &str) -> Problem {
 }
 
 impl LbHands {
+    /// Says which driver fits this HAProxy, and why.
+    pub async fn driver_fit(&self) -> Result<Fit, Problem> {
+        fit::look(&self.balancer).await
+    }
+
     /// The hands for this configuration.
     pub fn new(config: Config) -> Result<Self, Problem> {
         Ok(Self { balancer: Balancer::new(config)? })
@@ -54,6 +60,7 @@ impl LbHands {
     /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so
     /// the order that put it there was on its way to the workers. Anything else is left for the coordinator to see.
     pub async fn resume_switch(&self) {
+        self.balancer.file.look_again().await;
         let Some(on_disk) = self.balancer.file.read() else { return };
         match self.balancer.workers.route().await {
             Ok(Some(runtime)) if runtime.epoch < on_disk.epoch => {

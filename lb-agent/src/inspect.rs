@@ -7,6 +7,7 @@ use pointsman_proto::{convert, v1};
 use crate::balancer::{Balancer, health};
 use crate::certificates;
 use crate::drain::{rows_of_all, sessions};
+use crate::fit;
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
 pub async fn inspect(
@@ -21,6 +22,7 @@ pub async fn inspect(
         balancer.granted(backend)?;
     }
     let known = balancer.workers.backends().await?;
+    balancer.workers.permit(expected).await?;
     if let Some(missing) = backends.iter().find(|backend| !known.iter().any(|name| name == backend.as_str()))
     {
         return Err(Problem::new(Code::BackendUnknown, format!("HAProxy has no backend `{missing}`"))
@@ -43,26 +45,28 @@ pub async fn inspect(
                 .cause("a reload would move visitors"));
         }
     }
+    balancer.file.check_kept(&route).await?;
     let seen = balancer.look("stable").await.map_err(|reason| {
         Problem::new(Code::RouteNotSeen, "a request through the load balancer got no answer")
             .retry_useful()
             .cause(reason)
             .hint("compare `[frontend]` in lb-agent.toml with haproxy.cfg")
     })?;
-    if seen.mark("epoch") != Some(route.epoch.to_string().as_str()) {
+    if balancer.shows_epoch() && seen.mark("epoch") != Some(route.epoch.to_string().as_str()) {
         let shown = seen.pointsman.as_deref().unwrap_or("nothing").to_owned();
         return Err(Problem::new(
             Code::RouteNotSeen,
             format!("answers carry `{shown}` in `X-Pointsman`, expected epoch {}", route.epoch),
         )
+        .cause(fit::look(balancer).await.map_or_else(|problem| problem.message, |fit| fit.to_string()))
         .hint("the frontend must set `X-Pointsman` and trust this agent's address: see docs/haproxy.md"));
     }
     let info = balancer.workers.info().await?;
-    Ok(Evidence {
-        already: true,
-        detail: format!("HAProxy {}, route `{route}`", info.version),
-        ..Evidence::default()
-    })
+    let mut detail = format!("HAProxy {}, route `{route}`", info.version);
+    if !balancer.shows_epoch() {
+        detail = format!("{detail}; {}", fit::look(balancer).await?);
+    }
+    Ok(Evidence { already: true, detail, ..Evidence::default() })
 }
 
 /// How the balancer stands.
@@ -88,6 +92,9 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             let old = old.map_or_else(|| "none".to_owned(), |route| route.to_string());
             stale_workers.push(format!("{}: {old}", worker.pid));
         }
+    }
+    if let Some(left) = workers.unseen_old_process().await? {
+        stale_workers.push(format!("not seen, {} s left: may be by another route", left.as_secs().max(1)));
     }
     let all_rows = rows_of_all(balancer).await?;
     let mut backends = Vec::new();

@@ -4,13 +4,16 @@
 
 mod balancer;
 mod certificates;
+pub mod command;
 mod config;
 pub mod doctor;
 mod drain;
+mod fit;
 mod guard;
 mod hands;
 pub mod haproxy_cfg;
 mod inspect;
+mod opnsense;
 mod probe;
 mod rate_limits;
 pub mod reply;
@@ -18,10 +21,13 @@ mod route_file;
 pub mod signals;
 mod snippet;
 mod socket;
+mod states;
 mod switch;
+mod sys;
 mod workers;
 
-pub use config::{Config, Haproxy};
+pub use config::{Config, Driver, Haproxy};
+pub use fit::{Fit, Seen, SeenServer, driver_fit};
 pub use hands::LbHands;
 pub use route_file::RouteFile;
 pub use snippet::{Server, Wishes, snippet};

@@ -78,7 +78,11 @@ fn main() -> anyhow::Result<()> {
 /// too, by the maintenance page: a page that says "maintenance" beats a slot that nobody chose, and an HAProxy that
 /// does not start.
 fn check_map(config: &Config) -> anyhow::Result<()> {
-    let file = RouteFile::new(&config.haproxy.map, &config.haproxy.key, &config.state);
+    // HAProxy then starts without a file of the agent's.
+    if !config.haproxy.owns_the_map() {
+        return Ok(());
+    }
+    let file = RouteFile::of(config).map_err(serve::explain)?;
     if file.read().is_some() {
         return Ok(());
     }
@@ -89,7 +93,7 @@ fn check_map(config: &Config) -> anyhow::Result<()> {
         percent: 0,
         epoch: file.highest_epoch(),
     });
-    file.write(&route)
+    file.write_here(&route)
         .map_err(serve::explain)
         .with_context(|| format!("no valid route in `{}`", config.haproxy.map.display()))
 }

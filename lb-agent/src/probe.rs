@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_chassis::http_check::{self, Answer};
+use pointsman_chassis::http_check::{self, Answer, Target};
 use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch};
 use tokio::time::Instant;
 
@@ -51,6 +51,10 @@ pub async fn probe(
         .cause("somebody or something else has changed it")
         .hint("see it: `pointsman traffic show ENV`"));
     }
+    if !balancer.shows_epoch() {
+        ask_servers(balancer, checks, backend, &route).await?;
+        return passed(balancer, checks, backend).await;
+    }
     let side = side_of(&route, backend)?;
     let answered_by = |answer: &Answer| {
         let (found_epoch, found_side) = (answer.mark("epoch"), answer.mark("side"));
@@ -66,6 +70,35 @@ pub async fn probe(
     for check in checks {
         http_check::make(check, &balancer.frontend, Some(side), answered_by).await?;
     }
+    passed(balancer, checks, backend).await
+}
+
+/// Where testers cannot be led to a backend: through the frontend if everybody goes there, else at its servers.
+async fn ask_servers(
+    balancer: &Balancer,
+    checks: &[Check],
+    backend: &BackendName,
+    route: &Route,
+) -> Result<(), Problem> {
+    if checks.is_empty() {
+        return Ok(());
+    }
+    let targets = if route.share_of(backend) == 100 {
+        vec![balancer.frontend.clone()]
+    } else {
+        let addresses = balancer.workers.addresses(backend).await?;
+        let host = &balancer.frontend.host;
+        addresses.into_iter().map(|address| Target { address, host: host.clone(), tls: None }).collect()
+    };
+    for check in checks {
+        for target in &targets {
+            http_check::make(check, target, None, |_| Ok(())).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn passed(balancer: &Balancer, checks: &[Check], backend: &BackendName) -> Result<Evidence, Problem> {
     let health = health(&balancer.workers.stat().await?, backend);
     let detail = format!(
         "{} checks on `{backend}` passed, {} of {} servers healthy",

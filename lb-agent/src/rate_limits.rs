@@ -8,6 +8,7 @@ use pointsman_core::{Code, Problem};
 use pointsman_proto::{agent_v1, v1};
 
 use crate::balancer::Balancer;
+use crate::command::Command;
 use crate::config::TableName;
 use crate::reply::{self, TableEntry};
 use crate::socket::unreadable;
@@ -71,7 +72,7 @@ async fn unblock(balancer: &Balancer, table: &TableName, address: IpAddr) -> Res
 
 async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Vec<TableEntry>, Problem> {
     let name = table.as_str();
-    let command = format!("show table {name} data.http_req_rate gt {above}");
+    let command = Command::of(&["show", "table", name, "data.http_req_rate", "gt", &above.to_string()])?;
     let answer = balancer.workers.current().ask(&command).await.map_err(|problem| match problem.code {
         Code::HaproxyReplyUnexpected => {
             problem.hint("ask for fewer: `pointsman traffic limits ENV --min-rate 1000`")

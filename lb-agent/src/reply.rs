@@ -182,7 +182,7 @@ pub fn processes(reply: &str) -> Option<Processes> {
 }
 
 /// One row of `show stat`: a server, or the backend itself.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct StatRow {
     /// The backend.
     pub backend: String,
@@ -216,6 +216,23 @@ pub struct StatRow {
 const RESPONSES: [&str; 6] = ["hrsp_1xx", "hrsp_2xx", "hrsp_3xx", "hrsp_4xx", "hrsp_5xx", "hrsp_other"];
 
 impl StatRow {
+    /// Adds the counters of another row.
+    pub fn add(&mut self, other: &Self) {
+        for (sum, more) in [
+            (&mut self.sessions, other.sessions),
+            (&mut self.requests_total, other.requests_total),
+            (&mut self.responses_5xx, other.responses_5xx),
+            (&mut self.responses, other.responses),
+            (&mut self.connection_errors, other.connection_errors),
+            (&mut self.response_errors, other.response_errors),
+            (&mut self.retries, other.retries),
+            (&mut self.redispatches, other.redispatches),
+            (&mut self.client_aborts, other.client_aborts),
+        ] {
+            *sum = sum.saturating_add(more);
+        }
+    }
+
     /// Whether a server takes traffic and has proved that it can. `UP 1/3` has not: HAProxy counts a server as up
     /// right after maintenance, before any check.
     pub fn healthy(&self) -> bool {
@@ -272,6 +289,87 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
     }
     rows.retain(|row| row.server != "FRONTEND");
     Some(rows)
+}
+
+/// Parses from `show stat` by what algorithm each backend picks a server: `roundrobin`, `source` ... A backend of
+/// which it is not said is missing.
+pub fn algorithms(reply: &str) -> Option<BTreeMap<String, String>> {
+    let mut lines = whole(reply)?.lines();
+    let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(',').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name);
+    let (backend, server) = (column("pxname")?, column("svname")?);
+    // Right of the free texts, which a person may write commas into: only a row as long as the header is read.
+    let Some(algorithm) = column("algo") else { return Some(BTreeMap::new()) };
+    let rows = lines.map(|line| line.split(',').collect::<Vec<_>>());
+    let rows = rows.filter(|row| row.len() == header.len() && row.get(server) == Some(&"BACKEND"));
+    let named =
+        rows.filter_map(|row| Some(((*row.get(backend)?).to_owned(), (*row.get(algorithm)?).to_owned())));
+    Some(named.filter(|(_, algorithm)| !algorithm.is_empty()).collect())
+}
+
+/// One server of `show servers state`: what was decided about it, whatever its checks say.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServerState {
+    /// The backend.
+    pub backend: String,
+    /// The server.
+    pub server: String,
+    /// Its address, `-` or an empty text if it has none.
+    pub address: String,
+    /// Its port.
+    pub port: u16,
+    /// HAProxy speaks TLS to it.
+    pub tls: bool,
+    /// It was put into drain: it takes no new visitors.
+    pub drained: bool,
+    /// It is in maintenance: it takes no visitors and is not checked.
+    pub in_maintenance: bool,
+    /// Its weight now, and the one from the configuration.
+    pub weight: u16,
+    /// The weight from the configuration.
+    pub initial_weight: u16,
+}
+
+/// Bits of `srv_admin_state`: drain by command and inherited; maintenance by command, inherited, from the
+/// configuration, and for want of an address.
+const DRAINED: u32 = 0x08 | 0x10;
+const IN_MAINTENANCE: u32 = 0x01 | 0x02 | 0x04 | 0x20;
+
+/// Parses `show servers state`.
+pub fn server_states(reply: &str) -> Option<Vec<ServerState>> {
+    let mut lines = whole(reply)?.lines();
+    // The version of the format; all versions measured say 1.
+    lines.next().filter(|version| *version == "1")?;
+    let header: Vec<&str> = lines.next()?.strip_prefix("# ")?.split(' ').collect();
+    let column = |name: &str| header.iter().position(|column| *column == name);
+    let (backend, server, address, port) =
+        (column("be_name")?, column("srv_name")?, column("srv_addr")?, column("srv_port")?);
+    let (admin, weight, initial) =
+        (column("srv_admin_state")?, column("srv_uweight")?, column("srv_iweight")?);
+    let tls = column("srv_use_ssl");
+    let mut found = Vec::new();
+    for line in lines.filter(|line| !line.is_empty()) {
+        let fields: Vec<&str> = line.split(' ').collect();
+        if fields.len() != header.len() {
+            return None;
+        }
+        let text = |column: usize| fields.get(column).map(|field| (*field).to_owned());
+        let number = |column: usize| fields.get(column)?.parse::<u16>().ok();
+        let admin: u32 = fields.get(admin)?.parse().ok()?;
+        found.push(ServerState {
+            backend: text(backend)?,
+            server: text(server)?,
+            address: text(address)?,
+            port: number(port)?,
+            // Not said is not known to be plain.
+            tls: tls.and_then(|tls| fields.get(tls)).is_none_or(|tls| *tls != "0"),
+            drained: admin & DRAINED != 0,
+            in_maintenance: admin & IN_MAINTENANCE != 0,
+            weight: number(weight)?,
+            initial_weight: number(initial)?,
+        });
+    }
+    Some(found)
 }
 
 /// Whether a command that answers nothing on success succeeded.

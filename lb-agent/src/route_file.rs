@@ -1,10 +1,16 @@
 //! The route on disk: what HAProxy reads at its next start or reload, written before anything is told to a running
-//! worker.
+//! worker. Where HAProxy reads a file that is not the agent's, OPNsense keeps the route, and the file here remembers
+//! what OPNsense is known to keep.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use pointsman_chassis::durable::{self, Staged};
-use pointsman_core::{Code, Problem, Route, RouteEpoch};
+use pointsman_chassis::durable;
+use pointsman_core::{Aftermath, Code, Problem, Route, RouteEpoch};
+use tracing::{info, warn};
+
+use crate::config::{Config, Driver};
+use crate::opnsense::Opnsense;
 
 /// Mode of the map file: HAProxy reads it as root before it gives up its rights, or as its own user.
 const MAP_MODE: u32 = 0o644;
@@ -17,6 +23,25 @@ pub struct RouteFile {
     highest: PathBuf,
     copy: PathBuf,
     settled: PathBuf,
+    keeper: Keeper,
+}
+
+/// Who keeps the route for HAProxy's next start.
+#[derive(Clone, Debug)]
+enum Keeper {
+    /// The file itself.
+    Disk,
+    /// OPNsense. While `unsure` is there, it may keep the route in it or the one in the file.
+    Opnsense { api: Arc<Opnsense>, unsure: PathBuf },
+}
+
+/// A route that lies ready to be what HAProxy's next start reads.
+#[derive(Debug)]
+pub enum Staged {
+    /// Flushed, beside the file.
+    File(durable::Staged),
+    /// To be said in one call: OPNsense cannot be prepared.
+    Call(Route),
 }
 
 fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
@@ -24,6 +49,13 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
         .because(error)
         .retry_useful()
         .hint("on the load balancer: `df -h`, and the owner of the map's folder")
+}
+
+fn sure_again(unsure: &Path) -> Result<(), Problem> {
+    match std::fs::remove_file(unsure) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(unsure, &error)),
+        _ => Ok(()),
+    }
 }
 
 impl RouteFile {
@@ -35,51 +67,178 @@ impl RouteFile {
             highest: state.join("highest-route-epoch"),
             copy: state.join("route.copy"),
             settled: state.join("settled-worker"),
+            keeper: Keeper::Disk,
         }
     }
 
-    /// The route on disk; `None` when the file is missing or holds no valid route.
+    /// The route file of this configuration.
+    pub fn of(config: &Config) -> Result<Self, Problem> {
+        let haproxy = &config.haproxy;
+        if haproxy.owns_the_map() {
+            if haproxy.map.as_os_str().is_empty() {
+                let problem = Problem::new(Code::ConfigInvalid, "`haproxy.map` is missing");
+                return Err(problem.hint("the map file, by the path that stands in haproxy.cfg"));
+            }
+            return Ok(Self::new(&haproxy.map, &haproxy.key, &config.state));
+        }
+        let file = Self::new(&config.state.join("route.map"), &haproxy.key, &config.state);
+        let Some(opnsense) = haproxy.opnsense.as_ref().filter(|_| haproxy.driver == Driver::Map) else {
+            return Ok(file);
+        };
+        let api = Arc::new(Opnsense::new(opnsense, &haproxy.map_name())?);
+        Ok(Self { keeper: Keeper::Opnsense { api, unsure: config.state.join("route.unsure") }, ..file })
+    }
+
+    /// The route that HAProxy's next start will read; `None` when there is no valid one, or OPNsense is not known to
+    /// keep it.
     pub fn read(&self) -> Option<Route> {
+        match &self.keeper {
+            Keeper::Opnsense { unsure, .. } if unsure.exists() => None,
+            _ => self.read_here(),
+        }
+    }
+
+    fn read_here(&self) -> Option<Route> {
         let text = std::fs::read_to_string(&self.map).ok()?;
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let (key, value) = lines.next()?.split_once(char::is_whitespace)?;
         (key == self.key).then(|| Route::parse(value.trim()).ok()).flatten()
     }
 
-    /// Puts a route on disk, whole and durable.
-    pub fn write(&self, route: &Route) -> Result<(), Problem> {
-        let staged = self.stage(route)?;
-        self.publish(&staged)?;
-        self.settle_on_disk(&staged)
+    /// Puts a route where HAProxy's next start finds it, whole and durable.
+    pub async fn write(&self, route: &Route) -> Result<(), Problem> {
+        let Keeper::Opnsense { api, unsure } = &self.keeper else { return self.write_here(route) };
+        // An earlier doubt is not settled by an order that changes nothing.
+        let doubted = std::fs::read_to_string(unsure).ok();
+        let text = format!("{route}\n");
+        durable::replace(unsure, text.as_bytes(), MAP_MODE).map_err(|error| unwritable(unsure, &error))?;
+        match api.keep(&self.key, route).await {
+            Ok(()) => {
+                self.write_here(route)?;
+                sure_again(unsure)
+            }
+            Err(problem) if problem.aftermath == Aftermath::Unchanged => {
+                match doubted {
+                    None => sure_again(unsure)?,
+                    Some(text) => durable::replace(unsure, text.as_bytes(), MAP_MODE)
+                        .map_err(|error| unwritable(unsure, &error))?,
+                }
+                Err(problem)
+            }
+            Err(problem) => Err(problem),
+        }
     }
 
-    /// Lays a route ready beside the map file, flushed. What a reload would bring does not change.
+    /// Puts a route into the file, whole and durable.
+    pub fn write_here(&self, route: &Route) -> Result<(), Problem> {
+        let wrong = |error: std::io::Error| unwritable(&self.map, &error);
+        let staged = self.stage_here(route)?;
+        staged.publish().and_then(|()| staged.settle()).map_err(wrong)
+    }
+
+    /// Lays a route ready, so that little is left to do. What HAProxy's next start reads does not change.
     pub fn stage(&self, route: &Route) -> Result<Staged, Problem> {
-        let line = format!("{} {route}\n", self.key);
-        Staged::write(&self.map, line.as_bytes(), MAP_MODE).map_err(|error| unwritable(&self.map, &error))
+        match &self.keeper {
+            Keeper::Disk => self.stage_here(route).map(Staged::File),
+            Keeper::Opnsense { .. } => Ok(Staged::Call(route.clone())),
+        }
     }
 
-    /// Puts a route that lies ready into the map file: a reload from now on brings it.
-    pub fn publish(&self, staged: &Staged) -> Result<(), Problem> {
-        staged.publish().map_err(|error| unwritable(&self.map, &error))
+    /// Makes a route that lies ready what HAProxy's next start reads.
+    pub async fn publish(&self, staged: &Staged) -> Result<(), Problem> {
+        match staged {
+            Staged::File(staged) => staged.publish().map_err(|error| unwritable(&self.map, &error)),
+            Staged::Call(route) => self.write(route).await,
+        }
     }
 
     /// Makes sure that a published route stands after a power cut too.
     pub fn settle_on_disk(&self, staged: &Staged) -> Result<(), Problem> {
-        staged.settle().map_err(|error| unwritable(&self.map, &error))
+        match staged {
+            Staged::File(staged) => staged.settle().map_err(|error| unwritable(&self.map, &error)),
+            Staged::Call(_) => Ok(()),
+        }
+    }
+
+    fn stage_here(&self, route: &Route) -> Result<durable::Staged, Problem> {
+        let line = format!("{} {route}\n", self.key);
+        let staged = durable::Staged::write(&self.map, line.as_bytes(), MAP_MODE);
+        staged.map_err(|error| unwritable(&self.map, &error))
+    }
+
+    /// Finds out what OPNsense keeps, where a lost answer left that open, and at the very first start.
+    pub async fn look_again(&self) {
+        let Keeper::Opnsense { api, unsure } = &self.keeper else { return };
+        let doubted = std::fs::read_to_string(unsure).ok();
+        let here = self.read_here();
+        if doubted.is_none() && here.is_some() {
+            return;
+        }
+        let asked_for = doubted.and_then(|text| Route::parse(text.trim()).ok());
+        let kept = match api.kept(&self.key).await {
+            Ok(Some(kept)) => kept,
+            Ok(None) => return,
+            Err(problem) => return warn!(%problem, "cannot see which route OPNsense keeps"),
+        };
+        let first = here.is_none();
+        let ours = [asked_for, here, self.given_away()];
+        let known = first || ours.into_iter().flatten().any(|route| route == kept);
+        if known && self.write_here(&kept).and_then(|()| sure_again(unsure)).is_ok() {
+            info!(route = %kept, "OPNsense keeps this route");
+        }
+    }
+
+    /// Has OPNsense keep the route in the file again, where something else wrote an older one over it.
+    pub async fn keep_again(&self, route: &Route) {
+        let Keeper::Opnsense { api, .. } = &self.keeper else { return };
+        match api.kept(&self.key).await {
+            Ok(Some(kept)) if kept.epoch < route.epoch => {
+                info!(%kept, wanted = %route, "OPNsense keeps an older route: having it keep the one that stands");
+                if let Err(problem) = self.write(route).await {
+                    warn!(%problem, "OPNsense keeps an older route");
+                }
+            }
+            Ok(_) => {}
+            Err(problem) => warn!(%problem, "cannot see which route OPNsense keeps"),
+        }
+    }
+
+    /// Says whether what HAProxy's next start reads is this route, by looking where it is kept.
+    pub async fn check_kept(&self, route: &Route) -> Result<(), Problem> {
+        let Keeper::Opnsense { api, .. } = &self.keeper else { return Ok(()) };
+        let kept = api.kept(&self.key).await?;
+        if kept.as_ref() == Some(route) {
+            return Ok(());
+        }
+        let found = kept.map_or_else(|| "no valid route".to_owned(), |route| format!("`{route}`"));
+        let message = format!("OPNsense keeps {found}, HAProxy routes by `{route}`");
+        Err(Problem::new(Code::RouteDrift, message).cause("an Apply in OPNsense would move visitors").hint(
+            "correct the map file's content in OPNsense, or move traffic anew: `pointsman traffic show ENV`",
+        ))
     }
 
     /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.
-    pub fn put_back(&self, route: &Route) -> Result<(), Problem> {
+    pub async fn put_back(&self, route: &Route) -> Result<(), Problem> {
         let highest = self.highest_epoch();
         if highest > route.epoch {
             // With the route it was given to: the same order may come again, another with this number may not.
-            let given = self.read().filter(|given| given.epoch == highest).or_else(|| self.given_away());
+            let given =
+                self.highest_here().filter(|given| given.epoch == highest).or_else(|| self.given_away());
             let text = format!("{highest} {}\n", given.map(|route| route.to_string()).unwrap_or_default());
             durable::replace(&self.highest, text.as_bytes(), 0o644)
                 .map_err(|error| unwritable(&self.highest, &error))?;
         }
-        self.write(route)
+        self.write(route).await
+    }
+
+    /// Of the routes in the files, whether OPNsense keeps them or not, the one with the higher epoch.
+    fn highest_here(&self) -> Option<Route> {
+        let unsure = match &self.keeper {
+            Keeper::Opnsense { unsure, .. } => std::fs::read_to_string(unsure).ok(),
+            Keeper::Disk => None,
+        };
+        let unsure = unsure.and_then(|text| Route::parse(text.trim()).ok());
+        [self.read_here(), unsure].into_iter().flatten().max_by_key(|route| route.epoch)
     }
 
     /// The route that has the highest epoch and was taken back.
@@ -121,7 +280,7 @@ impl RouteFile {
             .ok()
             .and_then(|text| text.split_whitespace().next()?.parse().ok())
             .unwrap_or(0);
-        let on_disk = self.read().map_or(0, |route| route.epoch.0);
+        let on_disk = self.highest_here().map_or(0, |route| route.epoch.0);
         RouteEpoch(on_disk.max(kept))
     }
 }
@@ -130,15 +289,15 @@ impl RouteFile {
 mod tests {
     use super::*;
 
-    #[test]
-    fn the_highest_epoch_never_falls() {
+    #[tokio::test]
+    async fn the_highest_epoch_never_falls() {
         let folder = tempfile::tempdir().unwrap();
         let file = RouteFile::new(&folder.path().join("route.map"), "route", folder.path());
         assert_eq!(file.read(), None);
         assert_eq!(file.highest_epoch(), RouteEpoch(0));
         let (old, new) = (Route::parse("be_a:be_a:0:7").unwrap(), Route::parse("be_b:be_a:0:9").unwrap());
-        file.write(&new).unwrap();
-        file.put_back(&old).unwrap();
+        file.write(&new).await.unwrap();
+        file.put_back(&old).await.unwrap();
         assert_eq!((file.read(), file.highest_epoch()), (Some(old), RouteEpoch(9)));
     }
 

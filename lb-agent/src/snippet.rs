@@ -95,7 +95,7 @@ fn head() -> String {
 }
 
 fn global(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
-    let socket = plain("the socket", &config.haproxy.socket.display().to_string())?;
+    let socket = plain("the socket", &config.haproxy.socket.0.in_haproxy())?;
     let (access, note) = match &wishes.group {
         Some(group) => (format!("user root group {} mode 660", plain("the group", group)?), ""),
         None => (

@@ -1,30 +1,131 @@
-//! HAProxy's command sockets: one command, one connection, read to the end, a deadline on everything.
+//! HAProxy's command sockets: one command, one connection, read to the end, a deadline on everything. The same on a
+//! unix socket and over TCP.
 
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::io::{Error, ErrorKind};
+use std::path::PathBuf;
+use std::str::FromStr;
 use std::time::Duration;
 
 use pointsman_core::{Aftermath, Code, Problem};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::UnixStream;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpStream, UnixStream};
 use tokio::time::Instant;
-use zeroize::Zeroizing;
 
-/// Bound on one command, connection and answer together: HAProxy answers in less than a millisecond, and under
-/// full load in a few.
-const DEADLINE: Duration = Duration::from_secs(2);
+use crate::command::Command;
+
+/// Bounds on connecting, on sending the command and on reading the whole answer: HAProxy answers in less than a
+/// millisecond, and under full load in a few.
+const CONNECT: Duration = Duration::from_secs(2);
+const WRITE: Duration = Duration::from_secs(2);
+const READ: Duration = Duration::from_secs(2);
 
 /// Largest answer that is read: `show stat` of a thousand servers is about half a megabyte.
-const MAX_REPLY_BYTES: u64 = 4 << 20;
+const MAX_REPLY_BYTES: usize = 4 << 20;
 
-/// Largest input with a payload, in bytes. HAProxy must hold it whole in one buffer of `tune.bufsize`, 16384 by default.
-/// One of 16383 bytes is taken; from 16384 on no answer comes, and 2.6 then spins until its own watchdog kills the process
-/// (measured). The rest is a margin.
-pub const MAX_INPUT_BYTES: usize = 16_000;
+/// Where a command socket is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Endpoint {
+    /// A unix socket.
+    Unix(PathBuf),
+    /// A socket over TCP: no password and clear text, so only on a network that a firewall keeps to the agent.
+    Tcp {
+        /// Name or address, a version 6 one without its brackets.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+}
+
+/// A text that is no endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InvalidEndpoint(String);
+
+impl fmt::Display for InvalidEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let shown: String = self.0.chars().take(80).collect();
+        let shown = shown.escape_default();
+        write!(f, "`{shown}` is no command socket: expected `/path/of/socket` or `tcp://host:port`")
+    }
+}
+
+impl Endpoint {
+    fn parse(text: &str) -> Option<Self> {
+        if text.starts_with('/') && !text.contains('\0') {
+            return Some(Self::Unix(PathBuf::from(text)));
+        }
+        let (host, port) = text.strip_prefix("tcp://")?.rsplit_once(':')?;
+        let port: u16 = port.parse().ok().filter(|port| *port > 0)?;
+        let in_brackets = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+        let fit = match in_brackets {
+            Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
+            None => {
+                host.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_'))
+            }
+        };
+        let host = in_brackets.unwrap_or(host).to_owned();
+        (fit && !host.is_empty()).then_some(Self::Tcp { host, port })
+    }
+
+    /// How a person talks to it, for hints.
+    pub fn by_hand(&self, command: &str) -> String {
+        format!("`echo '{command}' | {}`", self.socat())
+    }
+
+    /// The program that a person pipes a command into.
+    pub fn socat(&self) -> String {
+        match self {
+            Self::Unix(path) => format!("socat - {}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => format!("socat - TCP6:[{host}]:{port}"),
+            Self::Tcp { host, port } => format!("socat - TCP:{host}:{port}"),
+        }
+    }
+
+    /// The address as a `stats socket` line of HAProxy's configuration has it.
+    pub fn in_haproxy(&self) -> String {
+        match self {
+            Self::Unix(path) => path.display().to_string(),
+            Self::Tcp { host, port } if host.contains(':') => format!("ipv6@[{host}]:{port}"),
+            Self::Tcp { host, port } => format!("ipv4@{host}:{port}"),
+        }
+    }
+}
+
+impl FromStr for Endpoint {
+    type Err = InvalidEndpoint;
+    fn from_str(text: &str) -> Result<Self, InvalidEndpoint> {
+        Self::parse(text).ok_or_else(|| InvalidEndpoint(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Endpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unix(path) => write!(f, "{}", path.display()),
+            Self::Tcp { host, port } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
+            Self::Tcp { host, port } => write!(f, "tcp://{host}:{port}"),
+        }
+    }
+}
+
+/// The path of a master socket. A master is never reached over TCP: it can do far more than move visitors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MasterPath(pub PathBuf);
+
+impl FromStr for MasterPath {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match Endpoint::parse(text) {
+            Some(Endpoint::Unix(path)) => Ok(Self(path)),
+            _ => Err("the master socket is a unix socket: expected `/path/of/socket`".to_owned()),
+        }
+    }
+}
 
 /// A command socket.
 #[derive(Clone, Debug)]
 pub struct CommandSocket {
-    path: PathBuf,
+    endpoint: Endpoint,
 }
 
 /// How long a master that is starting anew is waited for: it takes some tenths of a second.
@@ -52,49 +153,25 @@ impl Unanswered {
 const WORKER_GONE: &[u8] = b"Can't find the target PID";
 
 impl CommandSocket {
-    /// The socket at this path.
-    pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned() }
+    /// The socket there.
+    pub fn new(endpoint: &Endpoint) -> Self {
+        Self { endpoint: endpoint.clone() }
     }
 
     /// Sends one command and reads the whole answer.
-    ///
-    /// The command is put together from parsed values only. A line feed or `;` in it would be a second command, so
-    /// such a command is a bug here and is refused.
-    pub async fn ask(&self, command: &str) -> Result<String, Problem> {
-        self.exchange(command, command).await.map_err(Unanswered::into_problem)
-    }
-
-    /// Sends one command with lines of text after it, which HAProxy reads up to the first empty one.
-    ///
-    /// After an empty line inside of it the rest would be commands, of which some versions repeat the words in their
-    /// answer; such a payload, or one that HAProxy cannot hold, is refused. No error repeats any of it: it may be secret.
-    pub async fn ask_with_payload(&self, command: &str, payload: &str) -> Result<String, Problem> {
-        let first = format!("{command} <<");
-        let lines = payload.trim_end_matches('\n');
-        let input_bytes = first.len().saturating_add(lines.len()).saturating_add("\n\n\n".len());
-        let empty_line = lines.lines().any(|line| line.trim().is_empty());
-        if lines.is_empty() || empty_line || lines.contains('\r') || input_bytes > MAX_INPUT_BYTES {
-            let message =
-                format!("refused to send `{}` with {} bytes", command.escape_default(), lines.len());
-            return Err(Problem::new(Code::HaproxyReplyUnexpected, message));
-        }
-        // The whole room at once: a string that grows leaves copies behind.
-        let mut input = Zeroizing::new(String::with_capacity(MAX_INPUT_BYTES));
-        for part in [first.as_str(), "\n", lines, "\n"] {
-            input.push_str(part);
-        }
-        self.exchange(command, &input).await.map_err(Unanswered::into_problem)
+    pub async fn ask(&self, command: &Command) -> Result<String, Problem> {
+        self.exchange(command, &command.bytes()).await.map_err(Unanswered::into_problem)
     }
 
     /// Sends one command through a master socket and has it close the connection after the answer.
     ///
     /// While HAProxy is reloaded its master starts itself anew and refuses connections: that is waited out, because
     /// what is true is only known afterwards.
-    pub async fn ask_master(&self, command: &str) -> Result<String, Problem> {
+    pub async fn ask_master(&self, command: &Command) -> Result<String, Problem> {
         let give_up = Instant::now() + MASTER_BACK;
+        let line = command.master_bytes()?;
         loop {
-            match self.exchange(command, &format!("{command};quit")).await {
+            match self.exchange(command, &line).await {
                 Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
                 }
@@ -103,56 +180,125 @@ impl CommandSocket {
         }
     }
 
-    async fn exchange(&self, command: &str, line: &str) -> Result<String, Unanswered> {
-        if command.contains(['\n', '\r', ';', '\\']) || !command.is_ascii() {
-            let message = format!("refused to send `{}`", command.escape_default());
-            return Err(Unanswered::Other(Problem::new(Code::HaproxyReplyUnexpected, message)));
-        }
-        let talk = async {
-            let mut stream = UnixStream::connect(&self.path).await?;
-            stream.write_all(line.as_bytes()).await?;
-            stream.write_all(b"\n").await?;
-            let mut reply = Vec::new();
-            let mut chunk = vec![0; 16 << 10];
-            loop {
-                let count = stream.read(&mut chunk).await?;
-                reply.extend_from_slice(chunk.get(..count).unwrap_or_default());
-                let gone = reply.starts_with(WORKER_GONE) && reply.ends_with(b"\n");
-                if count == 0 || gone || reply.len() as u64 > MAX_REPLY_BYTES {
-                    return Ok::<_, std::io::Error>(reply);
-                }
-            }
+    async fn exchange(&self, command: &Command, line: &[u8]) -> Result<String, Unanswered> {
+        let talked = match &self.endpoint {
+            Endpoint::Unix(path) => talk(UnixStream::connect(path), line).await,
+            Endpoint::Tcp { host, port } => talk(TcpStream::connect((host.as_str(), *port)), line).await,
         };
-        let late = |_| std::io::Error::new(std::io::ErrorKind::TimedOut, "no whole answer within 2 s");
-        let reply = tokio::time::timeout(DEADLINE, talk).await.map_err(late).and_then(|reply| reply);
-        let reply = reply.map_err(|error| match error.kind() {
-            std::io::ErrorKind::ConnectionRefused | std::io::ErrorKind::ConnectionReset => {
+        let reply = talked.map_err(|error| match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
                 Unanswered::Refused(self.silent(command, &error))
             }
             _ => Unanswered::Other(self.silent(command, &error)),
         })?;
-        if reply.len() as u64 > MAX_REPLY_BYTES {
+        if reply.len() > MAX_REPLY_BYTES {
             return Err(Unanswered::Other(unreadable(command, "it is too long")));
         }
         String::from_utf8(reply).map_err(|_| Unanswered::Other(unreadable(command, "it is not text")))
     }
 
-    fn silent(&self, command: &str, error: &std::io::Error) -> Problem {
-        let verb = command.split(' ').take(2).collect::<Vec<_>>().join(" ");
+    fn silent(&self, command: &Command, error: &Error) -> Problem {
+        let hint = match self.endpoint {
+            Endpoint::Unix(_) => {
+                "on the load balancer: `systemctl status haproxy`, and the socket's group and mode"
+            }
+            Endpoint::Tcp { .. } => {
+                "see whether HAProxy runs, its `stats socket ipv4@...` line, and the firewall rule"
+            }
+        };
         Problem::new(
             Code::RuntimeSocketUnreachable,
-            format!("no answer to `{verb}` from `{}`", self.path.display()),
+            format!("no answer to `{}` from `{}`", command.verb(), self.endpoint),
         )
         .aftermath(Aftermath::Unknown)
         .retry_useful()
         .because(error)
-        .hint("on the load balancer: `systemctl status haproxy`, and the socket's group and mode")
+        .hint(hint)
     }
 }
 
+async fn within<T>(
+    bound: Duration,
+    what: &str,
+    work: impl Future<Output = std::io::Result<T>>,
+) -> std::io::Result<T> {
+    let late = |_| Error::new(ErrorKind::TimedOut, format!("{what} within {} s", bound.as_secs()));
+    tokio::time::timeout(bound, work).await.map_err(late)?
+}
+
+/// One connection: sends the line and reads until the other side closes, or one byte more than is read.
+async fn talk<S>(
+    connecting: impl Future<Output = std::io::Result<S>>,
+    line: &[u8],
+) -> std::io::Result<Vec<u8>>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let mut stream = within(CONNECT, "no connection", connecting).await?;
+    within(WRITE, "the command was not taken", async {
+        stream.write_all(line).await?;
+        stream.flush().await
+    })
+    .await?;
+    within(READ, "no whole answer", async {
+        let mut reply = Vec::new();
+        let mut chunk = vec![0; 16 << 10];
+        loop {
+            let count = stream.read(&mut chunk).await?;
+            reply.extend_from_slice(chunk.get(..count).unwrap_or_default());
+            let gone = reply.starts_with(WORKER_GONE) && reply.ends_with(b"\n");
+            if count == 0 || gone || reply.len() > MAX_REPLY_BYTES {
+                return Ok(reply);
+            }
+        }
+    })
+    .await
+}
+
 /// An answer that means nothing to us. It is never parsed in part.
-pub fn unreadable(command: &str, why: &str) -> Problem {
-    let verb = command.split(' ').take(2).collect::<Vec<_>>().join(" ");
-    Problem::new(Code::HaproxyReplyUnexpected, format!("cannot read HAProxy's answer to `{verb}`: {why}"))
-        .hint("see the answer: `echo 'show info' | socat - /run/haproxy/pointsman.sock`")
+pub fn unreadable(command: &Command, why: &str) -> Problem {
+    Problem::new(
+        Code::HaproxyReplyUnexpected,
+        format!("cannot read HAProxy's answer to `{}`: {why}", command.verb()),
+    )
+    .hint("see the answer: `echo 'show info' | socat - /run/haproxy/pointsman.sock`")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints() {
+        for text in [
+            "/run/haproxy/pointsman.sock",
+            "tcp://10.0.0.1:9999",
+            "tcp://fw.example.org:1",
+            "tcp://[fd00::1]:9999",
+        ] {
+            assert_eq!(text.parse::<Endpoint>().map(|endpoint| endpoint.to_string()), Ok(text.to_owned()));
+        }
+        for text in [
+            "",
+            "haproxy.sock",
+            "unix:/x",
+            "tcp://",
+            "tcp://:9999",
+            "tcp://10.0.0.1",
+            "tcp://10.0.0.1:0",
+            "tcp://a:70000",
+            "tcp://a b:1",
+            "tcp://[::g]:1",
+            "tcp://fd00::1:9999",
+            "tcp://a/b:1",
+            "http://a:1",
+            "/a\0b",
+        ] {
+            assert!(text.parse::<Endpoint>().is_err(), "{text:?}");
+        }
+        assert!("tcp://10.0.0.1:9999".parse::<MasterPath>().unwrap_err().contains("unix socket"));
+        assert_eq!("/run/m".parse::<MasterPath>(), Ok(MasterPath(PathBuf::from("/run/m"))));
+        let by_hand = "tcp://10.0.0.1:9999".parse::<Endpoint>().unwrap().by_hand("show info");
+        assert_eq!(by_hand, "`echo 'show info' | socat - TCP:10.0.0.1:9999`");
+    }
 }

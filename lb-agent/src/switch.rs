@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
-use pointsman_chassis::durable::Staged;
 use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::route_change::{self, Known};
 use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
@@ -17,6 +16,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::balancer::Balancer;
+use crate::route_file::Staged;
 
 /// New connections that must show the new route before it is reported. HAProxy's answer to `set map` is a barrier
 /// for every thread, so these find what the barrier cannot: a frontend that reads another map.
@@ -116,12 +116,14 @@ pub async fn set_route(
         rule.check()?;
         let on_disk = balancer.file.read();
         if let Some(staged) = &ready.staged {
-            publish(balancer, staged, on_disk.as_ref().unwrap_or(&before))?;
+            publish(balancer, staged, on_disk.as_ref().unwrap_or(&before)).await?;
         }
         failpoint::pass("route-on-disk");
         if before != *wanted {
             // Writing to disk took its time, and another coordinator may have come meanwhile.
-            rule.check().map_err(|problem| take_disk_back(balancer, &before, problem))?;
+            if let Err(problem) = rule.check() {
+                return Err(take_disk_back(balancer, &before, problem).await);
+            }
             set_runtime(balancer, wanted, &before).await?;
             effect_at_us = Some(SystemClock.now_us());
         }
@@ -166,6 +168,7 @@ async fn precheck(
     balancer.granted(&wanted.stable)?;
     balancer.granted(&wanted.canary)?;
     let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
+    balancer.workers.permit(wanted).await.map_err(unchanged)?;
     let (route, backends, rows) =
         tokio::try_join!(balancer.workers.route(), balancer.workers.backends(), balancer.workers.stat())
             .map_err(unchanged)?;
@@ -175,6 +178,9 @@ async fn precheck(
                 .cause(format!("it has {}", backends.join(", ")))
                 .hint("add the backend to haproxy.cfg and reload, or correct the slot's `backend`"));
         }
+    }
+    if route.is_none() && !balancer.shows_epoch() {
+        return Err(balancer.states_differ());
     }
     let standing = route.or_else(|| balancer.file.read()).unwrap_or_else(|| wanted.clone());
     let (on_disk, given_away) = (balancer.file.read(), balancer.file.given_away());
@@ -191,11 +197,12 @@ async fn precheck(
     Ok(standing)
 }
 
-fn publish(balancer: &Balancer, staged: &Staged, before: &Route) -> Result<(), Problem> {
-    balancer.file.publish(staged).map_err(|problem| match balancer.file.put_back(before) {
-        Ok(()) => problem,
+async fn publish(balancer: &Balancer, staged: &Staged, before: &Route) -> Result<(), Problem> {
+    let Err(problem) = balancer.file.publish(staged).await else { return Ok(()) };
+    Err(match balancer.file.put_back(before).await {
+        Ok(()) => problem.aftermath(Aftermath::Unchanged),
         // What refused the one write refused the other too; the old file was never touched.
-        Err(_) if balancer.file.read().as_ref() == Some(before) => problem,
+        Err(_) if balancer.file.read().as_ref() == Some(before) => problem.aftermath(Aftermath::Unchanged),
         // Neither is on disk for certain: a reload may now bring either.
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     })
@@ -210,7 +217,9 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
             Err(problem) => match balancer.workers.route().await {
                 Ok(Some(found)) if found == *wanted => return Ok(()),
                 Ok(_) if !last_try && problem.code == Code::RuntimeSocketUnreachable => {}
-                Ok(_) => return Err(take_disk_back(balancer, before, problem)),
+                // Some servers are as before and some are not. The guard goes on towards what is on disk.
+                Ok(None) if !balancer.shows_epoch() => return Err(problem.aftermath(Aftermath::Unknown)),
+                Ok(_) => return Err(take_disk_back(balancer, before, problem).await),
                 Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
             },
         }
@@ -218,8 +227,8 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
     Ok(())
 }
 
-fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
-    match balancer.file.put_back(before) {
+async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
+    match balancer.file.put_back(before).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     }
@@ -243,9 +252,17 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
         }
     }
     match (count, stale.as_slice()) {
-        (0, _) => String::new(),
+        (0, _) => unseen_old_process(balancer).await,
         (_, []) => format!("; {count} old workers follow"),
         _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
+    }
+}
+
+/// Says that a process of before a reload may be alive, where no master leads to it.
+async fn unseen_old_process(balancer: &Balancer) -> String {
+    match balancer.workers.unseen_old_process().await {
+        Ok(Some(left)) => format!("; an old process may keep the old route for {} s", left.as_secs().max(1)),
+        _ => String::new(),
     }
 }
 
@@ -277,7 +294,10 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
         }
-        let seen = looks.into_iter().try_for_each(|seen| sees(wanted, seen));
+        let seen = looks.into_iter().try_for_each(|seen| match balancer.shows_epoch() {
+            true => sees(wanted, seen),
+            false => is_answered(seen),
+        });
         if balancer.workers.info().await?.pid != told {
             continue;
         }
@@ -288,6 +308,20 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
     let message =
         format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");
     Err(Problem::new(Code::RouteNotApplied, message).aftermath(Aftermath::Unknown).retry_useful())
+}
+
+/// A new request is answered by some server: all that can be seen from outside where HAProxy shows no epoch. Which
+/// servers those are was read back.
+fn is_answered(seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
+    let why = match seen {
+        Ok(answer) if !matches!(answer.status, 502..=504) => return Ok(()),
+        Ok(answer) => format!("status {}", answer.status),
+        Err(reason) => reason,
+    };
+    Err(Problem::new(Code::RouteNotSeen, "a new request through the load balancer reaches no server")
+        .retry_useful()
+        .cause(why)
+        .hint("on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml"))
 }
 
 fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
@@ -318,7 +352,7 @@ async fn take_back(balancer: &Balancer, before: &Route, wanted: &Route, problem:
         return problem.aftermath(Aftermath::Changed);
     }
     let put_back = async {
-        balancer.file.put_back(before)?;
+        balancer.file.put_back(before).await?;
         balancer.workers.set_route(before).await?;
         set_old_workers(balancer, before).await;
         balancer.standing_route().await

@@ -1,18 +1,62 @@
 //! HAProxy's workers: the one that takes new connections, and after a reload the old ones that still serve theirs.
 
-use pointsman_core::{Code, Problem, Route};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
-use crate::config::Haproxy;
+use pointsman_core::{BackendName, Code, Problem, Route};
+
+use crate::command::Command;
+use crate::config::{Driver, Haproxy};
 use crate::reply::{self, Info, MapValue, StatRow};
-use crate::socket::{CommandSocket, unreadable};
+use crate::route_file::RouteFile;
+use crate::socket::{CommandSocket, Endpoint, unreadable};
+use crate::states::ServerStates;
 
 /// The way to every worker of one HAProxy.
 #[derive(Clone, Debug)]
 pub struct Workers {
     current: CommandSocket,
     master: Option<CommandSocket>,
+    steering: Steering,
+    /// How long an old process may live that no master leads to.
+    old_process: Duration,
+}
+
+/// By what a worker is steered: the one place that knows how a route is read from a worker and set in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Steering {
+    /// One key of a map.
+    Map(MapKey),
+    /// States and weights of servers.
+    ServerStates(Arc<ServerStates>),
+}
+
+/// The key that holds the route.
+#[derive(Clone, Debug)]
+pub(crate) struct MapKey {
     map: String,
     key: String,
+}
+
+/// The way to one worker.
+pub(crate) enum Line<'a> {
+    /// The worker that takes new connections, by its own socket.
+    Current(&'a CommandSocket),
+    /// An old one, through the master.
+    Old(&'a OldWorker),
+}
+
+impl Line<'_> {
+    /// Its answer; `None` when the worker has gone.
+    pub(crate) async fn ask(&self, command: &Command) -> Result<Option<String>, Problem> {
+        match self {
+            Self::Current(socket) => socket.ask(command).await.map(Some),
+            Self::Old(worker) => Ok(Some(worker.ask(command).await?).filter(|reply| !is_gone(reply))),
+        }
+    }
 }
 
 /// An old worker, reached through the master.
@@ -21,6 +65,7 @@ pub struct OldWorker {
     /// Its process id.
     pub pid: u32,
     master: CommandSocket,
+    steering: Steering,
 }
 
 /// What comes for an answer when a worker's process has gone: the master's word for it, or, from one that goes while
@@ -29,99 +74,34 @@ fn is_gone(reply: &str) -> bool {
     reply.is_empty() || reply.starts_with("Can't find the target PID")
 }
 
+/// Longest part of an unexpected answer that is shown.
+const MAX_SHOWN_CHARS: usize = 200;
+
 /// The first line of an answer that is not as expected, short.
 pub(crate) fn first_line(reply: &str) -> String {
     let line = reply.lines().next().filter(|line| !line.is_empty());
     format!("it is `{}`", line.unwrap_or("nothing").chars().take(MAX_SHOWN_CHARS).collect::<String>())
 }
 
-/// Longest part of an unexpected answer that is shown.
-const MAX_SHOWN_CHARS: usize = 200;
+impl MapKey {
+    fn get(&self) -> Result<Command, Problem> {
+        Command::of(&["get", "map", &self.map, &self.key])
+    }
 
-impl Workers {
-    /// The workers of the configured HAProxy.
-    pub fn new(haproxy: &Haproxy) -> Self {
-        Self {
-            current: CommandSocket::new(&haproxy.socket),
-            master: haproxy.master.as_deref().map(CommandSocket::new),
-            map: haproxy.map_name(),
-            key: haproxy.key.clone(),
+    async fn route(&self, line: &Line<'_>) -> Result<Option<Option<Route>>, Problem> {
+        let command = self.get()?;
+        let Some(reply) = line.ask(&command).await? else { return Ok(None) };
+        match reply::map_value(&reply) {
+            Some(MapValue::Found(value)) => Ok(Some(Route::parse(&value).ok())),
+            Some(MapValue::Missing) => Ok(Some(None)),
+            None => Err(unreadable(&command, reply.lines().next().unwrap_or("it is empty"))),
         }
     }
 
-    /// What the current worker says of itself.
-    pub async fn info(&self) -> Result<Info, Problem> {
-        let command = "show info";
-        reply::info(&self.current.ask(command).await?)
-            .ok_or_else(|| unreadable(command, "fields are missing"))
-    }
-
-    /// The current worker's answer to a command that only looks.
-    pub async fn ask<T>(&self, command: &str, parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Problem> {
-        let reply = self.current.ask(command).await?;
-        parse(&reply).ok_or_else(|| unreadable(command, reply.lines().next().unwrap_or("it is empty")))
-    }
-
-    /// The processes that the master knows; `None` without a master socket.
-    pub async fn processes(&self) -> Option<Result<reply::Processes, Problem>> {
-        let command = "show proc";
-        let answer = self.master.as_ref()?.ask_master(command).await;
-        Some(
-            answer.and_then(|reply| {
-                reply::processes(&reply).ok_or_else(|| unreadable(command, "it is no list"))
-            }),
-        )
-    }
-
-    /// The backends that the current worker knows.
-    pub async fn backends(&self) -> Result<Vec<String>, Problem> {
-        let command = "show backend";
-        reply::backends(&self.current.ask(command).await?).ok_or_else(|| unreadable(command, "it is no list"))
-    }
-
-    /// Servers and backends with their counters, as the current worker has them.
-    pub async fn stat(&self) -> Result<Vec<StatRow>, Problem> {
-        let command = "show stat";
-        reply::stat(&self.current.ask(command).await?)
-            .ok_or_else(|| unreadable(command, "columns are missing"))
-    }
-
-    /// The route that the current worker routes by; `None` when the map has no valid one.
-    pub async fn route(&self) -> Result<Option<Route>, Problem> {
-        self.parse_route(&self.current.ask(&self.get_command()).await?)
-    }
-
-    /// How often the key stands in the current worker's map: 1, unless somebody added it by hand.
-    pub async fn key_count(&self) -> Result<usize, Problem> {
-        let command = format!("show map {}", self.map);
-        let entries = reply::map_entries(&self.current.ask(&command).await?)
-            .ok_or_else(|| unreadable(&command, "it is no map"))?;
-        Ok(entries.iter().filter(|(key, _)| *key == self.key).count())
-    }
-
-    /// Sets the route in the current worker.
-    pub async fn set_route(&self, route: &Route) -> Result<(), Problem> {
-        self.taken(&self.current.ask(&self.set_command(route)).await?)
-    }
-
-    fn get_command(&self) -> String {
-        format!("get map {} {}", self.map, self.key)
-    }
-
-    fn set_command(&self, route: &Route) -> String {
-        format!("set map {} {} {route}", self.map, self.key)
-    }
-
-    fn parse_route(&self, reply: &str) -> Result<Option<Route>, Problem> {
-        match reply::map_value(reply) {
-            Some(MapValue::Found(value)) => Ok(Route::parse(&value).ok()),
-            Some(MapValue::Missing) => Ok(None),
-            None => Err(unreadable(&self.get_command(), reply.lines().next().unwrap_or("it is empty"))),
-        }
-    }
-
-    fn taken(&self, reply: &str) -> Result<(), Problem> {
-        if reply::is_empty_success(reply) {
+    async fn set(&self, line: &Line<'_>, route: &Route) -> Result<(), Problem> {
+        let command = Command::of(&["set", "map", &self.map, &self.key, &route.to_string()])?;
+        let Some(reply) = line.ask(&command).await? else { return Ok(()) };
+        if reply::is_empty_success(&reply) {
             return Ok(());
         }
         let message =
@@ -130,13 +110,151 @@ impl Workers {
             "compare the map's path in haproxy.cfg and lb-agent.toml; the socket must be `level admin`",
         ))
     }
+}
+
+impl Steering {
+    /// The route that a worker routes by; `None` inside when it is by none that is valid, `None` when it has gone.
+    async fn route(&self, line: &Line<'_>) -> Result<Option<Option<Route>>, Problem> {
+        match self {
+            Self::Map(key) => key.route(line).await,
+            Self::ServerStates(states) => states.route(line).await,
+        }
+    }
+
+    fn rows(&self, rows: Vec<StatRow>) -> Vec<StatRow> {
+        match self {
+            Self::Map(_) => rows,
+            Self::ServerStates(states) => states.rows(&rows),
+        }
+    }
+}
+
+impl Workers {
+    /// The workers of the configured HAProxy; `file` holds the route that must stand.
+    pub fn new(haproxy: &Haproxy, file: &RouteFile, state: &Path) -> Result<Self, Problem> {
+        let master = haproxy.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
+        let steering = match haproxy.driver {
+            Driver::Map => Steering::Map(MapKey { map: haproxy.map_name(), key: haproxy.key.clone() }),
+            Driver::ServerState => Steering::ServerStates(Arc::new(ServerStates::new(haproxy, file, state)?)),
+        };
+        Ok(Self {
+            current: CommandSocket::new(&haproxy.socket.0),
+            master: master.as_ref().map(CommandSocket::new),
+            steering,
+            old_process: Duration::from_secs(haproxy.old_process_s),
+        })
+    }
+
+    fn line(&self) -> Line<'_> {
+        Line::Current(&self.current)
+    }
+
+    /// Whether answers of the frontend can show by which route they came.
+    pub fn shows_epoch(&self) -> bool {
+        matches!(self.steering, Steering::Map(_))
+    }
+
+    /// Whether the states of servers are the agent's own half-done work, which it may finish.
+    pub fn cut_short(&self) -> bool {
+        matches!(&self.steering, Steering::ServerStates(states) if states.cut_short())
+    }
+
+    /// What the current worker says of itself.
+    pub async fn info(&self) -> Result<Info, Problem> {
+        let command = Command::of(&["show", "info"])?;
+        reply::info(&self.current.ask(&command).await?)
+            .ok_or_else(|| unreadable(&command, "fields are missing"))
+    }
+
+    /// How much longer a process of before a reload may serve its connections by the route before, unseen: without a
+    /// master socket nothing leads to it. `None` when it would have ended, or can be seen.
+    pub async fn unseen_old_process(&self) -> Result<Option<Duration>, Problem> {
+        if self.master.is_some() {
+            return Ok(None);
+        }
+        let uptime = Duration::from_secs(self.info().await?.uptime_s);
+        Ok(self.old_process.checked_sub(uptime).filter(|left| !left.is_zero()))
+    }
+
+    /// The backends of a route that the current worker can serve.
+    pub async fn backends(&self) -> Result<Vec<String>, Problem> {
+        match &self.steering {
+            Steering::Map(_) => self.haproxy_backends().await,
+            Steering::ServerStates(states) => {
+                Ok(states.known(&states.states(&self.line()).await?.unwrap_or_default()))
+            }
+        }
+    }
+
+    async fn haproxy_backends(&self) -> Result<Vec<String>, Problem> {
+        let command = Command::of(&["show", "backend"])?;
+        reply::backends(&self.current.ask(&command).await?)
+            .ok_or_else(|| unreadable(&command, "it is no list"))
+    }
+
+    /// Servers and backends with their counters, as the current worker has them.
+    pub async fn stat(&self) -> Result<Vec<StatRow>, Problem> {
+        Ok(self.steering.rows(self.haproxy_stat().await?))
+    }
+
+    /// The same, by HAProxy's own names.
+    pub(crate) async fn haproxy_stat(&self) -> Result<Vec<StatRow>, Problem> {
+        let command = Command::of(&["show", "stat"])?;
+        reply::stat(&self.current.ask(&command).await?)
+            .ok_or_else(|| unreadable(&command, "columns are missing"))
+    }
+
+    /// By what algorithm each of HAProxy's backends picks a server.
+    pub(crate) async fn algorithms(&self) -> Result<BTreeMap<String, String>, Problem> {
+        let command = Command::of(&["show", "stat"])?;
+        reply::algorithms(&self.current.ask(&command).await?)
+            .ok_or_else(|| unreadable(&command, "columns are missing"))
+    }
+
+    /// Refuses a route that this driver cannot express on this HAProxy.
+    pub async fn permit(&self, route: &Route) -> Result<(), Problem> {
+        match &self.steering {
+            Steering::Map(_) => Ok(()),
+            Steering::ServerStates(states) => states.permit(route, &self.algorithms().await?),
+        }
+    }
+
+    /// The route that the current worker routes by; `None` when it is by none that is valid.
+    pub async fn route(&self) -> Result<Option<Route>, Problem> {
+        Ok(self.steering.route(&self.line()).await?.flatten())
+    }
+
+    /// How often the key stands in the current worker's map: 1, unless somebody added it by hand. States have none.
+    pub async fn key_count(&self) -> Result<usize, Problem> {
+        let Steering::Map(map) = &self.steering else { return Ok(1) };
+        let command = Command::of(&["show", "map", &map.map])?;
+        let entries = reply::map_entries(&self.current.ask(&command).await?)
+            .ok_or_else(|| unreadable(&command, "it is no map"))?;
+        Ok(entries.iter().filter(|(key, _)| *key == map.key).count())
+    }
+
+    /// Sets the route in the current worker.
+    pub async fn set_route(&self, route: &Route) -> Result<(), Problem> {
+        match &self.steering {
+            Steering::Map(key) => key.set(&self.line(), route).await,
+            Steering::ServerStates(states) => states.set(&self.line(), route).await,
+        }
+    }
+
+    /// Where the servers of a backend listen, to ask them past HAProxy: for a driver that cannot lead a tester there.
+    pub async fn addresses(&self, backend: &BackendName) -> Result<Vec<SocketAddr>, Problem> {
+        match &self.steering {
+            Steering::Map(_) => Ok(Vec::new()),
+            Steering::ServerStates(states) => {
+                states.addresses(&states.states(&self.line()).await?.unwrap_or_default(), backend)
+            }
+        }
+    }
 
     /// The old workers that still serve connections. Without a master socket they cannot be seen.
     pub async fn old(&self) -> Result<Vec<OldWorker>, Problem> {
         let Some(master) = &self.master else { return Ok(Vec::new()) };
-        let command = "show proc";
-        let processes = reply::processes(&master.ask_master(command).await?)
-            .ok_or_else(|| unreadable(command, "it is no list"))?;
+        let processes = self.processes().await.unwrap_or_else(|| Ok(reply::Processes::default()))?;
         let listed: Vec<u32> = processes.workers.into_iter().chain(processes.old_workers).collect();
         // One worker and nothing else: it is the current one, and need not be asked who it is.
         if listed.len() <= 1 {
@@ -144,24 +262,27 @@ impl Workers {
         }
         let current = self.info().await?.pid;
         let old = listed.into_iter().filter(|pid| *pid != current);
-        Ok(old.map(|pid| OldWorker { pid, master: master.clone() }).collect())
+        let (master, steering) = (master.clone(), self.steering.clone());
+        Ok(old.map(|pid| OldWorker { pid, master: master.clone(), steering: steering.clone() }).collect())
     }
 
     /// The route of an old worker; `None` when it has gone.
     pub async fn old_route(&self, worker: &OldWorker) -> Result<Option<Option<Route>>, Problem> {
-        let reply = worker.ask(&self.get_command()).await?;
-        if is_gone(&reply) { Ok(None) } else { self.parse_route(&reply).map(Some) }
+        self.steering.route(&Line::Old(worker)).await
     }
 
     /// Sets the route in an old worker. One that has gone counts as done. One that lacks a backend of the route,
     /// because it is of before a change of the configuration, is left alone and named: the route would send its
     /// visitors to the maintenance page.
     pub async fn set_old_route(&self, worker: &OldWorker, route: &Route) -> Result<(), Problem> {
-        let known = worker.ask("show backend").await?;
-        if is_gone(&known) {
-            return Ok(());
-        }
-        let known = reply::backends(&known).ok_or_else(|| unreadable("show backend", "it is no list"))?;
+        let line = Line::Old(worker);
+        let key = match &self.steering {
+            Steering::ServerStates(states) => return states.set_old(&line, route).await,
+            Steering::Map(key) => key,
+        };
+        let command = Command::of(&["show", "backend"])?;
+        let Some(known) = line.ask(&command).await? else { return Ok(()) };
+        let known = reply::backends(&known).ok_or_else(|| unreadable(&command, "it is no list"))?;
         let used = [&route.stable, &route.canary].into_iter().filter(|backend| route.share_of(backend) > 0);
         if let Some(lacking) =
             used.into_iter().find(|backend| !known.iter().any(|name| name == backend.as_str()))
@@ -172,26 +293,39 @@ impl Workers {
             );
             return Err(Problem::new(Code::OldWorkerStale, message).hint("it ends with `hard-stop-after`"));
         }
-        let reply = worker.ask(&self.set_command(route)).await?;
-        if is_gone(&reply) { Ok(()) } else { self.taken(&reply) }
+        key.set(&line, route).await
     }
 
     /// Forgets what a table of rate limits has counted for an address, also in the old workers: they limit whoever still
     /// has a connection with them.
     pub async fn clear_key(&self, table: &str, key: std::net::IpAddr) -> Result<(), Problem> {
-        let command = format!("clear table {table} key {key}");
-        let cleared = |reply: &str| match reply::is_empty_success(reply) {
-            true => Ok(()),
-            false => Err(unreadable(&command, &first_line(reply))),
-        };
-        cleared(&self.current.ask(&command).await?)?;
-        for worker in self.old().await? {
-            let reply = worker.ask(&command).await?;
-            if !is_gone(&reply) {
-                cleared(&reply)?;
+        let command = Command::of(&["clear", "table", table, "key", &key.to_string()])?;
+        let old = self.old().await?;
+        for line in std::iter::once(self.line()).chain(old.iter().map(Line::Old)) {
+            let Some(reply) = line.ask(&command).await? else { continue };
+            if !reply::is_empty_success(&reply) {
+                return Err(unreadable(&command, &first_line(&reply)));
             }
         }
         Ok(())
+    }
+
+    /// The current worker's answer to a command that only looks.
+    pub async fn ask<T>(&self, words: &[&str], parse: impl FnOnce(&str) -> Option<T>) -> Result<T, Problem> {
+        let command = Command::of(words)?;
+        let reply = self.current.ask(&command).await?;
+        parse(&reply).ok_or_else(|| unreadable(&command, &first_line(&reply)))
+    }
+
+    /// The processes that the master knows; `None` without a master socket.
+    pub async fn processes(&self) -> Option<Result<reply::Processes, Problem>> {
+        let master = self.master.as_ref()?;
+        let asked = async {
+            let command = Command::of(&["show", "proc"])?;
+            let answer = master.ask_master(&command).await?;
+            reply::processes(&answer).ok_or_else(|| unreadable(&command, "it is no list"))
+        };
+        Some(asked.await)
     }
 
     /// The way to the current worker.
@@ -201,7 +335,12 @@ impl Workers {
 
     /// Ends every session that the current and the old workers have on a server.
     pub async fn cut(&self, backend: &str, server: &str) -> Result<(), Problem> {
-        let command = format!("shutdown sessions server {backend}/{server}");
+        let named = match self.steering {
+            Steering::Map(_) => format!("{backend}/{server}"),
+            // It is named as HAProxy names it already: see `ServerStates::rows`.
+            Steering::ServerStates(_) => server.to_owned(),
+        };
+        let command = Command::of(&["shutdown", "sessions", "server", &named])?;
         self.current.ask(&command).await?;
         for worker in self.old().await? {
             worker.ask(&command).await?;
@@ -211,16 +350,18 @@ impl Workers {
 }
 
 impl OldWorker {
-    async fn ask(&self, command: &str) -> Result<String, Problem> {
-        self.master.ask_master(&format!("@!{} {command}", self.pid)).await
+    async fn ask(&self, command: &Command) -> Result<String, Problem> {
+        self.master.ask_master(&command.for_worker(self.pid)).await
     }
 
     /// Its servers and backends; `None` when it has gone.
     pub async fn stat(&self) -> Result<Option<Vec<StatRow>>, Problem> {
-        let reply = self.ask("show stat").await?;
+        let command = Command::of(&["show", "stat"])?;
+        let reply = self.ask(&command).await?;
         if is_gone(&reply) {
             return Ok(None);
         }
-        reply::stat(&reply).map(Some).ok_or_else(|| unreadable("show stat", "columns are missing"))
+        let rows = reply::stat(&reply).ok_or_else(|| unreadable(&command, "columns are missing"))?;
+        Ok(Some(self.steering.rows(rows)))
     }
 }

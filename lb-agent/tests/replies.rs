@@ -33,7 +33,7 @@ fn all(version: &str) -> BTreeMap<String, String> {
 }
 
 /// What a reply says by each parser, as text: one way to compare them all.
-fn parsed(text: &str) -> [String; 16] {
+fn parsed(text: &str) -> [String; 18] {
     [
         format!("{:?}", reply::info(text)),
         format!("{:?}", reply::map_value(text)),
@@ -51,6 +51,8 @@ fn parsed(text: &str) -> [String; 16] {
         format!("{:?}", reply::cli_level(text)),
         format!("{:?}", reply::maps(text)),
         format!("{:?}", reply::loaded_files(text)),
+        format!("{:?}", reply::server_states(text)),
+        format!("{:?}", reply::algorithms(text)),
     ]
 }
 
@@ -92,6 +94,67 @@ fn info() {
         for name in ["info-typed", "version", "empty", "stat", "proc", "unknown-command", "old-worker-gone"] {
             assert_eq!(reply::info(&reply(version, name)), None, "{version}/{name}");
         }
+    }
+}
+
+#[test]
+fn states_of_servers() {
+    for version in VERSIONS {
+        for name in ["servers-state", "servers-state-down"] {
+            let states = reply::server_states(&reply(version, name)).unwrap();
+            let [state] = states.as_slice() else { panic!("{version}/{name}: {states:?}") };
+            assert_eq!(
+                (state.backend.as_str(), state.server.as_str()),
+                ("be_green", "s1"),
+                "{version}/{name}"
+            );
+            assert_eq!((state.port, state.weight, state.initial_weight), (8080, 1, 1), "{version}/{name}");
+            // Whether it is down is not what was decided about it.
+            assert!(!state.drained && !state.in_maintenance && !state.tls, "{version}/{name}");
+        }
+        let drained = reply(version, "servers-state").replace(" 2 0 1 1 ", " 2 8 1 1 ");
+        assert!(reply::server_states(&drained).unwrap()[0].drained);
+        let in_maintenance = drained.replace(" 2 8 1 1 ", " 0 1 1 1 ");
+        assert!(reply::server_states(&in_maintenance).unwrap()[0].in_maintenance);
+        for name in ["stat", "info", "empty", "map-show", "server-unknown-backend", "old-worker-gone"] {
+            assert_eq!(reply::server_states(&reply(version, name)), None, "{version}/{name}");
+        }
+        // A cut list has no servers that are missing from it.
+        let whole = reply(version, "servers-state");
+        for end in 0..whole.len() - 1 {
+            assert_eq!(reply::server_states(&whole[..end]), None, "{version}: {end} bytes");
+        }
+    }
+}
+
+#[test]
+fn algorithms_of_backends() {
+    for version in VERSIONS {
+        let found = reply::algorithms(&reply(version, "stat")).unwrap();
+        assert_eq!(found["be_blue"], "roundrobin", "{version}");
+        assert_eq!(found["be_static"], "source", "{version}");
+        assert_eq!(reply::algorithms(&reply(version, "info")), None, "{version}");
+    }
+}
+
+#[test]
+fn what_the_driver_by_states_takes_for_success() {
+    for version in VERSIONS {
+        for name in ["server-ready", "server-drain", "weight"] {
+            assert!(reply::is_empty_success(&reply(version, name)), "{version}/{name}");
+        }
+        for name in [
+            "server-as-operator",
+            "server-as-user",
+            "server-bad-state",
+            "server-unknown",
+            "server-unknown-backend",
+            "weight-static",
+            "weight-too-big",
+        ] {
+            assert!(!reply::is_empty_success(&reply(version, name)), "{version}/{name}");
+        }
+        assert!(reply(version, "weight-static").starts_with("Backend is using a static LB"), "{version}");
     }
 }
 

@@ -3,9 +3,10 @@
 use pointsman_chassis::site_certificate::{SiteCertificate, unfit};
 use pointsman_core::{Aftermath, Code, Problem};
 
+use crate::command::{Command, MAX_INPUT_BYTES};
 use crate::config::CertificatePath;
 use crate::reply::{self, ShownCertificate};
-use crate::socket::{CommandSocket, MAX_INPUT_BYTES, unreadable};
+use crate::socket::{CommandSocket, unreadable};
 use crate::workers::first_line;
 
 /// One certificate in the running worker.
@@ -14,8 +15,8 @@ pub struct Runtime<'a> {
     pub(crate) path: &'a CertificatePath,
 }
 
-fn command(verb: &str, path: &CertificatePath) -> String {
-    format!("{verb} ssl cert {}", path.as_str())
+fn command(verb: &str, path: &CertificatePath) -> Result<Command, Problem> {
+    Command::of(&[verb, "ssl", "cert", path.as_str()])
 }
 
 /// Whether HAProxy shows this very certificate.
@@ -29,7 +30,8 @@ pub fn is(shown: &ShownCertificate, certificate: &SiteCertificate) -> bool {
 
 /// Refuses a certificate that does not fit through the socket: HAProxy would hang on it, or die.
 pub fn fits_socket(path: &CertificatePath, certificate: &SiteCertificate) -> Result<(), Problem> {
-    let room = MAX_INPUT_BYTES.saturating_sub(command("set", path).len()).saturating_sub(" <<\n\n".len());
+    let room =
+        MAX_INPUT_BYTES.saturating_sub(command("set", path)?.bytes().len()).saturating_sub(" <<\n\n".len());
     if certificate.pem().len() <= room {
         return Ok(());
     }
@@ -43,7 +45,7 @@ pub fn fits_socket(path: &CertificatePath, certificate: &SiteCertificate) -> Res
 impl Runtime<'_> {
     /// What is served.
     pub async fn shown(&self) -> Result<ShownCertificate, Problem> {
-        let command = command("show", self.path);
+        let command = command("show", self.path)?;
         let answer = self.socket.ask(&command).await?;
         if let Some(shown) = reply::certificate(&answer).filter(|shown| shown.path == self.path.as_str()) {
             return Ok(shown);
@@ -57,11 +59,12 @@ impl Runtime<'_> {
     /// Has the worker serve a certificate. The answer says only that it was taken: what is served is for
     /// [`Runtime::shown`] to say.
     pub async fn serve(&self, certificate: &SiteCertificate) -> Result<(), Problem> {
-        let set = self.socket.ask_with_payload(&command("set", self.path), certificate.pem()).await?;
+        let words = ["set", "ssl", "cert", self.path.as_str()];
+        let set = self.socket.ask(&Command::with_payload(&words, certificate.pem())?).await?;
         if !reply::certificate_is_set(&set, self.path.as_str()) {
             return Err(self.refused("HAProxy refused it", &set));
         }
-        let committed = self.socket.ask(&command("commit", self.path)).await?;
+        let committed = self.socket.ask(&command("commit", self.path)?).await?;
         if !reply::certificate_is_committed(&committed) {
             return Err(self.refused("HAProxy did not commit it", &committed));
         }
@@ -70,7 +73,9 @@ impl Runtime<'_> {
 
     /// Gives up the open transaction. There may be none; what came of it only looking says.
     pub async fn abort(&self) {
-        let _ = self.socket.ask(&command("abort", self.path)).await;
+        if let Ok(command) = command("abort", self.path) {
+            let _ = self.socket.ask(&command).await;
+        }
     }
 
     fn refused(&self, what: &str, answer: &str) -> Problem {

@@ -88,10 +88,8 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
                 format!("{} {} {}", row.server, row.status, row.check_status).trim_end().to_owned()
             }));
         let share = route.map_or(0, |route| route.share_of(name));
-        let see = format!(
-            "see its checks:\n  echo 'show stat {name} 6 -1' | socat - {}",
-            seen.wanted.socket.display()
-        );
+        let see =
+            format!("see its checks:\n  echo 'show stat {name} 6 -1' | {}", seen.wanted.socket.0.socat());
         match (health.up, health.total) {
             (_, 0) => notes.push(Said::fail(
                 format!("`{name}` has no server"),

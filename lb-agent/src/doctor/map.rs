@@ -20,7 +20,7 @@ pub(super) fn loaded(seen: &Seen) -> Result<Said, &Problem> {
 
 pub(super) fn one_entry(seen: &Seen) -> Result<Said, &Problem> {
     let (entries, key) = (seen.entries.as_ref()?, &seen.wanted.key);
-    let (map, socket) = (seen.wanted.map_name(), seen.wanted.socket.display());
+    let (map, socket) = (seen.wanted.map_name(), seen.wanted.socket.0.socat());
     match entries.as_slice() {
         [(only, value)] if only == key => Ok(match Route::parse(value) {
             Ok(route) => Said::ok(format!("one entry: `{route}`")),
@@ -44,7 +44,7 @@ pub(super) fn one_entry(seen: &Seen) -> Result<Said, &Problem> {
                 listed(entries.iter().map(|(key, _)| key))
             ),
             format!(
-                "see them, keep one in the file, and reload:\n  echo 'show map {map}' | socat - {socket}\n  systemctl reload haproxy"
+                "see them, keep one in the file, and reload:\n  echo 'show map {map}' | {socket}\n  systemctl reload haproxy"
             ),
         )),
     }

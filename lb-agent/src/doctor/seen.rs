@@ -12,6 +12,7 @@ use crate::balancer::Balancer;
 use crate::config::Haproxy;
 use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
 use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
+use crate::socket::Endpoint;
 
 /// Where HAProxy's configuration is when neither lb-agent.toml nor HAProxy itself says so.
 const USUAL_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
@@ -89,22 +90,23 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let loaded = loaded_files(balancer).await;
     let files = files_of(&wanted, loaded.as_deref());
     let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
-    let reading = tokio::task::spawn_blocking(move || (read(&files, &maintenance), owner(&socket)));
+    let reading = tokio::task::spawn_blocking(move || (read(&files, &maintenance), owner(&socket.0)));
     let (written, socket_file) = reading.await.unwrap_or_else(|error| {
         (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()))
     });
-    let show_map = format!("show map {}", wanted.map_name());
+    let map_name = wanted.map_name();
+    let show_map = ["show", "map", &map_name];
     // Together, so that an HAProxy which accepts and stays silent costs two deadlines and not ten; in two halves, because
     // its socket takes ten connections.
     let (info, limits, level, sockets, processes) = tokio::join!(
         workers.info(),
-        workers.ask("show info", reply::limits),
-        workers.ask("show cli level", reply::cli_level),
-        workers.ask("show cli sockets", reply::cli_sockets),
+        workers.ask(&["show", "info"], reply::limits),
+        workers.ask(&["show", "cli", "level"], reply::cli_level),
+        workers.ask(&["show", "cli", "sockets"], reply::cli_sockets),
         workers.processes(),
     );
     let (maps, entries, backends, rows) = tokio::join!(
-        workers.ask("show map", reply::maps),
+        workers.ask(&["show", "map"], reply::maps),
         workers.ask(&show_map, reply::map_entries),
         workers.backends(),
         workers.stat(),
@@ -132,7 +134,8 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
 
 /// The files that HAProxy has loaded. A relative name is of no use: HAProxy's working directory is not ours.
 async fn loaded_files(balancer: &Balancer) -> Option<Vec<PathBuf>> {
-    let loaded = balancer.workers.ask("show env HAPROXY_CFGFILES", reply::loaded_files).await.ok()?;
+    let loaded =
+        balancer.workers.ask(&["show", "env", "HAPROXY_CFGFILES"], reply::loaded_files).await.ok()?;
     let loaded: Vec<PathBuf> = loaded.into_iter().map(PathBuf::from).collect();
     (!loaded.is_empty() && loaded.iter().all(|path| path.is_absolute())).then_some(loaded)
 }
@@ -155,7 +158,10 @@ fn source_towards(target: SocketAddr) -> Option<IpAddr> {
     Some(socket.local_addr().ok()?.ip())
 }
 
-fn owner(path: &Path) -> Result<Owner, String> {
+fn owner(socket: &Endpoint) -> Result<Owner, String> {
+    let Endpoint::Unix(path) = socket else {
+        return Err(format!("`{socket}` has no owner: only a firewall rule keeps others from it"));
+    };
     let found = std::fs::metadata(path).map_err(|error| format!("`{}`: {error}", path.display()))?;
     Ok(Owner { mode: found.mode() & 0o7777, uid: found.uid(), gid: found.gid() })
 }

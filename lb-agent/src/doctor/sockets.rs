@@ -16,7 +16,7 @@ fn socket_line(seen: &Seen) -> String {
 }
 
 fn socket_path(seen: &Seen) -> String {
-    seen.wanted.socket.display().to_string()
+    seen.wanted.socket.0.in_haproxy()
 }
 
 /// Every `stats socket` line of the files.
@@ -118,7 +118,7 @@ pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {
         },
         (Some(Err(problem)), Some(path)) => {
             let cause = problem.causes.first().map_or_else(String::new, |cause| format!(": {cause}"));
-            Said::fail(format!("the master socket `{}` does not answer{cause}", path.display()), OPTION)
+            Said::fail(format!("the master socket `{}` does not answer{cause}", path.0.0.display()), OPTION)
         }
         _ => Said::warn("no master socket in lb-agent.toml: old workers cannot be told", OPTION),
     })

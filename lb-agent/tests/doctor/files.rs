@@ -26,8 +26,6 @@ const fn case(
 ) -> Case {
     Case { check, from, to, verdict, what, fix }
 }
-
-const LOOKUP: &str = "str(route),map(/lb/route.map,be_maint:be_maint:0:0)";
 const SHOW: &str = "http-after-response set-header X-Pointsman";
 const BLUE: &str = "backend be_blue\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
@@ -456,7 +454,7 @@ fn a_part_that_counts_on_a_condition_is_marked() {
 fn the_example_has_nothing_that_fails() {
     let mut seen = seen(include_str!("example.cfg"));
     seen.wanted.map = "/var/lib/pointsman/route.map".into();
-    seen.wanted.socket = "/run/haproxy/pointsman.sock".into();
+    seen.wanted.socket = pointsman_chassis::config::Parsed("/run/haproxy/pointsman.sock".parse().unwrap());
     seen.maps = Ok(vec!["/var/lib/pointsman/route.map".to_owned()]);
     let socket = pointsman_lb_agent::reply::CliSocket {
         address: "unix@/run/haproxy/pointsman.sock".to_owned(),

@@ -1,4 +1,4 @@
-//! A fake HAProxy: two real unix sockets and a real frontend, with a map in memory, old workers, and scripted
+//! A fake HAProxy: two real unix sockets, a command socket over TCP and a real frontend, with a map in memory, old workers, and scripted
 //! failures. It records every command it was given, split as HAProxy splits lines.
 
 use std::collections::BTreeMap;
@@ -10,8 +10,8 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, UnixListener, UnixStream};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::net::{TcpListener, UnixListener};
 use tokio_rustls::TlsAcceptor;
 
 pub const KEY: &str = "route";
@@ -274,6 +274,8 @@ pub struct Fake {
     world: Arc<Mutex<World>>,
     pub socket: PathBuf,
     pub master: PathBuf,
+    /// The worker socket over TCP.
+    pub tcp: SocketAddr,
     pub frontend: SocketAddr,
     pub tls: SocketAddr,
 }
@@ -303,7 +305,9 @@ impl Fake {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let secure = TcpListener::bind("127.0.0.1:0").await.unwrap();
         pointsman_chassis::tls::install_crypto();
+        let commands = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let fake = Self {
+            tcp: commands.local_addr().unwrap(),
             world: Arc::new(Mutex::new(world)),
             socket: folder.join("admin.sock"),
             master: folder.join("master.sock"),
@@ -314,6 +318,12 @@ impl Fake {
         for path in [&fake.socket, &fake.master] {
             tokio::spawn(fake.clone().serve(UnixListener::bind(path).unwrap()));
         }
+        let over_tcp = fake.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = commands.accept().await {
+                tokio::spawn(over_tcp.clone().answer(stream));
+            }
+        });
         tokio::spawn(fake.clone().visit(listener));
         fake
     }
@@ -329,7 +339,7 @@ impl Fake {
         }
     }
 
-    async fn answer(self, mut stream: UnixStream) {
+    async fn answer<S: AsyncRead + AsyncWrite + Unpin>(self, mut stream: S) {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
             match stream.read_u8().await {
@@ -423,7 +433,7 @@ impl Fake {
 }
 
 /// Until the other side closes.
-async fn hold(mut stream: UnixStream) {
+async fn hold<S: AsyncRead + Unpin>(mut stream: S) {
     let mut rest = Vec::new();
     let _ = stream.read_to_end(&mut rest).await;
 }

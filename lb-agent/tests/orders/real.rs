@@ -48,7 +48,7 @@ fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// Answers every request as its path says.
-fn server() -> SocketAddr {
+pub fn server() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
@@ -68,7 +68,12 @@ fn server() -> SocketAddr {
     address
 }
 
-fn configuration(folder: &Path, frontend: SocketAddr, lines: SocketAddr) -> String {
+/// A configuration whose access lines nobody takes in.
+pub fn configuration(folder: &Path, frontend: SocketAddr) -> String {
+    logged(folder, frontend, SocketAddr::from(([127, 0, 0, 1], 9)))
+}
+
+fn logged(folder: &Path, frontend: SocketAddr, lines: SocketAddr) -> String {
     let slot = |name: &str| {
         format!(
             "backend be_{name}\n  option httpchk\n  server s1 {} check inter 100ms fall 2 rise 1\n",
@@ -128,15 +133,43 @@ impl Haproxy {
 
     /// With more sections in its configuration, and more lines in the agent's. Both may depend on its folder.
     pub async fn start_with(more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
+        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let for_agent = std::cell::OnceCell::new();
+        let started = Self::begin(
+            |folder, frontend| {
+                let (sections, more) = more(folder);
+                for_agent.set(more).unwrap();
+                logged(folder, frontend, lines) + &sections
+            },
+            |folder, frontend| {
+                Agent::start(&Setup {
+                    map: folder.join("route.map"),
+                    key: "route".to_owned(),
+                    socket: folder.join("admin.sock"),
+                    master: Some(folder.join("master.sock")),
+                    frontend,
+                    state: folder.join("state"),
+                    signals: Some(lines),
+                    more: for_agent.get().cloned().unwrap(),
+                })
+            },
+        )?;
+        started.healthy().await;
+        Some(started)
+    }
+
+    /// Starts it with this configuration, and this agent beside it. A map `route.map` at `P` lies in its folder.
+    pub fn begin(
+        configuration: impl FnOnce(&Path, SocketAddr) -> String,
+        agent: impl FnOnce(&Path, SocketAddr) -> Agent,
+    ) -> Option<Self> {
         if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
             println!("skipped: no haproxy is installed");
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
         let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let (sections, more) = more(folder.path());
-        let text = configuration(folder.path(), frontend, lines) + &sections;
+        let text = configuration(folder.path(), frontend);
         std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
         let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
@@ -150,22 +183,11 @@ impl Haproxy {
             .stderr(log)
             .spawn()
             .unwrap();
-        let agent = Agent::start(&Setup {
-            map: folder.path().join("route.map"),
-            key: "route".to_owned(),
-            socket: folder.path().join("admin.sock"),
-            master: Some(folder.path().join("master.sock")),
-            frontend,
-            state: folder.path().join("state"),
-            signals: Some(lines),
-            more,
-        });
-        let started = Self { child, agent, frontend, folder };
-        started.healthy().await;
-        Some(started)
+        let agent = agent(folder.path(), frontend);
+        Some(Self { child, agent, frontend, folder })
     }
 
-    async fn healthy(&self) {
+    pub async fn healthy(&self) {
         self.until("both slots are healthy", async |haproxy| {
             let described = haproxy.agent.describe().await.balancer.unwrap_or_default();
             described.backends.iter().filter(|backend| backend.servers_up > 0).count() == 2
@@ -203,7 +225,7 @@ impl Haproxy {
         info.lines().find_map(|line| line.strip_prefix("Pid: ")).unwrap_or_default().to_owned()
     }
 
-    fn signal(&self, signal: &str) {
+    pub fn signal(&self, signal: &str) {
         assert!(
             Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
         );

@@ -117,15 +117,20 @@ fn evidence(done: &agent_v1::Done) -> Evidence {
 impl Agent {
     pub fn start(setup: &Setup) -> Self {
         std::fs::create_dir_all(&setup.state).unwrap();
-        let ledger = Ledger::open(&setup.state.join("receipts.db")).unwrap();
-        let hands = LbHands::new(config(setup)).unwrap();
+        Self::of(config(setup), setup.map.clone())
+    }
+
+    /// An agent of any configuration; `map` is where its route file lies.
+    pub fn of(config: Config, map: PathBuf) -> Self {
+        let (state, gathers) = (config.state.clone(), config.signals.is_some());
+        let ledger = Ledger::open(&state.join("receipts.db")).unwrap();
+        let hands = LbHands::new(config).unwrap();
         let own = PeerName::parse("spiffe://test/env/production/role/lb-agent/host/lb1").unwrap();
         let service = AgentService::new(hands.clone(), ledger.clone(), own);
-        if setup.signals.is_some() {
+        if gathers {
             let gathering = hands.clone();
             tokio::spawn(async move { gathering.gather_signals().await });
         }
-        let (map, state) = (setup.map.clone(), setup.state.clone());
         Self { service, hands, ledger, map, state, orders: AtomicU64::new(1) }
     }
 
@@ -244,12 +249,25 @@ impl Rig {
         Self::with_key(KEY).await
     }
 
+    /// The same over a TCP socket.
+    pub async fn over_tcp() -> Self {
+        Self::built(KEY, |fake| PathBuf::from(format!("tcp://{}", fake.tcp)), |_, _| String::new()).await
+    }
+
     pub async fn with_key(key: &str) -> Self {
         Self::with(key, |_, _| String::new()).await
     }
 
     /// With more lines in the agent's configuration, which may depend on its folder and the fake.
     pub async fn with(key: &str, more: impl FnOnce(&Path, &Fake) -> String) -> Self {
+        Self::built(key, |fake| fake.socket.clone(), more).await
+    }
+
+    async fn built(
+        key: &str,
+        socket: impl FnOnce(&Fake) -> PathBuf,
+        more: impl FnOnce(&Path, &Fake) -> String,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let map = folder.path().join("map/route.map");
         std::fs::create_dir(folder.path().join("map")).unwrap();
@@ -258,7 +276,7 @@ impl Rig {
         let agent = Agent::start(&Setup {
             map,
             key: key.to_owned(),
-            socket: fake.socket.clone(),
+            socket: socket(&fake),
             master: Some(fake.master.clone()),
             frontend: fake.frontend,
             state: folder.path().join("state"),

@@ -14,8 +14,17 @@ use crate::rig::{P, Rig, V};
 /// Far above the agent's own bound on a command: what takes longer hangs.
 const HANGS: Duration = Duration::from_secs(20);
 
+/// The same on both transports.
 async fn inspected(answer: Answer) -> Code {
-    let rig = Rig::new().await;
+    let (unix, tcp) = tokio::join!(
+        inspected_on(Rig::new().await, answer.clone()),
+        inspected_on(Rig::over_tcp().await, answer)
+    );
+    assert_eq!(unix, tcp);
+    unix
+}
+
+async fn inspected_on(rig: Rig, answer: Answer) -> Code {
     rig.fake.with(|world| world.instead("show backend", 9, move |_| Some(answer.clone())));
     let inspected = tokio::time::timeout(HANGS, rig.agent.inspect(P)).await.unwrap();
     let problem = inspected.unwrap_err();
@@ -58,6 +67,20 @@ async fn one_byte_at_a_time_is_an_answer() {
     rig.fake.with(|world| world.after("", usize::MAX, |_| Some(Answer::OneByOne)));
     rig.agent.inspect(P).await.unwrap();
     rig.agent.set_route(P, V).await.unwrap();
+    let rig = Rig::over_tcp().await;
+    rig.fake.with(|world| world.after("", usize::MAX, |_| Some(Answer::OneByOne)));
+    rig.agent.set_route(P, V).await.unwrap();
+    assert_eq!(rig.stands().1, V);
+}
+
+#[tokio::test]
+async fn every_command_has_a_connection_of_its_own_over_tcp_too() {
+    let rig = Rig::over_tcp().await;
+    rig.agent.inspect(P).await.unwrap();
+    rig.agent.set_route(P, V).await.unwrap();
+    assert_eq!(rig.commands("set map"), 1);
+    assert_eq!(rig.stands().1, V);
+    assert!(rig.fake.with(|world| world.commands.iter().all(|command| is_own(command))));
 }
 
 #[tokio::test]
