@@ -27,7 +27,6 @@ const fn case(
     Case { check, from, to, verdict, what, fix }
 }
 
-const LOOKUP: &str = "str(route),map(/lb/route.map,be_maint:be_maint:0:0)";
 const SHOW: &str = "http-after-response set-header X-Pointsman";
 const BLUE: &str = "backend be_blue\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
