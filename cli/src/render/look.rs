@@ -333,13 +333,13 @@ pub fn history(releases: &[v1::Release]) -> String {
 /// balancer's checks that pass are one line.
 pub fn findings(findings: &[v1::Finding], folded: Option<&EnvironmentName>) -> String {
     let mut text = String::new();
-    if let Some(environment) = folded {
-        text.push_str(&passed(findings, environment));
-    }
     for verdict in ["ok", "unknown", "warn", "fail"] {
         let of_it = findings.iter().filter(|finding| finding.verdict == verdict);
         for finding in of_it.filter(|finding| folded.is_none() || !is_passed_check(finding)) {
             text.push_str(&one_finding(finding));
+        }
+        if let Some(environment) = folded.filter(|_| verdict == "ok") {
+            text.push_str(&passed(findings, environment));
         }
     }
     let count = |verdict: &str| findings.iter().filter(|finding| finding.verdict == verdict).count();

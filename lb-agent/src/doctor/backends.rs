@@ -122,10 +122,8 @@ fn is_checked(config: &HaproxyConfig, section: &Section, server: &Line) -> bool 
     if server.has("no-check") {
         return false;
     }
-    let by_default = config.all_in_effect(section, &["default-server"]);
     server.has("check")
-        || by_default.first().is_some_and(|line| line.has("check"))
-        || by_default.iter().any(|line| line.has("check"))
+        || config.all_in_effect(section, &["default-server"]).iter().any(|line| line.has("check"))
 }
 
 pub(super) fn server_check(seen: &Seen, written: &Written) -> Said {
@@ -190,7 +188,7 @@ pub(super) fn balance(seen: &Seen, written: &Written) -> Said {
     each(seen, written, "servers are picked dynamically", |config, section| {
         let line = config.in_effect(section, &["balance"])?;
         let how = line.word(1);
-        let is_static = STATIC.iter().any(|known| how == *known) || how.starts_with("hdr(");
+        let is_static = STATIC.contains(&how) || how.starts_with("hdr(");
         let hash = config.in_effect(section, &["hash-type"]);
         let consistent = how != "static-rr" && hash.is_some_and(|line| line.word(1) == "consistent");
         let pinned = if consistent { "pins clients to a server" } else { "is static" };

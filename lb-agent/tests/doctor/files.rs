@@ -26,6 +26,7 @@ const fn case(
 ) -> Case {
     Case { check, from, to, verdict, what, fix }
 }
+
 const SHOW: &str = "http-after-response set-header X-Pointsman";
 const BLUE: &str = "backend be_blue\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
