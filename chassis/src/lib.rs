@@ -8,6 +8,7 @@ mod clock;
 pub mod config;
 pub mod durable;
 pub mod failpoint;
+pub mod hints;
 mod host_facts;
 pub mod http_check;
 pub mod ledger;

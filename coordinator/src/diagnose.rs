@@ -175,6 +175,11 @@ fn of_balancer(host: &str, balancer: &v1::BalancerFacts, looked_into: bool) -> V
     for stale in &balancer.stale_workers {
         findings.push(finding(host, "warn", format!("old worker still routes by {stale}"), None));
     }
+    if !balancer.drift.is_empty() {
+        let problem = Problem::new(Code::RouteDrift, balancer.drift.clone())
+            .hint("put it back, or release anew when it is as it should be: `pointsman explain PM0105`");
+        findings.push(finding(host, "fail", "somebody else changed the route".to_owned(), Some(&problem)));
+    }
     findings.extend(of_signals(host, balancer));
     if looked_into {
         return findings;

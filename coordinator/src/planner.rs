@@ -57,6 +57,17 @@ pub struct Seen {
     pub silent: BTreeMap<HostName, Problem>,
 }
 
+/// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed.
+fn as_confirmed(seen: &Seen) -> Result<(), Problem> {
+    let Some((host, facts)) = seen.balancers.iter().find(|(_, facts)| !facts.drift.is_empty()) else {
+        return Ok(());
+    };
+    Err(Problem::new(Code::RouteDrift, facts.drift.clone())
+        .on(host)
+        .cause("somebody or something else has changed it")
+        .hint("see it and put it back: `pointsman traffic show ENV`, `pointsman explain PM0105`"))
+}
+
 /// The route that all load balancers agree on.
 pub fn agreed_route(seen: &Seen) -> Result<(Route, RouteEpoch), Problem> {
     let mut routes = seen.balancers.iter().map(|(host, facts)| (host, facts.route.as_str()));
@@ -85,6 +96,7 @@ pub fn plan(
     wish: Wish,
     seen: &Seen,
 ) -> Result<Plan, Problem> {
+    as_confirmed(seen)?;
     let (route, route_epoch_base) = agreed_route(seen)?;
     if let Some(known) = &standing.route
         && *known != route

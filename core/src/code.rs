@@ -42,6 +42,7 @@ codes! {
     RouteNotSeen = "PM0110", "requests through the load balancer do not show the route";
     DrainIncomplete = "PM0111", "requests are still running on a slot";
     HaproxyReplyUnexpected = "PM0112", "HAProxy answered something that cannot be read";
+    HaproxyConfigBroken = "PM0114", "HAProxy's configuration on disk does not load";
     SignalsMissing = "PM0115", "there are no signals of this load balancer";
     SignalsUnheard = "PM0116", "the port for access lines cannot be opened";
     SiteCertificateUnfit = "PM0120", "a certificate of the site cannot be used";

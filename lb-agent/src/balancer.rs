@@ -8,6 +8,7 @@ use tokio::sync::Mutex;
 
 use crate::certificates::Certificates;
 use crate::config::{Config, SharedConfig};
+use crate::events::Events;
 use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
@@ -29,6 +30,8 @@ pub struct Balancer {
     pub(crate) changing: Arc<Mutex<Option<Ready>>>,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
+    /// What happened to the route that no order asked for.
+    pub(crate) events: Events,
     /// What visitors meet, where access lines are listened for.
     pub(crate) signals: Option<Signals>,
     /// The certificates that may be renewed.
@@ -66,6 +69,7 @@ impl Balancer {
             config: Arc::new(config),
             changing: Arc::default(),
             guard: Guard::default(),
+            events: Events::default(),
             signals,
         })
     }

@@ -89,6 +89,10 @@ pub struct Haproxy {
     pub backends: Vec<Parsed<BackendName>>,
     /// The backend that needs no servers: it answers with the maintenance page.
     pub maintenance_backend: Parsed<BackendName>,
+    /// Whether a route that somebody changed by hand is set back by itself. Else it is reported and left, and releases are
+    /// refused until it is as it was.
+    #[serde(default)]
+    pub enforce: bool,
     /// Certificates that may be renewed: an order can only name one of them.
     #[serde(default)]
     pub certificates: Vec<GrantedCertificate>,

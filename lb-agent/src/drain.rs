@@ -1,8 +1,11 @@
 //! Waiting until nobody is served by a backend any more, on any worker, and cutting what outlives its time.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
+use pointsman_chassis::agent_service::Rule;
 use pointsman_core::{Aftermath, BackendName, Code, DrainEnd, Evidence, Problem};
+use pointsman_proto::v1;
 use tokio::time::Instant;
 
 use crate::balancer::Balancer;
@@ -50,6 +53,49 @@ async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) 
     }
 }
 
+/// The servers of a backend with requests running, and for how long the oldest of them has. Which servers serve is told
+/// by the counters; how long, by the list of sessions, which a busy HAProxy may be too long to give.
+pub async fn running(
+    balancer: &Balancer,
+    rows: &[StatRow],
+    backend: &BackendName,
+) -> Vec<v1::ServerSessions> {
+    let mut servers: BTreeMap<&str, u64> = BTreeMap::new();
+    for row in on_servers(rows, backend).filter(|row| row.sessions > 0) {
+        let sum = servers.entry(&row.server).or_default();
+        *sum = sum.saturating_add(row.sessions);
+    }
+    if servers.is_empty() {
+        return Vec::new();
+    }
+    let sessions = balancer.workers.running().await.unwrap_or_default();
+    let oldest_of = |server: &str| {
+        let here = sessions.iter().filter(|session| {
+            let named = format!("{}/{}", session.backend, session.server);
+            (session.backend == backend.as_str() && session.server == server) || named == server
+        });
+        here.map(|session| session.age_s).max().unwrap_or(0)
+    };
+    servers
+        .into_iter()
+        .map(|(server, sessions)| v1::ServerSessions {
+            server: server.to_owned(),
+            sessions,
+            oldest_s: oldest_of(server),
+        })
+        .collect()
+}
+
+/// The same in words, after a colon; empty where nothing is known.
+async fn by_server(balancer: &Balancer, backend: &BackendName) -> String {
+    let Ok(rows) = rows_of_all(balancer).await else { return String::new() };
+    let words = |found: &v1::ServerSessions| {
+        format!("{} on {}, the oldest for {} s", found.sessions, found.server, found.oldest_s)
+    };
+    let found: Vec<String> = running(balancer, &rows, backend).await.iter().map(words).collect();
+    if found.is_empty() { String::new() } else { format!(": {}", found.join("; ")) }
+}
+
 fn unseen_problem(backend: &BackendName, more: Duration) -> Problem {
     let message =
         format!("an old HAProxy process may serve `{backend}` for {} s more", more.as_secs().max(1));
@@ -65,6 +111,7 @@ pub async fn drain(
     backend: &BackendName,
     timeout: Duration,
     end: DrainEnd,
+    rule: &Rule,
 ) -> Result<Evidence, Problem> {
     balancer.granted(backend)?;
     let route = balancer.standing_route().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
@@ -86,12 +133,13 @@ pub async fn drain(
         });
     }
     if end == DrainEnd::Leave {
-        return Ok(Evidence {
-            already: false,
-            detail: format!("{left} requests left running on `{backend}`"),
-            ..Evidence::default()
-        });
+        let detail =
+            format!("{left} requests left running on `{backend}`{}", by_server(balancer, backend).await);
+        return Ok(Evidence { already: false, detail, ..Evidence::default() });
     }
+    let cut = by_server(balancer, backend).await;
+    // The wait was long: another coordinator may want these requests to go on.
+    rule.check()?;
     let rows = balancer.workers.stat().await?;
     for server in on_servers(&rows, backend) {
         balancer.workers.cut(backend.as_str(), &server.server).await?;
@@ -99,7 +147,7 @@ pub async fn drain(
     match wait_empty(balancer, backend, Instant::now() + AFTER_CUT).await? {
         0 => Ok(Evidence {
             already: false,
-            detail: format!("{left} requests on `{backend}` cut after {} s", timeout.as_secs()),
+            detail: format!("{left} requests on `{backend}` cut after {} s{cut}", timeout.as_secs()),
             ..Evidence::default()
         }),
         still => Err(Problem::new(

@@ -1,24 +1,30 @@
-//! The guard of the route: a reload that began before a switch and ends after it brings the old route back, because
-//! the new worker has read the map before it was written. The guard sees that and sets the route again.
+//! The guard of the route: looks all the time whether it stands on disk and in HAProxy as it was confirmed last.
 //!
-//! It never fights a person: a route that changed while the worker stayed the same was changed by hand, and is left for
-//! people to see.
+//! A reload that began before a switch and ends after it brings the old route back, because the new worker has read the
+//! map before it was written: the guard sets the route again. It does not fight a person: a route that changed while the
+//! worker stayed the same was changed by hand, and is reported and left, unless the configuration says otherwise.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use pointsman_chassis::hints::Hints;
+use pointsman_core::{Problem, Route};
 use tokio::time::Instant;
-use tracing::{info, warn};
+use tracing::warn;
 
 use crate::balancer::Balancer;
+use crate::drift::{self, Change, Found, Look};
+use crate::events::Kind;
 use crate::switch;
 
 /// How often the guard looks, and how often soon after a switch, when such a reload may be under way.
-const CALM: Duration = Duration::from_secs(1);
+const CALM: Duration = Duration::from_millis(500);
 const ALERT: Duration = Duration::from_millis(100);
 /// How long after a switch: longer than a reload takes.
 const ALERT_FOR: Duration = Duration::from_secs(10);
+/// Shortest time between two looks, however many hints come.
+const REST: Duration = Duration::from_millis(20);
 
 /// Remembers when a route was last set.
 #[derive(Clone, Debug)]
@@ -53,44 +59,124 @@ impl Guard {
 
 /// Guards the route for ever.
 pub async fn watch(balancer: Balancer) {
+    let haproxy = &balancer.config.haproxy;
+    let map = balancer.file.folder().map(std::path::Path::to_owned);
+    let config = haproxy.config.iter().filter_map(|path| path.parent());
+    let mut hints = Hints::of(map.as_deref().into_iter().chain(config));
     loop {
-        tokio::time::sleep(balancer.guard.pause()).await;
+        if hints.within(balancer.guard.pause()).await {
+            tokio::time::sleep(REST).await;
+        }
         // Whoever changes the route just now looks after it.
         let Ok(_changing) = balancer.changing.try_lock() else { continue };
-        balancer.file.look_again().await;
-        let Some(on_disk) = balancer.file.read() else { continue };
-        // HAProxy is down or busy: the next look will tell.
-        let (Ok(info), Ok(runtime)) = (balancer.workers.info().await, balancer.workers.route().await) else {
-            continue;
-        };
-        // States of servers: a start makes all of them ready, the first one too, and that is no person's doing. Nor
-        // is what the agent itself left half-done.
-        let by_states = !balancer.shows_epoch();
-        if runtime.is_none() && !by_states {
-            continue;
-        }
-        let settled = balancer.file.settled();
-        if settled == Some(info.pid) && !balancer.workers.cut_short() {
-            continue;
-        }
-        let reloaded = settled.is_some() || by_states;
-        let older = runtime.as_ref().is_none_or(|runtime| runtime.epoch < on_disk.epoch);
-        if reloaded && older {
-            let found = runtime.map_or_else(|| "none".to_owned(), |runtime| runtime.to_string());
-            info!(pid = info.pid, found, wanted = %on_disk, "a reload brought an older route back: setting it again");
-            if let Err(problem) = balancer.workers.set_route(&on_disk).await {
-                warn!(%problem, "could not set the route again");
-                continue;
+        look(&balancer).await;
+    }
+}
+
+async fn look(balancer: &Balancer) {
+    balancer.file.look_again().await;
+    let workers = &balancer.workers;
+    // HAProxy is down or busy: the next look will tell.
+    let (Ok(info), Ok(runtime), Ok(keys)) =
+        (workers.info().await, workers.route().await, workers.key_count().await)
+    else {
+        return;
+    };
+    let (on_disk, confirmed) = (balancer.file.read(), balancer.file.remembered());
+    let found = drift::judge(&Look {
+        pid: info.pid,
+        settled: balancer.file.settled(),
+        on_disk: on_disk.as_ref(),
+        runtime: runtime.as_ref(),
+        keys,
+        confirmed: confirmed.as_ref(),
+        by_states: !balancer.shows_epoch(),
+        cut_short: workers.cut_short(),
+    });
+    match (found, on_disk) {
+        (Found::Stands, _) => balancer.events.stands(),
+        (Found::Reloaded, Some(route)) => {
+            let first = balancer.file.settled().is_none();
+            follow(balancer, info.pid, &route).await;
+            if !first {
+                let what = format!("HAProxy has a new worker, {}: route `{route}` stands", info.pid);
+                balancer.events.tell(Kind::ReloadSeen, what);
             }
-            balancer.file.keep_again(&on_disk).await;
-        } else if runtime.as_ref() != Some(&on_disk) {
-            continue;
+            balancer.events.stands();
         }
-        // Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map.
-        if reloaded {
-            let told = switch::set_old_workers(&balancer, &on_disk).await;
-            info!(pid = info.pid, "HAProxy was reloaded, the route stands{told}");
+        (Found::BroughtBack, Some(route)) => restore(balancer, info.pid, runtime.as_ref(), &route).await,
+        (Found::Changed(change), _) => changed(balancer, &change, confirmed.as_ref()).await,
+        // Without a route on disk there is none to set again.
+        (Found::Reloaded | Found::BroughtBack, None) => {}
+    }
+}
+
+/// Sets the route again in a worker that a reload has given an older one.
+async fn restore(balancer: &Balancer, pid: u32, found: Option<&Route>, route: &Route) {
+    let found = found.map_or_else(|| "none".to_owned(), |found| format!("`{found}`"));
+    if let Err(problem) = balancer.workers.set_route(route).await {
+        let what =
+            format!("HAProxy's new worker {pid} has route {found}, and `{route}` cannot be set: {problem}");
+        return balancer.events.drifted(&what);
+    }
+    balancer.file.keep_again(route).await;
+    follow(balancer, pid, route).await;
+    let what = format!("HAProxy's new worker {pid} had route {found}: `{route}` is set again");
+    balancer.events.tell(Kind::ReloadRestored, what);
+    balancer.events.stands();
+}
+
+/// Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map.
+async fn follow(balancer: &Balancer, pid: u32, route: &Route) {
+    switch::set_old_workers(balancer, route).await;
+    balancer.file.settle(pid);
+}
+
+/// Reports what somebody else has changed, and sets it back where the configuration says so.
+async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>) {
+    let what = change.words();
+    balancer.events.drifted(&what);
+    let (true, Some(route)) = (balancer.config.haproxy.enforce, confirmed) else { return };
+    let set_back = match change {
+        Change::Runtime(_) => balancer.workers.set_route(route).await,
+        Change::File(_) => balancer.file.write(route).await,
+        // Only a reload rids a map of a second entry; setting one sets both.
+        Change::Keys(_) => return,
+    };
+    match set_back {
+        Ok(()) => balancer.events.tell(Kind::Enforced, format!("`{route}` is set again, because {what}")),
+        Err(problem) => balancer.events.drifted(&format!("{what}; `{route}` cannot be set again: {problem}")),
+    }
+}
+
+/// At the start of the agent, before any order comes: what an earlier life left half-done is finished or taken back.
+///
+/// A route on disk that is newer than HAProxy's was confirmed, and a reload has brought an older one back: it is set
+/// again. One that never was confirmed is of a switch that a crash cut short before it moved anybody: it is taken back,
+/// and the coordinator, which knows the gates, orders it again if it still wants it.
+pub async fn at_start(balancer: &Balancer) {
+    balancer.file.look_again().await;
+    let Some(on_disk) = balancer.file.read() else { return };
+    let runtime = match balancer.workers.route().await {
+        Ok(Some(runtime)) if runtime.epoch < on_disk.epoch => runtime,
+        Ok(_) => return,
+        Err(problem) => return warn!(%problem, "cannot see HAProxy's route"),
+    };
+    let confirmed = balancer.file.remembered().as_ref() == Some(&on_disk);
+    let done: Result<(Kind, String), Problem> = if confirmed {
+        let what = format!("HAProxy had route `{runtime}`: `{on_disk}` is set again");
+        balancer.workers.set_route(&on_disk).await.map(|()| (Kind::ReloadRestored, what))
+    } else {
+        let what = format!("a move to `{on_disk}` was cut short: `{runtime}` is on disk again");
+        balancer.file.put_back(&runtime).await.map(|()| (Kind::CutShort, what))
+    };
+    match done {
+        Ok((kind, what)) => balancer.events.tell(kind, what),
+        Err(problem) => {
+            let what = format!(
+                "HAProxy routes by `{runtime}`, the map file holds `{on_disk}`, and that cannot be mended: {problem}"
+            );
+            balancer.events.drifted(&what);
         }
-        balancer.file.settle(info.pid);
     }
 }

@@ -8,7 +8,6 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::{Action, Code, Evidence, Order, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tonic::Streaming;
-use tracing::{info, warn};
 
 use crate::balancer::Balancer;
 use crate::config::Config;
@@ -57,21 +56,9 @@ impl LbHands {
         certificates::watch(self.balancer.clone()).await;
     }
 
-    /// Goes on with a switch that a crash cut short: the route on disk is newer than the one HAProxy routes by, so
-    /// the order that put it there was on its way to the workers. Anything else is left for the coordinator to see.
-    pub async fn resume_switch(&self) {
-        self.balancer.file.look_again().await;
-        let Some(on_disk) = self.balancer.file.read() else { return };
-        match self.balancer.workers.route().await {
-            Ok(Some(runtime)) if runtime.epoch < on_disk.epoch => {
-                info!(from = %runtime, to = %on_disk, "a switch was cut short: going on with it");
-                if let Err(problem) = self.balancer.workers.set_route(&on_disk).await {
-                    warn!(%problem, "could not go on with the switch");
-                }
-            }
-            Ok(_) => {}
-            Err(problem) => warn!(%problem, "cannot see HAProxy's route"),
-        }
+    /// Before any order comes: finishes or takes back what an earlier life of the agent left half-done.
+    pub async fn settle_at_start(&self) {
+        guard::at_start(&self.balancer).await;
     }
 }
 
@@ -82,7 +69,7 @@ impl Hands for LbHands {
                 switch::set_route(&self.balancer, expected, wanted, *min_up, rule).await
             }
             Action::Drain { backend, timeout_ms, end } => {
-                drain::drain(&self.balancer, backend, Duration::from_millis(*timeout_ms), *end).await
+                drain::drain(&self.balancer, backend, Duration::from_millis(*timeout_ms), *end, rule).await
             }
             looking => self.observe(looking).await,
         }

@@ -6,7 +6,7 @@ use pointsman_proto::{convert, v1};
 
 use crate::balancer::{Balancer, health};
 use crate::certificates;
-use crate::drain::{rows_of_all, sessions};
+use crate::drain::{rows_of_all, running, sessions};
 use crate::fit;
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
@@ -32,6 +32,14 @@ pub async fn inspect(
     let route = balancer.standing_route().await?;
     if route != *expected {
         return Err(drift(format!("the route is `{route}`, expected `{expected}`")));
+    }
+    if let Some(Ok(processes)) = balancer.workers.processes().await
+        && processes.failed_reloads > 0
+    {
+        let message = "HAProxy's configuration on disk does not load: its last reload failed";
+        return Err(Problem::new(Code::HaproxyConfigBroken, message)
+            .cause("the worker from before goes on; a restart would leave nobody to serve visitors")
+            .hint("on the load balancer: `haproxy -c -f /etc/haproxy/haproxy.cfg`, mend it, `systemctl reload haproxy`"));
     }
     let entries = balancer.workers.key_count().await?;
     if entries != 1 {
@@ -106,13 +114,18 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             servers_up: counted.up,
             servers_total: counted.total,
             sessions: sessions(&all_rows, &granted.0),
+            running: running(balancer, &all_rows, &granted.0).await,
             requests_total: own.map_or(0, |row| row.requests_total),
             responses_5xx: own.map_or(0, |row| row.responses_5xx),
         });
     }
     let signals = balancer.signals.as_ref().map(|signals| signals.facts());
     let (signals_listen, signals_connections, signals_problem) = signals.unwrap_or_default();
+    let (drift, drift_since_ms) = balancer.events.drift().unwrap_or_default();
     Ok(v1::BalancerFacts {
+        events: balancer.events.all(),
+        drift,
+        drift_since_ms,
         signals_listen,
         signals_connections,
         signals_problem: signals_problem.as_ref().map(convert::problem_to_wire),

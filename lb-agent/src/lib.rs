@@ -8,6 +8,8 @@ pub mod command;
 mod config;
 pub mod doctor;
 mod drain;
+mod drift;
+mod events;
 mod fit;
 mod guard;
 mod hands;

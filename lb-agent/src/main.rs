@@ -123,7 +123,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let ledger = Ledger::open(&config.state.join("receipts.db")).map_err(serve::explain)?;
     let listen = config.listen;
     let hands = LbHands::new(config).map_err(serve::explain)?;
-    hands.resume_switch().await;
+    hands.settle_at_start().await;
     let guarding = hands.clone();
     tokio::spawn(async move { guarding.guard_route().await });
     let gathering = hands.clone();

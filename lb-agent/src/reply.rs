@@ -372,6 +372,53 @@ pub fn server_states(reply: &str) -> Option<Vec<ServerState>> {
     Some(found)
 }
 
+/// A request that is being served, as `show sess` lists it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Session {
+    /// The backend.
+    pub backend: String,
+    /// The server.
+    pub server: String,
+    /// For how long, in seconds.
+    pub age_s: u64,
+}
+
+/// A length of time as HAProxy writes it for people: two units at most, as `3s`, `1m4s`, `2d7h`.
+fn age(text: &str) -> Option<u64> {
+    let (mut seconds, mut digits) = (0u64, String::new());
+    for letter in text.chars() {
+        if letter.is_ascii_digit() {
+            digits.push(letter);
+            continue;
+        }
+        let unit = match letter {
+            'd' => 86_400,
+            'h' => 3_600,
+            'm' => 60,
+            's' => 1,
+            _ => return None,
+        };
+        seconds = seconds.checked_add(digits.parse::<u64>().ok()?.checked_mul(unit)?)?;
+        digits.clear();
+    }
+    digits.is_empty().then_some(seconds)
+}
+
+/// Parses `show sess`: the requests that are at a server. Lines that are not of one are left out.
+pub fn sessions(reply: &str) -> Option<Vec<Session>> {
+    let lines = whole(reply)?.lines().filter(|line| line.starts_with("0x"));
+    let field = |line: &str, name: &str| -> Option<String> {
+        let words = line.split_whitespace();
+        let mut values = words.filter_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        values.next().map(str::to_owned)
+    };
+    let session = |line: &str| {
+        let server = field(line, "srv").filter(|server| !server.starts_with('<'))?;
+        Some(Session { backend: field(line, "be")?, server, age_s: age(&field(line, "age")?)? })
+    };
+    Some(lines.filter_map(session).collect())
+}
+
 /// Whether a command that answers nothing on success succeeded.
 pub fn is_empty_success(reply: &str) -> bool {
     reply == "\n"

@@ -89,6 +89,11 @@ impl RouteFile {
         Ok(Self { keeper: Keeper::Opnsense { api, unsure: config.state.join("route.unsure") }, ..file })
     }
 
+    /// The folder that the file lies in.
+    pub fn folder(&self) -> Option<&Path> {
+        self.map.parent()
+    }
+
     /// The route that HAProxy's next start will read; `None` when there is no valid one, or OPNsense is not known to
     /// keep it.
     pub fn read(&self) -> Option<Route> {

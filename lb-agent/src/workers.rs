@@ -333,6 +333,18 @@ impl Workers {
         &self.current
     }
 
+    /// The requests that the current and the old workers serve on servers.
+    pub async fn running(&self) -> Result<Vec<reply::Session>, Problem> {
+        let command = Command::of(&["show", "sess"])?;
+        let mut running = Vec::new();
+        let old = self.old().await?;
+        for line in std::iter::once(self.line()).chain(old.iter().map(Line::Old)) {
+            let Some(reply) = line.ask(&command).await? else { continue };
+            running.extend(reply::sessions(&reply).ok_or_else(|| unreadable(&command, &first_line(&reply)))?);
+        }
+        Ok(running)
+    }
+
     /// Ends every session that the current and the old workers have on a server.
     pub async fn cut(&self, backend: &str, server: &str) -> Result<(), Problem> {
         let named = match self.steering {

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecursiveMode, Watcher as _};
 use pointsman_core::{Code, PeerName, Problem};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -16,6 +15,7 @@ use tracing::{info, warn};
 
 use super::peer_of_certificate;
 use crate::config::Pki;
+use crate::hints::Hints;
 
 /// How often the files are looked at without a hint from the file system: inotify loses events when its queue
 /// overflows, and some mounts send none.
@@ -143,31 +143,12 @@ impl Credentials {
 
     /// Reloads whenever the files' folders change, and every minute besides. Runs until its task is dropped.
     pub async fn follow_files(self: Arc<Self>) {
-        let (changed, mut hints) = tokio::sync::mpsc::channel(1);
-        // Editors and secret mounts rename, so the folders are watched, not the files.
-        let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-            // Reading the files is an event too: it must not lead to reading them again.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
-                // A full channel holds a hint already.
-                let _ = changed.try_send(());
-            }
-        });
-        let mut watcher =
-            watcher.inspect_err(|error| warn!(%error, "cannot watch certificate files, polling only")).ok();
-        for path in [&self.files.cert, &self.files.key, &self.files.ca] {
-            if let (Some(watcher), Some(folder)) = (watcher.as_mut(), path.parent()) {
-                // A folder that cannot be watched is polled.
-                let _ = watcher.watch(folder, RecursiveMode::NonRecursive);
-            }
-        }
+        let files = [&self.files.cert, &self.files.key, &self.files.ca];
+        let mut hints = Hints::of(files.into_iter().filter_map(|path| path.parent()));
         loop {
-            // The pause lets the writer of several files finish.
-            tokio::select! {
-                hint = hints.recv() => {
-                    if hint.is_none() { tokio::time::sleep(POLL).await; }
-                    tokio::time::sleep(Duration::from_millis(200)).await;
-                }
-                () = tokio::time::sleep(POLL) => {}
+            if hints.within(POLL).await {
+                // The pause lets the writer of several files finish.
+                tokio::time::sleep(Duration::from_millis(200)).await;
             }
             self.reload();
         }

@@ -27,7 +27,11 @@ fn health(status: &v1::StatusReply) -> Exit {
         let drift = settled && !status.wanted_route.is_empty() && found.route != status.wanted_route;
         let dead =
             found.backends.iter().any(|b| render::share_of(&found.route, &b.name) > 0 && b.servers_up == 0);
-        drift || dead || found.route != found.route_on_disk || !found.stale_workers.is_empty()
+        drift
+            || !found.drift.is_empty()
+            || dead
+            || found.route != found.route_on_disk
+            || !found.stale_workers.is_empty()
     };
     let page_is_up = status.maintenance.as_ref().is_some_and(|page| page.on);
     let left_over = settled

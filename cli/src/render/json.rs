@@ -116,12 +116,18 @@ fn balancer(found: &v1::BalancerFacts) -> Value {
             "name": backend.name, "percent": share_of(&found.route, &backend.name), "servers_up": backend.servers_up,
             "servers_total": backend.servers_total, "sessions": backend.sessions,
             "requests_total": backend.requests_total, "responses_5xx": backend.responses_5xx,
+            "running": backend.running.iter().map(|server| json!({
+                "server": server.server, "sessions": server.sessions, "oldest_s": server.oldest_s,
+            })).collect::<Vec<_>>(),
         })
     });
     json!({
         "route": text(&found.route), "route_on_disk": text(&found.route_on_disk), "stale_workers": found.stale_workers,
         "backends": backends.collect::<Vec<_>>(), "haproxy_version": found.haproxy_version,
-        "highest_epoch": found.highest_epoch,
+        "highest_epoch": found.highest_epoch, "drift": text(&found.drift), "drift_since_ms": moment(found.drift_since_ms),
+        "events": found.events.iter().map(|event| json!({
+            "at_ms": event.at_ms, "kind": event.kind, "detail": event.detail,
+        })).collect::<Vec<_>>(),
         "certificates": found.certificates.iter().map(certificate_fields).collect::<Vec<_>>(),
     })
 }

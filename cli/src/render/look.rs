@@ -147,7 +147,10 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
 /// Traffic is not where the journal says, or the load balancers disagree.
 fn drifted(status: &v1::StatusReply) -> bool {
     let mut routes = status.agents.iter().filter_map(|agent| agent.balancer.as_ref());
-    routes.any(|found| !status.wanted_route.is_empty() && found.route != status.wanted_route)
+    routes.any(|found| {
+        let moved = !status.wanted_route.is_empty() && found.route != status.wanted_route;
+        moved || !found.drift.is_empty()
+    })
 }
 
 fn release_block(release: &v1::Release, now_ms: u64) -> String {
@@ -234,15 +237,56 @@ fn balancer_lines(host: &str, found: &v1::BalancerFacts, status: &v1::StatusRepl
     for stale in &found.stale_workers {
         text.push_str(&format!("            {host:<12} ✖ old worker {stale}\n"));
     }
+    if !found.drift.is_empty() {
+        text.push_str(&format!(
+            "            {host:<12} ✖ changed by somebody else since {}: {}\n",
+            time(found.drift_since_ms),
+            found.drift
+        ));
+    }
     for backend in &found.backends {
         let (share, sessions) = (share_of(&found.route, &backend.name), backend.sessions);
         text.push_str(&format!(
-            "            {:<12} {share:>3} %  {} of {} up, {sessions} requests running\n",
-            backend.name, backend.servers_up, backend.servers_total
+            "            {:<12} {share:>3} %  {} of {} up, {sessions} requests running{}\n",
+            backend.name,
+            backend.servers_up,
+            backend.servers_total,
+            oldest(backend)
         ));
     }
     text
 }
+
+/// For how long requests have been running on a backend, where that is long enough to matter to whoever waits for them.
+fn oldest(backend: &v1::BackendFacts) -> String {
+    let oldest_s = backend.running.iter().map(|server| server.oldest_s).max().unwrap_or(0);
+    if oldest_s < LONG_RUNNING_S {
+        return String::new();
+    }
+    let servers = backend.running.iter().map(|server| format!("{} on {}", server.sessions, server.server));
+    let servers: Vec<String> = servers.collect();
+    format!(", the oldest for {}: {}", span(oldest_s.saturating_mul(1000)), servers.join(", "))
+}
+
+/// Requests that run longer than this are named, in seconds.
+const LONG_RUNNING_S: u64 = 5;
+
+/// What happened to the routes lately that nobody ordered, the newest last.
+fn event_lines(status: &v1::StatusReply) -> String {
+    let balancers = status.agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
+    let mut events: Vec<(&String, &v1::BalancerEvent)> =
+        balancers.flat_map(|(host, found)| found.events.iter().map(move |event| (host, event))).collect();
+    events.sort_by_key(|(_, event)| event.at_ms);
+    let newest = events.iter().skip(events.len().saturating_sub(EVENTS_SHOWN));
+    newest
+        .map(|(host, event)| {
+            format!("{}  {host:<12} {:<16} {}\n", time(event.at_ms), event.kind, event.detail)
+        })
+        .collect()
+}
+
+/// Events that `traffic show` shows; JSON has all of them.
+const EVENTS_SHOWN: usize = 8;
 
 /// The share of visitors that a backend gets by a route.
 pub fn share_of(route: &str, backend: &str) -> u8 {
@@ -280,7 +324,7 @@ pub fn traffic(status: &v1::StatusReply) -> String {
     let under_way = |plan: &v1::Plan| format!("  (release {} is under way)", plan.release);
     let note = open.and_then(|release| release.plan.as_ref()).map(under_way).unwrap_or_default();
     let wanted = or(&status.wanted_route, "none yet");
-    format!("wanted      {:<12} route {wanted}{note}\n{}", "", traffic_lines(status))
+    format!("wanted      {:<12} route {wanted}{note}\n{}{}", "", traffic_lines(status), event_lines(status))
 }
 
 fn page_line(page: &v1::Maintenance, now_ms: u64) -> String {

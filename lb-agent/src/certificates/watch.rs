@@ -2,13 +2,11 @@
 //! short. Nobody orders this: the folders are the agent's own grant. What does not do is said once, and stands in the
 //! facts until it changes.
 
-use std::path::Path;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher as _};
+use pointsman_chassis::hints::Hints;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::{Aftermath, Code, Problem};
-use tokio::sync::mpsc;
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -39,9 +37,7 @@ pub async fn watch(balancer: Balancer) {
     if granted.is_empty() {
         return;
     }
-    let (changed, mut hints) = mpsc::channel(1);
-    let watched = granted.iter().filter_map(|granted| granted.watch.as_deref());
-    let _watcher = watcher(watched, changed.clone());
+    let mut hints = Hints::of(granted.iter().filter_map(|granted| granted.watch.as_deref()));
     let mut tried: Vec<Tried> = granted.iter().map(|_| Tried::default()).collect();
     let (mut settled, mut next_look) = (None, Instant::now());
     loop {
@@ -58,36 +54,11 @@ pub async fn watch(balancer: Balancer) {
             }
             next_look = Instant::now() + again;
         }
-        tokio::select! {
-            _ = hints.recv() => {
-                tokio::time::sleep(SETTLE).await;
-                next_look = Instant::now();
-            }
-            () = tokio::time::sleep(TICK) => {}
+        if hints.within(TICK).await {
+            tokio::time::sleep(SETTLE).await;
+            next_look = Instant::now();
         }
     }
-}
-
-fn watcher<'a>(
-    folders: impl Iterator<Item = &'a Path>,
-    changed: mpsc::Sender<()>,
-) -> Option<notify::RecommendedWatcher> {
-    let made = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-        // Reading the files is an event too: it must not lead to reading them again.
-        if event.is_ok_and(|event| !event.kind.is_access()) {
-            // A full channel holds a hint already.
-            let _ = changed.try_send(());
-        }
-    });
-    let mut watcher = made
-        .inspect_err(|error| warn!(%error, "cannot watch folders of certificates: only looking at them"))
-        .ok()?;
-    for folder in folders {
-        if let Err(error) = watcher.watch(folder, RecursiveMode::NonRecursive) {
-            warn!(folder = %folder.display(), %error, "cannot watch this folder: only looking at it every 10 minutes");
-        }
-    }
-    Some(watcher)
 }
 
 /// Says whether everything that was cut short is finished, or was looked at in vain.

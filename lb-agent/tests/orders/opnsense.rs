@@ -550,7 +550,7 @@ async fn a_map_file_found_by_its_name() {
 async fn the_first_start_takes_what_opnsense_keeps() {
     let site = Site::new().await;
     std::fs::remove_file(&site.agent.map).unwrap();
-    site.agent.hands.resume_switch().await;
+    site.agent.hands.settle_at_start().await;
     assert_eq!(site.stands().await, three(P));
     site.agent.inspect(P).await.unwrap();
 }

@@ -152,6 +152,11 @@ impl Agent {
         }
     }
 
+    pub async fn prepare(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
+        let done = self.service.prepare(asked(convert::order_to_wire(order))).await.map_err(problem)?;
+        Ok(evidence(done.get_ref()))
+    }
+
     pub async fn send(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
         self.send_wire(convert::order_to_wire(order)).await
     }

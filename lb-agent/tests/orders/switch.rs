@@ -301,21 +301,85 @@ async fn a_coordinator_that_was_replaced_moves_nothing() {
 }
 
 #[tokio::test]
-async fn an_agent_that_was_killed_goes_on_from_what_is_on_disk() {
-    // Between disk and worker: forward.
+async fn an_agent_that_was_killed_moves_nobody_by_itself() {
+    // Between disk and worker nobody was moved: the route is taken back, and the order, sent again, does it all.
     let rig = Rig::new().await;
     std::fs::write(&rig.agent.map, format!("{KEY} {V}\n")).unwrap();
-    rig.agent.hands.resume_switch().await;
-    assert_eq!(rig.stands().1, V);
-    // The order, sent again, finds it done.
-    assert!(rig.agent.set_route(P, V).await.unwrap().already);
+    rig.agent.hands.settle_at_start().await;
+    assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]));
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    assert!(!done.unwrap().already);
+    // A route that was confirmed, and that a reload took from the worker, is set again.
+    kit_until(|| {
+        std::fs::read_to_string(rig.agent.state.join("route.copy")).is_ok_and(|copy| copy.trim() == V)
+    });
+    rig.fake.with(|world| world.current.map[0].1 = P.to_owned());
+    rig.agent.hands.settle_at_start().await;
+    assert_eq!(rig.stands(), (V.to_owned(), V.to_owned(), vec![]));
     // Somebody else moved the worker on: that is for the coordinator to see.
     let rig = Rig::new().await;
     rig.fake.with(|world| world.current.map[0].1 = V.to_owned());
-    rig.agent.hands.resume_switch().await;
+    rig.agent.hands.settle_at_start().await;
     assert_eq!(rig.stands(), (P.to_owned(), V.to_owned(), vec![]));
     // No map file, or none that can be read: nothing is guessed.
     std::fs::write(&rig.agent.map, "rubbish").unwrap();
-    rig.agent.hands.resume_switch().await;
+    rig.agent.hands.settle_at_start().await;
+    assert_eq!(rig.commands("set map"), 0);
+}
+
+/// Waits for something that another thread does.
+fn kit_until(what: impl Fn() -> bool) {
+    let give_up = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while !what() {
+        assert!(std::time::Instant::now() < give_up, "waited in vain");
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
+#[tokio::test]
+async fn what_was_prepared_is_performed_without_looking_at_everything_again() {
+    let rig = Rig::new().await;
+    let order = rig.agent.order(switch(P, V));
+    let ready = rig.agent.prepare(&order).await.unwrap();
+    assert!(!ready.already && ready.detail.contains(V), "{ready:?}");
+    assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]), "nothing is changed by preparing");
+    rig.fake.with(|world| world.commands.clear());
+    let done = rig.agent.send(&order).await;
+    rig.told_the_truth(V, &done);
+    assert_eq!(rig.commands("show stat"), 0);
+    assert_eq!(rig.commands("set map"), 1);
+    // Once more, as after a lost answer: from the receipt, prepared or not.
+    assert_eq!(rig.agent.prepare(&order).await.unwrap(), done.clone().unwrap());
+    assert_eq!(rig.agent.send(&order).await.unwrap(), done.unwrap());
+}
+
+#[tokio::test]
+async fn what_cannot_be_prepared_is_refused_before_anything_moves() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        for server in world.servers.get_mut("be_green").unwrap() {
+            server.1 = "DOWN".to_owned();
+        }
+    });
+    let order = rig.agent.order(switch(P, V));
+    let refused = rig.agent.prepare(&order).await.unwrap_err();
+    assert_eq!((refused.code, refused.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
+    assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]));
+    // Another coordinator has come: neither prepared nor performed.
+    let order = rig.agent.order(switch(P, V));
+    rig.agent.ledger.fence(Epoch(9)).unwrap();
+    assert_eq!(rig.agent.prepare(&order).await.unwrap_err().code, Code::Fenced);
+}
+
+/// What was made ready is not good for a world that has changed since.
+#[tokio::test]
+async fn what_somebody_changed_after_it_was_prepared_is_seen() {
+    let rig = Rig::new().await;
+    let order = rig.agent.order(switch(P, V));
+    rig.agent.prepare(&order).await.unwrap();
+    rig.fake.with(|world| world.current.map[0].1 = "be_blue:be_blue:0:77".to_owned());
+    let refused = rig.agent.send(&order).await.unwrap_err();
+    assert_eq!((refused.code, refused.aftermath), (Code::RouteDrift, Aftermath::Unchanged), "{refused:?}");
     assert_eq!(rig.commands("set map"), 0);
 }

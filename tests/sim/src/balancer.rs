@@ -222,7 +222,7 @@ impl World {
             let problem = Problem::new(Code::RouteNotApplied, "another route was read back");
             return Go::End(Err(problem.aftermath(Aftermath::Unknown).retry_useful()));
         }
-        balancer.settled = Some(told);
+        (balancer.settled, balancer.confirmed) = (Some(told), wanted.clone());
         self.guard_soon(host);
         done()
     }
@@ -303,6 +303,22 @@ impl World {
             balancer.settled = Some(worker.pid);
             self.tell(|| format!("host {host}: a reload brought an older route back, it is set again"));
         }
+    }
+
+    /// Before an agent hears any order: a move that a crash cut short before it moved anybody is taken back.
+    pub fn settle_at_start(&mut self, host: usize) {
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let name = agent.name.clone();
+        let Some(balancer) = agent.balancer_mut() else { return };
+        let Some(standing) = balancer.standing().cloned() else { return };
+        if standing.epoch >= balancer.disk.epoch || balancer.confirmed == balancer.disk {
+            return;
+        }
+        if balancer.disk.epoch == balancer.highest {
+            balancer.given_away = Some(balancer.disk.clone());
+        }
+        balancer.disk = standing;
+        self.truth.disk_taken_back(&name);
     }
 
     /// Somebody changes the route of the worker by hand.

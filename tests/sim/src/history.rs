@@ -270,6 +270,7 @@ impl World {
                 if let Some(agent) = self.hosts.get_mut(host) {
                     agent.up = true;
                 }
+                self.settle_at_start(host);
                 self.guard_soon(host);
             }
             Happening::Thaw(host) => {

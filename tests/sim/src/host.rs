@@ -72,6 +72,8 @@ pub struct Balancer {
     pub busy_until: BTreeMap<BackendName, u64>,
     /// On disk: the worker that was last seen with the route on disk.
     pub settled: Option<u32>,
+    /// On disk: the route that was confirmed last.
+    pub confirmed: Route,
     /// What stood before somebody changed it by hand.
     pub before_hand: Option<Route>,
 }
@@ -163,6 +165,7 @@ impl Host {
                 last_pid: 1,
                 busy_until: BTreeMap::new(),
                 settled: Some(1),
+                confirmed: route.clone(),
                 before_hand: None,
             }),
         };

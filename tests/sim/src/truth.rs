@@ -121,6 +121,11 @@ impl Truth {
         self.changes.remove(&(order.release.clone(), order.key.clone(), "map"));
     }
 
+    /// A starting agent took back what orders had written to its host's disk.
+    pub fn disk_taken_back(&mut self, host: &HostName) {
+        self.changes.retain(|(_, key, what), _| *what != "map" || key.host != *host);
+    }
+
     /// The journal lost its tail: what was over may be open again.
     pub fn forget(&mut self) {
         self.unfinished = None;

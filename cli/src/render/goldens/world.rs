@@ -28,6 +28,7 @@ fn backend(name: &str, up: u32, sessions: u64) -> v1::BackendFacts {
         sessions,
         requests_total: 18_402,
         responses_5xx: 3,
+        ..Default::default()
     }
 }
 
