@@ -28,6 +28,7 @@ pub mod route_change;
 mod standing;
 mod step;
 mod time;
+pub mod verdict;
 
 pub use check::{Check, CheckFrom, CheckMoment};
 pub use code::Code;
