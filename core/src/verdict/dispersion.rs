@@ -1,4 +1,4 @@
-//! How much failures come in bunches, measured on the old slot before the release.
+//! How much failures come in bunches: measured on the old slot before the release, and on the new one meanwhile.
 
 /// Failures, and ticks with failures, below which an estimate says nothing: one more bunch would change it by half.
 const ENOUGH: f64 = 20.0;
@@ -21,10 +21,15 @@ pub struct Dispersion {
 impl Dispersion {
     /// Adds a tick. One that counts more failures than requests, or none of either, says nothing.
     pub fn add(&mut self, requests: u32, failed: u32) {
-        if requests == 0 || failed > requests {
+        if failed <= requests {
+            self.add_exact(f64::from(requests), f64::from(failed));
+        }
+    }
+
+    pub(super) fn add_exact(&mut self, requests: f64, failed: f64) {
+        if requests <= 0.0 {
             return;
         }
-        let (requests, failed) = (f64::from(requests), f64::from(failed));
         self.ticks += 1.0;
         self.bad_ticks += if failed > 0.0 { 1.0 } else { 0.0 };
         self.requests += requests;
@@ -32,24 +37,29 @@ impl Dispersion {
         self.squares += failed * failed / requests;
     }
 
-    /// Pearson's estimate, at least 1. `None` while too few bunches were seen to tell.
+    /// Pearson's estimate, at least 1: what was seen, however little that is.
+    pub fn seen(&self) -> f64 {
+        let share = if self.requests > 0.0 { self.failed / self.requests } else { 0.0 };
+        let expected = (self.ticks - 1.0) * share * (1.0 - share);
+        if expected > 0.0 { ((self.squares - self.failed * share) / expected).max(1.0) } else { 1.0 }
+    }
+
+    /// The same once enough bunches were seen to tell.
     pub fn estimate(&self) -> Option<f64> {
-        if self.failed < ENOUGH || self.bad_ticks < ENOUGH || self.failed >= self.requests {
-            return None;
-        }
-        let share = self.failed / self.requests;
-        let spread = self.squares - self.failed * share;
-        Some((spread / ((self.ticks - 1.0) * share * (1.0 - share))).max(1.0))
+        (self.failed >= ENOUGH && self.bad_ticks >= ENOUGH).then(|| self.seen())
     }
 
-    /// The estimate, or what is assumed without one: never less than bunches that were seen.
+    /// The estimate, or what is assumed without one: never less than what was seen.
     pub fn or_unknown(&self) -> f64 {
-        self.estimate().unwrap_or_else(|| self.rough().max(UNKNOWN_DISPERSION))
+        self.estimate().unwrap_or_else(|| self.seen().max(UNKNOWN_DISPERSION))
     }
 
-    /// Failures per tick that had any: about the size of the bunches.
-    fn rough(&self) -> f64 {
-        if self.bad_ticks > 0.0 { self.failed / self.bad_ticks } else { 1.0 }
+    pub(super) fn numbers(&self) -> [f64; 5] {
+        [self.ticks, self.bad_ticks, self.requests, self.failed, self.squares]
+    }
+
+    pub(super) fn from_numbers([ticks, bad_ticks, requests, failed, squares]: [f64; 5]) -> Self {
+        Self { ticks, bad_ticks, requests, failed, squares }
     }
 }
 
@@ -80,8 +90,10 @@ mod tests {
         assert_eq!(of((0..900).map(|_| (100, 0))).estimate(), None);
         // Two bunches are 100 failures, and yet only two observations.
         let two = of((0..900).map(|at| (100, if at % 450 == 7 { 50 } else { 0 })));
-        assert_eq!((two.estimate(), two.or_unknown()), (None, 50.0));
-        assert_eq!(of((0..900).map(|_| (100, 100))).estimate(), None);
+        assert_eq!(two.estimate(), None);
+        assert!((45.0..55.0).contains(&two.or_unknown()), "{}", two.or_unknown());
+        assert_eq!(of((0..900).map(|_| (100, 100))).or_unknown(), 1.0);
+        assert_eq!(of([(100, 7)]).or_unknown(), UNKNOWN_DISPERSION);
     }
 
     #[test]

@@ -63,6 +63,9 @@ pub fn confidence_sequence(bad: f64, all: f64, alpha: f64) -> (f64, f64) {
 fn border(mut outside: f64, mut within: f64, inside: impl Fn(f64) -> bool) -> f64 {
     for _ in 0..HALVINGS {
         let middle = f64::midpoint(outside, within);
+        if middle == outside || middle == within {
+            break;
+        }
         if inside(middle) {
             within = middle;
         } else {
@@ -104,6 +107,7 @@ pub fn requests_to_promote(params: &Params, expected: &Expected) -> Option<u64> 
         baseline_share,
         comparison: Comparison::default(),
         rule: *rule,
+        dispersions: (rule.limit_dispersion, rule.baseline_dispersion),
         limit_counts: params.limits_count(),
         target: params.promote_at(),
     };
@@ -120,6 +124,8 @@ pub(super) struct Outlook {
     pub baseline_share: f64,
     pub comparison: Comparison,
     pub rule: Rule,
+    /// By the limit and by the comparison.
+    pub dispersions: (f64, f64),
     /// Whether the limit must be kept.
     pub limit_counts: bool,
     pub target: f64,
@@ -135,14 +141,14 @@ impl Outlook {
 
     fn within_limit(&self, more: f64) -> f64 {
         let (bad, all) = (self.seen.over_limit + more * self.limit_share, self.seen.requests + more);
-        against_rate(bad, all, self.rule.bounds.limit, self.rule.limit_dispersion)
+        against_rate(bad, all, self.rule.bounds.limit, self.dispersions.0)
     }
 
     fn not_worse(&self, more: f64) -> f64 {
         let (bad, all) = (self.seen.over_baseline + more * self.baseline_share, self.seen.requests + more);
-        let floor = against_rate(bad, all, self.rule.bounds.floor, self.rule.baseline_dispersion);
+        let floor = against_rate(bad, all, self.rule.bounds.floor, self.dispersions.1);
         let times = if self.seen.requests > 0.0 { all / self.seen.requests } else { 1.0 };
-        f64::midpoint(floor, self.comparison.value(times, self.rule.baseline_dispersion))
+        f64::midpoint(floor, self.comparison.value(times, self.dispersions.1))
     }
 
     /// The fewest requests more with which `evidence` reaches the target: doubled until it does, then halved.

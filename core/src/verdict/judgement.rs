@@ -131,16 +131,17 @@ pub struct Finding {
 impl Finding {
     pub(super) fn of(ledger: &Ledger, values: &Values, rule: &Rule, params: &Params) -> Self {
         let (new, old) = (ledger.total.new, ledger.total.old);
-        let limit = |slot: Slot| rate(slot.over_limit, slot.requests, rule.limit_dispersion);
-        let baseline = |slot: Slot| rate(slot.over_baseline, slot.requests, rule.baseline_dispersion);
+        let dispersions = ledger.dispersions(rule);
+        let limit = |slot: Slot| rate(slot.over_limit, slot.requests, dispersions.0);
+        let baseline = |slot: Slot| rate(slot.over_baseline, slot.requests, dispersions.1);
         let share = |bad: f64| if new.requests > 0.0 { bad / new.requests } else { 0.0 };
         Self {
             over_limit: values.limit,
             worse_than_old: values.floor.min(values.ratio),
             old_over_limit: values.old_limit,
             both_sick: ledger.lately.sick(rule.bounds.ratio),
-            within_limit: ledger.within_limit(rule),
-            not_worse: ledger.not_worse(rule),
+            within_limit: ledger.within_limit(rule, dispersions.0),
+            not_worse: ledger.not_worse(rule, dispersions.1),
             limit: (limit(new), limit(old)),
             baseline: (baseline(new), baseline(old)),
             lately: ledger.lately.shares(),
@@ -150,6 +151,7 @@ impl Finding {
                 baseline_share: share(new.over_baseline),
                 comparison: ledger.comparison,
                 rule: *rule,
+                dispersions,
                 limit_counts: params.limits_count(),
                 target: params.promote_at(),
             },

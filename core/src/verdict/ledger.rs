@@ -2,6 +2,7 @@
 
 use super::bytes::{Reader, Writer};
 use super::cell::{Cell, Weights};
+use super::dispersion::Dispersion;
 use super::params::Rule;
 use super::promotion::{Comparison, against_rate};
 use super::ratio::{self, Blame};
@@ -47,6 +48,8 @@ pub(super) struct Ledger {
     pub total: Sample,
     pub comparison: Comparison,
     pub lately: Lately,
+    /// How the new slot's bad requests came, by the limit and by the comparison.
+    bunches: [Dispersion; 2],
 }
 
 impl Ledger {
@@ -63,6 +66,9 @@ impl Ledger {
             self.close(full, rule, weights);
         }
         self.total = self.total.plus(*sample);
+        let [limit, baseline] = &mut self.bunches;
+        limit.add_exact(sample.new.requests, sample.new.over_limit);
+        baseline.add_exact(sample.new.requests, sample.new.over_baseline);
         self.comparison.step(sample, rule.bounds.ratio);
         self.lately.step(stretch.to.saturating_sub(stretch.from), sample);
         let old = self.old_limit.value(full, weights);
@@ -101,16 +107,23 @@ impl Ledger {
         }
     }
 
+    /// How much bad requests come in bunches, by the limit and by the comparison: as before the release, or as seen on the
+    /// new slot if that is worse. Bunches can be too rare to have been seen before.
+    pub fn dispersions(&self, rule: &Rule) -> (f64, f64) {
+        let [limit, baseline] = self.bunches.map(|bunches| bunches.seen());
+        (rule.limit_dispersion.max(limit), rule.baseline_dispersion.max(baseline))
+    }
+
     /// Evidence that the new slot keeps to the limit.
-    pub fn within_limit(&self, rule: &Rule) -> f64 {
+    pub fn within_limit(&self, rule: &Rule, dispersion: f64) -> f64 {
         let new = self.total.new;
-        against_rate(new.over_limit, new.requests, rule.bounds.limit, rule.limit_dispersion)
+        against_rate(new.over_limit, new.requests, rule.bounds.limit, dispersion)
     }
 
     /// Evidence that the new slot is under the floor or no worse than the old slot. Being bad takes both, so the mean of
     /// the two is evidence against it.
-    pub fn not_worse(&self, rule: &Rule) -> f64 {
-        let (new, dispersion) = (self.total.new, rule.baseline_dispersion);
+    pub fn not_worse(&self, rule: &Rule, dispersion: f64) -> f64 {
+        let new = self.total.new;
         let floor = against_rate(new.over_baseline, new.requests, rule.bounds.floor, dispersion);
         f64::midpoint(floor, self.comparison.value(1.0, dispersion))
     }
@@ -126,6 +139,7 @@ impl Ledger {
         let Lately { new_failed, new_requests, old_failed, old_requests, struck_left } = self.lately;
         writer.reals([new_failed, new_requests, old_failed, old_requests]);
         writer.integer(struck_left);
+        self.bunches.iter().for_each(|bunches| writer.reals(bunches.numbers()));
     }
 
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
@@ -139,7 +153,9 @@ impl Ledger {
         let [new_failed, new_requests, old_failed, old_requests] = reader.amounts()?;
         let struck_left = reader.integer()?;
         let lately = Lately { new_failed, new_requests, old_failed, old_requests, struck_left };
-        Some(Self { limit, floor, ratio, old_limit, pending, total, comparison, lately })
+        let bunches =
+            [Dispersion::from_numbers(reader.amounts()?), Dispersion::from_numbers(reader.amounts()?)];
+        Some(Self { limit, floor, ratio, old_limit, pending, total, comparison, lately, bunches })
     }
 }
 

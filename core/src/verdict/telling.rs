@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::explain::Rate;
-use super::judgement::{Finding, Judgement, Metric, Reason, Verdict};
+use super::judgement::{Finding, Judgement, Metric, Reason};
 use crate::SlotName;
 
 /// E-values above this are not told to the last digit.
@@ -88,7 +88,7 @@ impl Told<'_> {
     }
 
     fn open(&self, f: &mut fmt::Formatter<'_>, why: &str) -> fmt::Result {
-        write!(f, "{}: {why}; ", Verdict::Undecided)?;
+        write!(f, "{why}; ")?;
         self.both(f)?;
         self.needed(f)
     }

@@ -81,7 +81,11 @@ impl Lanes {
         let new = self.ledger.total.new;
         let floor = against_rate(new.over_limit, new.requests, rule.bounds.floor, rule.limit_dispersion);
         let ratio = self.ledger.comparison.value(1.0, rule.baseline_dispersion);
-        same("mean of floor and ratio", self.ledger.not_worse(rule), f64::midpoint(floor, ratio));
+        same(
+            "mean of floor and ratio",
+            self.ledger.not_worse(rule, rule.baseline_dispersion),
+            f64::midpoint(floor, ratio),
+        );
         [
             ("e_abs_tick", values.limit),
             ("e_floor_tick", values.floor),
@@ -89,7 +93,7 @@ impl Lanes {
             ("e_abs", independent[0]),
             ("e_floor", independent[1]),
             ("e_rel", independent[2]),
-            ("g_abs", self.ledger.within_limit(rule)),
+            ("g_abs", self.ledger.within_limit(rule, rule.limit_dispersion)),
             ("g_floor", floor),
             ("g_rel", ratio),
         ]
@@ -111,7 +115,8 @@ impl Lanes {
             return Some("rollback");
         }
         let (rule, at) = (&self.params.errors, self.params.promote_at());
-        let good = self.ledger.within_limit(rule) >= at && self.ledger.not_worse(rule) >= at;
+        let good = self.ledger.within_limit(rule, rule.limit_dispersion) >= at
+            && self.ledger.not_worse(rule, rule.baseline_dispersion) >= at;
         good.then_some("promote")
     }
 }

@@ -26,7 +26,7 @@ use traffic::Load;
 #[command(version)]
 struct Arguments {
     /// How many good releases; the other scenarios have a fiftieth of that each, at least 40.
-    #[arg(long, default_value_t = 20_000)]
+    #[arg(long, default_value_t = 10_000)]
     releases: u64,
     /// The seed: the same seed is the same traffic, on every machine.
     #[arg(long, default_value_t = 1)]

@@ -299,10 +299,12 @@ pub fn promotion(size: &Size) -> (Value, Value) {
                 series += 1;
                 let doing = |errors| Doing { errors, bunch, times: Times::Share(0.0) };
                 let scenario = Scenario::steady(USUAL, doing(0.012), doing(old));
-                let ends = promotions(series, size.others.saturating_mul(2), size, &scenario, bunches);
+                let ends = promotions(series, size.others.saturating_mul(3), size, &scenario, bunches);
                 let promoted = ends.iter().filter(|end| end.promote_at.is_some()).count();
-                let name =
-                    format!("1.2 % in bunches of {bunch}, old slot {} %, dispersion {known}", old * 100.0);
+                let name = format!(
+                    "1.2 % in bunches of {bunch}, old slot {} %, dispersion {known}",
+                    rounded(old * 100.0)
+                );
                 falsely.insert(name, json!(percent(promoted, ends.len())));
             }
         }
