@@ -108,7 +108,7 @@ impl Judge {
         let errors = finding(&state.errors, &params.errors);
         let slowness = finding(&state.slowness, &params.slowness);
         Judgement {
-            reason: self.reason([(Metric::Errors, &errors), (Metric::Slowness, &slowness)], latency),
+            reason: self.reason(&Findings { params, errors: &errors, slowness: &slowness }, latency),
             tick: state.last,
             refused,
             refused_ticks: state.refused,
@@ -123,48 +123,38 @@ impl Judge {
     }
 
     /// The first of these that holds.
-    fn reason(&self, findings: [(Metric, &Finding); 2], latency: Option<Latency>) -> Reason {
-        let Self { params, state } = self;
-        let first = |holds: &dyn Fn(&Finding) -> bool| {
-            findings.iter().find(|(_, finding)| holds(finding)).map(|(metric, _)| *metric)
-        };
-        let over = |finding: &Finding, bar: f64| params.limits_count() && finding.over_limit >= bar;
-        let rollback_at = params.rollback_at();
-        if let Some(metric) = first(&|finding| finding.worse_than_old >= rollback_at) {
+    fn reason(&self, findings: &Findings<'_>, latency: Option<Latency>) -> Reason {
+        let rollback_at = self.params.rollback_at();
+        if let Some(metric) = findings.first(|finding| finding.worse_than_old >= rollback_at) {
             return Reason::WorseThanOld(metric);
         }
-        if let Some(metric) = first(&|finding| over(finding, rollback_at) && !finding.both_sick) {
+        let over = |finding: &Finding| findings.over(finding, rollback_at);
+        if let Some(metric) = findings.first(|finding| over(finding) && !finding.both_sick) {
             return Reason::OverLimit(metric);
         }
-        if let Some(metric) = first(&|finding| over(finding, rollback_at)) {
+        if let Some(metric) = findings.first(over) {
             return Reason::BothSick(metric);
         }
-        if state.refused_in_a_row >= BLIND_TICKS {
+        if self.state.refused_in_a_row >= BLIND_TICKS {
             return Reason::Blind;
         }
-        let open = self.open(&first, &over, latency);
-        let max_watch = params.choices().max_watch;
-        match open {
-            None if state.elapsed <= max_watch => Reason::Proven,
-            Some(reason) if state.elapsed < max_watch => reason,
+        let max_watch = self.params.choices().max_watch;
+        match self.open(findings, latency) {
+            None if self.state.elapsed <= max_watch => Reason::Proven,
+            Some(reason) if self.state.elapsed < max_watch => reason,
             _ => Reason::OutOfTime,
         }
     }
 
     /// What stands against a promotion.
-    fn open(
-        &self,
-        first: &dyn Fn(&dyn Fn(&Finding) -> bool) -> Option<Metric>,
-        over: &dyn Fn(&Finding, f64) -> bool,
-        latency: Option<Latency>,
-    ) -> Option<Reason> {
+    fn open(&self, findings: &Findings<'_>, latency: Option<Latency>) -> Option<Reason> {
         let Some(latency) = latency else { return Some(Reason::NoFreshData) };
         if self.state.watched < self.params.choices().min_watch {
             return Some(Reason::TooEarly);
         }
         let suspicious =
-            |finding: &Finding| over(finding, SUSPICIOUS) || finding.worse_than_old >= SUSPICIOUS;
-        if let Some(metric) = first(&suspicious) {
+            |finding: &Finding| findings.over(finding, SUSPICIOUS) || finding.worse_than_old >= SUSPICIOUS;
+        if let Some(metric) = findings.first(suspicious) {
             return Some(Reason::Suspicious(metric));
         }
         if latency == Latency::Unknown {
@@ -172,7 +162,7 @@ impl Judge {
         }
         let enough = self.params.promote_at();
         let within = |finding: &Finding| !self.params.limits_count() || finding.within_limit >= enough;
-        first(&|finding| !within(finding) || finding.not_worse < enough).map(Reason::Unproven)
+        findings.first(|finding| !within(finding) || finding.not_worse < enough).map(Reason::Unproven)
     }
 
     /// Everything the judge knows, to be stored with each tick, so that whoever takes it up goes on bit for bit.
@@ -202,6 +192,25 @@ impl Judge {
         }
         let state = State::read(&mut reader).filter(|_| reader.done()).ok_or(NotRestored::Damaged)?;
         Ok(Self { params, state })
+    }
+}
+
+/// Both metrics, errors first.
+struct Findings<'a> {
+    params: &'a Params,
+    errors: &'a Finding,
+    slowness: &'a Finding,
+}
+
+impl Findings<'_> {
+    fn first(&self, holds: impl Fn(&Finding) -> bool) -> Option<Metric> {
+        let slowness = || holds(self.slowness).then_some(Metric::Slowness);
+        if holds(self.errors) { Some(Metric::Errors) } else { slowness() }
+    }
+
+    /// Whether evidence against the limit has reached a bar, where limits count.
+    fn over(&self, finding: &Finding, bar: f64) -> bool {
+        self.params.limits_count() && finding.over_limit >= bar
     }
 }
 

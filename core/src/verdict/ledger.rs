@@ -71,8 +71,10 @@ impl Ledger {
         baseline.add_exact(sample.new.requests, sample.new.over_baseline);
         self.comparison.step(sample, rule.bounds.ratio);
         self.lately.step(stretch.to.saturating_sub(stretch.from), sample);
-        let old = self.old_limit.value(full, weights);
-        self.lately.note_old(old);
+        // Without traffic the e-value of the old slot stands still: then it says nothing about now.
+        if sample.old.requests > 0.0 {
+            self.lately.note_old(self.old_limit.value(full, weights));
+        }
     }
 
     /// Judges what is pending, as the cells' tick `at`.

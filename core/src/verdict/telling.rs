@@ -135,7 +135,7 @@ struct Counted<'a>(&'a Rate);
 
 impl fmt::Display for Counted<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Some(share) = self.0.share() else { return f.write_str("no requests") };
+        let Some(share) = self.0.share() else { return f.write_str("0 of 0") };
         let (low, high) = self.0.interval();
         write!(f, "{} of {} ", grouped(self.0.bad), grouped(self.0.requests))?;
         write!(f, "({} %, {}-{} %)", percent(share), percent(low), percent(high))

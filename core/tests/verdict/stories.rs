@@ -148,9 +148,9 @@ fn a_refused_tick_promotes_nothing() {
 fn what_is_suspicious_is_not_promoted() {
     let mut judge = judge(singly());
     repeat(&mut judge, 1, 600, GOOD, GOOD);
-    // Two dead seconds: enough to wait, not enough to go back.
+    // Four dead seconds after ten good minutes: enough to wait, not enough to go back.
     let reasons: Vec<Reason> =
-        (601..=603).map(|number| judge.step(&tick(number, slot(50, 40, 0), GOOD)).reason).collect();
+        (601..=604).map(|number| judge.step(&tick(number, slot(50, 40, 0), GOOD)).reason).collect();
     assert!(reasons.contains(&Reason::Suspicious(Metric::Errors)), "{reasons:?}");
 }
 

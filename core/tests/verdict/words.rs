@@ -18,8 +18,8 @@ fn samples() -> Vec<(&'static str, Judgement)> {
     let mut watch = judge(singly());
     samples.push(("after three seconds", repeat(&mut watch, 1, 3, good, old)));
     samples.push(("a minute without a failure", repeat(&mut watch, 4, 60, good, good)));
-    samples.push(("then two seconds of failures", repeat(&mut watch, 61, 62, slot(50, 40, 0), old)));
-    samples.push(("and a third", repeat(&mut watch, 63, 63, slot(50, 40, 0), old)));
+    samples.push(("then four seconds of failures", repeat(&mut watch, 61, 64, slot(50, 40, 0), old)));
+    samples.push(("and a fifth", repeat(&mut watch, 65, 65, slot(50, 40, 0), old)));
 
     let mut watch = judge(singly());
     samples.push(("8 % of errors from the start", repeat(&mut watch, 1, 8, slot(51, 4, 0), old)));
