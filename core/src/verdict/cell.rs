@@ -206,7 +206,8 @@ mod tests {
             for (tick, share) in (1..).zip(shares.iter().cycle().take(shares.len() * repeat)) {
                 cell.step(tick, *share, &grid, &weights);
                 let value = cell.value(tick, &weights);
-                prop_assert!((0.0..=CAP).contains(&value));
+                // The mean of ten caps may be a rounding above the cap.
+                prop_assert!((0.0..=CAP * 1.000_001).contains(&value));
             }
         }
 

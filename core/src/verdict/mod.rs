@@ -19,7 +19,7 @@
 //! let mut judge = Judge::new(params);
 //!
 //! let good = Counts { requests: 50, ..Counts::default() };
-//! let failing = Counts { requests: 50, errors: 20, ..Counts::default() };
+//! let failing = Counts { requests: 50, errors: 40, ..Counts::default() };
 //! let mut stored = Vec::new();
 //! for number in 1..=2 {
 //!     let judgement = judge.step(&Tick { number, new: failing, old: good, latency: Latency::Known });
@@ -31,7 +31,7 @@
 //! let mut judge = Judge::from_bytes(params, &stored)?;
 //! let judgement = judge.step(&Tick { number: 3, new: failing, old: good, latency: Latency::Known });
 //! assert_eq!(judgement.verdict(), Verdict::Rollback);
-//! assert!(judgement.told(&green, &blue).to_string().starts_with("errors on `green`: 60 of 150 (40.0 %"));
+//! assert!(judgement.told(&green, &blue).to_string().starts_with("errors on `green`: 120 of 150 (80.0 %"));
 //! # Ok(())
 //! # }
 //! ```

@@ -17,6 +17,7 @@ pub fn singly() -> Choices {
     Choices { dispersions: SINGLY, ..Choices::default() }
 }
 
+/// A judge with these choices who has seen nothing yet.
 pub fn judge(choices: Choices) -> Judge {
     Judge::new(Params::new(choices).unwrap())
 }
@@ -26,6 +27,7 @@ pub fn slot(requests: u32, errors: u32, slow: u32) -> Counts {
     Counts { requests, errors, over_limit: slow, over_baseline: slow }
 }
 
+/// A tick whose times are known.
 pub fn tick(number: u64, new: Counts, old: Counts) -> Tick {
     Tick { number, new, old, latency: Latency::Known }
 }
