@@ -1,15 +1,18 @@
 #!/usr/bin/env bash
-# Benchmarks, each against a whole site of real parts on this machine, in the release profile. Prints one JSON object
-# on standard output; everything else goes to standard error.
+# Benchmarks in the release profile. Each prints one JSON object on standard output; everything else goes to standard
+# error.
 #
-#   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than
+#   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than: on a whole site of
+#                              real parts on this machine
+#   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic
 #
-# BENCH_SWITCHES=N says how many switches are measured (default 60). What the figures mean stands in their `method`.
+# BENCH_SWITCHES=N says how many switches are measured (default 60), BENCH_RELEASES=N how many good releases are
+# simulated (default 10000: about a minute). What the figures mean stands in their `method`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  echo "usage: scripts/bench.sh switch" >&2
+  echo "usage: scripts/bench.sh switch|verdict" >&2
   exit 2
 }
 
@@ -17,7 +20,11 @@ usage() {
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
   switch) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  verdict) needs=() ;;
   *) usage ;;
+esac
+case "${BENCH_RELEASES:-10000}" in
+  *[!0-9]* | 0) echo "BENCH_RELEASES must be a number of at least 1" >&2; usage ;;
 esac
 case "${BENCH_SWITCHES:-60}" in
   *[!0-9]* | 0 | 1) echo "BENCH_SWITCHES must be a number of at least 2" >&2; usage ;;
@@ -28,6 +35,10 @@ esac
 install_missing cc=gcc "${needs[@]}" >&2
 
 echo "== build (release: the first time it takes minutes)" >&2
+if [ "$1" = verdict ]; then
+  cargo build --release --locked --quiet -p pointsman-verdict >&2
+  exec "${CARGO_TARGET_DIR:-target}/release/pointsman-verdict" --releases "${BENCH_RELEASES:-10000}"
+fi
 cargo build --release --locked --quiet -p pointsman-cli -p pointsman-coordinator -p pointsman-agent \
   -p pointsman-lb-agent -p pointsman-tests --bin pointsman --bin pointsman-coordinator --bin pointsman-agent \
   --bin pointsman-lb-agent --bin pointsman-bench >&2

@@ -57,6 +57,10 @@ if [ "$scope" = all ]; then
   target/release/pointsman-sim --crash-points --pairs 20000 --output json
   target/release/pointsman-sim --mutants --output json
 
+  step "simulated watches: no good release is rolled back"
+  cargo build --release --locked -p pointsman-verdict
+  target/release/pointsman-verdict --releases 10000 --output json
+
   step "live tests: real HAProxy, real nginx, the real binaries"
   if ! npm view --silent katex@0.16.21 version >/dev/null 2>&1; then
     echo "skipped: releases of published packages, because npm is missing or has no registry"

@@ -30,6 +30,7 @@ pub mod signal;
 mod standing;
 mod step;
 mod time;
+pub mod verdict;
 
 pub use check::{Check, CheckFrom, CheckMoment};
 pub use code::Code;

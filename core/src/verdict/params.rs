@@ -1,0 +1,297 @@
+//! What a watch is to decide by: chosen with the plan, frozen, and checked once.
+
+use super::cell::{Grid, Weights};
+use super::dispersion::UNKNOWN_DISPERSION;
+
+/// What the new slot must keep to in one metric.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Bounds {
+    /// Largest share of bad requests, whatever the old slot does.
+    pub limit: f64,
+    /// Share of bad requests up to which the new slot may be worse than the old one.
+    pub floor: f64,
+    /// How many times as often as on the old slot requests may be bad, above the floor.
+    pub ratio: f64,
+}
+
+impl Bounds {
+    /// At most 1 % of errors, and not more than twice those of the old slot once they exceed 0.5 %.
+    pub const ERRORS: Self = Self { limit: 0.01, floor: 0.005, ratio: 2.0 };
+    /// At most 1 % over the limit of the 99th percentile, and not more than 1.25 times as many as on the old slot over
+    /// the frozen threshold once they exceed 1 %.
+    pub const SLOWNESS: Self = Self { limit: 0.01, floor: 0.01, ratio: 1.25 };
+}
+
+/// How much failures come in bunches, as [`Dispersion`](super::Dispersion) measured it on the old slot before the release.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Dispersions {
+    /// Of errors.
+    pub errors: f64,
+    /// Of requests over the limit.
+    pub over_limit: f64,
+    /// Of requests over the frozen threshold.
+    pub over_baseline: f64,
+}
+
+impl Dispersions {
+    /// Nothing was measured.
+    pub const UNKNOWN: Self = Self {
+        errors: UNKNOWN_DISPERSION,
+        over_limit: UNKNOWN_DISPERSION,
+        over_baseline: UNKNOWN_DISPERSION,
+    };
+}
+
+/// What the new slot is held against.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Against {
+    /// The limits, and the old slot.
+    LimitsAndOldSlot,
+    /// The old slot alone, for a fix of a site that is over its limits already.
+    OldSlot,
+}
+
+/// The choices, before they are checked. Times are in ticks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Choices {
+    /// Largest chance that a healthy release is rolled back, over all tests and all looks.
+    pub false_rollback: f64,
+    /// Largest chance that a bad release is promoted.
+    pub false_promotion: f64,
+    /// For errors.
+    pub errors: Bounds,
+    /// For slow requests.
+    pub slowness: Bounds,
+    /// How much failures come in bunches.
+    pub dispersions: Dispersions,
+    /// What the new slot is held against.
+    pub against: Against,
+    /// Ticks over which the attention of the tests is spread. `false_rollback` holds for that long; afterwards the chance
+    /// grows by half of it per horizon of ticks with data.
+    pub horizon: u64,
+    /// Ticks with data before anything is promoted.
+    pub min_watch: u64,
+    /// Ticks after which pointsman stops waiting for evidence, and only a person may promote.
+    pub max_watch: u64,
+    /// Ticks that are judged as one. With more than 1 a total failure of that many ticks is a blip, and everything is
+    /// noticed that many times later.
+    pub blip: u64,
+}
+
+impl Default for Choices {
+    /// The figures that the simulations are about.
+    fn default() -> Self {
+        Self {
+            false_rollback: 0.001,
+            false_promotion: 0.01,
+            errors: Bounds::ERRORS,
+            slowness: Bounds::SLOWNESS,
+            dispersions: Dispersions::UNKNOWN,
+            against: Against::LimitsAndOldSlot,
+            horizon: 3_600,
+            min_watch: 60,
+            max_watch: 1_800,
+            blip: 1,
+        }
+    }
+}
+
+/// Choices that cannot be judged by.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[error("`{field}` is {found}, expected {expected}")]
+pub struct InvalidParams {
+    field: &'static str,
+    found: f64,
+    expected: &'static str,
+}
+
+/// Smallest share that anything is tested for: below it a verdict takes millions of requests, and factors lose digits.
+const MIN_SHARE: f64 = 0.000_01;
+/// A week of seconds: no watch is longer, and every counter is far from its end.
+const MAX_TICKS: f64 = 604_800.0;
+
+/// A range with its words.
+struct Range(f64, f64, &'static str);
+
+const CHANCE: Range = Range(0.000_001, 0.1, "0.000001 to 0.1");
+const SHARE: Range = Range(MIN_SHARE, 0.5, "0.00001 to 0.5");
+const RATIO: Range = Range(1.05, 20.0, "1.05 to 20");
+const DISPERSION: Range = Range(1.0, 10_000.0, "1 to 10000");
+const TICKS: Range = Range(1.0, MAX_TICKS, "1 to 604800");
+const BLIP: Range = Range(1.0, 60.0, "1 to 60");
+
+fn within(field: &'static str, found: f64, range: &Range) -> Result<(), InvalidParams> {
+    if (range.0..=range.1).contains(&found) {
+        return Ok(());
+    }
+    Err(InvalidParams { field, found, expected: range.2 })
+}
+
+/// How one metric is judged.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Rule {
+    pub bounds: Bounds,
+    pub limit: Grid,
+    pub floor: Grid,
+    /// Of requests that are bad by the limit.
+    pub limit_dispersion: f64,
+    /// Of requests that are bad by the comparison.
+    pub baseline_dispersion: f64,
+}
+
+impl Rule {
+    fn of(bounds: Bounds, limit_dispersion: f64, baseline_dispersion: f64) -> Self {
+        Self {
+            bounds,
+            limit: Grid::absolute(bounds.limit),
+            floor: Grid::absolute(bounds.floor),
+            limit_dispersion,
+            baseline_dispersion,
+        }
+    }
+}
+
+/// Choices that can be judged by.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Params {
+    choices: Choices,
+    pub(super) errors: Rule,
+    pub(super) slowness: Rule,
+    pub(super) weights: Weights,
+}
+
+impl Params {
+    /// Absolute and relative, errors and slowness: each gets its part of `false_rollback`.
+    const TESTS: f64 = 4.0;
+
+    /// Checks the choices.
+    pub fn new(choices: Choices) -> Result<Self, InvalidParams> {
+        within("false_rollback", choices.false_rollback, &CHANCE)?;
+        within("false_promotion", choices.false_promotion, &CHANCE)?;
+        for bounds in [choices.errors, choices.slowness] {
+            within("limit", bounds.limit, &SHARE)?;
+            within("floor", bounds.floor, &SHARE)?;
+            within("ratio", bounds.ratio, &RATIO)?;
+        }
+        let Dispersions { errors, over_limit, over_baseline } = choices.dispersions;
+        for dispersion in [errors, over_limit, over_baseline] {
+            within("dispersion", dispersion, &DISPERSION)?;
+        }
+        within("horizon", choices.horizon as f64, &TICKS)?;
+        within("max_watch", choices.max_watch as f64, &TICKS)?;
+        within("min_watch", choices.min_watch as f64, &TICKS)?;
+        within("blip", choices.blip as f64, &BLIP)?;
+        if choices.min_watch > choices.max_watch {
+            let (found, expected) = (choices.min_watch as f64, "`max_watch` or less");
+            return Err(InvalidParams { field: "min_watch", found, expected });
+        }
+        if choices.horizon < choices.max_watch {
+            let (found, expected) = (choices.horizon as f64, "`max_watch` or more");
+            return Err(InvalidParams { field: "horizon", found, expected });
+        }
+        Ok(Self {
+            errors: Rule::of(choices.errors, errors, errors),
+            slowness: Rule::of(choices.slowness, over_limit, over_baseline),
+            weights: Weights::over(choices.horizon.div_ceil(choices.blip)),
+            choices,
+        })
+    }
+
+    /// The choices.
+    pub fn choices(&self) -> &Choices {
+        &self.choices
+    }
+
+    /// Whether the limits decide, or the old slot alone.
+    pub(super) fn limits_count(&self) -> bool {
+        self.choices.against == Against::LimitsAndOldSlot
+    }
+
+    /// E-value at which a test rejects.
+    pub fn rollback_at(&self) -> f64 {
+        Self::TESTS / self.choices.false_rollback
+    }
+
+    /// Evidence at which a criterion of promotion is met.
+    pub fn promote_at(&self) -> f64 {
+        1.0 / self.choices.false_promotion
+    }
+
+    /// The choices as numbers, for whoever must know whether they are still the same.
+    pub(super) fn fingerprint(&self) -> [f64; 16] {
+        let Choices { false_rollback, false_promotion, errors, slowness, dispersions, .. } = self.choices;
+        let Choices { against, horizon, min_watch, max_watch, blip, .. } = self.choices;
+        [
+            false_rollback,
+            false_promotion,
+            errors.limit,
+            errors.floor,
+            errors.ratio,
+            slowness.limit,
+            slowness.floor,
+            slowness.ratio,
+            dispersions.errors,
+            dispersions.over_limit,
+            dispersions.over_baseline,
+            if against == Against::OldSlot { 1.0 } else { 0.0 },
+            horizon as f64,
+            min_watch as f64,
+            max_watch as f64,
+            blip as f64,
+        ]
+    }
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        let choices = Choices::default();
+        let Choices { errors, slowness, dispersions, horizon, .. } = choices;
+        Self {
+            errors: Rule::of(errors, dispersions.errors, dispersions.errors),
+            slowness: Rule::of(slowness, dispersions.over_limit, dispersions.over_baseline),
+            weights: Weights::over(horizon),
+            choices,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_are_valid() {
+        assert_eq!(Params::new(Choices::default()), Ok(Params::default()));
+        assert_eq!((Params::default().rollback_at(), Params::default().promote_at()), (4_000.0, 100.0));
+    }
+
+    #[test]
+    fn what_cannot_be_judged_by_is_refused() {
+        let good = Choices::default();
+        let errors = |bounds| Choices { errors: bounds, ..good };
+        let bunched =
+            |errors| Choices { dispersions: Dispersions { errors, ..Dispersions::UNKNOWN }, ..good };
+        let cases = [
+            (Choices { false_rollback: 0.0, ..good }, "false_rollback"),
+            (Choices { false_rollback: f64::NAN, ..good }, "false_rollback"),
+            (Choices { false_promotion: 0.2, ..good }, "false_promotion"),
+            (errors(Bounds { limit: 0.6, ..Bounds::ERRORS }), "limit"),
+            (errors(Bounds { floor: 0.0, ..Bounds::ERRORS }), "floor"),
+            (errors(Bounds { ratio: 1.0, ..Bounds::ERRORS }), "ratio"),
+            (Choices { slowness: Bounds { ratio: f64::INFINITY, ..Bounds::SLOWNESS }, ..good }, "ratio"),
+            (bunched(0.5), "dispersion"),
+            (bunched(f64::INFINITY), "dispersion"),
+            (Choices { horizon: 0, ..good }, "horizon"),
+            (Choices { horizon: 600, ..good }, "horizon"),
+            (Choices { max_watch: 1_000_000, horizon: 1_000_000, ..good }, "horizon"),
+            (Choices { max_watch: 59, ..good }, "min_watch"),
+            (Choices { min_watch: 0, ..good }, "min_watch"),
+            (Choices { blip: 0, ..good }, "blip"),
+        ];
+        for (choices, field) in cases {
+            assert_eq!(Params::new(choices).map_err(|error| error.field), Err(field), "{choices:?}");
+        }
+        let error = Params::new(Choices { horizon: 600, ..good }).unwrap_err();
+        assert_eq!(error.to_string(), "`horizon` is 600, expected `max_watch` or more");
+    }
+}

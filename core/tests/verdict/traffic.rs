@@ -1,0 +1,86 @@
+//! Seeded traffic in small: no good release is rolled back, bad ones are noticed in time. The same at full size, beside
+//! other tools: `scripts/bench.sh verdict`.
+
+use pointsman_core::verdict::{Counts, Judge, Params, Verdict};
+
+use crate::{judge, singly, tick};
+
+/// SplitMix64.
+struct Dice(u64);
+
+impl Dice {
+    fn unit(&mut self) -> f64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        ((mixed ^ (mixed >> 31)) >> 11) as f64 / (1_u64 << 53) as f64
+    }
+
+    /// Events in a second that come by themselves at a mean rate (Knuth): means are below 100 here.
+    fn poisson(&mut self, mean: f64) -> u32 {
+        let (mut product, mut count) = (self.unit(), 0);
+        while product > (-mean).exp() {
+            product *= self.unit();
+            count += 1;
+        }
+        count
+    }
+
+    /// One slot in one second: bad requests of both kinds in bunches.
+    fn slot(&mut self, requests: f64, bad: f64, bunch: u32) -> Counts {
+        let mean = requests * bad / f64::from(bunch);
+        let (errors, slow) = (self.poisson(mean) * bunch, self.poisson(mean) * bunch);
+        let good = self.poisson(requests * (1.0 - 2.0 * bad).max(0.0));
+        Counts { requests: good + errors + slow, errors, over_limit: slow, over_baseline: slow }
+    }
+}
+
+#[test]
+fn no_good_release_is_rolled_back() {
+    let mut releases = 0;
+    for (seed, bunch) in [(1, 1), (2, 10), (3, 50)] {
+        for (per_second, split) in [(1.0, 0.5), (10.0, 0.1), (60.0, 0.5)] {
+            for bad in [0.001, 0.009] {
+                for history in 0..10 {
+                    let mut dice = Dice(seed * 1_000 + history * 77 + (per_second * 10.0 + bad * 1e4) as u64);
+                    let mut judge = Judge::new(Params::default());
+                    for number in 1..=1_200 {
+                        let new = dice.slot(per_second * split, bad, bunch);
+                        let old = dice.slot(per_second * (1.0 - split), bad, bunch);
+                        let judgement = judge.step(&tick(number, new, old));
+                        assert_ne!(
+                            judgement.verdict(),
+                            Verdict::Rollback,
+                            "{bunch} {per_second} {bad} {number}"
+                        );
+                    }
+                    releases += 1;
+                }
+            }
+        }
+    }
+    assert_eq!(releases, 180);
+}
+
+/// Medians over 41 histories, at 100 requests a second and a split of 50 %. The goals with the tick that they allow.
+#[test]
+fn bad_releases_are_noticed_in_time() {
+    for (errors, within) in [(1.0, 3), (0.2, 5), (0.05, 10), (0.02, 52)] {
+        let mut seconds: Vec<u64> = (0..41)
+            .map(|history| {
+                let (mut dice, mut judge) = (Dice(history), judge(singly()));
+                let rolled_back = |number: &u64| {
+                    let (bad, good) = (dice.poisson(50.0 * errors), dice.poisson(50.0 * (1.0 - errors)));
+                    let new = Counts { requests: bad + good, errors: bad, ..Counts::default() };
+                    let mut old = dice.slot(50.0, 0.001, 1);
+                    (old.over_limit, old.over_baseline) = (0, 0);
+                    judge.step(&tick(*number, new, old)).verdict() == Verdict::Rollback
+                };
+                (1..=600).find(rolled_back).unwrap()
+            })
+            .collect();
+        seconds.sort_unstable();
+        assert!(seconds[20] <= within, "{errors}: {} s", seconds[20]);
+    }
+}
