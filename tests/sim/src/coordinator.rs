@@ -371,7 +371,7 @@ impl World {
         if !self.lives(life) || life.coordinator != self.active {
             return;
         }
-        let was_held = self.shown.as_ref().is_some_and(|known| matches!(known.phase, Phase::Held { .. }));
+        let was_held = self.shown.as_ref().is_some_and(|known| matches!(known, Phase::Held { .. }));
         if matches!(state.phase, Phase::Held { .. }) && !was_held {
             self.later(3_000, Happening::Attend);
         }
@@ -380,6 +380,6 @@ impl World {
             outcome
                 .map_or_else(|| format!("stands at {:?}", state.step()), |outcome| format!("ends {outcome}"))
         });
-        self.shown = Some(state.clone());
+        self.shown = Some(state.phase.clone());
     }
 }

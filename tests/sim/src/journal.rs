@@ -147,7 +147,7 @@ impl World {
     }
 
     fn seen(&mut self, event: &Event) {
-        let phase = self.shown.as_ref().map_or("nothing", |state| match &state.phase {
+        let phase = self.shown.as_ref().map_or("nothing", |phase| match phase {
             pointsman_core::Phase::Doing(step) => step.as_str(),
             pointsman_core::Phase::Watching { .. } => "watching",
             pointsman_core::Phase::Held { .. } => "held",

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pointsman_coordinator::Environment;
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    ArtifactDigest, BackendName, HostName, Plan, ReleaseId, Route, Stamped, State, Timestamp,
+    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Route, Stamped, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,8 +54,8 @@ pub enum Happening {
     Answer {
         /// Which call.
         call: Call,
-        /// What came of it.
-        told: Told,
+        /// What came of it; nothing when nobody is there, or the time is over.
+        told: Option<Told>,
     },
     /// A job on a host goes on.
     Job {
@@ -196,8 +196,8 @@ pub struct World {
     pub clock_off: i64,
     /// Faults that are not over.
     pub troubles: u32,
-    /// The release as the active coordinator last showed it.
-    pub shown: Option<State>,
+    /// Where the release stands, as the active coordinator last showed it.
+    pub shown: Option<Phase>,
     /// Every wish was granted or refused.
     pub idle: bool,
     /// Wishes that could not be planned and were given up.
