@@ -43,7 +43,7 @@ pub struct SlotPlan {
 }
 
 /// What a host does after `current` has moved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Activation {
     /// Units to restart, in order. The agent's own file must allow them.
     pub restart: Vec<UnitName>,

@@ -360,12 +360,8 @@ impl World {
                 }
             }
             What::KillHaproxy { balancer, back_ms } => {
-                let Some(host) = self.nth(balancer, true) else { return };
-                let known = self.hosts.get_mut(host).and_then(|host| host.balancer_mut());
-                if let Some(balancer) = known.filter(|balancer| !balancer.workers.is_empty()) {
-                    balancer.workers.clear();
-                    self.troubles += 1;
-                    self.later(back_ms, Happening::StartHaproxy(host));
+                if let Some(host) = self.nth(balancer, true) {
+                    self.kill_haproxy(host, back_ms);
                 }
             }
             What::ServerDown { host, for_ms } => {
@@ -402,6 +398,15 @@ impl World {
                     self.change_by_hand(host, for_ms);
                 }
             }
+            What::LoseDisk { host, back_ms } => {
+                let host = self.any_host(host);
+                self.kill_agent(host, back_ms);
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.lose_disk();
+                }
+                self.truth.disk_lost(host);
+            }
+            What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind),
         }
     }

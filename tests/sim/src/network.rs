@@ -50,6 +50,8 @@ pub struct Message {
     pub call: Option<Call>,
     /// Who says it.
     pub from: Life,
+    /// How many disks the host had lost by then.
+    pub disks_lost: u32,
     /// What.
     pub word: Word,
 }
@@ -77,6 +79,11 @@ fn silence(host: &HostName) -> Told {
 }
 
 impl World {
+    /// How many disks a host has lost.
+    pub fn disks_lost(&self, host: usize) -> u32 {
+        self.hosts.get(host).map_or(0, |host| host.disks_lost)
+    }
+
     fn cut_off(&self, host: usize, to: bool) -> bool {
         self.partitions
             .values()
@@ -97,16 +104,17 @@ impl World {
     pub fn say(&mut self, from: Life, host: usize, word: Word, timeout_ms: u64) -> oneshot::Receiver<Told> {
         let (sender, receiver) = oneshot::channel();
         let call = Call(self.number());
+        let disks_lost = self.disks_lost(host);
         self.calls.waiting.insert(call, (host, sender));
         self.later(timeout_ms, Happening::Answer { call, told: None });
         if let Some(ms) = self.journey_ms(host, true) {
-            let message = Message { call: Some(call), from, word: word.clone() };
+            let message = Message { call: Some(call), from, disks_lost, word: word.clone() };
             self.later(ms, Happening::Arrive { host, message });
         }
         // A copy may arrive long after everybody has forgotten it.
         if self.chance.percent(self.scenario.net.twice) {
             let ms = self.chance.between(1, 40) * self.chance.between(1, 400);
-            let message = Message { call: None, from, word };
+            let message = Message { call: None, from, disks_lost, word };
             self.later(ms, Happening::Arrive { host, message });
         }
         receiver

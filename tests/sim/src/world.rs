@@ -133,7 +133,7 @@ impl Ord for Due {
 pub struct CrashAt {
     /// The number of the point.
     pub point: u64,
-    /// Who crashes: a host, or the coordinator.
+    /// Who crashes.
     pub who: Who,
 }
 
@@ -144,6 +144,8 @@ pub enum Who {
     Coordinator,
     /// An agent.
     Agent(usize),
+    /// HAProxy on a host.
+    Haproxy(usize),
 }
 
 /// How long those who crash at a point stay away, in milliseconds.
@@ -311,6 +313,7 @@ impl World {
         match crash.who {
             Who::Coordinator => self.kill_coordinator(CRASHED_MS),
             Who::Agent(host) => self.kill_agent(host, CRASHED_MS),
+            Who::Haproxy(host) => self.kill_haproxy(host, CRASHED_MS),
         }
         who == crash.who
     }
