@@ -25,11 +25,12 @@ pub fn lock(state: &Path) -> Result<File, Problem> {
             format!("another coordinator uses the state directory `{folder}`"),
         )
         .hint(format!("see which: `fuser -v {}`; end the one that is not to run", path.display()))),
-        Err(TryLockError::Error(error)) => {
-            Err(Problem::new(Code::JournalUnwritable, format!("the file `{}` cannot be locked", path.display()))
-                .because(&error)
-                .hint(format!("put the state on a disk that has locks, not on a share: `findmnt -T {folder}`")))
-        }
+        Err(TryLockError::Error(error)) => Err(Problem::new(
+            Code::JournalUnwritable,
+            format!("the file `{}` cannot be locked", path.display()),
+        )
+        .because(&error)
+        .hint(format!("put the state on a disk that has locks, not on a share: `findmnt -T {folder}`"))),
     }
 }
 

@@ -260,12 +260,7 @@ impl Plan {
             (Step::Maintain | Step::Unmaintain, _) => (&self.balancers, &self.flag_hosts),
             (Step::Watch, _) => (&[], &[]),
             (
-                Step::Drain
-                | Step::Expose
-                | Step::Conceal
-                | Step::Canary(_)
-                | Step::Switch
-                | Step::RouteBack,
+                Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack,
                 _,
             ) => (&self.balancers, &[]),
         };
@@ -440,7 +435,9 @@ impl Plan {
     /// moment for the way there and back.
     pub fn reading_ms(&self) -> u64 {
         let made = |from: CheckFrom| {
-            self.checks.iter().filter(move |check| check.from == from && check.applies(CheckMoment::AfterSwitch))
+            self.checks
+                .iter()
+                .filter(move |check| check.from == from && check.applies(CheckMoment::AfterSwitch))
         };
         let of = |from: CheckFrom| -> u64 { made(from).map(|check| check.timeout_ms).sum() };
         let slowest = of(CheckFrom::Hosts).max(of(CheckFrom::Balancers));

@@ -52,7 +52,8 @@ async fn each_fate_has_an_answer_of_its_own() {
     let made = site("x");
 
     // An agent that has heard of nothing yet may have lost its disk.
-    let early = rig.order(Step::Activate, Action::Activate { artifact: None, activation: Activation::default() });
+    let early =
+        rig.order(Step::Activate, Action::Activate { artifact: None, activation: Activation::default() });
     assert_eq!(fate(&rig, &early).await, (Fate::Unknown.into(), None));
     rig.bring(&made).await.unwrap();
     assert_eq!(fate(&rig, &early).await, (Fate::Unknown.into(), None), "older than its records");

@@ -331,8 +331,10 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
     let fenced = Problem::new(Code::Fenced, "order of epoch 7 refused: epoch 9 rules here")
         .on(&story::host("lb1"))
         .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one");
-    let broken = pointsman_core::invariants::problem("invariant I6 is broken: two unfinished releases in `production`")
-        .in_environment(&pointsman_core::EnvironmentName::parse("production").unwrap());
+    let broken = pointsman_core::invariants::problem(
+        "invariant I6 is broken: two unfinished releases in `production`",
+    )
+    .in_environment(&pointsman_core::EnvironmentName::parse("production").unwrap());
     let troubled = |status: &mut v1::StatusReply, problem: &Problem| {
         status.trouble = Some(convert::problem_to_wire(problem));
         status.trouble_since_ms = status.now_ms - 754_000;

@@ -447,7 +447,8 @@ fn contradiction(order: &Order) -> Option<Order> {
         }
         Action::SetFlag { on } => Action::SetFlag { on: !on },
         Action::SetRoute { expected, wanted, min_up } => {
-            let wanted = Route { stable: wanted.canary.clone(), canary: wanted.stable.clone(), ..wanted.clone() };
+            let wanted =
+                Route { stable: wanted.canary.clone(), canary: wanted.stable.clone(), ..wanted.clone() };
             Action::SetRoute { expected: expected.clone(), wanted, min_up: *min_up }
         }
         _ => return None,

@@ -89,7 +89,9 @@ impl Crashes {
     /// The history of the first unresolved crash, with every event told.
     pub fn first_story(&self) -> anyhow::Result<Option<(Scenario, Report)>> {
         let Some((name, crashes, _)) = self.unresolved.first() else { return Ok(None) };
-        let Some((_, scenario)) = calm().into_iter().find(|(known, _)| known == name) else { return Ok(None) };
+        let Some((_, scenario)) = calm().into_iter().find(|(known, _)| known == name) else {
+            return Ok(None);
+        };
         let report = run(scenario.clone(), Options { crashes: *crashes, trace: true, ..Options::default() })?;
         Ok(Some((scenario, report)))
     }

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::receipt::Fence;
 use pointsman_core::{
-    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose, ReleaseId,
-    RequestKind, Route, State, Step,
+    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose,
+    ReleaseId, RequestKind, Route, State, Step,
 };
 
 use crate::host::{Balancer, Web};

@@ -104,10 +104,34 @@ pub enum Happening {
     Attend,
 }
 
+/// A moment in the heap. What happens then waits beside it: moments are moved about much, and are small.
 struct Due {
     at: u64,
     order: u64,
-    happening: Happening,
+    place: usize,
+}
+
+/// What waits for its moment, each at a place of its own.
+#[derive(Default)]
+struct Waiting {
+    places: Vec<Option<Happening>>,
+    free: Vec<usize>,
+}
+
+impl Waiting {
+    fn put(&mut self, happening: Happening) -> usize {
+        let place = self.free.pop().unwrap_or(self.places.len());
+        match self.places.get_mut(place) {
+            Some(free) => *free = Some(happening),
+            None => self.places.push(Some(happening)),
+        }
+        place
+    }
+
+    fn take(&mut self, place: usize) -> Option<Happening> {
+        self.free.push(place);
+        self.places.get_mut(place)?.take()
+    }
 }
 
 impl PartialEq for Due {
@@ -170,6 +194,7 @@ pub struct World {
     pub now: u64,
     order: u64,
     heap: BinaryHeap<Due>,
+    waiting: Waiting,
     /// The lives of coordinators that were over when the journal lost its tail.
     pub before_loss: [u32; 2],
     /// What happens by chance.
@@ -234,6 +259,7 @@ impl World {
             now: 0,
             order: 0,
             heap: BinaryHeap::new(),
+            waiting: Waiting::default(),
             chance: Chance::from_seed(scenario.seed ^ 0x5157),
             truth: Truth::new(hosts.len()),
             store: Store::new(faults),
@@ -276,7 +302,8 @@ impl World {
     /// Has something happen later.
     pub fn later(&mut self, in_ms: u64, happening: Happening) {
         self.order += 1;
-        self.heap.push(Due { at: self.now.saturating_add(in_ms), order: self.order, happening });
+        let place = self.waiting.put(happening);
+        self.heap.push(Due { at: self.now.saturating_add(in_ms), order: self.order, place });
     }
 
     /// The next happening, with the time moved on to it.
@@ -284,7 +311,7 @@ impl World {
         let due = self.heap.pop()?;
         self.now = self.now.max(due.at);
         self.events += 1;
-        Some(due.happening)
+        self.waiting.take(due.place)
     }
 
     /// Writes a line into the trace, if somebody reads it.
