@@ -502,9 +502,7 @@ impl<H: Hands> Agent for AgentService<H> {
             _ if running => agent_v1::QueryReply { fate: Wire::Running.into(), done: None },
             Fate::NeverSeen => agent_v1::QueryReply { fate: Wire::NeverSeen.into(), done: None },
             // Begun before this process started, or before its records begin: the same order, sent again, finds out.
-            Fate::Started | Fate::Unknown => {
-                agent_v1::QueryReply { fate: Wire::Unspecified.into(), done: None }
-            }
+            Fate::Started | Fate::Unknown => agent_v1::QueryReply { fate: Wire::Unknown.into(), done: None },
             Fate::Done(evidence) => {
                 agent_v1::QueryReply { fate: Wire::Done.into(), done: Some(answer(&evidence, 0)) }
             }

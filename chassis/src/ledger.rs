@@ -45,15 +45,21 @@ const PRUNE: &str = "
 #[derive(Clone)]
 pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
     epoch: Arc<AtomicU64>,
 }
 
-fn unusable(error: &rusqlite::Error) -> Problem {
+fn unusable(error: &rusqlite::Error, path: &Path) -> Problem {
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
     Problem::new(Code::ReceiptsUnavailable, "the agent cannot read or write its receipts")
         .aftermath(Aftermath::Unknown)
         .retry_useful()
         .because(error)
-        .hint("look at the agent's state directory: `df -h`, `df -i`, owner and mode")
+        .cause(format!("file `{}`", path.display()))
+        .hint(format!(
+            "on the agent's host: `findmnt -T {folder}` (read-only?), `df -h {folder}`, `df -i {folder}`, \
+             `ls -la {folder}` (owner and mode)"
+        ))
 }
 
 fn too_new(path: &Path, version: i64) -> Problem {
@@ -75,7 +81,7 @@ fn unsigned(number: i64) -> u64 {
 impl Ledger {
     /// Opens or creates the ledger at this path.
     pub fn open(path: &Path) -> Result<Self, Problem> {
-        let wrong = |error| unusable(&error).cause(format!("file `{}`", path.display()));
+        let wrong = |error| unusable(&error, path);
         let open = || -> Result<(Connection, i64), rusqlite::Error> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -97,6 +103,7 @@ impl Ledger {
         let fence = prepare().map_err(wrong)?;
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
+            path: path.into(),
             epoch: Arc::new(AtomicU64::new(fence.epoch.0)),
         })
     }
@@ -104,7 +111,7 @@ impl Ledger {
     fn with<T>(&self, act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Problem> {
         // A panic while the lock was held cannot leave a half-made change: SQLite rolls it back.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut connection).map_err(|error| unusable(&error))
+        act(&mut connection).map_err(|error| unusable(&error, &self.path))
     }
 
     /// The highest epoch acknowledged, without a look at the disk.

@@ -167,3 +167,19 @@ async fn beat(alive: Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>) {
         tokio::time::sleep(service::alive_every()).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_hangs_is_noticed_within_five_seconds_by_what_is_set() {
+        let longest = Duration::from_secs(5);
+        let limits = tls::ChannelLimits::default();
+        assert!(KEEPALIVE.0 + KEEPALIVE.1 <= longest, "the server notices too late");
+        assert!(limits.keepalive.0 + limits.keepalive.1 <= longest, "the client notices too late");
+        assert!(limits.connect <= longest, "a handshake may hang for too long");
+        // A follower is asked before it would be taken for dead, and has time to answer over a slow line.
+        assert!(KEEPALIVE.1 >= Duration::from_secs(1) && limits.keepalive.1 >= Duration::from_secs(1));
+    }
+}

@@ -276,6 +276,7 @@ impl Coordinator for Api {
                 now_ms: SystemClock.now().0,
                 coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
                 trouble: office.trouble().as_ref().map(convert::problem_to_wire),
+                trouble_since_ms: office.trouble_since().map_or(0, |since| since.0),
             })
         };
         reply(seen.await)

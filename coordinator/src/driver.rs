@@ -1,6 +1,7 @@
 //! The loop of one release: fold → `next` → call a port → append. It decides nothing.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Shared, join_all};
 use futures_util::stream::FuturesUnordered;
@@ -304,22 +305,20 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         if events.is_empty() {
             return Ok(());
         }
-        let (plan, epoch) = (&flight.state.plan, flight.state.epoch);
+        let (plan, epoch) = (Arc::clone(&flight.state.plan), flight.state.epoch);
         let now = self.clock.now();
         let facts = self.journal.append(&plan.environment, epoch, &plan.release, now, events).await?;
         for fact in &facts {
-            flight.state = machine::apply(&flight.state, fact).map_err(|error| {
+            machine::fold(&mut flight.state, fact).map_err(|error| {
                 error!(%error, "the release engine recorded a fact that cannot be");
-                JournalError(
-                    Problem::new(Code::InvariantBroken, "a fact was recorded that cannot follow")
-                        .because(&error),
-                )
+                let what = "a fact was recorded that cannot follow";
+                JournalError(invariants::problem(what).because(&error).in_environment(&plan.environment))
             })?;
         }
         if let Err(broken) = invariants::all(&flight.state, self.clock.now()) {
             error!(release = %flight.state.plan.release, %broken, "invariant broken");
-            let hint = "nothing more is ordered; keep the journal and report this";
-            return Err(JournalError(Problem::new(Code::InvariantBroken, broken.to_string()).hint(hint)));
+            let problem = invariants::problem(broken.to_string());
+            return Err(JournalError(problem.in_environment(&plan.environment)));
         }
         (flight.publish)(&flight.state);
         Ok(())

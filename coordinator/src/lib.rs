@@ -16,6 +16,7 @@ mod office;
 pub mod opening;
 pub mod planner;
 mod rate_limits;
+mod state_lock;
 mod traffic;
 
 pub use api::Api;
@@ -24,3 +25,4 @@ pub use config::Config;
 pub use environment::Environment;
 pub use fleet::GrpcFleet;
 pub use office::Office;
+pub use state_lock::lock;

@@ -5,13 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use futures_util::future::try_join_all;
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
 use pointsman_coordinator::journal::{self, JournalStore};
-use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit};
+use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit, lock};
 use pointsman_core::{Code, Problem, Role};
 use pointsman_proto::MAX_MESSAGE_BYTES;
 use pointsman_proto::v1::coordinator_server::CoordinatorServer;
@@ -92,7 +91,7 @@ fn environments(folder: &Path) -> Result<Vec<Environment>, Problem> {
 async fn run(config: Config) -> anyhow::Result<()> {
     let daemon = Daemon::start(config.pki.clone(), &[Role::Coordinator]).map_err(serve::explain)?;
     let credentials = daemon.credentials();
-    let _only_one = lock(&config.state)?;
+    let _only_one = lock(&config.state).map_err(serve::explain)?;
     let journal =
         JournalStore::open(&journal_of(&config), &daemon.name().to_string()).map_err(serve::explain)?;
     let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
@@ -115,12 +114,4 @@ async fn run(config: Config) -> anyhow::Result<()> {
         Ok(())
     };
     daemon.serve(config.listen, Routes::new(api), alive).await.map_err(serve::explain)
-}
-
-/// Two coordinators on one journal would both be right: the second does not start.
-fn lock(state: &Path) -> anyhow::Result<std::fs::File> {
-    let path = state.join("lock");
-    let file = std::fs::File::create(&path).with_context(|| format!("cannot create `{}`", path.display()))?;
-    file.try_lock().with_context(|| format!("another coordinator uses `{}`", state.display()))?;
-    Ok(file)
 }

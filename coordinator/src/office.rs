@@ -44,8 +44,18 @@ const DRIVER_AGAIN: Duration = Duration::from_millis(10);
 struct Book {
     /// What the journal tells, and what has been added to it since.
     told: Opened,
+    /// Since when there is trouble, of whatever kind.
+    trouble_since: Option<Timestamp>,
     /// The release that is driven, and the ear of its driver.
     driven: Option<(ReleaseId, mpsc::Sender<Asked>)>,
+}
+
+impl Book {
+    /// Notes when trouble began, and that it is over.
+    fn note(&mut self, now: Timestamp) {
+        let since = self.trouble_since.unwrap_or(now);
+        self.trouble_since = self.told.trouble.as_ref().map(|_| since);
+    }
 }
 
 /// An environment at work. Cheap to clone through its `Arc`.
@@ -118,14 +128,16 @@ impl Office {
         let told = opening::open(ports, name, agents, &self.holder, SHORT_LOOK_MS).await?;
         match (&told.trouble, told.open()) {
             (Some(problem), _) => {
-                error!(environment = %name, %problem, causes = ?problem.causes, "nothing is ordered: the journal is not the newest");
+                error!(environment = %name, %problem, causes = ?problem.causes, "nothing is ordered");
             }
             (None, Some(kept)) => {
                 info!(environment = %name, release = %kept.state.plan.release, "going on with the open release");
             }
             (None, None) => {}
         }
-        self.book().told = told;
+        let mut book = self.book();
+        book.told = told;
+        book.note(SystemClock.now());
         Ok(())
     }
 
@@ -175,8 +187,12 @@ impl Office {
     /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
     async fn recover(&self, problem: Problem) {
         error!(environment = %self.environment.name, %problem, causes = ?problem.causes, "releases stop");
-        let final_stop = problem.code == Code::InvariantBroken || opening::knows_more(&problem);
-        self.book().told.trouble = Some(problem);
+        let final_stop = opening::may_be_accepted(&problem);
+        {
+            let mut book = self.book();
+            book.told.trouble = Some(problem);
+            book.note(SystemClock.now());
+        }
         if final_stop {
             // Until a person has accepted the journal, which opens it anew.
             return;
@@ -192,7 +208,7 @@ impl Office {
     }
 
     /// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone
-    /// for good. Every agent must answer: each forgets what the journal does not know, under an epoch that none of them
+    /// for good; or, when a rule of the engine is broken, without the release that broke it. Every agent must answer: each forgets what the journal does not know, under an epoch that none of them
     /// has acknowledged, so that nothing still on its way can act. Returns their names.
     pub async fn accept_journal(&self, by: &str) -> Result<Vec<String>, Problem> {
         let name = &self.environment.name;
@@ -202,12 +218,12 @@ impl Office {
                 Phase::Held { why, .. } => opening::knows_more(why),
                 _ => false,
             });
-            held || book.told.trouble.as_ref().is_some_and(opening::knows_more)
+            held || book.told.trouble.as_ref().is_some_and(opening::may_be_accepted)
         };
         if !stopped() {
             return Err(Problem::new(
                 Code::NotPossibleNow,
-                "no agent has been found that knows more than the journal: there is nothing to accept",
+                "no agent knows more than the journal, and no rule is broken: there is nothing to accept",
             )
             .hint(format!("see it: `pointsman audit verify {name}`")));
         }
@@ -240,6 +256,11 @@ impl Office {
     /// What is wrong with the coordinator itself, if anything is.
     pub fn trouble(&self) -> Option<Problem> {
         self.book().told.trouble.clone()
+    }
+
+    /// Since when there is trouble.
+    pub fn trouble_since(&self) -> Option<Timestamp> {
+        self.book().trouble_since
     }
 
     /// The epoch in whose name this coordinator orders.

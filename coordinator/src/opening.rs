@@ -31,7 +31,8 @@ pub struct Opened {
     pub releases: BTreeMap<ReleaseId, Kept>,
     /// How the environment stands.
     pub standing: Standing,
-    /// Why this coordinator must not act, although it can read: an agent knows more than the journal.
+    /// Why this coordinator must not act, although it can read: an agent knows more than the journal, or that contradicts
+    /// itself.
     pub trouble: Option<Problem>,
 }
 
@@ -43,8 +44,8 @@ impl Opened {
 }
 
 /// Takes the lease of an environment and folds its journal. An open release is told of the new epoch, so that
-/// everything that was ordered before is asked for again; unless an agent has acted on more than the journal holds:
-/// then nothing is written, and the trouble says why.
+/// everything that was ordered before is asked for again; unless an agent has acted on more than the journal holds, or
+/// more than one release is open: then nothing is written, and the trouble says why.
 ///
 /// Agents that do not answer within `look_ms` are no trouble: nothing is ordered of them before they do.
 pub async fn open<J: Journal, F: Fleet, C: Clock>(
@@ -57,20 +58,22 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
     let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
     let (mut releases, adopted) = fold(&entries)?;
-    invariants::single_flight(releases.values().map(|kept| &kept.state))
-        .map_err(|broken| Problem::new(Code::InvariantBroken, broken.to_string()))?;
+    let broken = invariants::single_flight(releases.values().map(|kept| &kept.state))
+        .err()
+        .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
     let asked = agents.into_iter().map(|host| async move {
         fleet.fence(host, epoch, look_ms).await.err().map(|problem| problem.on(host))
     });
     let told = join_all(asked).await;
-    let trouble = told.into_iter().flatten().find(knows_more);
+    let trouble = told.into_iter().flatten().find(knows_more).or(broken);
     if trouble.is_none() {
         for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
             let taken = vec![Event::EpochTaken(epoch)];
             let facts = journal.append(environment, epoch, id, clock.now(), taken).await;
             for fact in facts.map_err(|error| error.0)? {
-                kept.state = machine::apply(&kept.state, &fact).map_err(|error| {
-                    Problem::new(Code::InvariantBroken, "the open release cannot go on").because(&error)
+                machine::fold(&mut kept.state, &fact).map_err(|error| {
+                    let what = "the open release cannot go on";
+                    invariants::problem(what).because(&error).in_environment(environment)
                 })?;
             }
         }
@@ -85,6 +88,12 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
 /// Whether an agent refused because it has heard of more than this journal holds.
 pub fn knows_more(problem: &Problem) -> bool {
     matches!(problem.code, Code::JournalCorrupt | Code::Fenced)
+}
+
+/// Whether a person may go on without what this trouble is about: with a journal whose newest entries are gone, or without
+/// a release of which the record contradicts itself. Nothing else ends either.
+pub fn may_be_accepted(problem: &Problem) -> bool {
+    knows_more(problem) || problem.code == Code::InvariantBroken
 }
 
 /// Folds the entries of an environment into its releases, and finds the entry by which a person last accepted a journal
@@ -113,8 +122,7 @@ fn fold(entries: &[Entry]) -> Result<(BTreeMap<ReleaseId, Kept>, u64), Problem> 
         let kept = releases
             .get_mut(&entry.release)
             .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
-        kept.state =
-            machine::apply(&kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
+        machine::fold(&mut kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
     }
     Ok((releases, adopted))
 }

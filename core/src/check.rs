@@ -3,7 +3,7 @@
 use crate::{CheckName, HttpPath};
 
 /// Where a check is made from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CheckFrom {
     /// On each host of the slot, by its agent.
     Hosts,
@@ -21,7 +21,7 @@ pub enum CheckMoment {
 }
 
 /// One HTTP request and what its answer must be.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Check {
     /// The name in the environment file.
     pub name: CheckName,

@@ -106,6 +106,7 @@ codes! {
     StoreUnwritable = "PM0710", "the artifact store cannot be written";
     OperatorStopped = "PM0711", "a person stopped the release";
     StateTooNew = "PM0712", "a state file is of a newer version";
+    StateInUse = "PM0713", "another coordinator uses this state directory";
 }
 
 impl Code {

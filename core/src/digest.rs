@@ -1,6 +1,6 @@
 //! Digests: identity by content. This crate carries and shows them; computing them is an effect of others.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// A text that is not 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -18,6 +18,10 @@ fn parse_hex(text: &str) -> Result<[u8; 32], InvalidDigest> {
         *byte = u8::from_str_radix(pair, 16).map_err(|_| invalid())?;
     }
     Ok(bytes)
+}
+
+fn hex_digit(half: u8) -> char {
+    char::from_digit(u32::from(half), 16).unwrap_or('?')
 }
 
 macro_rules! digest {
@@ -50,7 +54,10 @@ macro_rules! digest {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+                self.0.iter().try_for_each(|byte| {
+                    f.write_char(hex_digit(byte >> 4))?;
+                    f.write_char(hex_digit(byte & 0x0f))
+                })
             }
         }
 

@@ -3,7 +3,7 @@
 use std::fmt;
 
 /// A path with an optional query, in printable ASCII without spaces: what can stand in a request line.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HttpPath(String);
 
 /// A text that cannot be the path of a request.

@@ -2,7 +2,16 @@
 //! them; the coordinator stops a release that breaks one. The numbers are those of ARCHITECTURE.md.
 
 use crate::machine::{Next, next};
-use crate::{Phase, Purpose, State, Step, Timestamp};
+use crate::{Code, Phase, Problem, Purpose, State, Step, Timestamp};
+
+/// The way out for a person: a release of which the record contradicts itself cannot go on, also not after a restart.
+const WAY_OUT: &str = "see whether the record is whole: `pointsman audit verify ENV`; keep what `pointsman explain PM0709` names; \
+     then go on with what stands, the release void: `pointsman audit accept ENV --confirm ENV`";
+
+/// The problem of a broken invariant: what it is, and what a person can do about it.
+pub fn problem(what: impl AsRef<str>) -> Problem {
+    Problem::new(Code::InvariantBroken, what).hint(WAY_OUT)
+}
 
 /// An invariant that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

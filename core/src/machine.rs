@@ -50,38 +50,46 @@ fn pause_ms(tries: u32) -> u64 {
 /// Folds one fact into the state.
 pub fn apply(state: &State, fact: &Stamped) -> Result<State, IllegalEvent> {
     let mut next = state.clone();
+    fold(&mut next, fact)?;
+    Ok(next)
+}
+
+/// [`apply`] in place, for whoever has no use for the state before. After an error the state is half of each: nothing may
+/// follow from it.
+pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
+    let before = state.phase.clone();
     let legal = match &fact.event {
         Event::Planned(_) | Event::Adopted { .. } => false,
-        Event::EpochTaken(epoch) => epoch_taken(&mut next, *epoch, fact.at),
-        Event::Fenced(host) => fenced(&mut next, host, fact.at),
-        Event::OrderIntended { key, attempt } => intended(&mut next, key, *attempt, fact.at),
-        Event::OrderDone { key, evidence } => settled(&mut next, key, fact.at, |progress| {
+        Event::EpochTaken(epoch) => epoch_taken(state, *epoch, fact.at),
+        Event::Fenced(host) => fenced(state, host, fact.at),
+        Event::OrderIntended { key, attempt } => intended(state, key, *attempt, fact.at),
+        Event::OrderDone { key, evidence } => settled(state, key, fact.at, |progress| {
             progress.done = Some(evidence.clone());
             progress.acted = true;
             progress.problem = None;
         }),
-        Event::OrderFailed { key, problem } => settled(&mut next, key, fact.at, |progress| {
+        Event::OrderFailed { key, problem } => settled(state, key, fact.at, |progress| {
             // An attempt that changed nothing does not wash off what an earlier one may have done.
             progress.acted |= problem.aftermath != Aftermath::Unchanged;
             progress.problem = Some(problem.clone());
         }),
-        Event::GatesRead(reading) => gates_folded(&mut next, reading, fact.at),
-        Event::GatesExpired => gates_expired(&mut next, fact.at),
-        Event::WatchMoved { until } => watch_moved(&mut next, *until),
-        Event::WatchPassed => watch_passed(&mut next, fact.at),
-        Event::Requested(request) => requested(&mut next, request, fact.at),
-        Event::TurnedBack(problem) => turned_back(&mut next, problem),
-        Event::Held(problem) => held(&mut next, problem, fact.at),
+        Event::GatesRead(reading) => gates_folded(state, reading, fact.at),
+        Event::GatesExpired => gates_expired(state, fact.at),
+        Event::WatchMoved { until } => watch_moved(state, *until),
+        Event::WatchPassed => watch_passed(state, fact.at),
+        Event::Requested(request) => requested(state, request, fact.at),
+        Event::TurnedBack(problem) => turned_back(state, problem),
+        Event::Held(problem) => held(state, problem, fact.at),
     };
     if !legal {
-        return Err(IllegalEvent { event: fact.event.kind(), phase: phase_word(&state.phase) });
+        return Err(IllegalEvent { event: fact.event.kind(), phase: phase_word(&before) });
     }
-    advance(&mut next, fact.at);
-    if next.phase != state.phase {
-        next.entered_at = fact.at;
-        next.fencing_since = fact.at;
+    advance(state, fact.at);
+    if state.phase != before {
+        state.entered_at = fact.at;
+        state.fencing_since = fact.at;
     }
-    Ok(next)
+    Ok(())
 }
 
 fn phase_word(phase: &Phase) -> String {
@@ -134,15 +142,14 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
 
 /// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks.
 fn to_fence(state: &State, step: Step) -> Vec<HostName> {
-    let targets = state.plan.targets(step);
-    let needed = |host: &&HostName| step.kind() == Kind::Forward || targets.contains(host);
+    let needed = |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host);
     state.unfenced.iter().filter(needed).cloned().collect()
 }
 
 fn intended(state: &mut State, key: &OrderKey, attempt: u32, at: Timestamp) -> bool {
     let due = state.phase == Phase::Doing(key.step)
         && to_fence(state, key.step).is_empty()
-        && state.plan.targets(key.step).contains(&key.host);
+        && state.plan.asks(key.step, &key.host);
     let progress = state.orders.entry(key.clone()).or_default();
     if !due || progress.open || progress.done.is_some() || attempt != progress.attempts.saturating_add(1) {
         return false;
@@ -409,11 +416,11 @@ fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
     let mut open = false;
     let mut wake: Option<Timestamp> = None;
     let mut failed: Option<Problem> = None;
-    for host in state.plan.targets(step) {
-        match standing(state, step, &host, now) {
+    for host in state.plan.asked(step) {
+        match standing(state, step, host, now) {
             Standing::Open => open = true,
             Standing::Done => {}
-            Standing::Due => due.push(OrderKey { step, host }),
+            Standing::Due => due.push(OrderKey { step, host: host.clone() }),
             Standing::Later(at) => wake = Some(wake.map_or(at, |wake| wake.min(at))),
             Standing::Failed(problem) => failed = failed.or(Some(problem)),
         }

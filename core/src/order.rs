@@ -16,7 +16,7 @@ pub struct OrderKey {
 }
 
 /// What happens to connections that outlive the drain.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum DrainEnd {
     /// They are cut.
     Cut,
@@ -25,7 +25,7 @@ pub enum DrainEnd {
 }
 
 /// What an agent is to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     /// Web host: say whether it is fit to take this artifact, and change nothing.
     InspectHost {

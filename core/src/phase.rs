@@ -194,8 +194,7 @@ impl State {
 
     /// Whether every host of a step has confirmed it.
     pub fn complete(&self, step: Step) -> bool {
-        let targets = self.plan.targets(step);
-        targets.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
+        self.plan.asked(step).all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
     }
 
     /// When the oldest and the newest of the checks that stand were asked for: they were made then or later, however long

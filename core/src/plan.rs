@@ -43,7 +43,7 @@ pub struct SlotPlan {
 }
 
 /// What a host does after `current` has moved.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Activation {
     /// Units to restart, in order. The agent's own file must allow them.
     pub restart: Vec<UnitName>,
@@ -247,17 +247,29 @@ impl Plan {
 
     /// The hosts that a step's orders go to.
     pub fn targets(&self, step: Step) -> Vec<HostName> {
-        let balancers = self.balancers.iter();
-        match step {
-            Step::Preflight => self.hosts().cloned().collect(),
-            Step::Check => balancers.chain(&self.to.hosts).cloned().collect(),
-            Step::Stage | Step::Activate | Step::LinkBack | Step::Discard => self.to.hosts.clone(),
-            Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack => {
-                balancers.cloned().collect()
-            }
-            Step::Maintain | Step::Unmaintain => balancers.chain(&self.flag_hosts).cloned().collect(),
-            Step::Watch => Vec::new(),
-        }
+        self.asked(step).cloned().collect()
+    }
+
+    /// [`Self::targets`], one after the other.
+    pub fn asked(&self, step: Step) -> impl Iterator<Item = &HostName> {
+        let (balancers, others): (&[HostName], &[HostName]) = match (step, &self.purpose) {
+            (Step::Preflight, Purpose::Maintenance { .. }) => (&self.balancers, &self.flag_hosts),
+            (Step::Preflight, Purpose::Rollback { .. }) => (&self.balancers, &[]),
+            (Step::Preflight | Step::Check, _) => (&self.balancers, &self.to.hosts),
+            (Step::Stage | Step::Activate | Step::LinkBack | Step::Discard, _) => (&[], &self.to.hosts),
+            (Step::Maintain | Step::Unmaintain, _) => (&self.balancers, &self.flag_hosts),
+            (Step::Watch, _) => (&[], &[]),
+            (
+                Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack,
+                _,
+            ) => (&self.balancers, &[]),
+        };
+        balancers.iter().chain(others)
+    }
+
+    /// Whether a step has an order for this host.
+    pub fn asks(&self, step: Step, host: &HostName) -> bool {
+        self.asked(step).any(|asked| asked == host)
     }
 
     fn backend_of(&self, slot: Option<&SlotPlan>) -> BackendName {
@@ -422,9 +434,12 @@ impl Plan {
     /// Bound on one reading of the gates, in milliseconds: what its slowest checks may take one after the other, and a
     /// moment for the way there and back.
     pub fn reading_ms(&self) -> u64 {
-        let of = |from: CheckFrom| -> u64 {
-            self.checks(from, CheckMoment::AfterSwitch).iter().map(|check| check.timeout_ms).sum()
+        let made = |from: CheckFrom| {
+            self.checks
+                .iter()
+                .filter(move |check| check.from == from && check.applies(CheckMoment::AfterSwitch))
         };
+        let of = |from: CheckFrom| -> u64 { made(from).map(|check| check.timeout_ms).sum() };
         let slowest = of(CheckFrom::Hosts).max(of(CheckFrom::Balancers));
         slowest.saturating_add(READING_MS).min(self.limits.check_ms)
     }

@@ -50,7 +50,11 @@ const MAX_CAUSES: usize = 8;
 
 /// Text from outside without control characters and of bounded length, fit for terminals, logs and the journal.
 pub fn clean(text: &str) -> String {
-    text.trim_end().chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
+    let text = text.trim_end();
+    if text.len() <= MAX_TEXT_CHARS && !text.contains(char::is_control) {
+        return text.to_owned();
+    }
+    text.chars().take(MAX_TEXT_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 impl Problem {

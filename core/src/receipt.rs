@@ -66,7 +66,7 @@ pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Probl
     let message =
         format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
     Err(Problem::new(Code::JournalCorrupt, message)
-        .hint("this journal is a copy of an older one: bring the newest back; if it is gone for good, `pointsman audit accept ENV`"))
+        .hint("this journal is a copy of an older one: look, and bring the newest back: `pointsman audit verify ENV`; if that is gone for good: `pointsman audit accept ENV --confirm ENV`"))
 }
 
 /// Decides on an order from the fence and from the receipt under its key, if there is one.

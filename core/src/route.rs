@@ -6,7 +6,7 @@ use crate::{BackendName, RouteEpoch};
 
 /// `<stable>:<canary>:<percent>:<epoch>`: everybody goes to `stable`, but `percent` of the visitors to `canary`.
 /// At 0 percent only trusted testers reach `canary`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Route {
     /// Where visitors go.
     pub stable: BackendName,

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use kit::{Load, LoadPlan, Site};
+use pointsman_coordinator::journal::JournalStore;
+use pointsman_core::ports::Journal as _;
+use pointsman_core::{EnvironmentName, Event, Plan, ReleaseId, Timestamp};
 
 fn copy(from: &Path, to: &Path) {
     let copied = std::process::Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap();
@@ -51,6 +54,62 @@ async fn a_journal_whose_newest_copy_is_gone_is_accepted_by_a_person() {
     assert!(site.visit().await.unwrap().contains("\nv4\n"));
     let told = site.cli(&["rollback", "production"]).await.unwrap();
     assert!(told.code == 0 && site.visit().await.unwrap().contains("\nv3\n"), "{told:?}");
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
+/// Writes two releases into the journal that are both not over.
+async fn two_unfinished(journal: &Path) {
+    let journal = JournalStore::open(journal, "somebody").unwrap();
+    let environment = EnvironmentName::parse(kit::ENVIRONMENT).unwrap();
+    let entries = journal.entries(&environment).await.unwrap();
+    let plan = entries.iter().find_map(|entry| match &entry.fact.event {
+        Event::Planned(plan) => Some(plan),
+        _ => None,
+    });
+    let epoch = journal.take_lease(&environment, "somebody").await.unwrap();
+    for release in ["one", "other"] {
+        let release = ReleaseId::parse(release).unwrap();
+        let plan = Plan { release: release.clone(), ..Plan::clone(plan.unwrap()) };
+        let planned = vec![Event::Planned(plan.into())];
+        journal.append(&environment, epoch, &release, Timestamp(1), planned).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_record_that_contradicts_itself_stops_releases_until_a_person_voids_what_is_open() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    site.kill_coordinator().unwrap();
+    two_unfinished(&site.journal()).await;
+    let accept = "pointsman audit accept production --confirm production";
+    let v2 = site.artifact("v2").unwrap().display().to_string();
+    let deploy = ["deploy", "production", "--artifact", &v2, "--release", "v2", "--yes"];
+    // A restart reads the same record.
+    for _ in 0..2 {
+        site.start_coordinator().unwrap();
+        site.coordinator_answers().await.unwrap();
+        let told = site.cli(&["status", "production"]).await.unwrap();
+        for part in ["[PM0709]", "I6", "since ", "`pointsman audit verify production`", accept] {
+            assert!(told.stdout.contains(part), "{part}: {told:?}");
+        }
+        let status = site.client().unwrap().status().await.unwrap();
+        assert!((1..=status.now_ms).contains(&status.trouble_since_ms), "{status:?}");
+        let told = site.cli(&deploy).await.unwrap();
+        assert!(told.code == 6 && told.says("PM0709"), "{told:?}");
+        site.kill_coordinator().unwrap();
+    }
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let words: Vec<&str> = accept.split(' ').skip(1).collect();
+    let told = site.cli(&words).await.unwrap();
+    assert!(told.code == 0 && told.says("lb1"), "{told:?}");
+    let status = site.client().unwrap().status().await.unwrap();
+    assert_eq!((status.trouble, status.trouble_since_ms), (None, 0));
+    let told = site.cli(&deploy).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(site.visit().await.unwrap().contains("\nv2\n"));
     load.more(50).await.unwrap();
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use kit::{Load, LoadPlan, Site};
+use kit::{Daemon, Load, LoadPlan, Site};
 use pointsman_coordinator::journal::verify_file;
 use pointsman_core::Code;
 use pointsman_proto::v1;
@@ -151,28 +151,29 @@ async fn ordered(site: &Site) -> Ordered {
     }
 }
 
-/// Starts the coordinator, which must end, and returns what it says.
-async fn ends(site: &Site, what: &str) -> String {
-    let mut command = tokio::process::Command::new(kit::binary("pointsman-coordinator").unwrap());
-    command.arg("--config").arg(site.folder().join("coordinator/coordinator.toml"));
+/// Starts a daemon, which must end, name its state directory, say all of this, and what to type about it.
+async fn refuses(site: &Site, what: &str, (daemon, config, state): (&str, &str, &Path), words: &[&str]) {
+    let mut command = tokio::process::Command::new(kit::binary(daemon).unwrap());
+    command.arg("--config").arg(site.folder().join(config));
     command.env_remove("NOTIFY_SOCKET").env_remove("JOURNAL_STREAM").kill_on_drop(true);
     let ended = tokio::time::timeout(LONGEST, command.output()).await;
     assert!(ended.is_ok(), "{what}: it starts");
     let ended = ended.unwrap().unwrap();
     let told = String::from_utf8_lossy(&ended.stderr).into_owned();
     assert_eq!(ended.status.code(), Some(1), "{what}: {told}");
-    assert!(told.contains(&state(site).display().to_string()), "{what} does not name the place: {told}");
-    told
-}
-
-/// Starts the coordinator, which must say this, and what to type, and end.
-async fn ends_with(site: &Site, what: &str, words: &[&str]) {
-    let told = ends(site, what).await;
+    assert!(told.contains(&state.display().to_string()), "{what} does not name the place: {told}");
     let hint = told.lines().find(|line| line.contains("hint: ")).unwrap_or("");
     assert!(hint.contains('`'), "{what} does not say what to type: {told}");
     for word in words {
         assert!(told.contains(word), "{what} does not say `{word}`: {told}");
     }
+}
+
+/// Starts the coordinator, which must say this, and what to type, and end.
+async fn ends_with(site: &Site, what: &str, words: &[&str]) {
+    let state = state(site);
+    let coordinator = ("pointsman-coordinator", "coordinator/coordinator.toml", state.as_path());
+    refuses(site, what, coordinator, words).await;
 }
 
 /// Ends the coordinator's journal as an orderly end does: everything is in the one file.
@@ -238,10 +239,49 @@ async fn a_journal_that_cannot_be_written_keeps_the_coordinator_from_starting() 
     ends_with(&site, "a full disk", &["[PM0702]", "disk is full", "df -h"]).await;
     disk.free();
     disk.remount("ro");
-    assert!(ends(&site, "a read-only disk").await.contains("Read-only file system"));
+    let folder = state(&site).display().to_string();
+    let typed = [format!("`findmnt -T {folder}`"), format!("`df -h {folder}`"), format!("`ls -la {folder}`")];
+    let mut words = vec!["[PM0702]", "Read-only file system"];
+    words.extend(typed.iter().map(String::as_str));
+    ends_with(&site, "a read-only disk", &words).await;
     disk.remount("rw");
     assert_eq!(ordered(&site).await, before);
     site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.released("v2").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_second_coordinator_on_one_state_does_not_start() {
+    let mut site = Site::builder().watch("200ms").start().await.unwrap();
+    ends_with(&site, "a second coordinator", &["[PM0713]", "another coordinator uses", "`fuser -v "]).await;
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_agent_that_cannot_keep_receipts_does_not_start() {
+    let mut site = Site::builder().watch("200ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    for (daemon, program, config, state) in [
+        (Daemon::LbAgent, "pointsman-lb-agent", "lb1/lb-agent.toml", "lb1/state"),
+        (Daemon::Blue, "pointsman-agent", "blue/agent.toml", "blue/agent-state"),
+    ] {
+        site.kill(daemon).unwrap();
+        let state = site.folder().join(state);
+        let Some(disk) = Disk::under(&state) else { return };
+        disk.remount("ro");
+        let folder = state.display().to_string();
+        let typed =
+            [format!("`findmnt -T {folder}`"), format!("`df -h {folder}`"), format!("`ls -la {folder}`")];
+        let mut words = vec!["[PM0511]", "receipts.db"];
+        words.extend(typed.iter().map(String::as_str));
+        refuses(&site, "a read-only disk", (program, config, &state), &words).await;
+        drop(disk);
+        site.start(daemon, None).unwrap();
+    }
     site.ready().await.unwrap();
     site.released("v2").await.unwrap();
 }
@@ -274,6 +314,7 @@ async fn waits_for_room(site: &Site, disk: &Disk, load: &Load, (release, digest)
         assert_eq!(unrecorded(site), Vec::<String>::new(), "{release}");
         return disk.free();
     }
+    assert!((1..=status.now_ms).contains(&status.trouble_since_ms), "{status:?}");
     assert_eq!(status.trouble.unwrap().code, Code::JournalUnwritable.as_str(), "{release}");
     let told = site.cli(&["status", "production"]).await.unwrap();
     assert!(told.code != 0 && told.says("PM0702") && told.says("df -h"), "{release}: {told:?}");
@@ -345,10 +386,16 @@ async fn bring_back(site: &mut Site, copied: &Path) {
 /// Fails unless the coordinator says why it does not act, refuses everything that would change something, and has
 /// changed nothing. Returns the code of why.
 async fn stands_still(site: &Site, before: &Ordered) -> String {
-    let why = trouble(site, true).await.trouble.unwrap().code;
+    let shown = trouble(site, true).await;
+    assert!((1..=shown.now_ms).contains(&shown.trouble_since_ms), "{shown:?}");
+    let why = shown.trouble.unwrap().code;
     let codes = |told: &kit::Told| told.says("PM0703") || told.says("PM0504");
     let told = site.cli(&["status", "production"]).await.unwrap();
     assert!(told.code != 0 && codes(&told), "{told:?}");
+    assert!(told.says("pointsman audit verify production"), "{told:?}");
+    if why == Code::JournalCorrupt.as_str() {
+        assert!(told.says("pointsman audit accept production --confirm production"), "{told:?}");
+    }
     let v3 = site.artifact("v3").unwrap().display().to_string();
     for words in [
         &["deploy", "production", "--artifact", &v3, "--release", "v3", "--yes"][..],

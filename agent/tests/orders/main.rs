@@ -12,6 +12,7 @@ mod crash;
 mod full_disk;
 mod hostile;
 mod planted;
+mod query;
 mod race;
 mod rig;
 mod transfer;

@@ -88,3 +88,13 @@ async fn shake_hands<S: AsyncRead + AsyncWrite + Unpin>(
     let peer: Peer = peer_of_certificate(certificate).map_err(|problem| problem.message)?;
     Ok(TlsConnection::new(stream, peer))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_handshake_may_not_hang_longer_than_a_connection() {
+        assert!(HANDSHAKE <= super::super::ChannelLimits::default().connect);
+    }
+}

@@ -324,11 +324,21 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
         "the agent has acted on journal entry 412, which this journal does not have",
     )
     .on(&story::host("lb1"))
-    .hint("this journal is a copy of an older one: bring the newest back before releasing");
+    .hint(
+        "this journal is a copy of an older one: look, and bring the newest back: `pointsman audit verify production`; \
+         if that is gone for good: `pointsman audit accept production --confirm production`",
+    );
     let fenced = Problem::new(Code::Fenced, "order of epoch 7 refused: epoch 9 rules here")
         .on(&story::host("lb1"))
         .hint("another coordinator has taken over, or this one's journal is an old copy; stop this one");
-    let in_wire = |problem: &Problem| Some(convert::problem_to_wire(problem));
+    let broken = pointsman_core::invariants::problem(
+        "invariant I6 is broken: two unfinished releases in `production`",
+    )
+    .in_environment(&pointsman_core::EnvironmentName::parse("production").unwrap());
+    let troubled = |status: &mut v1::StatusReply, problem: &Problem| {
+        status.trouble = Some(convert::problem_to_wire(problem));
+        status.trouble_since_ms = status.now_ms - 754_000;
+    };
     vec![
         ("all is well", settled()),
         ("nothing was released yet", {
@@ -396,12 +406,18 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
                 status.agents[2].web.as_mut().unwrap().maintenance_file = true;
             }),
         ),
-        ("the coordinator is in trouble", changed(&|status| status.trouble = in_wire(&trouble))),
-        ("the journal lost its end", changed(&|status| status.trouble = in_wire(&older))),
-        ("another coordinator took over", changed(&|status| status.trouble = in_wire(&fenced))),
+        ("the coordinator is in trouble", changed(&|status| troubled(status, &trouble))),
+        ("the journal lost its end", changed(&|status| troubled(status, &older))),
+        ("another coordinator took over", changed(&|status| troubled(status, &fenced))),
+        ("a rule of the engine is broken", changed(&|status| troubled(status, &broken))),
+        ("an older coordinator is in trouble", {
+            let mut status = settled();
+            status.trouble = Some(convert::problem_to_wire(&trouble));
+            status
+        }),
         ("the journal lost its end in the middle of a release", {
             let mut status = during(&before(), &Story::of(deploy()).until(Step::Switch).sent(Step::Switch));
-            status.trouble = in_wire(&older);
+            troubled(&mut status, &older);
             status
         }),
     ]
@@ -422,7 +438,13 @@ fn statuses() {
         cases.add(name, &super::status(&during(&standing, &story)));
     }
     cases.check("status.txt");
-    for name in ["all is well", "nothing was released yet", "a load balancer is silent", "maintenance"] {
+    for name in [
+        "all is well",
+        "nothing was released yet",
+        "a load balancer is silent",
+        "maintenance",
+        "a rule of the engine is broken",
+    ] {
         let (_, status) = standings().into_iter().find(|(known, _)| *known == name).unwrap();
         golden_json(&format!("status-{}", name.replace(' ', "-")), &json::status(&status));
     }

@@ -20,8 +20,9 @@ pub fn status(status: &v1::StatusReply) -> String {
     let mut text = format!("{}  {}  {}\n", status.environment, headline(status), status.url);
     if let Some(trouble) = &status.trouble {
         text.push_str(&format!(
-            "trouble     {}\n            {}\n            hint: {}\n",
+            "trouble     {}\n            {}{}\n            hint: {}\n",
             problem_line(trouble),
+            since_when(status),
             standstill(trouble),
             trouble.hint
         ));
@@ -57,6 +58,14 @@ pub fn status(status: &v1::StatusReply) -> String {
     text
 }
 
+/// Since when there is trouble; an older coordinator does not say.
+fn since_when(status: &v1::StatusReply) -> String {
+    match status.trouble_since_ms {
+        0 => String::new(),
+        since => format!("since {}, for {}: ", time(since), span(status.now_ms.saturating_sub(since))),
+    }
+}
+
 /// What the coordinator's own trouble means for everybody.
 fn standstill(trouble: &v1::Problem) -> &'static str {
     match Code::parse(&trouble.code) {
@@ -67,6 +76,9 @@ fn standstill(trouble: &v1::Problem) -> &'static str {
         Some(Code::JournalUnwritable) => {
             "nothing is ordered until the journal can be written; then it goes on by itself"
         }
+        Some(Code::InvariantBroken) => {
+            "nothing is ordered until a person decides; visitors keep what they have"
+        }
         _ => "nothing is ordered until this is mended; visitors keep what they have",
     }
 }
@@ -76,6 +88,10 @@ fn next_in_trouble(status: &v1::StatusReply) -> String {
     match Code::parse(code) {
         Some(Code::JournalCorrupt) => format!(
             "see who knows more: `pointsman audit verify {}`; mend it: `pointsman explain {code}`",
+            status.environment
+        ),
+        Some(Code::InvariantBroken) => format!(
+            "see whether the record is whole: `pointsman audit verify {}`; what to keep, and how to go on: `pointsman explain {code}`",
             status.environment
         ),
         Some(Code::JournalUnwritable) => format!("find out more: `pointsman doctor {}`", status.environment),

@@ -1,10 +1,13 @@
 //! Agents: they fence, keep receipts and do one thing after the other. Whether an order may act is decided by the same
 //! function as in the real ones.
 
+use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
 
 use pointsman_core::receipt::{self, Admission, Fate, Incoming};
-use pointsman_core::{Action, Aftermath, Code, Epoch, Evidence, OrderDigest, Problem, Timestamp};
+use pointsman_core::{
+    Action, Aftermath, Code, Epoch, Evidence, Order, OrderDigest, Problem, Route, Timestamp,
+};
 
 use crate::guard::Guard;
 use crate::host::Job;
@@ -44,6 +47,10 @@ impl World {
             return;
         }
         let Some(agent) = self.hosts.get_mut(host) else { return };
+        // Its connection ended with the process that lost its disk: nobody puts one in again within a connection's life.
+        if message.disks_lost != agent.disks_lost {
+            return;
+        }
         if !agent.up {
             return self.refuse(host, message.call);
         }
@@ -158,6 +165,7 @@ impl World {
             return false;
         }
         let (checks, overtakes) = (self.stands(Guard::FenceCheck), self.stands(Guard::Overtaken));
+        let compares = self.stands(Guard::KeyReused);
         let Some(agent) = self.hosts.get_mut(host) else { return false };
         let key = (order.release.clone(), order.key.step);
         let mut fence = agent.fence;
@@ -172,7 +180,11 @@ impl World {
             .iter_mut()
             .find(|job| job.sent.order.key == order.key && job.sent.order.release == order.release);
         if let Some(job) = under_way {
-            match receipt::still_rules(fence.epoch, order.epoch) {
+            let same = receipt::still_rules(fence.epoch, order.epoch).and_then(|()| {
+                let reused = || Problem::new(Code::KeyReused, "the step is running with another content");
+                if compares && job.sent.digest != sent.digest { Err(reused()) } else { Ok(()) }
+            });
+            match same {
                 // What is under way goes on in the name of the newest coordinator.
                 Ok(()) => {
                     job.waiting.push(call);
@@ -185,7 +197,10 @@ impl World {
             return false;
         }
         let incoming = Incoming { epoch: order.epoch, journal_seq: sent.journal_seq, digest: sent.digest };
-        match receipt::admit(&fence, agent.receipts.get(&key).cloned(), &incoming) {
+        let kept = agent.receipts.get(&key).cloned();
+        let said = kept.as_ref().map(|(digest, _)| *digest);
+        let compared = kept.map(|(digest, fate)| (if compares { digest } else { sent.digest }, fate));
+        match receipt::admit(&fence, compared, &incoming) {
             Err(problem) => {
                 self.answer(host, call, Told::Failed(problem));
                 return false;
@@ -196,6 +211,7 @@ impl World {
                     (agent.fence.head_seq, agent.fence.head_hash) = (sent.journal_seq, sent.journal_hash);
                 }
                 self.truth.acknowledged(host, order.epoch);
+                self.truth_of_receipt(host, sent, said);
                 self.answer(host, call, Told::Done(evidence));
                 return false;
             }
@@ -206,10 +222,36 @@ impl World {
         if sent.journal_seq >= head.head_seq {
             (agent.fence.head_seq, agent.fence.head_hash) = (sent.journal_seq, sent.journal_hash);
         }
-        agent.receipts.insert(key.clone(), (sent.digest, Fate::Started));
+        agent.receipts.insert(key, (sent.digest, Fate::Started));
+        agent.last = Some(Arc::clone(sent));
         self.truth.acknowledged(host, order.epoch);
         self.newest(host, sent, &head);
         !self.point(Who::Agent(host))
+    }
+
+    /// The order that an agent took in last, and keeps a receipt of, comes once more with another content. Nobody waits for
+    /// the answer.
+    pub fn contradict(&mut self, host: usize) {
+        let Some(agent) = self.hosts.get(host).filter(|agent| agent.up && agent.frozen.is_none()) else {
+            return;
+        };
+        let kept = |last: &&Arc<Sent>| {
+            agent.receipts.contains_key(&(last.order.release.clone(), last.order.key.step))
+        };
+        let Some(last) = agent.last.as_ref().filter(kept).cloned() else { return };
+        let Some(mut order) = contradiction(&last.order) else { return };
+        let seq = self.store.newest();
+        (order.epoch, order.deadline) = (agent.fence.epoch, Timestamp(BEGINNING.0.saturating_add(self.now)));
+        let sent = Sent {
+            digest: digest(&order),
+            order,
+            journal_seq: seq,
+            journal_hash: self.store.hash(seq).unwrap_or_default(),
+            from: last.from,
+            losses: self.store.losses,
+        };
+        let (disks_lost, word) = (agent.disks_lost, Word::Order(Arc::new(sent)));
+        self.arrive(host, Message { call: None, from: last.from, disks_lost, word });
     }
 
     fn begin(&mut self, host: usize, sent: &Arc<Sent>, waiting: Vec<Option<Call>>) {
@@ -368,11 +410,48 @@ impl World {
     }
 }
 
-/// What an order says, as far as the simulated agents tell orders apart.
-pub fn digest(release: &str, step: pointsman_core::Step) -> OrderDigest {
+/// FNV-1a (Fowler, Noll, Vo): the same on every machine, and nobody here looks for collisions.
+struct Fnv(u64);
+
+impl Hasher for Fnv {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01B3);
+        }
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
+
+/// What an order says: everything but attempt, epoch and deadline, as in the real agents.
+pub fn digest(order: &Order) -> OrderDigest {
+    let mut hasher = Fnv(0xCBF2_9CE4_8422_2325);
+    (&order.release, &order.key, &order.action).hash(&mut hasher);
     let mut bytes = [0_u8; 32];
-    for (to, from) in bytes.iter_mut().zip(step.as_str().bytes().chain(release.bytes())) {
+    for (to, from) in bytes.iter_mut().zip(hasher.finish().to_be_bytes()) {
         *to = from;
     }
     OrderDigest::from_bytes(bytes)
+}
+
+/// An order with the same key that says something else; none where that makes no difference to what stands afterwards.
+fn contradiction(order: &Order) -> Option<Order> {
+    let another = crate::site::version(usize::from(u8::MAX));
+    let action = match &order.action {
+        Action::Stage { .. } => Action::Stage { artifact: another },
+        Action::Activate { artifact, activation } => {
+            let artifact = if artifact.is_some() { None } else { Some(another) };
+            Action::Activate { artifact, activation: activation.clone() }
+        }
+        Action::SetFlag { on } => Action::SetFlag { on: !on },
+        Action::SetRoute { expected, wanted, min_up } => {
+            let wanted =
+                Route { stable: wanted.canary.clone(), canary: wanted.stable.clone(), ..wanted.clone() };
+            Action::SetRoute { expected: expected.clone(), wanted, min_up: *min_up }
+        }
+        _ => return None,
+    };
+    Some(Order { action, ..order.clone() }).filter(|other| other.action != order.action)
 }

@@ -256,6 +256,16 @@ impl World {
         self.guard_soon(host);
     }
 
+    /// HAProxy is killed with all its workers, and started again later.
+    pub fn kill_haproxy(&mut self, host: usize, back_ms: u64) {
+        let known = self.hosts.get_mut(host).and_then(|host| host.balancer_mut());
+        if let Some(balancer) = known.filter(|balancer| !balancer.workers.is_empty()) {
+            balancer.workers.clear();
+            self.troubles += 1;
+            self.later(back_ms, Happening::StartHaproxy(host));
+        }
+    }
+
     /// HAProxy starts with the map on disk.
     pub fn start_haproxy(&mut self, host: usize) {
         self.troubles -= 1;

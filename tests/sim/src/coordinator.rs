@@ -8,8 +8,8 @@ use pointsman_coordinator::opening::{self, Opened};
 use pointsman_coordinator::planner::{self, Seen, Wanted};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Action, Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order, Outcome, Phase,
-    Problem, ReleaseId, Stamped, State, Timestamp, receipt,
+    Action, Activation, Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order,
+    OrderKey, Outcome, Phase, Problem, ReleaseId, Stamped, State, Step, Timestamp, receipt,
 };
 use pointsman_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -121,6 +121,22 @@ impl Journal for Ports {
 }
 
 impl Ports {
+    /// What is brought is made current in the same breath, without the intent of its own that a guard has it wait for.
+    fn go_ahead(&self, staged: &Order, timeout_ms: u64) {
+        let Action::Stage { artifact } = staged.action else { return };
+        if self.world().stands(Guard::OwnIntent) {
+            return;
+        }
+        let key = OrderKey { step: Step::Activate, host: staged.key.host.clone() };
+        let action = Action::Activate { artifact: Some(artifact), activation: Activation::default() };
+        let sent = self.sent(&Order { key, action, ..staged.clone() });
+        let mut world = self.world();
+        if let Some(host) = world.host_named(&staged.key.host) {
+            // Nobody waits for the answer.
+            drop(world.say(self.life, host, Word::Order(Arc::new(sent)), timeout_ms));
+        }
+    }
+
     /// An order as it goes out, with the journal's newest entry.
     fn sent(&self, order: &Order) -> Sent {
         let world = self.world();
@@ -129,7 +145,7 @@ impl Ports {
             order: order.clone(),
             journal_seq: seq,
             journal_hash: world.store.hash(seq).unwrap_or_default(),
-            digest: digest(order.release.as_str(), order.key.step),
+            digest: digest(order),
             from: self.life,
             losses: world.store.losses,
         }
@@ -175,8 +191,12 @@ impl Fleet for Ports {
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
         self.point().await;
         let (sent, timeout_ms) = (self.sent(order), order.deadline.ms_since(self.world().wall()));
-        match self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await? {
-            Told::Done(evidence) => Ok(evidence),
+        let told = self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await?;
+        match told {
+            Told::Done(evidence) => {
+                self.go_ahead(order, timeout_ms);
+                Ok(evidence)
+            }
             Told::Fenced(_) => Ok(Evidence::default()),
             Told::Failed(problem) => Err(problem),
         }
@@ -371,7 +391,7 @@ impl World {
         if !self.lives(life) || life.coordinator != self.active {
             return;
         }
-        let was_held = self.shown.as_ref().is_some_and(|known| matches!(known.phase, Phase::Held { .. }));
+        let was_held = self.shown.as_ref().is_some_and(|known| matches!(known, Phase::Held { .. }));
         if matches!(state.phase, Phase::Held { .. }) && !was_held {
             self.later(3_000, Happening::Attend);
         }
@@ -380,6 +400,6 @@ impl World {
             outcome
                 .map_or_else(|| format!("stands at {:?}", state.step()), |outcome| format!("ends {outcome}"))
         });
-        self.shown = Some(state.clone());
+        self.shown = Some(state.phase.clone());
     }
 }

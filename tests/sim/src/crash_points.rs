@@ -1,4 +1,4 @@
-//! Every single crash: of everybody, at every point of every calm scenario: before and after each write of the journal,
+//! Every single crash: of everybody, HAProxy included, at every point of every calm scenario: before and after each write of the journal,
 //! each order, each effect and each answer.
 
 use std::collections::BTreeMap;
@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use pointsman_core::Outcome;
 
 use crate::chance::Chance;
-use crate::history::{Options, run};
+use crate::history::{Options, Report, run};
+use crate::host::Host;
 use crate::scenario::{Scenario, calm};
 use crate::world::{CrashAt, Who};
 
@@ -46,6 +47,7 @@ impl Crashes {
                 .map(|crash| match crash.who {
                     Who::Coordinator => "coordinator",
                     Who::Agent(_) => "agent",
+                    Who::Haproxy(_) => "haproxy",
                 })
                 .collect();
             let ends: Vec<&str> =
@@ -73,10 +75,26 @@ impl Crashes {
     }
 }
 
-fn everybody(scenario: &Scenario) -> Vec<Who> {
-    let hosts = scenario.balancers + 2 * scenario.hosts;
-    let agents = (0..usize::try_from(hosts).unwrap_or(0)).map(Who::Agent);
-    std::iter::once(Who::Coordinator).chain(agents).collect()
+fn everybody(scenario: &Scenario) -> anyhow::Result<Vec<Who>> {
+    let environment = crate::site::environment(scenario)?;
+    let hosts = Host::all(&environment, scenario);
+    let of_host = |(number, host): (usize, &Host)| {
+        let haproxy = host.balancer().map(|_| Who::Haproxy(number));
+        std::iter::once(Who::Agent(number)).chain(haproxy).collect::<Vec<Who>>()
+    };
+    Ok(std::iter::once(Who::Coordinator).chain(hosts.iter().enumerate().flat_map(of_host)).collect())
+}
+
+impl Crashes {
+    /// The history of the first unresolved crash, with every event told.
+    pub fn first_story(&self) -> anyhow::Result<Option<(Scenario, Report)>> {
+        let Some((name, crashes, _)) = self.unresolved.first() else { return Ok(None) };
+        let Some((_, scenario)) = calm().into_iter().find(|(known, _)| known == name) else {
+            return Ok(None);
+        };
+        let report = run(scenario.clone(), Options { crashes: *crashes, trace: true, ..Options::default() })?;
+        Ok(Some((scenario, report)))
+    }
 }
 
 /// Tries every single crash, and then so many pairs of crashes, drawn by chance.
@@ -90,9 +108,11 @@ pub fn try_all(pairs: u64) -> anyhow::Result<Crashes> {
         crashes.scenarios += 1;
         crashes.points += most;
         points.push((most, calm.outcomes.clone()));
+        let all = everybody(scenario)?;
         for point in 1..=most {
-            for who in everybody(scenario) {
-                crashes.try_out((name, scenario), &calm.outcomes, [Some(CrashAt { point, who }), None])?;
+            for who in &all {
+                let crash = Some(CrashAt { point, who: *who });
+                crashes.try_out((name, scenario), &calm.outcomes, [crash, None])?;
             }
         }
     }
@@ -102,7 +122,7 @@ pub fn try_all(pairs: u64) -> anyhow::Result<Crashes> {
         let (Some((name, scenario)), Some((most, usual))) = (scenarios.get(index), points.get(index)) else {
             continue;
         };
-        let all = everybody(scenario);
+        let all = everybody(scenario)?;
         let mut crash = || {
             let who = chance.pick(&all, Who::Coordinator);
             // The second may come after the history would have ended without the first.

@@ -65,11 +65,19 @@ pub enum Guard {
     FlagReadBack,
     /// A failed step turns the release back.
     TurnBack,
+    /// A key that was used is refused with another content.
+    KeyReused,
+    /// The slot that visitors would go back to is not touched before the end.
+    OldSlotUntouched,
+    /// Only a release of the maintenance page touches the maintenance file.
+    FlagOnlyInMaintenance,
+    /// Every order has an intent of its own: none goes ahead on another's.
+    OwnIntent,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 35] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -101,7 +109,16 @@ impl Guard {
         Self::JournalTail,
         Self::FlagReadBack,
         Self::TurnBack,
+        Self::KeyReused,
+        Self::OldSlotUntouched,
+        Self::FlagOnlyInMaintenance,
+        Self::OwnIntent,
     ];
+
+    /// The guard of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|guard| guard.name() == name)
+    }
 
     /// The guard's name in reports.
     pub fn name(self) -> String {

@@ -102,8 +102,8 @@ impl History {
                 return;
             }
             if world.events > MOST_EVENTS || world.now > LONGEST_MS {
-                let step = world.shown.as_ref().and_then(State::step);
-                return world.broken("I11", || format!("goes on and on at {step:?}"));
+                let shown = world.shown.clone();
+                return world.broken("I11", || format!("goes on and on at {shown:?}"));
             }
             let Some(happening) = world.next_happening().filter(|_| !world.left) else { return };
             match happening {
@@ -240,10 +240,9 @@ pub fn folded(world: &World) -> Vec<State> {
             continue;
         }
         let known = states.iter_mut().find(|state| state.plan.release == entry.release);
-        if let Some(state) = known
-            && let Ok(next) = machine::apply(state, &entry.fact)
-        {
-            *state = next;
+        if let Some(state) = known {
+            // What the coordinator would not have taken is what `I11` finds.
+            let _ = machine::fold(state, &entry.fact);
         }
     }
     states
@@ -362,12 +361,8 @@ impl World {
                 }
             }
             What::KillHaproxy { balancer, back_ms } => {
-                let Some(host) = self.nth(balancer, true) else { return };
-                let known = self.hosts.get_mut(host).and_then(|host| host.balancer_mut());
-                if let Some(balancer) = known.filter(|balancer| !balancer.workers.is_empty()) {
-                    balancer.workers.clear();
-                    self.troubles += 1;
-                    self.later(back_ms, Happening::StartHaproxy(host));
+                if let Some(host) = self.nth(balancer, true) {
+                    self.kill_haproxy(host, back_ms);
                 }
             }
             What::ServerDown { host, for_ms } => {
@@ -404,6 +399,15 @@ impl World {
                     self.change_by_hand(host, for_ms);
                 }
             }
+            What::LoseDisk { host, back_ms } => {
+                let host = self.any_host(host);
+                self.kill_agent(host, back_ms);
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.lose_disk();
+                }
+                self.truth.disk_lost(host);
+            }
+            What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind),
         }
     }
@@ -419,9 +423,7 @@ impl World {
 
     /// A person comes to a release that is held, once nothing is wrong any more.
     fn attend(&mut self) {
-        let held = self.shown.as_ref().filter(|state| matches!(state.phase, Phase::Held { .. }));
-        let Some(state) = held.cloned() else { return };
-        if self.idle {
+        if self.idle || !matches!(self.shown, Some(Phase::Held { .. })) {
             return;
         }
         if self.helped >= HELPED_AT_MOST {
@@ -438,11 +440,10 @@ impl World {
         self.clock_off = 0;
         let wanted = [RequestKind::Resume, RequestKind::Resume, RequestKind::Rollback, RequestKind::Abort];
         let index = usize::try_from(self.helped).unwrap_or(0) % wanted.len();
-        let kind = wanted
-            .get(index)
-            .copied()
-            .filter(|kind| machine::possible(&state, *kind).is_ok())
-            .unwrap_or(RequestKind::Resume);
+        let open = folded(self).into_iter().find(|state| state.outcome().is_none());
+        let possible =
+            |kind: &RequestKind| open.is_some_and(|state| machine::possible(&state, *kind).is_ok());
+        let kind = wanted.get(index).copied().filter(possible).unwrap_or(RequestKind::Resume);
         self.tell(|| format!("a person comes: {}", kind.as_str()));
         self.ask(kind);
     }

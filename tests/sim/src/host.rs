@@ -130,6 +130,10 @@ pub struct Host {
     pub fence: Fence,
     /// On disk: the receipts.
     pub receipts: BTreeMap<(ReleaseId, Step), (OrderDigest, Fate)>,
+    /// How many disks it has lost.
+    pub disks_lost: u32,
+    /// The order that it took in last.
+    pub last: Option<Arc<Sent>>,
     /// In memory: orders under way.
     pub jobs: Vec<Job>,
     /// What it is for.
@@ -176,6 +180,8 @@ impl Host {
             frozen: None,
             fence: Fence::default(),
             receipts: BTreeMap::new(),
+            disks_lost: 0,
+            last: None,
             jobs: Vec::new(),
             part: part(name),
         };
@@ -212,6 +218,14 @@ impl Host {
             Part::Balancer(balancer) => Some(balancer),
             Part::Web(_) => None,
         }
+    }
+
+    /// What the agent kept on its disk is gone.
+    pub fn lose_disk(&mut self) {
+        self.fence = Fence::default();
+        self.receipts.clear();
+        self.last = None;
+        self.disks_lost += 1;
     }
 
     /// The agent dies: its memory is gone. What was not made to last goes with it.

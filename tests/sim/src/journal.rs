@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use pointsman_core::ports::JournalError;
-use pointsman_core::{Code, Entry, Epoch, Event, Plan, Problem, ReleaseId, Stamped, Step, Timestamp};
+use pointsman_core::{
+    Code, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step, Timestamp,
+};
 use tokio::sync::oneshot;
 
 use crate::guard::Guard;
@@ -147,7 +149,7 @@ impl World {
     }
 
     fn seen(&mut self, event: &Event) {
-        let phase = self.shown.as_ref().map_or("nothing", |state| match &state.phase {
+        let phase = self.shown.as_ref().map_or("nothing", |phase| match phase {
             pointsman_core::Phase::Doing(step) => step.as_str(),
             pointsman_core::Phase::Watching { .. } => "watching",
             pointsman_core::Phase::Held { .. } => "held",
@@ -169,6 +171,14 @@ impl World {
             (Some(Guard::GateAge), Event::Planned(plan)) => {
                 let mut plan = Plan::clone(&plan);
                 plan.limits.gate_ttl_ms = u64::MAX;
+                Some(Event::Planned(Arc::new(plan)))
+            }
+            (Some(Guard::OldSlotUntouched), Event::Planned(plan)) => {
+                let mut plan = Plan::clone(&plan);
+                let old = plan.from.iter().flat_map(|slot| slot.hosts.clone());
+                if let Purpose::Deploy { .. } = plan.purpose {
+                    plan.to.hosts.extend(old);
+                }
                 Some(Event::Planned(Arc::new(plan)))
             }
             (_, event) => Some(event),

@@ -4,6 +4,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, ValueEnum};
+use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, Report, run};
 use pointsman_sim::scenario::Scenario;
 use pointsman_sim::{crash_points, mutants, seeds, shorten};
@@ -31,6 +32,9 @@ struct Arguments {
     /// Switch every guard off, one by one, and see each of them missed within so many seeds.
     #[arg(long)]
     mutants: bool,
+    /// Switch this guard off, as `--mutants` names it: what comes of it is to be seen.
+    #[arg(long, value_parser = guard)]
+    without: Option<Guard>,
     /// What to print.
     #[arg(long, value_enum, default_value_t = Output::Text)]
     output: Output,
@@ -50,10 +54,15 @@ fn say(line: &str) {
     println!("{line}");
 }
 
+/// For people, whatever standard output is for.
+fn say_aside(line: &str) {
+    eprintln!("{line}");
+}
+
 fn main() -> anyhow::Result<ExitCode> {
     let arguments = Arguments::parse();
     let (text, found) = if let Some(seed) = arguments.seed {
-        return one(seed);
+        return one(seed, arguments.without);
     } else if arguments.crash_points {
         crashes(arguments.pairs)?
     } else if arguments.mutants {
@@ -69,28 +78,31 @@ fn main() -> anyhow::Result<ExitCode> {
     Ok(if found { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-fn one(seed: u64) -> anyhow::Result<ExitCode> {
+fn guard(name: &str) -> Result<Guard, String> {
+    Guard::named(name).ok_or_else(|| format!("there is no guard `{name}`"))
+}
+
+fn one(seed: u64, off: Option<Guard>) -> anyhow::Result<ExitCode> {
     let scenario = Scenario::of(seed);
-    let report = run(scenario.clone(), Options { trace: true, ..Options::default() })?;
-    tell(&scenario, &report);
+    let report = run(scenario.clone(), Options { off, trace: true, ..Options::default() })?;
+    tell(say, &scenario, &report);
     Ok(if report.violation.is_some() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
 /// A history for people.
-fn tell(scenario: &Scenario, report: &Report) {
+fn tell(say: fn(&str), scenario: &Scenario, report: &Report) {
     say(&format!("{scenario:#?}"));
     report.trace.iter().for_each(|line| say(line));
     say(&format!("ended {:?}, helped {} times, {:?}", report.outcomes, report.helped, report.violation));
 }
 
 fn histories(arguments: &Arguments) -> anyhow::Result<(Value, bool)> {
-    let tally = seeds::walk(arguments.first, arguments.seeds, Options::default())?;
-    if let Some((seed, violation)) = tally.failed.first()
-        && arguments.output == Output::Text
-    {
-        let (scenario, report) = shorten::shorten(Scenario::of(*seed), Options::default(), violation.rule)?;
-        say(&format!("seed {seed} breaks {}; shortened, this happens:", violation.rule));
-        tell(&scenario, &report);
+    let options = Options { off: arguments.without, ..Options::default() };
+    let tally = seeds::walk(arguments.first, arguments.seeds, options)?;
+    if let Some((seed, violation)) = tally.failed.first() {
+        let (scenario, report) = shorten::shorten(Scenario::of(*seed), options, violation.rule)?;
+        say_aside(&format!("seed {seed} breaks {}; shortened, this happens:", violation.rule));
+        tell(say_aside, &scenario, &report);
     }
     let coverage: Map<String, Value> = tally
         .coverage
@@ -117,6 +129,10 @@ fn histories(arguments: &Arguments) -> anyhow::Result<(Value, bool)> {
 
 fn crashes(pairs: u64) -> anyhow::Result<(Value, bool)> {
     let crashes = crash_points::try_all(pairs)?;
+    if let Some((scenario, report)) = crashes.first_story()? {
+        say_aside("a crash is not resolved; this happens:");
+        tell(say_aside, &scenario, &report);
+    }
     let unresolved: Vec<String> =
         crashes.unresolved.iter().map(|(name, at, wrong)| format!("{name}: {at:?}: {wrong}")).collect();
     let found = json!({

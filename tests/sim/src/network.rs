@@ -50,6 +50,8 @@ pub struct Message {
     pub call: Option<Call>,
     /// Who says it.
     pub from: Life,
+    /// How many disks the host had lost by then.
+    pub disks_lost: u32,
     /// What.
     pub word: Word,
 }
@@ -77,6 +79,11 @@ fn silence(host: &HostName) -> Told {
 }
 
 impl World {
+    /// How many disks a host has lost.
+    pub fn disks_lost(&self, host: usize) -> u32 {
+        self.hosts.get(host).map_or(0, |host| host.disks_lost)
+    }
+
     fn cut_off(&self, host: usize, to: bool) -> bool {
         self.partitions
             .values()
@@ -97,19 +104,17 @@ impl World {
     pub fn say(&mut self, from: Life, host: usize, word: Word, timeout_ms: u64) -> oneshot::Receiver<Told> {
         let (sender, receiver) = oneshot::channel();
         let call = Call(self.number());
+        let disks_lost = self.disks_lost(host);
         self.calls.waiting.insert(call, (host, sender));
-        if let Some(named) = self.hosts.get(host) {
-            let told = silence(&named.name);
-            self.later(timeout_ms, Happening::Answer { call, told });
-        }
+        self.later(timeout_ms, Happening::Answer { call, told: None });
         if let Some(ms) = self.journey_ms(host, true) {
-            let message = Message { call: Some(call), from, word: word.clone() };
+            let message = Message { call: Some(call), from, disks_lost, word: word.clone() };
             self.later(ms, Happening::Arrive { host, message });
         }
         // A copy may arrive long after everybody has forgotten it.
         if self.chance.percent(self.scenario.net.twice) {
             let ms = self.chance.between(1, 40) * self.chance.between(1, 400);
-            let message = Message { call: None, from, word };
+            let message = Message { call: None, from, disks_lost, word };
             self.later(ms, Happening::Arrive { host, message });
         }
         receiver
@@ -117,6 +122,10 @@ impl World {
 
     /// Sends an answer back.
     pub fn answer(&mut self, host: usize, call: Option<Call>, told: Told) {
+        self.reply(host, call, Some(told));
+    }
+
+    fn reply(&mut self, host: usize, call: Option<Call>, told: Option<Told>) {
         let Some(call) = call else { return };
         if let Some(ms) = self.journey_ms(host, false) {
             self.later(ms, Happening::Answer { call, told });
@@ -125,18 +134,22 @@ impl World {
 
     /// An agent has died: whoever waits for its answer sees the connection end, unless nothing gets through.
     pub fn hang_up(&mut self, host: usize) {
-        let Some(named) = self.hosts.get(host).filter(|_| !self.cut_off(host, false)) else { return };
-        let told = silence(&named.name);
+        if self.cut_off(host, false) {
+            return;
+        }
         let waiting = self.calls.waiting.iter().filter(|(_, (to, _))| *to == host);
         let calls: Vec<Call> = waiting.map(|(call, _)| *call).collect();
         for call in calls {
-            self.later(2, Happening::Answer { call, told: told.clone() });
+            self.later(2, Happening::Answer { call, told: None });
         }
     }
 
-    /// An answer, or the end of waiting, has come. Whichever is first counts.
-    pub fn answered(&mut self, call: Call, told: Told) {
+    /// An answer, or the end of waiting, has come. Whichever is first counts. Most answers come in time, so silence is put
+    /// into words only where it is heard.
+    pub fn answered(&mut self, call: Call, told: Option<Told>) {
         if let Some((host, sender)) = self.calls.waiting.remove(&call) {
+            let said = told.or_else(|| self.hosts.get(host).map(|named| silence(&named.name)));
+            let Some(told) = said else { return };
             self.tell(|| {
                 let what = match &told {
                     Told::Fenced(fence) => format!("fenced at {}", fence.epoch),
@@ -152,9 +165,6 @@ impl World {
 
     /// Refuses a message as a machine does that nothing listens on.
     pub fn refuse(&mut self, host: usize, call: Option<Call>) {
-        if let Some(named) = self.hosts.get(host) {
-            let told = silence(&named.name);
-            self.answer(host, call, told);
-        }
+        self.reply(host, call, None);
     }
 }

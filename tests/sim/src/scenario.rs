@@ -110,6 +110,19 @@ pub enum What {
         /// Milliseconds it lasts.
         for_ms: u64,
     },
+    /// An agent is killed, and comes back without its disk: its fence, its receipts and what it heard of the journal are
+    /// gone. What its host serves stays.
+    LoseDisk {
+        /// Which host.
+        host: u64,
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
+    /// The order that an agent took in last comes once more and says something else, as of a coordinator with a fault.
+    Contradict {
+        /// Which host.
+        host: u64,
+    },
     /// A person asks for something.
     Ask(RequestKind),
 }
@@ -249,7 +262,7 @@ fn fault(chance: &mut Chance) -> Fault {
     let host = chance.below(12);
     let short = chance.between(50, 3_000);
     let long = chance.between(500, 30_000);
-    let what = match chance.below(27) {
+    let what = match chance.below(29) {
         0..=4 => What::KillCoordinator { back_ms: short },
         5 => What::StallCoordinator { for_ms: chance.pick(&[500, 4_000, 30_000, 400_000], 500) },
         6 | 7 => What::TakeOver,
@@ -263,6 +276,8 @@ fn fault(chance: &mut Chance) -> Fault {
         21 => What::JournalFull { for_ms: short },
         22 => What::TailLost { entries: chance.between(1, 12) },
         23 => What::ChangedByHand { balancer: host, for_ms: long },
+        24 => What::LoseDisk { host, back_ms: short },
+        25 => What::Contradict { host },
         _ => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
     };
     let delay_ms = if chance.percent(70) { chance.below(40) } else { chance.below(2_000) };

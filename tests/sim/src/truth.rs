@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::receipt::Fence;
 use pointsman_core::{
-    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderKey, Outcome, Plan, Purpose, ReleaseId,
-    RequestKind, Route, State, Step,
+    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose,
+    ReleaseId, RequestKind, Route, State, Step,
 };
 
 use crate::host::{Balancer, Web};
@@ -53,8 +53,8 @@ pub struct Truth {
     acknowledged: Vec<Epoch>,
     /// Every intent that was ever recorded: release, order, attempt and epoch.
     intents: BTreeSet<(ReleaseId, OrderKey, u32, Epoch)>,
-    /// Orders that were really done.
-    done: BTreeSet<(ReleaseId, OrderKey)>,
+    /// Orders that were really done, each with how many disks its host had lost by then.
+    done: BTreeMap<(ReleaseId, OrderKey), u32>,
     /// How often an order changed the same thing.
     changes: BTreeMap<(ReleaseId, OrderKey, &'static str), u32>,
     /// Which coordinator had effects in an epoch.
@@ -89,6 +89,13 @@ impl Truth {
     pub fn acknowledged(&mut self, host: usize, epoch: Epoch) {
         if let Some(known) = self.acknowledged.get_mut(host) {
             *known = (*known).max(epoch);
+        }
+    }
+
+    /// An agent lost its disk. Nobody can hold it to what it acknowledged there.
+    pub fn disk_lost(&mut self, host: usize) {
+        if let Some(known) = self.acknowledged.get_mut(host) {
+            *known = Epoch::default();
         }
     }
 
@@ -218,7 +225,8 @@ impl World {
             }
             Effect::Restarted => {
                 let key = (order.release.clone(), order.key.clone());
-                if self.truth.done.contains(&key) {
+                // Without its receipts an agent cannot know, and begins once more where nobody is served.
+                if self.truth.done.get(&key) == Some(&self.disks_lost(host)) {
                     self.broken("I5", || format!("{key:?} was done, and is done again"));
                 }
                 self.nobody_is_served(host);
@@ -334,7 +342,17 @@ impl World {
                 format!("host {host} says {} {} is done, and it is not", order.release, order.key.step)
             });
         }
-        self.truth.done.insert((order.release.clone(), order.key.clone()));
+        let disks_lost = self.disks_lost(host);
+        self.truth.done.insert((order.release.clone(), order.key.clone()), disks_lost);
+    }
+
+    /// I3: what is answered from a receipt was done, and is what is asked for.
+    pub fn truth_of_receipt(&mut self, host: usize, sent: &Sent, kept: Option<OrderDigest>) {
+        if kept == Some(sent.digest) {
+            return;
+        }
+        let (release, step) = (sent.order.release.clone(), sent.order.key.step);
+        self.broken("I3", || format!("host {host} says {release} {step} is done, and did something else"));
     }
 
     /// Looks at a fact at the moment it is recorded.
@@ -361,7 +379,7 @@ impl World {
             Event::OrderDone { key, .. } => {
                 let known = (release.clone(), key.clone());
                 if !matches!(key.step, Step::Preflight | Step::Check | Step::Drain)
-                    && !self.truth.done.contains(&known)
+                    && !self.truth.done.contains_key(&known)
                 {
                     self.broken("I3", || format!("{life:?} records {known:?} as done, and it never was"));
                 }

@@ -98,6 +98,9 @@ impl World {
                 }
                 let link = if at_once { artifact } else { None };
                 self.move_link(host, job, sent, link);
+                if !self.stands(Guard::FlagOnlyInMaintenance) {
+                    self.show_flag(host, sent);
+                }
                 self.point(Who::Agent(host));
                 self.next_stage(host, job);
                 Go::Again(ms)
@@ -136,6 +139,14 @@ impl World {
             job.changed = true;
         }
         self.effect(host, sent, &Effect::Link(artifact));
+    }
+
+    /// Has the maintenance file there while something else is done, as one might think it careful.
+    fn show_flag(&mut self, host: usize, sent: &Sent) {
+        if let Some(web) = self.hosts.get_mut(host).and_then(|host| host.web_mut()) {
+            web.flag = true;
+        }
+        self.effect(host, sent, &Effect::Flag(true));
     }
 
     /// Has the maintenance file there, or not.

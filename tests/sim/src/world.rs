@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pointsman_coordinator::Environment;
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    ArtifactDigest, BackendName, HostName, Plan, ReleaseId, Route, Stamped, State, Timestamp,
+    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Route, Stamped, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -54,8 +54,8 @@ pub enum Happening {
     Answer {
         /// Which call.
         call: Call,
-        /// What came of it.
-        told: Told,
+        /// What came of it; nothing when nobody is there, or the time is over.
+        told: Option<Told>,
     },
     /// A job on a host goes on.
     Job {
@@ -104,10 +104,34 @@ pub enum Happening {
     Attend,
 }
 
+/// A moment in the heap. What happens then waits beside it: moments are moved about much, and are small.
 struct Due {
     at: u64,
     order: u64,
-    happening: Happening,
+    place: usize,
+}
+
+/// What waits for its moment, each at a place of its own.
+#[derive(Default)]
+struct Waiting {
+    places: Vec<Option<Happening>>,
+    free: Vec<usize>,
+}
+
+impl Waiting {
+    fn put(&mut self, happening: Happening) -> usize {
+        let place = self.free.pop().unwrap_or(self.places.len());
+        match self.places.get_mut(place) {
+            Some(free) => *free = Some(happening),
+            None => self.places.push(Some(happening)),
+        }
+        place
+    }
+
+    fn take(&mut self, place: usize) -> Option<Happening> {
+        self.free.push(place);
+        self.places.get_mut(place)?.take()
+    }
 }
 
 impl PartialEq for Due {
@@ -133,7 +157,7 @@ impl Ord for Due {
 pub struct CrashAt {
     /// The number of the point.
     pub point: u64,
-    /// Who crashes: a host, or the coordinator.
+    /// Who crashes.
     pub who: Who,
 }
 
@@ -144,6 +168,8 @@ pub enum Who {
     Coordinator,
     /// An agent.
     Agent(usize),
+    /// HAProxy on a host.
+    Haproxy(usize),
 }
 
 /// How long those who crash at a point stay away, in milliseconds.
@@ -168,6 +194,7 @@ pub struct World {
     pub now: u64,
     order: u64,
     heap: BinaryHeap<Due>,
+    waiting: Waiting,
     /// The lives of coordinators that were over when the journal lost its tail.
     pub before_loss: [u32; 2],
     /// What happens by chance.
@@ -196,8 +223,8 @@ pub struct World {
     pub clock_off: i64,
     /// Faults that are not over.
     pub troubles: u32,
-    /// The release as the active coordinator last showed it.
-    pub shown: Option<State>,
+    /// Where the release stands, as the active coordinator last showed it.
+    pub shown: Option<Phase>,
     /// Every wish was granted or refused.
     pub idle: bool,
     /// Wishes that could not be planned and were given up.
@@ -232,6 +259,7 @@ impl World {
             now: 0,
             order: 0,
             heap: BinaryHeap::new(),
+            waiting: Waiting::default(),
             chance: Chance::from_seed(scenario.seed ^ 0x5157),
             truth: Truth::new(hosts.len()),
             store: Store::new(faults),
@@ -274,7 +302,8 @@ impl World {
     /// Has something happen later.
     pub fn later(&mut self, in_ms: u64, happening: Happening) {
         self.order += 1;
-        self.heap.push(Due { at: self.now.saturating_add(in_ms), order: self.order, happening });
+        let place = self.waiting.put(happening);
+        self.heap.push(Due { at: self.now.saturating_add(in_ms), order: self.order, place });
     }
 
     /// The next happening, with the time moved on to it.
@@ -282,7 +311,7 @@ impl World {
         let due = self.heap.pop()?;
         self.now = self.now.max(due.at);
         self.events += 1;
-        Some(due.happening)
+        self.waiting.take(due.place)
     }
 
     /// Writes a line into the trace, if somebody reads it.
@@ -311,6 +340,7 @@ impl World {
         match crash.who {
             Who::Coordinator => self.kill_coordinator(CRASHED_MS),
             Who::Agent(host) => self.kill_agent(host, CRASHED_MS),
+            Who::Haproxy(host) => self.kill_haproxy(host, CRASHED_MS),
         }
         who == crash.who
     }

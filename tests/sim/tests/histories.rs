@@ -58,6 +58,51 @@ fn a_missing_guard_is_found_and_the_story_is_shortened() {
 }
 
 #[test]
+fn each_of_these_guards_has_a_rule_that_misses_it() {
+    for (guard, rule) in [
+        (Guard::KeyReused, "I3"),
+        (Guard::OldSlotUntouched, "I8"),
+        (Guard::FlagOnlyInMaintenance, "I10"),
+        (Guard::OwnIntent, "I12"),
+    ] {
+        let off = Options { off: Some(guard), ..Options::default() };
+        let tally = seeds::walk(0, 500, off).unwrap();
+        let (_, violation) = tally.failed.first().unwrap();
+        assert_eq!(violation.rule, rule, "{guard:?}: {violation:?}");
+    }
+}
+
+#[test]
+fn a_failing_seed_is_told_to_people_and_not_to_programs() {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman-sim"));
+    command.args(["--seeds", "50", "--without", "gate", "--output", "json"]);
+    let ended = command.output().unwrap();
+    assert_eq!(ended.status.code(), Some(1));
+    let document: serde_json::Value = serde_json::from_slice(&ended.stdout).unwrap();
+    assert!(document["violations"].as_u64().unwrap() > 0);
+    let told = String::from_utf8(ended.stderr).unwrap();
+    let seed = &document["failed"][0]["seed"];
+    assert!(told.contains(&format!("seed {seed} breaks I2")) && told.contains("BROKEN I2: "), "{told}");
+}
+
+#[test]
+fn an_agent_that_lost_its_disk_needs_nobodys_help() {
+    use pointsman_sim::scenario::{Fault, What};
+    for (name, scenario) in calm() {
+        for host in 0..6 {
+            for after_entries in (0..60).step_by(3) {
+                let what = What::LoseDisk { host, back_ms: 300 };
+                let faults = vec![Fault { after_entries, delay_ms: 3, what }];
+                let report = run(Scenario { faults, ..scenario.clone() }, Options::default()).unwrap();
+                let place = format!("{name}, host {host} after entry {after_entries}");
+                assert_eq!((report.violation, report.helped), (None, 0), "{place}");
+                assert!(report.outcomes.iter().all(Option::is_some), "{place}");
+            }
+        }
+    }
+}
+
+#[test]
 fn two_thousand_seeds_break_nothing() {
     let tally = seeds::walk(1_000_000, 2_000, Options::default()).unwrap();
     assert_eq!((tally.seeds, tally.failed), (2_000, Vec::new()));

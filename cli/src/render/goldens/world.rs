@@ -123,6 +123,7 @@ pub fn status(
         now_ms: now.0,
         coordinator_version: "0.1.0".to_owned(),
         trouble: None,
+        trouble_since_ms: 0,
     }
 }
 
