@@ -299,7 +299,7 @@ worker=$(tr -d ' ' <"/proc/$haproxy/task/$haproxy/children")
 reloaded_us=$(now_us)
 kill -USR2 "$haproxy" # what `systemctl reload haproxy` does
 await "the reload" new_worker
-echo "   (the old process answers a little longer but sends no more access lines: then no latencies are shown)"
+echo "   (the old process answers the connections it has once more, without access lines: for a second fewer requests show)"
 watch_traffic
 await "the end of HAProxy's old process" one_worker
 echo "$reloaded_us $(now_us)" >"$dir/reload"
@@ -328,8 +328,8 @@ Everything runs on. Try:
   $bin/pointsman status production
   $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3     # 10 % first; --at-once: everybody
   $bin/pointsman promote production                                         # meanwhile: do not wait for the end of a watch
-  $bin/pointsman traffic watch production                                   # needs visitors:
-  $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl             # Ctrl-C stops both
+  $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &           # 400 visitors, until you kill it
+  $bin/pointsman traffic watch production                                   # what they meet; Ctrl-C leaves
   $bin/pointsman doctor lb production
   $bin/pointsman maintenance on production --for 5m --reason "a look"
   curl -i http://$lb:$site_port/
