@@ -66,6 +66,12 @@ impl Canary {
         self.on_canary as f64 * 100.0 / self.visitors.max(1) as f64
     }
 
+    /// How far so many visitors, each on a side by the chance of its id, may be off: two standard deviations.
+    fn chance(&self) -> f64 {
+        let asked = self.asked_percent as f64;
+        2.0 * (asked * (100.0 - asked) / self.visitors.max(1) as f64).sqrt()
+    }
+
     fn json(&self) -> Value {
         let p99 = self
             .p99
@@ -286,11 +292,12 @@ impl fmt::Display for Canary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         writeln!(
             f,
-            "    canary of {} %: {} of {} visitors, {:.1} %, for {:.1} s; {} changed sides",
+            "    canary of {} %: {} of {} visitors, {:.1} % (±{:.0} is chance), for {:.1} s; {} changed sides",
             self.asked_percent,
             self.on_canary,
             self.visitors,
             self.share(),
+            self.chance(),
             ms(self.lasted_us) / 1000.0,
             self.changed
         )?;
