@@ -299,7 +299,7 @@ worker=$(tr -d ' ' <"/proc/$haproxy/task/$haproxy/children")
 reloaded_us=$(now_us)
 kill -USR2 "$haproxy" # what `systemctl reload haproxy` does
 await "the reload" new_worker
-echo "   (the old process answers the connections it has once more, without access lines: for a second fewer requests show)"
+echo "   (the old process answers the connections it has once more, without access lines: so no latencies are shown for now)"
 watch_traffic
 await "the end of HAProxy's old process" one_worker
 echo "$reloaded_us $(now_us)" >"$dir/reload"
