@@ -66,7 +66,7 @@ struct Answer {
 
 impl Person {
     fn is_program(&self) -> bool {
-        self.number % PROGRAM_EACH == 0
+        self.number.is_multiple_of(PROGRAM_EACH)
     }
 
     async fn visits(mut self, offset: Duration, ended: Arc<AtomicBool>) -> Vec<Visit> {
