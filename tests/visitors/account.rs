@@ -120,6 +120,12 @@ fn ms(us: u64) -> f64 {
     us as f64 / 1000.0
 }
 
+/// The time of day, in UTC.
+fn clock(us: u64) -> String {
+    let (ms, s) = (us / 1000, us / 1_000_000);
+    format!("{:02}:{:02}:{:02}.{:03}Z", s / 3600 % 24, s / 60 % 60, s % 60, ms % 1000)
+}
+
 fn text<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or("?")
 }
@@ -312,11 +318,16 @@ impl fmt::Display for Canary {
 
 impl fmt::Display for Switch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "    everybody moved and confirmed in {:.1} ms", ms(self.took_us))?;
+        write!(
+            f,
+            "    everybody moved at {}, confirmed in {:.1} ms",
+            clock(self.effect_us),
+            ms(self.took_us)
+        )?;
         match self.last_old_us {
             Some(us) => {
                 let (apart, which) = (ms(us.unsigned_abs()), if us < 0 { "before" } else { "after" });
-                writeln!(f, "; the last request on the old slot began {apart:.1} ms {which} it took effect")
+                writeln!(f, "; the last request on the old slot began {apart:.1} ms {which} that")
             }
             None => writeln!(f),
         }
