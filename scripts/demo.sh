@@ -326,10 +326,13 @@ if [ "$keep" = yes ]; then
 Everything runs on. Try:
   export POINTSMAN_CONFIG=$POINTSMAN_CONFIG
   $bin/pointsman status production
-  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3     # 10 % first; --at-once: everybody
-  $bin/pointsman promote production                                         # meanwhile: do not wait for the end of a watch
-  $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &           # 400 visitors, until you kill it
-  $bin/pointsman traffic watch production                                   # what they meet; Ctrl-C leaves
+A release, 10 % of the visitors first (with --at-once everybody); from another terminal, do not wait for the end of its watch:
+  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3
+  $bin/pointsman promote production
+Visitors again, until you kill them, and what they meet, until Ctrl-C:
+  $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &
+  $bin/pointsman traffic watch production
+The load balancer, and the maintenance page:
   $bin/pointsman doctor lb production
   $bin/pointsman maintenance on production --for 5m --reason "a look"
   curl -i http://$lb:$site_port/
