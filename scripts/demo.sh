@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One command that shows it all: real HAProxy, real nginx for blue and green, the coordinator and the agents on this
-# machine with real mutual TLS, visitors on the load balancer, three releases and a way back.
+# machine with real mutual TLS, and 400 visitors. Two releases reach a tenth of the visitors first and then all of them,
+# HAProxy is reloaded in the middle of one, and then there is the way back.
 #
 #   scripts/demo.sh            runs and cleans up
 #   scripts/demo.sh --keep     leaves everything running and says how to use it
@@ -31,10 +32,12 @@ summary=$(cd "$target/demo" && pwd)/summary.json
 
 dir=$(mktemp -d /tmp/pointsman-demo.XXXXXX)
 pids=()
+releasing= # a command that follows a release
 
 stop_all() {
   # The last started ends first: whoever depends on another goes before it.
   local i
+  [ -z "$releasing" ] || kill -TERM "$releasing" 2>/dev/null || true
   for ((i = ${#pids[@]} - 1; i >= 0; i--)); do
     kill -TERM "${pids[i]}" 2>/dev/null || true
   done
@@ -99,6 +102,7 @@ free_port() {
 
 site_port=$(free_port 18080)
 agent_port=$(free_port 17444)
+log_port=$(free_port 15515)
 lb=127.0.0.2 blue=127.0.0.11 green=127.0.0.12 coordinator=127.0.0.1
 
 echo "== certificates and configuration in $dir"
@@ -164,6 +168,8 @@ maintenance_backend = "be_maint"
 [frontend]
 address = "$lb:$site_port"
 host = "www.example.org"
+[signals]
+listen = "127.0.0.1:$log_port"
 TOML
 cat >"$dir/coordinator.toml" <<TOML
 listen = "$coordinator:$agent_port"
@@ -188,6 +194,9 @@ hosts = ["blue"]
 [slots.green]
 backend = "be_green"
 hosts = ["green"]
+[strategy]
+kind = "canary"
+canary = { splits = [10], hold = "7s" }
 [[checks]]
 name = "health"
 phase = ["before-switch", "after-switch"]
@@ -204,6 +213,7 @@ interval = "250ms"
 backend = "be_maint"
 TOML
 sed -e "s|@DIR@|$dir|g; s|@LB@|$lb|g; s|@BLUE@|$blue|g; s|@GREEN@|$green|g; s|@PORT@|$site_port|g" \
+  -e "s|@LOG@|127.0.0.1:$log_port|g" \
   scripts/demo-haproxy.cfg >"$dir/haproxy.cfg"
 echo '<h1>The site is being worked on</h1>' >"$dir/run/maintenance.html"
 "$bin/pointsman-lb-agent" --config "$dir/lb-agent.toml" check-map
@@ -223,6 +233,7 @@ for slot in blue green; do
   start "agent-$slot" "$bin/pointsman-agent" --config "$dir/$slot.toml"
 done
 start haproxy haproxy -W -f "$dir/haproxy.cfg" -S "$dir/run/haproxy-master.sock"
+haproxy=${pids[-1]}
 await "HAProxy" listens "$lb" "$site_port"
 start lb-agent "$bin/pointsman-lb-agent" --config "$dir/lb-agent.toml"
 start coordinator "$bin/pointsman-coordinator" --config "$dir/coordinator.toml"
@@ -230,33 +241,81 @@ export POINTSMAN_CONFIG="$dir/pki/people/operator-admin/config.toml"
 pointsman() { "$bin/pointsman" "$@"; }
 await "the coordinator and its agents" pointsman doctor production
 
-release() { # FILE ARGUMENTS...
-  local file=$1
+# Starts a release and goes on; its outcome document comes into $dir/NAME.json.
+begin_release() { # NAME ARGUMENTS...
+  local name=$1
   shift
-  pointsman -o json "$@" >"$dir/$file.json"
+  "$bin/pointsman" -o json "$@" >"$dir/$name.json" 2>"$dir/log/release-$name.log" </dev/null &
+  releasing=$!
 }
 
-echo "== the site as it was: v0"
-release v0 deploy production --artifact "$dir/dist/v0" --release v0 --yes
+# Waits until the release is over, and fails if it did not succeed.
+end_release() { # NAME
+  local code=0
+  wait "$releasing" || code=$?
+  releasing=
+  if [ "$code" != 0 ]; then
+    echo "release $1 ended with $code:" >&2
+    cat "$dir/$1.json" "$dir/log/release-$1.log" >&2
+    return "$code"
+  fi
+}
 
-echo "== visitors come: 640 requests a second, a quarter of them on new connections"
-start visitors "$bin/pointsman-visitors" load "$lb:$site_port" "$dir/visitors.json"
+# A route is `stable:canary:percent:epoch`.
+canary_has_visitors() { pointsman traffic show production | grep -E 'route [a-z_]+:[a-z_]+:10:' >/dev/null; }
+
+# Rate, errors and latency of each slot, second by second, as HAProxy's access lines tell them.
+watch_traffic() { pointsman traffic watch production --for 2s; }
+
+# The processes that HAProxy's master has: one, and for a while after a reload the one of before.
+haproxy_workers() { tr ' ' '\n' <"/proc/$haproxy/task/$haproxy/children" | grep -c .; }
+one_worker() { [ "$(haproxy_workers)" = 1 ]; }
+new_worker() { [ "$(haproxy_workers)" -gt 1 ] || ! grep -q "\b$worker\b" "/proc/$haproxy/task/$haproxy/children"; }
+now_us() { date +%s%6N; }
+
+echo "== the site as it was: v0"
+begin_release v0 deploy production --artifact "$dir/dist/v0" --release v0 --yes
+end_release v0
+
+echo "== 400 visitors come: 640 requests a second, a quarter of them from programs without cookies, on new connections"
+start visitors "$bin/pointsman-visitors" load "$lb:$site_port" "$dir/visits.jsonl"
 visitors=${pids[-1]}
 
-echo "== release v1"
-release v1 deploy production --artifact "$dir/dist/v1" --release v1 --yes
-echo "== release v2"
-release v2 deploy production --artifact "$dir/dist/v2" --release v2 --yes
+echo "== is HAProxy fit for it? \`pointsman doctor lb production\`"
+pointsman doctor lb production >"$dir/doctor.txt" || { cat "$dir/doctor.txt" >&2; exit 1; }
+tail -n 1 "$dir/doctor.txt"
+
+echo "== release v1: first for 10 % of the visitors; what they meet: \`pointsman traffic watch production --for 2s\`"
+begin_release v1 deploy production --artifact "$dir/dist/v1" --release v1 --yes
+await "the canary of v1" canary_has_visitors
+watch_traffic
+end_release v1
+
+echo "== release v2, and HAProxy is reloaded in the middle of its canary"
+begin_release v2 deploy production --artifact "$dir/dist/v2" --release v2 --yes
+await "the canary of v2" canary_has_visitors
+await "a single process of HAProxy" one_worker
+worker=$(tr -d ' ' <"/proc/$haproxy/task/$haproxy/children")
+reloaded_us=$(now_us)
+kill -USR2 "$haproxy" # what `systemctl reload haproxy` does
+await "the reload" new_worker
+echo "   (the old process answers the connections it has once more, without access lines: so no latencies are shown for now)"
+watch_traffic
+await "the end of HAProxy's old process" one_worker
+echo "$reloaded_us $(now_us)" >"$dir/reload"
+end_release v2
+
 echo "== and back again"
-release back rollback production --reason "the demo shows the way back"
+begin_release back rollback production --reason "the demo shows the way back"
+end_release back
 
 kill -TERM "$visitors"
-await "the visitors' report" test -s "$dir/visitors.json"
+await "the visitors' report" test -s "$dir/visits.jsonl"
 wait "$visitors" || true
 unset 'pids[-1]' # the visitors have gone
 
 echo
-"$bin/pointsman-visitors" account "$dir/visitors.json" "$summary" "$dir"/{v1,v2,back}.json
+"$bin/pointsman-visitors" account "$dir/visits.jsonl" "$dir/reload" "$summary" "$dir"/{v1,v2,back}.json
 echo "The same as JSON: $summary"
 echo
 pointsman status production
@@ -267,7 +326,14 @@ if [ "$keep" = yes ]; then
 Everything runs on. Try:
   export POINTSMAN_CONFIG=$POINTSMAN_CONFIG
   $bin/pointsman status production
+A release, 10 % of the visitors first (with --at-once everybody); from another terminal, do not wait for the end of its watch:
   $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3
+  $bin/pointsman promote production
+Visitors again, until you kill them, and what they meet, until Ctrl-C:
+  $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &
+  $bin/pointsman traffic watch production
+The load balancer, and the maintenance page:
+  $bin/pointsman doctor lb production
   $bin/pointsman maintenance on production --for 5m --reason "a look"
   curl -i http://$lb:$site_port/
 Stop it and clean up:

@@ -319,7 +319,7 @@ fn unusable_because(
         return Some(problem.to_string());
     }
     match merged.coverage {
-        None => Some("HAProxy's counters could not be read yet".to_owned()),
+        None => Some("HAProxy was just reloaded or started, or its counters cannot be read".to_owned()),
         Some(coverage) if !coverage.sufficient() => {
             let Coverage { seen, expected } = coverage;
             Some(format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed"))

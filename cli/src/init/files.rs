@@ -67,7 +67,9 @@ pub fn configuration(init: &Init, part: &Part<'_>) -> Option<(PathBuf, String)> 
                  [haproxy]\nsocket = \"/run/haproxy/pointsman.sock\"\nmaster = \"/run/haproxy/master.sock\"\n\
                  map    = \"/var/lib/pointsman/route.map\"\nbackends = [\"be_blue\", \"be_green\"]\nmaintenance_backend = \"be_maint\"\n\n\
                  # How a visitor reaches the site from here. With TLS add: tls_ca = \"/etc/ssl/certs/ca-certificates.crt\"\n\
-                 [frontend]\naddress = \"127.0.0.1:80\"\nhost    = \"www.{}\"\n",
+                 [frontend]\naddress = \"127.0.0.1:80\"\nhost    = \"www.{}\"\n\n\
+                 # Where haproxy.cfg's ring sends access lines: what visitors meet is counted from them, see docs/signals.md.\n\
+                 [signals]\nlisten = \"127.0.0.1:5515\"\n",
                 pki("lb-agent"),
                 init.trust_domain
             ),
