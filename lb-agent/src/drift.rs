@@ -79,7 +79,7 @@ pub fn judge(look: &Look<'_>) -> Found {
     };
     // A worker that nobody has seen before may have read the map before it was written. The first one that the agent ever
     // sees is told apart from it: what it has, somebody gave it.
-    let restores = (new_worker && look.settled.is_some()) || look.by_states && new_worker || look.cut_short;
+    let restores = new_worker && (look.by_states || look.settled.is_some()) || look.cut_short;
     if restores && runtime.is_none_or(|runtime| runtime.epoch < disk.epoch) {
         return Found::BroughtBack;
     }
