@@ -1,5 +1,7 @@
 //! Samples in few words.
 
+use std::fmt;
+
 /// What is told of many samples, by nearest rank; nothing where there is none.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Figures {
@@ -7,6 +9,20 @@ pub struct Figures {
     pub p99: Option<i64>,
     pub max: Option<i64>,
     pub count: usize,
+}
+
+impl fmt::Display for Figures {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ms = |figure: Option<i64>| figure.map_or_else(|| "-".to_owned(), |ms| ms.to_string());
+        write!(
+            f,
+            "p50 {} ms, p99 {} ms, at most {} ms, {} times",
+            ms(self.p50),
+            ms(self.p99),
+            ms(self.max),
+            self.count
+        )
+    }
 }
 
 pub fn figures(samples: &[i64]) -> Figures {
