@@ -171,6 +171,7 @@ pub async fn measure(size: Size) -> Result<Value> {
     let crowd = Crowd::start(site.frontend(), size.rate, &pages)?;
     let switches = switches(&mut site, &mut lb1, &crowd, size.switches).await?;
     let counted = crowd.stop()?;
+    eprintln!("   {counted:?}");
 
     let part = (size.switches / PART).max(LEAST);
     eprintln!("== {part} switches of two load balancers");
@@ -190,6 +191,7 @@ pub async fn measure(size: Size) -> Result<Value> {
         .into_iter()
         .try_fold(Counted::default(), |sum, crowd| Ok::<_, anyhow::Error>(sum.plus(crowd.stop()?)))?;
 
+    eprintln!("   {together:?}");
     eprintln!("== {part} switches behind a relay");
     drop(lb2);
     let effects = effect::measure(&mut site, part).await?;

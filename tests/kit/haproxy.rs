@@ -94,6 +94,7 @@ defaults
   option forwardfor
   retries 3
   timeout connect 2s
+  timeout check 2s
   timeout client 10s
   timeout server 10s
   timeout http-request 10s

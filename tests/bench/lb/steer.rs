@@ -84,9 +84,14 @@ impl Steered {
 
     /// Has the agent make ready for a route. Returns the order to perform.
     pub async fn prepare(&mut self, wanted: &Route) -> Result<wire::Order> {
-        let order = self.order(wanted)?;
-        self.agent.prepare(order.clone()).await?;
-        Ok(order)
+        let mut again = Again::new(self.host, wanted);
+        loop {
+            let order = self.order(wanted)?;
+            match self.agent.prepare(order.clone()).await {
+                Ok(_) => return Ok(order),
+                Err(status) => again.after(&status).await?,
+            }
+        }
     }
 
     /// Has the agent do what it made ready for.
@@ -98,26 +103,42 @@ impl Steered {
 
     /// Sets a route. An order that is refused without any change is sent again, as a coordinator does.
     pub async fn set(&mut self, wanted: &Route) -> Result<Moved> {
-        let give_up = Instant::now() + AGAIN_FOR;
-        let mut refused = 0;
+        let mut again = Again::new(self.host, wanted);
         loop {
             let order = self.order(wanted)?;
             match self.agent.perform(order).await {
                 Ok(done) => {
                     self.route = wanted.clone();
-                    return moved(&done.into_inner(), refused);
+                    return moved(&done.into_inner(), again.refused);
                 }
-                Err(status) => {
-                    let problem = kit::problem_of(&status);
-                    let again = problem.aftermath == Aftermath::Unchanged && problem.retry == Retry::Useful;
-                    if !again || Instant::now() > give_up {
-                        bail!("`{}` did not set `{wanted}`: {problem:?}", self.host);
-                    }
-                    refused += 1;
-                    tokio::time::sleep(AGAIN_AFTER).await;
-                }
+                Err(status) => again.after(&status).await?,
             }
         }
+    }
+}
+
+/// Patience with an order that is refused without any change.
+struct Again {
+    what: String,
+    give_up: Instant,
+    refused: u32,
+}
+
+impl Again {
+    fn new(host: &str, wanted: &Route) -> Self {
+        let what = format!("`{host}` did not take `{wanted}`");
+        Self { what, give_up: Instant::now() + AGAIN_FOR, refused: 0 }
+    }
+
+    async fn after(&mut self, status: &tonic::Status) -> Result<()> {
+        let problem = kit::problem_of(status);
+        let passing = problem.aftermath == Aftermath::Unchanged && problem.retry == Retry::Useful;
+        if !passing || Instant::now() > self.give_up {
+            bail!("{}: {problem:?}", self.what);
+        }
+        self.refused = self.refused.saturating_add(1);
+        tokio::time::sleep(AGAIN_AFTER).await;
+        Ok(())
     }
 }
 
