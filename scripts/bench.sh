@@ -4,22 +4,24 @@
 #
 #   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than: on a whole site of
 #                              real parts on this machine
+#   scripts/bench.sh lb        the load balancer's agent: losses, effect, floors, skew, shares, access lines (2 minutes)
 #   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic
 #
-# BENCH_SWITCHES=N says how many switches are measured (default 60), BENCH_RELEASES=N how many good releases are
-# simulated (default 10000: about a minute). What the figures mean stands in their `method`.
+# BENCH_SWITCHES=N says how many switches are measured (default 60, for lb 120), BENCH_RATE=N how many requests come per
+# second (lb, default 5000), BENCH_RELEASES=N how many good releases are simulated (default 10000: about a minute).
+# `BENCH_SWITCHES=1000 scripts/bench.sh lb` makes a million requests. What the figures mean stands in their `method`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  echo "usage: scripts/bench.sh switch|verdict" >&2
+  echo "usage: scripts/bench.sh switch|lb|verdict" >&2
   exit 2
 }
 
 [ "$#" = 1 ] || usage
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
-  switch) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  switch | lb) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
   verdict) needs=() ;;
   *) usage ;;
 esac
@@ -28,6 +30,9 @@ case "${BENCH_RELEASES:-10000}" in
 esac
 case "${BENCH_SWITCHES:-60}" in
   *[!0-9]* | 0 | 1) echo "BENCH_SWITCHES must be a number of at least 2" >&2; usage ;;
+esac
+case "${BENCH_RATE:-5000}" in
+  *[!0-9]* | ? | ??) echo "BENCH_RATE must be a number of at least 100" >&2; usage ;;
 esac
 
 # shellcheck source=scripts/install.sh

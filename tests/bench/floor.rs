@@ -77,7 +77,9 @@ impl Durable {
         Ok(())
     }
 
-    fn begun(&mut self) -> Result<()> {
+    /// A receipt begun, with the fence: the first of what an agent writes for an order.
+    pub fn begun(&mut self) -> Result<()> {
+        self.count = self.count.saturating_add(1);
         let transaction = self.receipts.transaction()?;
         transaction
             .prepare_cached("UPDATE fence SET epoch = 1, head_seq = ?1, head_hash = ?2")?
@@ -88,30 +90,40 @@ impl Durable {
         Ok(transaction.commit()?)
     }
 
-    fn done(&self) -> Result<()> {
+    /// The receipt done: the last of it.
+    pub fn done(&self) -> Result<()> {
         let sql = "UPDATE receipt SET state = 'done', detail = ?2 WHERE release = ?1 AND step = 'switch'";
         let mut update = self.receipts.prepare_cached(sql)?;
         update.execute(params![format!("rollback-{}", self.count), DETAIL])?;
         Ok(())
     }
 
-    fn replace_map(&self) -> Result<()> {
-        let temporary = self.map.with_extension("tmp");
-        let mut file = File::create(&temporary)?;
+    /// The new map, flushed beside the one in place.
+    pub fn lay_map_ready(&self) -> Result<()> {
+        let mut file = File::create(self.map.with_extension("tmp"))?;
         file.write_all(format!("route be_blue:be_green:0:{}\n", self.count).as_bytes())?;
-        file.sync_all()?;
-        std::fs::rename(&temporary, &self.map)?;
-        File::open(self.map.parent().context("a map without a folder")?)?.sync_all()?;
-        Ok(())
+        Ok(file.sync_all()?)
+    }
+
+    /// The new map in its place.
+    pub fn rename_map(&self) -> Result<()> {
+        Ok(std::fs::rename(self.map.with_extension("tmp"), &self.map)?)
+    }
+
+    /// The flush of the map's folder, to be done on another thread.
+    pub fn folder_flush(&self) -> Result<impl FnOnce() -> Result<()> + Send + use<>> {
+        let folder = self.map.parent().context("a map without a folder")?.to_owned();
+        Ok(move || Ok(File::open(folder)?.sync_all()?))
     }
 
     /// Writes what one switch writes, in its order: intent, receipt begun, map, receipt done, outcome.
     pub fn once(&mut self) -> Result<Duration> {
-        self.count = self.count.saturating_add(1);
         let began = Instant::now();
         self.journal_row()?;
         self.begun()?;
-        self.replace_map()?;
+        self.lay_map_ready()?;
+        self.rename_map()?;
+        self.folder_flush()?()?;
         self.done()?;
         self.journal_row()?;
         Ok(began.elapsed())

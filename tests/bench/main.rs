@@ -1,4 +1,4 @@
-//! Benchmarks against a whole site of real parts. `pointsman-bench switch` prints one JSON object on standard output;
+//! Benchmarks against a whole site of real parts. Each verb prints one JSON object on standard output;
 //! whatever else there is to say goes to standard error. Run them by `scripts/bench.sh`, which builds everything in
 //! the release profile: the programs that are measured are those beside this one.
 
@@ -6,6 +6,7 @@ mod access_lines;
 mod figures;
 mod floor;
 mod host;
+mod lb;
 mod switch;
 
 use std::io::Write as _;
@@ -17,26 +18,38 @@ use tokio::signal::unix::{SignalKind, signal};
 
 /// Switches that are measured when `BENCH_SWITCHES` does not say otherwise.
 const SWITCHES: usize = 60;
+/// The same of `lb`: of fewer than a hundred p99 would be the slowest.
+const LB_SWITCHES: usize = 120;
+/// Requests a second when `BENCH_RATE` does not say otherwise.
+const RATE: u32 = 5_000;
 
-const USAGE: &str = "usage: pointsman-bench switch | access-lines
-  BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60)";
+const USAGE: &str = "usage: pointsman-bench switch | lb | access-lines
+  BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60, for lb 120)
+  BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)";
 
 enum Bench {
     Switch { switches: usize },
+    Lb(lb::Size),
     AccessLines,
+}
+
+/// A number from the environment; `None` when it is none, or too small.
+fn number(name: &str, least: usize, otherwise: usize) -> Option<usize> {
+    match std::env::var(name) {
+        Ok(text) => text.parse().ok().filter(|count| *count >= least),
+        Err(_) => Some(otherwise),
+    }
 }
 
 /// What is to be measured; `None` when the words or the environment say nothing that is known.
 fn asked() -> Option<Bench> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     match words.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
-        ["switch"] => {
-            let switches = match std::env::var("BENCH_SWITCHES") {
-                Ok(text) => text.parse().ok().filter(|count| *count >= 2)?,
-                Err(_) => SWITCHES,
-            };
-            Some(Bench::Switch { switches })
-        }
+        ["switch"] => Some(Bench::Switch { switches: number("BENCH_SWITCHES", 2, SWITCHES)? }),
+        ["lb"] => Some(Bench::Lb(lb::Size {
+            switches: number("BENCH_SWITCHES", 2, LB_SWITCHES)?,
+            rate: number("BENCH_RATE", 100, RATE as usize)?.try_into().ok()?,
+        })),
         ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
     }
@@ -59,6 +72,7 @@ async fn run(bench: Bench) -> Result<Value> {
     let measured = async {
         match bench {
             Bench::Switch { switches } => switch::measure(switches).await,
+            Bench::Lb(size) => lb::measure(size).await,
             Bench::AccessLines => access_lines::measure().await,
         }
     };

@@ -99,11 +99,15 @@ impl Books {
             receipts: BTreeMap::new(),
             fences: BTreeMap::new(),
         };
-        for (daemon, state) in [
+        let mut agents = vec![
             (Daemon::LbAgent, "lb1/state"),
             (Daemon::Blue, "blue/agent-state"),
             (Daemon::Green, "green/agent-state"),
-        ] {
+        ];
+        if site.second.is_some() {
+            agents.push((Daemon::SecondLbAgent, "lb2/state"));
+        }
+        for (daemon, state) in agents {
             let ledger = open(&site.folder().join(state).join("receipts.db"))?;
             let mut statement = ledger.prepare("SELECT release, step, state FROM receipt")?;
             let rows = statement.query_map([], |row| {

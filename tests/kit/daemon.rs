@@ -18,8 +18,10 @@ use crate::process::{Process, binary};
 pub enum Daemon {
     /// The coordinator.
     Coordinator,
-    /// The agent on the load balancer.
+    /// The agent on the load balancer; on the first, where there are two.
     LbAgent,
+    /// The agent on the second load balancer.
+    SecondLbAgent,
     /// The agent on the web host `blue`.
     Blue,
     /// The agent on the web host `green`.
@@ -36,7 +38,7 @@ pub struct KillAt {
 }
 
 impl Daemon {
-    /// Every daemon of a site.
+    /// Every daemon of a site with one load balancer.
     pub const ALL: [Self; 4] = [Self::Coordinator, Self::LbAgent, Self::Blue, Self::Green];
 
     /// The name of its host, as the journal has it.
@@ -44,6 +46,7 @@ impl Daemon {
         match self {
             Self::Coordinator => "coordinator",
             Self::LbAgent => "lb1",
+            Self::SecondLbAgent => "lb2",
             Self::Blue => "blue",
             Self::Green => "green",
         }
@@ -85,33 +88,35 @@ impl Site {
         let process = match daemon {
             Daemon::Blue => self.blue.agent_with(kill_at)?,
             Daemon::Green => self.green.agent_with(kill_at)?,
-            Daemon::Coordinator => self.on_its_own("coordinator", "coordinator/coordinator.toml", kill_at)?,
-            Daemon::LbAgent => self.on_its_own("lb-agent", "lb1/lb-agent.toml", kill_at)?,
+            Daemon::Coordinator => self.on_its_own("coordinator", daemon, kill_at)?,
+            Daemon::LbAgent | Daemon::SecondLbAgent => self.on_its_own("lb-agent", daemon, kill_at)?,
         };
-        *self.slot_of(daemon) = Some(process);
+        *self.slot_of(daemon)? = Some(process);
         Ok(())
     }
 
-    fn on_its_own(&self, name: &str, config: &str, kill_at: Option<KillAt>) -> Result<Process> {
-        let mut command = Command::new(binary(&format!("pointsman-{name}"))?);
-        command.arg("--config").arg(self.folder().join(config));
-        spawn(name, command, kill_at, &self.folder().join(format!("logs/{name}.log")))
+    fn on_its_own(&self, program: &str, daemon: Daemon, kill_at: Option<KillAt>) -> Result<Process> {
+        let host = daemon.host();
+        let mut command = Command::new(binary(&format!("pointsman-{program}"))?);
+        command.arg("--config").arg(self.folder().join(host).join(format!("{program}.toml")));
+        let log = self.folder().join(format!("logs/{program}-{host}.log"));
+        spawn(&format!("{program} of {host}"), command, kill_at, &log)
     }
 
     /// Kills a daemon, as a power cut would.
     pub fn kill(&mut self, daemon: Daemon) -> Result<()> {
-        self.slot_of(daemon).take().map_or(Ok(()), |mut process| process.kill())
+        self.slot_of(daemon)?.take().map_or(Ok(()), |mut process| process.kill())
     }
 
     /// Sends a daemon a signal: to stop it and to let it go on.
     pub fn signal(&mut self, daemon: Daemon, signal: Signal) -> Result<()> {
-        let process = self.slot_of(daemon).as_mut();
+        let process = self.slot_of(daemon)?.as_mut();
         process.with_context(|| format!("{daemon:?} does not run"))?.signal(signal)
     }
 
     /// Whether a daemon was killed. That it ended in any other way is a failure.
     pub fn fell(&mut self, daemon: Daemon) -> Result<bool> {
-        let Some(process) = self.slot_of(daemon).as_mut() else { return Ok(true) };
+        let Some(process) = self.slot_of(daemon)?.as_mut() else { return Ok(true) };
         match process.ended() {
             None => Ok(false),
             Some(status) if status.signal() == Some(Signal::KILL.as_raw()) => Ok(true),
@@ -119,12 +124,15 @@ impl Site {
         }
     }
 
-    fn slot_of(&mut self, daemon: Daemon) -> &mut Option<Process> {
-        match daemon {
+    fn slot_of(&mut self, daemon: Daemon) -> Result<&mut Option<Process>> {
+        Ok(match daemon {
             Daemon::Coordinator => &mut self.coordinator,
             Daemon::LbAgent => &mut self.lb_agent,
+            Daemon::SecondLbAgent => {
+                &mut self.second.as_mut().context("the site has one load balancer")?.lb_agent
+            }
             Daemon::Blue => &mut self.blue.agent_process,
             Daemon::Green => &mut self.green.agent_process,
-        }
+        })
     }
 }

@@ -1,5 +1,5 @@
-//! A real HAProxy in master-worker mode, in the foreground, with the routing of the example configuration: one map
-//! lookup per request decides, and access lines go to the lb-agent. Plain HTTP, no rate limit.
+//! A real HAProxy in master-worker mode, in the foreground, with the routing that `config-snippet` prints: one map
+//! lookup per request decides, a visitor keeps a side, and access lines go to the lb-agent. Plain HTTP, no rate limit.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -94,6 +94,7 @@ defaults
   option forwardfor
   retries 3
   timeout connect 2s
+  timeout check 2s
   timeout client 10s
   timeout server 10s
   timeout http-request 10s
@@ -106,13 +107,25 @@ frontend fe
   http-request set-var(txn.route)  str(route),map({map},be_maint:be_maint:0:0)
   http-request set-var(txn.stable) var(txn.route),field(1,:)
   http-request set-var(txn.canary) var(txn.route),field(2,:)
+  http-request set-var(txn.pct)    var(txn.route),field(3,:)
   http-request set-var(txn.epoch)  var(txn.route),field(4,:)
+  acl known req.cook(pm_id) -m found
+  acl page  req.hdr(Accept) -m sub text/html
+  http-request set-var(txn.key)    src
+  http-request set-var(txn.newid)  uuid() if page !known
+  http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
+  http-request set-var(txn.key)    req.cook(pm_id) if known
+  http-request set-var(txn.bkt)    var(txn.key),xxh32,mod(100)
   http-request set-var(txn.side)   str(stable)
+  http-request set-var(txn.side)   str(canary) if {{ var(txn.bkt),sub(txn.pct) lt 0 }}
   http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}
+  http-request set-var(txn.side)   str(stable) if trusted {{ req.hdr(X-Pointsman) -m str stable }}
   http-request set-var(txn.class)  str(other)
   http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
+  http-request set-var(txn.class)  str(ows) if {{ path_beg -i /wfs /wms }}
   http-request set-var(txn.class)  str(check) if trusted {{ req.hdr(X-Pointsman) -m found }}
   http-request del-header X-Pointsman
+  http-after-response add-header Set-Cookie "pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax" if {{ var(txn.newid) -m found }}
   http-after-response del-header X-Pointsman
   http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}

@@ -25,12 +25,15 @@ pub struct LoadPlan {
     pub fresh: u32,
     /// Time between two requests of a client.
     pub every: Duration,
+    /// Each client has an id of its own, as browsers have; else all of them are known by their address alone, and a
+    /// split takes them all to one side.
+    pub with_ids: bool,
 }
 
 impl Default for LoadPlan {
     /// 640 requests per second, a quarter of them on new connections.
     fn default() -> Self {
-        Self { keep_alive: 12, fresh: 4, every: Duration::from_millis(25) }
+        Self { keep_alive: 12, fresh: 4, every: Duration::from_millis(25), with_ids: false }
     }
 }
 
@@ -41,6 +44,8 @@ pub struct Visit {
     pub began: Instant,
     /// When its answer was complete, or it failed.
     pub ended: Instant,
+    /// The number of the client, from 0.
+    pub client: u32,
     /// The connection had carried requests before.
     pub reused: bool,
     /// The status; `None` when there was no whole answer.
@@ -147,13 +152,11 @@ async fn visitors(
         .zip(clients)
         .map(|(number, keeps)| {
             let offset = plan.every.saturating_mul(number) / count;
-            tokio::spawn(visitor(
-                frontend,
-                keeps,
-                (offset, plan.every),
-                Arc::clone(&ended),
-                Arc::clone(&counted),
-            ))
+            let cookie =
+                if plan.with_ids { format!("Cookie: pm_id=visitor-{number}\r\n") } else { String::new() };
+            let client = Client { number, keeps, request: format!("{REQUEST}{cookie}") };
+            let times = (offset, plan.every);
+            tokio::spawn(visitor(frontend, client, times, Arc::clone(&ended), Arc::clone(&counted)))
         })
         .collect();
     let mut visits = Vec::new();
@@ -163,9 +166,15 @@ async fn visitors(
     visits
 }
 
+struct Client {
+    number: u32,
+    keeps: bool,
+    request: String,
+}
+
 async fn visitor(
     frontend: SocketAddr,
-    keeps: bool,
+    client: Client,
     (offset, every): (Duration, Duration),
     ended: Arc<AtomicBool>,
     counted: Arc<AtomicU64>,
@@ -181,9 +190,9 @@ async fn visitor(
         let kept = connection.take().filter(still_open);
         let reused = kept.is_some();
         let began = Instant::now();
-        let answered = timeout(LONGEST, exchange(frontend, kept, keeps)).await;
+        let answered = timeout(LONGEST, exchange(frontend, kept, &client)).await;
         let answered = answered.unwrap_or_else(|_| Err(anyhow!("no answer in {} s", LONGEST.as_secs())));
-        visits.push(record(began, reused, &answered));
+        visits.push(record(began, (client.number, reused), &answered));
         counted.fetch_add(1, Ordering::Relaxed);
         connection = answered.ok().and_then(|answer| answer.connection);
     }
@@ -196,12 +205,13 @@ fn still_open(stream: &TcpStream) -> bool {
     matches!(stream.try_read(&mut nothing), Err(error) if error.kind() == std::io::ErrorKind::WouldBlock)
 }
 
-fn record(began: Instant, reused: bool, answered: &Result<Answer>) -> Visit {
+fn record(began: Instant, (client, reused): (u32, bool), answered: &Result<Answer>) -> Visit {
     let ended = Instant::now();
     match answered {
         Ok(answer) => Visit {
             began,
             ended,
+            client,
             reused,
             status: Some(answer.status),
             epoch: answer.epoch,
@@ -211,6 +221,7 @@ fn record(began: Instant, reused: bool, answered: &Result<Answer>) -> Visit {
         Err(error) => Visit {
             began,
             ended,
+            client,
             reused,
             status: None,
             epoch: None,
@@ -237,13 +248,14 @@ impl Answer {
     }
 }
 
-async fn exchange(frontend: SocketAddr, kept: Option<TcpStream>, keeps: bool) -> Result<Answer> {
+async fn exchange(frontend: SocketAddr, kept: Option<TcpStream>, client: &Client) -> Result<Answer> {
+    let Client { keeps, request, .. } = client;
     let mut stream = match kept {
         Some(stream) => stream,
         None => TcpStream::connect(frontend).await.context("cannot connect")?,
     };
     let request =
-        if keeps { format!("{REQUEST}\r\n") } else { format!("{REQUEST}Connection: close\r\n\r\n") };
+        if *keeps { format!("{request}\r\n") } else { format!("{request}Connection: close\r\n\r\n") };
     stream.write_all(request.as_bytes()).await.context("cannot ask")?;
     let mut bytes = Vec::with_capacity(8192);
     let (status, length, epoch, closes, body_at) = loop {
@@ -262,7 +274,7 @@ async fn exchange(frontend: SocketAddr, kept: Option<TcpStream>, keeps: bool) ->
     }
     let body = bytes.get(body_at..whole).unwrap_or_default();
     let (marker, torn) = marker(body);
-    let connection = (keeps && !closes).then_some(stream);
+    let connection = (*keeps && !closes).then_some(stream);
     Ok(Answer { status, epoch, marker, torn: status == 200 && torn, connection })
 }
 

@@ -38,9 +38,15 @@ pub fn reserve(count: usize) -> Result<Vec<SocketAddr>> {
 
 /// Asks for a path on a new connection. Returns the whole answer: status line, headers and body.
 pub async fn ask(address: SocketAddr, path: &str) -> Result<String> {
+    ask_with(address, path, "").await
+}
+
+/// The same with headers of one's own, each with its end of line.
+pub async fn ask_with(address: SocketAddr, path: &str, headers: &str) -> Result<String> {
     let asking = async {
         let mut stream = TcpStream::connect(address).await?;
-        let request = format!("GET {path} HTTP/1.1\r\nHost: www.example.org\r\nConnection: close\r\n\r\n");
+        let request =
+            format!("GET {path} HTTP/1.1\r\nHost: www.example.org\r\n{headers}Connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await?;
         let mut answer = Vec::new();
         stream.read_to_end(&mut answer).await?;

@@ -1,5 +1,5 @@
-//! A whole site of real parts: HAProxy, two nginx, three agents and a coordinator, with certificates of its own, in
-//! one temporary folder and on one loopback address. Dropping it ends everything.
+//! A whole site of real parts: one HAProxy or two, two nginx, an agent for each of them and a coordinator, with
+//! certificates of its own, in one temporary folder and on one loopback address. Dropping it ends everything.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -38,12 +38,32 @@ pub struct SiteBuilder {
     stage: String,
     check: String,
     by_init: bool,
+    balancers: usize,
+    strategy: String,
 }
 
 impl Default for SiteBuilder {
     fn default() -> Self {
-        Self { watch: "1s".to_owned(), stage: "60s".to_owned(), check: "10s".to_owned(), by_init: false }
+        Self {
+            watch: "1s".to_owned(),
+            stage: "60s".to_owned(),
+            check: "10s".to_owned(),
+            by_init: false,
+            balancers: 1,
+            strategy: String::new(),
+        }
     }
+}
+
+/// The names of a site's load balancers, as many as it can have.
+const BALANCERS: [&str; 2] = ["lb1", "lb2"];
+
+/// A load balancer beside the first, in front of the same slots.
+pub struct Second {
+    // Who obeys ends before what serves.
+    pub(crate) lb_agent: Option<Process>,
+    /// Its HAProxy.
+    pub haproxy: Haproxy,
 }
 
 /// A running site.
@@ -51,7 +71,8 @@ pub struct Site {
     // Declared in the order in which they must end: who orders, who obeys, what serves, and the folder last.
     pub(crate) coordinator: Option<Process>,
     pub(crate) lb_agent: Option<Process>,
-    /// The load balancer.
+    pub(crate) second: Option<Second>,
+    /// The load balancer; the first, where there are two.
     pub haproxy: Haproxy,
     /// A web host.
     pub blue: WebHost,
@@ -62,29 +83,46 @@ pub struct Site {
     folder: TempDir,
 }
 
+/// Where the parts of one load balancer listen.
 #[derive(Clone, Copy, Debug)]
-struct Addresses {
+struct BalancerAddresses {
+    name: &'static str,
     frontend: SocketAddr,
-    coordinator: SocketAddr,
-    lb: SocketAddr,
-    blue: (SocketAddr, SocketAddr),
-    green: (SocketAddr, SocketAddr),
+    agent: SocketAddr,
     lines: SocketAddr,
 }
 
+#[derive(Clone, Debug)]
+struct Addresses {
+    coordinator: SocketAddr,
+    blue: (SocketAddr, SocketAddr),
+    green: (SocketAddr, SocketAddr),
+    first: BalancerAddresses,
+    second: Option<BalancerAddresses>,
+}
+
 impl Addresses {
-    fn reserve() -> Result<Self> {
-        match net::reserve(8)?.as_slice() {
-            [frontend, coordinator, lb, blue_web, blue_agent, green_web, green_agent, lines] => Ok(Self {
-                frontend: *frontend,
-                coordinator: *coordinator,
-                lb: *lb,
-                blue: (*blue_web, *blue_agent),
-                green: (*green_web, *green_agent),
-                lines: *lines,
-            }),
-            other => bail!("asked for 8 ports, got {}", other.len()),
-        }
+    fn reserve(balancers: usize) -> Result<Self> {
+        let names = BALANCERS.get(..balancers).context("a site has one load balancer or two")?;
+        let ports = net::reserve(5 + 3 * balancers)?;
+        let [coordinator, blue_web, blue_agent, green_web, green_agent, rest @ ..] = ports.as_slice() else {
+            bail!("asked for ports, got {}", ports.len());
+        };
+        let mut found = names.iter().zip(rest.chunks(3)).filter_map(|(name, ports)| match *ports {
+            [frontend, agent, lines] => Some(BalancerAddresses { name, frontend, agent, lines }),
+            _ => None,
+        });
+        Ok(Self {
+            coordinator: *coordinator,
+            blue: (*blue_web, *blue_agent),
+            green: (*green_web, *green_agent),
+            first: found.next().context("no load balancer")?,
+            second: found.next(),
+        })
+    }
+
+    fn balancers(&self) -> impl Iterator<Item = BalancerAddresses> {
+        [Some(self.first), self.second].into_iter().flatten()
     }
 }
 
@@ -117,50 +155,84 @@ impl SiteBuilder {
         self
     }
 
+    /// How many load balancers stand in front of the slots: one or two.
+    #[must_use]
+    pub fn balancers(mut self, count: usize) -> Self {
+        self.balancers = count;
+        self
+    }
+
+    /// Moves these shares of the visitors first, and watches each so long.
+    #[must_use]
+    pub fn canary(mut self, splits: &[u8], hold: &str) -> Self {
+        self.strategy =
+            format!("[strategy]\nkind = \"canary\"\ncanary = {{ splits = {splits:?}, hold = \"{hold}\" }}\n");
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
-        let addresses = Addresses::reserve()?;
+        let addresses = Addresses::reserve(self.balancers)?;
         let authority = Authority::new("pointsman test authority")?;
         let at = |path: &str| folder.path().join(path);
-        for path in [
-            "logs",
-            "pki",
-            "lb1/state",
-            "coordinator/state",
-            "coordinator/environments",
-            "people",
-            "artifacts",
-        ] {
+        for path in ["logs", "pki", "coordinator/state", "coordinator/environments", "people", "artifacts"] {
             std::fs::create_dir_all(at(path))?;
         }
+        for balancer in addresses.balancers() {
+            std::fs::create_dir_all(at(balancer.name).join("state"))?;
+        }
         authority.write(&at("pki/ca.pem"))?;
-        self.write_files(folder.path(), &authority, addresses)?;
+        self.write_files(folder.path(), &authority, &addresses)?;
         let host = |name: &str, addresses| -> Result<WebHost> {
             let pki = host_identity(folder.path(), &authority, "web-agent", name)?.table();
             WebHost::new(name, addresses, &at(name), &at("logs"), &pki)
         };
         let (mut blue, mut green) = (host("blue", addresses.blue)?, host("green", addresses.green)?);
         if self.by_init {
-            take_certificates_of_init(folder.path())?;
+            take_certificates_of_init(folder.path(), &addresses)?;
         }
-        check_map(folder.path())?;
         for host in [&mut blue, &mut green] {
             host.start_nginx()?;
             host.start_agent()?;
         }
-        let haproxy = Haproxy::start(haproxy_layout(folder.path(), addresses), &at("logs/haproxy.log"))?;
-        let mut site =
-            Site { coordinator: None, lb_agent: None, haproxy, blue, green, addresses, authority, folder };
+        let start = |balancer: BalancerAddresses| -> Result<Haproxy> {
+            check_map(folder.path(), balancer.name)?;
+            let log = at(&format!("logs/haproxy-{}.log", balancer.name));
+            Haproxy::start(haproxy_layout(folder.path(), &addresses, balancer), &log)
+        };
+        let haproxy = start(addresses.first)?;
+        let second = addresses.second.map(start).transpose()?;
+        let second = second.map(|haproxy| Second { lb_agent: None, haproxy });
+        let mut site = Site {
+            coordinator: None,
+            lb_agent: None,
+            second,
+            haproxy,
+            blue,
+            green,
+            addresses,
+            authority,
+            folder,
+        };
         site.start_lb_agent()?;
+        if site.second.is_some() {
+            site.start(Daemon::SecondLbAgent, None)?;
+        }
         site.start_coordinator()?;
         site.ready().await?;
         Ok(site)
     }
 
-    fn write_files(&self, folder: &Path, authority: &Authority, addresses: Addresses) -> Result<()> {
-        let lb = host_identity(folder, authority, "lb-agent", "lb1")?;
-        std::fs::write(folder.join("lb1/lb-agent.toml"), lb_agent_config(folder, addresses, &lb))?;
+    fn write_files(&self, folder: &Path, authority: &Authority, addresses: &Addresses) -> Result<()> {
+        for balancer in addresses.balancers() {
+            let identity = host_identity(folder, authority, "lb-agent", balancer.name)?;
+            let layout = haproxy_layout(folder, addresses, balancer);
+            std::fs::write(
+                folder.join(balancer.name).join("lb-agent.toml"),
+                lb_agent_config(folder, balancer, &layout, &identity),
+            )?;
+        }
         let coordinator = host_identity(folder, authority, "coordinator", "coordinator")?;
         std::fs::write(
             folder.join("coordinator/coordinator.toml"),
@@ -185,19 +257,22 @@ impl SiteBuilder {
         Ok(())
     }
 
-    fn environment(&self, addresses: Addresses) -> String {
-        let Addresses { frontend, lb, blue, green, .. } = addresses;
-        let Self { watch, stage, check, .. } = self;
+    fn environment(&self, addresses: &Addresses) -> String {
+        let Addresses { first, blue, green, .. } = addresses;
+        let Self { watch, stage, check, strategy, .. } = self;
+        let frontend = first.frontend;
+        let agents: String =
+            addresses.balancers().map(|lb| format!("{} = \"{}\"\n", lb.name, lb.agent)).collect();
+        let names: Vec<&str> = addresses.balancers().map(|balancer| balancer.name).collect();
         format!(
             r#"schema = 1
 environment = "{ENVIRONMENT}"
 url = "http://{frontend}"
 [agents]
-lb1 = "{lb}"
-blue = "{blue}"
+{agents}blue = "{blue}"
 green = "{green}"
 [lb]
-agents = ["lb1"]
+agents = {names:?}
 drain = "5s"
 [slots.blue]
 backend = "be_blue"
@@ -221,7 +296,7 @@ phase = ["before-switch", "after-switch"]
 http = {{ path = "/api/deep", expect = {{ status = 200, body = "deep" }} }}
 timeout = "2s"
 patience = "2s"
-[watch]
+{strategy}[watch]
 duration = "{watch}"
 interval = "100ms"
 fail_after = 3
@@ -247,19 +322,24 @@ fn host_identity(folder: &Path, authority: &Authority, role: &str, name: &str) -
     authority.issue(&subject, &folder.join("pki").join(name), &folder.join("pki/ca.pem"))
 }
 
-fn haproxy_layout(folder: &Path, addresses: Addresses) -> haproxy::Layout {
+fn haproxy_layout(folder: &Path, addresses: &Addresses, balancer: BalancerAddresses) -> haproxy::Layout {
+    let own = folder.join(balancer.name);
     haproxy::Layout {
-        folder: folder.join("lb1/haproxy"),
-        map: folder.join("lb1/state/route.map"),
-        frontend: addresses.frontend,
+        folder: own.join("haproxy"),
+        map: own.join("state/route.map"),
+        frontend: balancer.frontend,
         blue: addresses.blue.0,
         green: addresses.green.0,
-        lines: addresses.lines,
+        lines: balancer.lines,
     }
 }
 
-fn lb_agent_config(folder: &Path, addresses: Addresses, identity: &Identity) -> String {
-    let layout = haproxy_layout(folder, addresses);
+fn lb_agent_config(
+    folder: &Path,
+    balancer: BalancerAddresses,
+    layout: &haproxy::Layout,
+    identity: &Identity,
+) -> String {
     format!(
         r#"listen = "{}"
 state = {:?}
@@ -276,8 +356,8 @@ host = "www.example.org"
 [signals]
 listen = "{}"
 "#,
-        addresses.lb,
-        folder.join("lb1/state"),
+        balancer.agent,
+        folder.join(balancer.name).join("state"),
         identity.table(),
         layout.socket(),
         layout.master(),
@@ -297,22 +377,28 @@ fn write_cli_config(path: &Path, identity: &Identity, coordinator: SocketAddr) -
 }
 
 /// Runs `pointsman init`, and puts its certificates where the kit's own were.
-fn take_certificates_of_init(folder: &Path) -> Result<()> {
+fn take_certificates_of_init(folder: &Path, addresses: &Addresses) -> Result<()> {
     let made = folder.join("init");
     let mut command = Command::new(binary("pointsman")?);
     command.args(["init", "--environment", ENVIRONMENT, "--trust-domain", TRUST_DOMAIN, "--dir"]).arg(&made);
-    command.args(["--coordinator", "coordinator=127.0.0.1:7443", "--balancer", "lb1=127.0.0.1:7444"]);
+    command.args(["--coordinator", "coordinator=127.0.0.1:7443"]);
+    for balancer in addresses.balancers() {
+        command.arg("--balancer").arg(format!("{}={}", balancer.name, balancer.agent));
+    }
     command.args(["--web", "blue=127.0.0.1:7451", "--web", "green=127.0.0.1:7452"]);
     command.args(["--operator", "admin", "--ci", "pipeline", "--viewer", "screen"]);
     let output = command.output()?;
     if !output.status.success() {
         bail!("init failed: {}", String::from_utf8_lossy(&output.stderr));
     }
-    let hosts = [("coordinator", "coordinator"), ("lb1", "lb-agent"), ("blue", "agent"), ("green", "agent")];
+    let hosts = [("coordinator", "coordinator"), ("blue", "agent"), ("green", "agent")];
+    let balancers = addresses.balancers().map(|balancer| (balancer.name, "lb-agent"));
     let hosts = hosts
+        .into_iter()
+        .chain(balancers)
         .map(|(host, daemon)| (format!("hosts/{host}/etc/pointsman/pki/{daemon}"), format!("pki/{host}")));
     let people = PEOPLE.map(|(role, _, name)| (format!("people/{role}-{name}"), format!("people/{name}")));
-    for (from, to) in hosts.into_iter().chain(people) {
+    for (from, to) in hosts.chain(people) {
         for file in ["cert.pem", "key.pem"] {
             let (from, to) = (made.join(&from).join(file), folder.join(&to).join(file));
             std::fs::copy(&from, to).with_context(|| format!("init did not write {from:?}"))?;
@@ -322,10 +408,10 @@ fn take_certificates_of_init(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Has the lb-agent write a first route, as its unit does before HAProxy starts.
-fn check_map(folder: &Path) -> Result<()> {
+/// Has an lb-agent write a first route, as its unit does before HAProxy starts.
+fn check_map(folder: &Path, balancer: &str) -> Result<()> {
     let mut command = Command::new(binary("pointsman-lb-agent")?);
-    command.arg("--config").arg(folder.join("lb1/lb-agent.toml")).arg("check-map");
+    command.arg("--config").arg(folder.join(balancer).join("lb-agent.toml")).arg("check-map");
     let output = command.output()?;
     if !output.status.success() {
         bail!("check-map failed: {}", String::from_utf8_lossy(&output.stderr));
@@ -344,9 +430,38 @@ impl Site {
         self.folder.path()
     }
 
-    /// Where visitors come in.
+    /// Where visitors come in; by the first load balancer, where there are two.
     pub fn frontend(&self) -> SocketAddr {
-        self.addresses.frontend
+        self.addresses.first.frontend
+    }
+
+    /// Where visitors come in by each load balancer.
+    pub fn frontends(&self) -> Vec<SocketAddr> {
+        self.addresses.balancers().map(|balancer| balancer.frontend).collect()
+    }
+
+    /// Where the agent of each load balancer listens, by the name of its host.
+    pub fn lb_agents(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.addresses.balancers().map(|balancer| (balancer.name, balancer.agent)).collect()
+    }
+
+    /// Every HAProxy, the first one first.
+    pub fn haproxies(&self) -> impl Iterator<Item = &Haproxy> {
+        std::iter::once(&self.haproxy).chain(self.second.as_ref().map(|second| &second.haproxy))
+    }
+
+    /// The second HAProxy.
+    pub fn second_haproxy(&mut self) -> Result<&mut Haproxy> {
+        Ok(&mut self.second.as_mut().context("the site has one load balancer")?.haproxy)
+    }
+
+    /// The route on every load balancer, the first one first.
+    pub async fn routes(&self) -> Result<Vec<String>> {
+        let mut routes = Vec::new();
+        for haproxy in self.haproxies() {
+            routes.push(haproxy.route().await?);
+        }
+        Ok(routes)
     }
 
     /// Where the coordinator listens.
@@ -405,12 +520,22 @@ impl Site {
 
     /// Starts HAProxy again after it was killed, as its unit does: the map file is checked first.
     pub fn restart_haproxy(&mut self) -> Result<()> {
-        check_map(self.folder())?;
+        check_map(self.folder(), "lb1")?;
         self.haproxy.restart()
+    }
+
+    /// Starts the second HAProxy again after it was killed.
+    pub fn restart_second_haproxy(&mut self) -> Result<()> {
+        check_map(self.folder(), "lb2")?;
+        self.second_haproxy()?.restart()
     }
 
     fn must_run(&mut self) -> Result<()> {
         self.haproxy.must_run()?;
+        if let Some(second) = &mut self.second {
+            second.haproxy.must_run()?;
+            second.lb_agent.as_mut().map_or(Ok(()), Process::must_run)?;
+        }
         let processes = [
             &mut self.coordinator,
             &mut self.lb_agent,
@@ -427,13 +552,16 @@ impl Site {
         let mut client = self.client()?;
         let waited = wait::until("every part answers", READY, || {
             let mut client = client.clone();
-            let haproxy = &self.haproxy;
+            let haproxies: Vec<&Haproxy> = self.haproxies().collect();
             async move {
                 let status = client.status().await.ok()?;
-                let well = status.agents.iter().all(|agent| agent.problem.is_none());
-                let blue = haproxy.server("be_blue").await?;
-                let green = haproxy.server("be_green").await?;
-                (well && blue == "UP" && green == "UP").then_some(())
+                let mut well = status.agents.iter().all(|agent| agent.problem.is_none());
+                for haproxy in haproxies {
+                    for backend in ["be_blue", "be_green"] {
+                        well &= haproxy.server(backend).await? == "UP";
+                    }
+                }
+                well.then_some(())
             }
         })
         .await;
@@ -464,6 +592,12 @@ impl Site {
     /// The files of a person's certificate: `admin`, `pipeline` or `screen`.
     pub fn person(&self, name: &str) -> Identity {
         let place = self.folder().join("people").join(name);
+        Identity { cert: place.join("cert.pem"), key: place.join("key.pem"), ca: self.ca() }
+    }
+
+    /// The files of a daemon's certificate, by the name of its host.
+    pub fn identity_of(&self, host: &str) -> Identity {
+        let place = self.folder().join("pki").join(host);
         Identity { cert: place.join("cert.pem"), key: place.join("key.pem"), ca: self.ca() }
     }
 

@@ -3,6 +3,8 @@
 
 mod accept;
 mod audit;
+mod balancers;
+mod canary;
 mod crash;
 mod drift;
 mod hostile;

@@ -87,7 +87,7 @@ async fn a_reload_during_the_switch() {
     site.released("v0").await.unwrap();
     let mut client = site.client().unwrap();
     // Few requests on each connection: most wait idle for the switch, on the worker that becomes old.
-    let plan = LoadPlan { keep_alive: 40, fresh: 4, every: Duration::from_millis(70) };
+    let plan = LoadPlan { keep_alive: 40, fresh: 4, every: Duration::from_millis(70), with_ids: false };
     let load = Load::start(site.frontend(), plan).unwrap();
     load.more(200).await.unwrap();
     let mut switches = Vec::new();
