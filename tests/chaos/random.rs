@@ -19,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 use arena::Arena;
 use bout::{Blow, Bout, Goal, Moment, Part, Story};
 use dice::Dice;
-use figures::figures;
+use figures::{BACK_P99_MS, figures};
 use kit::Site;
 use places::{PASSINGS, Passing, Who};
 use serde_json::{Value, json};
@@ -31,9 +31,6 @@ const USAGE: &str = "usage: pointsman-chaos --minutes M [--seed S]";
 const BOUTS_A_SITE: u32 = 60;
 /// Shorter runs have too few samples for a percentile to fail them.
 const JUDGED: Duration = Duration::from_secs(60);
-/// The bound on the time from a start of a killed coordinator to its release going on, for 99 of 100, in milliseconds.
-/// What a person waits for a command to answer; the second that systemd waits before it starts a unit is not in it.
-const BACK_P99_MS: i64 = 2_000;
 /// A watch long enough to be disturbed and to fail a version.
 const WATCH: &str = "600ms";
 
