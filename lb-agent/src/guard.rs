@@ -26,6 +26,10 @@ const ALERT_FOR: Duration = Duration::from_secs(10);
 /// Shortest time between two looks, however many hints come.
 const REST: Duration = Duration::from_millis(20);
 
+/// How long whoever asks how it is waits for a look that is under way. A change of the route takes longer, and is not
+/// waited for.
+const TURN: Duration = Duration::from_millis(200);
+
 /// Remembers when a route was last set.
 #[derive(Clone, Debug)]
 pub struct Guard {
@@ -70,6 +74,13 @@ pub async fn watch(balancer: Balancer) {
         // Whoever changes the route just now looks after it.
         let Ok(_changing) = balancer.changing.try_lock() else { continue };
         look(&balancer).await;
+    }
+}
+
+/// Looks now, so that whoever asks is told how it is and not how it was half a second ago.
+pub async fn look_now(balancer: &Balancer) {
+    if let Ok(_changing) = tokio::time::timeout(TURN, balancer.changing.lock()).await {
+        look(balancer).await;
     }
 }
 

@@ -7,7 +7,7 @@ use pointsman_proto::{convert, v1};
 use crate::balancer::{Balancer, health};
 use crate::certificates;
 use crate::drain::{rows_of_all, running, sessions};
-use crate::fit;
+use crate::{fit, guard};
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
 pub async fn inspect(
@@ -89,6 +89,7 @@ pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
 }
 
 async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Problem> {
+    guard::look_now(balancer).await;
     let workers = &balancer.workers;
     let route = workers.route().await?;
     let rows = workers.stat().await?;

@@ -56,7 +56,7 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
         }
         Event::WatchPassed => {
             update.step = watched(update.release.as_ref()).to_owned();
-            update.detail = "watched long enough".to_owned();
+            update.detail = "watched, and the gates are green".to_owned();
         }
     }
     update
