@@ -271,7 +271,8 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let events = fenced.into_iter().map(|(host, _)| Event::Fenced(host)).collect();
         self.record(flight, events).await?;
         let Some((host, Err(problem))) = failed.into_iter().next() else { return Ok(()) };
-        match machine::fence_failed(&flight.state, self.clock.now(), problem.on(&host)) {
+        let problem = problem.on(&host).in_environment(&flight.state.plan.environment);
+        match machine::fence_failed(&flight.state, self.clock.now(), problem) {
             Some(event) => self.record(flight, vec![event]).await,
             None => {
                 self.clock.pause(FENCE_AGAIN_MS).await;

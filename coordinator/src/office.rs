@@ -190,7 +190,7 @@ impl Office {
         let final_stop = opening::may_be_accepted(&problem);
         {
             let mut book = self.book();
-            book.told.trouble = Some(problem);
+            book.told.trouble = Some(problem.in_environment(&self.environment.name));
             book.note(SystemClock.now());
         }
         if final_stop {

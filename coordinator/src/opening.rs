@@ -62,7 +62,8 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
     let asked = agents.into_iter().map(|host| async move {
-        fleet.fence(host, epoch, look_ms).await.err().map(|problem| problem.on(host))
+        let refused = fleet.fence(host, epoch, look_ms).await.err();
+        refused.map(|problem| problem.on(host).in_environment(environment))
     });
     let told = join_all(asked).await;
     let trouble = told.into_iter().flatten().find(knows_more).or(broken);
