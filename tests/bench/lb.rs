@@ -53,7 +53,7 @@ map + show backend + show stat, show info, map written and flushed, rename, set 
 show info, show map, three new connections and the flush of the folder, then show info, receipt done. \
 effect_ratio = p50 of effect / p50 of bare. effect: a relay between agent and HAProxy notes when the agent's set map \
 passes; 4 clients that never pause see the route change; counted is until the next request that was seen to begin after \
-the last one on the old route, so what is not known counts as time. bare: set map sent to answer read, by hand, right after each. \
+the last one on the old route, so what is not known counts as time; effect_certain is until that last one began. bare: set map sent to answer read, by hand, right after each. \
 skew_* = difference of effect_at_us of two agents, prepared together and performed together, under a fifth of the rate on each. \
 seed_switch = a shell script with two socat calls, set server ready and drain, timed as a whole; ansible_switch = a \
 playbook with two tasks of community.general.haproxy, the same. \
@@ -234,6 +234,7 @@ fn document(
         "switches": size.switches, "reloads": reloads, "refused_again": refused,
         "lost": all.lost, "torn": all.torn, "stale": all.stale,
         "effect_ratio": rounded(effects.effect.p50() / effects.bare.p50()),
+        "effect_certain_p50_ms": rounded(effects.certain.p50()),
         "effect_p50_ms": rounded(effects.effect.p50()), "effect_p99_ms": rounded(effects.effect.p99()),
         "bare_set_map_p50_ms": rounded(effects.bare.p50()), "bare_set_map_p99_ms": rounded(effects.bare.p99()),
         "switch_p50_ms": rounded(calm.p50()), "switch_p99_ms": rounded(calm.p99()),

@@ -28,7 +28,7 @@ fn playbook(to: &str, from: &str, socket: &Path) -> String {
         )
     };
     format!(
-        "- hosts: localhost\n  connection: local\n  gather_facts: false\n  tasks:\n{}{}",
+        "- hosts: localhost\n  connection: local\n  gather_facts: false\n  vars:\n    ansible_python_interpreter: \"{{{{ ansible_playbook_python }}}}\"\n  tasks:\n{}{}",
         task(to, "enabled"),
         task(from, "drain")
     )

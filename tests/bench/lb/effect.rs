@@ -32,6 +32,8 @@ pub struct Effects {
     /// From `set map` sent to every new request on the new route: the next request that was observed to begin after
     /// the last old one, so what is not known counts as time.
     pub effect: Samples,
+    /// The same until the last request that was answered by the old route began: what is known for certain.
+    pub certain: Samples,
     /// The round trip of a bare `set map`.
     pub bare: Samples,
 }
@@ -148,12 +150,13 @@ async fn probe(frontend: SocketAddr, seen: &Mutex<Vec<Seen>>, ended: &AtomicBool
     Ok(())
 }
 
-/// From `sent` to the moment from which every new request is answered by `epoch` or later.
-fn effect(sent: Instant, epoch: u64, seen: &[Seen]) -> Result<Duration> {
+/// The moments between which the route took effect for every new request: the last that was on the old route began at
+/// the one, the next at the other.
+fn between(sent: Instant, epoch: u64, seen: &[Seen]) -> Result<(Instant, Instant)> {
     let old = seen.iter().filter(|(_, by)| *by < epoch).map(|(began, _)| *began);
     let last = old.max().context("nobody was on the old route")?.max(sent);
     let next = seen.iter().map(|(began, _)| *began).filter(|began| *began > last).min();
-    Ok(next.context("nobody came after the switch")?.saturating_duration_since(sent))
+    Ok((last, next.context("nobody came after the switch")?))
 }
 
 /// Measures on the second load balancer, whose agent is started anew behind the relay.
@@ -187,7 +190,9 @@ pub async fn measure(site: &mut Site, switches: usize) -> Result<Effects> {
         probes.more().await?;
         let sent = passed.lock().unwrap_or_else(PoisonError::into_inner).take();
         let sent = sent.context("no `set map` passed the relay")?;
-        effects.effect.push(effect(sent, wanted.epoch.0, &probes.take())?);
+        let (last, next) = between(sent, wanted.epoch.0, &probes.take())?;
+        effects.effect.push(next.saturating_duration_since(sent));
+        effects.certain.push(last.saturating_duration_since(sent));
         effects.bare.push(sockets::bare_set_map(&layout.socket(), &layout.map, &wanted.to_string()).await?);
     }
     probes.stop()?;
