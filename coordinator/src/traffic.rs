@@ -453,7 +453,7 @@ mod tests {
             because(Some(Coverage { seen: 98, expected: 100 })).unwrap(),
             "98 of 100 access lines came, 99 % needed"
         );
-        assert!(because(None).unwrap().contains("could not be read"));
+        assert!(because(None).unwrap().contains("just reloaded"));
     }
 
     #[test]
