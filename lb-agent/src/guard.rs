@@ -77,21 +77,23 @@ pub async fn watch(balancer: Balancer) {
     }
 }
 
-/// Looks now, so that whoever asks is told how it is and not how it was half a second ago.
-pub async fn look_now(balancer: &Balancer) {
-    if let Ok(_changing) = tokio::time::timeout(TURN, balancer.changing.lock()).await {
-        look(balancer).await;
-    }
+/// What a look has found.
+struct Seen {
+    found: Found,
+    pid: u32,
+    on_disk: Option<Route>,
+    runtime: Option<Route>,
+    confirmed: Option<Route>,
 }
 
-async fn look(balancer: &Balancer) {
+/// Nothing while HAProxy is down or busy: the next look will tell.
+async fn see(balancer: &Balancer) -> Option<Seen> {
     balancer.file.look_again().await;
     let workers = &balancer.workers;
-    // HAProxy is down or busy: the next look will tell.
     let (Ok(info), Ok(runtime), Ok(keys)) =
         (workers.info().await, workers.route().await, workers.key_count().await)
     else {
-        return;
+        return None;
     };
     let (on_disk, confirmed) = (balancer.file.read(), balancer.file.remembered());
     let found = drift::judge(&Look {
@@ -104,18 +106,34 @@ async fn look(balancer: &Balancer) {
         by_states: !balancer.shows_epoch(),
         cut_short: workers.cut_short(),
     });
+    Some(Seen { found, pid: info.pid, on_disk, runtime, confirmed })
+}
+
+/// Has the events say whether the route stands now, and not whether it stood half a second ago, for whoever asks how it
+/// is. Changes no route: that is the guard's.
+pub async fn refresh(balancer: &Balancer) {
+    let Ok(_changing) = tokio::time::timeout(TURN, balancer.changing.lock()).await else { return };
+    match see(balancer).await.map(|seen| seen.found) {
+        Some(Found::Stands) => balancer.events.stands(),
+        Some(Found::Changed(change)) => balancer.events.drifted(&change.words()),
+        Some(Found::Reloaded | Found::BroughtBack) | None => {}
+    }
+}
+
+async fn look(balancer: &Balancer) {
+    let Some(Seen { found, pid, on_disk, runtime, confirmed }) = see(balancer).await else { return };
     match (found, on_disk) {
         (Found::Stands, _) => balancer.events.stands(),
         (Found::Reloaded, Some(route)) => {
             let first = balancer.file.settled().is_none();
-            follow(balancer, info.pid, &route).await;
+            follow(balancer, pid, &route).await;
             if !first {
-                let what = format!("HAProxy has a new worker, {}: route `{route}` stands", info.pid);
+                let what = format!("HAProxy has a new worker, {pid}: route `{route}` stands");
                 balancer.events.tell(Kind::ReloadSeen, what);
             }
             balancer.events.stands();
         }
-        (Found::BroughtBack, Some(route)) => restore(balancer, info.pid, runtime.as_ref(), &route).await,
+        (Found::BroughtBack, Some(route)) => restore(balancer, pid, runtime.as_ref(), &route).await,
         (Found::Changed(change), _) => changed(balancer, &change, confirmed.as_ref()).await,
         // Without a route on disk there is none to set again.
         (Found::Reloaded | Found::BroughtBack, None) => {}

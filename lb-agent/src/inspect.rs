@@ -89,7 +89,7 @@ pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
 }
 
 async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Problem> {
-    guard::look_now(balancer).await;
+    guard::refresh(balancer).await;
     let workers = &balancer.workers;
     let route = workers.route().await?;
     let rows = workers.stat().await?;
