@@ -90,7 +90,12 @@ pub async fn running(
 async fn by_server(balancer: &Balancer, backend: &BackendName) -> String {
     let Ok(rows) = rows_of_all(balancer).await else { return String::new() };
     let words = |found: &v1::ServerSessions| {
-        format!("{} on {}, the oldest for {} s", found.sessions, found.server, found.oldest_s)
+        // Less than a second, or not known because the list of sessions was too long to read.
+        let age = match found.oldest_s {
+            0 => String::new(),
+            oldest => format!(", the oldest for {oldest} s"),
+        };
+        format!("{} on {}{age}", found.sessions, found.server)
     };
     let found: Vec<String> = running(balancer, &rows, backend).await.iter().map(words).collect();
     if found.is_empty() { String::new() } else { format!(": {}", found.join("; ")) }
