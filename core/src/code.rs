@@ -67,6 +67,8 @@ codes! {
     SourceChanged = "PM0211", "a file changed while it was published";
     FileSystem = "PM0212", "the file system refused an operation";
     ManifestInvalid = "PM0213", "a manifest cannot be read";
+    // PM03xx: database.
+    DatabaseUnreachable = "PM0301", "the database cannot be reached";
     // PM04xx: checks, watch, gates.
     CheckFailed = "PM0401", "a check failed";
     WatchFailed = "PM0402", "the watch found the new slot failing";
