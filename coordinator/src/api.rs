@@ -13,8 +13,8 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
-    ArtifactDigest, Code, EnvironmentName, Problem, ReleaseId, Request as Asking, RequestId, RequestKind,
-    clean,
+    ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, Problem, ReleaseId, Request as Asking,
+    RequestId, RequestKind, Role, clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -33,7 +33,7 @@ use crate::fingerprint::fingerprint;
 use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
-use crate::planner::Wanted;
+use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::traffic::{self, Watchers};
 
@@ -45,6 +45,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 const UPDATES: usize = 64;
 /// Longest reason kept, in characters.
 const MAX_REASON_CHARS: usize = 500;
+/// Versions of migrations that may be named as out of order.
+const MAX_OUT_OF_ORDER: usize = 64;
 /// Releases listed when no number is asked for, and at most.
 const LISTED: (u32, u32) = (20, 500);
 
@@ -111,7 +113,12 @@ impl Api {
         let wanted = match wish.purpose.as_ref() {
             Some(Purpose::Deploy(deploy)) => {
                 let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
-                Wanted::Deploy { artifact, at_once: deploy.at_once }
+                let migrations = files(&deploy.migrations, &deploy.out_of_order)?;
+                Wanted::Deploy { artifact, at_once: deploy.at_once, migrations }
+            }
+            Some(Purpose::Database(database)) => {
+                only_operators(peer, database)?;
+                database_work(database)?
             }
             Some(Purpose::Rollback(_)) => Wanted::Rollback,
             Some(Purpose::Maintenance(page)) if page.on => {
@@ -139,6 +146,56 @@ impl Api {
         let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
         office.ask(release.as_ref(), asking).await
     }
+}
+
+/// Files of migrations, where some are named.
+fn files(artifact: &str, out_of_order: &[String]) -> Result<Option<Files>, Problem> {
+    let artifact = convert::optional_field::<ArtifactDigest>("migrations", artifact)?;
+    let named = || -> Vec<String> {
+        let versions = out_of_order.iter().take(MAX_OUT_OF_ORDER);
+        versions.map(|version| clean(version.trim_start_matches('v'))).collect()
+    };
+    Ok(artifact.map(|artifact| Files { artifact, out_of_order: named() }))
+}
+
+fn database_work(database: &v1::DatabasePurpose) -> Result<Wanted, Problem> {
+    use v1::database_purpose::Work;
+    let missing = || Problem::new(Code::MessageInvalid, "field `database.work` of the message is missing");
+    let (work, files) = match database.work.as_ref().ok_or_else(missing)? {
+        Work::Backup(_) => (DatabaseWork::Backup, None),
+        Work::Contract(work) => {
+            let files = files(&work.migrations, &work.out_of_order)?;
+            let missing = || {
+                Problem::new(
+                    Code::MessageInvalid,
+                    "field `database.contract.migrations` of the message is missing",
+                )
+            };
+            (DatabaseWork::Contract, Some(files.ok_or_else(missing)?))
+        }
+        Work::Verify(work) => (DatabaseWork::Verify { backup: backup(&work.backup)? }, None),
+        Work::Restore(work) => (DatabaseWork::Restore { backup: backup(&work.backup)? }, None),
+        Work::Swap(work) => {
+            (DatabaseWork::Swap { backup: backup(&work.backup)?, accept_loss: work.accept_loss }, None)
+        }
+        Work::SwapBack(work) => (DatabaseWork::SwapBack { backup: backup(&work.backup)? }, None),
+    };
+    Ok(Wanted::Database(work, files))
+}
+
+fn backup(id: &str) -> Result<BackupId, Problem> {
+    convert::field("database.backup", id)
+}
+
+/// CI takes backups; what loses rows, or a way back, is a person's to ask for.
+fn only_operators(peer: &Peer, database: &v1::DatabasePurpose) -> Result<(), Problem> {
+    use v1::database_purpose::Work;
+    let harmless = matches!(database.work, Some(Work::Backup(_) | Work::Verify(_)));
+    if harmless || peer.name.role == Role::Operator {
+        return Ok(());
+    }
+    Err(Problem::new(Code::NotAllowed, format!("a certificate of role `{}` may not do this", peer.name.role))
+        .hint("an operator does it, with a certificate of their own"))
 }
 
 /// A peer for the record, short: `operator anna`.

@@ -9,8 +9,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem,
-    Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp,
+    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan,
+    Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
+    Timestamp,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,6 +22,7 @@ use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
+use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 
@@ -320,11 +322,10 @@ impl Office {
     /// Asks every agent how its host stands.
     pub async fn look(&self) -> Vec<v1::AgentStatus> {
         let asked = self.environment.agents.keys().map(|host| async move {
-            let balancer = self.environment.balancers.contains(host);
             let mut status =
                 self.fleet.describe(host, LOOK_MS).await.unwrap_or_else(|problem| v1::AgentStatus {
                     host: host.to_string(),
-                    role: if balancer { "lb-agent" } else { "web-agent" }.to_owned(),
+                    role: self.environment.role_of(host).as_str().to_owned(),
                     problem: Some(convert::problem_to_wire(&problem)),
                     ..Default::default()
                 });
@@ -347,7 +348,9 @@ impl Office {
 
     /// Looks at what plans depend on. Every load balancer must answer; whether a silent web host matters is for the
     /// planner to say.
-    async fn see(&self, host_ms: u64) -> Result<Seen, Problem> {
+    async fn see(&self, wanted: &Wanted) -> Result<Seen, Problem> {
+        let patient = matches!(wanted, Wanted::Deploy { .. } | Wanted::Database(..));
+        let host_ms = if patient { LOOK_MS } else { SHORT_LOOK_MS };
         let mut seen = Seen::default();
         let asked = self.environment.agents.keys().map(|host| async move {
             let balancer = self.environment.balancers.contains(host);
@@ -363,8 +366,10 @@ impl Office {
                 Ok(status) => {
                     seen.balancers.extend(status.balancer.map(|facts| (host.clone(), facts)));
                     seen.hosts.extend(status.web.map(|facts| (host.clone(), facts)));
+                    seen.database = status.database.or(seen.database);
                 }
-                Err(problem) if balancer => return Err(problem),
+                // What moves no visitor needs no load balancer.
+                Err(problem) if balancer && !wanted.database_only() => return Err(problem),
                 Err(problem) => drop(seen.silent.insert(host.clone(), problem)),
             }
         }
@@ -374,32 +379,40 @@ impl Office {
     /// Makes a plan. An id that an unfinished or successful release bears is refused; one whose release failed gets
     /// a number, so that a repeated CI job needs no new name.
     pub async fn plan(&self, wanted: Wanted, id: Option<ReleaseId>, wish: WishOf) -> Result<Plan, Problem> {
-        if let Wanted::Deploy { artifact, .. } = wanted {
-            let store = self.store.clone();
+        if let Wanted::Deploy { artifact, .. } = &wanted {
+            let (store, artifact) = (self.store.clone(), *artifact);
             let known = tokio::task::spawn_blocking(move || store.manifest(&artifact).map(drop)).await;
             known.map_err(|error| {
                 Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
             })??;
         }
         self.must_be_free()?;
-        let seen =
-            self.see(if matches!(wanted, Wanted::Deploy { .. }) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
+        let mut seen = self.see(&wanted).await?;
+        if let Some((files, phase)) = wanted.files() {
+            seen.pending = migrations::pending(&self.store, files, phase, seen.database.as_ref()).await?;
+        }
         // A release that began meanwhile moves what was just seen.
         self.must_be_free()?;
         let now = SystemClock.now();
-        let release = self.free_id(id, wanted, now)?;
+        let release = self.free_id(id, &wanted, now)?;
         let wish =
             Wish { wanted, release, request_id: wish.request_id, reason: wish.reason, by: wish.by, now };
         planner::plan(&self.environment, &self.standing(), wish, &seen)
     }
 
-    fn free_id(&self, id: Option<ReleaseId>, wanted: Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
+    fn free_id(&self, id: Option<ReleaseId>, wanted: &Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
         let book = self.book();
         let word = match wanted {
             Wanted::Deploy { .. } => "release",
             Wanted::Rollback => "rollback",
             Wanted::MaintenanceOn(_) => "maintenance-on",
             Wanted::MaintenanceOff => "maintenance-off",
+            Wanted::Database(DatabaseWork::Backup, _) => "db-backup",
+            Wanted::Database(DatabaseWork::Verify { .. }, _) => "db-verify",
+            Wanted::Database(DatabaseWork::Contract, _) => "db-contract",
+            Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
+            Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
+            Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",
         };
         let base = id.map_or_else(|| format!("{word}-{}", now.0 / 1000), |id| id.to_string());
         for number in 1..=MOST_TRIES {
@@ -462,7 +475,8 @@ impl Office {
         self.must_be_free()?;
         let epoch = {
             let book = self.book();
-            if book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
+            let moves = !matches!(plan.purpose, Purpose::Database(_));
+            if moves && book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }
             book.told.epoch

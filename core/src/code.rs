@@ -69,6 +69,9 @@ codes! {
     ManifestInvalid = "PM0213", "a manifest cannot be read";
     // PM03xx: database.
     DatabaseUnreachable = "PM0301", "the database cannot be reached";
+    BackupUnknown = "PM0360", "there is no such backup";
+    NothingToMigrate = "PM0361", "no migration is pending";
+    MigrationsRefused = "PM0362", "files of migrations cannot be released";
     // PM04xx: checks, watch, gates.
     CheckFailed = "PM0401", "a check failed";
     WatchFailed = "PM0402", "the watch found the new slot failing";

@@ -6,6 +6,7 @@
 
 mod check;
 mod code;
+mod database;
 mod digest;
 mod epoch;
 mod event;
@@ -34,12 +35,13 @@ pub mod verdict;
 
 pub use check::{Check, CheckFrom, CheckMoment};
 pub use code::Code;
+pub use database::{DatabasePlan, DatabaseWork, MigrationPhase, Migrations, SwapTo, VerifyLevel};
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{Epoch, RouteEpoch};
 pub use event::{Entry, Event, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use name::{
-    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
+    BackendName, BackupId, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,
 };
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};

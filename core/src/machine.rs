@@ -4,8 +4,8 @@
 
 use crate::step::Kind;
 use crate::{
-    Aftermath, Code, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress, Purpose, Reading,
-    Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
+    Aftermath, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress,
+    Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
 };
 
 /// The journal holds a fact that cannot follow the ones before it.
@@ -355,8 +355,9 @@ pub fn next(state: &State, now: Timestamp) -> Next {
 }
 
 fn toward_request(state: &State, request: &Request) -> Next {
-    // A transfer may take minutes and changes nothing visitors see: it need not be waited for.
-    let transfers: Vec<OrderKey> = state.open().filter(|key| key.step == Step::Stage).cloned().collect();
+    // What may take minutes and changes nothing visitors see need not be waited for.
+    let idle = |key: &&OrderKey| matches!(key.step, Step::Stage | Step::Backup | Step::Rehearse);
+    let transfers: Vec<OrderKey> = state.open().filter(idle).cloned().collect();
     if !transfers.is_empty() {
         return Next::GiveUp(transfers);
     }
@@ -475,7 +476,10 @@ fn gate_times(state: &State, step: Step) -> Option<(Timestamp, Timestamp)> {
 /// A failed step turns the release back where a way back is the safe way, and holds it elsewhere.
 fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
     let lifts_page = matches!(state.plan.purpose, Purpose::Maintenance { on: false, .. });
-    if step.kind() == Kind::Backward || (lifts_page && state.touched(step)) {
+    // Which database is live is not left to chance, and nobody wants to be led from the one that was before.
+    let swaps_back = matches!(state.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. }));
+    let must_go_on = (lifts_page || swaps_back) && state.touched(step);
+    if step.kind() == Kind::Backward || must_go_on {
         return Event::Held(problem);
     }
     Event::TurnedBack(problem)

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::step::Kind;
-use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp};
+use crate::{
+    DatabaseWork, Epoch, Evidence, HostName, OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp,
+};
 
 /// How a release ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -223,6 +225,10 @@ impl State {
     pub fn way_back(&self) -> Vec<Step> {
         if self.touched(Step::Maintain) {
             return vec![Step::Unmaintain];
+        }
+        if let Purpose::Database(work) = &self.plan.purpose {
+            let swapped = matches!(work, DatabaseWork::Swap { .. }) && self.touched(Step::Swap);
+            return if swapped { vec![Step::Unswap] } else { Vec::new() };
         }
         if self.visitors_moved() {
             return vec![Step::RouteBack];

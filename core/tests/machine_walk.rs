@@ -114,7 +114,14 @@ impl World {
             Action::InspectHost { .. }
             | Action::Drain { .. }
             | Action::ProbeHost { .. }
-            | Action::ProbeBalancer { .. } => {}
+            | Action::ProbeBalancer { .. }
+            | Action::InspectDatabase { .. }
+            | Action::BackUp { .. }
+            | Action::VerifyBackup { .. }
+            | Action::Rehearse { .. }
+            | Action::Migrate { .. }
+            | Action::Restore { .. }
+            | Action::SwapDatabase { .. } => {}
         }
     }
 }

@@ -45,6 +45,7 @@ fn plan_fields(plan: &v1::Plan) -> Value {
         "splits": plan.splits.iter().map(|split| json!({
             "percent": split.percent, "hold_ms": split.hold_ms,
         })).collect::<Vec<_>>(),
+        "migrations": plan.migrations,
         "steps": plan.steps.iter().map(|step| json!({
             "step": step.step, "hosts": step.hosts, "what": step.what, "attempt_ms": step.attempt_ms,
         })).collect::<Vec<_>>(),
@@ -234,6 +235,37 @@ pub fn certificate_deployed(
         "kind": "certificate-deployed", "environment": environment.as_str(), "names": facts.names,
         "serial": facts.serial, "not_before_s": facts.not_before, "not_after_s": facts.not_after,
         "balancers": balancers.collect::<Vec<_>>(), "exit_code": Exit::Done.code(),
+    })
+}
+
+fn backup(found: &v1::BackupFacts) -> Value {
+    json!({
+        "id": found.id, "bytes": found.bytes, "taken_at": moment(found.taken_at_ms), "release": text(&found.release),
+        "verified": text(&found.verified), "schema_version": text(&found.schema_version), "rows": found.rows,
+    })
+}
+
+/// How the database stands.
+pub fn database(environment: &EnvironmentName, facts: &v1::DatabaseFacts) -> Value {
+    let applied: Vec<Value> = facts
+        .applied
+        .iter()
+        .map(|applied| json!({ "version": applied.version, "phase": applied.phase, "state": applied.state }))
+        .collect();
+    json!({
+        "kind": "database", "environment": environment.as_str(), "name": facts.name,
+        "server_version": text(&facts.server_version), "bytes": facts.bytes,
+        "schema_version": text(&facts.schema_version), "applied": applied,
+        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(), "beside": facts.beside,
+        "progress": text(&facts.progress), "problem": facts.problem.as_ref().map(wire_problem),
+    })
+}
+
+/// The backups.
+pub fn backups(environment: &EnvironmentName, facts: &v1::DatabaseFacts) -> Value {
+    json!({
+        "kind": "backups", "environment": environment.as_str(),
+        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(),
     })
 }
 

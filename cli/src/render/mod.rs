@@ -2,6 +2,7 @@
 
 mod audit;
 mod cert;
+mod database;
 mod ending;
 #[cfg(test)]
 mod goldens;
@@ -14,6 +15,7 @@ mod ticks;
 
 pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};
+pub use database::{backups, database};
 pub use ending::{ending, left};
 pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};

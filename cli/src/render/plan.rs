@@ -15,6 +15,13 @@ pub fn plan(plan: &v1::Plan) -> String {
             bytes(plan.artifact_bytes)
         ));
     }
+    if !plan.migrations.is_empty() {
+        let versions: Vec<String> = plan.migrations.iter().map(|version| format!("v{version}")).collect();
+        text.push_str(&format!("migrates  {}\n", versions.join(", ")));
+    }
+    if plan.purpose.starts_with("db-") {
+        text.push_str("visitors  stay where they are\n");
+    }
     text.push_str(&format!(
         "from      {}\nto        {} ({})\n",
         or(&plan.from_slot, "nothing"),

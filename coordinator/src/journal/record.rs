@@ -9,8 +9,9 @@ use pointsman_core as domain;
 use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
-/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of.
-pub const VERSION: u32 = 2;
+/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3
+/// knows databases.
+pub const VERSION: u32 = 3;
 
 /// Why bytes are no fact to this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -147,6 +148,31 @@ enum Purpose {
     Deploy { artifact: String },
     Rollback { artifact: Option<String>, to: Option<String> },
     Maintenance { on: bool, until_ms: Option<u64> },
+    DatabaseBackup,
+    DatabaseVerify { backup: String },
+    DatabaseContract,
+    DatabaseRestore { backup: String },
+    DatabaseSwap { backup: String, accept_loss: u64 },
+    DatabaseSwapBack { backup: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Migrations {
+    artifact: String,
+    phase: String,
+    versions: Vec<String>,
+    out_of_order: Vec<String>,
+    max_stall_ms: u64,
+    lock_budget_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Database {
+    host: String,
+    migrations: Option<Migrations>,
+    verify: String,
+    backup_ms: u64,
+    migrate_ms: u64,
 }
 
 /// What plans did not say before they said it.
@@ -174,6 +200,8 @@ struct Plan {
     links_before: BTreeMap<String, Option<String>>,
     restart: Vec<String>,
     hooks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<Database>,
     #[serde(default)]
     splits: Vec<Split>,
     checks: Vec<Check>,
@@ -402,6 +430,74 @@ fn splits_from(records: &[Split]) -> Option<Vec<domain::Split>> {
     Some(records.iter().map(split).collect())
 }
 
+fn work_of(work: &domain::DatabaseWork) -> Purpose {
+    use domain::DatabaseWork as Work;
+    match work {
+        Work::Backup => Purpose::DatabaseBackup,
+        Work::Verify { backup } => Purpose::DatabaseVerify { backup: text(backup) },
+        Work::Contract => Purpose::DatabaseContract,
+        Work::Restore { backup } => Purpose::DatabaseRestore { backup: text(backup) },
+        Work::Swap { backup, accept_loss } => {
+            Purpose::DatabaseSwap { backup: text(backup), accept_loss: *accept_loss }
+        }
+        Work::SwapBack { backup } => Purpose::DatabaseSwapBack { backup: text(backup) },
+    }
+}
+
+fn work_from(purpose: &Purpose) -> Option<domain::DatabaseWork> {
+    use domain::DatabaseWork as Work;
+    Some(match purpose {
+        Purpose::DatabaseBackup => Work::Backup,
+        Purpose::DatabaseVerify { backup } => Work::Verify { backup: parse(backup)? },
+        Purpose::DatabaseContract => Work::Contract,
+        Purpose::DatabaseRestore { backup } => Work::Restore { backup: parse(backup)? },
+        Purpose::DatabaseSwap { backup, accept_loss } => {
+            Work::Swap { backup: parse(backup)?, accept_loss: *accept_loss }
+        }
+        Purpose::DatabaseSwapBack { backup } => Work::SwapBack { backup: parse(backup)? },
+        Purpose::Deploy { .. } | Purpose::Rollback { .. } | Purpose::Maintenance { .. } => return None,
+    })
+}
+
+fn database_of(database: &domain::DatabasePlan) -> Database {
+    let migrations = database.migrations.as_ref().map(|migrations| Migrations {
+        artifact: text(&migrations.artifact),
+        phase: migrations.phase.as_str().to_owned(),
+        versions: migrations.versions.clone(),
+        out_of_order: migrations.out_of_order.clone(),
+        max_stall_ms: migrations.max_stall_ms,
+        lock_budget_ms: migrations.lock_budget_ms,
+    });
+    Database {
+        host: text(&database.host),
+        migrations,
+        verify: database.verify.as_str().to_owned(),
+        backup_ms: database.backup_ms,
+        migrate_ms: database.migrate_ms,
+    }
+}
+
+fn database_from(record: &Database) -> Option<domain::DatabasePlan> {
+    let migrations = match &record.migrations {
+        None => None,
+        Some(record) => Some(domain::Migrations {
+            artifact: parse(&record.artifact)?,
+            phase: domain::MigrationPhase::parse(&record.phase)?,
+            versions: record.versions.clone(),
+            out_of_order: record.out_of_order.clone(),
+            max_stall_ms: record.max_stall_ms,
+            lock_budget_ms: record.lock_budget_ms,
+        }),
+    };
+    Some(domain::DatabasePlan {
+        host: parse(&record.host)?,
+        migrations,
+        verify: domain::VerifyLevel::parse(&record.verify)?,
+        backup_ms: record.backup_ms,
+        migrate_ms: record.migrate_ms,
+    })
+}
+
 fn plan_of(plan: &domain::Plan) -> Plan {
     let limits = &plan.limits;
     Plan {
@@ -415,6 +511,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
             domain::Purpose::Maintenance { on, until } => {
                 Purpose::Maintenance { on: *on, until_ms: until.map(|until| until.0) }
             }
+            domain::Purpose::Database(work) => work_of(work),
         },
         created_at_ms: plan.created_at.0,
         created_by: plan.created_by.clone(),
@@ -435,6 +532,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
             .collect(),
         restart: texts(&plan.activation.restart),
         hooks: texts(&plan.activation.hooks),
+        database: plan.database.as_ref().map(database_of),
         splits: plan
             .splits
             .iter()
@@ -475,6 +573,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             Purpose::Maintenance { on, until_ms } => {
                 domain::Purpose::Maintenance { on: *on, until: until_ms.map(domain::Timestamp) }
             }
+            work => domain::Purpose::Database(work_from(work)?),
         },
         created_at: domain::Timestamp(record.created_at_ms),
         created_by: record.created_by.clone(),
@@ -495,6 +594,10 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
         activation: domain::Activation {
             restart: parse_all(&record.restart)?,
             hooks: parse_all(&record.hooks)?,
+        },
+        database: match &record.database {
+            Some(database) => Some(database_from(database)?),
+            None => None,
         },
         splits: splits_from(&record.splits)?,
         checks: record.checks.iter().map(check_from).collect::<Option<_>>()?,

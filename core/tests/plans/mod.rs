@@ -119,6 +119,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         route_epoch_base: RouteEpoch(12),
         from: site.live.then_some(blue),
         activation: Activation::default(),
+        database: None,
         splits,
         checks: vec![check("local", CheckFrom::Hosts), check("outside", CheckFrom::Balancers)],
         watch: WatchPlan { duration_ms: 60_000, interval_ms: 10_000, fail_after: 3, blind_ms: 25_000 },

@@ -1,6 +1,7 @@
 //! Wire ↔ domain, in one place. Everything from the wire is checked here once; errors name the field.
 
 mod action;
+mod database;
 mod order;
 mod plan;
 mod problem;

@@ -59,6 +59,7 @@ fn check(name: &str, from: CheckFrom, path: &str) -> Check {
 /// A plan of the usual site: two load balancers, blue on `web1` serves, green on `web2` is idle.
 pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
     Plan {
+        database: None,
         release: ReleaseId::parse(release).unwrap(),
         environment: EnvironmentName::parse("production").unwrap(),
         purpose,
@@ -116,6 +117,7 @@ pub fn canary() -> Plan {
 /// The site's first release: visitors are on the maintenance page until then.
 pub fn first_deploy() -> Plan {
     Plan {
+        database: None,
         from: None,
         to: slot("blue"),
         route_before: route("be_maint:be_maint:0:0"),
@@ -143,6 +145,7 @@ pub fn maintenance(on: bool) -> Plan {
     let release = if on { "maintenance-on-1795468440" } else { "maintenance-off-1795470000" };
     let before = if on { "be_blue:be_green:0:40" } else { "be_maint:be_blue:0:41" };
     Plan {
+        database: None,
         route_before: route(before),
         route_epoch_base: RouteEpoch(if on { 40 } else { 41 }),
         under_maintenance: !on,
