@@ -113,6 +113,10 @@ fn fields(action: &Action) -> Vec<String> {
             fields = named("restore");
             fields.push(backup.to_string());
         }
+        Action::SettleRestore { backup } => {
+            fields = named("settle-restore");
+            fields.push(backup.to_string());
+        }
         Action::SwapDatabase { backup, to } => {
             fields = named("swap-database");
             fields.extend([backup.to_string(), format!("{to:?}")]);

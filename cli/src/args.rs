@@ -449,14 +449,18 @@ pub enum DbVerb {
         backup: BackupId,
         /// The environment's name once more, where nobody can be asked. Without `--accept-loss` it restores beside and says
         /// the loss, and no more.
-        #[arg(long, value_name = "ENVIRONMENT", requires = "accept_loss")]
+        #[arg(long, value_name = "ENVIRONMENT")]
         confirm: Option<EnvironmentName>,
-        /// How many rows written since the backup are given up: the number that was shown, or more.
+        /// How many rows written since the backup (with `--undo`: since the swap) are given up: the number that was shown,
+        /// or more.
         #[arg(long, value_name = "ROWS")]
         accept_loss: Option<u64>,
         /// Make the database that was live before such a restore the live one again.
-        #[arg(long, conflicts_with_all = ["accept_loss"])]
+        #[arg(long)]
         undo: bool,
+        /// Drop the database of this restore that is not live: nothing leads back to it.
+        #[arg(long, conflicts_with_all = ["accept_loss", "undo"])]
+        settle: bool,
     },
 }
 

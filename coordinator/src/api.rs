@@ -178,7 +178,10 @@ fn database_work(database: &v1::DatabasePurpose) -> Result<Wanted, Problem> {
         Work::Swap(work) => {
             (DatabaseWork::Swap { backup: backup(&work.backup)?, accept_loss: work.accept_loss }, None)
         }
-        Work::SwapBack(work) => (DatabaseWork::SwapBack { backup: backup(&work.backup)? }, None),
+        Work::SwapBack(work) => {
+            (DatabaseWork::SwapBack { backup: backup(&work.backup)?, accept_loss: work.accept_loss }, None)
+        }
+        Work::Settle(work) => (DatabaseWork::Settle { backup: backup(&work.backup)? }, None),
     };
     Ok(Wanted::Database(work, files))
 }

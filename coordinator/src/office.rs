@@ -413,6 +413,7 @@ impl Office {
             Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
             Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
             Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",
+            Wanted::Database(DatabaseWork::Settle { .. }, _) => "db-settle",
         };
         let base = id.map_or_else(|| format!("{word}-{}", now.0 / 1000), |id| id.to_string());
         for number in 1..=MOST_TRIES {

@@ -116,6 +116,13 @@ pub enum DatabaseWork {
     SwapBack {
         /// The backup that had taken its place.
         backup: BackupId,
+        /// How many rows written since the swap a person gives up.
+        accept_loss: u64,
+    },
+    /// The other database of a restore dropped: the one that was live before a swap or, without one, the restored one.
+    Settle {
+        /// The backup.
+        backup: BackupId,
     },
 }
 
@@ -127,6 +134,9 @@ pub enum SwapTo {
         /// That many.
         accept_loss: u64,
     },
-    /// The one that was live before.
-    Before,
+    /// The one that was live before, under the same condition.
+    Before {
+        /// That many.
+        accept_loss: u64,
+    },
 }

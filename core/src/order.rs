@@ -138,6 +138,11 @@ pub enum Action {
         /// Which of the two.
         to: SwapTo,
     },
+    /// Database host: have the other database of a restore dropped.
+    SettleRestore {
+        /// The backup.
+        backup: BackupId,
+    },
 }
 
 impl Action {

@@ -238,7 +238,7 @@ impl Plan {
             Purpose::Database(DatabaseWork::Contract) => {
                 &[Step::Preflight, Step::Stage, Step::Backup, Step::Rehearse, Step::Contract]
             }
-            Purpose::Database(DatabaseWork::Restore { .. }) => &[Step::Restore],
+            Purpose::Database(DatabaseWork::Restore { .. } | DatabaseWork::Settle { .. }) => &[Step::Restore],
             Purpose::Database(DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) => &[Step::Swap],
         }
     }
@@ -475,9 +475,16 @@ impl Plan {
                 let to = SwapTo::Restored { accept_loss: *accept_loss };
                 Some(Action::SwapDatabase { backup: backup.clone(), to })
             }
-            (Step::Swap, Some(DatabaseWork::SwapBack { backup }))
-            | (Step::Unswap, Some(DatabaseWork::Swap { backup, .. })) => {
-                Some(Action::SwapDatabase { backup: backup.clone(), to: SwapTo::Before })
+            (Step::Restore, Some(DatabaseWork::Settle { backup })) => {
+                Some(Action::SettleRestore { backup: backup.clone() })
+            }
+            (Step::Swap, Some(DatabaseWork::SwapBack { backup, accept_loss })) => {
+                let to = SwapTo::Before { accept_loss: *accept_loss };
+                Some(Action::SwapDatabase { backup: backup.clone(), to })
+            }
+            // Nobody has accepted that anything is lost on this way: with a row written since, a person decides.
+            (Step::Unswap, Some(DatabaseWork::Swap { backup, .. })) => {
+                Some(Action::SwapDatabase { backup: backup.clone(), to: SwapTo::Before { accept_loss: 0 } })
             }
             _ => None,
         }

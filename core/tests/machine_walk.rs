@@ -121,6 +121,7 @@ impl World {
             | Action::Rehearse { .. }
             | Action::Migrate { .. }
             | Action::Restore { .. }
+            | Action::SettleRestore { .. }
             | Action::SwapDatabase { .. } => {}
         }
     }

@@ -14,6 +14,7 @@ use tokio::process::Child;
 use crate::cli::{self, Told};
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::database::DatabaseHost;
 use crate::haproxy::{self, Haproxy};
 use crate::pki::{Authority, Identity, Subject, uri};
 use crate::process::{Process, binary};
@@ -40,6 +41,7 @@ pub struct SiteBuilder {
     by_init: bool,
     balancers: usize,
     strategy: String,
+    database: bool,
 }
 
 impl Default for SiteBuilder {
@@ -51,6 +53,7 @@ impl Default for SiteBuilder {
             by_init: false,
             balancers: 1,
             strategy: String::new(),
+            database: false,
         }
     }
 }
@@ -72,6 +75,8 @@ pub struct Site {
     pub(crate) coordinator: Option<Process>,
     pub(crate) lb_agent: Option<Process>,
     pub(crate) second: Option<Second>,
+    /// The database's host, where the site has one.
+    pub database: Option<DatabaseHost>,
     /// The load balancer; the first, where there are two.
     pub haproxy: Haproxy,
     /// A web host.
@@ -95,6 +100,7 @@ struct BalancerAddresses {
 #[derive(Clone, Debug)]
 struct Addresses {
     coordinator: SocketAddr,
+    database: SocketAddr,
     blue: (SocketAddr, SocketAddr),
     green: (SocketAddr, SocketAddr),
     first: BalancerAddresses,
@@ -104,8 +110,10 @@ struct Addresses {
 impl Addresses {
     fn reserve(balancers: usize) -> Result<Self> {
         let names = BALANCERS.get(..balancers).context("a site has one load balancer or two")?;
-        let ports = net::reserve(5 + 3 * balancers)?;
-        let [coordinator, blue_web, blue_agent, green_web, green_agent, rest @ ..] = ports.as_slice() else {
+        let ports = net::reserve(6 + 3 * balancers)?;
+        let [coordinator, database, blue_web, blue_agent, green_web, green_agent, rest @ ..] =
+            ports.as_slice()
+        else {
             bail!("asked for ports, got {}", ports.len());
         };
         let mut found = names.iter().zip(rest.chunks(3)).filter_map(|(name, ports)| match *ports {
@@ -114,6 +122,7 @@ impl Addresses {
         });
         Ok(Self {
             coordinator: *coordinator,
+            database: *database,
             blue: (*blue_web, *blue_agent),
             green: (*green_web, *green_agent),
             first: found.next().context("no load balancer")?,
@@ -170,6 +179,13 @@ impl SiteBuilder {
         self
     }
 
+    /// Has a PostgreSQL server with a database, and an agent for it.
+    #[must_use]
+    pub fn database(mut self) -> Self {
+        self.database = true;
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
@@ -204,7 +220,14 @@ impl SiteBuilder {
         let haproxy = start(addresses.first)?;
         let second = addresses.second.map(start).transpose()?;
         let second = second.map(|haproxy| Second { lb_agent: None, haproxy });
+        let mut database = None;
+        if self.database {
+            let pki = host_identity(folder.path(), &authority, "database-agent", "db")?.table();
+            let host = DatabaseHost::new(addresses.database, &at("db"), &at("logs"), &pki)?;
+            database.insert(host).start_agent()?;
+        }
         let mut site = Site {
+            database,
             coordinator: None,
             lb_agent: None,
             second,
@@ -260,6 +283,13 @@ impl SiteBuilder {
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
         let Self { watch, stage, check, strategy, .. } = self;
+        let (database_agent, database) = match self.database {
+            true => (
+                format!("db = \"{}\"\n", addresses.database),
+                "[database]\nagent = \"db\"\nlock_budget = \"20s\"\n",
+            ),
+            false => (String::new(), ""),
+        };
         let frontend = first.frontend;
         let agents: String =
             addresses.balancers().map(|lb| format!("{} = \"{}\"\n", lb.name, lb.agent)).collect();
@@ -269,7 +299,7 @@ impl SiteBuilder {
 environment = "{ENVIRONMENT}"
 url = "http://{frontend}"
 [agents]
-{agents}blue = "{blue}"
+{agents}{database_agent}blue = "{blue}"
 green = "{green}"
 [lb]
 agents = {names:?}
@@ -296,7 +326,7 @@ phase = ["before-switch", "after-switch"]
 http = {{ path = "/api/deep", expect = {{ status = 200, body = "deep" }} }}
 timeout = "2s"
 patience = "2s"
-{strategy}[watch]
+{strategy}{database}[watch]
 duration = "{watch}"
 interval = "100ms"
 fail_after = 3

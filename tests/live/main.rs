@@ -6,6 +6,7 @@ mod audit;
 mod balancers;
 mod canary;
 mod crash;
+mod database;
 mod drift;
 mod hostile;
 mod identity;

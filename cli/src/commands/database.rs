@@ -52,11 +52,19 @@ pub async fn database(session: &Session, verb: &DbVerb, out: &Out) -> Result<Exi
             let contract = v1::ContractWork { migrations, out_of_order: out_of_order.clone() };
             begin(session, work, Work::Contract(contract), out).await
         }
-        DbVerb::Restore { work, backup, undo: true, confirm, .. } => {
+        DbVerb::Restore { work, backup, undo: true, confirm, accept_loss, .. } => {
             if !typed(out, &work.environment, confirm.as_ref())? {
                 return Ok(super::declined(out));
             }
-            begin(session, work, Work::SwapBack(v1::SwapBackWork { backup: backup.to_string() }), out).await
+            let accept_loss = accept_loss.unwrap_or(0);
+            let back = v1::SwapBackWork { backup: backup.to_string(), accept_loss };
+            begin(session, work, Work::SwapBack(back), out).await
+        }
+        DbVerb::Restore { work, backup, settle: true, confirm, .. } => {
+            if !typed(out, &work.environment, confirm.as_ref())? {
+                return Ok(super::declined(out));
+            }
+            begin(session, work, Work::Settle(v1::SettleWork { backup: backup.to_string() }), out).await
         }
         DbVerb::Restore { work, backup, confirm, accept_loss, .. } => {
             restore(session, (work, backup), (confirm.as_ref(), *accept_loss), out).await
@@ -153,7 +161,7 @@ fn typed(
         .hint(format!("say it beforehand: `--confirm {environment}`")));
     }
     let mut stderr = anstream::stderr().lock();
-    let _ = write!(stderr, "another database becomes the live one of {environment}; type its name: ")
+    let _ = write!(stderr, "this is about which database is live in {environment}; type its name: ")
         .and_then(|()| stderr.flush());
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer).unwrap_or(0);

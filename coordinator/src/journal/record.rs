@@ -153,7 +153,8 @@ enum Purpose {
     DatabaseContract,
     DatabaseRestore { backup: String },
     DatabaseSwap { backup: String, accept_loss: u64 },
-    DatabaseSwapBack { backup: String },
+    DatabaseSwapBack { backup: String, accept_loss: u64 },
+    DatabaseSettle { backup: String },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -440,7 +441,10 @@ fn work_of(work: &domain::DatabaseWork) -> Purpose {
         Work::Swap { backup, accept_loss } => {
             Purpose::DatabaseSwap { backup: text(backup), accept_loss: *accept_loss }
         }
-        Work::SwapBack { backup } => Purpose::DatabaseSwapBack { backup: text(backup) },
+        Work::SwapBack { backup, accept_loss } => {
+            Purpose::DatabaseSwapBack { backup: text(backup), accept_loss: *accept_loss }
+        }
+        Work::Settle { backup } => Purpose::DatabaseSettle { backup: text(backup) },
     }
 }
 
@@ -454,7 +458,10 @@ fn work_from(purpose: &Purpose) -> Option<domain::DatabaseWork> {
         Purpose::DatabaseSwap { backup, accept_loss } => {
             Work::Swap { backup: parse(backup)?, accept_loss: *accept_loss }
         }
-        Purpose::DatabaseSwapBack { backup } => Work::SwapBack { backup: parse(backup)? },
+        Purpose::DatabaseSwapBack { backup, accept_loss } => {
+            Work::SwapBack { backup: parse(backup)?, accept_loss: *accept_loss }
+        }
+        Purpose::DatabaseSettle { backup } => Work::Settle { backup: parse(backup)? },
         Purpose::Deploy { .. } | Purpose::Rollback { .. } | Purpose::Maintenance { .. } => return None,
     })
 }

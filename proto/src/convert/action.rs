@@ -93,12 +93,14 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
             Kind::Migrate(wire::Migrate { migrations: Some(migrations_to_wire(migrations)) })
         }
         Action::Restore { backup } => Kind::Restore(wire::Restore { backup: backup.to_string() }),
+        Action::SettleRestore { backup } => {
+            Kind::SettleRestore(wire::SettleRestore { backup: backup.to_string() })
+        }
         Action::SwapDatabase { backup, to } => Kind::SwapDatabase(wire::SwapDatabase {
             backup: backup.to_string(),
-            before: *to == SwapTo::Before,
+            before: matches!(to, SwapTo::Before { .. }),
             accept_loss: match to {
-                SwapTo::Restored { accept_loss } => *accept_loss,
-                SwapTo::Before => 0,
+                SwapTo::Restored { accept_loss } | SwapTo::Before { accept_loss } => *accept_loss,
             },
         }),
     };
@@ -166,9 +168,16 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
             )?,
         },
         Kind::Restore(restore) => Action::Restore { backup: field("restore.backup", &restore.backup)? },
+        Kind::SettleRestore(settle) => {
+            Action::SettleRestore { backup: field("settle_restore.backup", &settle.backup)? }
+        }
         Kind::SwapDatabase(swap) => Action::SwapDatabase {
             backup: field("swap_database.backup", &swap.backup)?,
-            to: if swap.before { SwapTo::Before } else { SwapTo::Restored { accept_loss: swap.accept_loss } },
+            to: if swap.before {
+                SwapTo::Before { accept_loss: swap.accept_loss }
+            } else {
+                SwapTo::Restored { accept_loss: swap.accept_loss }
+            },
         },
     })
 }

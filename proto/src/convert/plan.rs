@@ -60,6 +60,7 @@ fn purpose_word(purpose: &Purpose) -> &'static str {
         Purpose::Database(DatabaseWork::Restore { .. }) => "db-restore",
         Purpose::Database(DatabaseWork::Swap { .. }) => "db-swap",
         Purpose::Database(DatabaseWork::SwapBack { .. }) => "db-swap-back",
+        Purpose::Database(DatabaseWork::Settle { .. }) => "db-settle",
     }
 }
 
@@ -105,8 +106,11 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
                 "the database from `{backup}` becomes the live one; at most {accept_loss} rows are given up"
             )
         }
-        (_, Some(Action::SwapDatabase { to: SwapTo::Before, .. })) => {
-            "the database that was live before becomes the live one".to_owned()
+        (_, Some(Action::SwapDatabase { to: SwapTo::Before { accept_loss }, .. })) => format!(
+            "the database that was live before becomes the live one; at most {accept_loss} rows are given up"
+        ),
+        (_, Some(Action::SettleRestore { .. })) => {
+            "the database that is not live is dropped: nothing leads back to it".to_owned()
         }
         (Step::Watch, _) => {
             let (seconds, fails) = (plan.watch.duration_ms / 1000, plan.watch.fail_after);

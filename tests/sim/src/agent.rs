@@ -305,6 +305,7 @@ impl World {
             | Action::Rehearse { .. }
             | Action::Migrate { .. }
             | Action::Restore { .. }
+            | Action::SettleRestore { .. }
             | Action::SwapDatabase { .. } => failed(Code::WrongAddressee, Aftermath::Unchanged),
             Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),
             Action::SetRoute { expected, wanted, min_up } => {
