@@ -7,7 +7,6 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
 use pointsman_core::{Code, Problem};
-use tokio_postgres::error::SqlState;
 
 use super::blockers::{self, Blocker};
 use super::fault::Fault;
@@ -102,12 +101,7 @@ impl<'a> Ladder<'a> {
             work.client().batch_execute(&format!("SET LOCAL lock_timeout = {ms}")).await?;
         }
         for command in locks.as_sql(ask == Ask::Nowait) {
-            match work.client().batch_execute(&command).await.map_err(Fault::from) {
-                Ok(()) => {}
-                // Who may alter a table may not always lock it as another's foreign key needs it.
-                Err(fault) if fault.is(&SqlState::INSUFFICIENT_PRIVILEGE) => return Err(fault),
-                Err(fault) => return Err(fault),
-            }
+            work.client().batch_execute(&command).await?;
         }
         work.client().batch_execute(&format!("SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}")).await?;
         Ok(())

@@ -7,9 +7,11 @@ use pointsman_migration::{LockMode, Statement};
 use super::fault::Fault;
 use crate::Session;
 
-/// A name as the catalog knows it: an index stands for its table, because dropping it locks that.
+/// A name as the catalog knows it: an index stands for its table, because dropping it locks that. Whom a foreign key refers
+/// to may be another's table, which this role may not lock by itself.
 const RESOLVE: &str = "
-SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.relname), t.relkind::text
+SELECT t.oid, quote_ident(n.nspname) || '.' || quote_ident(t.relname), t.relkind::text,
+       has_table_privilege(t.oid, 'UPDATE, DELETE, TRUNCATE')
   FROM pg_catalog.pg_class c
   LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = c.oid
   JOIN pg_catalog.pg_class t ON t.oid = coalesce(i.indrelid, c.oid)
@@ -37,7 +39,7 @@ impl LockSet {
         for lock in statements.iter().flat_map(|statement| &statement.locks) {
             let Some(row) = session.client().query_opt(RESOLVE, &[&lock.relation.as_sql()]).await? else { continue };
             let (oid, name, kind): (u32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
-            if matches!(kind.as_str(), "r" | "p") {
+            if matches!(kind.as_str(), "r" | "p") && row.try_get(3)? {
                 set.want(oid, Wanted { name, mode: lock.mode, only: lock.only });
             }
         }

@@ -1,0 +1,78 @@
+//! Whether a column that is added makes PostgreSQL rewrite the table.
+
+use squawk_syntax::ast::{self, AstNode, Constraint};
+
+use crate::parse::{fold, name};
+
+/// Functions that give one value for a whole statement, so that PostgreSQL 11 and later keeps the default in the
+/// catalog (`attmissingval`). `pg_proc.provolatile` of PostgreSQL says `i` or `s` of each; what is not here counts as
+/// volatile, because a wrong "quick" stalls visitors and a wrong "rewrite" only asks for a header.
+const ONE_VALUE: &[&str] = &[
+    "array_fill",
+    "concat",
+    "current_schema",
+    "current_setting",
+    "date",
+    "date_trunc",
+    "decode",
+    "format",
+    "int4range",
+    "int8range",
+    "json_build_array",
+    "json_build_object",
+    "jsonb_build_array",
+    "jsonb_build_object",
+    "lower",
+    "make_date",
+    "make_interval",
+    "make_timestamptz",
+    "md5",
+    "now",
+    "numrange",
+    "point",
+    "repeat",
+    "statement_timestamp",
+    "timezone",
+    "to_date",
+    "to_jsonb",
+    "to_timestamp",
+    "transaction_timestamp",
+    "tsrange",
+    "tstzrange",
+    "upper",
+];
+
+/// Types that stand for an integer with a sequence of its own.
+const SERIAL: &[&str] = &["serial", "serial2", "serial4", "serial8", "smallserial", "bigserial"];
+
+/// Whether adding this column rewrites every row.
+pub(crate) fn rewrites(add: &ast::AddColumn) -> bool {
+    is_serial(add) || add.constraints().any(|constraint| fills_rows(&constraint))
+}
+
+/// Whether the column's type brings a sequence.
+pub(crate) fn is_serial(add: &ast::AddColumn) -> bool {
+    add.ty().and_then(|ty| name(ty.syntax())).is_some_and(|ty| SERIAL.contains(&ty.as_str()))
+}
+
+fn fills_rows(constraint: &Constraint) -> bool {
+    match constraint {
+        Constraint::DefaultConstraint(default) => default.expr().is_some_and(|value| is_volatile(&value)),
+        Constraint::GeneratedConstraint(generated) => {
+            !generated.syntax().text().to_string().to_ascii_lowercase().ends_with("virtual")
+        }
+        _ => false,
+    }
+}
+
+/// Whether a default may differ from row to row.
+pub(crate) fn is_volatile(value: &ast::Expr) -> bool {
+    value.syntax().descendants().filter_map(ast::CallExpr::cast).any(|call| {
+        let called = call.expr().map(|function| fold(&function.syntax().text().to_string()));
+        // `current_timestamp` and its like are keywords, no calls; `coalesce` and `extract` have nodes without a name.
+        called.is_some_and(|function| {
+            let function = function.rsplit('.').next().unwrap_or_default().trim().to_owned();
+            !ONE_VALUE.contains(&function.as_str())
+        })
+    })
+}

@@ -1,0 +1,38 @@
+//! How to see in the catalog whether a statement that ran outside of a transaction took effect.
+
+use crate::Relation;
+
+/// Where to look after a crash. Statements in transactions need none: their record commits with them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Probe {
+    /// Nothing to see, or nothing needed.
+    None,
+    /// Done if the index is there, on that table, and `indisvalid`; if it is there and invalid, drop it and begin again.
+    IndexValid {
+        /// The index; without a schema it is in that of the table.
+        index: Relation,
+        /// The table that it is built on.
+        table: Relation,
+    },
+    /// Done if none of the indexes is there.
+    IndexGone {
+        /// The indexes; PostgreSQL takes one only if `CONCURRENTLY` is said.
+        index: Relation,
+    },
+    /// Done if the partition is no longer in `pg_inherits`; `inhdetachpending` asks for `DETACH … FINALIZE`.
+    PartitionDetached {
+        /// The partitioned table.
+        parent: Relation,
+        /// The table that leaves it.
+        partition: Relation,
+    },
+    /// Done if the enum type has the label in `pg_enum`.
+    EnumLabel {
+        /// The type.
+        enum_type: Relation,
+        /// The label, as the catalog has it.
+        label: String,
+    },
+    /// Leaves no trace and does no harm twice: `VACUUM`, `REINDEX`, `ANALYZE`. Begin again.
+    Repeatable,
+}

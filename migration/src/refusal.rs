@@ -1,0 +1,262 @@
+//! Statements that no migration may hold, whatever the phase: they would outlive it, escape it, or take over what the
+//! agent itself is in charge of.
+
+use squawk_syntax::SyntaxKind;
+use squawk_syntax::ast::{self, AstNode, Stmt};
+
+use crate::parse::{fold, holds, says};
+use crate::token::{Kind, Token};
+use crate::{Batch, Phase};
+
+/// Why a statement is refused.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) rule: &'static str,
+    pub(crate) message: String,
+    pub(crate) hint: &'static str,
+}
+
+fn refuse(rule: &'static str, message: impl Into<String>, hint: &'static str) -> Option<Refusal> {
+    Some(Refusal { rule, message: message.into(), hint })
+}
+
+/// The schema that holds the records.
+const OWN_SCHEMA: &str = "pointsman";
+
+/// Settings that the agent sets for each transaction, or that change what the names and strings in a file mean.
+const OWN_SETTINGS: &[&str] = &[
+    "lock_timeout",
+    "statement_timeout",
+    "idle_in_transaction_session_timeout",
+    "transaction_timeout",
+    "synchronous_commit",
+    "search_path",
+    "role",
+    "session_authorization",
+    "standard_conforming_strings",
+    "backslash_quote",
+    "client_encoding",
+    "default_transaction_read_only",
+    "transaction_read_only",
+    "transaction_isolation",
+    "session_replication_role",
+];
+
+const SESSION_HINT: &str =
+    "use `SET LOCAL`, which ends with the transaction, or `ALTER ROLE … SET` once, by hand";
+
+/// Why this statement is refused, if it is.
+pub(crate) fn of(
+    statement: &Stmt,
+    tokens: &[Token<'_>],
+    phase: Phase,
+    batch: Option<&Batch>,
+) -> Option<Refusal> {
+    own_schema(tokens)
+        .or_else(|| transaction(statement))
+        .or_else(|| session(statement))
+        .or_else(|| cluster(statement))
+        .or_else(|| copy(statement))
+        .or_else(|| nameless(statement))
+        .or_else(|| temporary(statement))
+        .or_else(|| verify(statement, phase))
+        .or_else(|| batched(statement, batch))
+}
+
+fn own_schema(tokens: &[Token<'_>]) -> Option<Refusal> {
+    let named = tokens.windows(2).any(|pair| match pair {
+        [name, after] if is_own_name(name) => after.text == ".",
+        [before, name] => before.is("schema") && is_own_name(name),
+        _ => false,
+    });
+    let after_if = tokens.windows(2).any(|pair| {
+        matches!(pair, [before, name] if before.is("exists") && is_own_name(name))
+            && tokens.iter().any(|token| token.is("schema"))
+    });
+    if !named && !after_if {
+        return None;
+    }
+    refuse("own-schema", "schema `pointsman` holds the records of migrations", "leave it to the agent")
+}
+
+fn is_own_name(token: &Token<'_>) -> bool {
+    matches!(token.kind, Kind::Word | Kind::Quoted) && fold(token.text) == OWN_SCHEMA
+}
+
+fn transaction(statement: &Stmt) -> Option<Refusal> {
+    let own = matches!(
+        statement,
+        Stmt::Begin(_)
+            | Stmt::Commit(_)
+            | Stmt::Rollback(_)
+            | Stmt::SavepointCreate(_)
+            | Stmt::ReleaseSavepoint(_)
+            | Stmt::PrepareTransaction(_)
+            | Stmt::SetTransaction(_)
+    );
+    let hint = "remove it; `-- pointsman: no-transaction` gives each statement a transaction of its own";
+    own.then_some(()).and_then(|()| {
+        refuse("own-transaction", "the agent begins and ends the transactions of a migration", hint)
+    })
+}
+
+fn session(statement: &Stmt) -> Option<Refusal> {
+    const RULE: &str = "session-setting";
+    match statement {
+        Stmt::Set(set) if !matches!(set.set_scope(), Some(ast::SetScope::LocalScope(_))) => {
+            refuse(RULE, "this setting would outlive the migration", SESSION_HINT)
+        }
+        Stmt::Set(set) => own_setting(set),
+        Stmt::SetRole(_) | Stmt::ResetRole(_) | Stmt::SetSessionAuth(_) | Stmt::ResetSessionAuth(_) => {
+            refuse(
+                RULE,
+                "the agent's own records are written under its own role",
+                "use `ALTER … OWNER TO` for what the migration makes",
+            )
+        }
+        Stmt::Reset(_) | Stmt::Discard(_) => {
+            refuse(RULE, "this would undo the settings that the agent works under", "remove it")
+        }
+        Stmt::Prepare(_) | Stmt::Execute(_) | Stmt::Deallocate(_) => {
+            refuse("session-state", "prepared statements outlive the migration", "write the statement itself")
+        }
+        Stmt::Declare(_) | Stmt::Fetch(_) | Stmt::Move(_) | Stmt::Close(_) => {
+            refuse("session-state", "a cursor does not survive a resumed migration", "loop in a `DO` block")
+        }
+        Stmt::Listen(_) | Stmt::Unlisten(_) | Stmt::Load(_) => {
+            refuse("session-state", "this would outlive the migration", "remove it")
+        }
+        other if calls_set_config(other) => {
+            refuse(RULE, "`set_config` changes the session under the agent", SESSION_HINT)
+        }
+        _ => None,
+    }
+}
+
+fn own_setting(set: &ast::Set) -> Option<Refusal> {
+    let named = set.set_target()?.syntax().descendants().find_map(ast::ConfigParameterRef::cast);
+    let setting = match named {
+        Some(node) => fold(node.syntax().text().to_string().trim()),
+        // `SET SCHEMA` is the search path; time zone and XML option do no harm.
+        None if holds(set.syntax(), SyntaxKind::SET_SCHEMA_VALUE) => "search_path".to_owned(),
+        None => return None,
+    };
+    if !OWN_SETTINGS.contains(&setting.as_str()) {
+        return None;
+    }
+    let hint = match setting.as_str() {
+        "search_path" => "write the schema before the names",
+        "lock_timeout" => "use the header `-- pointsman: lock-timeout=50ms`",
+        _ => "remove it",
+    };
+    refuse("own-setting", format!("`{setting}` is the agent's to set while it migrates"), hint)
+}
+
+fn calls_set_config(statement: &Stmt) -> bool {
+    statement.syntax().descendants().filter_map(ast::CallExpr::cast).any(|call| {
+        call.expr().is_some_and(|function| {
+            let text = function.syntax().text().to_string();
+            text.rsplit('.').next().is_some_and(|name| fold(name.trim()) == "set_config")
+        })
+    })
+}
+
+fn cluster(statement: &Stmt) -> Option<Refusal> {
+    let what = match statement {
+        Stmt::CreateDatabase(_) | Stmt::AlterDatabase(_) | Stmt::DropDatabase(_) => "databases",
+        Stmt::CreateTablespace(_) | Stmt::AlterTablespace(_) | Stmt::DropTablespace(_) => "tablespaces",
+        Stmt::AlterSystem(_) | Stmt::Checkpoint(_) => "the server",
+        Stmt::CreateSubscription(_) | Stmt::AlterSubscription(_) | Stmt::DropSubscription(_) => {
+            "other servers"
+        }
+        Stmt::DropOwned(_) | Stmt::Reassign(_) => "everything of a role, the records of migrations too",
+        _ => return None,
+    };
+    refuse(
+        "beyond-database",
+        format!("this reaches {what}; a migration stays within its database, as its backup does"),
+        "let an administrator do it outside of a release",
+    )
+}
+
+fn copy(statement: &Stmt) -> Option<Refusal> {
+    let Stmt::Copy(copy) = statement else { return None };
+    let text = copy.syntax().text().to_string().to_ascii_lowercase();
+    if text.split(|c: char| !c.is_alphanumeric()).any(|word| matches!(word, "stdin" | "stdout")) {
+        return refuse("copy-data", "rows inline after `COPY` are no SQL", "write `INSERT … VALUES`");
+    }
+    refuse(
+        "server-file",
+        "`COPY` with a file or program reaches beyond the database",
+        "write `INSERT … VALUES`",
+    )
+}
+
+fn nameless(statement: &Stmt) -> Option<Refusal> {
+    match statement {
+        Stmt::CreateIndex(create) if create.concurrently_token().is_some() && create.index().is_none() => {
+            refuse(
+                "index-without-name",
+                "an index without a name cannot be found again after a crash",
+                "give it a name",
+            )
+        }
+        Stmt::DropIndex(drop) if drop.concurrently_token().is_some() && drop.index_refs().count() > 1 => {
+            refuse(
+                "several-at-once",
+                "`DROP INDEX CONCURRENTLY` takes one index",
+                "write a statement for each",
+            )
+        }
+        _ => None,
+    }
+}
+
+fn temporary(statement: &Stmt) -> Option<Refusal> {
+    let Stmt::CreateTable(create) = statement else { return None };
+    let text = create.persistence()?.syntax().text().to_string().to_ascii_lowercase();
+    let drops =
+        create.on_commit().is_some_and(|on| says(on.syntax(), SyntaxKind::DROP_KW) || holds_drop(&on));
+    if !text.contains("temp") || drops {
+        return None;
+    }
+    refuse("session-state", "a temporary table outlives the migration", "add `ON COMMIT DROP`")
+}
+
+fn holds_drop(on: &ast::OnCommit) -> bool {
+    on.syntax().descendants_with_tokens().any(|element| element.kind() == SyntaxKind::DROP_KW)
+}
+
+fn verify(statement: &Stmt, phase: Phase) -> Option<Refusal> {
+    let looks = matches!(
+        statement,
+        Stmt::Select(_)
+            | Stmt::CompoundSelect(_)
+            | Stmt::ParenSelect(_)
+            | Stmt::Values(_)
+            | Stmt::Table(_)
+            | Stmt::Do(_)
+            | Stmt::Explain(_)
+            | Stmt::Show(_)
+            | Stmt::Set(_)
+    );
+    if phase != Phase::Verify || looks {
+        return None;
+    }
+    refuse(
+        "verify-writes",
+        "a verify file only looks: it runs read-only",
+        "move it to the expand or contract file",
+    )
+}
+
+fn batched(statement: &Stmt, batch: Option<&Batch>) -> Option<Refusal> {
+    if batch.is_none() || matches!(statement, Stmt::Update(_) | Stmt::Delete(_)) {
+        return None;
+    }
+    refuse(
+        "batch",
+        "a file with the header `batch` holds `UPDATE` and `DELETE` alone",
+        "move it to another version",
+    )
+}
