@@ -2,7 +2,7 @@
 
 use pointsman_core::{Aftermath, Code, Problem};
 use tokio_postgres::Error;
-use tokio_postgres::error::{ErrorPosition, SqlState};
+use tokio_postgres::error::{ErrorPosition, Severity, SqlState};
 
 /// Why a statement did not succeed.
 #[derive(Debug)]
@@ -30,8 +30,7 @@ impl From<Error> for Fault {
     fn from(error: Error) -> Self {
         let Some(refused) = error.as_db_error() else { return Self::Lost(told(&error)) };
         // The server says goodbye with an error of its own: shutdown, crash of a neighbour, termination.
-        let ended = [SqlState::ADMIN_SHUTDOWN, SqlState::CRASH_SHUTDOWN, SqlState::CANNOT_CONNECT_NOW];
-        if ended.contains(refused.code()) {
+        if matches!(refused.parsed_severity(), Some(Severity::Fatal | Severity::Panic)) {
             return Self::Lost(format!("{}: {}", refused.code().code(), refused.message()));
         }
         let position = match refused.position() {

@@ -39,6 +39,14 @@ pub(crate) async fn raise(session: &Session, epoch: Epoch) -> Result<(), Problem
     if ruling > number { Err(fenced(number, Some(ruling))) } else { Ok(()) }
 }
 
+/// Binds the open transaction to this epoch: raising it waits for the transaction's end. Returns the transaction's id, and
+/// none if a newer epoch rules.
+pub(crate) async fn obey(session: &Session, epoch: i64) -> Result<Option<String>, Fault> {
+    let sql = "SELECT pg_current_xact_id()::text FROM pointsman.fence WHERE epoch = $1 FOR SHARE";
+    let row = session.client().query_opt(sql, &[&epoch]).await?;
+    Ok(row.map(|row| row.try_get(0)).transpose()?)
+}
+
 /// The epoch as the table holds it.
 pub(crate) fn as_number(epoch: Epoch) -> Result<i64, Problem> {
     i64::try_from(epoch.0)

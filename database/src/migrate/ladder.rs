@@ -146,8 +146,9 @@ impl<'a> Ladder<'a> {
             return Ok(());
         }
         self.cancelled = Some(Instant::now());
-        let asked = second.client().query("SELECT pg_cancel_backend(pid) FROM unnest($1::int[]) AS pid", &[&pids]);
-        asked.await.map_err(|error| Fault::from(error).while_doing("cancel a query that may be cancelled"))?;
+        let sql = "SELECT pg_cancel_backend(pid) FROM unnest($1::int[]) AS pid";
+        let asked = second.client().query(sql, &[&pids]).await;
+        asked.map_err(|error| Fault::from(error).while_doing("cancel a query that may be cancelled"))?;
         Ok(())
     }
 

@@ -63,16 +63,6 @@ impl LockSet {
         self.tables.keys().copied().collect()
     }
 
-    /// Whether there is nothing to ask for.
-    pub(crate) fn is_empty(&self) -> bool {
-        self.tables.is_empty()
-    }
-
-    /// Whether visitors may have to wait while they are held.
-    pub(crate) fn stalls_visitors(&self) -> bool {
-        self.tables.values().any(|wanted| wanted.mode.stalls_visitors())
-    }
-
     /// One command for each mode, strongest first; `nowait` ends it.
     pub(crate) fn as_sql(&self, nowait: bool) -> Vec<String> {
         let mut by_mode: BTreeMap<LockMode, Vec<String>> = BTreeMap::new();

@@ -39,6 +39,8 @@ pub struct Applied {
     pub version: Version,
     /// Its phase.
     pub phase: Phase,
+    /// The file, as the set has it.
+    pub path: String,
     /// From the first statement to the confirmed last one, waiting for locks included.
     pub duration: Duration,
     /// What each transaction, or statement outside of one, cost others.

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
+use tokio::sync::{Notify, oneshot};
 use tokio::task::JoinHandle;
 
 use super::blockers::{self, Blocker};
@@ -69,6 +69,7 @@ pub(crate) enum Stopped {
 /// A running watch; it ends with this.
 pub(crate) struct Watch {
     tripped: Arc<AtomicBool>,
+    blind: Arc<Notify>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<Seen>,
 }
@@ -77,16 +78,17 @@ impl Watch {
     /// Begins to watch the session with this process.
     pub(crate) fn begin(second: &Arc<Session>, working: i32, bounds: Bounds) -> Self {
         let (stop, stopped) = oneshot::channel();
-        let tripped = Arc::new(AtomicBool::new(false));
+        let (tripped, blind) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
         let looking = Looking {
             second: Arc::clone(second),
             working,
             bounds,
             tripped: Arc::clone(&tripped),
+            blind: Arc::clone(&blind),
             waits_since: None,
             seen: Seen::default(),
         };
-        Self { tripped, stop: Some(stop), task: tokio::spawn(looking.until(stopped)) }
+        Self { tripped, blind, stop: Some(stop), task: tokio::spawn(looking.until(stopped)) }
     }
 
     /// Whether our work has to stop: somebody waited too long, or nobody can see whether.
@@ -94,7 +96,12 @@ impl Watch {
         self.tripped.load(Ordering::SeqCst)
     }
 
-    /// Ends it, after one more look, and tells what was seen. No cancel of it is on its way any more.
+    /// Ends when nothing can be seen any more: our statement must not run on unwatched.
+    pub(crate) async fn blinded(&self) {
+        self.blind.notified().await;
+    }
+
+    /// Ends it and tells what was seen. No cancel of it is on its way any more.
     pub(crate) async fn end(mut self) -> Seen {
         if let Some(stop) = self.stop.take() {
             _ = stop.send(());
@@ -118,6 +125,7 @@ struct Looking {
     working: i32,
     bounds: Bounds,
     tripped: Arc<AtomicBool>,
+    blind: Arc<Notify>,
     waits_since: Option<Instant>,
     seen: Seen,
 }
@@ -138,6 +146,7 @@ impl Looking {
             };
             self.tripped.store(true, Ordering::SeqCst);
             self.seen.blind = Some(why);
+            self.blind.notify_one();
             return self.seen;
         }
     }
