@@ -23,6 +23,24 @@ pub const PLACES: &[&str] = &[
     "route-confirmed",
 ];
 
+/// Places in the work on a database, beside those above: its own tests go through them.
+pub const DATABASE_PLACES: &[&str] = &[
+    "migrate-intended",
+    "migrate-locked",
+    "migrate-statement",
+    "migrate-statement-done",
+    "migrate-commit",
+    "migrate-committed",
+    "migrate-confirmed",
+    "migrate-outside",
+    "migrate-outside-done",
+    "migrate-outside-recorded",
+];
+
+/// What ends the value of the variable where the process is to be stopped, as by `kill -STOP`, instead of killed: a test
+/// then does something to the world around it, and lets it go on.
+pub const STOP: &str = ":stop";
+
 /// Kills this process, as `kill -9` would, if a test asked for it here.
 #[inline]
 pub fn pass(place: &'static str) {
@@ -37,20 +55,33 @@ mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
 
-    static ARMED: OnceLock<Option<(String, u32)>> = OnceLock::new();
+    use rustix::process::{Signal, getpid, kill_process};
+
+    struct Armed {
+        place: String,
+        times: u32,
+        signal: Signal,
+    }
+
+    static ARMED: OnceLock<Option<Armed>> = OnceLock::new();
     static PASSED: AtomicU32 = AtomicU32::new(0);
 
-    fn armed() -> Option<(String, u32)> {
+    fn armed() -> Option<Armed> {
         let text = std::env::var(super::VARIABLE).ok()?;
-        let (place, times) = text.split_once(':').unwrap_or((&text, "1"));
-        Some((place.to_owned(), times.parse().ok()?))
+        let (text, signal) = match text.strip_suffix(super::STOP) {
+            Some(text) => (text, Signal::STOP),
+            None => (text.as_str(), Signal::KILL),
+        };
+        let (place, times) = text.split_once(':').unwrap_or((text, "1"));
+        Some(Armed { place: place.to_owned(), times: times.parse().ok()?, signal })
     }
 
     pub fn pass(place: &'static str) {
-        debug_assert!(super::PLACES.contains(&place), "`{place}` is not in the list");
-        let Some((wanted, times)) = ARMED.get_or_init(armed) else { return };
-        if wanted == place && PASSED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == *times {
-            let _ = rustix::process::kill_process(rustix::process::getpid(), rustix::process::Signal::KILL);
+        let known = super::PLACES.contains(&place) || super::DATABASE_PLACES.contains(&place);
+        debug_assert!(known, "`{place}` is not in a list");
+        let Some(armed) = ARMED.get_or_init(armed) else { return };
+        if armed.place == place && PASSED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == armed.times {
+            let _ = kill_process(getpid(), armed.signal);
         }
     }
 }

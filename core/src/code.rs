@@ -72,6 +72,22 @@ codes! {
     BackupUnknown = "PM0360", "there is no such backup";
     NothingToMigrate = "PM0361", "no migration is pending";
     MigrationsRefused = "PM0362", "files of migrations cannot be released";
+    DatabaseUnfit = "PM0302", "the database server is not fit for this";
+    DatabaseBusy = "PM0304", "another dump, migration or restore holds the database";
+    MigrationsUnfit = "PM0330", "the migrations cannot be run as they are";
+    RecordsUnfit = "PM0331", "the database's records of migrations cannot be used";
+    AdoptionRefused = "PM0332", "the database cannot be adopted";
+    NotAdopted = "PM0333", "the database has versions that pointsman did not apply";
+    LockNotHad = "PM0334", "a lock could not be had in time";
+    StatementFailed = "PM0335", "a statement of a migration failed";
+    StallStopped = "PM0336", "a migration was stopped because others waited for it";
+    SessionLost = "PM0337", "the session with the database ended";
+    StandsUnclear = "PM0338", "what a statement did cannot be told";
+    VerifyFailed = "PM0339", "the database is not as a verify file wants it";
+    MigrationBreaking = "PM0340", "a migration would break the slot that serves";
+    RewriteRefused = "PM0341", "a migration would make visitors wait";
+    QueriesBroken = "PM0342", "queries of the slot that serves do not work on the new schema";
+    NoWayDown = "PM0343", "a migration cannot be taken back";
     // PM04xx: checks, watch, gates.
     CheckFailed = "PM0401", "a check failed";
     WatchFailed = "PM0402", "the watch found the new slot failing";

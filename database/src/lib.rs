@@ -2,6 +2,7 @@
 //! names, or of load balancers and web hosts.
 
 mod authority;
+pub mod migrate;
 mod progress;
 mod session;
 mod settings;

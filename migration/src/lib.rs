@@ -6,6 +6,7 @@
 //! constraint) is found by rehearsing on a restored copy.
 
 mod alter_table;
+mod batch;
 mod breaking;
 mod class;
 mod dangerous;
@@ -32,6 +33,7 @@ mod statement;
 mod token;
 mod version;
 
+pub use batch::{Batched, batched};
 pub use breaking::breaking;
 pub use class::Class;
 pub use dangerous::dangerous;

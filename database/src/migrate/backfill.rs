@@ -1,0 +1,258 @@
+//! An `UPDATE` or `DELETE` over many rows, batch by batch along a key: each batch is a transaction that saves how far it
+//! came, so an interrupted one goes on with the next batch and no row is changed twice.
+
+use std::time::{Duration, Instant};
+
+use pointsman_chassis::failpoint;
+use pointsman_core::{Code, Problem};
+use pointsman_migration::{Batch, Batched, Class, Statement};
+
+use super::fault::Fault;
+use super::ledger::literal;
+use super::limits::{self, ROW_LOCK_MS};
+use super::order::SegmentCost;
+use super::run::{Job, Run, place};
+use super::transaction::own;
+use super::watcher::{Bounds, Watch};
+use super::{fence, lookback};
+
+/// A batch is followed by a pause as long as itself, at most this: half of the server stays with visitors.
+const MAX_PAUSE: Duration = Duration::from_secs(1);
+/// How often a batch that misses a row's lock is tried in a row.
+const MAX_MISSES: u32 = 30;
+/// How far replicas may be behind before the next batch waits.
+const MAX_LAG: Duration = Duration::from_secs(5);
+/// How long replicas are waited for in all, per batch.
+const LAG_WAIT: Duration = Duration::from_secs(60);
+
+/// The key must lead from row to row: one column, unique, never null.
+const KEY: &str = "
+SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND EXISTS (
+           SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
+              AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL)
+  FROM pg_catalog.pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
+
+const LAG: &str = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
+
+/// A backfill on its way.
+struct Walk<'a> {
+    batch: &'a Batch,
+    cut: Batched,
+    kind: String,
+    /// The last key that is done.
+    last: Option<String>,
+    rows: i64,
+}
+
+impl Walk<'_> {
+    fn key(&self, text: &str) -> String {
+        format!("{}::{}", literal(text), self.kind)
+    }
+}
+
+impl<'a> Run<'a> {
+    /// Runs a statement batch by batch, from the last one that is saved.
+    pub(crate) async fn backfill(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        last: bool,
+    ) -> Result<SegmentCost, Problem> {
+        let mut walk = self.walk(job, statement).await?;
+        let (entry, second) = (self.entry(job), self.sessions.second.clone());
+        lookback::settle(&entry, &second, statement).await?;
+        let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
+        failpoint::pass("migrate-intended");
+        let began = Instant::now();
+        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        while let Some(up_to) = self.next_key(&walk).await? {
+            self.may_go_on()?;
+            self.replicas().await?;
+            let batch_began = Instant::now();
+            self.one_batch(job, statement, &mut walk, up_to, &mut cost).await?;
+            self.progress.say(format!("{}: {} rows so far", job.file().place(statement), walk.rows));
+            tokio::time::sleep(batch_began.elapsed().min(MAX_PAUSE)).await;
+        }
+        if let Some(measure) = &mut self.measure {
+            measure.outside(&job.file(), statement, began.elapsed());
+        }
+        let done = entry.done_sql(attempt, &[statement], self.sessions.work.pid());
+        let ending = if last { self.ending_sql(job)? } else { String::new() };
+        let recorded = own(&second, &format!("BEGIN; {done} {ending} COMMIT")).await;
+        recorded.map_err(|fault| fault.while_doing(&format!("record {}", job.file().place(statement))))?;
+        entry.confirm(&second, attempt).await?;
+        failpoint::pass("migrate-outside-recorded");
+        Ok(cost)
+    }
+
+    async fn walk(&self, job: &Job<'a>, statement: &Statement) -> Result<Walk<'a>, Problem> {
+        let at = job.file().place(statement);
+        let unfit = |message: String| Problem::new(Code::MigrationsUnfit, format!("{at}: {message}"));
+        let batch = job.script.headers.batch.as_ref();
+        let batch = batch.ok_or_else(|| unfit("a backfill without the header `batch`".into()))?;
+        let cut = pointsman_migration::batched(statement).ok_or_else(|| {
+            unfit("this statement cannot be cut into batches".into()).hint("write it without `WITH` and `WHERE CURRENT OF`")
+        })?;
+        let table = cut.table.as_sql();
+        let row = self.sessions.second.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
+        let kind = match row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(failed)? {
+            Some((kind, true)) => kind,
+            found => {
+                let why = if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
+                return Err(unfit(format!("`{}` of {} cannot cut batches: it {why}", batch.key, cut.table))
+                    .hint("name the primary key in the header `batch=COLUMN:ROWS`"));
+            }
+        };
+        let (last, rows) = self.saved(job, statement).await?;
+        Ok(Walk { batch, cut, kind, last, rows })
+    }
+
+    async fn saved(&self, job: &Job<'a>, statement: &Statement) -> Result<(Option<String>, i64), Problem> {
+        let sql = "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
+        let (version, phase) = (job.version.to_string(), job.script.phase.as_str());
+        let ordinal = i32::try_from(statement.ordinal).unwrap_or(i32::MAX);
+        let row = self.sessions.second.client().query_opt(sql, &[&version, &phase, &ordinal]).await.map_err(failed)?;
+        let read = row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose();
+        Ok(read.map_err(failed)?.unwrap_or((None, 0)))
+    }
+
+    /// The last key of the next batch; none when all are done.
+    async fn next_key(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
+        let key = format!("\"{}\"", walk.batch.key.replace('"', "\"\""));
+        let above = walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
+        let sql = format!(
+            "SELECT k::text FROM (SELECT {key} AS k FROM {} {above} ORDER BY 1 LIMIT {}) s ORDER BY k DESC LIMIT 1",
+            walk.cut.table.as_sql(),
+            walk.batch.rows
+        );
+        let row = self.sessions.second.client().query_opt(&sql, &[]).await.map_err(failed)?;
+        row.map(|row| row.try_get(0)).transpose().map_err(failed)
+    }
+
+    async fn one_batch(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        walk: &mut Walk<'_>,
+        up_to: String,
+        cost: &mut SegmentCost,
+    ) -> Result<(), Problem> {
+        let above = walk.last.as_ref().map(|last| walk.key(last));
+        let sql = walk.cut.sql(&walk.batch.key, above.as_deref(), &walk.key(&up_to));
+        for _ in 0..MAX_MISSES {
+            cost.lock_tries = cost.lock_tries.saturating_add(1);
+            let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
+            let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
+            failpoint::pass("migrate-statement");
+            let changed = self.in_transaction(job, statement, &sql, &up_to).await;
+            let seen = watch.end().await;
+            cost.stalled_sessions = cost.stalled_sessions.max(seen.sessions.len());
+            cost.longest_stall = cost.longest_stall.max(seen.longest);
+            match changed {
+                Ok(rows) => {
+                    failpoint::pass("migrate-committed");
+                    walk.rows = walk.rows.saturating_add(rows);
+                    walk.last = Some(up_to);
+                    return Ok(());
+                }
+                Err(problem) => {
+                    _ = own(&self.sessions.work, "ROLLBACK").await;
+                    match problem {
+                        Stop::Missed => {}
+                        Stop::Fenced => return Err(fence::fenced(self.epoch, None)),
+                        Stop::Failed(_) if seen.stopped.is_some() => {
+                            return Err(job.file().stopped(statement, &seen, self.order.max_stall_ms));
+                        }
+                        Stop::Failed(fault) => {
+                            let done = format!("{} rows are done and saved; the next try goes on after them", walk.rows);
+                            return Err(job.file().failed(statement, fault).cause(done));
+                        }
+                    }
+                }
+            }
+            tokio::time::sleep(MAX_PAUSE).await;
+        }
+        let message = format!("{}: visitors hold rows of the next batch", job.file().place(statement));
+        Err(Problem::new(Code::LockNotHad, message)
+            .aftermath(pointsman_core::Aftermath::Changed)
+            .retry_useful()
+            .cause(format!("{} rows are done and saved", walk.rows))
+            .hint("who holds them: `SELECT * FROM pg_stat_activity WHERE xact_start < now() - interval '2 s'`; then `pointsman resume ENV`"))
+    }
+
+    async fn in_transaction(
+        &self,
+        job: &Job<'a>,
+        statement: &Statement,
+        sql: &str,
+        up_to: &str,
+    ) -> Result<i64, Stop> {
+        let begin = format!(
+            "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
+             SET LOCAL lock_timeout = {ROW_LOCK_MS}; SET LOCAL statement_timeout = {}",
+            limits::statement_timeout(Class::Backfill).as_millis()
+        );
+        own(&self.sessions.work, &begin).await.map_err(Stop::of)?;
+        if fence::obey(&self.sessions.work, self.epoch).await.map_err(Stop::of)?.is_none() {
+            return Err(Stop::Fenced);
+        }
+        let sent = tokio::time::timeout(limits::patience(Class::Backfill), self.sessions.work.client().execute(sql, &[]));
+        let changed = match sent.await {
+            Ok(changed) => changed.map_err(|error| Stop::of(error.into()))?,
+            Err(_) => return Err(Stop::Failed(Fault::Lost("no answer to a batch".to_owned()))),
+        };
+        failpoint::pass("migrate-statement-done");
+        let rows = i64::try_from(changed).unwrap_or(i64::MAX);
+        own(&self.sessions.work, &save(job, statement, up_to, rows)).await.map_err(Stop::of)?;
+        failpoint::pass("migrate-commit");
+        own(&self.sessions.work, "COMMIT").await.map_err(Stop::of)?;
+        Ok(rows)
+    }
+
+    /// Waits until replicas have come near.
+    async fn replicas(&self) -> Result<(), Problem> {
+        let began = Instant::now();
+        while began.elapsed() < LAG_WAIT {
+            let row = self.sessions.second.client().query_one(LAG, &[]).await.map_err(failed)?;
+            let lag: f64 = row.try_get(0).map_err(failed)?;
+            if lag <= MAX_LAG.as_secs_f64() {
+                return Ok(());
+            }
+            self.progress.say(format!("replicas are {lag:.0} s behind: the next batch waits"));
+            tokio::time::sleep(MAX_PAUSE).await;
+        }
+        Err(Problem::new(Code::DatabaseBusy, format!("replicas stay more than {} s behind", MAX_LAG.as_secs()))
+            .retry_useful()
+            .aftermath(pointsman_core::Aftermath::Changed)
+            .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
+    }
+}
+
+/// Why a batch did not commit.
+enum Stop {
+    Missed,
+    Fenced,
+    Failed(Fault),
+}
+
+impl Stop {
+    fn of(fault: Fault) -> Self {
+        if fault.is_lock_missed() { Self::Missed } else { Self::Failed(fault) }
+    }
+}
+
+fn save(job: &Job<'_>, statement: &Statement, up_to: &str, rows: i64) -> String {
+    format!(
+        "INSERT INTO pointsman.backfill (version, phase, ordinal, last_key, rows) VALUES ({}, {}, {}, {}, {rows})
+         ON CONFLICT (version, phase, ordinal) DO UPDATE
+             SET last_key = EXCLUDED.last_key, rows = pointsman.backfill.rows + EXCLUDED.rows",
+        literal(&job.version.to_string()),
+        literal(job.script.phase.as_str()),
+        statement.ordinal,
+        literal(up_to)
+    )
+}
+
+fn failed(error: tokio_postgres::Error) -> Problem {
+    Fault::from(error).while_doing("walk along a key")
+}

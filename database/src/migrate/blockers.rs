@@ -1,0 +1,124 @@
+//! Who holds what a migration waits for: found before anything is asked for, named when patience ends.
+
+use std::fmt;
+
+use tokio_postgres::Row;
+
+use super::fault::Fault;
+use crate::Session;
+
+/// Most holders that are read: a message names a few, a count says the rest.
+const MAX_BLOCKERS: i64 = 50;
+/// Holders named in a message.
+const NAMED: usize = 3;
+/// A transaction older than this is an old one: waiting for it is not waiting for a busy table.
+const OLD_S: f64 = 1.0;
+
+const HOLDERS: &str = "
+SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
+       extract(epoch FROM now() - a.xact_start)::float8, l.mode, l.relation::regclass::text,
+       left(coalesce(a.query, ''), 200), p.gid, p.owner::text
+  FROM pg_catalog.pg_locks l
+  LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+  LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+ WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+   AND l.relation = ANY ($1::oid[]) AND l.granted AND l.pid IS DISTINCT FROM $2 AND l.pid IS DISTINCT FROM pg_backend_pid()
+ ORDER BY a.xact_start NULLS FIRST LIMIT $3";
+
+const WAITED_FOR: &str = "
+SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
+       extract(epoch FROM now() - a.xact_start)::float8, ''::text, NULL::text,
+       left(coalesce(a.query, ''), 200), NULL::text, NULL::text
+  FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY (pg_catalog.pg_blocking_pids($1)) ORDER BY a.xact_start LIMIT $2";
+
+/// One session, or prepared transaction, in the way.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Blocker {
+    /// The server's process; none for a prepared transaction.
+    pub pid: Option<i32>,
+    /// Its application's name, or what kind of process it is.
+    pub application: String,
+    /// `active`, `idle in transaction` and the like.
+    pub state: String,
+    /// Age of its transaction in seconds, where it has one.
+    pub age_s: Option<f64>,
+    /// The lock's mode, as `pg_locks` spells it.
+    pub mode: String,
+    /// The table that it holds.
+    pub relation: Option<String>,
+    /// Its last query, shortened.
+    pub query: String,
+    /// Identifier and owner of a prepared transaction.
+    pub prepared: Option<(String, String)>,
+}
+
+impl Blocker {
+    /// Whether its transaction has been open for a while, so that no quick retry gets past it.
+    pub(crate) fn is_old(&self) -> bool {
+        self.prepared.is_some() || self.age_s.is_some_and(|age| age >= OLD_S)
+    }
+
+    fn read(row: &Row) -> Option<Self> {
+        let application: String = row.try_get(1).ok()?;
+        let kind: String = row.try_get(2).ok()?;
+        let gid: Option<String> = row.try_get(8).ok()?;
+        Some(Self {
+            pid: row.try_get(0).ok()?,
+            application: if application.is_empty() { kind } else { application },
+            state: row.try_get(3).ok()?,
+            age_s: row.try_get(4).ok()?,
+            mode: row.try_get(5).ok()?,
+            relation: row.try_get(6).ok()?,
+            query: row.try_get(7).ok()?,
+            prepared: gid.zip(row.try_get(9).ok()?),
+        })
+    }
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(relation) = &self.relation {
+            write!(f, "`{relation}` is held by ")?;
+        }
+        match (&self.prepared, self.pid) {
+            (Some((gid, owner)), _) => write!(f, "the prepared transaction `{gid}` of {owner}"),
+            (None, Some(pid)) => {
+                let age = self.age_s.map_or_else(|| "age not known".to_owned(), |age| format!("{age:.0} s"));
+                write!(f, "pid {pid} ({}, {}, {age}, `{}`)", self.application, self.state, self.query.trim())
+            }
+            (None, None) => f.write_str("a prepared transaction"),
+        }
+    }
+}
+
+/// Who holds any lock on these tables, oldest first, but the session `working`.
+pub(crate) async fn holders(asking: &Session, tables: &[u32], working: i32) -> Result<Vec<Blocker>, Fault> {
+    let rows = asking.client().query(HOLDERS, &[&tables, &working, &MAX_BLOCKERS]).await?;
+    Ok(rows.iter().filter_map(Blocker::read).collect())
+}
+
+/// Whom the session `working` waits for at this moment.
+pub(crate) async fn waited_for(asking: &Session, working: i32) -> Result<Vec<Blocker>, Fault> {
+    let rows = asking.client().query(WAITED_FOR, &[&working, &MAX_BLOCKERS]).await?;
+    Ok(rows.iter().filter_map(Blocker::read).collect())
+}
+
+/// The first few in one sentence.
+pub(crate) fn named(blockers: &[Blocker]) -> String {
+    let mut text = blockers.iter().take(NAMED).map(Blocker::to_string).collect::<Vec<_>>().join("; ");
+    if blockers.len() > NAMED {
+        text.push_str(&format!("; and {} more", blockers.len() - NAMED));
+    }
+    if text.is_empty() { "nobody holds it at this moment".to_owned() } else { text }
+}
+
+/// What to type about the first of them.
+pub(crate) fn way_out(blockers: &[Blocker]) -> String {
+    match blockers.first() {
+        Some(Blocker { prepared: Some((gid, _)), .. }) => format!("`ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`"),
+        Some(Blocker { pid: Some(pid), .. }) => {
+            format!("wait for it, or on the database: `SELECT pg_cancel_backend({pid})`; then `pointsman resume ENV`")
+        }
+        _ => "`pointsman resume ENV` when the table is less busy".to_owned(),
+    }
+}

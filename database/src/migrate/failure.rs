@@ -1,0 +1,135 @@
+//! Failures of migrations in words: where, which statement, what the server said, what stands now, what to type next.
+
+use pointsman_core::{Aftermath, Code, Problem};
+use pointsman_migration::{Finding, Script, Statement, Version};
+
+use super::blockers;
+use super::fault::{self, Fault, Refusal};
+use super::watcher::{Seen, Stopped};
+
+/// A file while it is run, as failures tell of it.
+#[derive(Clone, Copy)]
+pub(crate) struct File<'a> {
+    /// Its version.
+    pub(crate) version: &'a Version,
+    /// The file.
+    pub(crate) script: &'a Script,
+    /// Statements of it that stand, from the first.
+    pub(crate) done: usize,
+}
+
+impl File<'_> {
+    fn total(&self) -> usize {
+        self.script.statements().count()
+    }
+
+    /// What stands of it now.
+    pub(crate) fn stands(&self) -> String {
+        match self.done {
+            0 => "nothing of the file was applied".to_owned(),
+            1 => "its statement 1 stands and is recorded, the rest was not applied".to_owned(),
+            done => format!("its statements 1 to {done} stand and are recorded, the rest was not applied"),
+        }
+    }
+
+    fn aftermath(&self) -> Aftermath {
+        if self.done == 0 { Aftermath::Unchanged } else { Aftermath::Changed }
+    }
+
+    /// `path:line:column`.
+    pub(crate) fn place(&self, statement: &Statement) -> String {
+        format!("{}:{}:{}", self.script.path, statement.line, statement.column)
+    }
+
+    /// A statement did not succeed.
+    pub(crate) fn failed(&self, statement: &Statement, fault: Fault) -> Problem {
+        let refusal = match fault {
+            Fault::Lost(why) => return self.lost(statement, &why),
+            Fault::Refused(refusal) => refusal,
+        };
+        let (line, column) = place_within(statement, refusal.position);
+        let message = format!(
+            "{}:{line}:{column}: statement {} of {} failed with {}: {}; {}",
+            self.script.path,
+            statement.ordinal,
+            self.total(),
+            refusal.state,
+            refusal.message,
+            self.stands()
+        );
+        self.problem(message, &refusal)
+    }
+
+    /// What is checked at the end of a transaction failed: deferred constraints, the records themselves.
+    pub(crate) fn failed_at_end(&self, fault: Fault) -> Problem {
+        match fault {
+            Fault::Lost(why) => fault::lost(&format!("commit {}", self.script.path)).cause(why),
+            Fault::Refused(refusal) => {
+                let what = "what is checked at the end of its transaction failed with";
+                let (path, state, said) = (&self.script.path, &refusal.state, &refusal.message);
+                self.problem(format!("{path}: {what} {state}: {said}; {}", self.stands()), &refusal)
+            }
+        }
+    }
+
+    fn problem(&self, message: String, refusal: &Refusal) -> Problem {
+        let problem = Problem::new(Code::StatementFailed, message)
+            .aftermath(self.aftermath())
+            .hint("correct the file and release again: `pointsman deploy ENV`");
+        refusal.more.iter().fold(problem, Problem::cause)
+    }
+
+    fn lost(&self, statement: &Statement, why: &str) -> Problem {
+        let what = format!("run {} (statement {} of {})", self.place(statement), statement.ordinal, self.total());
+        fault::lost(&what).cause(why)
+    }
+
+    /// The watch cancelled a statement.
+    pub(crate) fn stopped(&self, statement: &Statement, seen: &Seen, max_stall_ms: u64) -> Problem {
+        let at = format!("{}: statement {} of {}", self.place(statement), statement.ordinal, self.total());
+        match &seen.stopped {
+            Some(Stopped::Waited(blockers)) => {
+                let message = format!(
+                    "{at} waited too long and was cancelled: {}; {}",
+                    blockers::named(blockers),
+                    self.stands()
+                );
+                let problem = Problem::new(Code::LockNotHad, message).aftermath(self.aftermath());
+                problem.retry_useful().hint(blockers::way_out(blockers))
+            }
+            Some(Stopped::Stalled) => {
+                let message = format!(
+                    "{at} was cancelled: {} sessions waited for it, one for {} ms, and {max_stall_ms} ms are allowed; {}",
+                    seen.sessions.len(),
+                    seen.longest.as_millis(),
+                    self.stands()
+                );
+                Problem::new(Code::StallStopped, message).aftermath(self.aftermath()).hint(
+                    "write it in smaller steps (`NOT VALID` and `VALIDATE`, `CONCURRENTLY`, `batch=`), then: `pointsman deploy ENV`",
+                )
+            }
+            None => {
+                let why = seen.blind.as_deref().unwrap_or("the watch ended");
+                fault::lost(&format!("watch {at}")).cause(why)
+            }
+        }
+    }
+}
+
+/// Findings as one failure: the first in the message, the others as causes.
+pub(crate) fn refused(code: Code, findings: &[Finding]) -> Problem {
+    let Some(first) = findings.first() else { return Problem::new(code, "refused without a finding") };
+    let Finding { path, line, column, rule, message, .. } = first;
+    let problem = Problem::new(code, format!("{path}:{line}:{column}: {message} [{rule}]")).hint(&first.hint);
+    findings.iter().skip(1).fold(problem, |problem, finding| problem.cause(finding.to_string()))
+}
+
+/// Line and column in the file of a place within the statement.
+fn place_within(statement: &Statement, position: Option<usize>) -> (u32, u32) {
+    let start = (statement.line, statement.column);
+    let Some(position) = position else { return start };
+    statement.sql.chars().take(position).fold(start, |(line, column), character| match character {
+        '\n' => (line.saturating_add(1), 1),
+        _ => (line, column.saturating_add(1)),
+    })
+}

@@ -1,0 +1,116 @@
+//! What each statement does, seen from within its own transaction on a copy: locks, tables written anew, time.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pointsman_core::Problem;
+use pointsman_migration::Statement;
+
+use super::failure::File;
+use super::fault::Fault;
+use super::order::Measured;
+use crate::Session;
+
+/// Tables, indexes and what belongs to them, of users.
+const FILES: &str = "
+SELECT c.oid, pg_relation_filenode(c.oid), pg_relation_size(c.oid) FROM pg_catalog.pg_class c
+ WHERE c.relkind IN ('r', 'm', 'i', 't') AND c.oid >= 16384
+   AND c.relnamespace IS DISTINCT FROM to_regnamespace('pointsman')";
+
+const LOCKS: &str = "
+SELECT l.relation, l.relation::regclass::text, l.mode FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+ WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.relation >= 16384
+   AND c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relnamespace IS DISTINCT FROM to_regnamespace('pointsman')";
+
+/// The measurements of a run.
+#[derive(Debug, Default)]
+pub(crate) struct Measure {
+    /// What was measured so far.
+    pub(crate) statements: Vec<Measured>,
+    files: BTreeMap<u32, u32>,
+    locks: BTreeSet<(String, String)>,
+    /// Relations that were there before the file: others may use them.
+    old: BTreeSet<u32>,
+}
+
+impl Measure {
+    /// A file begins.
+    pub(crate) async fn begin(&mut self, session: &Session) -> Result<(), Problem> {
+        let files = files(session).await.map_err(|fault| fault.while_doing("look at the tables"))?;
+        self.files = files.iter().map(|(oid, (node, _))| (*oid, *node)).collect();
+        self.old = relations(session).await.map_err(|fault| fault.while_doing("look at the tables"))?;
+        self.locks.clear();
+        Ok(())
+    }
+
+    /// A statement has run; its transaction is open.
+    pub(crate) async fn statement(
+        &mut self,
+        work: &Session,
+        file: &File<'_>,
+        statement: &Statement,
+        duration: Duration,
+    ) -> Result<(), Fault> {
+        let now = files(work).await?;
+        let rewritten = now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
+        let rewritten_bytes = rewritten.map(|(_, (_, size))| size).sum();
+        self.files.extend(now.iter().map(|(oid, (node, _))| (*oid, *node)));
+        let held = locks(work, &self.old).await?;
+        let added = held.difference(&self.locks).cloned().collect();
+        self.locks = held;
+        self.statements.push(Measured {
+            place: file.place(statement),
+            class: statement.class,
+            duration,
+            locks: added,
+            rewritten_bytes,
+        });
+        Ok(())
+    }
+
+    /// A statement outside of a transaction has run: its locks are gone.
+    pub(crate) fn outside(&mut self, file: &File<'_>, statement: &Statement, duration: Duration) {
+        self.locks.clear();
+        let place = file.place(statement);
+        self.statements.push(Measured { place, class: statement.class, duration, locks: Vec::new(), rewritten_bytes: 0 });
+    }
+
+    /// Statements measured so far.
+    pub(crate) fn len(&self) -> usize {
+        self.statements.len()
+    }
+
+    /// A transaction ended, its locks with it; of one that was rolled back only what was before it counts.
+    pub(crate) fn transaction_ended(&mut self, keep: usize) {
+        self.locks.clear();
+        self.statements.truncate(keep);
+    }
+}
+
+async fn files(session: &Session) -> Result<BTreeMap<u32, (u32, u64)>, Fault> {
+    let rows = session.client().query(FILES, &[]).await?;
+    let mut files = BTreeMap::new();
+    for row in rows {
+        let (oid, node, size): (u32, Option<u32>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if let Some(node) = node {
+            files.insert(oid, (node, u64::try_from(size.unwrap_or_default()).unwrap_or_default()));
+        }
+    }
+    Ok(files)
+}
+
+async fn relations(session: &Session) -> Result<BTreeSet<u32>, Fault> {
+    let rows = session.client().query("SELECT oid FROM pg_catalog.pg_class WHERE oid >= 16384", &[]).await?;
+    Ok(rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>()?)
+}
+
+async fn locks(session: &Session, old: &BTreeSet<u32>) -> Result<BTreeSet<(String, String)>, Fault> {
+    let mut locks = BTreeSet::new();
+    for row in session.client().query(LOCKS, &[]).await? {
+        let (oid, name, mode): (u32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        if old.contains(&oid) {
+            locks.insert((name, mode));
+        }
+    }
+    Ok(locks)
+}

@@ -1,0 +1,46 @@
+//! Migrations: what is pending is rehearsed on a copy, then run on the live database without making visitors wait, and its
+//! state is exact after every crash.
+//!
+//! A run has three sessions (`sessions.rs`): one holds the guard, one works, one watches and writes records. A file is cut
+//! into transactions and statements outside of one; a transaction (`transaction.rs`) holds its own record, so it is the
+//! proof of itself; of a statement outside (`outside.rs`) the catalog is asked (`catalog.rs`).
+
+mod adopt;
+mod backfill;
+mod blockers;
+mod catalog;
+mod down;
+mod failure;
+mod fault;
+mod fence;
+mod gate;
+mod guard;
+mod ladder;
+mod ledger;
+mod limits;
+mod lock_set;
+mod lookback;
+mod measure;
+mod order;
+mod outside;
+mod pooler;
+mod records;
+mod rehearse;
+mod replan;
+mod run;
+mod sessions;
+mod status;
+mod transaction;
+mod verify;
+mod version_table;
+mod watcher;
+
+pub use adopt::{Adopted, adopt};
+pub use blockers::Blocker;
+pub use down::down;
+pub use fence::fence;
+pub use ledger::Record;
+pub use order::{Applied, Measured, Ran, Rehearsal, Replanned, RunOrder, SegmentCost};
+pub use rehearse::rehearse;
+pub use run::run;
+pub use status::{Leftover, Status, pending, status};

@@ -1,0 +1,175 @@
+//! One statement that PostgreSQL runs outside of transactions. Its intent is recorded before, its end after it; in between,
+//! only the catalog knows.
+
+use std::time::Instant;
+
+use pointsman_chassis::failpoint;
+use pointsman_core::{Aftermath, Code, Problem};
+use pointsman_migration::{Class, Statement};
+
+use super::catalog::{self, Found};
+use super::fault::Fault;
+use super::ledger::Attempt;
+use super::limits;
+use super::order::SegmentCost;
+use super::run::{Job, Run, place};
+use super::transaction::{own, watched};
+use super::watcher::{Bounds, Seen, Watch};
+use super::{fence, lookback};
+use crate::Session;
+
+impl<'a> Run<'a> {
+    /// Runs the statement, unless an earlier try has done it.
+    pub(crate) async fn outside(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        last: bool,
+    ) -> Result<SegmentCost, Problem> {
+        if statement.class == Class::Backfill {
+            return self.backfill(job, statement, last).await;
+        }
+        self.may_go_on()?;
+        let (entry, second) = (self.entry(job), self.sessions.second.clone());
+        let tried = !entry.open_attempts(&second, statement).await?.is_empty();
+        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        let already = self.as_it_stands(job, statement, tried).await?;
+        lookback::settle(&entry, &second, statement).await?;
+        let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
+        failpoint::pass("migrate-intended");
+        if !already {
+            let seen = self.alone(job, statement, attempt).await?;
+            cost.stalled_sessions = seen.sessions.len();
+            cost.longest_stall = seen.longest;
+            cost.lock_tries = 1;
+        }
+        self.record(job, statement, attempt, last).await?;
+        failpoint::pass("migrate-outside-recorded");
+        Ok(cost)
+    }
+
+    /// Whether there is nothing to do any more; what is half done is cleared away or finished first.
+    async fn as_it_stands(&mut self, job: &Job<'a>, statement: &Statement, tried: bool) -> Result<bool, Problem> {
+        let at = job.file().place(statement);
+        match catalog::look(&self.sessions.second, &statement.probe).await? {
+            Found::Done if tried => {
+                self.notes.push(format!("{at}: done by an earlier try"));
+                Ok(true)
+            }
+            // Whoever did it, the server judges: `IF NOT EXISTS` passes, without it the name is taken.
+            Found::Done | Found::NotDone => Ok(false),
+            Found::Half { command, finishes, what } => {
+                let cleared = self.unlimited(&command).await;
+                cleared.map_err(|fault| fault.while_doing(&format!("clear up before {at}")))?;
+                self.notes.push(format!("{at}: {what}"));
+                Ok(finishes)
+            }
+            Found::Unseen if tried => Err(Problem::new(
+                Code::StandsUnclear,
+                format!("{at}: an earlier try of this statement was cut short, and the catalog does not show whether it took effect"),
+            )
+            .aftermath(Aftermath::Unknown)
+            .hint("look yourself; if it took effect: `INSERT INTO pointsman.statement` as the page of this error says")),
+            Found::Unseen => Ok(false),
+        }
+    }
+
+    async fn unlimited(&self, command: &str) -> Result<(), Fault> {
+        let patience = limits::patience(Class::Concurrent);
+        let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command)).await;
+        sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
+    }
+
+    async fn alone(&mut self, job: &Job<'a>, statement: &'a Statement, attempt: Attempt) -> Result<Seen, Problem> {
+        self.obeys().await?;
+        let limit = limits::statement_timeout(statement.class).as_millis();
+        let set = format!("SET statement_timeout = {limit}; SET lock_timeout = 0");
+        own(&self.sessions.work, &set).await.map_err(|fault| fault.while_doing("prepare a session"))?;
+        failpoint::pass("migrate-outside");
+        let bounds = Bounds { max_stall: self.max_stall(), max_wait: Some(self.lock_budget()) };
+        let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
+        let began = Instant::now();
+        let sent = watched(&self.sessions.work, statement, &watch).await;
+        let (took, seen) = (began.elapsed(), watch.end().await);
+        failpoint::pass("migrate-outside-done");
+        let Err(fault) = sent else {
+            self.has_effect(job, statement).await?;
+            if let Some(measure) = &mut self.measure {
+                measure.outside(&job.file(), statement, took);
+            }
+            return Ok(seen);
+        };
+        Err(self.not_done(job, statement, attempt, fault, &seen).await)
+    }
+
+    /// The last look at the fence; nothing holds a newer coordinator off a statement outside of a transaction.
+    async fn obeys(&self) -> Result<(), Problem> {
+        let sql = "SELECT 1 FROM pointsman.fence WHERE epoch = $1";
+        let row = self.sessions.work.client().query_opt(sql, &[&self.epoch]).await;
+        match row.map_err(|error| Fault::from(error).while_doing("read the epoch"))? {
+            Some(_) => Ok(()),
+            None => Err(fence::fenced(self.epoch, None)),
+        }
+    }
+
+    /// `IF NOT EXISTS` reports success over an invalid index; only looking tells.
+    async fn has_effect(&self, job: &Job<'a>, statement: &Statement) -> Result<(), Problem> {
+        match catalog::look(&self.sessions.second, &statement.probe).await? {
+            Found::Done | Found::Unseen => Ok(()),
+            Found::NotDone if statement.probe == pointsman_migration::Probe::Repeatable => Ok(()),
+            Found::NotDone | Found::Half { .. } => {
+                let at = job.file().place(statement);
+                Err(Problem::new(
+                    Code::StandsUnclear,
+                    format!("{at}: the server reports success, and the catalog does not show the effect"),
+                )
+                .aftermath(Aftermath::Unknown)
+                .hint("on the database: look at what the statement makes; then `pointsman resume ENV`"))
+            }
+        }
+    }
+
+    /// The statement failed: clears away what it left, and says so.
+    async fn not_done(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        attempt: Attempt,
+        fault: Fault,
+        seen: &Seen,
+    ) -> Problem {
+        if let Fault::Lost(_) = fault
+            && seen.stopped.is_none()
+        {
+            return job.file().failed(statement, fault);
+        }
+        let problem = match (&seen.stopped, &seen.blind) {
+            (None, None) => job.file().failed(statement, fault),
+            _ => job.file().stopped(statement, seen, self.order.max_stall_ms),
+        };
+        let left = catalog::look(&self.sessions.second, &statement.probe).await;
+        let problem = match left {
+            Ok(Found::Half { command, finishes: false, .. }) => match self.unlimited(&command).await {
+                Ok(()) => problem.cause("the invalid index that it left was dropped"),
+                Err(fault) => problem.cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),
+            },
+            _ => problem,
+        };
+        self.entry(job).note_outcome(&self.sessions.second, attempt, &problem.message).await;
+        problem
+    }
+
+    /// Records the statement as done, flushed.
+    async fn record(&self, job: &Job<'a>, statement: &Statement, attempt: Attempt, last: bool) -> Result<(), Problem> {
+        let entry = self.entry(job);
+        let done = entry.done_sql(attempt, &[statement], self.sessions.work.pid());
+        let ending = if last { self.ending_sql(job)? } else { String::new() };
+        let second: &Session = &self.sessions.second;
+        let recorded = own(second, &format!("BEGIN; {done} {ending} COMMIT")).await;
+        if let Err(fault) = recorded {
+            _ = own(second, "ROLLBACK").await;
+            return Err(fault.while_doing(&format!("record {}", job.file().place(statement))).aftermath(Aftermath::Unknown));
+        }
+        entry.confirm(second, attempt).await
+    }
+}

@@ -1,0 +1,110 @@
+//! The rehearsal: what is pending runs on a restored copy first, measured. What fails there, would make visitors wait, or
+//! breaks the slot that serves, stops the release before the live database is touched.
+
+use std::time::Duration;
+
+use pointsman_core::{Code, Problem};
+use pointsman_migration::{Class, Script, Set};
+
+use super::measure::Measure;
+use super::order::{Measured, Ran, Rehearsal, RunOrder};
+use super::run::Run;
+use super::{gate, replan, status};
+use crate::{Authority, Progress, Settings};
+
+/// A table of more than this is not written anew without the header `allow-rewrite`.
+const MAX_REWRITTEN_BYTES: u64 = 8 << 20;
+
+/// Runs what is pending on the copy, and judges it. An error means: the live database was not touched, and must not be.
+pub async fn rehearse(
+    settings: &Settings,
+    scratch_database: &str,
+    set: &Set,
+    order: &RunOrder<'_>,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Rehearsal, Problem> {
+    if scratch_database == settings.name {
+        let message = format!("`{scratch_database}` is the live database; a rehearsal needs a copy");
+        return Err(Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`"));
+    }
+    // What the text alone rules out is said before anything is run.
+    let pending = status::pending(settings, set, order.phase, &order.out_of_order).await?;
+    let scripts: Vec<&Script> = pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
+    for script in &scripts {
+        gate::check(script)?;
+    }
+    let on_copy = RunOrder { database: scratch_database, ..order.clone() };
+    let rehearsed = on(settings, set, &on_copy, authority, progress).await;
+    progress.done();
+    let (ran, measured) = rehearsed.map_err(untouched)?;
+    judge(&scripts, &ran, &measured, order.max_stall_ms)?;
+    let (replanned, note) = replan::look(settings, scratch_database).await?;
+    replan::judge(&replanned)?;
+    let mut notes = notes(&scripts);
+    notes.extend(note);
+    Ok(Rehearsal { statements: measured, ran, replanned, notes })
+}
+
+async fn on(
+    settings: &Settings,
+    set: &Set,
+    order: &RunOrder<'_>,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<(Ran, Vec<Measured>), Problem> {
+    let mut run = Run::open(settings, order, authority, progress).await?;
+    run.measure = Some(Measure::default());
+    let ran = run.everything(set).await?;
+    Ok((ran, run.measure.take().map(|measure| measure.statements).unwrap_or_default()))
+}
+
+/// Whatever changed, changed on the copy.
+fn untouched(problem: Problem) -> Problem {
+    problem
+        .aftermath(pointsman_core::Aftermath::Unchanged)
+        .cause("this was the rehearsal on a copy; the live database was not touched")
+}
+
+/// Lints: no reason to stop, worth a line.
+fn notes(scripts: &[&Script]) -> Vec<String> {
+    scripts.iter().flat_map(|script| pointsman_migration::dangerous(script)).map(|finding| finding.to_string()).collect()
+}
+
+fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u64) -> Result<(), Problem> {
+    for script in scripts.iter().filter(|script| !script.headers.allow_rewrite) {
+        let of_it = |measured: &&Measured| measured.place.strip_prefix(&script.path).is_some_and(|rest| rest.starts_with(':'));
+        if let Some(rewrite) = measured.iter().filter(of_it).find(|m| m.rewritten_bytes > MAX_REWRITTEN_BYTES) {
+            let message = format!(
+                "{}: this wrote {} bytes of tables and indexes anew on the copy, under {}",
+                rewrite.place,
+                rewrite.rewritten_bytes,
+                locks(rewrite)
+            );
+            return Err(refused(&message));
+        }
+        let stalling = ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
+        for segment in stalling.filter(|segment| segment.lock_held > Duration::from_millis(max_stall_ms)) {
+            let message = format!(
+                "{}: statements {} to {} held locks that make visitors wait for {} ms on the copy; {max_stall_ms} ms are allowed",
+                script.path,
+                segment.first,
+                segment.last,
+                segment.lock_held.as_millis()
+            );
+            return Err(refused(&message));
+        }
+    }
+    Ok(())
+}
+
+fn refused(message: &str) -> Problem {
+    Problem::new(Code::RewriteRefused, message)
+        .cause("this was the rehearsal on a copy; the live database was not touched")
+        .hint("write it in steps that do not (`CONCURRENTLY`, `NOT VALID` and `VALIDATE`, `batch=`), or allow it: `-- pointsman: allow-rewrite`")
+}
+
+fn locks(measured: &Measured) -> String {
+    let held: Vec<String> = measured.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
+    if held.is_empty() { format!("locks that stood already ({:?})", Class::Rewrite) } else { held.join(", ") }
+}

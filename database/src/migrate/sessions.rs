@@ -1,0 +1,108 @@
+//! The sessions of a run: the guard, one that works, and one that watches it and keeps the records.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use pointsman_core::{Code, Epoch, Problem};
+
+use super::fault::Fault;
+use super::guard::Guard;
+use super::{fence, pooler, records};
+use crate::{Session, Settings};
+
+/// Settings that roles, databases and files may have changed, as a run needs them. Those that a server does not know are
+/// left out. The server ends a statement whose client is gone within a second.
+const PREPARE: &str = "
+SELECT set_config(s.name, w.value, false)
+  FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '60s'),
+               ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('default_transaction_read_only', 'off'),
+               ('default_transaction_isolation', 'read committed'), ('standard_conforming_strings', 'on'),
+               ('client_min_messages', 'warning'), ('session_replication_role', 'origin'),
+               ('client_connection_check_interval', '1s'), ('synchronous_commit', 'on')) AS w (name, value)
+  JOIN pg_catalog.pg_settings s USING (name)
+ WHERE s.setting IS DISTINCT FROM w.value AND (s.context = 'user' OR w.name = 'session_replication_role' AND $1)";
+
+const SERVER: &str = "
+SELECT pg_is_in_recovery(), r.rolsuper, current_user::text FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+
+/// Sessions that an agent before this one left working.
+const LEFT: &str = "
+SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+ WHERE datname = current_database() AND application_name IN ('pointsman-migrate', 'pointsman-watch')
+   AND pid <> ALL ($1::int[]) AND usename = current_user";
+
+/// How long the end of such a session is waited for. A commit that waits for a replica ends when it is terminated.
+const LEFT_WAIT: Duration = Duration::from_secs(10);
+/// Pause between two looks at it.
+const LEFT_PAUSE: Duration = Duration::from_millis(20);
+
+/// The three sessions, fit for work.
+pub(crate) struct Sessions {
+    guard: Guard,
+    /// Runs what the files say.
+    pub(crate) work: Session,
+    /// Watches the other, and writes what has to be known if that one dies.
+    pub(crate) second: Arc<Session>,
+}
+
+impl Sessions {
+    /// Opens them on a primary, without a pooler between, under the guard and this epoch; ends what an earlier agent left.
+    pub(crate) async fn open(settings: &Settings, database: &str, epoch: Epoch) -> Result<Self, Problem> {
+        let guard = Guard::take(settings, database).await?;
+        let work = Session::open(settings, database, "migrate").await?;
+        let second = Session::open(settings, database, "watch").await?;
+        fit_server(settings, &work).await?;
+        pooler::refuse(settings, &work, &second).await?;
+        prepare(&work).await?;
+        prepare(&second).await?;
+        end_what_was_left(&second, &[work.pid(), second.pid()]).await?;
+        records::ensure(&second, fence::as_number(epoch)?).await?;
+        fence::raise(&second, epoch).await?;
+        Ok(Self { guard, work, second: Arc::new(second) })
+    }
+
+    /// Refuses to go on without the guard.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        self.guard.check()
+    }
+}
+
+/// Sets a session to what a run needs, whatever a file before has set.
+pub(crate) async fn prepare(session: &Session) -> Result<(), Problem> {
+    let failed = |error| Fault::from(error).while_doing("prepare a session");
+    session.client().batch_execute("DISCARD ALL").await.map_err(failed)?;
+    session.client().query(PREPARE, &[&false]).await.map_err(failed)?;
+    Ok(())
+}
+
+async fn fit_server(settings: &Settings, session: &Session) -> Result<(), Problem> {
+    let failed = |error| Fault::from(error).while_doing("look at the server");
+    let row = session.client().query_one(SERVER, &[]).await.map_err(failed)?;
+    if row.try_get(0).map_err(failed)? {
+        return Err(Problem::new(Code::DatabaseUnfit, "the server is in recovery; migrations need the primary")
+            .hint("set `host` in the agent's [database] section to the primary"));
+    }
+    let superuser: bool = row.try_get(1).map_err(failed)?;
+    if superuser && !settings.allow_superuser {
+        let role: String = row.try_get(2).map_err(failed)?;
+        return Err(Problem::new(Code::DatabaseUnfit, format!("the role `{role}` is a superuser"))
+            .hint("use a role of its own, or set `allow_superuser = true` in the agent's [database] section"));
+    }
+    Ok(())
+}
+
+/// Ends sessions of an agent that died or lost its connection, and waits until their transactions are over: only then do
+/// records and catalog tell what they did.
+async fn end_what_was_left(second: &Session, ours: &[i32]) -> Result<(), Problem> {
+    let failed = |error| Fault::from(error).while_doing("end the sessions of an earlier try");
+    let began = Instant::now();
+    while !second.client().query(LEFT, &[&ours]).await.map_err(failed)?.is_empty() {
+        if began.elapsed() >= LEFT_WAIT {
+            return Err(Problem::new(Code::DatabaseBusy, "a session of an earlier try does not end")
+                .retry_useful()
+                .hint("on the database: `SELECT * FROM pg_stat_activity WHERE application_name LIKE 'pointsman-%'`"));
+        }
+        tokio::time::sleep(LEFT_PAUSE).await;
+    }
+    Ok(())
+}

@@ -1,0 +1,227 @@
+//! Statements in one transaction, with all that is recorded of them in it too: either everything of it stands, or nothing.
+
+use std::time::{Duration, Instant};
+
+use pointsman_chassis::failpoint;
+use pointsman_core::Problem;
+use pointsman_migration::Statement;
+
+use super::fault::Fault;
+use super::ladder::Ladder;
+use super::ledger::Attempt;
+use super::limits::{self, UNFORESEEN_LOCK_MS};
+use super::lock_set::LockSet;
+use super::measure::Measure;
+use super::order::SegmentCost;
+use super::run::{Job, Run, place};
+use super::watcher::{Bounds, Seen, Watch};
+use super::{fence, lookback};
+use crate::Session;
+
+/// How long a transaction may lie idle, in seconds: the agent hung, and its locks must go.
+const IDLE_LIMIT_S: u64 = 10;
+
+/// Why a try of a transaction did not commit.
+enum Trouble {
+    /// A lock was not free; nothing happened.
+    Missed,
+    /// Anything else.
+    Failed(Problem),
+}
+
+/// A try whose locks are had.
+struct Try<'r, 'a> {
+    job: &'r Job<'a>,
+    statements: &'r [&'a Statement],
+    attempt: Attempt,
+    /// What is recorded of the file in it, beside its statements.
+    ending: String,
+    locks: &'r LockSet,
+}
+
+impl<'a> Run<'a> {
+    /// Runs the statements, of which the last may end the file, in one transaction, as often as its locks take.
+    pub(crate) async fn transaction(
+        &mut self,
+        job: &Job<'a>,
+        statements: &[&'a Statement],
+        last: bool,
+    ) -> Result<SegmentCost, Problem> {
+        let Some(first) = statements.first() else { return Ok(SegmentCost::default()) };
+        self.may_go_on()?;
+        let (entry, second) = (self.entry(job), self.sessions.second.clone());
+        lookback::settle(&entry, &second, first).await?;
+        let ending = if last { self.ending_sql(job)? } else { String::new() };
+        let locks = self.locks(statements).await?;
+        let attempt = entry.intend(&second, first, self.sessions.work.pid()).await?;
+        failpoint::pass("migrate-intended");
+        let mut ladder =
+            Ladder::new(self.settings, self.progress, self.lock_budget(), job.script.headers.lock_timeout_ms);
+        let this = Try { job, statements, attempt, ending, locks: &locks };
+        let ended = loop {
+            match self.one_try(&this, &mut ladder).await {
+                Ok(cost) => break Ok(cost),
+                Err(Trouble::Failed(problem)) => break Err(problem),
+                Err(Trouble::Missed) => {}
+            }
+            if let Err(problem) = ladder.missed(&second, self.sessions.work.pid(), &locks).await {
+                break Err(problem.cause(job.file().stands()));
+            }
+            if let Err(problem) = self.may_go_on() {
+                break Err(problem);
+            }
+        };
+        match ended {
+            Ok(cost) => {
+                entry.confirm(&second, attempt).await?;
+                failpoint::pass("migrate-confirmed");
+                Ok(cost)
+            }
+            Err(problem) => {
+                entry.note_outcome(&second, attempt, &problem.message).await;
+                Err(problem)
+            }
+        }
+    }
+
+    /// The locks to ask for. Where statements are measured each asks for its own, so that it shows which.
+    async fn locks(&self, statements: &[&Statement]) -> Result<LockSet, Problem> {
+        if self.measure.is_some() {
+            return Ok(LockSet::default());
+        }
+        let locks = LockSet::of(&self.sessions.work, statements).await;
+        locks.map_err(|fault| fault.while_doing("look up the tables of a file"))
+    }
+
+    async fn one_try(&mut self, this: &Try<'_, 'a>, ladder: &mut Ladder<'_>) -> Result<SegmentCost, Trouble> {
+        let measured = self.measure.as_ref().map_or(0, Measure::len);
+        let tried = self.begun(this, ladder).await;
+        if let Some(measure) = &mut self.measure {
+            measure.transaction_ended(if tried.is_ok() { usize::MAX } else { measured });
+        }
+        if tried.is_err() {
+            // What fails here too has lost its session, and the server rolls back by itself.
+            _ = own(&self.sessions.work, "ROLLBACK").await;
+        }
+        tried
+    }
+
+    async fn begun(&mut self, this: &Try<'_, 'a>, ladder: &mut Ladder<'_>) -> Result<SegmentCost, Trouble> {
+        let file = this.job.file();
+        let trouble = |fault: Fault| match fault.is_lock_missed() {
+            true => Trouble::Missed,
+            false => Trouble::Failed(fault.while_doing("begin a transaction")),
+        };
+        own(&self.sessions.work, &begin()).await.map_err(trouble)?;
+        let obeys = fence::obey(&self.sessions.work, self.epoch).await.map_err(trouble)?;
+        let xid = obeys.ok_or_else(|| Trouble::Failed(fence::fenced(self.epoch, None)))?;
+        ladder.climb(&self.sessions.work, this.locks).await.map_err(trouble)?;
+        let had = Instant::now();
+        failpoint::pass("migrate-locked");
+        self.entry(this.job).note_xid(&self.sessions.second, this.attempt, &xid).await.map_err(trouble)?;
+        let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
+        let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
+        let body = self.body(this, &watch).await;
+        let (held, seen) = (had.elapsed(), watch.end().await);
+        match body {
+            Ok(()) => Ok(cost(this, ladder, held, &seen)),
+            Err(Broken { fault, at: Some(statement) }) if !fault.is_lock_missed() => {
+                let stopped = seen.stopped.is_some() || seen.blind.is_some();
+                Err(Trouble::Failed(if stopped {
+                    file.stopped(statement, &seen, self.order.max_stall_ms)
+                } else {
+                    file.failed(statement, fault)
+                }))
+            }
+            Err(Broken { fault, at: None }) if !fault.is_lock_missed() => {
+                Err(Trouble::Failed(file.failed_at_end(fault)))
+            }
+            Err(_) => Err(Trouble::Missed),
+        }
+    }
+
+    /// From the first statement to the commit.
+    async fn body(&mut self, this: &Try<'_, 'a>, watch: &Watch) -> Result<(), Broken<'a>> {
+        let mut limit = Duration::ZERO;
+        for statement in this.statements.iter().copied() {
+            let broken = |fault: Fault| Broken { fault, at: Some(statement) };
+            let wanted = limits::statement_timeout(statement.class);
+            if wanted != limit {
+                let set = format!("SET LOCAL statement_timeout = {}", wanted.as_millis());
+                own(&self.sessions.work, &set).await.map_err(broken)?;
+                limit = wanted;
+            }
+            failpoint::pass("migrate-statement");
+            let began = Instant::now();
+            watched(&self.sessions.work, statement, watch).await.map_err(broken)?;
+            let took = began.elapsed();
+            if let Some(measure) = &mut self.measure {
+                measure.statement(&self.sessions.work, &this.job.file(), statement, took).await.map_err(broken)?;
+            }
+            failpoint::pass("migrate-statement-done");
+        }
+        self.finish(this, watch).await
+    }
+
+    async fn finish(&self, this: &Try<'_, 'a>, watch: &Watch) -> Result<(), Broken<'a>> {
+        let broken = |fault: Fault| Broken { fault, at: None };
+        let entry = self.entry(this.job);
+        let mut sql = "SET CONSTRAINTS ALL IMMEDIATE; ".to_owned();
+        sql.push_str(&entry.done_sql(this.attempt, this.statements, self.sessions.work.pid()));
+        sql.push_str(&this.ending);
+        own(&self.sessions.work, &sql).await.map_err(broken)?;
+        if watch.has_tripped() {
+            return Err(Broken { fault: Fault::Lost("stopped by the watch".into()), at: this.statements.last().copied() });
+        }
+        failpoint::pass("migrate-commit");
+        own(&self.sessions.work, "COMMIT").await.map_err(broken)?;
+        failpoint::pass("migrate-committed");
+        Ok(())
+    }
+}
+
+/// What stopped a transaction, at which statement; none at its end.
+struct Broken<'a> {
+    fault: Fault,
+    at: Option<&'a Statement>,
+}
+
+fn begin() -> String {
+    format!(
+        "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT_S}s'; SET LOCAL synchronous_commit = off;
+         SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}; SET LOCAL statement_timeout = {}",
+        limits::OWN.as_millis()
+    )
+}
+
+fn cost(this: &Try<'_, '_>, ladder: &Ladder<'_>, held: Duration, seen: &Seen) -> SegmentCost {
+    let stalls = this.statements.iter().flat_map(|statement| &statement.locks).any(|lock| lock.mode.stalls_visitors());
+    SegmentCost {
+        first: this.statements.first().map_or(0, |statement| place(statement)),
+        last: this.statements.last().map_or(0, |statement| place(statement)),
+        lock_tries: ladder.tries(),
+        lock_held: if stalls { held } else { Duration::ZERO },
+        stalled_sessions: seen.sessions.len(),
+        longest_stall: seen.longest,
+    }
+}
+
+/// A small command of our own.
+pub(crate) async fn own(session: &Session, sql: &str) -> Result<(), Fault> {
+    let sent = tokio::time::timeout(limits::OWN, session.client().batch_execute(sql)).await;
+    sent.map_err(|_| Fault::Lost(format!("no answer within {:?}", limits::OWN)))?.map_err(Fault::from)
+}
+
+/// A statement of a file; it does not run on when nobody can see whom it stalls.
+pub(crate) async fn watched(session: &Session, statement: &Statement, watch: &Watch) -> Result<(), Fault> {
+    if watch.has_tripped() {
+        return Err(Fault::Lost("stopped by the watch".to_owned()));
+    }
+    let patience = limits::patience(statement.class);
+    tokio::select! {
+        sent = tokio::time::timeout(patience, session.client().batch_execute(&statement.sql)) => {
+            sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
+        }
+        () = watch.blinded() => Err(Fault::Lost("the watch sees nothing any more".to_owned())),
+    }
+}

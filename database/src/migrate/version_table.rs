@@ -1,0 +1,142 @@
+//! The table with the versions that was there before pointsman, read by name and type and kept up in its own style. It is
+//! never created or altered.
+
+use pointsman_core::{Code, Problem};
+use pointsman_migration::Version;
+
+use super::fault::Fault;
+use super::ledger::literal;
+use crate::Session;
+
+/// Most rows read.
+const MAX_ROWS: i64 = 10_000;
+
+const FIND: &str = "
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), format_type(a.atttypid, a.atttypmod)
+  FROM pg_catalog.pg_class c
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped
+ WHERE c.oid = to_regclass($1)";
+
+/// The table as it was found.
+#[derive(Clone, Debug)]
+pub(crate) struct VersionTable {
+    name: String,
+    kind: String,
+    rows: Vec<(String, Version)>,
+    /// Rows that are no versions.
+    pub(crate) unreadable: Vec<String>,
+}
+
+impl VersionTable {
+    /// Reads the table of this name; `None` if there is none.
+    pub(crate) async fn read(session: &Session, name: &str) -> Result<Option<Self>, Problem> {
+        let failed = |error| Fault::from(error).while_doing(&format!("read the table `{name}`"));
+        let Some(row) = session.client().query_opt(FIND, &[&name]).await.map_err(failed)? else { return Ok(None) };
+        let found: String = row.try_get(0).map_err(failed)?;
+        let kind: Option<String> = row.try_get(1).map_err(failed)?;
+        let kind = kind.ok_or_else(|| {
+            Problem::new(Code::RecordsUnfit, format!("the table {found} has no column `version`"))
+                .hint("correct or remove `version_table` in the agent's [database] section")
+        })?;
+        let sql = format!("SELECT version::text FROM {found} WHERE version IS NOT NULL LIMIT {MAX_ROWS}");
+        let mut table = Self { name: found, kind, rows: Vec::new(), unreadable: Vec::new() };
+        for row in session.client().query(&sql, &[]).await.map_err(failed)? {
+            let text: String = row.try_get(0).map_err(failed)?;
+            match Version::parse(text.trim()) {
+                Ok(version) => table.rows.push((text, version)),
+                Err(_) => table.unreadable.push(text),
+            }
+        }
+        Ok(Some(table))
+    }
+
+    /// The highest version in it, by number and not by text.
+    pub(crate) fn highest(&self) -> Option<&Version> {
+        self.rows.iter().map(|(_, version)| version).max()
+    }
+
+    /// Whether it holds this version, however it is written.
+    pub(crate) fn holds(&self, version: &Version) -> bool {
+        self.rows.iter().any(|(_, held)| held == version)
+    }
+
+    /// Its name as SQL.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Adds the version in the table's own style, unless the file has done so itself.
+    pub(crate) fn insert_sql(&self, version: &Version) -> Result<String, Problem> {
+        let text = self.spelled(version)?;
+        Ok(format!(
+            "INSERT INTO {name} (version) SELECT {text}::{kind}
+              WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE version::text = ANY ({forms}));",
+            name = self.name,
+            kind = self.kind,
+            text = literal(&text),
+            forms = array(&forms(version))
+        ))
+    }
+
+    /// Takes the version out again.
+    pub(crate) fn delete_sql(&self, version: &Version) -> String {
+        format!("DELETE FROM {} WHERE version::text = ANY ({});", self.name, array(&forms(version)))
+    }
+
+    fn spelled(&self, version: &Version) -> Result<String, Problem> {
+        let bare = version.to_string();
+        if matches!(self.kind.as_str(), "smallint" | "integer" | "bigint" | "numeric") {
+            let whole = bare.strip_suffix(".0.0").filter(|major| major.chars().all(|c| c.is_ascii_digit()));
+            return whole.map(str::to_owned).ok_or_else(|| {
+                Problem::new(
+                    Code::RecordsUnfit,
+                    format!("the table {} holds whole numbers, the version is {bare}", self.name),
+                )
+                .hint("name the file after a whole number, or remove `version_table` in the agent's [database] section")
+            });
+        }
+        let with_v = self.rows.last().is_some_and(|(text, _)| text.starts_with('v'));
+        Ok(if with_v { format!("v{bare}") } else { bare })
+    }
+}
+
+/// Every way in which the version may be written.
+fn forms(version: &Version) -> Vec<String> {
+    let full = version.to_string();
+    let short = full.strip_suffix(".0").map(str::to_owned);
+    let shortest = short.as_deref().and_then(|short| short.strip_suffix(".0")).map(str::to_owned);
+    let bare = [Some(full), short, shortest].into_iter().flatten();
+    bare.flat_map(|text| [format!("v{text}"), text]).collect()
+}
+
+fn array(texts: &[String]) -> String {
+    format!("ARRAY[{}]", texts.iter().map(|text| literal(text)).collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(kind: &str, rows: &[&str]) -> VersionTable {
+        let rows = rows.iter().map(|text| ((*text).to_owned(), Version::parse(text).unwrap())).collect();
+        VersionTable { name: "public.schema_version".into(), kind: kind.into(), rows, unreadable: Vec::new() }
+    }
+
+    #[test]
+    fn a_version_is_written_as_those_before_it() {
+        let version = |text| Version::parse(text).unwrap();
+        assert_eq!(table("text", &["1.1.0"]).spelled(&version("1.2.0")).unwrap(), "1.2.0");
+        assert_eq!(table("text", &["v1.1.0"]).spelled(&version("1.2.0")).unwrap(), "v1.2.0");
+        assert_eq!(table("text", &[]).spelled(&version("1.2.0")).unwrap(), "1.2.0");
+        assert_eq!(table("integer", &["11"]).spelled(&version("12")).unwrap(), "12");
+        assert!(table("integer", &["11"]).spelled(&version("1.2.0")).is_err());
+    }
+
+    #[test]
+    fn the_highest_version_is_found_by_number() {
+        assert_eq!(table("text", &["1.9.0", "v1.10.0", "1.2"]).highest(), Version::parse("1.10.0").ok().as_ref());
+        assert!(table("text", &["v1.2"]).holds(&Version::parse("1.2.0").unwrap()));
+        assert_eq!(forms(&Version::parse("3").unwrap()), ["v3.0.0", "3.0.0", "v3.0", "3.0", "v3", "3"]);
+    }
+}

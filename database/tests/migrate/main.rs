@@ -1,0 +1,11 @@
+//! Migrations on a real server: what is applied, what is refused, whom it stalls, and what stands after every crash.
+
+mod adoption;
+mod backfill;
+mod kit;
+mod ladder;
+mod pooled;
+mod records;
+mod rehearsal;
+mod run;
+mod watch;

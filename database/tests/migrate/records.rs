@@ -1,0 +1,40 @@
+//! The records, where they are not as expected.
+
+use pointsman_core::Code;
+
+use crate::kit::Ground;
+
+#[tokio::test]
+async fn a_database_without_records_has_a_status_and_gets_none_by_looking() {
+    let ground = Ground::new("CREATE TABLE t (a int)");
+    assert_eq!(ground.status().await, pointsman_database::migrate::Status::default());
+    pointsman_database::migrate::fence(&ground.settings, pointsman_core::Epoch(3)).await.unwrap();
+    assert_eq!(ground.sql("SELECT to_regnamespace('pointsman') IS NULL"), "t");
+}
+
+#[tokio::test]
+async fn a_schema_that_is_not_ours_is_left_alone() {
+    let ground = Ground::new("CREATE SCHEMA pointsman; CREATE TABLE pointsman.own (a int)");
+    let problem = ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int)")]).await.unwrap_err();
+    assert_eq!(problem.code, Code::RecordsUnfit);
+    assert_eq!(ground.sql("SELECT to_regclass('t') IS NULL"), "t");
+}
+
+#[tokio::test]
+async fn records_of_a_later_format_are_refused() {
+    let ground = Ground::new("");
+    ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int)")]).await.unwrap();
+    ground.sql("UPDATE pointsman.fence SET format = 99");
+    let problem = ground.expand(&[("v1.1.0.sql", "CREATE TABLE u (a int)")]).await.unwrap_err();
+    assert_eq!(problem.code, Code::StateTooNew);
+}
+
+#[tokio::test]
+async fn a_superuser_is_refused_unless_allowed() {
+    let mut ground = Ground::new("");
+    ground.settings.user = "postgres".to_owned();
+    let file = [("v1.0.0.sql", "CREATE TABLE t (a int)")];
+    assert_eq!(ground.expand(&file).await.unwrap_err().code, Code::DatabaseUnfit);
+    ground.settings.allow_superuser = true;
+    ground.expand(&file).await.unwrap();
+}

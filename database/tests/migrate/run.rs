@@ -1,0 +1,194 @@
+//! What a run applies, and what stands when something in it fails.
+
+use pointsman_core::{Aftermath, Code};
+use pointsman_database::migrate;
+use pointsman_migration::Phase;
+
+use crate::kit::{Crew, Ground, set};
+
+const T: &str = "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 100) n";
+
+#[tokio::test]
+async fn files_run_in_the_order_of_versions_and_once() {
+    let ground = Ground::new(T);
+    let files = [
+        ("v1.10.0.sql", "ALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1"),
+        ("v1.9.0.sql", "ALTER TABLE t ADD COLUMN c int; UPDATE t SET c = a"),
+    ];
+    let ran = ground.expand(&files).await.unwrap();
+    let versions: Vec<_> = ran.applied.iter().map(|file| file.version.to_string()).collect();
+    assert_eq!(versions, ["1.9.0", "1.10.0"]);
+    assert!(!ran.already);
+    assert_eq!(ground.sql("SELECT count(*) FROM t WHERE d = a + 1"), "100");
+    let again = ground.expand(&files).await.unwrap();
+    assert!(again.already && again.applied.is_empty());
+    let status = ground.status().await;
+    assert_eq!(status.schema_version.as_deref(), Some("1.10.0"));
+    assert_eq!((status.records.len(), status.leftovers), (2, vec![]));
+    // Every attempt has its end.
+    assert_eq!(ground.sql("SELECT string_agg(DISTINCT outcome, ',') FROM pointsman.attempt WHERE state = 'done'"), "confirmed");
+}
+
+#[tokio::test]
+async fn a_file_with_a_bad_statement_leaves_nothing_and_says_where() {
+    let ground = Ground::new(T);
+    let before = ground.contents();
+    let file = "ALTER TABLE t ADD COLUMN c int;\nUPDATE t\n   SET nope = 1;\nALTER TABLE t ADD COLUMN d int;";
+    let problem = ground.expand(&[("migrations/v1.2.0.sql", file)]).await.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Unchanged));
+    assert_eq!(
+        problem.message,
+        "migrations/v1.2.0.sql:3:8: statement 2 of 3 failed with 42703: column \"nope\" of relation \"t\" does not exist; \
+         nothing of the file was applied"
+    );
+    assert_eq!(ground.contents(), before);
+    assert_eq!(ground.status().await.leftovers, vec![]);
+    ground.expand(&[("migrations/v1.2.0.sql", &file.replace("nope", "c"))]).await.unwrap();
+    assert_eq!(ground.sql("SELECT count(*) FROM t WHERE c = 1"), "100");
+}
+
+#[tokio::test]
+async fn deferred_constraints_are_checked_before_the_end() {
+    let ground = Ground::new("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)");
+    let problem = ground.expand(&[("v1.0.0.sql", "INSERT INTO c VALUES (7)")]).await.unwrap_err();
+    assert_eq!(problem.code, Code::StatementFailed);
+    assert!(problem.message.contains("23503"), "{}", problem.message);
+    assert_eq!(ground.sql("SELECT count(*) FROM c"), "0");
+}
+
+const MIXED: &str = "ALTER TABLE t ADD COLUMN c int;
+CREATE INDEX CONCURRENTLY t_a ON t (a);
+UPDATE t SET c = 1;
+UPDATE t SET nope = 1;";
+
+#[tokio::test]
+async fn what_stands_of_a_split_file_is_told_and_gone_on_from() {
+    let ground = Ground::new(T);
+    let problem = ground.expand(&[("v1.0.0.sql", MIXED)]).await.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Changed));
+    assert!(problem.message.ends_with("its statements 1 to 2 stand and are recorded, the rest was not applied"), "{problem}");
+    let leftovers = ground.status().await.leftovers;
+    assert_eq!((leftovers[0].done, leftovers[0].trying), (2, None));
+    // What stands may not be rewritten.
+    let other = MIXED.replace("ADD COLUMN c int", "ADD COLUMN c bigint");
+    let problem = ground.expand(&[("v1.0.0.sql", &other)]).await.unwrap_err();
+    assert_eq!(problem.code, Code::MigrationsUnfit);
+    // What was not applied may.
+    let ran = ground.expand(&[("v1.0.0.sql", &MIXED.replace("nope", "c"))]).await.unwrap();
+    assert_eq!(ran.applied[0].segments.len(), 1);
+    assert_eq!(ground.sql("SELECT count(*) FROM t WHERE c = 1"), "100");
+    assert_eq!(ground.status().await.leftovers, vec![]);
+}
+
+#[tokio::test]
+async fn an_applied_file_that_changes_is_refused_and_its_comments_may() {
+    let ground = Ground::new(T);
+    ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
+    let ran = ground.expand(&[("v1.0.0.sql", "-- licence\r\nalter table t\r\n  ADD COLUMN c int;")]).await.unwrap();
+    assert!(ran.already && ran.notes[0].contains("comments"), "{ran:?}");
+    let problem = ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c bigint")]).await.unwrap_err();
+    assert!(problem.code == Code::MigrationsUnfit && problem.message.contains("[drift]"), "{problem}");
+}
+
+#[tokio::test]
+async fn a_version_below_the_current_one_runs_only_if_the_release_names_it() {
+    let ground = Ground::new(T);
+    let (new, late) = (("v2.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.5.0.sql", "ALTER TABLE t ADD COLUMN d int"));
+    ground.expand(&[new]).await.unwrap();
+    let problem = ground.expand(&[new, late]).await.unwrap_err();
+    assert!(problem.code == Code::MigrationsUnfit && problem.message.contains("[out-of-order]"), "{problem}");
+    let mut order = ground.order(Phase::Expand);
+    order.out_of_order.push("1.5.0".parse().unwrap());
+    ground.run(&[new, late], &order).await.unwrap();
+    assert_eq!(ground.status().await.schema_version.as_deref(), Some("2.0.0"));
+}
+
+#[tokio::test]
+async fn an_invalid_index_of_an_earlier_try_is_built_again() {
+    let ground = Ground::new("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)");
+    let by_hand = ground.cluster.psql_as("pointsman", &ground.settings.name, "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)");
+    assert!(by_hand.is_err());
+    assert_eq!(ground.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass"), "f");
+    ground.sql("DELETE FROM t; INSERT INTO t VALUES (1)");
+    let ran = ground.expand(&[("v1.0.0.sql", "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a)")]).await.unwrap();
+    assert!(ran.notes[0].contains("was invalid: dropped"), "{:?}", ran.notes);
+    assert_eq!(ground.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass"), "t");
+}
+
+#[tokio::test]
+async fn an_index_that_cannot_be_built_leaves_no_invalid_one() {
+    let ground = Ground::new("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)");
+    let file = ("v1.0.0.sql", "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)");
+    let problem = ground.expand(&[file]).await.unwrap_err();
+    assert!(problem.message.contains("23505"), "{problem}");
+    assert!(problem.causes.iter().any(|cause| cause.contains("was dropped")), "{problem:?}");
+    assert_eq!(ground.sql("SELECT to_regclass('t_a') IS NULL"), "t");
+    ground.sql("DELETE FROM t");
+    ground.expand(&[file]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_contract_follows_its_expand_only() {
+    let ground = Ground::new(T);
+    let files = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.0.0.contract.sql", "ALTER TABLE t DROP COLUMN a")];
+    let order = ground.order(Phase::Contract);
+    let problem = ground.run(&files, &order).await.unwrap_err();
+    assert_eq!(problem.code, Code::MigrationsUnfit);
+    ground.expand(&files).await.unwrap();
+    assert_eq!(ground.run(&files, &order).await.unwrap().applied.len(), 1);
+    assert_eq!(ground.sql("SELECT string_agg(attname, ',' ORDER BY attnum) FROM pg_attribute WHERE attrelid = 't'::regclass AND attnum > 0 AND NOT attisdropped"), "id,c");
+}
+
+#[tokio::test]
+async fn verify_files_look_after_the_run_and_change_nothing() {
+    let ground = Ground::new(T);
+    let expand = ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int");
+    let problem = ground.expand(&[expand, ("v1.0.0.verify.sql", "SELECT true;\nSELECT c IS NOT NULL FROM t")]).await.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::VerifyFailed, Aftermath::Changed));
+    assert!(problem.message.starts_with("v1.0.0.verify.sql:2:1: statement 2: 100 of 100 rows"), "{problem}");
+    // It is looked at again, because the release is the same.
+    ground.sql("UPDATE t SET c = 1");
+    assert!(ground.expand(&[expand, ("v1.0.0.verify.sql", "SELECT c IS NOT NULL FROM t")]).await.unwrap().already);
+    let writes = ("v1.0.0.verify.sql", "DO $$ BEGIN DELETE FROM t; END $$");
+    let problem = ground.expand(&[expand, writes]).await.unwrap_err();
+    assert!(problem.message.contains("25006"), "{problem}");
+    assert_eq!(ground.sql("SELECT count(*) FROM t"), "100");
+}
+
+#[tokio::test]
+async fn down_takes_back_what_the_release_applied_newest_first() {
+    let ground = Ground::new(T);
+    let before = ground.contents();
+    let files = [
+        ("v1.0.0.sql", "CREATE TABLE u (id int)"),
+        ("v1.0.0.down.sql", "DROP TABLE u"),
+        ("v1.1.0.sql", "ALTER TABLE u ADD COLUMN b int; CREATE INDEX CONCURRENTLY u_b ON u (b)"),
+        ("v1.1.0.down.sql", "ALTER TABLE u DROP COLUMN b"),
+    ];
+    ground.expand(&files).await.unwrap();
+    let back = ground.down(&files).await.unwrap();
+    assert_eq!(back.applied.iter().map(|file| file.version.to_string()).collect::<Vec<_>>(), ["1.1.0", "1.0.0"]);
+    assert_eq!(ground.contents(), before);
+    assert!(ground.down(&files).await.unwrap().already);
+    assert_eq!(ground.status().await.schema_version, None);
+    // And forward again.
+    assert_eq!(ground.expand(&files).await.unwrap().applied.len(), 2);
+    let problem = ground.down(&[files[0], files[2]]).await.unwrap_err();
+    assert_eq!(problem.code, Code::NoWayDown);
+}
+
+#[tokio::test]
+async fn an_older_epoch_is_refused_and_a_newer_one_waits_for_the_running_transaction() {
+    let mut ground = Ground::new(T);
+    ground.epoch = 5;
+    ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
+    ground.epoch = 4;
+    let problem = ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap_err();
+    assert_eq!(problem.code, Code::Fenced);
+    assert_eq!(migrate::fence(&ground.settings, pointsman_core::Epoch(4)).await.unwrap_err().code, Code::Fenced);
+    migrate::fence(&ground.settings, pointsman_core::Epoch(9)).await.unwrap();
+    assert_eq!(ground.status().await.epoch, Some(pointsman_core::Epoch(9)));
+    let order = ground.order(Phase::Expand);
+    let late = migrate::run(&ground.settings, &set(&[]), &order, &Crew(8), &ground.progress).await;
+    assert_eq!(late.unwrap_err().code, Code::Fenced);
+}
