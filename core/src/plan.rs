@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DatabasePlan, DatabaseWork, DrainEnd,
     EnvironmentName, HookName, HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step,
-    SwapTo, Timestamp, UnitName,
+    SwapTo, Timestamp, UnitName, VerifyLevel,
 };
 
 /// What a release is for.
@@ -464,6 +464,10 @@ impl Plan {
             (Step::Discard, _) => Some(Action::Discard { artifact: migrations?.artifact }),
             (Step::Backup, Some(DatabaseWork::Verify { backup })) => {
                 Some(Action::VerifyBackup { backup: backup.clone(), verify })
+            }
+            // The rehearsal restores it: what comes next is that check, and it need not be made twice.
+            (Step::Backup, _) if migrations.is_some() => {
+                Some(Action::BackUp { verify: verify.min(VerifyLevel::Read) })
             }
             (Step::Backup, _) => Some(Action::BackUp { verify }),
             (Step::Rehearse, _) => Some(Action::Rehearse { migrations: migrations? }),

@@ -92,15 +92,24 @@ mod tests {
                 "UPDATE s.t AS x SET a = b.c FROM b WHERE (b.id = x.b OR x.a IS NULL ) AND \"x\".\"id\" > 5 AND \"x\".\"id\" <= 9 \
                  RETURNING x.id",
             ),
-            ("DELETE FROM \"T\" WHERE a", "DELETE FROM \"T\" WHERE (a ) AND \"T\".\"id\" > 5 AND \"T\".\"id\" <= 9"),
+            (
+                "DELETE FROM \"T\" WHERE a",
+                "DELETE FROM \"T\" WHERE (a ) AND \"T\".\"id\" > 5 AND \"T\".\"id\" <= 9",
+            ),
         ] {
             assert_eq!(words(&cut(sql).unwrap().sql("id", Some("5"), "9")), expected, "{sql}");
         }
-        assert_eq!(words(&cut("DELETE FROM t").unwrap().sql("id", None, "9")), "DELETE FROM t WHERE \"t\".\"id\" <= 9");
+        assert_eq!(
+            words(&cut("DELETE FROM t").unwrap().sql("id", None, "9")),
+            "DELETE FROM t WHERE \"t\".\"id\" <= 9"
+        );
     }
 
     #[test]
     fn what_a_range_would_change_is_not_cut() {
-        assert_eq!(cut("WITH w AS (DELETE FROM t RETURNING *) UPDATE u SET a = 1 FROM w WHERE w.id = u.id"), None);
+        assert_eq!(
+            cut("WITH w AS (DELETE FROM t RETURNING *) UPDATE u SET a = 1 FROM w WHERE w.id = u.id"),
+            None
+        );
     }
 }

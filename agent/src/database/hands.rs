@@ -6,11 +6,12 @@ use std::sync::Arc;
 use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_core::{
-    Action, Aftermath, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, SwapTo,
+    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, SwapTo,
 };
 use pointsman_database::backup::{self, BackupOrder};
 use pointsman_database::migrate::{self, RunOrder};
-use pointsman_database::{Authority, Progress, Settings, VerifyLevel, preflight, restore, scratch};
+use pointsman_database::preflight::{self, Verdict};
+use pointsman_database::{Authority, Progress, Settings, VerifyLevel, restore, scratch};
 use pointsman_migration::{Phase, Set, Version};
 use pointsman_proto::v1;
 use tonic::Streaming;
@@ -181,16 +182,15 @@ impl DatabaseHands {
 
     /// Looks at everything that the work will need; the first thing that is not as it should be is the answer.
     async fn inspect(&self) -> Result<Evidence, Problem> {
-        let found = preflight::look(&self.settings).await?;
-        Ok(done(found, true))
-    }
-}
-
-fn level(verify: pointsman_core::VerifyLevel) -> VerifyLevel {
-    match verify {
-        pointsman_core::VerifyLevel::Digest => VerifyLevel::Digest,
-        pointsman_core::VerifyLevel::Read => VerifyLevel::Read,
-        pointsman_core::VerifyLevel::RestoreTest => VerifyLevel::RestoreTest,
+        let findings = preflight::look(&self.settings).await;
+        preflight::judge(&findings)?;
+        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
+        let warnings: Vec<&str> = warnings.map(|finding| finding.found.as_str()).collect();
+        let words = match warnings.as_slice() {
+            [] => format!("{} things looked at, all fit", findings.len()),
+            warnings => format!("fit; {}", warnings.join("; ")),
+        };
+        Ok(done(words, true))
     }
 }
 
@@ -226,8 +226,8 @@ impl Hands for DatabaseHands {
                 let artifact = *artifact;
                 host::on_disk(move || host::discard(&site, &artifact, &rule)).await
             }
-            Action::BackUp { verify } => self.back_up(order, level(*verify), &ruling).await,
-            Action::VerifyBackup { backup, verify } => self.verify(backup, level(*verify), &ruling).await,
+            Action::BackUp { verify } => self.back_up(order, *verify, &ruling).await,
+            Action::VerifyBackup { backup, verify } => self.verify(backup, *verify, &ruling).await,
             Action::Rehearse { migrations } => self.rehearse(order, migrations, &ruling).await,
             Action::Migrate { migrations } => self.migrate(order, migrations, &ruling).await,
             Action::Restore { backup } => self.restore(backup, &ruling).await,
@@ -249,6 +249,10 @@ impl Hands for DatabaseHands {
             Action::InspectDatabase { .. } => self.inspect().await,
             _ => Err(not_ours()),
         }
+    }
+
+    async fn diagnose(&self) -> Vec<v1::Finding> {
+        preflight::look(&self.settings).await.iter().map(words::finding).collect()
     }
 
     async fn describe(&self) -> v1::AgentStatus {

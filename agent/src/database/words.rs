@@ -2,7 +2,9 @@
 
 use pointsman_database::backup::Backup;
 use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
+use pointsman_database::preflight::{Finding, Verdict};
 use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
+use pointsman_proto::v1;
 
 /// Tables that are named with their loss: those that lose most.
 const NAMED: usize = 6;
@@ -12,6 +14,22 @@ pub fn backup(backup: &Backup) -> String {
     let megabytes = backup.bytes / 1_000_000;
     let level = backup.verified.map_or("nothing", |level| level.as_str());
     format!("backup `{}`: {megabytes} MB, {} rows, checked by `{level}`", backup.id, backup.rows)
+}
+
+/// What was found of one thing that the work will need.
+pub fn finding(finding: &Finding) -> v1::Finding {
+    let verdict = match finding.verdict {
+        Verdict::Fine => "ok",
+        Verdict::Warning => "warn",
+        Verdict::Refused => "fail",
+    };
+    v1::Finding {
+        verdict: verdict.to_owned(),
+        what: finding.found.clone(),
+        fix: finding.hint.clone(),
+        check: finding.check.to_owned(),
+        ..Default::default()
+    }
 }
 
 /// A rehearsal that let the live run follow.

@@ -49,14 +49,21 @@ impl Guard {
 
     /// Refuses to go on when the session, and with it the lock, is gone.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        if self.0.client().is_closed() { Err(super::fault::lost("hold the database's guard")) } else { Ok(()) }
+        if self.0.client().is_closed() {
+            Err(super::fault::lost("hold the database's guard"))
+        } else {
+            Ok(())
+        }
     }
 }
 
 async fn held_by_another(session: &Session, database: &str) -> Problem {
-    let problem = Problem::new(Code::DatabaseBusy, format!("another one of pointsman works on the database `{database}`"))
-        .retry_useful()
-        .hint("what it does: `pointsman db status ENV`");
+    let problem = Problem::new(
+        Code::DatabaseBusy,
+        format!("another one of pointsman works on the database `{database}`"),
+    )
+    .retry_useful()
+    .hint("what it does: `pointsman db status ENV`");
     let Ok(Some(row)) = session.client().query_opt(HOLDER, &[&database]).await else { return problem };
     let (pid, application, age): (Option<i32>, Option<String>, Option<f64>) =
         (row.try_get(0).ok(), row.try_get(1).ok(), row.try_get(2).ok());

@@ -108,7 +108,12 @@ impl<'a> Ladder<'a> {
     }
 
     /// A try missed: looks who is in the way, pauses, and ends when the budget is used up.
-    pub(crate) async fn missed(&mut self, second: &Session, working: i32, locks: &LockSet) -> Result<(), Problem> {
+    pub(crate) async fn missed(
+        &mut self,
+        second: &Session,
+        working: i32,
+        locks: &LockSet,
+    ) -> Result<(), Problem> {
         let asked = self.ask();
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) || self.is_over() {
             self.look(second, working, locks).await?;

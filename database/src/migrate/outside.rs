@@ -32,7 +32,8 @@ impl<'a> Run<'a> {
         self.may_go_on()?;
         let (entry, second) = (self.entry(job), self.sessions.second.clone());
         let tried = !entry.open_attempts(&second, statement).await?.is_empty();
-        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        let mut cost =
+            SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
         let already = self.as_it_stands(job, statement, tried).await?;
         lookback::settle(&entry, &second, statement).await?;
         let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
@@ -49,7 +50,12 @@ impl<'a> Run<'a> {
     }
 
     /// Whether there is nothing to do any more; what is half done is cleared away or finished first.
-    async fn as_it_stands(&mut self, job: &Job<'a>, statement: &Statement, tried: bool) -> Result<bool, Problem> {
+    async fn as_it_stands(
+        &mut self,
+        job: &Job<'a>,
+        statement: &Statement,
+        tried: bool,
+    ) -> Result<bool, Problem> {
         let at = job.file().place(statement);
         match catalog::look(&self.sessions.second, &statement.probe).await? {
             Found::Done if tried => {
@@ -80,7 +86,12 @@ impl<'a> Run<'a> {
         sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
     }
 
-    async fn alone(&mut self, job: &Job<'a>, statement: &'a Statement, attempt: Attempt) -> Result<Seen, Problem> {
+    async fn alone(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        attempt: Attempt,
+    ) -> Result<Seen, Problem> {
         self.obeys().await?;
         let limit = limits::statement_timeout(statement.class).as_millis();
         let set = format!("SET statement_timeout = {limit}; SET lock_timeout = 0");
@@ -151,7 +162,8 @@ impl<'a> Run<'a> {
         let problem = match left {
             Ok(Found::Half { command, finishes: false, .. }) => match self.unlimited(&command).await {
                 Ok(()) => problem.cause("the invalid index that it left was dropped"),
-                Err(fault) => problem.cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),
+                Err(fault) => problem
+                    .cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),
             },
             _ => problem,
         };
@@ -160,7 +172,13 @@ impl<'a> Run<'a> {
     }
 
     /// Records the statement as done, flushed.
-    async fn record(&self, job: &Job<'a>, statement: &Statement, attempt: Attempt, last: bool) -> Result<(), Problem> {
+    async fn record(
+        &self,
+        job: &Job<'a>,
+        statement: &Statement,
+        attempt: Attempt,
+        last: bool,
+    ) -> Result<(), Problem> {
         let entry = self.entry(job);
         let done = entry.done_sql(attempt, &[statement], self.sessions.work.pid());
         let ending = if last { self.ending_sql(job)? } else { String::new() };
@@ -168,7 +186,9 @@ impl<'a> Run<'a> {
         let recorded = own(second, &format!("BEGIN; {done} {ending} COMMIT")).await;
         if let Err(fault) = recorded {
             _ = own(second, "ROLLBACK").await;
-            return Err(fault.while_doing(&format!("record {}", job.file().place(statement))).aftermath(Aftermath::Unknown));
+            return Err(fault
+                .while_doing(&format!("record {}", job.file().place(statement)))
+                .aftermath(Aftermath::Unknown));
         }
         entry.confirm(second, attempt).await
     }

@@ -156,7 +156,10 @@ impl<'a> Run<'a> {
             watched(&self.sessions.work, statement, watch).await.map_err(broken)?;
             let took = began.elapsed();
             if let Some(measure) = &mut self.measure {
-                measure.statement(&self.sessions.work, &this.job.file(), statement, took).await.map_err(broken)?;
+                measure
+                    .statement(&self.sessions.work, &this.job.file(), statement, took)
+                    .await
+                    .map_err(broken)?;
             }
             failpoint::pass("migrate-statement-done");
         }
@@ -171,7 +174,10 @@ impl<'a> Run<'a> {
         sql.push_str(&this.ending);
         own(&self.sessions.work, &sql).await.map_err(broken)?;
         if watch.has_tripped() {
-            return Err(Broken { fault: Fault::Lost("stopped by the watch".into()), at: this.statements.last().copied() });
+            return Err(Broken {
+                fault: Fault::Lost("stopped by the watch".into()),
+                at: this.statements.last().copied(),
+            });
         }
         failpoint::pass("migrate-commit");
         own(&self.sessions.work, "COMMIT").await.map_err(broken)?;
@@ -195,7 +201,8 @@ fn begin() -> String {
 }
 
 fn cost(this: &Try<'_, '_>, ladder: &Ladder<'_>, held: Duration, seen: &Seen) -> SegmentCost {
-    let stalls = this.statements.iter().flat_map(|statement| &statement.locks).any(|lock| lock.mode.stalls_visitors());
+    let stalls =
+        this.statements.iter().flat_map(|statement| &statement.locks).any(|lock| lock.mode.stalls_visitors());
     SegmentCost {
         first: this.statements.first().map_or(0, |statement| place(statement)),
         last: this.statements.last().map_or(0, |statement| place(statement)),

@@ -92,7 +92,8 @@ impl Ground {
         cluster.psql("postgres", &format!("CREATE DATABASE {name} OWNER pointsman")).unwrap();
         let settings = settings(&cluster, &name);
         let ground = Self { cluster, settings, progress: Progress::default(), epoch: 1 };
-        ground.sql("GRANT USAGE ON SCHEMA public TO app; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app");
+        ground
+            .sql("GRANT USAGE ON SCHEMA public TO app; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app");
         ground.sql(sql);
         ground
     }
