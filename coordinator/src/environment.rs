@@ -6,9 +6,12 @@ use std::path::Path;
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
     Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
-    HostName, HttpPath, Limits, MAX_SPLITS, Problem, SlotName, SlotPlan, Split, UnitName, WatchPlan,
+    HostName, HttpPath, Limits, MAX_SPLITS, Problem, SlotName, SlotPlan, Split, UnitName, VerdictPlan,
+    WatchPlan,
 };
 use serde::Deserialize;
+
+use crate::watch_file::Watch;
 
 /// The file's newest shape.
 const SCHEMA: u32 = 1;
@@ -38,6 +41,10 @@ pub struct Environment {
     pub checks: Vec<Check>,
     /// The watch.
     pub watch: WatchPlan,
+    /// What the visitors' signals decide.
+    pub verdict: VerdictPlan,
+    /// They decide only where the load balancers have signals: nobody has said that they must.
+    pub verdict_where_heard: bool,
     /// Whether a failing watch moves visitors back by itself.
     pub automatic_rollback: bool,
     /// What happens to connections that outlive the drain.
@@ -176,26 +183,6 @@ impl Default for Expect {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Watch {
-    duration: Span,
-    interval: Span,
-    fail_after: u32,
-    blind: Span,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            duration: Span::from_ms(300_000),
-            interval: Span::from_ms(1_000),
-            fail_after: 3,
-            blind: Span::from_ms(30_000),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct Rollback {
     automatic: bool,
 }
@@ -320,11 +307,12 @@ impl Environment {
             .map(|check| complete_check(check).map_err(&wrong))
             .collect::<Result<_, _>>()?;
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
-        let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
-        if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
-            return Err(wrong(
-                "`watch.fail_after`, `watch.interval` and `limits.attempts` must be at least 1".to_owned(),
-            ));
+        let watch = written.watch.gates().map_err(&wrong)?;
+        let verdict = written.watch.verdict().map_err(&wrong)?;
+        let verdict_where_heard = written.watch.where_heard();
+        let (limits, drain) = (written.limits, written.lb.drain);
+        if limits.attempts == 0 {
+            return Err(wrong("`limits.attempts` must be at least 1".to_owned()));
         }
         if limits.gate_ttl.ms() <= limits.check.ms() {
             return Err(wrong(
@@ -345,12 +333,9 @@ impl Environment {
             },
             splits,
             checks,
-            watch: WatchPlan {
-                duration_ms: watch.duration.ms(),
-                interval_ms: watch.interval.ms(),
-                fail_after: watch.fail_after,
-                blind_ms: watch.blind.ms(),
-            },
+            watch,
+            verdict,
+            verdict_where_heard,
             automatic_rollback: written.rollback.automatic,
             drain_end: match written.lb.drain_end {
                 WrittenDrainEnd::Cut => DrainEnd::Cut,

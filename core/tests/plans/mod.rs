@@ -3,10 +3,11 @@
 
 #![expect(clippy::unwrap_used, reason = "the names below are literals that parse")]
 
+use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, DrainEnd, EnvironmentName,
-    HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
-    Timestamp, WatchPlan,
+    HostName, HttpPath, Judged, Limits, MetricJudged, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
+    Timestamp, VerdictPlan, WatchPlan,
 };
 
 /// When every plan is made.
@@ -88,6 +89,22 @@ fn check(name: &str, from: CheckFrom) -> Check {
     }
 }
 
+/// What was judged of a release, without numbers.
+pub fn judged(verdict: Verdict) -> Judged {
+    Judged {
+        verdict,
+        warns: false,
+        shared: false,
+        told: "a line".to_owned(),
+        errors: MetricJudged::default(),
+        slowness: MetricJudged::default(),
+        seconds: 3,
+        rollback_at_milli: 4_000_000,
+        promote_at_milli: 100_000,
+        needed: None,
+    }
+}
+
 /// The plan of a release of that purpose on that site: from blue to green, or the maintenance page for blue.
 pub fn plan(purpose: Purpose, site: Site) -> Plan {
     let blue = slot("blue", site.hosts);
@@ -122,6 +139,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         splits,
         checks: vec![check("local", CheckFrom::Hosts), check("outside", CheckFrom::Balancers)],
         watch: WatchPlan { duration_ms: 60_000, interval_ms: 10_000, fail_after: 3, blind_ms: 25_000 },
+        verdict: VerdictPlan::default(),
         automatic_rollback: true,
         drain_end: DrainEnd::Cut,
         limits: Limits {
