@@ -4,13 +4,15 @@
 //! one row for each event: the phase that follows, or `-` where the event cannot follow.
 //! `UPDATE_GOLDEN=1 cargo test -p pointsman-core --test machine_table` writes the text anew, for review.
 
+mod judgements;
 mod plans;
 mod story;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
-use plans::{Site, deploy, host, judged, maintenance, plan, rollback};
+use judgements::judged;
+use plans::{Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, next};
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{

@@ -2,10 +2,12 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a story that goes another way is a failed test")]
 
+mod judgements;
 mod plans;
 mod story;
 
-use plans::{Site, deploy, judged, plan};
+use judgements::judged;
+use plans::{Site, deploy, plan};
 use pointsman_core::judging::{heard, with_last_word};
 use pointsman_core::machine::{apply, gates_read};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};

@@ -6,8 +6,8 @@ use std::time::Duration;
 use kit::{Books, Client, ENVIRONMENT, Load, LoadPlan, Site};
 use pointsman_proto::v1::{self, AskRequest};
 
-/// How long anything here may take: as long as a release of a test.
-const LONGEST: Duration = Duration::from_secs(90);
+/// How long anything here may take: a proof takes so many requests, however slowly a busy machine makes them.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// 1000 requests a second: with bunches assumed, a proof takes about 13 000.
 const MANY: LoadPlan =
@@ -89,7 +89,7 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() {
     let mut site =
-        Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"80s\"").start().await.unwrap();
+        Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"10m\"").start().await.unwrap();
     site.released_unwatched("v1").await.unwrap();
     let load = Load::start(site.frontend(), MANY).unwrap();
     load.more(1_000).await.unwrap();
@@ -97,7 +97,7 @@ async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() 
     let before = stands(&client, "visitors are judged", |release| seconds(release) >= 3).await;
     site.kill_coordinator().unwrap();
     site.start_coordinator().unwrap();
-    let mut client = site.coordinator_answers().await.unwrap();
+    let client = site.coordinator_answers().await.unwrap();
     let after = stands(&client, "visitors are judged again", |release| {
         release.verdict.as_ref().is_some_and(|verdict| !verdict.chart.is_empty()) || !release.outcome.is_empty()
     })
@@ -105,11 +105,12 @@ async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() 
     assert!(seconds(&after) > seconds(&before), "{after:?}");
     assert!(requests(&after) > requests(&before), "{after:?}");
 
-    client.confirmed("v2").await.unwrap();
+    let over = |release: &v1::Release| !release.outcome.is_empty() || release.held.is_some();
+    let release = stands(&client, "it is over", over).await;
+    assert_eq!(release.outcome, "confirmed", "{release:?}");
     let report = load.stop().unwrap();
     assert_eq!(report.failures(), Vec::<String>::new());
     assert_eq!(judged(&site, "v2").last().unwrap(), "promote");
-    let release = client.status().await.unwrap().release.unwrap();
     let verdict = release.verdict.unwrap();
     assert!(verdict.errors.unwrap().evidence_within_limit >= verdict.promote_at);
 }

@@ -3,10 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "the names below are literals that parse")]
 
-use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, DrainEnd, EnvironmentName,
-    HostName, HttpPath, Judged, Limits, MetricJudged, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
+    HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
     Timestamp, VerdictPlan, WatchPlan,
 };
 
@@ -86,22 +85,6 @@ fn check(name: &str, from: CheckFrom) -> Check {
         body_contains: None,
         timeout_ms: 1_000,
         patience_ms: 2_000,
-    }
-}
-
-/// What was judged of a release, without numbers.
-pub fn judged(verdict: Verdict) -> Judged {
-    Judged {
-        verdict,
-        warns: false,
-        shared: false,
-        told: "a line".to_owned(),
-        errors: MetricJudged::default(),
-        slowness: MetricJudged::default(),
-        seconds: 3,
-        rollback_at_milli: 4_000_000,
-        promote_at_milli: 100_000,
-        needed: None,
     }
 }
 

@@ -116,7 +116,7 @@ impl World {
         let lost = self.visitors.lost_since.is_some();
         let blind = (lost && self.stands(Guard::OutOfSight))
             .then(|| Problem::new(Code::SignalsMissing, "access lines are missing"));
-        let seen = if lost { Tick { coverage: known(0), ..Tick::default() } } else { self.seen() };
+        let seen = if lost { Tick { coverage: known(0), ..Tick::default() } } else { self.visits() };
         let heard = Heard::Second(Second { number, seen: Arc::new(seen), blind });
         for (_, ear) in &self.visitors.ears {
             // Who just went hears nothing.
@@ -125,7 +125,7 @@ impl World {
     }
 
     /// What the load balancers see in this second.
-    fn seen(&self) -> Tick {
+    fn visits(&self) -> Tick {
         let balancers: Vec<_> = self.hosts.iter().filter_map(|host| host.balancer()).collect();
         let each = RATE / u64::try_from(balancers.len()).unwrap_or(1).max(1);
         let mut tick = Tick { coverage: known(RATE), ..Tick::default() };
