@@ -151,7 +151,7 @@ pub fn met(release: &v1::Release) -> String {
             String::new()
         };
         return format!(
-            "; {} % of {} requests on {} failed in {watched}: {} visitors got an error{slow}",
+            "; {} % of {} requests on {} failed in {watched}: {} visitors got an error until the verdict{slow}",
             percent(share(&errors)),
             grouped(errors.requests),
             plan.to_slot,
@@ -248,7 +248,7 @@ mod tests {
     fn a_rollback_says_who_was_hurt() {
         assert_eq!(
             met(&release("rollback", "rolled-back")),
-            "; 20.2 % of 163 requests on green failed in 4.0 s: 33 visitors got an error"
+            "; 20.2 % of 163 requests on green failed in 4.0 s: 33 visitors got an error until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
     }

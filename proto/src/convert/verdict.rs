@@ -117,3 +117,16 @@ fn announced(plan: &Plan, needed: Option<u64>, rate: f64) -> String {
         share => format!("{proof}: {at} and {share} % of them there"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_told_as_people_say_them() {
+        let cases = [(50, 10.0, "5 s"), (2_350, 0.5, "78 min"), (2_350, 0.1, "6.5 h"), (1_320, 50.0, "26 s")];
+        for (requests, rate, expected) in cases {
+            assert_eq!(in_time(requests, rate), expected);
+        }
+    }
+}
