@@ -142,12 +142,21 @@ http {
   scgi_temp_path $dir/run/nginx-$slot/scgi;
   access_log off;
   keepalive_requests 1000000;
+  split_clients \$request_id \$lot { 10% bad; * good; }
   server {
     listen $address:$site_port;
     root $dir/site/$slot/current;
     location = /api/health { return 200 alive; }
+    location = / { # the page that the checks ask for is well, whatever visitors meet
+      if (-f $dir/site/$slot/.maintenance) { return 503; }
+      try_files /index.html =404;
+    }
     location / {
       if (-f $dir/site/$slot/.maintenance) { return 503; }
+      # A version that has this file fails one visitor in ten.
+      set \$met good;
+      if (-f $dir/site/$slot/current/fails-visitors) { set \$met \$lot; }
+      if (\$met = bad) { return 500; }
       try_files \$uri \$uri/index.html =404;
     }
   }
@@ -225,7 +234,8 @@ make_version() { # NAME
   head -c 300000 /dev/urandom >"$dir/dist/$1/assets/app-$1.js"
   echo 'body { margin: 0 }' >"$dir/dist/$1/assets/site.css"
 }
-for version in v0 v1 v2; do make_version "$version"; done
+for version in v0 v1 v2 v3; do make_version "$version"; done
+touch "$dir/dist/v3/fails-visitors"
 
 echo "== start nginx for blue and green, HAProxy, the agents and the coordinator"
 for slot in blue green; do
@@ -318,7 +328,25 @@ echo
 "$bin/pointsman-visitors" account "$dir/visits.jsonl" "$dir/reload" "$summary" "$dir"/{v1,v2,back}.json
 echo "The same as JSON: $summary"
 echo
-pointsman status production
+
+echo "== release v3: every check passes, and one visitor in ten gets an error"
+start visitors-of-v3 "$bin/pointsman-visitors" load "$lb:$site_port" "$dir/visits-v3.jsonl"
+visitors=${pids[-1]}
+v3_code=0
+"$bin/pointsman" deploy production --artifact "$dir/dist/v3" --release v3 --yes >"$dir/v3.txt" 2>&1 </dev/null || v3_code=$?
+kill -TERM "$visitors"
+await "the visitors' report" test -s "$dir/visits-v3.jsonl"
+wait "$visitors" || true
+unset 'pids[-1]' # the visitors have gone
+if [ "$v3_code" != 3 ]; then # 3: rolled back
+  echo "release v3 ended with $v3_code:" >&2
+  cat "$dir/v3.txt" >&2
+  exit 1
+fi
+# When, on what evidence, and how many were hurt.
+grep -E 'canary-1|switch|turning back|route-back|^rolled back' "$dir/v3.txt"
+echo
+pointsman status production || [ "$?" = 3 ] # 3: the last release was rolled back
 
 if [ "$keep" = yes ]; then
   cat <<TEXT
@@ -327,7 +355,7 @@ Everything runs on. Try:
   export POINTSMAN_CONFIG=$POINTSMAN_CONFIG
   $bin/pointsman status production
 A release, 10 % of the visitors first (with --at-once everybody); from another terminal, do not wait for the end of its watch:
-  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3
+  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v4
   $bin/pointsman promote production
 Visitors again, until you kill them, and what they meet, until Ctrl-C:
   $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &

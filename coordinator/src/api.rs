@@ -508,6 +508,20 @@ fn live_to_wire(live: &pointsman_core::LiveRelease) -> v1::Live {
     }
 }
 
+/// What is known of a release's visitors, while they are watched.
+fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Option<v1::ReleaseUpdate> {
+    let kept = office.release(Some(id)).ok().flatten()?;
+    kept.state.watched_after()?;
+    let mut release = convert::release_to_wire(&kept.state, kept.started_at, size);
+    release.verdict = Some(office.visitors().now(id)?);
+    Some(v1::ReleaseUpdate {
+        at_ms: SystemClock.now().0,
+        kind: "visitors".to_owned(),
+        release: Some(release),
+        ..Default::default()
+    })
+}
+
 /// Tells a follower everything that is recorded of a release, then what comes, until it is over or nobody listens.
 async fn tell(
     office: Arc<Office>,
@@ -518,6 +532,7 @@ async fn tell(
     let (id, started_at, mut known) = (kept.state.plan.release.clone(), kept.started_at, after);
     let size = office.size_of(&kept.state.plan);
     let mut recorded = office.recorded();
+    let mut seconds = office.visitors().changes();
     loop {
         recorded.borrow_and_update();
         let facts = match office.facts(&id, known).await {
@@ -535,6 +550,10 @@ async fn tell(
         }
         tokio::select! {
             changed = recorded.changed() => if changed.is_err() { return },
+            _ = seconds.changed() => {
+                let Some(update) = of_visitors(&office, &id, size) else { continue };
+                if send.send(Ok(update)).await.is_err() { return }
+            }
             () = tokio::time::sleep(PROGRESS) => {
                 for (host, (sent, total)) in office.fleet().transfers().under_way() {
                     let update = v1::ReleaseUpdate {

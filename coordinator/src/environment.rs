@@ -6,10 +6,12 @@ use std::path::Path;
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
     Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
-    HostName, HttpPath, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerifyLevel,
-    WatchPlan,
+    HostName, HttpPath, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan,
+    VerifyLevel, WatchPlan,
 };
 use serde::Deserialize;
+
+use crate::watch_file::Watch;
 
 /// The file's newest shape.
 const SCHEMA: u32 = 1;
@@ -41,6 +43,10 @@ pub struct Environment {
     pub checks: Vec<Check>,
     /// The watch.
     pub watch: WatchPlan,
+    /// What the visitors' signals decide.
+    pub verdict: VerdictPlan,
+    /// They decide only where the load balancers have signals: nobody has said that they must.
+    pub verdict_where_heard: bool,
     /// Whether a failing watch moves visitors back by itself.
     pub automatic_rollback: bool,
     /// What happens to connections that outlive the drain.
@@ -192,26 +198,6 @@ struct Expect {
 impl Default for Expect {
     fn default() -> Self {
         Self { status: 200, body: None }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Watch {
-    duration: Span,
-    interval: Span,
-    fail_after: u32,
-    blind: Span,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            duration: Span::from_ms(300_000),
-            interval: Span::from_ms(1_000),
-            fail_after: 3,
-            blind: Span::from_ms(30_000),
-        }
     }
 }
 
@@ -395,11 +381,12 @@ impl Environment {
             .map(|check| complete_check(check).map_err(&wrong))
             .collect::<Result<_, _>>()?;
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
-        let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
-        if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
-            return Err(wrong(
-                "`watch.fail_after`, `watch.interval` and `limits.attempts` must be at least 1".to_owned(),
-            ));
+        let watch = written.watch.gates().map_err(&wrong)?;
+        let verdict = written.watch.verdict().map_err(&wrong)?;
+        let verdict_where_heard = written.watch.where_heard();
+        let (limits, drain) = (written.limits, written.lb.drain);
+        if limits.attempts == 0 {
+            return Err(wrong("`limits.attempts` must be at least 1".to_owned()));
         }
         if limits.gate_ttl.ms() <= limits.check.ms() {
             return Err(wrong(
@@ -421,12 +408,9 @@ impl Environment {
             database: written.database.map(complete_database),
             splits,
             checks,
-            watch: WatchPlan {
-                duration_ms: watch.duration.ms(),
-                interval_ms: watch.interval.ms(),
-                fail_after: watch.fail_after,
-                blind_ms: watch.blind.ms(),
-            },
+            watch,
+            verdict,
+            verdict_where_heard,
             automatic_rollback: written.rollback.automatic,
             drain_end: match written.lb.drain_end {
                 WrittenDrainEnd::Cut => DrainEnd::Cut,

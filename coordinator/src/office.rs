@@ -1,5 +1,6 @@
 //! One environment at work: what its journal says, the one release that may run, and the task that drives it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
     BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan,
     Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
-    Timestamp,
+    Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -22,9 +23,11 @@ use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
+use crate::lookout::{Delivers, Lookout};
 use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
+use crate::visitors::Visitors;
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
 const SHORT_LOOK_MS: u64 = 1_000;
@@ -66,6 +69,7 @@ pub struct Office {
     journal: JournalStore,
     store: ArtifactStore,
     fleet: GrpcFleet,
+    visitors: Visitors,
     holder: String,
     book: Mutex<Book>,
     /// One release is begun at a time.
@@ -84,20 +88,25 @@ fn unnamed(host: &HostName) -> Problem {
 }
 
 impl Office {
-    /// Opens the environment: reads its journal, takes its lease, and goes on with what was open.
+    /// Opens the environment: reads its journal, takes its lease, and goes on with what was open. `verdicts` is the folder
+    /// in which what is known of visitors is kept.
     pub async fn open(
         environment: Environment,
-        journal: JournalStore,
-        store: ArtifactStore,
+        (journal, store, verdicts): (JournalStore, ArtifactStore, &Path),
         credentials: &Arc<Credentials>,
         holder: String,
     ) -> Result<Arc<Self>, Problem> {
         let fleet = GrpcFleet::new(&environment, credentials, store.clone(), journal.clone())?;
+        let listens = environment.verdict.mode != VerdictMode::Off;
+        let lookout =
+            listens.then(|| Lookout::begin(&environment.balancers, &fleet, environment.verdict.p99_ms));
+        let visitors = Visitors::new(verdicts, &environment.name, lookout);
         let office = Arc::new(Self {
             environment,
             journal,
             store,
             fleet,
+            visitors,
             holder,
             book: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
@@ -117,6 +126,11 @@ impl Office {
     /// The agents.
     pub fn fleet(&self) -> &GrpcFleet {
         &self.fleet
+    }
+
+    /// The visitors of its releases.
+    pub fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -145,7 +159,8 @@ impl Office {
 
     /// Drives whatever release is open, for ever.
     async fn work(self: Arc<Self>) {
-        let driver = Driver { journal: self.journal.clone(), fleet: self.fleet.clone(), clock: SystemClock };
+        let (journal, fleet, signals) = (self.journal.clone(), self.fleet.clone(), self.visitors.clone());
+        let driver = Driver { journal, fleet, clock: SystemClock, signals };
         loop {
             let Some((state, mut requests)) = self.take_open() else {
                 self.begun.notified().await;
@@ -316,7 +331,12 @@ impl Office {
 
     /// A release for the wire.
     pub fn to_wire(&self, kept: &Kept) -> v1::Release {
-        convert::release_to_wire(&kept.state, kept.started_at, None)
+        let mut release = convert::release_to_wire(&kept.state, kept.started_at, None);
+        // While visitors are watched what is known of them is newer than what is recorded.
+        if kept.state.watched_after().is_some() {
+            release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
+        }
+        release
     }
 
     /// Asks every agent how its host stands.
@@ -390,6 +410,11 @@ impl Office {
         let mut seen = self.see(&wanted).await?;
         if let Some((files, phase)) = wanted.files() {
             seen.pending = migrations::pending(&self.store, files, phase, seen.database.as_ref()).await?;
+        }
+        if let Some(lookout) = self.visitors.lookout().filter(|_| matches!(wanted, Wanted::Deploy { .. })) {
+            seen.without_signals = lookout.delivers().await == Delivers::No;
+            let backends = self.environment.slots.values().map(|slot| slot.backend.clone());
+            seen.visitors = backends.map(|backend| (backend.clone(), lookout.before(&backend))).collect();
         }
         // A release that began meanwhile moves what was just seen.
         self.must_be_free()?;

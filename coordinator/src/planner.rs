@@ -4,8 +4,9 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, Code, DatabasePlan, DatabaseWork, HostName, LiveRelease, MigrationPhase, Migrations,
-    Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan, Standing, Timestamp,
+    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, HostName, LiveRelease,
+    MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan,
+    Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::v1;
 
@@ -88,6 +89,10 @@ pub struct Seen {
     pub database: Option<v1::DatabaseFacts>,
     /// The versions of migrations that are wanted and not applied yet, in order.
     pub pending: Vec<String>,
+    /// What visitors met lately, by backend.
+    pub visitors: BTreeMap<BackendName, Before>,
+    /// A load balancer says that it has no signals of visitors.
+    pub without_signals: bool,
 }
 
 /// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed.
@@ -160,6 +165,11 @@ pub fn plan(
         _ => Vec::new(),
     };
     let database = database_plan(environment, &wish.wanted, seen)?.filter(|plan| plan.migrations.is_some());
+    let verdict = match under_maintenance {
+        // Nobody is there to be watched.
+        true => VerdictPlan { mode: VerdictMode::Off, ..environment.verdict },
+        false => verdict(environment, live.as_ref(), seen),
+    };
     match &purpose {
         Purpose::Deploy { .. } => all_answer(&to, seen)?,
         Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
@@ -191,6 +201,7 @@ pub fn plan(
         splits,
         checks: environment.checks.clone(),
         watch: environment.watch,
+        verdict,
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
@@ -288,11 +299,20 @@ fn database_alone(
         database,
         splits: Vec::new(),
         checks: Vec::new(),
+        verdict: VerdictPlan { mode: VerdictMode::Off, ..environment.verdict },
         watch: environment.watch,
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
     })
+}
+
+/// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.
+fn verdict(environment: &Environment, live: Option<&SlotPlan>, seen: &Seen) -> VerdictPlan {
+    let before = live.and_then(|slot| seen.visitors.get(&slot.backend)).copied().unwrap_or_default();
+    let unheard = environment.verdict_where_heard && seen.without_signals;
+    let mode = if unheard { VerdictMode::Off } else { environment.verdict.mode };
+    VerdictPlan { mode, before, ..environment.verdict }
 }
 
 /// The slot that serves, or will when the maintenance page comes down. `None` before the first release.
@@ -466,6 +486,26 @@ mod tests {
         let seen = seen(&[("lb1", "be_maint:be_maint:0:0", 0)]);
         let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
         assert_eq!((plan.from, plan.to.name.as_str()), (None, "blue"));
+    }
+
+    #[test]
+    fn visitors_decide_where_the_load_balancers_have_signals_or_must() {
+        let mode = |environment: &Environment, without_signals| {
+            let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+            let before = Before { requests: 5, ..Before::default() };
+            seen.visitors = [("be_blue".parse().unwrap(), before)].into();
+            seen.without_signals = without_signals;
+            let plan = plan(environment, &Standing::default(), deploy(), &seen).unwrap();
+            assert_eq!(plan.verdict.before, before);
+            plan.verdict.mode
+        };
+        let mut site = environment();
+        assert_eq!(mode(&site, false), VerdictMode::Act);
+        assert_eq!(mode(&site, true), VerdictMode::Off);
+        site.verdict_where_heard = false;
+        assert_eq!(mode(&site, true), VerdictMode::Act);
+        site.verdict.mode = VerdictMode::Off;
+        assert_eq!(mode(&site, false), VerdictMode::Off);
     }
 
     #[test]

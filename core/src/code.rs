@@ -106,6 +106,9 @@ codes! {
     WatchBlind = "PM0403", "the watch cannot see the new slot";
     PlanOutOfDate = "PM0404", "the world moved since the plan was made";
     GatesExpired = "PM0405", "the checks are too old to move visitors on";
+    VerdictAgainst = "PM0411", "visitors fare too badly on the new slot";
+    SharedFault = "PM0412", "both slots are in trouble";
+    VerdictUndecided = "PM0413", "the watch was not decided in time";
     // PM05xx: agents, certificates, network.
     AgentUnreachable = "PM0501", "an agent cannot be reached";
     CertificateRefused = "PM0502", "a certificate was refused";

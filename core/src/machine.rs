@@ -2,6 +2,7 @@
 //! follows from the state and the time. A restarted coordinator therefore chooses as the one that crashed
 //! would have: there is no other path.
 
+use crate::judging::{self, Over};
 use crate::step::Kind;
 use crate::{
     Aftermath, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress,
@@ -76,6 +77,7 @@ pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
         Event::GatesRead(reading) => gates_folded(state, reading, fact.at),
         Event::GatesExpired => gates_expired(state, fact.at),
         Event::WatchMoved { until } => watch_moved(state, *until),
+        Event::Judged(judged) => judged_folded(state, judged),
         Event::WatchPassed => watch_passed(state, fact.at),
         Event::Requested(request) => requested(state, request, fact.at),
         Event::TurnedBack(problem) => turned_back(state, problem),
@@ -126,6 +128,7 @@ fn watch_anew(state: &mut State, at: Timestamp) {
     if let Phase::Watching { until, .. } = &mut state.phase {
         *until = ends;
         state.watch = crate::WatchProgress::default();
+        state.verdict.anew();
     }
 }
 
@@ -202,15 +205,26 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     armed
 }
 
+fn judged_folded(state: &mut State, judged: &crate::Judged) -> bool {
+    state.verdict.known = Some(judged.verdict);
+    state.verdict.warned |= judged.warns;
+    state.verdict.last = Some(Box::new(judged.clone()));
+    state.watched_after().is_some()
+}
+
 /// The watch ended well: more visitors follow or, where all of them are watched, the release is over.
 fn watch_passed(state: &mut State, at: Timestamp) -> bool {
     let Phase::Watching { after, .. } = state.phase else { return false };
+    if !judging::may_pass(state) {
+        return false;
+    }
     let wanted = state.asked.take().is_none_or(|asked| asked.kind == RequestKind::Promote);
     state.phase = match state.plan.step_after(after) {
         Some(Step::Watch) | None => Phase::Finished(Outcome::Confirmed),
         Some(step) => Phase::Doing(step),
     };
     state.watch = crate::WatchProgress::default();
+    state.verdict.anew();
     state.split_passed_at = Some(at);
     wanted
 }
@@ -262,8 +276,13 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
     let Phase::Held { at: held_at, .. } = &state.phase else { return false };
     state.phase = match *held_at {
         HeldAt::Step(step) => Phase::Doing(step),
-        HeldAt::Watch(after) => Phase::Watching { after, until: at.plus_ms(state.watch_ms()) },
+        HeldAt::Watch(after) => {
+            // Who lets it go on has looked at what was found: evidence of a fault that is over would stay for long.
+            state.verdict.judge = state.verdict.judge.saturating_add(1);
+            Phase::Watching { after, until: at.plus_ms(state.watch_ms()) }
+        }
     };
+    state.verdict.anew();
     state.fencing_since = at;
     state.watch = crate::WatchProgress::default();
     for progress in state.orders.values_mut().filter(|progress| progress.done.is_none()) {
@@ -540,9 +559,15 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
     match reading {
         Reading::Pass => {
             // The first good reading after others may put the end off; one after it may be the end.
-            let passed = quiet && until.is_some_and(|until| promoted || now >= until);
+            let over = until.filter(|_| quiet).map(|until| judging::over(state, until, now));
+            let end = match over {
+                Some(_) if promoted => Some(Event::WatchPassed),
+                Some(Over::Passed) => Some(Event::WatchPassed),
+                Some(Over::Undecided) => Some(judging::undecided(state)),
+                Some(Over::No) | None => None,
+            };
             let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
-            cleared.into_iter().chain(passed.then_some(Event::WatchPassed)).collect()
+            cleared.into_iter().chain(end).collect()
         }
         // It is held already, and nobody wants it moved by itself: one record of the failure is enough.
         Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {
@@ -564,6 +589,15 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
             let too_long = now.ms_since(since) >= state.plan.watch.blind_ms && until.is_some();
             too_long.then_some(Event::Held(problem)).into_iter().collect()
         }
+    }
+}
+
+/// What follows where visitors fare too badly: back, or to a person where nothing is to turn back by itself.
+pub(crate) fn turns(state: &State, problem: Problem) -> Option<Event> {
+    match (state.plan.automatic_rollback, &state.phase) {
+        (true, _) => Some(Event::TurnedBack(problem)),
+        (false, Phase::Watching { .. }) => Some(Event::Held(problem)),
+        (false, _) => None,
     }
 }
 

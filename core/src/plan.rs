@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::{
     Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DatabasePlan, DatabaseWork, DrainEnd,
     EnvironmentName, HookName, HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step,
-    SwapTo, Timestamp, UnitName, VerifyLevel,
+    SwapTo, Timestamp, UnitName, VerdictPlan, VerifyLevel,
 };
 
 /// What a release is for.
@@ -146,6 +146,8 @@ pub struct Plan {
     pub checks: Vec<Check>,
     /// The watch.
     pub watch: WatchPlan,
+    /// What the visitors' signals decide.
+    pub verdict: VerdictPlan,
     /// Whether a failing watch moves visitors back by itself, or holds for a person.
     pub automatic_rollback: bool,
     /// What happens to connections that outlive the drain.
@@ -256,12 +258,15 @@ impl Plan {
     /// How long visitors are watched after this step, in milliseconds; `None` after a step that moves none, or that
     /// nothing watches.
     pub fn watch_ms(&self, after: Step) -> Option<u64> {
+        let longest_ms = self.verdict.max_watch_ms.filter(|_| self.verdict.must_decide());
         match after {
             Step::Canary(number) => {
                 let split = self.splits.get(usize::from(number).checked_sub(1)?)?;
-                Some(split.hold_ms)
+                Some(longest_ms.unwrap_or(split.hold_ms))
             }
-            Step::Switch => self.steps().contains(&Step::Watch).then_some(self.watch.duration_ms),
+            Step::Switch if self.steps().contains(&Step::Watch) => {
+                Some(longest_ms.unwrap_or(self.watch.duration_ms))
+            }
             _ => None,
         }
     }

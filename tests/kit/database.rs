@@ -20,7 +20,6 @@ pub struct DatabaseHost {
     pub(crate) agent_process: Option<Process>,
     /// The server.
     pub cluster: Cluster,
-    pub(crate) agent: SocketAddr,
     folder: PathBuf,
     logs: PathBuf,
 }
@@ -45,7 +44,7 @@ impl DatabaseHost {
             at("backups")
         );
         std::fs::write(at("agent.toml"), config)?;
-        Ok(Self { agent_process: None, cluster, agent, folder: folder.to_owned(), logs: logs.to_owned() })
+        Ok(Self { agent_process: None, cluster, folder: folder.to_owned(), logs: logs.to_owned() })
     }
 
     /// Starts its agent.

@@ -36,6 +36,8 @@ const PEOPLE: [(&str, &str, &str); 3] =
 #[derive(Clone, Debug)]
 pub struct SiteBuilder {
     watch: String,
+    blind: String,
+    watching: String,
     stage: String,
     check: String,
     by_init: bool,
@@ -48,6 +50,8 @@ impl Default for SiteBuilder {
     fn default() -> Self {
         Self {
             watch: "1s".to_owned(),
+            blind: "20s".to_owned(),
+            watching: String::new(),
             stage: "60s".to_owned(),
             check: "10s".to_owned(),
             by_init: false,
@@ -140,6 +144,20 @@ impl SiteBuilder {
     #[must_use]
     pub fn watch(mut self, duration: &str) -> Self {
         duration.clone_into(&mut self.watch);
+        self
+    }
+
+    /// How long the watch may be without sight.
+    #[must_use]
+    pub fn blind(mut self, span: &str) -> Self {
+        span.clone_into(&mut self.blind);
+        self
+    }
+
+    /// Further lines of `[watch]`.
+    #[must_use]
+    pub fn watching(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.watching);
         self
     }
 
@@ -282,7 +300,7 @@ impl SiteBuilder {
 
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
-        let Self { watch, stage, check, strategy, .. } = self;
+        let Self { watch, blind, watching, stage, check, strategy, .. } = self;
         let (database_agent, database) = match self.database {
             true => (
                 format!("db = \"{}\"\n", addresses.database),
@@ -330,7 +348,8 @@ patience = "2s"
 duration = "{watch}"
 interval = "100ms"
 fail_after = 3
-blind = "20s"
+blind = "{blind}"
+{watching}
 [limits]
 inspect = "4s"
 stage = "{stage}"
@@ -538,6 +557,16 @@ impl Site {
         self.kill(Daemon::Coordinator)
     }
 
+    /// Starts the lb-agent anew without the signals of visitors. Everything else it does as before.
+    pub fn lose_signals(&mut self) -> Result<()> {
+        let file = self.folder().join("lb1/lb-agent.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let without = text.split_once("[signals]").context("it had no signals")?.0;
+        std::fs::write(&file, without)?;
+        self.kill_lb_agent()?;
+        self.start_lb_agent()
+    }
+
     /// Starts the lb-agent.
     pub fn start_lb_agent(&mut self) -> Result<()> {
         self.start(Daemon::LbAgent, None)
@@ -682,6 +711,18 @@ impl Site {
             "confirmed" => Ok(folder),
             other => bail!("release `{marker}` ended as {other}"),
         }
+    }
+
+    /// The same, and the watch ends as soon as its gates are green: for sites with long watches.
+    pub async fn released_unwatched(&self, marker: &str) -> Result<()> {
+        let mut client = self.client()?;
+        let digest = crate::publish(&mut client, &self.artifact(marker)?).await?;
+        let release = client.deploy(&digest, marker).await?;
+        client.follow(&release, |seen| seen.done("switch")).await?;
+        let ask =
+            pointsman_proto::v1::AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+        client.api.promote(ask).await?;
+        client.confirmed(&release).await
     }
 
     /// What a visitor gets who comes now: status line, headers, page.

@@ -21,4 +21,5 @@ mod reload;
 mod single_flight;
 mod traffic;
 mod unhealthy;
+mod verdict;
 mod watch;

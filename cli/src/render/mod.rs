@@ -12,6 +12,7 @@ mod lines;
 mod look;
 mod plan;
 mod ticks;
+mod verdict;
 
 pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};

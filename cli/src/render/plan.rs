@@ -50,6 +50,9 @@ pub fn plan(plan: &v1::Plan) -> String {
     if !plan.checks.is_empty() {
         text.push_str(&format!("checks    {}\n", plan.checks.join(", ")));
     }
+    if let Some(announced) = super::verdict::announced(plan) {
+        text.push_str(&format!("visitors  {announced}\n"));
+    }
     text.push_str(&format!(
         "by        {}{}\n",
         plan.created_by,

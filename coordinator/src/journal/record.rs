@@ -9,8 +9,10 @@ use pointsman_core as domain;
 use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
-/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3
-/// knows databases.
+use super::verdict_record::{self, Judged, VerdictPlan};
+
+/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts and
+/// databases.
 pub const VERSION: u32 = 3;
 
 /// Why bytes are no fact to this version.
@@ -33,6 +35,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Requested(_) | Event::Adopted { .. } => "call",
         Event::GatesExpired
         | Event::WatchMoved { .. }
+        | Event::Judged(_)
         | Event::WatchPassed
         | Event::TurnedBack(_)
         | Event::Held(_) => "note",
@@ -87,6 +90,9 @@ enum Fact {
     GatesExpired,
     WatchMoved {
         until_ms: u64,
+    },
+    Judged {
+        judged: Box<Judged>,
     },
     WatchPassed,
     Requested {
@@ -210,6 +216,8 @@ struct Plan {
     watch_interval_ms: u64,
     watch_fail_after: u32,
     watch_blind_ms: u64,
+    #[serde(default)]
+    verdict: Option<VerdictPlan>,
     automatic_rollback: bool,
     drain_cut: bool,
     inspect_ms: u64,
@@ -245,9 +253,13 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Unreadable> {
     event_of(versioned.fact).ok_or_else(|| Unreadable::Malformed("holds a value that cannot be".to_owned()))
 }
 
-/// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made.
+/// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made, and without what
+/// was measured, which is another number each time.
 pub fn plan_bytes(plan: &domain::Plan) -> Vec<u8> {
     let mut record = plan_of(plan);
+    if let Some(verdict) = &mut record.verdict {
+        verdict.before = None;
+    }
     record.created_at_ms = 0;
     record.created_by.clear();
     serde_json::to_vec(&record).unwrap_or_default()
@@ -302,6 +314,7 @@ fn fact_of(event: &Event) -> Fact {
         }
         Event::GatesExpired => Fact::GatesExpired,
         Event::WatchMoved { until } => Fact::WatchMoved { until_ms: until.0 },
+        Event::Judged(judged) => Fact::Judged { judged: Box::new(verdict_record::judged_of(judged)) },
         Event::WatchPassed => Fact::WatchPassed,
         Event::Requested(request) => Fact::Requested {
             kind: request.kind.as_str().to_owned(),
@@ -337,6 +350,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::GatesUnknown { problem } => Event::GatesRead(domain::Reading::Unknown(problem_from(problem)?)),
         Fact::GatesExpired => Event::GatesExpired,
         Fact::WatchMoved { until_ms } => Event::WatchMoved { until: domain::Timestamp(until_ms) },
+        Fact::Judged { judged } => Event::Judged(Box::new(verdict_record::judged_from(*judged)?)),
         Fact::WatchPassed => Event::WatchPassed,
         Fact::Requested { kind, by, reason } => {
             Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
@@ -550,6 +564,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         watch_interval_ms: plan.watch.interval_ms,
         watch_fail_after: plan.watch.fail_after,
         watch_blind_ms: plan.watch.blind_ms,
+        verdict: Some(verdict_record::plan_of(&plan.verdict)),
         automatic_rollback: plan.automatic_rollback,
         drain_cut: plan.drain_end == domain::DrainEnd::Cut,
         inspect_ms: limits.inspect_ms,
@@ -614,6 +629,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             fail_after: record.watch_fail_after,
             blind_ms: record.watch_blind_ms,
         },
+        verdict: verdict_record::plan_from(record.verdict.as_ref())?,
         automatic_rollback: record.automatic_rollback,
         drain_end: if record.drain_cut { domain::DrainEnd::Cut } else { domain::DrainEnd::Leave },
         limits: domain::Limits {
@@ -652,7 +668,7 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":3,\"fact\":[]}"), Err(Unreadable::Newer(3)));
+        assert_eq!(decode(b"{\"v\":4,\"fact\":[]}"), Err(Unreadable::Newer(4)));
     }
 
     #[test]

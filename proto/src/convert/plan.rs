@@ -27,7 +27,7 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
         route_after: last.as_ref().unwrap_or(&plan.route_before).to_string(),
         steps: plan.steps().iter().map(|step| step_to_wire(plan, *step)).collect(),
         checks: plan.checks.iter().map(|check| check.name.to_string()).collect(),
-        watch_ms: if plan.steps().contains(&Step::Watch) { plan.watch.duration_ms } else { 0 },
+        watch_ms: plan.watch_ms(Step::Switch).unwrap_or_default(),
         under_maintenance: plan.under_maintenance,
         created_by: plan.created_by.clone(),
         reason: plan.reason.clone().unwrap_or_default(),
@@ -44,6 +44,7 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
             .and_then(|database| database.migrations.as_ref())
             .map(|migrations| migrations.versions.clone())
             .unwrap_or_default(),
+        verdict: super::verdict_plan_to_wire(plan),
     }
 }
 
@@ -113,7 +114,8 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
             "the database that is not live is dropped: nothing leads back to it".to_owned()
         }
         (Step::Watch, _) => {
-            let (seconds, fails) = (plan.watch.duration_ms / 1000, plan.watch.fail_after);
+            let seconds = plan.watch_ms(Step::Switch).unwrap_or_default() / 1000;
+            let fails = plan.watch.fail_after;
             let then = if plan.automatic_rollback { "roll back" } else { "hold for a person" };
             format!("the checks again and again for {seconds} s; {fails} failed readings in a row {then}")
         }
@@ -148,6 +150,9 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
         step: step.to_string(),
         hosts: hosts.iter().map(ToString::to_string).collect(),
         what,
-        attempt_ms: if step == Step::Watch { plan.watch.duration_ms } else { plan.attempt_ms(step) },
+        attempt_ms: match step {
+            Step::Watch => plan.watch_ms(Step::Switch).unwrap_or_default(),
+            step => plan.attempt_ms(step),
+        },
     }
 }

@@ -51,12 +51,18 @@ impl Ports {
         Self { world, life }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    /// Which life this is.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The world.
+    pub fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Never comes back when the coordinator dies here.
-    async fn point(&self) {
+    pub async fn point(&self) {
         let crashed = self.world().point(Who::Coordinator);
         if crashed {
             std::future::pending().await
@@ -244,7 +250,8 @@ impl Clock for Ports {
 /// One life of a coordinator: open, go on with what is open, then grant the next wish.
 pub async fn live(ports: Ports) -> Ended {
     let environment = Arc::clone(&ports.world().environment);
-    let driver = Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone() };
+    let driver =
+        Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone(), signals: ports.clone() };
     loop {
         let three = (&ports, &ports, &ports);
         let opened =

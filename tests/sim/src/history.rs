@@ -298,6 +298,8 @@ impl World {
             }
             Happening::PutBack(host) => self.put_back(host),
             Happening::Attend => self.attend(),
+            Happening::Second => self.second(),
+            Happening::SignalsBack => self.signals_back(),
         }
     }
 
@@ -407,6 +409,7 @@ impl World {
                 }
                 self.truth.disk_lost(host);
             }
+            What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind),
         }

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::receipt::Fence;
+use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose,
     ReleaseId, RequestKind, Route, State, Step,
@@ -75,6 +76,8 @@ pub struct Truth {
     moved_by: Option<Step>,
     /// A person asked for the end of the watch.
     promoted: bool,
+    /// What was judged last in this watch was a proof.
+    proven: bool,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
 }
@@ -372,6 +375,7 @@ impl World {
                 // What was well in another release's watch says nothing of this one.
                 self.truth.well.clear();
                 self.truth.promoted = false;
+                self.visitors.judged_anew();
             }
             Event::OrderIntended { key, attempt } => {
                 self.truth.intents.insert((release.clone(), key.clone(), *attempt, epoch));
@@ -388,11 +392,24 @@ impl World {
                     self.truth.moved_by = Some(key.step);
                 }
             }
-            Event::EpochTaken(_) => self.truth.readings.clear(),
+            Event::EpochTaken(_) => {
+                self.truth.readings.clear();
+                self.truth.proven = false;
+            }
             Event::Requested(request) => {
                 self.truth.promoted |= request.kind == RequestKind::Promote;
+                if request.kind == RequestKind::Resume {
+                    self.visitors.judged_anew();
+                }
             }
-            Event::Held(_) | Event::TurnedBack(_) => self.truth.promoted = false,
+            Event::Judged(judged) => self.truth.proven = judged.verdict == Verdict::Promote,
+            Event::TurnedBack(problem) => {
+                self.truth.promoted = false;
+                if let Some(plan) = self.plans.get(release).cloned() {
+                    self.turned_by_verdict(&plan, problem);
+                }
+            }
+            Event::Held(_) => self.truth.promoted = false,
             Event::WatchPassed => self.watch_passed(release),
             _ => {}
         }
@@ -405,9 +422,13 @@ impl World {
         let usual_ms = 2 * plan.watch.interval_ms + plan.reading_ms() + 1_500;
         let watched_ms = self.truth.watched_ms(usual_ms);
         let after = self.truth.moved_by.unwrap_or(Step::Switch);
-        let wanted_ms = plan.watch_ms(after).unwrap_or_default();
+        let (promoted, proven) =
+            (std::mem::take(&mut self.truth.promoted), std::mem::take(&mut self.truth.proven));
+        self.passed_on_visitors(&plan, promoted, proven);
+        let early_ms = plan.verdict.min_watch_ms.filter(|_| proven);
+        let wanted_ms = early_ms.unwrap_or_else(|| plan.watch_ms(after).unwrap_or_default());
         // Who promotes does not wait for the time to be over, and still only goes on with gates that are green.
-        if !std::mem::take(&mut self.truth.promoted) && watched_ms + usual_ms < wanted_ms {
+        if !promoted && watched_ms + usual_ms < wanted_ms {
             self.broken("I2", || format!("{release} was watched for {watched_ms} ms and is confirmed"));
         }
         for (name, _) in plan.gates(after) {

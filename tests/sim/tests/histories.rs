@@ -34,6 +34,8 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("release under maintenance", vec![Confirmed, Confirmed, Confirmed]),
         ("back and forth", vec![Confirmed, Confirmed]),
         ("canary", vec![Confirmed]),
+        ("visitors fail", vec![RolledBack]),
+        ("proven", vec![Confirmed]),
         ("canary fails", vec![RolledBack]),
     ];
     let scenarios = calm();
@@ -64,6 +66,10 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::OldSlotUntouched, "I8"),
         (Guard::FlagOnlyInMaintenance, "I10"),
         (Guard::OwnIntent, "I12"),
+        (Guard::EvidenceKept, "I13"),
+        (Guard::VisitorsCount, "I13"),
+        (Guard::OutOfSight, "I13"),
+        (Guard::UndecidedWaits, "I13"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
         let tally = seeds::walk(0, 500, off).unwrap();

@@ -5,7 +5,7 @@ use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName,
     Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose,
     Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State,
-    Step, Timestamp, UnitName, WatchPlan,
+    Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -87,6 +87,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             check("wfs", CheckFrom::Balancers, "/wfs?request=GetCapabilities"),
         ],
         watch: WatchPlan { duration_ms: 300_000, interval_ms: 1_000, fail_after: 3, blind_ms: 30_000 },
+        verdict: VerdictPlan::default(),
         automatic_rollback: true,
         drain_end: DrainEnd::Cut,
         limits: Limits {
