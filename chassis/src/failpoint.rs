@@ -24,7 +24,7 @@ pub const PLACES: &[&str] = &[
 ];
 
 /// Places in the work on a database, beside those above: its own tests go through them.
-pub const DATABASE_PLACES: &[&str] = &[
+pub const MIGRATE_PLACES: &[&str] = &[
     "migrate-intended",
     "migrate-locked",
     "migrate-statement",
@@ -40,6 +40,10 @@ pub const DATABASE_PLACES: &[&str] = &[
 /// What ends the value of the variable where the process is to be stopped, as by `kill -STOP`, instead of killed: a test
 /// then does something to the world around it, and lets it go on.
 pub const STOP: &str = ":stop";
+
+/// Those of a swap of databases, which the tests of that go through.
+pub const SWAP_PLACES: &[&str] =
+    &["swap-intended", "swap-shut", "swap-cleared", "swap-renamed", "swap-committed", "swap-opened"];
 
 /// Kills this process, as `kill -9` would, if a test asked for it here.
 #[inline]
@@ -77,7 +81,7 @@ mod armed {
     }
 
     pub fn pass(place: &'static str) {
-        let known = super::PLACES.contains(&place) || super::DATABASE_PLACES.contains(&place);
+        let known = [super::PLACES, super::MIGRATE_PLACES, super::SWAP_PLACES].iter().any(|list| list.contains(&place));
         debug_assert!(known, "`{place}` is not in a list");
         let Some(armed) = ARMED.get_or_init(armed) else { return };
         if armed.place == place && PASSED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == armed.times {

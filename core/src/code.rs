@@ -70,7 +70,20 @@ codes! {
     // PM03xx: database.
     DatabaseUnreachable = "PM0301", "the database cannot be reached";
     DatabaseUnfit = "PM0302", "the database server is not fit for this";
+    DatabaseToolUnfit = "PM0303", "a program of PostgreSQL is missing or too old";
     DatabaseBusy = "PM0304", "another dump, migration or restore holds the database";
+    StatementRefused = "PM0305", "the database refused a statement";
+    BackupFailed = "PM0306", "a backup could not be taken";
+    BackupUnknown = "PM0307", "there is no such backup";
+    BackupDamaged = "PM0308", "a backup is damaged";
+    BackupForeign = "PM0309", "a backup is of another database";
+    BackupUnrestorable = "PM0310", "a backup cannot be restored here";
+    CopyDiffers = "PM0311", "a restored copy differs from its backup";
+    CopyMissing = "PM0312", "there is no restored copy to swap";
+    RestorePending = "PM0313", "an earlier restore is not settled yet";
+    LossGrown = "PM0314", "more would be lost than was accepted";
+    SwapRefused = "PM0315", "the databases cannot be swapped now";
+    SwapCutShort = "PM0316", "a swap was cut short";
     MigrationsUnfit = "PM0330", "the migrations cannot be run as they are";
     RecordsUnfit = "PM0331", "the database's records of migrations cannot be used";
     AdoptionRefused = "PM0332", "the database cannot be adopted";

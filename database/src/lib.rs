@@ -2,12 +2,27 @@
 //! names, or of load balancers and web hosts.
 
 mod authority;
+pub mod backup;
+mod child;
+pub mod contents;
+mod copy;
+pub mod guard;
 pub mod migrate;
+mod moment;
+pub mod preflight;
 mod progress;
+pub mod restore;
+mod room;
+pub mod scratch;
+mod server;
 mod session;
 mod settings;
+mod shape;
+mod statement;
+mod tools;
 
 pub use authority::Authority;
 pub use progress::Progress;
 pub use session::Session;
 pub use settings::{BackupFormat, BackupSettings, Settings, TlsSettings, VerifyLevel};
+pub use shape::{Grant, Setting, Shape};

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
-use pointsman_migration::{Batch, Batched, Class, Statement};
+use pointsman_migration::{Backfill, Batch, Class, Statement};
 
 use super::fault::Fault;
 use super::ledger::literal;
@@ -37,7 +37,7 @@ const LAG: &str = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::floa
 /// A backfill on its way.
 struct Walk<'a> {
     batch: &'a Batch,
-    cut: Batched,
+    cut: Backfill,
     kind: String,
     /// The last key that is done.
     last: Option<String>,
@@ -47,6 +47,15 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn key(&self, text: &str) -> String {
         format!("{}::{}", literal(text), self.kind)
+    }
+
+    /// The rows of the next batch.
+    fn range(&self, up_to: &str) -> String {
+        let (key, up_to) = (&self.cut.key, self.key(up_to));
+        match &self.last {
+            None => format!("{key} <= {up_to}"),
+            Some(last) => format!("{key} > {} AND {key} <= {up_to}", self.key(last)),
+        }
     }
 }
 
@@ -90,8 +99,8 @@ impl<'a> Run<'a> {
         let unfit = |message: String| Problem::new(Code::MigrationsUnfit, format!("{at}: {message}"));
         let batch = job.script.headers.batch.as_ref();
         let batch = batch.ok_or_else(|| unfit("a backfill without the header `batch`".into()))?;
-        let cut = pointsman_migration::batched(statement).ok_or_else(|| {
-            unfit("this statement cannot be cut into batches".into()).hint("write it without `WITH` and `WHERE CURRENT OF`")
+        let cut = Backfill::of(statement, batch).ok_or_else(|| {
+            unfit("this statement cannot be cut into batches".into()).hint("write it without `WHERE CURRENT OF`")
         })?;
         let table = cut.table.as_sql();
         let row = self.sessions.second.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
@@ -137,8 +146,7 @@ impl<'a> Run<'a> {
         up_to: String,
         cost: &mut SegmentCost,
     ) -> Result<(), Problem> {
-        let above = walk.last.as_ref().map(|last| walk.key(last));
-        let sql = walk.cut.sql(&walk.batch.key, above.as_deref(), &walk.key(&up_to));
+        let sql = walk.cut.within(&walk.range(&up_to));
         for _ in 0..MAX_MISSES {
             cost.lock_tries = cost.lock_tries.saturating_add(1);
             let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };

@@ -17,7 +17,7 @@ fn child() {
 async fn every_place(story: &Story, blow: Blow) -> usize {
     let mut arena = Arena::new(story).await;
     let mut hits = 0;
-    for place in failpoint::DATABASE_PLACES {
+    for place in failpoint::MIGRATE_PLACES {
         for nth in 1.. {
             match arena.bout(place, nth, blow).await {
                 None => break,

@@ -1,0 +1,180 @@
+//! A dump that lies there: read, listed, unpacked.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use pointsman_core::{Code, Problem};
+
+use super::dump::{output_of, unwritten};
+use super::manifest::{Format, Manifest, damaged};
+use super::name::BackupId;
+use super::part::Part;
+use super::stream::{self, Tail};
+use crate::Progress;
+use crate::child::{Program, Running};
+use crate::tools::Tools;
+
+/// What unpacks the plain format.
+const GZIP: &str = "/usr/bin/gzip";
+/// Longest list of contents that is read.
+const MAX_LIST_BYTES: u64 = 256 << 20;
+
+/// A dump and what its manifest says of it.
+#[derive(Clone, Debug)]
+pub(crate) struct Archive {
+    path: PathBuf,
+    pub manifest: Manifest,
+}
+
+impl Archive {
+    /// The dump of a backup in the folder.
+    pub(crate) fn open(folder: &Path, id: &BackupId) -> Result<Self, Problem> {
+        let manifest = Manifest::read(folder, id)?;
+        Ok(Self { path: folder.join(&manifest.file), manifest })
+    }
+
+    /// A dump that does not have its name yet.
+    pub(crate) fn at(path: PathBuf, manifest: Manifest) -> Self {
+        Self { path, manifest }
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn damaged(&self, how: &str) -> Problem {
+        match BackupId::parse(&self.manifest.id) {
+            Ok(id) => damaged(&id, how),
+            Err(problem) => problem,
+        }
+    }
+
+    /// The list of contents, as `pg_restore --list` prints it. The archive must be one of the manifest's database.
+    pub(crate) async fn list(&self, tools: &Tools) -> Result<Vec<String>, Problem> {
+        let mut program = Program::local(&tools.program("pg_restore"));
+        program.command().arg("--list");
+        let output = output_of(program.command(), "list a backup")?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut text = String::new();
+            stream::buffered(output.take(MAX_LIST_BYTES)).read_to_string(&mut text).map(|_| text)
+        });
+        self.feed(program, Code::BackupDamaged, &Progress::default(), "listed").await?;
+        let text = reading.await.unwrap_or_else(|_| Ok(String::new()));
+        let text = text.map_err(|error| self.damaged("its contents cannot be listed").because(&error))?;
+        let lines: Vec<String> = text.lines().map(str::to_owned).collect();
+        let named = lines.iter().find_map(|line| line.strip_prefix(";     dbname: "));
+        if named != Some(self.manifest.database.as_str()) {
+            let found = named.unwrap_or("no database");
+            return Err(Problem::new(
+                Code::BackupForeign,
+                format!(
+                    "`{}` is a dump of `{found}`, not of `{}`",
+                    self.manifest.file, self.manifest.database
+                ),
+            )
+            .hint("`pointsman db list ENV` shows the backups that are there"));
+        }
+        Ok(lines)
+    }
+
+    /// Reads all of it: an archive through `pg_restore`, plain SQL up to its end marker. Returns its unpacked size.
+    pub(crate) async fn read_all(&self, tools: &Tools, progress: &Progress) -> Result<u64, Problem> {
+        match self.manifest.format {
+            Format::Custom => {
+                let mut program = Program::local(&tools.program("pg_restore"));
+                program.command().args(["--file", "/dev/null"]);
+                self.feed(program, Code::BackupDamaged, progress, "read").await
+            }
+            Format::SqlGz => {
+                let (tail, bytes) = self.unpacked_into(Tail::default(), progress, "read").await?;
+                if !tail.is_complete() {
+                    return Err(self.damaged("its end is missing"));
+                }
+                Ok(bytes)
+            }
+        }
+    }
+
+    /// Unpacks it into a file that is gone with the returned guard.
+    pub(crate) async fn unpack(&self, to: &Path, progress: &Progress) -> Result<Part, Problem> {
+        let (part, file) = Part::begin(to).map_err(|error| unwritten("unpack a backup", &error))?;
+        self.unpacked_into(file, progress, "unpacked").await?;
+        Ok(part)
+    }
+
+    /// Gives all of it to a program's input. The program must end well, or the problem has this code.
+    pub(crate) async fn feed(
+        &self,
+        mut program: Program,
+        code: Code,
+        progress: &Progress,
+        doing: &'static str,
+    ) -> Result<u64, Problem> {
+        let (reader, writer) =
+            io::pipe().map_err(|error| self.damaged("it cannot be read").because(&error))?;
+        program.command().stdin(Stdio::from(reader));
+        let running = program.start()?;
+        let fed = self.unpacked_into(writer, progress, doing).await;
+        let ended = running.end().await?;
+        // A program that fails closes its input; then what it says is the reason.
+        let code = if fed.is_ok() { code } else { Code::BackupDamaged };
+        ended.well(code, &format!("read backup `{}`", self.manifest.id))?;
+        fed.map(|(_, bytes)| bytes)
+    }
+
+    /// Moves what is in it on a thread that may block.
+    async fn unpacked_into<W: Write + Send + 'static>(
+        &self,
+        mut into: W,
+        progress: &Progress,
+        doing: &'static str,
+    ) -> Result<(W, u64), Problem> {
+        let (mut from, gzip) = self.source()?;
+        let (progress, total) = (progress.clone(), self.manifest.raw_bytes >> 20);
+        let tell = move |bytes: u64| {
+            progress.say(format!("backup: {} of {total} MiB {doing}", bytes >> 20));
+        };
+        let moved = tokio::task::spawn_blocking(move || {
+            let copied =
+                stream::copy(&mut from, &mut into, tell).and_then(|bytes| into.flush().map(|()| bytes));
+            match copied {
+                // Whoever reads has heard enough, and answers for that.
+                Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok((into, None)),
+                copied => copied.map(|bytes| (into, Some(bytes))),
+            }
+        });
+        let moved = moved.await.unwrap_or_else(|_| Err(io::Error::other("its thread failed")));
+        if let Some(gzip) = gzip {
+            let ended = gzip.end().await?;
+            if matches!(moved, Ok((_, Some(_)))) {
+                ended.well(Code::BackupDamaged, &format!("unpack backup `{}`", self.manifest.id))?;
+            }
+        }
+        match moved {
+            Ok((into, bytes)) => Ok((into, bytes.unwrap_or(0))),
+            Err(error) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(unwritten("unpack a backup", &error))
+            }
+            Err(error) => Err(self.damaged("it cannot be unpacked").because(&error)),
+        }
+    }
+
+    fn source(&self) -> Result<(Box<dyn Read + Send>, Option<Running>), Problem> {
+        let unreadable = |error: io::Error| self.damaged("it cannot be read").because(&error);
+        match self.manifest.format {
+            Format::Custom => {
+                let from = stream::decompressing(&self.path).map_err(unreadable)?;
+                Ok((Box::new(from), None))
+            }
+            Format::SqlGz => {
+                let file = File::open(&self.path).map_err(unreadable)?;
+                let mut program = Program::local(Path::new(GZIP));
+                program.command().args(["--decompress", "--stdout"]).stdin(Stdio::from(file));
+                let reader = output_of(program.command(), "unpack a backup")?;
+                Ok((Box::new(reader), Some(program.start()?)))
+            }
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Puts what is in a backup into an empty database.
+
+use std::path::PathBuf;
+
+use pointsman_core::{Code, Problem};
+
+use super::archive::Archive;
+use super::dump::unwritten;
+use super::manifest::Format;
+use super::part;
+use crate::child::Program;
+use crate::statement::{field, refused};
+use crate::tools::Tools;
+use crate::{Progress, Session, Settings, room};
+
+/// How many tables are loaded at once where the archive is unpacked first.
+const JOBS: u32 = 2;
+/// More would only wait for the disk.
+const SESSION_OPTIONS: &str = "-c synchronous_commit=off -c statement_timeout=0 -c lock_timeout=0";
+
+/// Loads an archive. The first error ends it, and the database is then good for nothing but to be looked at.
+pub(crate) async fn load(
+    settings: &Settings,
+    tools: &Tools,
+    archive: &Archive,
+    database: &str,
+    progress: &Progress,
+) -> Result<(), Problem> {
+    let there = extensions_of(settings, database).await?;
+    match archive.manifest.format {
+        Format::Custom => load_archive(settings, tools, archive, database, &there, progress).await,
+        Format::SqlGz => {
+            let mut program = Program::new(settings, &tools.program("psql"), "load")?;
+            program.command().env("PGDATABASE", database).env("PGOPTIONS", SESSION_OPTIONS).args([
+                "--no-psqlrc",
+                "--quiet",
+                "--no-password",
+                "--set=ON_ERROR_STOP=1",
+                "--file=-",
+            ]);
+            archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ())
+        }
+    }
+}
+
+async fn load_archive(
+    settings: &Settings,
+    tools: &Tools,
+    archive: &Archive,
+    database: &str,
+    there: &[String],
+    progress: &Progress,
+) -> Result<(), Problem> {
+    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, there))?;
+    let mut program = Program::new(settings, &tools.program("pg_restore"), "load")?;
+    program
+        .command()
+        .env("PGOPTIONS", SESSION_OPTIONS)
+        .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", database])
+        .arg("--use-list")
+        .arg(&list.0);
+    let free = room::free(&settings.backup.dir)?.saturating_sub(settings.backup.floor_bytes);
+    if free < archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20) {
+        return archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ());
+    }
+    // An archive that came through a pipe has no positions in it: several jobs need a file to look for them.
+    let spool = settings.backup.dir.join(format!("{}.spool", archive.manifest.id));
+    let spool = archive.unpack(&spool, progress).await?;
+    progress.say(format!("restore: {} MiB are loaded by {JOBS} jobs", archive.manifest.raw_bytes >> 20));
+    program.command().arg(format!("--jobs={JOBS}")).arg(spool.temporary());
+    let ended = program.start()?.end().await?;
+    ended.well(Code::BackupUnrestorable, &format!("load backup `{}`", archive.manifest.id)).map(|_| ())
+}
+
+/// The contents without what only the owner of an extension may say about it: those that the template brought
+/// belong to a superuser.
+fn wanted(list: Vec<String>, there: &[String]) -> Vec<String> {
+    let about_one = |line: &String| {
+        let about = line.split_once(" COMMENT - EXTENSION ").map(|(_, name)| name.trim_end());
+        !about.is_some_and(|name| there.iter().any(|extension| extension == name))
+    };
+    list.into_iter().filter(about_one).collect()
+}
+
+/// Extensions that an empty database holds already.
+async fn extensions_of(settings: &Settings, database: &str) -> Result<Vec<String>, Problem> {
+    let session = Session::open(settings, database, "restore").await?;
+    let rows = session
+        .client()
+        .query("SELECT extname::text FROM pg_extension", &[])
+        .await
+        .map_err(|error| refused("list extensions", &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
+}
+
+/// A list of contents in a file that is gone when it was used.
+struct List(PathBuf);
+
+impl List {
+    fn write(settings: &Settings, archive: &Archive, lines: &[String]) -> Result<Self, Problem> {
+        let path = settings.backup.dir.join(format!("{}.list{}", archive.manifest.id, part::ENDING));
+        let mut text = lines.join("\n");
+        text.push('\n');
+        // A crash may have left one.
+        _ = std::fs::remove_file(&path);
+        std::fs::write(&path, text).map_err(|error| unwritten("list the contents of a backup", &error))?;
+        Ok(Self(path))
+    }
+}
+
+impl Drop for List {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn comments_on_extensions_of_the_template_are_left_out_and_nothing_else() {
+        let list = [
+            "3; 3079 1 EXTENSION - postgis ",
+            "4; 0 0 COMMENT - EXTENSION postgis ",
+            "5; 0 0 COMMENT - EXTENSION hstore ",
+        ];
+        let there = ["plpgsql".to_owned(), "postgis".to_owned()];
+        let kept = super::wanted(list.map(str::to_owned).to_vec(), &there);
+        assert_eq!(kept, [list[0], list[2]]);
+    }
+}

@@ -1,0 +1,72 @@
+//! A file that becomes visible complete or never: written as `.part`, flushed, renamed without replacing anything.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use pointsman_chassis::durable;
+use rustix::fs::{CWD, RenameFlags, renameat_with};
+
+/// The ending while it is written.
+pub(crate) const ENDING: &str = ".part";
+
+/// A file that is being written. Dropped before it is published it is gone.
+#[derive(Debug)]
+pub(crate) struct Part {
+    temporary: PathBuf,
+    path: PathBuf,
+}
+
+impl Part {
+    /// Begins the file; only its owner may read it. Fails if one of that name is being written already.
+    pub(crate) fn begin(path: &Path) -> io::Result<(Self, File)> {
+        let mut name = path.as_os_str().to_owned();
+        name.push(ENDING);
+        let temporary = PathBuf::from(name);
+        let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        Ok((Self { temporary, path: path.to_owned() }, file))
+    }
+
+    /// The file under the name that it has meanwhile.
+    pub(crate) fn temporary(&self) -> &Path {
+        &self.temporary
+    }
+
+    /// Gives the file its name, durably. Its content must have been flushed. A file of that name is never replaced.
+    pub(crate) fn publish(self) -> io::Result<()> {
+        renameat_with(CWD, &self.temporary, CWD, &self.path, RenameFlags::NOREPLACE)?;
+        durable::sync_directory(self.path.parent().unwrap_or(Path::new("/")))
+    }
+}
+
+impl Drop for Part {
+    fn drop(&mut self) {
+        // Not there after it was published.
+        _ = std::fs::remove_file(&self.temporary);
+    }
+}
+
+/// Writes a small file the same way.
+pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    use std::io::Write as _;
+    let (part, mut file) = Part::begin(path)?;
+    file.write_all(content)?;
+    file.sync_all()?;
+    part.publish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_ever_replaced_and_nothing_is_left_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        write(&path, b"first").unwrap();
+        assert_eq!(write(&path, b"second").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(std::fs::read(&path).unwrap(), b"first");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+}

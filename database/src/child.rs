@@ -1,0 +1,201 @@
+//! One of PostgreSQL's programs as a child process: its own group, a cleared environment, no shell, nothing secret in
+//! its arguments or environment, killed with all that it started when nobody waits for it any more.
+
+use std::io::Write as _;
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use pointsman_core::{Code, Problem};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
+use zeroize::Zeroizing;
+
+use crate::Settings;
+
+/// How far children stand back behind the server and the sites on the same host. Their disk is not ranked: what they
+/// read and write goes through pipes.
+const NICE: i32 = 10;
+/// What is kept of a child's complaints, in bytes: the end tells why.
+const MAX_COMPLAINTS: usize = 16 << 10;
+
+/// A command that is not started yet.
+pub(crate) struct Program {
+    name: String,
+    command: Command,
+    password: Option<PasswordFile>,
+}
+
+impl Program {
+    /// A program that will speak with the server as the agent's role.
+    pub(crate) fn new(settings: &Settings, path: &Path, purpose: &str) -> Result<Self, Problem> {
+        let mut program = Self::local(path);
+        program
+            .command
+            .env("PGHOST", &settings.host)
+            .env("PGPORT", settings.port.to_string())
+            .env("PGUSER", &settings.user)
+            .env("PGAPPNAME", format!("pointsman-{purpose}"))
+            .env("PGCONNECT_TIMEOUT", "5")
+            .env("PGSSLMODE", if settings.tls.is_some() { "verify-full" } else { "disable" });
+        if let Some(tls) = &settings.tls {
+            program.command.env("PGSSLROOTCERT", &tls.ca);
+        }
+        if let Some(file) = &settings.password_file {
+            let password = PasswordFile::write(file)?;
+            program.command.env("PGPASSFILE", &password.0);
+            program.password = Some(password);
+        } else {
+            // Not the one in the home of whoever runs the agent.
+            program.command.env("PGPASSFILE", "/dev/null");
+        }
+        Ok(program)
+    }
+
+    /// A program that speaks with no server.
+    pub(crate) fn local(path: &Path) -> Self {
+        let mut command = Command::new(path);
+        command
+            .env_clear()
+            .env("LC_ALL", "C.UTF-8")
+            .env("PATH", "/usr/bin:/bin")
+            .current_dir("/")
+            .process_group(0)
+            .kill_on_drop(true)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Self { name, command, password: None }
+    }
+
+    /// The command, for its arguments, its input and output.
+    pub(crate) fn command(&mut self) -> &mut Command {
+        &mut self.command
+    }
+
+    /// Starts it.
+    pub(crate) fn start(mut self) -> Result<Running, Problem> {
+        let mut child = self.command.spawn().map_err(|error| {
+            Problem::new(Code::DatabaseToolUnfit, format!("cannot start `{}`", self.name)).because(&error)
+        })?;
+        let group = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
+        // Being polite is no condition.
+        _ = setpriority_process(group, NICE);
+        let complaints = child.stderr.take().map(|stderr| tokio::spawn(last_of(stderr)));
+        Ok(Running { name: self.name, child, group, complaints, _password: self.password })
+    }
+}
+
+/// A running child. Dropped, it and all that it started is killed.
+pub(crate) struct Running {
+    name: String,
+    child: Child,
+    group: Option<Pid>,
+    complaints: Option<JoinHandle<String>>,
+    _password: Option<PasswordFile>,
+}
+
+/// How a child ended, and what it complained about.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub name: String,
+    pub status: ExitStatus,
+    pub complaints: String,
+}
+
+impl Running {
+    /// Waits for its end.
+    pub(crate) async fn end(mut self) -> Result<Ended, Problem> {
+        let status = self.child.wait().await.map_err(|error| {
+            Problem::new(Code::DatabaseToolUnfit, format!("cannot wait for `{}`", self.name)).because(&error)
+        })?;
+        // What it started has no business without it.
+        self.kill();
+        let complaints = match self.complaints.take() {
+            Some(reading) => reading.await.unwrap_or_default(),
+            None => String::new(),
+        };
+        Ok(Ended { name: std::mem::take(&mut self.name), status, complaints })
+    }
+
+    fn kill(&mut self) {
+        if let Some(group) = self.group.take() {
+            // Fails when all of them have ended, which is well.
+            _ = kill_process_group(group, Signal::KILL);
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Ended {
+    /// Passes if it ended well; otherwise says why not, with its last words.
+    pub(crate) fn well(self, code: Code, doing: &str) -> Result<Self, Problem> {
+        if self.status.success() {
+            return Ok(self);
+        }
+        let problem =
+            Problem::new(code, format!("cannot {doing}: `{}` ended with {}", self.name, self.status));
+        Err(self
+            .complaints
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .take(6)
+            .fold(problem, Problem::cause))
+    }
+}
+
+/// The end of what a child says.
+async fn last_of(mut stream: impl AsyncRead + Unpin) -> String {
+    let mut kept: Vec<u8> = Vec::new();
+    let mut buffer = [0_u8; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut buffer).await {
+        kept.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        let surplus = kept.len().saturating_sub(MAX_COMPLAINTS);
+        kept.drain(..surplus);
+    }
+    String::from_utf8_lossy(&kept).into_owned()
+}
+
+/// The password in the form that PostgreSQL's programs read, in a file of its own that is gone with them.
+struct PasswordFile(PathBuf);
+
+static WRITTEN: AtomicU64 = AtomicU64::new(0);
+
+impl PasswordFile {
+    fn write(source: &Path) -> Result<Self, Problem> {
+        let failed = |error: &std::io::Error| {
+            Problem::new(
+                Code::ConfigInvalid,
+                format!("cannot hand on the password in `{}`", source.display()),
+            )
+            .because(error)
+        };
+        let password = Zeroizing::new(std::fs::read_to_string(source).map_err(|error| failed(&error))?);
+        let escaped =
+            Zeroizing::new(password.trim_end_matches(['\r', '\n']).replace('\\', "\\\\").replace(':', "\\:"));
+        let number = WRITTEN.fetch_add(1, Ordering::Relaxed);
+        let name = format!("pointsman-{}-{number}.pgpass", std::process::id());
+        let path = std::env::temp_dir().join(name);
+        let opened = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = opened.map_err(|error| failed(&error))?;
+        let written = Self(path);
+        file.write_all(Zeroizing::new(format!("*:*:*:*:{}\n", *escaped)).as_bytes())
+            .map_err(|error| failed(&error))?;
+        Ok(written)
+    }
+}
+
+impl Drop for PasswordFile {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}

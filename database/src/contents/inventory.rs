@@ -1,0 +1,147 @@
+//! Counts what is in the database of a session, in the session's snapshot.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pointsman_core::Problem;
+use tokio_postgres::Client;
+
+use super::{Contents, Counters, Sequence, Table};
+use crate::Progress;
+use crate::statement::{field, quoted, refused};
+
+/// Tables whose rows a dump holds: those of people, and what an extension says of its own. `condition` is the
+/// extension's; the counters are those of whole tables.
+const TABLES: &str = "
+    SELECT n.nspname::text, c.relname::text, r.rolname::text, coalesce(e.condition, ''),
+           pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid)
+      FROM pg_class c
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_roles r ON r.oid = c.relowner
+      LEFT JOIN (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) e
+             ON e.oid = c.oid
+     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+       AND (e.oid IS NOT NULL OR NOT EXISTS (
+            SELECT 1 FROM pg_depend d
+             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
+     ORDER BY 1, 2";
+
+const SEQUENCES: &str = "
+    SELECT n.nspname::text, c.relname::text
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind = 'S' AND c.relpersistence <> 't'
+       AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+       AND NOT EXISTS (SELECT 1 FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+     ORDER BY 1, 2";
+
+const EXTENSIONS: &str = "SELECT extname::text, extversion FROM pg_extension";
+
+const ROLES: &str = "
+    SELECT DISTINCT r.rolname::text
+      FROM pg_shdepend d JOIN pg_roles r ON r.oid = d.refobjid
+     WHERE d.refclassid = 'pg_authid'::regclass
+       AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
+
+const OBJECTS: &str = "
+    WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
+    SELECT 'indexes', count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'views', count(*) FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'constraints', count(*) FROM pg_constraint WHERE connamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'functions', count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'types', count(*) FROM pg_type WHERE typnamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'triggers', count(*) FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+     WHERE NOT t.tgisinternal AND c.relnamespace IN (SELECT oid FROM ours)
+    UNION ALL
+    SELECT 'policies', count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
+     WHERE c.relnamespace IN (SELECT oid FROM ours)";
+
+/// Counts everything. Sequences have one value: that of now.
+pub(crate) async fn take(client: &Client, progress: &Progress, doing: &str) -> Result<Contents, Problem> {
+    let mut tables = listed(client).await?;
+    let many = tables.len();
+    for (index, (table, condition)) in tables.iter_mut().enumerate() {
+        progress.say(format!("{doing}: counting rows, table {} of {many}", index.saturating_add(1)));
+        table.rows = count(client, table, condition).await?;
+    }
+    let large: i64 =
+        one(client, "SELECT count(*) FROM pg_largeobject_metadata", "count large objects").await?;
+    Ok(Contents {
+        tables: tables.into_iter().map(|(table, _)| table).collect(),
+        sequences: sequences(client).await?,
+        large_objects: large.unsigned_abs(),
+        extensions: pairs(client, EXTENSIONS, "list extensions").await?,
+        roles: names(client, ROLES, "list roles").await?,
+        objects: counted(client).await?,
+    })
+}
+
+/// What the server has counted of each table so far, by schema and name.
+pub(crate) async fn counters(client: &Client) -> Result<BTreeMap<(String, String), Counters>, Problem> {
+    let tables = listed(client).await?;
+    Ok(tables.into_iter().map(|(table, _)| ((table.schema, table.name), table.counters)).collect())
+}
+
+/// Every sequence with its value of now.
+pub(crate) async fn sequences(client: &Client) -> Result<Vec<Sequence>, Problem> {
+    let failed = |error: tokio_postgres::Error| refused("list sequences", &error);
+    let mut found = Vec::new();
+    for row in client.query(SEQUENCES, &[]).await.map_err(failed)? {
+        let (schema, name): (String, String) = (field(&row, 0)?, field(&row, 1)?);
+        let sql = format!("SELECT last_value FROM {}.{}", quoted(&schema), quoted(&name));
+        let value = one(client, &sql, &format!("read the sequence `{schema}.{name}`")).await?;
+        found.push(Sequence { schema, name, before: value, after: value });
+    }
+    Ok(found)
+}
+
+/// The tables with their extension's condition; rows are not counted yet.
+async fn listed(client: &Client) -> Result<Vec<(Table, String)>, Problem> {
+    let rows = client.query(TABLES, &[]).await.map_err(|error| refused("list tables", &error))?;
+    rows.iter()
+        .map(|row| {
+            let count = |index| field::<i64>(row, index).map(i64::unsigned_abs);
+            let counters = Counters { inserted: count(4)?, updated: count(5)?, deleted: count(6)? };
+            let table = Table {
+                schema: field(row, 0)?,
+                name: field(row, 1)?,
+                owner: field(row, 2)?,
+                rows: 0,
+                counters,
+            };
+            Ok((table, field(row, 3)?))
+        })
+        .collect()
+}
+
+async fn count(client: &Client, table: &Table, condition: &str) -> Result<u64, Problem> {
+    let (schema, name) = (&table.schema, &table.name);
+    let sql = format!("SELECT count(*) FROM ONLY {}.{} {condition}", quoted(schema), quoted(name));
+    let rows: i64 = one(client, &sql, &format!("count the rows of `{schema}.{name}`")).await?;
+    Ok(rows.unsigned_abs())
+}
+
+async fn one(client: &Client, sql: &str, doing: &str) -> Result<i64, Problem> {
+    let row = client.query_one(sql, &[]).await.map_err(|error| refused(doing, &error))?;
+    field(&row, 0)
+}
+
+async fn names(client: &Client, sql: &str, doing: &str) -> Result<BTreeSet<String>, Problem> {
+    let rows = client.query(sql, &[]).await.map_err(|error| refused(doing, &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
+}
+
+async fn pairs(client: &Client, sql: &str, doing: &str) -> Result<BTreeMap<String, String>, Problem> {
+    let rows = client.query(sql, &[]).await.map_err(|error| refused(doing, &error))?;
+    rows.iter().map(|row| Ok((field(row, 0)?, field(row, 1)?))).collect()
+}
+
+async fn counted(client: &Client) -> Result<BTreeMap<String, u64>, Problem> {
+    let rows = client.query(OBJECTS, &[]).await.map_err(|error| refused("count objects", &error))?;
+    rows.iter().map(|row| Ok((field(row, 0)?, field::<i64>(row, 1)?.unsigned_abs()))).collect()
+}

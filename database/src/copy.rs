@@ -1,0 +1,97 @@
+//! A database that is made from a backup: for a test of the backup, for a rehearsal, or to become the live one.
+
+use pointsman_core::{Code, Problem};
+use tokio_postgres::Client;
+
+use crate::backup::{Archive, Manifest, load};
+use crate::shape::Shape;
+use crate::statement::{field, quoted, refused};
+use crate::tools::Tools;
+use crate::{Progress, Session, Settings, contents};
+
+/// Longest name of a database that is worked with: those that are made from it are longer, and names end at 63 bytes.
+pub(crate) const MAX_NAME_BYTES: usize = 40;
+
+/// The database that new ones are copied from, if it is there: it holds the extensions that only a superuser can create.
+pub(crate) fn template_of(settings: &Settings) -> String {
+    format!("pointsman_template_{}", settings.name)
+}
+
+/// Refuses before anything is created when a role or an extension that the backup needs is missing.
+pub(crate) async fn must_be_possible(client: &Client, manifest: &Manifest) -> Result<(), Problem> {
+    let roles = present(client, "SELECT rolname::text FROM pg_roles").await?;
+    let extensions = present(client, "SELECT name::text FROM pg_available_extensions").await?;
+    let owner = std::iter::once(&manifest.shape.owner);
+    let missing_roles = manifest.contents.roles.iter().chain(owner).filter(|role| !roles.contains(role));
+    let missing_extensions = manifest.contents.extensions.keys().filter(|name| !extensions.contains(name));
+    let missing: Vec<String> = missing_roles
+        .map(|role| format!("role `{role}`"))
+        .chain(missing_extensions.map(|name| format!("extension `{name}`")))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let problem = Problem::new(
+        Code::BackupUnrestorable,
+        format!("backup `{}` cannot be restored here: {} missing", manifest.id, missing.join(", ")),
+    );
+    Err(problem.hint(
+        "`CREATE ROLE` what the file `.roles.sql` beside the backup names; `apt-get install` the extension",
+    ))
+}
+
+async fn present(client: &Client, sql: &str) -> Result<Vec<String>, Problem> {
+    let rows = client.query(sql, &[]).await.map_err(|error| refused("look what the server has", &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
+}
+
+/// Creates an empty database of this shape, from the template where there is one. The comment tells whose it is.
+pub(crate) async fn create(
+    settings: &Settings,
+    client: &Client,
+    shape: &Shape,
+    name: &str,
+    comment: &str,
+) -> Result<(), Problem> {
+    let template = template_of(settings);
+    let found = Shape::ask(client, &template).await?;
+    let template = if found.is_some() { template.as_str() } else { "template0" };
+    let doing = format!("create the database `{name}`");
+    client.batch_execute(&shape.creation(name, template)).await.map_err(|error| refused(&doing, &error))?;
+    let comment = format!("COMMENT ON DATABASE {} IS {}", quoted(name), crate::statement::literal(comment));
+    client.batch_execute(&comment).await.map_err(|error| refused(&doing, &error))
+}
+
+/// Fills an empty database from a backup and compares it with the manifest.
+pub(crate) async fn fill(
+    settings: &Settings,
+    tools: &Tools,
+    archive: &Archive,
+    database: &str,
+    progress: &Progress,
+) -> Result<(), Problem> {
+    load(settings, tools, archive, database, progress).await?;
+    let session = Session::open(settings, database, "compare").await?;
+    let client = session.client();
+    for statement in ["SET row_security = off", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
+        client.batch_execute(statement).await.map_err(|error| refused("look into the copy", &error))?;
+    }
+    let copied = contents::take(client, progress, "restore").await?;
+    let differences = contents::differences(&archive.manifest.contents, &copied);
+    if differences.is_empty() {
+        return Ok(());
+    }
+    let message =
+        format!("`{database}` differs from backup `{}` that it was restored from", archive.manifest.id);
+    let problem = Problem::new(Code::CopyDiffers, message)
+        .hint("take another backup: `pointsman db backup ENV`; an older one: `pointsman db list ENV`");
+    Err(differences.into_iter().fold(problem, Problem::cause))
+}
+
+/// Drops a database of ours, with whoever is connected to it.
+pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), Problem> {
+    client
+        .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)))
+        .await
+        .map_err(|error| refused(&format!("drop the database `{name}`"), &error))
+}

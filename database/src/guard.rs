@@ -1,0 +1,78 @@
+//! Dump, migration and restore of one database exclude each other: an advisory lock in the maintenance database, keyed
+//! by the name, because a session inside the database itself would keep it from being renamed.
+
+use std::time::{Duration, Instant};
+
+use pointsman_core::{Code, Problem};
+
+use crate::statement::{field, refused};
+use crate::{Session, Settings};
+
+/// How often a lock that somebody else holds is asked for. A session that waited in the server's queue would keep
+/// `CREATE INDEX CONCURRENTLY` waiting; this one is idle outside of any transaction.
+const ASK_EVERY: Duration = Duration::from_secs(1);
+
+/// The right to work on the database; given back when this is dropped.
+pub struct Guard {
+    session: Session,
+}
+
+impl Guard {
+    /// Takes it, waiting at most this long for whoever has it.
+    pub async fn take(settings: &Settings, within: Duration) -> Result<Self, Problem> {
+        let session = Session::open(settings, &settings.maintenance, "guard").await?;
+        let give_up = Instant::now() + within;
+        loop {
+            let row = session
+                .client()
+                .query_one(
+                    "SELECT pg_try_advisory_lock(hashtextextended('pointsman:' || $1, 0))",
+                    &[&settings.name],
+                )
+                .await
+                .map_err(|error| refused("ask for the guard", &error))?;
+            if field(&row, 0)? {
+                return Ok(Self { session });
+            }
+            if Instant::now() >= give_up {
+                return Err(busy(&session, settings).await);
+            }
+            tokio::time::sleep(ASK_EVERY.min(within)).await;
+        }
+    }
+
+    /// The session that holds it, in the maintenance database, for statements outside of transactions.
+    pub fn session(&self) -> &Session {
+        &self.session
+    }
+
+    /// The same, where a transaction needs it for itself: a short one.
+    pub fn session_mut(&mut self) -> &mut Session {
+        &mut self.session
+    }
+}
+
+async fn busy(session: &Session, settings: &Settings) -> Problem {
+    let problem = Problem::new(
+        Code::DatabaseBusy,
+        format!("`{}` is held by another dump, migration or restore", settings.name),
+    )
+    .retry_useful()
+    .hint("`pointsman db status ENV` shows what runs; wait for it, or abort its release");
+    let holder = session
+        .client()
+        .query_opt(
+            "SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.client_addr::text, 'this host')
+               FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+              WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 1
+                AND (l.classid::bigint << 32) | l.objid::bigint = hashtextextended('pointsman:' || $1, 0)
+              LIMIT 1",
+            &[&settings.name],
+        )
+        .await;
+    let Ok(Some(row)) = holder else { return problem };
+    match (row.try_get::<_, i32>(0), row.try_get::<_, String>(1), row.try_get::<_, String>(2)) {
+        (Ok(pid), Ok(name), Ok(from)) => problem.cause(format!("session {pid} (`{name}`, from {from})")),
+        _ => problem,
+    }
+}

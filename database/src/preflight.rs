@@ -1,0 +1,326 @@
+//! Looks whether the work can be done at all, before a release begins: server, programs, role, room. Changes nothing.
+
+use std::time::Duration;
+
+use pointsman_core::{Code, Problem};
+
+use crate::copy::{self, MAX_NAME_BYTES};
+use crate::server::Server;
+use crate::shape::Shape;
+use crate::statement::{field, refused};
+use crate::tools::Tools;
+use crate::{Session, Settings, room};
+
+/// The server versions that this was made for.
+const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
+/// Transactions that must all meet the same session. A pooler that hands out sessions by the transaction changes it.
+const PROBES: usize = 3;
+/// How long all of it may take.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What was found of one thing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// What was looked at: `tools`.
+    pub check: &'static str,
+    /// What that means.
+    pub verdict: Verdict,
+    /// What was found, and why that matters.
+    pub found: String,
+    /// What to type; empty where all is well.
+    pub hint: String,
+}
+
+/// What a finding means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Verdict {
+    /// As it should be.
+    Fine,
+    /// Something will not be as good as it could.
+    Warning,
+    /// The work would fail, or do harm.
+    Refused,
+}
+
+impl Finding {
+    fn fine(check: &'static str, found: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Fine, found: found.into(), hint: String::new() }
+    }
+
+    fn warning(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Warning, found: found.into(), hint: hint.into() }
+    }
+
+    fn refused(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { check, verdict: Verdict::Refused, found: found.into(), hint: hint.into() }
+    }
+
+    fn problem(check: &'static str, problem: &Problem) -> Self {
+        let causes = problem.causes.first().map(|cause| format!(": {cause}")).unwrap_or_default();
+        Self::refused(check, format!("{}{causes}", problem.message), problem.hint.clone())
+    }
+}
+
+/// Looks at everything. What cannot be looked at is refused.
+pub async fn look(settings: &Settings) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let looked = tokio::time::timeout(LONGEST, look_at_all(settings, &mut findings)).await;
+    match looked {
+        Ok(Ok(())) => {}
+        Ok(Err(problem)) => findings.push(Finding::problem("server", &problem)),
+        Err(_) => findings.push(Finding::refused(
+            "server",
+            "the server did not answer all questions within 30 s",
+            "on the database host: `systemctl status postgresql`",
+        )),
+    }
+    findings
+}
+
+/// The first refusal as a problem, for whoever goes on only if there is none.
+pub fn judge(findings: &[Finding]) -> Result<(), Problem> {
+    let refusals: Vec<&Finding> =
+        findings.iter().filter(|finding| finding.verdict == Verdict::Refused).collect();
+    let Some(first) = refusals.first() else { return Ok(()) };
+    let problem = Problem::new(Code::DatabaseUnfit, &first.found).hint(&first.hint);
+    Err(refusals.iter().skip(1).fold(problem, |problem, finding| problem.cause(&finding.found)))
+}
+
+async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result<(), Problem> {
+    findings.push(name(settings));
+    findings.push(folder(settings));
+    let session = Session::open(settings, &settings.maintenance, "preflight").await?;
+    let server = Server::ask(&session).await?;
+    findings.push(version(&server));
+    findings.push(standby(&server));
+    findings.push(match Tools::find(settings, server.major()).await {
+        Ok(tools) => Finding::fine("tools", tools.version),
+        Err(problem) => Finding::problem("tools", &problem),
+    });
+    findings.push(pooler(settings, &session).await?);
+    let live = Shape::of(session.client(), &settings.name).await?;
+    findings.extend(role(settings, &session, &live).await?);
+    findings.extend(extensions(settings, &session).await?);
+    findings.push(prepared(settings, &session).await?);
+    findings.push(other_work(&session, &live).await?);
+    findings.push(match room::for_dump(settings, &session).await {
+        Ok(()) => Finding::fine("room for a backup", "enough"),
+        Err(problem) => Finding::problem("room for a backup", &problem),
+    });
+    findings.push(room_for_copy(settings, &session).await);
+    Ok(())
+}
+
+fn name(settings: &Settings) -> Finding {
+    let name = &settings.name;
+    if name.len() > MAX_NAME_BYTES || name.is_empty() {
+        let found = format!(
+            "the name `{name}` is longer than {MAX_NAME_BYTES} bytes: names made from it would be cut"
+        );
+        return Finding::refused("name", found, "`ALTER DATABASE … RENAME TO` gives it a shorter one");
+    }
+    // PostgreSQL's programs read such a name as a list of connection settings.
+    if name.contains('=') || name.contains("://") || name.contains(char::is_control) {
+        let found = format!("the name `{name}` cannot be given to PostgreSQL's programs");
+        return Finding::refused("name", found, "`ALTER DATABASE … RENAME TO` gives it another one");
+    }
+    Finding::fine("name", name)
+}
+
+fn folder(settings: &Settings) -> Finding {
+    let folder = settings.backup.dir.display();
+    match rustix::fs::access(&settings.backup.dir, rustix::fs::Access::WRITE_OK) {
+        Ok(()) if settings.backup.dir.is_dir() => Finding::fine("folder", folder.to_string()),
+        _ => Finding::refused(
+            "folder",
+            format!("backups cannot be written to `{folder}`"),
+            format!("`install -d -m 0700 -o AGENT {folder}` with the agent's user"),
+        ),
+    }
+}
+
+fn version(server: &Server) -> Finding {
+    if MAJORS.contains(&server.major()) {
+        return Finding::fine("version", server.version.clone());
+    }
+    let found = format!("PostgreSQL {} is not one of {} to {}", server.version, MAJORS.start(), MAJORS.end());
+    Finding::refused("version", found, "the backups of this server must be taken another way")
+}
+
+fn standby(server: &Server) -> Finding {
+    if server.standby {
+        return Finding::refused(
+            "primary",
+            "server is in recovery; migrations need the primary",
+            "give the agent's [database] section the primary's host",
+        );
+    }
+    Finding::fine("primary", "yes")
+}
+
+/// Locks and snapshots belong to sessions: through a pooler they would be somebody else's.
+async fn pooler(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
+    let failed = |error: tokio_postgres::Error| refused("look for a pooler", &error);
+    let asked = "SELECT pg_backend_pid(), pg_try_advisory_lock(hashtextextended('pointsman probe', 0)),
+                        pg_advisory_unlock(hashtextextended('pointsman probe', 0))";
+    for _ in 0..PROBES {
+        // Each in a transaction of its own.
+        let row = session.client().query_one(asked, &[]).await.map_err(failed)?;
+        let (pid, unlocked): (i32, bool) = (field(&row, 0)?, field(&row, 2)?);
+        if pid != session.pid() || !unlocked {
+            let port = settings.port;
+            let found = format!("port {port} changes its backend between transactions; give the direct port");
+            return Ok(Finding::refused("pooler", found, "the server's own port: `pg_lsclusters`"));
+        }
+    }
+    Ok(Finding::fine("pooler", "none"))
+}
+
+const RIGHTS: &str = "
+    SELECT r.rolsuper, r.rolcreatedb, pg_has_role(r.oid, d.datdba, 'MEMBER'),
+           pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(r.oid, 'pg_read_all_stats', 'MEMBER')
+      FROM pg_roles r, pg_database d
+     WHERE r.rolname = current_user AND d.datname = $1";
+
+async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Vec<Finding>, Problem> {
+    let row = session
+        .client()
+        .query_one(RIGHTS, &[&settings.name])
+        .await
+        .map_err(|error| refused("ask for the role's rights", &error))?;
+    let user = &settings.user;
+    if field(&row, 0)? {
+        let found = format!("`{user}` is a superuser");
+        return Ok(vec![if settings.allow_superuser {
+            Finding::warning("role", found, "the script `database-role.sql` makes a role with less power")
+        } else {
+            let hint =
+                "the script `database-role.sql` makes a role with less power, or `allow_superuser = true`";
+            Finding::refused("role", format!("{found}; the agent needs less"), hint)
+        }]);
+    }
+    let wanted = [
+        (1, "may not create databases", format!("ALTER ROLE {user} CREATEDB")),
+        (2, "is no member of the database's owner", format!("GRANT {} TO {user}", live.owner)),
+        (3, "may not end sessions", format!("GRANT pg_signal_backend TO {user}")),
+        (4, "may not see what other sessions do", format!("GRANT pg_read_all_stats TO {user}")),
+    ];
+    let mut findings = Vec::new();
+    for (index, lacks, grant) in wanted {
+        if !field::<bool>(&row, index)? {
+            let hint = format!("as a superuser: `{grant};`, or run the script `database-role.sql`");
+            findings.push(Finding::refused("role", format!("`{user}` {lacks}"), hint));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::fine("role", format!("`{user}` has its rights and no more")));
+    }
+    Ok(findings)
+}
+
+/// Extensions of the live database that a restore could not create.
+async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Finding>, Problem> {
+    let live = Session::open(settings, &settings.name, "preflight").await?;
+    let failed = |error: tokio_postgres::Error| refused("list extensions", &error);
+    let rows = live
+        .client()
+        .query(
+            "SELECT e.extname::text, a.name IS NOT NULL,
+                    coalesce(bool_or(v.trusted OR NOT v.superuser), false) OR e.extname = 'plpgsql'
+               FROM pg_extension e
+               LEFT JOIN pg_available_extensions a ON a.name = e.extname
+               LEFT JOIN pg_available_extension_versions v ON v.name = e.extname
+              GROUP BY 1, 2, e.extname",
+            &[],
+        )
+        .await
+        .map_err(failed)?;
+    let template = copy::template_of(settings);
+    let prepared = Shape::ask(session.client(), &template).await?.is_some();
+    let there = if prepared { in_template(settings, &template).await? } else { Vec::new() };
+    let mut findings = Vec::new();
+    for row in &rows {
+        let (name, available, creatable): (String, bool, bool) =
+            (field(row, 0)?, field(row, 1)?, field(row, 2)?);
+        if !available {
+            let found = format!("extension `{name}` is in the database, but not installed on the server");
+            findings.push(Finding::refused(
+                "extensions",
+                found,
+                "`apt-get install` its package: `apt-cache search postgresql`",
+            ));
+        } else if !creatable && !there.contains(&name) && !settings.allow_superuser {
+            let found = format!("a restore could not create the extension `{name}`: only a superuser can");
+            let hint = format!(
+                "the script `database-role.sql` makes `{template}` with it, which restores begin from"
+            );
+            findings.push(Finding::refused("extensions", found, hint));
+        }
+    }
+    if findings.is_empty() {
+        findings.push(Finding::fine("extensions", format!("{} can be restored", rows.len())));
+    }
+    Ok(findings)
+}
+
+async fn in_template(settings: &Settings, template: &str) -> Result<Vec<String>, Problem> {
+    let session = Session::open(settings, template, "preflight").await?;
+    let rows = session
+        .client()
+        .query("SELECT extname::text FROM pg_extension", &[])
+        .await
+        .map_err(|error| refused("list extensions of the template", &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
+}
+
+async fn prepared(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
+    let row = session
+        .client()
+        .query_opt(
+            "SELECT gid, owner::text FROM pg_prepared_xacts WHERE database = $1 ORDER BY prepared LIMIT 1",
+            &[&settings.name],
+        )
+        .await
+        .map_err(|error| refused("look for prepared transactions", &error))?;
+    let Some(row) = row else { return Ok(Finding::fine("prepared transactions", "none")) };
+    let (gid, owner): (String, String) = (field(&row, 0)?, field(&row, 1)?);
+    Ok(Finding::refused(
+        "prepared transactions",
+        format!("transaction `{gid}` of `{owner}` is prepared and holds its locks"),
+        format!("in the database: `ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`"),
+    ))
+}
+
+/// Dumps of others and rewrites of whole tables: both would hold up, or be held up.
+async fn other_work(session: &Session, live: &Shape) -> Result<Finding, Problem> {
+    let row = session
+        .client()
+        .query_opt(
+            "SELECT pid, coalesce(application_name, ''), left(coalesce(query, ''), 100) FROM pg_stat_activity
+              WHERE datid = $1 AND pid <> pg_backend_pid() AND state <> 'idle'
+                AND (application_name IN ('pg_dump', 'pg_basebackup') OR query ~* '^\\s*(VACUUM\\s.*FULL|CLUSTER)')
+              LIMIT 1",
+            &[&live.oid],
+        )
+        .await
+        .map_err(|error| refused("look for other work", &error))?;
+    let Some(row) = row else { return Ok(Finding::fine("other work", "none")) };
+    let (pid, application, query): (i32, String, String) =
+        (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
+    let found = format!("session {pid} (`{application}`) holds tables for long: `{query}`");
+    Ok(Finding::warning("other work", found, "wait until it has ended: `pointsman db status ENV`"))
+}
+
+async fn room_for_copy(settings: &Settings, session: &Session) -> Finding {
+    let check = "room for a copy";
+    if room::free_for_data(session).await.is_none() {
+        let found =
+            "how much room the server has is unknown, because the role may not ask where its data are";
+        return Finding::warning(check, found, format!("`GRANT pg_read_all_settings TO {};`", settings.user));
+    }
+    match room::for_copy(settings, session).await {
+        Ok(()) => Finding::fine(check, "enough"),
+        // A backup can be taken all the same, only not tested.
+        Err(problem) => Finding { verdict: Verdict::Warning, ..Finding::problem(check, &problem) },
+    }
+}

@@ -1,0 +1,199 @@
+//! Restores a backup into a new database beside the live one, which nobody uses yet.
+
+use std::time::Duration;
+
+use pointsman_core::{Code, Problem};
+use tokio_postgres::Client;
+
+use super::record::{Named, Record, Stage, old_name, restore_name};
+use crate::backup::{Archive, BackupId, must_be_whole};
+use crate::guard::Guard;
+use crate::server::Server;
+use crate::shape::Shape;
+use crate::statement::{field, refused};
+use crate::tools::Tools;
+use crate::{Authority, Progress, Session, Settings, copy, room};
+
+/// How long another dump, migration or restore is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(60);
+/// The longest restore: beyond it something hangs.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// Names that are tried.
+const MAX_NAMES: u32 = 100;
+
+/// A restored database that stands ready.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Beside {
+    /// Its name.
+    pub database: String,
+    /// The backup in it.
+    pub backup: String,
+    /// Statements that only a superuser may run and that would give it the rest of the live database's settings.
+    pub not_copied: Vec<String>,
+    /// Whether it stood there before it was asked for.
+    pub already: bool,
+}
+
+/// Restores a backup beside the live database and compares it with its manifest. Asked for again it finds what it made.
+pub async fn beside(
+    settings: &Settings,
+    id: &str,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Beside, Problem> {
+    let made = tokio::time::timeout(LONGEST, made(settings, id, authority, progress)).await;
+    progress.done();
+    made.unwrap_or_else(|_| {
+        Err(Problem::new(Code::BackupUnrestorable, "the restore did not end within 24 hours"))
+    })
+}
+
+async fn made(
+    settings: &Settings,
+    id: &str,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Beside, Problem> {
+    let id = BackupId::parse(id)?;
+    authority.check()?;
+    progress.say("restore: waiting for other work on the database");
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
+    let client = guard.session().client();
+    let archive = Archive::open(&settings.backup.dir, &id)?;
+    if let Some(database) = standing(settings, client, id.as_str()).await? {
+        let live = Shape::of(client, &settings.name).await?;
+        let not_copied = dress(client, &live, &database).await?;
+        raise_fence(settings, &database, authority).await?;
+        return Ok(Beside { database, backup: id.as_str().to_owned(), not_copied, already: true });
+    }
+    let server = Server::ask(guard.session()).await?;
+    let tools = Tools::find(settings, server.major()).await?;
+    must_be_whole(settings, &archive, progress).await?;
+    copy::must_be_possible(client, &archive.manifest).await?;
+    let live = Shape::of(client, &settings.name).await?;
+    room::for_copy(settings, guard.session()).await?;
+
+    authority.check()?;
+    let name = free_name(client, || restore_name(settings)).await?;
+    let shape = Shape {
+        owner: live.owner.clone(),
+        tablespace: live.tablespace.clone(),
+        ..archive.manifest.shape.clone()
+    };
+    let comment = format!("pointsman: being restored from {}", id.as_str());
+    copy::create(settings, client, &shape, &name, &comment).await?;
+    let restored = Named { oid: Shape::of(client, &name).await?.oid, aside: name.clone() };
+    let replaced = Named { oid: live.oid, aside: old_name(settings) };
+    let mut record = Record::new(settings, id.as_str(), restored, replaced);
+    record.write(settings)?;
+
+    copy::fill(settings, &tools, &archive, &name, progress).await?;
+    progress.say("restore: gathering statistics");
+    analyze(settings, &name).await?;
+    let not_copied = dress(client, &live, &name).await?;
+    raise_fence(settings, &name, authority).await?;
+    record.at(Stage::Ready, settings)?;
+    Ok(Beside { database: name, backup: id.as_str().to_owned(), not_copied, already: false })
+}
+
+/// The database that was restored from this backup and stands ready. One that an earlier try left, or that was made
+/// from another backup, is dropped; one that is live, or whose predecessor is kept, is not touched.
+async fn standing(settings: &Settings, client: &Client, backup: &str) -> Result<Option<String>, Problem> {
+    let Some(record) = Record::read(settings)? else { return Ok(None) };
+    match record.stage {
+        Stage::Swapping | Stage::SwappingBack => Err(cut_short(&settings.name)),
+        Stage::Swapped => Err(Problem::new(
+            Code::RestorePending,
+            format!("the restore of `{}` is neither confirmed nor taken back", record.backup),
+        )
+        .hint("`pointsman db status ENV`; then confirm it, or take it back")),
+        // What was written to the restored one is nowhere else.
+        Stage::TakenBack => Record::remove(settings).map(|()| None),
+        Stage::Filling | Stage::Ready => {
+            let name = name_of(client, record.restored.oid).await?;
+            let ours = name.filter(|name| *name == record.restored.aside);
+            if record.stage == Stage::Ready && record.backup == backup && ours.is_some() {
+                return Ok(ours);
+            }
+            if let Some(name) = ours {
+                copy::drop_database(client, &name).await?;
+            }
+            Record::remove(settings)?;
+            Ok(None)
+        }
+    }
+}
+
+/// A swap that stands in the middle.
+pub(crate) fn cut_short(database: &str) -> Problem {
+    Problem::new(Code::SwapCutShort, format!("a swap of `{database}` was cut short"))
+        .aftermath(pointsman_core::Aftermath::Unknown)
+        .hint("`systemctl restart pointsman-agent` on the database host finishes it or opens the database again")
+}
+
+/// The name that a database has now.
+pub(crate) async fn name_of(client: &Client, oid: u32) -> Result<Option<String>, Problem> {
+    let row = client
+        .query_opt("SELECT datname::text FROM pg_database WHERE oid = $1", &[&oid])
+        .await
+        .map_err(|error| refused("look for a database", &error))?;
+    row.map(|row| field(&row, 0)).transpose()
+}
+
+/// A name that no database has: never one that exists, whoever made it.
+pub(crate) async fn free_name(client: &Client, wanted: impl Fn() -> String) -> Result<String, Problem> {
+    let wanted = wanted();
+    for attempt in 1..=MAX_NAMES {
+        let name = if attempt == 1 { wanted.clone() } else { format!("{wanted}_{attempt}") };
+        if Shape::ask(client, &name).await?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Problem::new(Code::DatabaseUnfit, format!("there are {MAX_NAMES} databases called `{wanted}`")))
+}
+
+async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
+    let session = Session::open(settings, database, "analyze").await?;
+    session
+        .client()
+        .batch_execute("ANALYZE")
+        .await
+        .map_err(|error| refused("gather statistics of the restored database", &error))
+}
+
+/// Gives it what the live one has and a dump does not hold. What the role may not set is told.
+async fn dress(client: &Client, live: &Shape, name: &str) -> Result<Vec<String>, Problem> {
+    let mut not_copied = Vec::new();
+    for statement in live.dressing(name) {
+        if let Err(error) = client.batch_execute(&statement).await {
+            if error.as_db_error().is_none() {
+                return Err(refused("copy the settings of the live database", &error));
+            }
+            tracing::warn!(statement, %error, "a setting of the live database could not be copied");
+            not_copied.push(statement);
+        }
+    }
+    Ok(not_copied)
+}
+
+/// A restored copy carries the epoch of its time: the one that rules now must stand in it before anybody uses it.
+pub(crate) async fn raise_fence(
+    settings: &Settings,
+    name: &str,
+    authority: &dyn Authority,
+) -> Result<(), Problem> {
+    authority.check()?;
+    let session = Session::open(settings, name, "fence").await?;
+    let epoch = i64::try_from(authority.epoch().0).unwrap_or(i64::MAX);
+    let failed = |error: tokio_postgres::Error| refused("raise the epoch of the restored database", &error);
+    let there = session
+        .client()
+        .query_one("SELECT to_regclass('pointsman.fence') IS NOT NULL", &[])
+        .await
+        .map_err(failed)?;
+    if field(&there, 0)? {
+        let raise = "UPDATE pointsman.fence SET epoch = greatest(epoch, $1)";
+        session.client().execute(raise, &[&epoch]).await.map_err(failed)?;
+    }
+    Ok(())
+}

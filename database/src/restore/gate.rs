@@ -1,0 +1,130 @@
+//! Shuts a database for everybody and opens it again, and tells whether anything was written meanwhile.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use pointsman_core::{Aftermath, Code, Problem};
+use tokio_postgres::Client;
+
+use crate::statement::{field, quoted, refused};
+
+/// How long sessions may take to end when they are told to.
+const ENDING: Duration = Duration::from_secs(2);
+/// How often it is looked whether they have: each look costs a millisecond of the gap.
+const LOOK_EVERY: Duration = Duration::from_millis(1);
+/// How often those that are still there are told again: a session that was just being opened may have missed it.
+const TELL_EVERY: Duration = Duration::from_millis(20);
+
+/// Lets nobody in any more, not even superusers. Sessions that are open stay.
+pub(crate) async fn shut(client: &Client, database: &str) -> Result<(), Problem> {
+    // It is made durable by the commit of the swap.
+    allow(client, database, false).await
+}
+
+/// Lets everybody in again.
+pub(crate) async fn open(client: &Client, database: &str) -> Result<(), Problem> {
+    allow(client, database, true).await
+}
+
+async fn allow(client: &Client, database: &str, allowed: bool) -> Result<(), Problem> {
+    let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}", quoted(database));
+    let doing = if allowed { "open the database" } else { "shut the database" };
+    client.batch_execute(&sql).await.map_err(|error| refused(doing, &error).aftermath(Aftermath::Unknown))
+}
+
+/// Sessions that cannot be ended by the agent's role, named before anything is shut.
+pub(crate) async fn must_be_endable(client: &Client, databases: [u32; 2]) -> Result<(), Problem> {
+    let failed = |error: tokio_postgres::Error| refused("look for sessions", &error);
+    let rows = client
+        .query(
+            "SELECT format('session %s of superuser `%s` (`%s`)', a.pid, r.rolname, a.application_name)
+               FROM pg_stat_activity a JOIN pg_roles r ON r.oid = a.usesysid
+              WHERE a.datid = ANY ($1) AND r.rolsuper
+                AND NOT (SELECT rolsuper FROM pg_roles WHERE rolname = current_user)
+             UNION ALL
+             SELECT format('prepared transaction `%s` of `%s`: ROLLBACK PREPARED, or COMMIT PREPARED', gid, owner)
+               FROM pg_prepared_xacts
+              WHERE database IN (SELECT datname FROM pg_database WHERE oid = ANY ($1))",
+            &[&databases.as_slice()],
+        )
+        .await
+        .map_err(failed)?;
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let problem =
+        Problem::new(Code::SwapRefused, "something holds the databases that the agent's role cannot end")
+            .hint("end what is named, then try again");
+    rows.iter().try_fold(problem, |problem, row| Ok(problem.cause(field::<String>(row, 0)?))).and_then(Err)
+}
+
+/// Ends every session of these databases but one, and waits until they are gone.
+pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Result<(), Problem> {
+    let failed = |error: tokio_postgres::Error| refused("end the sessions of the database", &error);
+    let (give_up, mut tell_at) = (Instant::now() + ENDING, Instant::now());
+    loop {
+        let now = Instant::now();
+        let sql = if now >= tell_at {
+            tell_at = now + TELL_EVERY;
+            "SELECT count(*), count(pg_terminate_backend(pid))
+               FROM pg_stat_activity WHERE datid = ANY ($1) AND pid <> $2"
+        } else {
+            "SELECT count(*), 0::bigint FROM pg_stat_activity WHERE datid = ANY ($1) AND pid <> $2"
+        };
+        let row = client.query_one(sql, &[&databases.as_slice(), &but]).await.map_err(failed)?;
+        match field::<i64>(&row, 0)? {
+            0 => return Ok(()),
+            left if Instant::now() >= give_up => {
+                let message = format!("{left} sessions of the database did not end within 2 s");
+                return Err(Problem::new(Code::SwapRefused, message)
+                    .retry_useful()
+                    .hint("`pointsman db status ENV` shows the sessions; end them, then try again"));
+            }
+            _ => tokio::time::sleep(LOOK_EVERY).await,
+        }
+    }
+}
+
+/// What the server has counted of the rows of a database, and which files its tables have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Written {
+    rows: u64,
+    files: BTreeMap<u32, u32>,
+}
+
+impl Written {
+    pub(crate) async fn ask(client: &Client) -> Result<Self, Problem> {
+        // One look after the other must not see what the first one saw.
+        let rows = client
+            .query(
+                "SELECT c.oid, c.relfilenode,
+                        pg_stat_get_tuples_inserted(c.oid) + pg_stat_get_tuples_updated(c.oid)
+                          + pg_stat_get_tuples_deleted(c.oid)
+                   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                  WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+                    AND (n.nspname !~ '^pg_' OR c.relname = 'pg_largeobject')
+                    AND n.nspname NOT IN ('information_schema', 'pointsman')",
+                &[],
+            )
+            .await
+            .map_err(|error| refused("ask how much was written", &error))?;
+        let mut written = Self::default();
+        for row in &rows {
+            written.rows = written.rows.saturating_add(field::<i64>(row, 2)?.unsigned_abs());
+            written.files.insert(field(row, 0)?, field(row, 1)?);
+        }
+        Ok(written)
+    }
+
+    /// Rows.
+    pub(crate) fn rows(&self) -> u64 {
+        self.rows
+    }
+
+    /// How many rows were written since an earlier look; `None` when tables were emptied, rewritten, made or dropped,
+    /// or the counters began anew, so that nobody can tell.
+    pub(crate) fn since(&self, earlier: &Self) -> Option<u64> {
+        (self.files == earlier.files).then_some(())?;
+        self.rows.checked_sub(earlier.rows)
+    }
+}

@@ -1,0 +1,153 @@
+//! What a restore would lose: rows written since the backup, table by table.
+
+use pointsman_core::{Code, Problem};
+
+use super::beside::name_of;
+use super::gate::Written;
+use super::hashes;
+use super::record::{Record, Stage};
+use crate::backup::{BackupId, Manifest};
+use crate::statement::{field, refused};
+use crate::{Progress, Session, Settings, contents};
+
+/// What would be lost.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Loss {
+    /// The backup.
+    pub backup: String,
+    /// Tables that were written to.
+    pub tables: Vec<TableLoss>,
+    /// Whether rows were compared. Otherwise it is what the server has counted, also of writes that were taken back.
+    pub exact: bool,
+    /// Whether it may be more: the server's counters began anew since the backup.
+    pub at_least: bool,
+}
+
+/// What would be lost of one table.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TableLoss {
+    /// Its schema.
+    pub schema: String,
+    /// Its name.
+    pub table: String,
+    /// Rows that are new.
+    pub inserted: u64,
+    /// Rows that are others.
+    pub updated: u64,
+    /// Rows that would come back.
+    pub deleted: u64,
+}
+
+impl TableLoss {
+    pub(crate) fn of(name: &(String, String)) -> Self {
+        Self { schema: name.0.clone(), table: name.1.clone(), ..Self::default() }
+    }
+
+    /// Rows.
+    pub fn total(&self) -> u64 {
+        self.inserted.saturating_add(self.updated).saturating_add(self.deleted)
+    }
+}
+
+impl Loss {
+    /// Rows of all tables: the number that a person accepts.
+    pub fn total(&self) -> u64 {
+        self.tables.iter().map(TableLoss::total).sum()
+    }
+}
+
+/// Counts what would be lost: exactly if the backup stands restored beside the live database, otherwise by the server's
+/// counters.
+pub async fn loss(settings: &Settings, id: &str) -> Result<Loss, Problem> {
+    let id = BackupId::parse(id)?;
+    let maintenance = Session::open(settings, &settings.maintenance, "loss").await?;
+    if let Some(record) = Record::read(settings)?
+        && record.stage == Stage::Ready
+        && record.backup == id.as_str()
+        && name_of(maintenance.client(), record.restored.oid).await?.as_ref() == Some(&record.restored.aside)
+    {
+        let live = Session::open(settings, &settings.name, "loss").await?;
+        return exact(settings, &live, &record, &Progress::default()).await.map(|(loss, _)| loss);
+    }
+    estimate(settings, &id).await
+}
+
+async fn estimate(settings: &Settings, id: &BackupId) -> Result<Loss, Problem> {
+    let manifest = Manifest::read(&settings.backup.dir, id)?;
+    let session = Session::open(settings, &settings.name, "loss").await?;
+    let now = contents::counters(session.client()).await?;
+    let mut loss = Loss { backup: id.as_str().to_owned(), ..Loss::default() };
+    for table in manifest.contents.tables.iter().filter(|table| table.schema != "pointsman") {
+        let name = (table.schema.clone(), table.name.clone());
+        let Some(counters) = now.get(&name) else {
+            loss.tables.push(TableLoss { deleted: table.rows, ..TableLoss::of(&name) });
+            continue;
+        };
+        let then = table.counters;
+        // Counters that went back have begun anew: what they say now was certainly written since.
+        let anew = counters.inserted < then.inserted
+            || counters.updated < then.updated
+            || counters.deleted < then.deleted;
+        let then = if anew { contents::Counters::default() } else { then };
+        loss.at_least |= anew;
+        loss.tables.push(TableLoss {
+            inserted: counters.inserted.saturating_sub(then.inserted),
+            updated: counters.updated.saturating_sub(then.updated),
+            deleted: counters.deleted.saturating_sub(then.deleted),
+            ..TableLoss::of(&name)
+        });
+    }
+    let known = |name: &(String, String)| {
+        name.0 == "pointsman"
+            || manifest.contents.tables.iter().any(|table| (&table.schema, &table.name) == (&name.0, &name.1))
+    };
+    loss.tables.extend(now.iter().filter(|(name, _)| !known(name)).map(|(name, counters)| TableLoss {
+        inserted: counters.inserted.saturating_sub(counters.deleted),
+        ..TableLoss::of(name)
+    }));
+    loss.tables.retain(|table| table.total() > 0);
+    Ok(loss)
+}
+
+/// Compares the live database with the restored one. Beside it, what the server had counted right before: whatever is
+/// counted later was not compared.
+pub(crate) async fn exact(
+    settings: &Settings,
+    live: &Session,
+    record: &Record,
+    progress: &Progress,
+) -> Result<(Loss, Written), Problem> {
+    let restored = Session::open(settings, &record.restored.aside, "loss").await?;
+    let written = Written::ask(live.client()).await?;
+    for session in [live, &restored] {
+        for statement in ["SET row_security = off", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
+            let begun = session.client().batch_execute(statement).await;
+            begun.map_err(|error| refused("compare the databases", &error))?;
+        }
+    }
+    let say = |table: &str| progress.say(format!("restore: comparing rows of {table}"));
+    let seed = seed(restored.client()).await?;
+    let tables = hashes::compare(live.client(), restored.client(), seed, say).await;
+    let ended = live.client().batch_execute("COMMIT").await;
+    let loss = Loss { backup: record.backup.clone(), tables: tables?, exact: true, at_least: false };
+    ended.map_err(|error| refused("compare the databases", &error))?;
+    Ok((loss, written))
+}
+
+/// A number that nobody knew when rows were written: nobody can make two of them look alike.
+async fn seed(client: &tokio_postgres::Client) -> Result<i64, Problem> {
+    let row = client
+        .query_one("SELECT hashtextextended(gen_random_uuid()::text, 0)", &[])
+        .await
+        .map_err(|error| refused("compare the databases", &error))?;
+    field(&row, 0)
+}
+
+/// More would be lost than a person accepted.
+pub(crate) fn grown(loss: u64, accepted: u64) -> Problem {
+    Problem::new(
+        Code::LossGrown,
+        format!("{loss} rows would be lost, {accepted} were accepted: the databases stay as they are"),
+    )
+    .hint("stop the writers (`pointsman maintenance ENV on`), then ask for the number again")
+}

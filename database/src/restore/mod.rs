@@ -1,0 +1,18 @@
+//! Puts a database back: beside the live one, compared, then swapped with it. Nothing is ever restored into the live
+//! database.
+
+mod beside;
+mod gate;
+mod hashes;
+mod loss;
+mod record;
+mod recover;
+mod settle;
+mod swap;
+
+pub use beside::{Beside, beside};
+pub use loss::{Loss, TableLoss, loss};
+pub use record::Stage;
+pub use recover::{Recovered, recover};
+pub use settle::{Pending, confirm, discard, pending};
+pub use swap::{Swapped, swap, swap_back};

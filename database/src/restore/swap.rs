@@ -1,0 +1,273 @@
+//! Puts the restored database in the live one's place, by name, in one transaction; and back, the same way.
+
+use std::time::{Duration, Instant};
+
+use pointsman_chassis::failpoint;
+use pointsman_core::{Code, Problem};
+use tokio_postgres::Client;
+
+use super::beside::{free_name, name_of, raise_fence};
+use super::gate::{self, Written};
+use super::loss::{exact, grown};
+use super::record::{Record, Stage, old_name};
+use super::recover::{Cut, finish};
+use crate::backup::BackupId;
+use crate::guard::Guard;
+use crate::server::Server;
+use crate::statement::{field, quoted, refused};
+use crate::{Authority, Progress, Session, Settings};
+
+/// How long another dump, migration or restore is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(60);
+/// From this version on the server's counters are complete when a session has ended.
+const COUNTERS_COMPLETE_FROM: u32 = 15;
+
+/// What was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Swapped {
+    /// The backup in the database that is or was restored.
+    pub backup: String,
+    /// The database that is kept aside now.
+    pub aside: String,
+    /// Rows that were lost by it, at most.
+    pub lost: u64,
+    /// For how long nobody could connect, in milliseconds.
+    pub gap_ms: u64,
+    /// Whether it was so before it was asked for.
+    pub already: bool,
+}
+
+/// Puts the restored database in the live one's place, if not more than `accepted_loss` rows are lost by it. Counted
+/// again when nobody can write any more; if it has grown, everything stays as it is.
+pub async fn swap(
+    settings: &Settings,
+    id: &str,
+    accepted_loss: u64,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Swapped, Problem> {
+    let id = BackupId::parse(id)?;
+    authority.check()?;
+    let mut guard = Guard::take(settings, GUARD_WAIT).await?;
+    finish(settings, guard.session().client()).await?;
+    let Some(mut record) = Record::read(settings)?.filter(|record| record.backup == id.as_str()) else {
+        return Err(missing(id.as_str()));
+    };
+    match record.stage {
+        Stage::Ready => {}
+        Stage::Swapped => return Ok(Swapped { already: true, ..told(&record, &record.replaced.aside) }),
+        _ => return Err(missing(id.as_str())),
+    }
+    let client = guard.session().client();
+    must_stand(client, settings, record.replaced.oid, (record.restored.oid, &record.restored.aside)).await?;
+    // The name was chosen when the restore began; somebody may have taken it meanwhile.
+    record.replaced.aside = free_name(client, || old_name(settings)).await?;
+    let live = Session::open(settings, &settings.name, "swap").await?;
+    must_not_be_fenced(&live, authority).await?;
+    raise_fence(settings, &record.restored.aside, authority).await?;
+    gate::must_be_endable(client, [record.replaced.oid, record.restored.oid]).await?;
+    let counters_complete = Server::ask(guard.session()).await?.major() >= COUNTERS_COMPLETE_FROM;
+    let (loss, written) = exact(settings, &live, &record, progress).await?;
+    progress.done();
+    if loss.total() > accepted_loss {
+        return Err(grown(loss.total(), accepted_loss));
+    }
+
+    // Nobody writes to it yet: what is written from now on would be lost by a swap back.
+    record.written_at_swap = Some(written_in(settings, &record.restored.aside).await?);
+    authority.check()?;
+    record.at(Stage::Swapping, settings)?;
+    let cut = Cut::armed(settings);
+    failpoint::pass("swap-intended");
+    let shut_at = Instant::now();
+    let mut lost = loss.total();
+    let outcome = async {
+        let client = guard.session().client();
+        gate::shut(client, &settings.name).await?;
+        failpoint::pass("swap-shut");
+        gate::clear(client, [record.replaced.oid, record.restored.oid], live.pid()).await?;
+        failpoint::pass("swap-cleared");
+        lost = match Written::ask(live.client()).await?.since(&written) {
+            Some(more) if counters_complete => lost.saturating_add(more),
+            // Nobody can tell from outside: all of it is compared again.
+            _ => exact(settings, &live, &record, progress).await?.0.total(),
+        };
+        if lost > accepted_loss {
+            return Err(grown(lost, accepted_loss));
+        }
+        drop(live);
+        gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
+        authority.check()?;
+        let names = [(&settings.name, &record.replaced.aside), (&record.restored.aside, &settings.name)];
+        rename(&mut guard, names).await
+    }
+    .await;
+    settled(settings, &guard, cut, outcome, Stage::Swapped).await?;
+    Ok(Swapped { lost, gap_ms: ms_since(shut_at), ..told(&record, &record.replaced.aside) })
+}
+
+/// Puts the old database back in its place, if not more than `accepted_loss` rows that were written since the swap are
+/// lost by it. The restored one is kept aside, with them.
+pub async fn swap_back(
+    settings: &Settings,
+    accepted_loss: u64,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Swapped, Problem> {
+    authority.check()?;
+    progress.say("restore: taking it back");
+    let mut guard = Guard::take(settings, GUARD_WAIT).await?;
+    finish(settings, guard.session().client()).await?;
+    let Some(mut record) = Record::read(settings)? else { return Err(nothing_to_take_back(settings)) };
+    match record.stage {
+        Stage::Swapped => {}
+        Stage::TakenBack => {
+            return Ok(Swapped { already: true, ..told(&record, &record.restored.aside) });
+        }
+        _ => return Err(nothing_to_take_back(settings)),
+    }
+    let client = guard.session().client();
+    must_stand(client, settings, record.restored.oid, (record.replaced.oid, &record.replaced.aside)).await?;
+    let live = Session::open(settings, &settings.name, "swap").await?;
+    must_not_be_fenced(&live, authority).await?;
+    gate::must_be_endable(client, [record.replaced.oid, record.restored.oid]).await?;
+    let at_swap = record.written_at_swap;
+    let since_swap = |rows: u64| at_swap.map_or(rows, |then| rows.saturating_sub(then));
+    let lost = since_swap(Written::ask(live.client()).await?.rows());
+    if lost > accepted_loss {
+        return Err(grown(lost, accepted_loss));
+    }
+
+    authority.check()?;
+    record.at(Stage::SwappingBack, settings)?;
+    let cut = Cut::armed(settings);
+    failpoint::pass("swap-intended");
+    let shut_at = Instant::now();
+    let mut lost = lost;
+    let outcome = async {
+        let client = guard.session().client();
+        gate::shut(client, &settings.name).await?;
+        failpoint::pass("swap-shut");
+        gate::clear(client, [record.replaced.oid, record.restored.oid], live.pid()).await?;
+        failpoint::pass("swap-cleared");
+        lost = since_swap(Written::ask(live.client()).await?.rows());
+        if lost > accepted_loss {
+            return Err(grown(lost, accepted_loss));
+        }
+        drop(live);
+        // Nobody knows its name yet; opened now, it is open in the moment when it is live.
+        gate::open(client, &record.replaced.aside).await?;
+        gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
+        authority.check()?;
+        let names = [(&settings.name, &record.restored.aside), (&record.replaced.aside, &settings.name)];
+        rename(&mut guard, names).await
+    }
+    .await;
+    progress.done();
+    settled(settings, &guard, cut, outcome, Stage::TakenBack).await?;
+    Ok(Swapped { lost, gap_ms: ms_since(shut_at), ..told(&record, &record.restored.aside) })
+}
+
+/// What the server has counted in a database so far.
+async fn written_in(settings: &Settings, database: &str) -> Result<u64, Problem> {
+    let session = Session::open(settings, database, "swap").await?;
+    Ok(Written::ask(session.client()).await?.rows())
+}
+
+fn told(record: &Record, aside: &str) -> Swapped {
+    Swapped { backup: record.backup.clone(), aside: aside.to_owned(), ..Swapped::default() }
+}
+
+fn ms_since(start: Instant) -> u64 {
+    u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX)
+}
+
+fn missing(backup: &str) -> Problem {
+    Problem::new(
+        Code::CopyMissing,
+        format!("backup `{backup}` does not stand restored beside the live database"),
+    )
+    .hint(format!("`pointsman db restore ENV --backup {backup}`"))
+}
+
+fn nothing_to_take_back(settings: &Settings) -> Problem {
+    Problem::new(Code::CopyMissing, format!("no restore of `{}` can be taken back", settings.name))
+        .hint("`pointsman db status ENV` shows where a restore stands")
+}
+
+/// The databases must have the names that the record says: somebody may have renamed them.
+async fn must_stand(
+    client: &Client,
+    settings: &Settings,
+    live: u32,
+    aside: (u32, &str),
+) -> Result<(), Problem> {
+    let live_name = name_of(client, live).await?;
+    let aside_name = name_of(client, aside.0).await?;
+    if live_name.as_ref() == Some(&settings.name) && aside_name.as_deref() == Some(aside.1) {
+        return Ok(());
+    }
+    let message =
+        format!("`{}` and `{}` are not the databases that the restore was made for", settings.name, aside.1);
+    Err(Problem::new(Code::CopyMissing, message)
+        .hint("`pointsman db status ENV`; then restore the backup again"))
+}
+
+/// A database whose epoch is newer is ruled by somebody else.
+async fn must_not_be_fenced(live: &Session, authority: &dyn Authority) -> Result<(), Problem> {
+    let failed = |error: tokio_postgres::Error| refused("ask for the epoch of the database", &error);
+    let there = live
+        .client()
+        .query_one("SELECT to_regclass('pointsman.fence') IS NOT NULL", &[])
+        .await
+        .map_err(failed)?;
+    if !field::<bool>(&there, 0)? {
+        return Ok(());
+    }
+    let row = live
+        .client()
+        .query_one("SELECT coalesce(max(epoch), 0) FROM pointsman.fence", &[])
+        .await
+        .map_err(failed)?;
+    let (ruling, own) = (field::<i64>(&row, 0)?, authority.epoch().0);
+    if u64::try_from(ruling).unwrap_or(0) <= own {
+        return Ok(());
+    }
+    let message = format!("a coordinator with epoch {ruling} rules the database, this one has {own}");
+    Err(Problem::new(Code::Fenced, message))
+}
+
+/// The one visible instant.
+async fn rename(guard: &mut Guard, names: [(&String, &String); 2]) -> Result<(), Problem> {
+    let failed = |error: tokio_postgres::Error| refused("swap the databases", &error);
+    let transaction = guard.session_mut().client_mut().transaction().await.map_err(failed)?;
+    for (from, to) in names {
+        let sql = format!("ALTER DATABASE {} RENAME TO {}", quoted(from), quoted(to));
+        transaction.batch_execute(&sql).await.map_err(failed)?;
+        failpoint::pass("swap-renamed");
+    }
+    transaction.commit().await.map_err(failed)?;
+    failpoint::pass("swap-committed");
+    Ok(())
+}
+
+/// Whatever came out: the databases themselves tell who is live, and whoever it is, is open. An answer that was lost
+/// is no failure if the swap is there.
+async fn settled(
+    settings: &Settings,
+    guard: &Guard,
+    cut: Cut,
+    outcome: Result<(), Problem>,
+    wanted: Stage,
+) -> Result<(), Problem> {
+    let stage = match finish(settings, guard.session().client()).await {
+        Ok(stage) => stage,
+        // The guard's session may be what ended.
+        Err(_) => {
+            let session = Session::open(settings, &settings.maintenance, "swap").await?;
+            finish(settings, session.client()).await?
+        }
+    };
+    cut.disarm();
+    if stage == Some(wanted) { Ok(()) } else { outcome }
+}

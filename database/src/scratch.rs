@@ -1,0 +1,113 @@
+//! Databases that exist only to try something in: a restore, a migration. Their names and their comments both tell that
+//! they are ours, and only what bears both is ever dropped.
+
+use std::time::Duration;
+
+use pointsman_core::Problem;
+use tokio_postgres::Client;
+
+use crate::copy::drop_database;
+use crate::guard::Guard;
+use crate::statement::{field, refused};
+use crate::{Session, Settings};
+
+/// What every name begins with.
+const PREFIX: &str = "pointsman_verify_";
+/// What every comment begins with.
+const COMMENT: &str = "pointsman: a copy to try something in, made from ";
+/// How many hexadecimal digits follow in a name.
+const DIGITS: usize = 16;
+/// How long another dump, migration or restore is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(60);
+
+/// A database to try something in. Whoever is done with it has it removed; what a crash leaves is removed later.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scratch {
+    /// Its name.
+    pub database: String,
+}
+
+impl Scratch {
+    /// The one of a backup.
+    pub(crate) fn of(settings: &Settings, backup: &str) -> Self {
+        let hash = blake3::hash(format!("{}/{backup}", settings.name).as_bytes()).to_hex();
+        Self { database: format!("{PREFIX}{}", hash.chars().take(DIGITS).collect::<String>()) }
+    }
+
+    /// What stands beside it in the server's list.
+    pub(crate) fn comment(settings: &Settings, backup: &str) -> String {
+        format!("{COMMENT}{} of {}", backup, settings.name)
+    }
+
+    /// Drops it.
+    pub async fn remove(self, settings: &Settings) -> Result<(), Problem> {
+        let session = Session::open(settings, &settings.maintenance, "scratch").await?;
+        drop_if_ours(session.client(), &self.database).await.map(|_| ())
+    }
+}
+
+/// Drops the ones of this database that earlier crashes left, and returns their names. Waits for work that is under way.
+pub async fn drop_left_over(settings: &Settings) -> Result<Vec<String>, Problem> {
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
+    let client = guard.session().client();
+    let rows = client
+        .query(
+            "SELECT d.datname::text FROM pg_database d
+               JOIN pg_shdescription s ON s.objoid = d.oid AND s.classoid = 'pg_database'::regclass
+              WHERE starts_with(d.datname::text, $1) AND starts_with(s.description, $2)
+                AND right(s.description, length($3)) = $3",
+            &[&PREFIX, &COMMENT, &format!(" of {}", settings.name)],
+        )
+        .await
+        .map_err(|error| refused("look for left-over databases", &error))?;
+    let mut dropped = Vec::new();
+    for row in &rows {
+        let name: String = field(row, 0)?;
+        if drop_if_ours(client, &name).await? {
+            dropped.push(name);
+        }
+    }
+    Ok(dropped)
+}
+
+/// Drops a database if both its name and its comment are those of one of ours.
+pub(crate) async fn drop_if_ours(client: &Client, name: &str) -> Result<bool, Problem> {
+    let row = client
+        .query_opt(
+            "SELECT coalesce(shobj_description(oid, 'pg_database'), '') FROM pg_database WHERE datname = $1",
+            &[&name],
+        )
+        .await
+        .map_err(|error| refused(&format!("look at `{name}`"), &error))?;
+    let Some(row) = row else { return Ok(false) };
+    let comment: String = field(&row, 0)?;
+    if !is_ours(name) || !comment.starts_with(COMMENT) {
+        return Ok(false);
+    }
+    drop_database(client, name).await?;
+    Ok(true)
+}
+
+fn is_ours(name: &str) -> bool {
+    name.strip_prefix(PREFIX).is_some_and(|digits| {
+        digits.len() == DIGITS && digits.chars().all(|c| c.is_ascii_digit() || ('a'..='f').contains(&c))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_recognised_strictly() {
+        assert!(is_ours("pointsman_verify_0123456789abcdef"));
+        for name in [
+            "pointsman_verify_",
+            "pointsman_verify_0123456789ABCDEF",
+            "pointsman_verify_0123456789abcdef0",
+            "p2d2",
+        ] {
+            assert!(!is_ours(name), "{name}");
+        }
+    }
+}

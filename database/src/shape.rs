@@ -1,0 +1,251 @@
+//! What belongs to a database and not to what is in it: owner, encoding, locale, settings, rights. A dump of one
+//! database holds none of it, and it follows the database, not its name.
+
+use pointsman_core::{Code, Problem};
+use serde::{Deserialize, Serialize};
+use tokio_postgres::Client;
+
+use crate::statement::{field, literal, quoted, refused};
+
+/// A database from outside. Part of a manifest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Shape {
+    /// Its number, which stays when it is renamed.
+    pub oid: u32,
+    /// Who owns it.
+    pub owner: String,
+    /// How its texts are stored: `UTF8`.
+    pub encoding: String,
+    /// How they sort.
+    pub collate: String,
+    /// What counts as a letter.
+    pub ctype: String,
+    /// `c`, `i` for ICU, or `b`.
+    pub provider: String,
+    /// The locale of ICU or of the built-in provider.
+    pub locale: Option<String>,
+    /// Where its files are.
+    pub tablespace: String,
+    /// How many may connect; -1 for no limit.
+    pub connection_limit: i32,
+    /// What is said about it.
+    pub comment: Option<String>,
+    /// Who may do what; `None` for the rights that every database has.
+    pub grants: Option<Vec<Grant>>,
+    /// `ALTER DATABASE … SET`, and `ALTER ROLE … IN DATABASE … SET`.
+    pub settings: Vec<Setting>,
+}
+
+/// A right on a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grant {
+    /// Who has it; `None` for everybody.
+    pub role: Option<String>,
+    /// `CONNECT`, `CREATE` or `TEMPORARY`.
+    pub privilege: String,
+    /// Whether it may be handed on.
+    pub grantable: bool,
+}
+
+/// A setting of a database.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Setting {
+    /// For one role only.
+    pub role: Option<String>,
+    /// `NAME=VALUE`, as the server keeps it.
+    pub assignment: String,
+}
+
+impl Shape {
+    /// Asks for the shape of a database by name; `None` when there is none. Any database of the server may be asked.
+    pub(crate) async fn ask(client: &Client, database: &str) -> Result<Option<Self>, Problem> {
+        let failed = |error: tokio_postgres::Error| refused(&format!("look at `{database}`"), &error);
+        // Columns that only some versions have are read by name from the row as JSON.
+        let row = client
+            .query_opt(
+                "SELECT d.oid, r.rolname::text, pg_encoding_to_char(d.encoding)::text, t.spcname::text,
+                        shobj_description(d.oid, 'pg_database'), d.datconnlimit, d.datcollate::text,
+                        d.datctype::text, coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
+                        coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+                        d.datacl IS NOT NULL
+                   FROM pg_database d
+                   JOIN pg_roles r ON r.oid = d.datdba
+                   JOIN pg_tablespace t ON t.oid = d.dattablespace
+                  WHERE d.datname = $1",
+                &[&database],
+            )
+            .await
+            .map_err(failed)?;
+        let Some(row) = row else { return Ok(None) };
+        let oid: u32 = field(&row, 0)?;
+        let grants = if field(&row, 10)? { Some(grants(client, oid).await?) } else { None };
+        Ok(Some(Self {
+            oid,
+            owner: field(&row, 1)?,
+            encoding: field(&row, 2)?,
+            tablespace: field(&row, 3)?,
+            comment: field(&row, 4)?,
+            connection_limit: field(&row, 5)?,
+            collate: field(&row, 6)?,
+            ctype: field(&row, 7)?,
+            provider: field(&row, 8)?,
+            locale: field(&row, 9)?,
+            grants,
+            settings: settings(client, oid).await?,
+        }))
+    }
+
+    /// The same of a database that must be there.
+    pub(crate) async fn of(client: &Client, database: &str) -> Result<Self, Problem> {
+        Self::ask(client, database).await?.ok_or_else(|| {
+            Problem::new(Code::DatabaseUnfit, format!("there is no database `{database}`"))
+                .hint("`name` in the agent's [database] section must be that of the live database")
+        })
+    }
+
+    /// The statement that creates an empty database of this shape from a template.
+    pub(crate) fn creation(&self, name: &str, template: &str) -> String {
+        let locale = self.locale.as_deref().map(literal);
+        let provider = match (self.provider.as_str(), locale) {
+            ("i", Some(locale)) => format!(" LOCALE_PROVIDER icu ICU_LOCALE {locale}"),
+            ("b", Some(locale)) => format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {locale}"),
+            _ => String::new(),
+        };
+        // Naming the default tablespace needs a right that its absence does not.
+        let tablespace = match self.tablespace.as_str() {
+            "pg_default" => String::new(),
+            other => format!(" TABLESPACE {}", quoted(other)),
+        };
+        format!(
+            "CREATE DATABASE {} OWNER {} TEMPLATE {} ENCODING {} LC_COLLATE {} LC_CTYPE {}{provider}{tablespace}",
+            quoted(name),
+            quoted(&self.owner),
+            quoted(template),
+            literal(&self.encoding),
+            literal(&self.collate),
+            literal(&self.ctype),
+        )
+    }
+
+    /// The statements that give a new database all else.
+    pub(crate) fn dressing(&self, name: &str) -> Vec<String> {
+        let database = quoted(name);
+        let mut statements =
+            vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {}", self.connection_limit)];
+        let comment = self.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
+        statements.push(format!("COMMENT ON DATABASE {database} IS {comment}"));
+        if let Some(grants) = &self.grants {
+            statements.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"));
+            statements.extend(grants.iter().map(|grant| grant.statement(&database)));
+        }
+        statements.extend(self.settings.iter().filter_map(|setting| setting.statement(&database)));
+        statements
+    }
+}
+
+impl Grant {
+    fn statement(&self, database: &str) -> String {
+        let role = self.role.as_deref().map_or_else(|| "PUBLIC".to_owned(), quoted);
+        let option = if self.grantable { " WITH GRANT OPTION" } else { "" };
+        // The server's own list of words, never a name.
+        let privilege: String = self.privilege.chars().filter(char::is_ascii_uppercase).collect();
+        format!("GRANT {privilege} ON DATABASE {database} TO {role}{option}")
+    }
+}
+
+impl Setting {
+    fn statement(&self, database: &str) -> Option<String> {
+        let (name, value) = self.assignment.split_once('=')?;
+        let value = if LISTS.contains(&name) {
+            elements(value).iter().map(|element| literal(element)).collect::<Vec<_>>().join(", ")
+        } else {
+            literal(value)
+        };
+        // Extensions' settings have a dot in their names.
+        let name = name.split('.').map(quoted).collect::<Vec<_>>().join(".");
+        Some(match &self.role {
+            None => format!("ALTER DATABASE {database} SET {name} TO {value}"),
+            Some(role) => format!("ALTER ROLE {} IN DATABASE {database} SET {name} TO {value}", quoted(role)),
+        })
+    }
+}
+
+/// Settings that the server keeps as lists of quoted names: each name is a value of its own, as `pg_dump` has it.
+const LISTS: [&str; 6] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "shared_preload_libraries",
+    "temp_tablespaces",
+    "unix_socket_directories",
+];
+
+/// The names in `"$user", public`.
+fn elements(list: &str) -> Vec<String> {
+    let mut found = vec![String::new()];
+    let (mut inside, mut characters) = (false, list.chars().peekable());
+    while let Some(c) = characters.next() {
+        match c {
+            '"' if inside && characters.peek() == Some(&'"') => {
+                characters.next();
+                if let Some(last) = found.last_mut() {
+                    last.push('"');
+                }
+            }
+            '"' => inside = !inside,
+            ',' if !inside => found.push(String::new()),
+            c if !inside && c.is_whitespace() => {}
+            c => {
+                if let Some(last) = found.last_mut() {
+                    last.push(c);
+                }
+            }
+        }
+    }
+    found
+}
+
+async fn grants(client: &Client, oid: u32) -> Result<Vec<Grant>, Problem> {
+    let rows = client
+        .query(
+            "SELECT r.rolname::text, a.privilege_type, a.is_grantable
+               FROM pg_database d, aclexplode(d.datacl) a LEFT JOIN pg_roles r ON r.oid = a.grantee
+              WHERE d.oid = $1 ORDER BY 1 NULLS FIRST, 2",
+            &[&oid],
+        )
+        .await
+        .map_err(|error| refused("list rights on the database", &error))?;
+    rows.iter()
+        .map(|row| Ok(Grant { role: field(row, 0)?, privilege: field(row, 1)?, grantable: field(row, 2)? }))
+        .collect()
+}
+
+async fn settings(client: &Client, oid: u32) -> Result<Vec<Setting>, Problem> {
+    let rows = client
+        .query(
+            "SELECT r.rolname::text, unnest(s.setconfig)
+               FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole
+              WHERE s.setdatabase = $1 ORDER BY 1 NULLS FIRST, 2",
+            &[&oid],
+        )
+        .await
+        .map_err(|error| refused("list settings of the database", &error))?;
+    rows.iter().map(|row| Ok(Setting { role: field(row, 0)?, assignment: field(row, 1)? })).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lists_become_their_elements_and_nothing_leaves_its_quotes() {
+        let statement = |assignment: &str| {
+            Setting { role: None, assignment: assignment.into() }.statement("\"d\"").unwrap()
+        };
+        assert_eq!(
+            statement("search_path=\"$user\", gis, \"a\"\"b, c\""),
+            "ALTER DATABASE \"d\" SET \"search_path\" TO '$user', 'gis', 'a\"b, c'"
+        );
+        assert_eq!(statement("app.x=it's=1"), "ALTER DATABASE \"d\" SET \"app\".\"x\" TO 'it''s=1'");
+    }
+}

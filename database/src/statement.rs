@@ -1,0 +1,57 @@
+//! What stands between SQL and the rest: refusals of the server as problems, fields of rows, names and texts put
+//! into statements that take no parameters.
+
+use std::error::Error as _;
+
+use pointsman_core::{Code, Problem};
+use tokio_postgres::Row;
+use tokio_postgres::types::FromSqlOwned;
+
+/// A statement that the server refused, or whose answer was lost.
+pub(crate) fn refused(doing: &str, error: &tokio_postgres::Error) -> Problem {
+    let message = format!("cannot {doing}");
+    match error.as_db_error() {
+        Some(found) => {
+            let problem = Problem::new(Code::StatementRefused, message);
+            let problem = problem.cause(format!("{}: {}", found.code().code(), found.message()));
+            match found.detail() {
+                Some(detail) => problem.cause(detail),
+                None => problem,
+            }
+        }
+        None if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) => {
+            Problem::new(Code::DatabaseUnreachable, format!("{message}: the session ended"))
+                .retry_useful()
+                .because(error)
+        }
+        None => Problem::new(Code::StatementRefused, message).because(error),
+    }
+}
+
+/// A field of a row.
+pub(crate) fn field<T: FromSqlOwned>(row: &Row, index: usize) -> Result<T, Problem> {
+    row.try_get(index).map_err(|error| refused("read an answer of the server", &error))
+}
+
+/// A name as it stands in a statement.
+pub(crate) fn quoted(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A text as it stands in a statement.
+pub(crate) fn literal(text: &str) -> String {
+    let quoted = text.replace('\'', "''");
+    if text.contains('\\') { format!("E'{}'", quoted.replace('\\', "\\\\")) } else { format!("'{quoted}'") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_and_texts_cannot_leave_their_quotes() {
+        assert_eq!(quoted("a\"; DROP"), "\"a\"\"; DROP\"");
+        assert_eq!(literal("it's"), "'it''s'");
+        assert_eq!(literal("\\'; x"), "E'\\\\''; x'");
+    }
+}

@@ -1,0 +1,114 @@
+//! PostgreSQL's own programs: the ones that fit the server's version, by absolute path.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use pointsman_core::{Code, Problem};
+use tokio::process::Command;
+
+use crate::Settings;
+
+/// Where Debian's packages put one folder for each major version.
+const VERSIONS: &str = "/usr/lib/postgresql";
+/// How long a program may take to say its version.
+const VERSION_TIMEOUT: Duration = Duration::from_secs(10);
+/// The programs that the work needs.
+const PROGRAMS: [&str; 4] = ["pg_dump", "pg_dumpall", "pg_restore", "psql"];
+
+/// A folder of programs that fit a server.
+#[derive(Clone, Debug)]
+pub(crate) struct Tools {
+    folder: PathBuf,
+    /// What `pg_dump --version` says.
+    pub version: String,
+}
+
+impl Tools {
+    /// The folder that the settings name; otherwise the one of the server's major version, or the nearest above.
+    pub(crate) async fn find(settings: &Settings, server_major: u32) -> Result<Self, Problem> {
+        let folder = match &settings.tools {
+            Some(folder) => folder.clone(),
+            None => nearest(Path::new(VERSIONS), server_major).ok_or_else(|| missing(server_major))?,
+        };
+        if let Some(absent) = PROGRAMS.iter().find(|program| !folder.join(program).is_file()) {
+            let message = format!("there is no `{absent}` in `{}`", folder.display());
+            return Err(missing(server_major).cause(message));
+        }
+        let version = version_of(&folder.join("pg_dump")).await?;
+        let major = major_in(&version).unwrap_or(0);
+        if major < server_major {
+            let message = format!("pg_dump {major} cannot dump server {server_major}");
+            return Err(Problem::new(Code::DatabaseToolUnfit, message)
+                .hint(format!("`apt-get install postgresql-client-{server_major}`")));
+        }
+        Ok(Self { folder, version })
+    }
+
+    /// The path of a program.
+    pub(crate) fn program(&self, name: &str) -> PathBuf {
+        self.folder.join(name)
+    }
+}
+
+fn missing(major: u32) -> Problem {
+    Problem::new(
+        Code::DatabaseToolUnfit,
+        format!("PostgreSQL's client programs for server {major} are missing"),
+    )
+    .hint(format!("`apt-get install postgresql-client-{major}`"))
+}
+
+/// The folder of the lowest version that is not below the server's.
+fn nearest(versions: &Path, server_major: u32) -> Option<PathBuf> {
+    let found = std::fs::read_dir(versions).ok()?.filter_map(|entry| {
+        let major: u32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
+        let folder = versions.join(format!("{major}/bin"));
+        (major >= server_major && folder.join("pg_dump").is_file()).then_some((major, folder))
+    });
+    found.min().map(|(_, folder)| folder)
+}
+
+async fn version_of(program: &Path) -> Result<String, Problem> {
+    let unusable =
+        || Problem::new(Code::DatabaseToolUnfit, format!("`{}` does not say its version", program.display()));
+    let asking = Command::new(program).arg("--version").env_clear().kill_on_drop(true).output();
+    let output = tokio::time::timeout(VERSION_TIMEOUT, asking)
+        .await
+        .map_err(|_| unusable())?
+        .map_err(|error| unusable().because(&error))?;
+    let text = String::from_utf8_lossy(&output.stdout).trim().to_owned();
+    if output.status.success() && major_in(&text).is_some() { Ok(text) } else { Err(unusable()) }
+}
+
+/// 15 in `pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)`.
+fn major_in(version: &str) -> Option<u32> {
+    let (_, number) = version.split_once("(PostgreSQL) ")?;
+    let digits: String = number.chars().take_while(char::is_ascii_digit).collect();
+    digits.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn majors_are_read_from_what_programs_say() {
+        assert_eq!(major_in("pg_dump (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)"), Some(15));
+        assert_eq!(major_in("pg_dump (PostgreSQL) 18beta1"), Some(18));
+        assert_eq!(major_in("something else 15"), None);
+    }
+
+    #[test]
+    fn the_servers_own_version_is_taken_or_the_nearest_above() {
+        let folder = tempfile::tempdir().unwrap();
+        for major in ["13", "15", "17"] {
+            let programs = folder.path().join(major).join("bin");
+            std::fs::create_dir_all(&programs).unwrap();
+            std::fs::write(programs.join("pg_dump"), "").unwrap();
+        }
+        let found = |major| nearest(folder.path(), major).map(|path| path.display().to_string());
+        assert!(found(15).unwrap().ends_with("/15/bin"));
+        assert!(found(14).unwrap().ends_with("/15/bin"));
+        assert_eq!(found(18), None);
+    }
+}

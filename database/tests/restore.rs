@@ -1,0 +1,321 @@
+//! A restore: beside, counted, swapped, taken back, and cut short at every place.
+
+mod kit;
+
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use kit::{Place, rule, until};
+use pointsman_chassis::failpoint;
+use pointsman_core::Code;
+use pointsman_database::restore::{self, Recovered, Stage};
+use pointsman_database::{Progress, Settings};
+
+async fn beside(place: &Place, id: &str) -> restore::Beside {
+    restore::beside(&place.settings, id, &rule(), &Progress::default()).await.unwrap()
+}
+
+async fn swap(place: &Place, id: &str, accepted: u64) -> Result<restore::Swapped, pointsman_core::Problem> {
+    restore::swap(&place.settings, id, accepted, &rule(), &Progress::default()).await
+}
+
+fn stage(place: &Place) -> Option<Stage> {
+    restore::pending(&place.settings).unwrap().map(|pending| pending.stage)
+}
+
+/// A release's damage: 3 rows new, 2 changed (which the trigger notes as 2 more), 1 gone, in tables with and without key.
+const WRITES: &str = "
+    INSERT INTO features (name) VALUES ('x'), ('y');
+    UPDATE features SET name = 'broken' WHERE id IN (1, 2);
+    DELETE FROM features WHERE id = 3;
+    INSERT INTO visits VALUES (now(), '/new');
+    UPDATE pointsman.fence SET epoch = 6;";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let shape =
+        "SELECT datacl::text, datconnlimit, pg_get_userbyid(datdba), shobj_description(oid, 'pg_database'),
+                        (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0)
+                   FROM pg_database d WHERE datname = ";
+    let before = place.sql(&format!("{shape} '{}'", place.settings.name));
+    place.sql(WRITES);
+    until("counters", || {
+        let counted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'visits'";
+        (place.sql(counted) == "501").then_some(())
+    })
+    .await;
+    let estimate = restore::loss(&place.settings, &taken.id).await.unwrap();
+    assert!(!estimate.exact && !estimate.at_least);
+    assert_eq!(estimate.total(), 2 + 2 + 1 + 1 + 2);
+
+    let made = beside(&place, &taken.id).await;
+    assert_eq!((made.already, made.not_copied.len()), (false, 0));
+    assert!(beside(&place, &taken.id).await.already);
+    assert_eq!(place.sql_in(&made.database, "SELECT epoch FROM pointsman.fence"), "7");
+    // The live one was not touched.
+    assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'broken'"), "2");
+
+    let loss = restore::loss(&place.settings, &taken.id).await.unwrap();
+    assert!(loss.exact);
+    let table = |name: &str| loss.tables.iter().find(|table| table.table == name).unwrap();
+    let features = table("features");
+    assert_eq!((features.inserted, features.updated, features.deleted), (2, 2, 1));
+    assert_eq!((table("visits").inserted, table("changes").inserted, loss.total()), (1, 2, 8));
+
+    let refused = swap(&place, &taken.id, 7).await.unwrap_err();
+    assert_eq!((refused.code, stage(&place)), (Code::LossGrown, Some(Stage::Ready)));
+    let swapped = swap(&place, &taken.id, 8).await.unwrap();
+    assert_eq!((swapped.lost, swapped.already), (8, false));
+    assert!(swapped.aside.starts_with(&format!("{}_old_", place.settings.name)));
+    assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'broken'"), "0");
+    assert_eq!(place.sql(&format!("{shape} '{}'", place.settings.name)), before);
+    // The next insert finds its sequence where it was.
+    place.sql("INSERT INTO features (name) VALUES ('after')");
+    let open = format!("SELECT datallowconn FROM pg_database WHERE datname = '{}'", swapped.aside);
+    assert_eq!(place.sql(&open), "f");
+    assert!(swap(&place, &taken.id, 8).await.unwrap().already);
+    let other = place.take("r2").await.unwrap();
+    let pending = restore::beside(&place.settings, &other.id, &rule(), &Progress::default()).await;
+    assert_eq!(pending.unwrap_err().code, Code::RestorePending);
+
+    until("counters", || {
+        let counted = "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'features'";
+        (place.sql(counted) == "3001").then_some(())
+    })
+    .await;
+    let refused = restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap_err();
+    assert_eq!((refused.code, stage(&place)), (Code::LossGrown, Some(Stage::Swapped)));
+    let back = restore::swap_back(&place.settings, 1, &rule(), &Progress::default()).await.unwrap();
+    assert_eq!((back.lost, back.aside.as_str()), (1, made.database.as_str()));
+    assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'broken'"), "2");
+    assert!(restore::swap_back(&place.settings, 1, &rule(), &Progress::default()).await.unwrap().already);
+
+    // A new restore does not take the one that was written to.
+    let again = beside(&place, &taken.id).await;
+    assert!(!again.already && again.database != made.database);
+    swap(&place, &taken.id, 8).await.unwrap();
+    assert_eq!(restore::confirm(&place.settings, &rule()).await.unwrap(), None);
+    assert_eq!(stage(&place), None);
+    assert!(!place.databases().contains("_old_"), "{}", place.databases());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_schema_that_went_on_is_compared_by_what_both_have() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    place.sql(
+        "ALTER TABLE features ADD COLUMN layer int NOT NULL DEFAULT 1; DROP TABLE visits;
+         CREATE TABLE fresh AS SELECT generate_series(1, 5) AS n; UPDATE features SET name = 'z' WHERE id = 9;",
+    );
+    beside(&place, &taken.id).await;
+    let loss = restore::loss(&place.settings, &taken.id).await.unwrap();
+    let told: Vec<_> =
+        loss.tables.iter().map(|t| (t.table.as_str(), t.inserted, t.updated, t.deleted)).collect();
+    let expected = [("changes", 1, 0, 0), ("features", 0, 1, 0), ("fresh", 5, 0, 0), ("visits", 0, 0, 500)];
+    assert_eq!(told, expected);
+    restore::discard(&place.settings, &rule()).await.unwrap();
+    assert!(!place.databases().contains("_restore_"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_that_differs_is_not_swapped_and_stays_to_be_looked_at() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let path = place.settings.backup.dir.join(format!("{}.manifest.json", taken.id));
+    let text = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, text.replace("\"rows\": 3000", "\"rows\": 3001")).unwrap();
+    let refused =
+        restore::beside(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap_err();
+    assert_eq!(refused.code, Code::CopyDiffers);
+    assert_eq!(refused.causes, ["rows of `public.features`: 3000 instead of 3001"]);
+    assert_eq!(stage(&place), Some(Stage::Filling));
+    assert!(place.databases().contains("_restore_"));
+    assert_eq!(swap(&place, &taken.id, 100).await.unwrap_err().code, Code::CopyMissing);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_cannot_be_ended_is_named_before_anything_is_shut() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    place.sql("BEGIN; INSERT INTO visits VALUES (now(), 'prepared'); PREPARE TRANSACTION 'forgotten'");
+    let refused = swap(&place, &taken.id, 10).await.unwrap_err();
+    assert_eq!(refused.code, Code::SwapRefused);
+    assert!(refused.causes[0].contains("`forgotten`"), "{refused:?}");
+    place.sql("ROLLBACK PREPARED 'forgotten'");
+    let mut superuser = place.cluster.client("psql", "postgres", &place.settings.name);
+    let mut superuser = superuser.args(["-X", "-q", "-c", "SELECT pg_sleep(60)"]).spawn().unwrap();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)'";
+    until("the superuser", || (place.sql(there) != "0").then_some(())).await;
+    let refused = swap(&place, &taken.id, 10).await.unwrap_err();
+    assert!(refused.causes[0].contains("superuser `postgres`"), "{refused:?}");
+    superuser.kill().unwrap();
+    superuser.wait().unwrap();
+    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND pid <> pg_backend_pid()");
+    until("its end", || (place.sql(there) == "0").then_some(())).await;
+    swap(&place, &taken.id, 10).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_newer_epoch_in_the_database_refuses_the_swap() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    place.sql("UPDATE pointsman.fence SET epoch = 8");
+    assert_eq!(swap(&place, &taken.id, 10).await.unwrap_err().code, Code::Fenced);
+}
+
+/// Clients of an application that connect again whenever they are thrown out.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn eight_clients_that_connect_again_lose_one_answer_each() {
+    const CLIENTS: usize = 8;
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let settings = Settings { user: format!("{}_app", place.settings.name), ..place.settings.clone() };
+    let (over, served) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|_| tokio::spawn(client(settings.clone(), Arc::clone(&over), Arc::clone(&served))))
+        .collect();
+    let served_more = |than: u64| served.load(Ordering::SeqCst).checked_sub(than).filter(|more| *more > 100);
+    until("clients that are served", || served_more(0)).await;
+    let swapped = swap(&place, &taken.id, 0).await.unwrap();
+    let at_swap = served.load(Ordering::SeqCst);
+    until("clients that are served again", || served_more(at_swap)).await;
+    over.store(true, Ordering::SeqCst);
+    let mut broken = 0;
+    for client in clients {
+        broken += client.await.unwrap();
+    }
+    assert!(broken <= CLIENTS as u64, "{broken} sessions broke");
+    eprintln!("gap {} ms, {broken} broken sessions of {CLIENTS} clients", swapped.gap_ms);
+}
+
+/// Reads until it is over. Returns how many of its sessions broke; attempts to connect while nobody may do not count.
+async fn client(settings: Settings, over: Arc<AtomicBool>, served: Arc<AtomicU64>) -> u64 {
+    let mut broken = 0;
+    while !over.load(Ordering::SeqCst) {
+        let Ok(session) = pointsman_database::Session::open(&settings, &settings.name, "visitor").await
+        else {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+            continue;
+        };
+        while !over.load(Ordering::SeqCst) {
+            if session.client().query("SELECT count(*) FROM features WHERE id < 10", &[]).await.is_err() {
+                broken += 1;
+                break;
+            }
+            served.fetch_add(1, Ordering::SeqCst);
+        }
+    }
+    broken
+}
+
+/// The variables that tell a copy of this program what to swap until it kills itself.
+const CHILD: &str = "POINTSMAN_TEST_SWAP";
+
+/// Not a test: what the copies of this program do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn child_that_swaps() {
+    let Ok(text) = std::env::var(CHILD) else { return };
+    let told: Vec<&str> = text.split('\n').collect();
+    let [name, host, user, dir, id, back] = told.as_slice() else { panic!("{text}") };
+    let settings = serde_json::json!({
+        "name": name, "host": host, "user": user, "backup": { "dir": dir },
+    });
+    let settings: Settings = serde_json::from_value(settings).unwrap();
+    let progress = Progress::default();
+    if *back == "back" {
+        restore::swap_back(&settings, 1000, &rule(), &progress).await.unwrap();
+    } else {
+        restore::swap(&settings, id, 1000, &rule(), &progress).await.unwrap();
+    }
+}
+
+/// Has a copy of this program swap and kill itself at a place.
+fn killed_at(place: &Place, id: &str, back: &str, at: &str) {
+    let settings = &place.settings;
+    let dir = settings.backup.dir.display().to_string();
+    let told = [settings.name.as_str(), &settings.host, &settings.user, &dir, id, back].join("\n");
+    let status = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", "child_that_swaps", "--nocapture"])
+        .env(CHILD, told)
+        .env(failpoint::VARIABLE, at)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()
+        .unwrap();
+    assert!(!status.success(), "it was not killed at {at}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_is_killed_anywhere_is_finished_or_opened_again() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    place.sql("INSERT INTO visits VALUES (now(), 'lost')");
+    beside(&place, &taken.id).await;
+    let open = format!("SELECT datallowconn FROM pg_database WHERE datname = '{}'", place.settings.name);
+    let rows = || place.sql("SELECT count(*) FROM visits");
+    let places = failpoint::SWAP_PLACES.iter().flat_map(|at| match *at {
+        "swap-renamed" => vec!["swap-renamed:1", "swap-renamed:2"],
+        at => vec![at],
+    });
+    for at in places {
+        // Forth and, from there, back: each from a database that stands as it should.
+        for back in ["forth", "back"] {
+            killed_at(&place, &taken.id, back, at);
+            let happened = ["swap-committed", "swap-opened"].contains(&at);
+            let recovered = restore::recover(&place.settings).await.unwrap();
+            let expected = if happened { Recovered::Finished } else { Recovered::Opened };
+            assert_eq!(recovered, expected, "{at} {back}");
+            assert_eq!(place.sql_in("postgres", &open), "t", "{at} {back}");
+            assert_eq!(restore::recover(&place.settings).await.unwrap(), Recovered::Nothing);
+            let (there, gone) = if back == "forth" { ("500", "501") } else { ("501", "500") };
+            assert_eq!(rows(), if happened { there } else { gone }, "{at} {back}");
+            // Asked for again it is done, once.
+            let progress = Progress::default();
+            let again = if back == "forth" {
+                swap(&place, &taken.id, 1).await
+            } else {
+                restore::swap_back(&place.settings, 0, &rule(), &progress).await
+            };
+            assert_eq!(again.unwrap().already, happened, "{at} {back}");
+            assert_eq!(rows(), there, "{at} {back}");
+        }
+        beside(&place, &taken.id).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_that_nobody_waits_for_any_more_leaves_the_database_open() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    // A session that holds out keeps the swap in the middle: stopped, it cannot hear that it is to end.
+    let app = format!("{}_app", place.settings.name);
+    let mut held = place.cluster.client("psql", &app, &place.settings.name);
+    let mut held = held.args(["-X", "-q", "-c", "SELECT pg_sleep(60)"]).spawn().unwrap();
+    let find =
+        "SELECT pid FROM pg_stat_activity WHERE query = 'SELECT pg_sleep(60)' AND pid <> pg_backend_pid()";
+    let pid = until("the session", || Some(place.sql(find)).filter(|pid| !pid.is_empty())).await;
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &pid]).status().unwrap().success());
+    signal("-STOP");
+    let open = format!("SELECT datallowconn FROM pg_database WHERE datname = '{}'", place.settings.name);
+    {
+        let (authority, progress) = (rule(), Progress::default());
+        let swapping = restore::swap(&place.settings, &taken.id, 10, &authority, &progress);
+        tokio::select! {
+            _ = swapping => panic!("it did not wait"),
+            () = until("a shut database", || (place.sql_in("postgres", &open) == "f").then_some(())) => {}
+        }
+    }
+    until("an open database", || (place.sql_in("postgres", &open) == "t").then_some(())).await;
+    signal("-CONT");
+    held.wait().unwrap();
+    until("the record", || (stage(&place) == Some(Stage::Ready)).then_some(())).await;
+    swap(&place, &taken.id, 10).await.unwrap();
+}

@@ -1,0 +1,46 @@
+-- The role that pointsman's agent works as on the database host: it may dump, migrate and restore one database, and is
+-- no superuser. Run it once as a superuser, again whenever extensions were added to the database:
+--
+--   psql -X -v ON_ERROR_STOP=1 -v database=p2d2 -v owner=p2d2 -v role=pointsman -d postgres -f database-role.sql
+--
+-- With peer authentication the role is called as the agent's user; otherwise give it a password and put that into the
+-- file that `password_file` names:  \password pointsman
+\set QUIET on
+\set template pointsman_template_ :database
+
+-- Log in, create databases (a restore is a new one), nothing else of its own.
+SELECT format('CREATE ROLE %I LOGIN CREATEDB NOSUPERUSER NOCREATEROLE', :'role')
+ WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'role') \gexec
+ALTER ROLE :"role" LOGIN CREATEDB;
+
+-- What the owner may: dump everything, change tables, give a restored database to its owner.
+GRANT :"owner" TO :"role";
+-- Sessions must end before databases are swapped; locks and their holders must be seen; where the data are must be
+-- known to tell whether a copy fits.
+GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
+
+-- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
+-- of the live one and nothing else. Its encoding and locale are the live one's.
+SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', :'template', :'role',
+              pg_encoding_to_char(encoding), datcollate, datctype)
+  FROM pg_database
+ WHERE datname = :'database' AND NOT EXISTS (SELECT 1 FROM pg_database WHERE datname = :'template') \gexec
+
+\connect :"database"
+SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS schemas,
+       string_agg(format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I VERSION %L', e.extname, n.nspname, e.extversion),
+                  '; ' ORDER BY e.oid) AS extensions
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+ WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
+       SELECT 1 FROM pg_available_extension_versions v
+        WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
+
+\connect :"template"
+\if :{?extensions}
+SELECT :'schemas' \gexec
+SELECT :'extensions' \gexec
+\endif
+-- Rows that people added to an extension's own tables (spatial reference systems) are in a dump too.
+SELECT format('GRANT INSERT ON %s TO %I', table_oid::regclass, :'role')
+  FROM pg_extension, unnest(extconfig) AS table_oid
+ WHERE EXISTS (SELECT 1 FROM pg_class WHERE oid = table_oid AND relkind = 'r') \gexec
