@@ -40,7 +40,10 @@ pub(crate) fn footprint(alter: &ast::AlterTable, is_new: &dyn Fn(&Relation) -> b
         print.class = heavier(print.class, need.class);
         others.extend(need.others);
         if let AlterTableAction::TableRenameTo(rename) = &action {
-            print.born.extend(rename.table_name().and_then(|name| relation(name.syntax())));
+            // A table keeps its schema when it is renamed.
+            let name = rename.table_name().and_then(|name| relation(name.syntax()));
+            let name = name.map(|name| Relation { schema: table.schema.clone(), ..name });
+            if is_new(&table) { print.made.extend(name) } else { print.renamed.extend(name) }
         }
         if let AlterTableAction::DetachPartition(detach) = &action
             && outside_of_transactions(detach)
@@ -125,7 +128,7 @@ fn with_referenced(need: Need, node: &squawk_syntax::SyntaxNode) -> Need {
 }
 
 /// Whether adding the constraint together with its column reads every row or builds an index.
-fn reads_table(constraint: &Constraint) -> bool {
+pub(crate) fn reads_table(constraint: &Constraint) -> bool {
     matches!(
         constraint,
         Constraint::CheckConstraint(_)

@@ -19,14 +19,23 @@ pub(crate) struct Footprint {
     /// Whether PostgreSQL takes it within a transaction.
     pub(crate) transactional: bool,
     pub(crate) probe: Probe,
-    /// Names that are new after it: tables made or renamed.
-    pub(crate) born: Vec<Relation>,
+    /// Tables that it makes: nobody has read or written them before.
+    pub(crate) made: Vec<Relation>,
+    /// Names that are new after it, of tables with a past.
+    pub(crate) renamed: Vec<Relation>,
 }
 
 impl Footprint {
     /// Within a transaction, without locks.
     pub(crate) fn of(class: Class) -> Self {
-        Self { class, locks: Vec::new(), transactional: true, probe: Probe::None, born: Vec::new() }
+        Self {
+            class,
+            locks: Vec::new(),
+            transactional: true,
+            probe: Probe::None,
+            made: Vec::new(),
+            renamed: Vec::new(),
+        }
     }
 
     fn outside(class: Class, probe: Probe) -> Self {
@@ -44,20 +53,24 @@ impl Footprint {
         self.lock(node.and_then(|node| relation(node.syntax())), mode, only)
     }
 
-    fn born(mut self, node: Option<impl AstNode>) -> Self {
-        self.born.extend(node.and_then(|node| relation(node.syntax())));
+    fn made(mut self, node: Option<impl AstNode>) -> Self {
+        self.made.extend(node.and_then(|node| relation(node.syntax())));
         self
     }
 }
 
-/// The footprint of a statement. `is_new` says of a table whether this script made it.
+/// The footprint of a statement. `is_new` says of a table whether the script made it before.
 pub(crate) fn of(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footprint {
     use LockMode::{AccessExclusive, RowExclusive, ShareRowExclusive, ShareUpdateExclusive};
     let metadata = || Footprint::of(Class::Metadata);
     match statement {
         Stmt::AlterTable(alter) => alter_table::footprint(alter, is_new),
         Stmt::CreateTable(create) => create_table(create),
-        Stmt::CreateTableAs(create) => Footprint::of(Class::Data).born(create.table_name()),
+        Stmt::CreateTableAs(create) if create.if_not_exists().is_some() => Footprint::of(Class::Data),
+        Stmt::CreateTableAs(create) => Footprint::of(Class::Data).made(create.table_name()),
+        Stmt::SelectInto(select) => {
+            Footprint::of(Class::Data).made(select.into_clause().and_then(|into| into.table_name()))
+        }
         Stmt::CreateIndex(create) => create_index(create, is_new),
         Stmt::DropIndex(drop) => drop_index(drop),
         Stmt::DropTable(drop) => {
@@ -94,8 +107,7 @@ pub(crate) fn of(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footpr
         Stmt::Delete(delete) => Footprint::of(Class::Data).locks(delete.relation_name(), RowExclusive),
         Stmt::Merge(merge) => Footprint::of(Class::Data).locks(merge.table_relation_name(), RowExclusive),
         Stmt::CreateMaterializedView(_) | Stmt::Copy(_) => Footprint::of(Class::Data),
-        Stmt::SelectInto(_)
-        | Stmt::Select(_)
+        Stmt::Select(_)
         | Stmt::CompoundSelect(_)
         | Stmt::ParenSelect(_)
         | Stmt::Values(_)
@@ -110,7 +122,11 @@ pub(crate) fn of(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footpr
 }
 
 fn create_table(create: &ast::CreateTable) -> Footprint {
-    let mut print = Footprint::of(Class::Metadata).born(create.table_name());
+    let mut print = Footprint::of(Class::Metadata);
+    // With IF NOT EXISTS it may be an old one.
+    if create.if_not_exists().is_none() {
+        print = print.made(create.table_name());
+    }
     let parent = create.partition_of().and_then(|partition| partition.table_name_ref());
     print = print.locks(parent, LockMode::AccessExclusive);
     for parent in create.inherits().into_iter().flat_map(|inherits| inherits.table_name_refs()) {

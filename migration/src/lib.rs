@@ -6,11 +6,13 @@
 //! constraint) is found by rehearsing on a restored copy.
 
 mod alter_table;
-mod batch;
+mod backfill;
+mod body;
 mod breaking;
 mod class;
 mod dangerous;
 mod default_value;
+mod depth;
 mod digest;
 mod file_name;
 mod finding;
@@ -18,6 +20,7 @@ mod footprint;
 mod headers;
 mod lint;
 mod lock;
+mod object;
 mod parse;
 mod pending;
 mod phase;
@@ -26,6 +29,8 @@ mod probe;
 mod recording;
 mod refusal;
 mod relation;
+mod routine;
+mod scene;
 mod script;
 mod set;
 mod split;
@@ -33,10 +38,10 @@ mod statement;
 mod token;
 mod version;
 
-pub use batch::{Batched, batched};
-pub use breaking::breaking;
+pub use backfill::Backfill;
+pub use breaking::{breaking, breaking_after};
 pub use class::Class;
-pub use dangerous::dangerous;
+pub use dangerous::{dangerous, dangerous_after};
 pub use finding::Finding;
 pub use headers::{Batch, Headers};
 pub use lock::{Lock, LockMode};

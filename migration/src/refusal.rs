@@ -1,12 +1,12 @@
 //! Statements that no migration may hold, whatever the phase: they would outlive it, escape it, or take over what the
 //! agent itself is in charge of.
 
-use squawk_syntax::SyntaxKind;
 use squawk_syntax::ast::{self, AstNode, Stmt};
+use squawk_syntax::{SyntaxKind, SyntaxNode};
 
-use crate::parse::{fold, holds, says};
-use crate::token::{Kind, Token};
-use crate::{Batch, Phase};
+use crate::parse::{fold, holds};
+use crate::token::{Kind, Token, lex};
+use crate::{Batch, Phase, body};
 
 /// Why a statement is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -64,19 +64,19 @@ pub(crate) fn of(
 }
 
 fn own_schema(tokens: &[Token<'_>]) -> Option<Refusal> {
-    let named = tokens.windows(2).any(|pair| match pair {
-        [name, after] if is_own_name(name) => after.text == ".",
-        [before, name] => before.is("schema") && is_own_name(name),
-        _ => false,
-    });
-    let after_if = tokens.windows(2).any(|pair| {
-        matches!(pair, [before, name] if before.is("exists") && is_own_name(name))
-            && tokens.iter().any(|token| token.is("schema"))
-    });
-    if !named && !after_if {
+    let hidden =
+        || tokens.iter().any(|token| body::of(token).is_some_and(|body| names_own_schema(&lex(body).tokens)));
+    if !names_own_schema(tokens) && !hidden() {
         return None;
     }
     refuse("own-schema", "schema `pointsman` holds the records of migrations", "leave it to the agent")
+}
+
+/// `pointsman.…`, or the name in a statement about schemas.
+fn names_own_schema(tokens: &[Token<'_>]) -> bool {
+    let about_schemas = tokens.iter().any(|token| token.is("schema"));
+    let next = tokens.iter().skip(1).map(|token| token.text).chain([""]);
+    tokens.iter().zip(next).any(|(token, next)| is_own_name(token) && (about_schemas || next == "."))
 }
 
 fn is_own_name(token: &Token<'_>) -> bool {
@@ -213,18 +213,20 @@ fn nameless(statement: &Stmt) -> Option<Refusal> {
 }
 
 fn temporary(statement: &Stmt) -> Option<Refusal> {
-    let Stmt::CreateTable(create) = statement else { return None };
-    let text = create.persistence()?.syntax().text().to_string().to_ascii_lowercase();
-    let drops =
-        create.on_commit().is_some_and(|on| says(on.syntax(), SyntaxKind::DROP_KW) || holds_drop(&on));
-    if !text.contains("temp") || drops {
+    let (persistence, on_commit) = match statement {
+        Stmt::CreateTable(create) => (create.persistence(), create.on_commit()),
+        Stmt::CreateTableAs(create) => (create.persistence(), create.on_commit()),
+        Stmt::SelectInto(select) => (select.into_clause()?.persistence(), None),
+        _ => return None,
+    };
+    let has = |node: &SyntaxNode, kinds: &[SyntaxKind]| {
+        node.descendants_with_tokens().any(|element| kinds.contains(&element.kind()))
+    };
+    let temporary = has(persistence?.syntax(), &[SyntaxKind::TEMP_KW, SyntaxKind::TEMPORARY_KW]);
+    if !temporary || on_commit.is_some_and(|on| has(on.syntax(), &[SyntaxKind::DROP_KW])) {
         return None;
     }
     refuse("session-state", "a temporary table outlives the migration", "add `ON COMMIT DROP`")
-}
-
-fn holds_drop(on: &ast::OnCommit) -> bool {
-    on.syntax().descendants_with_tokens().any(|element| element.kind() == SyntaxKind::DROP_KW)
 }
 
 fn verify(statement: &Stmt, phase: Phase) -> Option<Refusal> {

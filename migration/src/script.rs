@@ -2,11 +2,13 @@
 
 use squawk_syntax::ast::{self, AstNode, Stmt};
 
+use crate::depth;
 use crate::footprint::{self, Footprint};
 use crate::headers::{self, Headers};
 use crate::parse;
 use crate::place::Places;
 use crate::refusal;
+use crate::scene;
 use crate::split::split;
 use crate::token::{Kind, Token, lex};
 use crate::{Class, Finding, Phase, Relation, Statement, digest, statement};
@@ -42,6 +44,15 @@ impl Script {
     /// All statements, in order.
     pub fn statements(&self) -> impl Iterator<Item = &Statement> {
         self.segments.iter().flat_map(|segment| &segment.statements)
+    }
+
+    /// Tables that it makes. Given to the gates of the scripts that run after it in one release, they count as new.
+    pub fn makes(&self) -> Vec<Relation> {
+        let trees = self.statements().filter_map(Statement::tree);
+        trees.fold(Vec::new(), |mut made, tree| {
+            made.extend(scene::makes(&tree, &made));
+            made
+        })
     }
 }
 
@@ -168,7 +179,8 @@ impl<'s> Reading<'s> {
     }
 
     fn statements(&mut self, parts: &[&[Token<'s>]], phase: Phase, headers: &Headers) -> Vec<Part> {
-        let mut born: Vec<Relation> = Vec::new();
+        let mut made: Vec<Relation> = Vec::new();
+        let mut renamed: Vec<Relation> = Vec::new();
         let mut read = Vec::new();
         for (index, tokens) in parts.iter().enumerate() {
             let Some((tree, sql, at)) = self.parsed(tokens) else { continue };
@@ -176,13 +188,16 @@ impl<'s> Reading<'s> {
                 self.tell(at, refusal.rule, refusal.message, refusal.hint);
                 continue;
             }
-            let is_new = |relation: &Relation| born.iter().any(|new| new.may_be(relation));
+            let is_new = |relation: &Relation| made.iter().any(|new| new.may_be(relation));
             let mut print = footprint::of(&tree, &is_new);
-            print.locks.retain(|lock| !is_new(&lock.relation));
+            print.locks.retain(|lock| {
+                !is_new(&lock.relation) && !renamed.iter().any(|new| new.may_be(&lock.relation))
+            });
             if headers.batch.is_some() {
                 print = Footprint { class: Class::Backfill, transactional: false, ..print };
             }
-            born.append(&mut print.born);
+            made.append(&mut print.made);
+            renamed.append(&mut print.renamed);
             let (line, column) = self.places.at(at);
             let statement = Statement {
                 ordinal: u32::try_from(index + 1).unwrap_or(u32::MAX),
@@ -209,10 +224,20 @@ impl<'s> Reading<'s> {
     fn parsed(&mut self, tokens: &[Token<'s>]) -> Option<(Stmt, &'s str, usize)> {
         let (first, last) = (tokens.first()?, tokens.last()?);
         let sql = self.text.get(first.at..last.end())?;
+        if let Some(at) = depth::too_deep(tokens) {
+            self.tell(
+                at,
+                "too-deep",
+                "this statement nests too deep to be read",
+                "write it in several statements",
+            );
+            return None;
+        }
         match parse::one(sql) {
             Ok(tree) => Some((tree, sql, first.at)),
             Err(faults) => {
-                for fault in faults {
+                // What follows the first in the same statement mostly follows from it.
+                if let Some(fault) = faults.into_iter().min_by_key(|fault| fault.at) {
                     let hint = "check it with the PostgreSQL version that you use";
                     self.tell(first.at + fault.at, "parse-error", fault.message, hint);
                 }

@@ -1,4 +1,9 @@
 //! What is read from files, seen from outside.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at the first thing that is not as it should be"
+)]
 
 use pointsman_migration::{Class, Lock, LockMode, Phase, Probe, Relation, Script, Set};
 

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
-use pointsman_migration::{Batch, Batched, Class, Statement};
+use pointsman_migration::{Backfill, Batch, Class, Statement};
 
 use super::fault::Fault;
 use super::ledger::literal;
@@ -32,13 +32,12 @@ SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND EXISTS (
               AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL)
   FROM pg_catalog.pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
 
-const LAG: &str =
-    "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
+const LAG: &str = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
 
 /// A backfill on its way.
 struct Walk<'a> {
     batch: &'a Batch,
-    cut: Batched,
+    cut: Backfill,
     kind: String,
     /// The last key that is done.
     last: Option<String>,
@@ -48,6 +47,15 @@ struct Walk<'a> {
 impl Walk<'_> {
     fn key(&self, text: &str) -> String {
         format!("{}::{}", literal(text), self.kind)
+    }
+
+    /// The rows of the next batch.
+    fn range(&self, up_to: &str) -> String {
+        let (key, up_to) = (&self.cut.key, self.key(up_to));
+        match &self.last {
+            None => format!("{key} <= {up_to}"),
+            Some(last) => format!("{key} > {} AND {key} <= {up_to}", self.key(last)),
+        }
     }
 }
 
@@ -65,8 +73,7 @@ impl<'a> Run<'a> {
         let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
         failpoint::pass("migrate-intended");
         let began = Instant::now();
-        let mut cost =
-            SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
         while let Some(up_to) = self.next_key(&walk).await? {
             self.may_go_on()?;
             self.replicas().await?;
@@ -92,18 +99,15 @@ impl<'a> Run<'a> {
         let unfit = |message: String| Problem::new(Code::MigrationsUnfit, format!("{at}: {message}"));
         let batch = job.script.headers.batch.as_ref();
         let batch = batch.ok_or_else(|| unfit("a backfill without the header `batch`".into()))?;
-        let cut = pointsman_migration::batched(statement).ok_or_else(|| {
-            unfit("this statement cannot be cut into batches".into())
-                .hint("write it without `WITH` and `WHERE CURRENT OF`")
+        let cut = Backfill::of(statement, batch).ok_or_else(|| {
+            unfit("this statement cannot be cut into batches".into()).hint("write it without `WHERE CURRENT OF`")
         })?;
         let table = cut.table.as_sql();
-        let row =
-            self.sessions.second.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
+        let row = self.sessions.second.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
         let kind = match row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(failed)? {
             Some((kind, true)) => kind,
             found => {
-                let why =
-                    if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
+                let why = if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
                 return Err(unfit(format!("`{}` of {} cannot cut batches: it {why}", batch.key, cut.table))
                     .hint("name the primary key in the header `batch=COLUMN:ROWS`"));
             }
@@ -113,17 +117,10 @@ impl<'a> Run<'a> {
     }
 
     async fn saved(&self, job: &Job<'a>, statement: &Statement) -> Result<(Option<String>, i64), Problem> {
-        let sql =
-            "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
+        let sql = "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
         let (version, phase) = (job.version.to_string(), job.script.phase.as_str());
         let ordinal = i32::try_from(statement.ordinal).unwrap_or(i32::MAX);
-        let row = self
-            .sessions
-            .second
-            .client()
-            .query_opt(sql, &[&version, &phase, &ordinal])
-            .await
-            .map_err(failed)?;
+        let row = self.sessions.second.client().query_opt(sql, &[&version, &phase, &ordinal]).await.map_err(failed)?;
         let read = row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose();
         Ok(read.map_err(failed)?.unwrap_or((None, 0)))
     }
@@ -131,8 +128,7 @@ impl<'a> Run<'a> {
     /// The last key of the next batch; none when all are done.
     async fn next_key(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
         let key = format!("\"{}\"", walk.batch.key.replace('"', "\"\""));
-        let above =
-            walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
+        let above = walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
         let sql = format!(
             "SELECT k::text FROM (SELECT {key} AS k FROM {} {above} ORDER BY 1 LIMIT {}) s ORDER BY k DESC LIMIT 1",
             walk.cut.table.as_sql(),
@@ -150,8 +146,7 @@ impl<'a> Run<'a> {
         up_to: String,
         cost: &mut SegmentCost,
     ) -> Result<(), Problem> {
-        let above = walk.last.as_ref().map(|last| walk.key(last));
-        let sql = walk.cut.sql(&walk.batch.key, above.as_deref(), &walk.key(&up_to));
+        let sql = walk.cut.within(&walk.range(&up_to));
         for _ in 0..MAX_MISSES {
             cost.lock_tries = cost.lock_tries.saturating_add(1);
             let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
@@ -177,10 +172,7 @@ impl<'a> Run<'a> {
                             return Err(job.file().stopped(statement, &seen, self.order.max_stall_ms));
                         }
                         Stop::Failed(fault) => {
-                            let done = format!(
-                                "{} rows are done and saved; the next try goes on after them",
-                                walk.rows
-                            );
+                            let done = format!("{} rows are done and saved; the next try goes on after them", walk.rows);
                             return Err(job.file().failed(statement, fault).cause(done));
                         }
                     }
@@ -212,10 +204,7 @@ impl<'a> Run<'a> {
         if fence::obey(&self.sessions.work, self.epoch).await.map_err(Stop::of)?.is_none() {
             return Err(Stop::Fenced);
         }
-        let sent = tokio::time::timeout(
-            limits::patience(Class::Backfill),
-            self.sessions.work.client().execute(sql, &[]),
-        );
+        let sent = tokio::time::timeout(limits::patience(Class::Backfill), self.sessions.work.client().execute(sql, &[]));
         let changed = match sent.await {
             Ok(changed) => changed.map_err(|error| Stop::of(error.into()))?,
             Err(_) => return Err(Stop::Failed(Fault::Lost("no answer to a batch".to_owned()))),
@@ -240,13 +229,10 @@ impl<'a> Run<'a> {
             self.progress.say(format!("replicas are {lag:.0} s behind: the next batch waits"));
             tokio::time::sleep(MAX_PAUSE).await;
         }
-        Err(Problem::new(
-            Code::DatabaseBusy,
-            format!("replicas stay more than {} s behind", MAX_LAG.as_secs()),
-        )
-        .retry_useful()
-        .aftermath(pointsman_core::Aftermath::Changed)
-        .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
+        Err(Problem::new(Code::DatabaseBusy, format!("replicas stay more than {} s behind", MAX_LAG.as_secs()))
+            .retry_useful()
+            .aftermath(pointsman_core::Aftermath::Changed)
+            .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
     }
 }
 

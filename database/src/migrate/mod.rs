@@ -14,7 +14,6 @@ mod failure;
 mod fault;
 mod fence;
 mod gate;
-mod guard;
 mod ladder;
 mod ledger;
 mod limits;

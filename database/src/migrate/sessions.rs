@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use pointsman_core::{Code, Epoch, Problem};
 
-use super::fault::Fault;
-use super::guard::Guard;
+use super::fault::{self, Fault};
 use super::{fence, pooler, records};
+use crate::guard::Guard;
 use crate::{Session, Settings};
 
 /// Settings that roles, databases and files may have changed, as a run needs them. Those that a server does not know are
@@ -31,6 +31,8 @@ SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
  WHERE datname = current_database() AND application_name IN ('pointsman-migrate', 'pointsman-watch')
    AND pid <> ALL ($1::int[]) AND usename = current_user";
 
+/// How long a dump or a restore that runs is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(30);
 /// How long the end of such a session is waited for. A commit that waits for a replica ends when it is terminated.
 const LEFT_WAIT: Duration = Duration::from_secs(10);
 /// Pause between two looks at it.
@@ -48,7 +50,9 @@ pub(crate) struct Sessions {
 impl Sessions {
     /// Opens them on a primary, without a pooler between, under the guard and this epoch; ends what an earlier agent left.
     pub(crate) async fn open(settings: &Settings, database: &str, epoch: Epoch) -> Result<Self, Problem> {
-        let guard = Guard::take(settings, database).await?;
+        // Keyed by the name of the database that is worked on, which need not be the live one.
+        let of_it = Settings { name: database.to_owned(), ..settings.clone() };
+        let guard = Guard::take(&of_it, GUARD_WAIT).await?;
         let work = Session::open(settings, database, "migrate").await?;
         let second = Session::open(settings, database, "watch").await?;
         fit_server(settings, &work).await?;
@@ -63,7 +67,8 @@ impl Sessions {
 
     /// Refuses to go on without the guard.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        self.guard.check()
+        let gone = self.guard.session().client().is_closed();
+        if gone { Err(fault::lost("hold the database's guard")) } else { Ok(()) }
     }
 }
 

@@ -1,5 +1,6 @@
 //! A database of its own for each test, on a server that the tests of this program share.
 
+use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -55,10 +56,15 @@ impl Authority for Crew {
 
 /// Settings of an agent for a database of this cluster.
 pub fn settings(cluster: &Cluster, name: &str) -> Settings {
+    settings_at(&cluster.socket(), name)
+}
+
+/// The same by the folder of its socket.
+pub fn settings_at(socket: &Path, name: &str) -> Settings {
     Settings {
         name: name.to_owned(),
-        host: cluster.socket().display().to_string(),
-        port: cluster.port(),
+        host: socket.display().to_string(),
+        port: 5432,
         user: ROLE.to_owned(),
         password_file: None,
         tls: None,
@@ -68,7 +74,7 @@ pub fn settings(cluster: &Cluster, name: &str) -> Settings {
         version_table: None,
         allow_superuser: false,
         backup: BackupSettings {
-            dir: cluster.folder().join("backups"),
+            dir: socket.join("backups"),
             keep: 1,
             floor_bytes: 0,
             format: BackupFormat::Custom,

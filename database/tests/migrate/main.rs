@@ -1,7 +1,9 @@
 //! Migrations on a real server: what is applied, what is refused, whom it stalls, and what stands after every crash.
 
 mod adoption;
+mod arena;
 mod backfill;
+mod crash;
 mod kit;
 mod ladder;
 mod pooled;

@@ -1,0 +1,71 @@
+//! What stands after every crash: the agent, the server's process of its session, the whole server and the connection are
+//! killed at every place that a run passes. The state must be told exactly, and the next run must end as if nothing had been.
+
+
+use pointsman_chassis::failpoint;
+
+use crate::arena::{Arena, Blow, CUT, MIXED, PLAIN, Story};
+
+/// Is run in a process of its own, which is killed or stopped.
+#[test]
+#[ignore = "the part of other tests that runs in a process of its own"]
+fn child() {
+    crate::arena::child();
+}
+
+/// Hits every place that the story passes, each time that it passes it.
+async fn every_place(story: &Story, blow: Blow) -> usize {
+    let mut arena = Arena::new(story).await;
+    let mut hits = 0;
+    for place in failpoint::MIGRATE_PLACES {
+        for nth in 1.. {
+            match arena.bout(place, nth, blow).await {
+                None => break,
+                Some(found) => assert_eq!(found, Vec::<String>::new(), "{place}:{nth}, {blow:?}, {}", story.name),
+            }
+            hits += 1;
+        }
+    }
+    hits
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_at_every_place_of_one_transaction() {
+    assert_eq!(every_place(&PLAIN, Blow::Agent).await, 11);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_at_every_place_of_a_split_file() {
+    assert_eq!(every_place(&MIXED, Blow::Agent).await, 31);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_agent_killed_at_every_place_of_a_backfill() {
+    assert_eq!(every_place(&CUT, Blow::Agent).await, 14);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backend_killed_at_every_place_of_a_split_file() {
+    assert_eq!(every_place(&MIXED, Blow::Backend).await, 31);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connections_cut_at_every_place_of_a_split_file() {
+    assert_eq!(every_place(&MIXED, Blow::Connections).await, 31);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_server_killed_at_every_place_of_one_transaction() {
+    assert_eq!(every_place(&PLAIN, Blow::Server).await, 11);
+}
+
+/// A process of the server killed at some moment of the commit itself, before or after it took effect.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_backend_killed_inside_of_the_commit() {
+    let mut arena = Arena::new(&PLAIN).await;
+    for micros in [0, 50, 100, 150, 200, 300, 400, 600, 800, 1_200] {
+        let found = arena.bout("migrate-commit", 1, Blow::InCommit { micros }).await;
+        assert_eq!(found, Some(Vec::new()), "after {micros} µs");
+    }
+}
+

@@ -1,0 +1,4 @@
+-- expect: refused own-transaction 2:1 in v1.2.0.sql
+BEGIN;
+CREATE INDEX CONCURRENTLY by_name ON features (name);
+COMMIT;

@@ -1,0 +1,2 @@
+-- expect: refused empty 1:1 in v1.2.0.sql
+-- nothing yet

@@ -1,0 +1,3 @@
+-- expect: refused psql-command 3:1 in v1.2.0.sql
+SELECT 1;
+\i other.sql

@@ -1,0 +1,2 @@
+-- expect: refused session-setting 2:1 in v1.2.0.sql
+SET ROLE owner;

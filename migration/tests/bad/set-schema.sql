@@ -1,0 +1,2 @@
+-- expect: breaking ban-set-schema 2:22 in v1.2.0.sql
+ALTER TABLE features SET SCHEMA gis;

@@ -1,0 +1,2 @@
+-- expect: dangerous adding-field-with-default 2:22 in v1.2.0.sql
+ALTER TABLE features ADD COLUMN token uuid DEFAULT gen_random_uuid();

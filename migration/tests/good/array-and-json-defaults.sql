@@ -1,0 +1,1 @@
+ALTER TABLE features ADD COLUMN tags text[] NOT NULL DEFAULT ARRAY[]::text[], ADD COLUMN more jsonb DEFAULT '{}'::jsonb, ADD COLUMN d date DEFAULT CURRENT_DATE;

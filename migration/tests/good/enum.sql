@@ -1,0 +1,2 @@
+ALTER TYPE state ADD VALUE 'archived';
+INSERT INTO states VALUES ('archived');

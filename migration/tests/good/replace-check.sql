@@ -1,0 +1,1 @@
+ALTER TABLE features DROP CONSTRAINT kind, ADD CONSTRAINT kind CHECK (kind IN ('a', 'b', 'c')) NOT VALID;

@@ -1,0 +1,2 @@
+-- the database that column-twice.sql meets
+CREATE TABLE features (id int, name text);

@@ -1,0 +1,1 @@
+-- the database that commit-in-a-block.sql meets

@@ -1,0 +1,3 @@
+-- found by rehearsal: 42703: the column is not there
+-- file: v1.2.0.sql
+CREATE INDEX CONCURRENTLY by_nothing ON features (nothing);

@@ -1,0 +1,1 @@
+-- the database that missing-type.sql meets

@@ -1,0 +1,2 @@
+-- the database that verify-fails.sql meets
+CREATE TABLE features (id int);

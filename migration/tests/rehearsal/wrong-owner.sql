@@ -1,0 +1,3 @@
+-- found by rehearsal: 42501: the agent does not own the table
+-- file: v1.2.0.sql
+ALTER TABLE features ADD COLUMN title text;
