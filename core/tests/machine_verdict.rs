@@ -3,7 +3,9 @@
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a story that goes another way is a failed test")]
 
 mod judgements;
+#[expect(dead_code, reason = "shared with tests of other purposes")]
 mod plans;
+#[expect(dead_code, reason = "shared with tests that need more of it")]
 mod story;
 
 use judgements::judged;
