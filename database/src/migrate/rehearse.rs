@@ -9,8 +9,8 @@ use pointsman_migration::{Class, Script, Set};
 use super::measure::Measure;
 use super::order::{Measured, Ran, Rehearsal, RunOrder};
 use super::run::Run;
-use super::{gate, replan, status};
-use crate::{Authority, Progress, Settings};
+use super::{gate, replan, restorable, status};
+use crate::{Authority, Progress, Session, Settings};
 
 /// A table of more than this is not written anew without the header `allow-rewrite`.
 const MAX_REWRITTEN_BYTES: u64 = 8 << 20;
@@ -31,19 +31,16 @@ pub async fn rehearse(
     // What the text alone rules out is said before anything is run.
     let pending = status::pending(settings, set, order.phase, &order.out_of_order).await?;
     let scripts: Vec<&Script> = pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
-    for script in &scripts {
-        gate::check(script)?;
-    }
+    gate::check(&scripts)?;
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
     let rehearsed = on(settings, set, &on_copy, authority, progress).await;
     progress.done();
     let (ran, measured) = rehearsed.map_err(untouched)?;
     judge(&scripts, &ran, &measured, order.max_stall_ms)?;
+    restorable::look(&Session::open(settings, scratch_database, "look").await?).await?;
     let (replanned, note) = replan::look(settings, scratch_database).await?;
     replan::judge(&replanned)?;
-    let mut notes = notes(&scripts);
-    notes.extend(note);
-    Ok(Rehearsal { statements: measured, ran, replanned, notes })
+    Ok(Rehearsal { statements: measured, ran, replanned, notes: note.into_iter().collect() })
 }
 
 async fn on(
@@ -64,11 +61,6 @@ fn untouched(problem: Problem) -> Problem {
     problem
         .aftermath(pointsman_core::Aftermath::Unchanged)
         .cause("this was the rehearsal on a copy; the live database was not touched")
-}
-
-/// Lints: no reason to stop, worth a line.
-fn notes(scripts: &[&Script]) -> Vec<String> {
-    scripts.iter().flat_map(|script| pointsman_migration::dangerous(script)).map(|finding| finding.to_string()).collect()
 }
 
 fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u64) -> Result<(), Problem> {
@@ -99,7 +91,7 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
 }
 
 fn refused(message: &str) -> Problem {
-    Problem::new(Code::RewriteRefused, message)
+    Problem::new(Code::MigrationDangerous, message)
         .cause("this was the rehearsal on a copy; the live database was not touched")
         .hint("write it in steps that do not (`CONCURRENTLY`, `NOT VALID` and `VALIDATE`, `batch=`), or allow it: `-- pointsman: allow-rewrite`")
 }
