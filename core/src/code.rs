@@ -95,7 +95,7 @@ codes! {
     StandsUnclear = "PM0338", "what a statement did cannot be told";
     VerifyFailed = "PM0339", "the database is not as a verify file wants it";
     MigrationBreaking = "PM0340", "a migration would break the slot that serves";
-    RewriteRefused = "PM0341", "a migration would make visitors wait";
+    MigrationDangerous = "PM0341", "a migration would make visitors wait, or fail at the next restore";
     QueriesBroken = "PM0342", "queries of the slot that serves do not work on the new schema";
     NoWayDown = "PM0343", "a migration cannot be taken back";
     NothingToMigrate = "PM0361", "no migration is pending";

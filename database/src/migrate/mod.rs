@@ -26,6 +26,7 @@ mod pooler;
 mod records;
 mod rehearse;
 mod replan;
+mod restorable;
 mod run;
 mod sessions;
 mod status;

@@ -9,8 +9,8 @@ use pointsman_migration::{Class, Script, Set};
 use super::measure::Measure;
 use super::order::{Measured, Ran, Rehearsal, RunOrder};
 use super::run::Run;
-use super::{gate, replan, status};
-use crate::{Authority, Progress, Settings};
+use super::{gate, replan, restorable, status};
+use crate::{Authority, Progress, Session, Settings};
 
 /// A table of more than this is not written anew without the header `allow-rewrite`.
 const MAX_REWRITTEN_BYTES: u64 = 8 << 20;
@@ -26,27 +26,21 @@ pub async fn rehearse(
 ) -> Result<Rehearsal, Problem> {
     if scratch_database == settings.name {
         let message = format!("`{scratch_database}` is the live database; a rehearsal needs a copy");
-        return Err(
-            Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`")
-        );
+        return Err(Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`"));
     }
     // What the text alone rules out is said before anything is run.
     let pending = status::pending(settings, set, order.phase, &order.out_of_order).await?;
-    let scripts: Vec<&Script> =
-        pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
-    for script in &scripts {
-        gate::check(script)?;
-    }
+    let scripts: Vec<&Script> = pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
+    gate::check(&scripts)?;
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
     let rehearsed = on(settings, set, &on_copy, authority, progress).await;
     progress.done();
     let (ran, measured) = rehearsed.map_err(untouched)?;
     judge(&scripts, &ran, &measured, order.max_stall_ms)?;
+    restorable::look(&Session::open(settings, scratch_database, "look").await?).await?;
     let (replanned, note) = replan::look(settings, scratch_database).await?;
     replan::judge(&replanned)?;
-    let mut notes = notes(&scripts);
-    notes.extend(note);
-    Ok(Rehearsal { statements: measured, ran, replanned, notes })
+    Ok(Rehearsal { statements: measured, ran, replanned, notes: note.into_iter().collect() })
 }
 
 async fn on(
@@ -69,22 +63,10 @@ fn untouched(problem: Problem) -> Problem {
         .cause("this was the rehearsal on a copy; the live database was not touched")
 }
 
-/// Lints: no reason to stop, worth a line.
-fn notes(scripts: &[&Script]) -> Vec<String> {
-    scripts
-        .iter()
-        .flat_map(|script| pointsman_migration::dangerous(script))
-        .map(|finding| finding.to_string())
-        .collect()
-}
-
 fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u64) -> Result<(), Problem> {
     for script in scripts.iter().filter(|script| !script.headers.allow_rewrite) {
-        let of_it = |measured: &&Measured| {
-            measured.place.strip_prefix(&script.path).is_some_and(|rest| rest.starts_with(':'))
-        };
-        if let Some(rewrite) = measured.iter().filter(of_it).find(|m| m.rewritten_bytes > MAX_REWRITTEN_BYTES)
-        {
+        let of_it = |measured: &&Measured| measured.place.strip_prefix(&script.path).is_some_and(|rest| rest.starts_with(':'));
+        if let Some(rewrite) = measured.iter().filter(of_it).find(|m| m.rewritten_bytes > MAX_REWRITTEN_BYTES) {
             let message = format!(
                 "{}: this wrote {} bytes of tables and indexes anew on the copy, under {}",
                 rewrite.place,
@@ -93,8 +75,7 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
             );
             return Err(refused(&message));
         }
-        let stalling =
-            ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
+        let stalling = ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
         for segment in stalling.filter(|segment| segment.lock_held > Duration::from_millis(max_stall_ms)) {
             let message = format!(
                 "{}: statements {} to {} held locks that make visitors wait for {} ms on the copy; {max_stall_ms} ms are allowed",
@@ -110,13 +91,12 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
 }
 
 fn refused(message: &str) -> Problem {
-    Problem::new(Code::RewriteRefused, message)
+    Problem::new(Code::MigrationDangerous, message)
         .cause("this was the rehearsal on a copy; the live database was not touched")
         .hint("write it in steps that do not (`CONCURRENTLY`, `NOT VALID` and `VALIDATE`, `batch=`), or allow it: `-- pointsman: allow-rewrite`")
 }
 
 fn locks(measured: &Measured) -> String {
-    let held: Vec<String> =
-        measured.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
+    let held: Vec<String> = measured.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
     if held.is_empty() { format!("locks that stood already ({:?})", Class::Rewrite) } else { held.join(", ") }
 }

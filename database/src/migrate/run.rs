@@ -11,7 +11,7 @@ use super::fault::Fault;
 use super::ledger::{self, Entry, Record};
 use super::measure::Measure;
 use super::order::{Applied, Ran, RunOrder, SegmentCost};
-use super::sessions::{self, Sessions};
+use super::sessions::Sessions;
 use super::version_table::VersionTable;
 use super::{fence, gate, status, verify};
 use crate::{Authority, Progress, Settings};
@@ -109,9 +109,8 @@ impl<'a> Run<'a> {
         self.notes.extend(pending.notes);
         self.adopted_first(&pending.scripts).await?;
         self.expanded_first(&pending.scripts, &records)?;
-        for script in pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)) {
-            gate::check(script)?;
-        }
+        let scripts: Vec<_> = pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)).collect();
+        gate::check(&scripts)?;
         let mut ran = Ran::default();
         for migration in &pending.scripts {
             let Some(script) = migration.script(self.order.phase) else { continue };
@@ -133,7 +132,7 @@ impl<'a> Run<'a> {
         for migration in versions.filter_map(|version| set.get(version)) {
             let Some(script) = &migration.verify else { continue };
             self.progress.say(format!("looking at {}", script.path));
-            sessions::prepare(&self.sessions.work).await?;
+            self.sessions.prepare_work().await?;
             verify::look(&self.sessions.work, script).await?;
         }
         Ok(())
@@ -188,7 +187,7 @@ impl<'a> Run<'a> {
         ending: Ending,
     ) -> Result<Applied, Problem> {
         let began = Instant::now();
-        sessions::prepare(&self.sessions.work).await?;
+        self.sessions.prepare_work().await?;
         let mut job = Job { version, script, ending, done: 0 };
         job.done = self.prefix(&job).await?;
         if job.done > 0 {

@@ -23,7 +23,11 @@ SELECT set_config(s.name, w.value, false)
  WHERE s.setting IS DISTINCT FROM w.value AND (s.context = 'user' OR w.name = 'session_replication_role' AND $1)";
 
 const SERVER: &str = "
-SELECT pg_is_in_recovery(), r.rolsuper, current_user::text FROM pg_catalog.pg_roles r WHERE r.rolname = current_user";
+SELECT pg_is_in_recovery(), r.rolsuper, current_user::text,
+       CASE WHEN d.datdba <> r.oid AND pg_has_role(r.oid, d.datdba, 'MEMBER') AND NOT r.rolsuper
+            THEN quote_ident(pg_get_userbyid(d.datdba)) END
+  FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
+ WHERE r.rolname = current_user AND d.datname = current_database()";
 
 /// Sessions that an agent before this one left working.
 const LEFT: &str = "
@@ -45,6 +49,8 @@ pub(crate) struct Sessions {
     pub(crate) work: Session,
     /// Watches the other, and writes what has to be known if that one dies.
     pub(crate) second: Arc<Session>,
+    /// The database's owner as SQL, where that is a role of its own: what files make is to belong to it, not to the agent.
+    owner: Option<String>,
 }
 
 impl Sessions {
@@ -55,14 +61,23 @@ impl Sessions {
         let guard = Guard::take(&of_it, GUARD_WAIT).await?;
         let work = Session::open(settings, database, "migrate").await?;
         let second = Session::open(settings, database, "watch").await?;
-        fit_server(settings, &work).await?;
+        let owner = fit_server(settings, &work).await?;
         pooler::refuse(settings, &work, &second).await?;
-        prepare(&work).await?;
         prepare(&second).await?;
         end_what_was_left(&second, &[work.pid(), second.pid()]).await?;
-        records::ensure(&second, fence::as_number(epoch)?).await?;
-        fence::raise(&second, epoch).await?;
-        Ok(Self { guard, work, second: Arc::new(second) })
+        let sessions = Self { guard, work, second: Arc::new(second), owner };
+        sessions.prepare_work().await?;
+        records::ensure(&sessions.work, fence::as_number(epoch)?).await?;
+        fence::raise(&sessions.second, epoch).await?;
+        Ok(sessions)
+    }
+
+    /// Sets the working session to what a file needs, whatever one before it has set.
+    pub(crate) async fn prepare_work(&self) -> Result<(), Problem> {
+        prepare(&self.work).await?;
+        let Some(owner) = &self.owner else { return Ok(()) };
+        let set = self.work.client().batch_execute(&format!("SET ROLE {owner}")).await;
+        set.map_err(|error| Fault::from(error).while_doing("become the database's owner"))
     }
 
     /// Refuses to go on without the guard.
@@ -72,15 +87,15 @@ impl Sessions {
     }
 }
 
-/// Sets a session to what a run needs, whatever a file before has set.
-pub(crate) async fn prepare(session: &Session) -> Result<(), Problem> {
+async fn prepare(session: &Session) -> Result<(), Problem> {
     let failed = |error| Fault::from(error).while_doing("prepare a session");
     session.client().batch_execute("DISCARD ALL").await.map_err(failed)?;
     session.client().query(PREPARE, &[&false]).await.map_err(failed)?;
     Ok(())
 }
 
-async fn fit_server(settings: &Settings, session: &Session) -> Result<(), Problem> {
+/// Refuses a server or role that migrations cannot work with; returns the owner to become.
+async fn fit_server(settings: &Settings, session: &Session) -> Result<Option<String>, Problem> {
     let failed = |error| Fault::from(error).while_doing("look at the server");
     let row = session.client().query_one(SERVER, &[]).await.map_err(failed)?;
     if row.try_get(0).map_err(failed)? {
@@ -97,7 +112,7 @@ async fn fit_server(settings: &Settings, session: &Session) -> Result<(), Proble
             "use a role of its own, or set `allow_superuser = true` in the agent's [database] section",
         ));
     }
-    Ok(())
+    row.try_get(3).map_err(failed)
 }
 
 /// Ends sessions of an agent that died or lost its connection, and waits until their transactions are over: only then do

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
-use pointsman_core::Problem;
+use pointsman_core::{Aftermath, Problem};
 use pointsman_migration::Statement;
 
 use super::fault::Fault;
@@ -78,7 +78,10 @@ impl<'a> Run<'a> {
                 Ok(cost)
             }
             Err(problem) => {
-                entry.note_outcome(&second, attempt, &problem.message).await;
+                // Of what is not known nothing is noted: the next run looks.
+                if problem.aftermath != Aftermath::Unknown {
+                    entry.note_outcome(&second, attempt, &problem.message).await;
+                }
                 Err(problem)
             }
         }

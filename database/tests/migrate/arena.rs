@@ -17,7 +17,7 @@ use pointsman_database_testkit::Cluster;
 use pointsman_migration::Phase;
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::kit::{self, Crew, soon};
+use super::kit::{self, Crew, soon};
 
 /// A database before a run, the file that is run, and how many of its statements show their effect.
 pub struct Story {
@@ -35,7 +35,7 @@ CREATE INDEX t_old ON t (a); CREATE TABLE counter (n int); INSERT INTO counter V
 pub const PLAIN: Story = Story {
     name: "one transaction",
     before: BEFORE,
-    file: "ALTER TABLE t ADD COLUMN c int; UPDATE counter SET n = n + 1; INSERT INTO log VALUES ('a');",
+    file: "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; UPDATE counter SET n = n + 1; INSERT INTO log VALUES ('a');",
     effects: "SELECT CASE concat_ws(' ', (SELECT count(*) FROM pg_attribute WHERE attrelid = 't'::regclass AND attname = 'c'),
                   (SELECT n FROM counter), (SELECT count(*) FROM log))
               WHEN '0 0 0' THEN 0 WHEN '1 1 1' THEN 3 ELSE -1 END",
@@ -45,7 +45,7 @@ pub const PLAIN: Story = Story {
 pub const MIXED: Story = Story {
     name: "split file",
     before: BEFORE,
-    file: "ALTER TABLE t ADD COLUMN c int; UPDATE counter SET n = n + 1;
+    file: "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; UPDATE counter SET n = n + 1;
            CREATE INDEX CONCURRENTLY t_new ON t (a);
            INSERT INTO log VALUES ('a');
            DROP INDEX CONCURRENTLY t_old;
@@ -91,6 +91,8 @@ pub enum Blow {
 /// A server, and how the story ends undisturbed.
 pub struct Arena<'s> {
     story: &'s Story,
+    /// What makes this program call `child`.
+    child: &'s [&'s str],
     cluster: Cluster,
     next: u32,
     undisturbed: String,
@@ -128,12 +130,12 @@ async fn run(settings: &pointsman_database::Settings, story: &Story) -> Result<m
 }
 
 impl<'s> Arena<'s> {
-    pub async fn new(story: &'s Story) -> Self {
+    pub async fn new(story: &'s Story, child: &'s [&'s str]) -> Self {
         let cluster = Cluster::start_with(kit::SERVER).unwrap();
         kit::prepare(&cluster);
         cluster.psql("postgres", "CREATE DATABASE before OWNER pointsman").unwrap();
         cluster.psql_as("pointsman", "before", story.before).unwrap();
-        let mut arena = Self { story, cluster, next: 0, undisturbed: String::new() };
+        let mut arena = Self { story, child, cluster, next: 0, undisturbed: String::new() };
         let database = arena.database();
         run(&kit::settings(&arena.cluster, &database), story).await.unwrap();
         arena.undisturbed = kit::contents(&arena.cluster, &database);
@@ -150,6 +152,21 @@ impl<'s> Arena<'s> {
 
     fn drop_database(&self, name: &str) {
         self.cluster.psql("postgres", &format!("DROP DATABASE {name} WITH (FORCE)")).unwrap();
+    }
+
+    /// Hits every place that the story passes, each time that it passes it; tells how often, and what was wrong.
+    pub async fn every_place(&mut self, blow: Blow) -> (usize, Vec<String>) {
+        let (mut hits, mut wrong) = (0, Vec::new());
+        for place in failpoint::MIGRATE_PLACES {
+            for nth in 1.. {
+                let Some(found) = self.bout(place, nth, blow).await else { break };
+                hits += 1;
+                if !found.is_empty() {
+                    wrong.push(format!("{place}:{nth}, {blow:?}, {}: {}", self.story.name, found.join("; ")));
+                }
+            }
+        }
+        (hits, wrong)
     }
 
     /// Hits when the place is passed for the nth time, and tells what was not as it must be; nothing if the run is over
@@ -171,7 +188,7 @@ impl<'s> Arena<'s> {
 
     fn spawn(&self, database: &str, socket: &Path, kill_at: &str) -> Child {
         Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "crash::child", "--ignored", "--nocapture", "--test-threads=1"])
+            .args(self.child)
             .env(SOCKET, socket)
             .env(DATABASE, database)
             .env(STORY, self.story.name)

@@ -2,7 +2,6 @@
 //! killed at every place that a run passes. The state must be told exactly, and the next run must end as if nothing had been.
 
 
-use pointsman_chassis::failpoint;
 
 use crate::arena::{Arena, Blow, CUT, MIXED, PLAIN, Story};
 
@@ -13,19 +12,12 @@ fn child() {
     crate::arena::child();
 }
 
-/// Hits every place that the story passes, each time that it passes it.
+/// What makes this program run `child` and nothing else.
+const CHILD: [&str; 5] = ["--exact", "crash::child", "--ignored", "--nocapture", "--test-threads=1"];
+
 async fn every_place(story: &Story, blow: Blow) -> usize {
-    let mut arena = Arena::new(story).await;
-    let mut hits = 0;
-    for place in failpoint::MIGRATE_PLACES {
-        for nth in 1.. {
-            match arena.bout(place, nth, blow).await {
-                None => break,
-                Some(found) => assert_eq!(found, Vec::<String>::new(), "{place}:{nth}, {blow:?}, {}", story.name),
-            }
-            hits += 1;
-        }
-    }
+    let (hits, wrong) = Arena::new(story, &CHILD).await.every_place(blow).await;
+    assert_eq!(wrong, Vec::<String>::new());
     hits
 }
 
@@ -62,7 +54,7 @@ async fn the_server_killed_at_every_place_of_one_transaction() {
 /// A process of the server killed at some moment of the commit itself, before or after it took effect.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_backend_killed_inside_of_the_commit() {
-    let mut arena = Arena::new(&PLAIN).await;
+    let mut arena = Arena::new(&PLAIN, &CHILD).await;
     for micros in [0, 50, 100, 150, 200, 300, 400, 600, 800, 1_200] {
         let found = arena.bout("migrate-commit", 1, Blow::InCommit { micros }).await;
         assert_eq!(found, Some(Vec::new()), "after {micros} µs");

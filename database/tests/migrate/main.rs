@@ -3,6 +3,7 @@
 mod adoption;
 mod arena;
 mod backfill;
+mod corpus;
 mod crash;
 mod kit;
 mod ladder;

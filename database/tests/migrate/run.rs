@@ -13,8 +13,8 @@ const T: &str =
 async fn files_run_in_the_order_of_versions_and_once() {
     let ground = Ground::new(T);
     let files = [
-        ("v1.10.0.sql", "ALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1"),
-        ("v1.9.0.sql", "ALTER TABLE t ADD COLUMN c int; UPDATE t SET c = a"),
+        ("v1.10.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1"),
+        ("v1.9.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; UPDATE t SET c = a"),
     ];
     let ran = ground.expand(&files).await.unwrap();
     let versions: Vec<_> = ran.applied.iter().map(|file| file.version.to_string()).collect();
@@ -37,12 +37,12 @@ async fn files_run_in_the_order_of_versions_and_once() {
 async fn a_file_with_a_bad_statement_leaves_nothing_and_says_where() {
     let ground = Ground::new(T);
     let before = ground.contents();
-    let file = "ALTER TABLE t ADD COLUMN c int;\nUPDATE t\n   SET nope = 1;\nALTER TABLE t ADD COLUMN d int;";
+    let file = "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int;\nUPDATE t\n   SET nope = 1;\nALTER TABLE t ADD COLUMN d int;";
     let problem = ground.expand(&[("migrations/v1.2.0.sql", file)]).await.unwrap_err();
     assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Unchanged));
     assert_eq!(
         problem.message,
-        "migrations/v1.2.0.sql:3:8: statement 2 of 3 failed with 42703: column \"nope\" of relation \"t\" does not exist; \
+        "migrations/v1.2.0.sql:4:8: statement 2 of 3 failed with 42703: column \"nope\" of relation \"t\" does not exist; \
          nothing of the file was applied"
     );
     assert_eq!(ground.contents(), before);
@@ -62,7 +62,8 @@ async fn deferred_constraints_are_checked_before_the_end() {
     assert_eq!(ground.sql("SELECT count(*) FROM c"), "0");
 }
 
-const MIXED: &str = "ALTER TABLE t ADD COLUMN c int;
+const MIXED: &str = "-- pointsman: allow-rewrite
+ALTER TABLE t ADD COLUMN c int;
 CREATE INDEX CONCURRENTLY t_a ON t (a);
 UPDATE t SET c = 1;
 UPDATE t SET nope = 1;";
