@@ -112,8 +112,14 @@ impl DatabaseHands {
         };
         let id = &ours.ok_or_else(missing)?.id;
         let (verified, copy) = backup::verify_keeping(settings, id, ruling, progress).await?;
-        let run = run_order(order, wanted, &copy.database)?;
-        let rehearsed = migrate::rehearse(settings, &copy.database, &set, &run, ruling, progress).await;
+        let on_copy = Settings { name: copy.database.clone(), ..settings.clone() };
+        let rehearsed = match adopt(&on_copy, &set, ruling).await {
+            Ok(()) => {
+                let run = run_order(order, wanted, &copy.database)?;
+                migrate::rehearse(settings, &copy.database, &set, &run, ruling, progress).await
+            }
+            Err(problem) => Err(problem),
+        };
         if let Err(problem) = copy.clone().remove(settings).await {
             warn!(%problem, copy = copy.database, "the copy stays until the agent starts again");
         }
@@ -129,10 +135,7 @@ impl DatabaseHands {
     ) -> Result<Evidence, Problem> {
         let (settings, progress) = (&*self.settings, &self.progress);
         let set = self.set(wanted).await?;
-        let status = migrate::status(settings).await?;
-        if status.records.is_empty() && status.schema_version.is_some() {
-            migrate::adopt(settings, &set, ruling).await?;
-        }
+        adopt(settings, &set, ruling).await?;
         let run = run_order(order, wanted, &settings.name)?;
         let ran = migrate::run(settings, &set, &run, ruling, progress).await?;
         Ok(done(words::ran(&ran), ran.already))
@@ -192,6 +195,15 @@ impl DatabaseHands {
         };
         Ok(done(words, true))
     }
+}
+
+/// Where a table from before says which versions are there, and nothing is recorded yet, that is recorded.
+async fn adopt(settings: &Settings, set: &Set, ruling: &Ruling) -> Result<(), Problem> {
+    let status = migrate::status(settings).await?;
+    if status.records.is_empty() && status.schema_version.is_some() {
+        migrate::adopt(settings, set, ruling).await?;
+    }
+    Ok(())
 }
 
 fn run_order<'a>(order: &Order, wanted: &Migrations, database: &'a str) -> Result<RunOrder<'a>, Problem> {
