@@ -49,7 +49,7 @@ enum Woken {
     Answered(OrderKey, Result<Evidence, Problem>),
     Asked(Option<Asked>),
     Time,
-    Read(Reading),
+    Read(Timestamp, Reading),
     Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
 }
 
@@ -123,11 +123,12 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                         last_read.map_or(0, |last| last.plus_ms(every_ms).ms_since(now).min(every_ms));
                     let reading = async {
                         self.clock.pause(wait_ms).await;
-                        self.read_gates(&flight.state).await
+                        let began = self.clock.now();
+                        (began, self.read_gates(&flight.state).await)
                     };
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
-                        reading = reading => Woken::Read(reading),
+                        (began, reading) = reading => Woken::Read(began, reading),
                     }
                 }
                 Next::Await(until) => {
@@ -159,10 +160,11 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                     self.record(&mut flight, vec![event]).await?;
                 }
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
-                Woken::Read(reading) => {
+                Woken::Read(began, reading) => {
                     let now = self.clock.now();
-                    let events = machine::gates_read(&flight.state, watched, now, reading);
-                    (watched, last_read) = (Some(now), Some(now));
+                    let reading = machine::timely(&flight.state, began, now, reading);
+                    let events = machine::gates_read(&flight.state, watched, began, reading);
+                    (watched, last_read) = (Some(began), Some(now));
                     self.record(&mut flight, events).await?;
                 }
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,
