@@ -140,9 +140,13 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
     true
 }
 
-/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks.
+/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks, and
+/// before what hosts serve is changed also the load balancers. They know whether visitors are there, whatever this journal
+/// has forgotten.
 fn to_fence(state: &State, step: Step) -> Vec<HostName> {
-    let needed = |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host);
+    let leads_there = |host: &HostName| step == Step::LinkBack && state.plan.balancers.contains(host);
+    let needed =
+        |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host) || leads_there(host);
     state.unfenced.iter().filter(needed).cloned().collect()
 }
 

@@ -627,6 +627,25 @@ fn a_good_reading_does_not_overtake_a_rollback_that_was_asked_for() {
     assert!(apply(&story.state, &passed).is_err(), "the journal would take it");
 }
 
+/// A journal that lost its end says that nobody was moved. Only the load balancers know better, and are heard before what
+/// a host serves is changed.
+#[test]
+fn the_links_go_back_only_when_the_balancers_have_acknowledged_this_journal() {
+    let mut story = deploy_at(Step::Activate);
+    story.confirm(Step::Activate);
+    story.restart();
+    story.tell(Event::Fenced(host("green1")));
+    story.tell(Event::TurnedBack(unreachable()));
+    assert_eq!(story.state.phase, Phase::Doing(Step::LinkBack));
+    assert_eq!(next(&story.state, story.now), Next::Fence(vec![host("lb1"), host("lb2")]));
+    let knows_more = Problem::new(Code::JournalCorrupt, "the agent has acted on a newer entry");
+    let decided = fence_failed(&story.state, story.now, knows_more.clone());
+    assert_eq!(decided, Some(Event::Held(knows_more)));
+    story.tell(Event::Fenced(host("lb1")));
+    story.tell(Event::Fenced(host("lb2")));
+    assert_eq!(next(&story.state, story.now), Next::Send(vec![key(Step::LinkBack, "green1")]));
+}
+
 /// The way back asks only the load balancers: a dead host of the new slot, the very reason to go back, must not
 /// keep visitors on it because the coordinator was restarted.
 #[test]
