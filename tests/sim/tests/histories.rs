@@ -1,10 +1,11 @@
 //! What the simulator promises: the same seed is the same history, a calm world needs nobody's help, and a broken rule is
 //! told with nothing in it that does not matter.
 
-use pointsman_core::Outcome;
+use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
-use pointsman_sim::scenario::{Scenario, calm};
+use pointsman_sim::scenario::Quality::{FailsLater, Good};
+use pointsman_sim::scenario::{Fault, Net, Scenario, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -87,7 +88,6 @@ fn a_failing_seed_is_told_to_people_and_not_to_programs() {
 
 #[test]
 fn an_agent_that_lost_its_disk_needs_nobodys_help() {
-    use pointsman_sim::scenario::{Fault, What};
     for (name, scenario) in calm() {
         for host in 0..6 {
             for after_entries in (0..60).step_by(3) {
@@ -110,4 +110,51 @@ fn two_thousand_seeds_break_nothing() {
     for word in ["confirmed", "rolled-back", "aborted", "refused"] {
         assert!(ended(word) >= 20, "{:?}", tally.outcomes);
     }
+}
+
+/// A history in which nothing goes wrong but what is told.
+fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
+    let fault = |&(after_entries, delay_ms, what): &(u64, u64, What)| Fault { after_entries, delay_ms, what };
+    Scenario {
+        seed,
+        balancers: 1,
+        hosts: 1,
+        live: true,
+        wishes: wishes.to_vec(),
+        splits: 0,
+        automatic: true,
+        net: Net::default(),
+        clumsy: 0,
+        faults: faults.iter().map(fault).collect(),
+    }
+}
+
+#[test]
+fn gates_that_were_asked_before_a_standstill_promote_nobody() {
+    let standstill = What::StallCoordinator { for_ms: 30_000 };
+    let scenario = told(
+        115_570_961,
+        &[Wish::Deploy(Good)],
+        &[(2, 1_653, What::TakeOver), (13, 1_076, What::Ask(RequestKind::Promote)), (24, 19, standstill)],
+    );
+    let report = run(Scenario { splits: 2, ..scenario }, Options::default()).unwrap();
+    assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed)]));
+}
+
+/// The journal has forgotten that visitors were moved, and the host that served them has forgotten that it did.
+#[test]
+fn a_host_is_not_changed_while_a_load_balancer_knows_of_visitors_there() {
+    let scenario = told(
+        108_169_582,
+        &[Wish::Deploy(Good)],
+        &[
+            (22, 1_694, What::TailLost { entries: 12 }),
+            (29, 1_759, What::LoseDisk { host: 1, back_ms: 2_374 }),
+            (13, 36, What::Reload { balancer: 10 }),
+            (25, 34, What::KillCoordinator { back_ms: 943 }),
+        ],
+    );
+    let net = Net { late: 15, ..Net::default() };
+    let report = run(Scenario { splits: 1, net, clumsy: 3, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
 }
