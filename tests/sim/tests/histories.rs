@@ -141,6 +141,19 @@ fn gates_that_were_asked_before_a_standstill_promote_nobody() {
     assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed)]));
 }
 
+/// The reload read the map before the page went up; it ends while the move that takes the page down is cut short.
+#[test]
+fn a_reload_that_ends_while_a_move_is_cut_short_needs_nobodys_help() {
+    let scenario = told(
+        118_895_775,
+        &[Wish::PageUp, Wish::PageDown],
+        &[(8, 36, What::KillAgent { host: 8, back_ms: 1_064 }), (5, 9, What::Reload { balancer: 9 })],
+    );
+    let report = run(scenario, Options::default()).unwrap();
+    assert_eq!((report.violation, report.helped), (None, 0));
+    assert_eq!(report.outcomes, [Some(Outcome::Confirmed); 2]);
+}
+
 /// The journal has forgotten that visitors were moved, and the host that served them has forgotten that it did.
 #[test]
 fn a_host_is_not_changed_while_a_load_balancer_knows_of_visitors_there() {
