@@ -141,6 +141,19 @@ fn gates_that_were_asked_before_a_standstill_promote_nobody() {
     assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed)]));
 }
 
+/// It waits for a host to plan the next release, the other one plans it, and it sees routes that it knows nothing of.
+#[test]
+fn a_coordinator_that_was_superseded_gives_up_nothing_that_the_other_one_does() {
+    let scenario = told(
+        114_446_338,
+        &[Wish::PageUp, Wish::Deploy(FailsLater)],
+        &[(1, 355, What::TakeOver), (0, 22, What::KillAgent { host: 7, back_ms: 1_041 })],
+    );
+    let report = run(Scenario { splits: 1, automatic: false, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
+    assert_eq!(report.outcomes, [Some(Outcome::Confirmed), Some(Outcome::RolledBack)]);
+}
+
 /// The reload read the map before the page went up; it ends while the move that takes the page down is cut short.
 #[test]
 fn a_reload_that_ends_while_a_move_is_cut_short_needs_nobodys_help() {
