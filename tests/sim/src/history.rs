@@ -388,7 +388,11 @@ impl World {
                 if !self.coordinators.iter().any(|shown| shown.alive) {
                     // Whoever puts a backup back takes longer than a message does.
                     self.store.lose(entries);
-                    self.truth.forget();
+                    let promotes = |state: &State| {
+                        state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote)
+                    };
+                    let promoted = folded(self).iter().any(promotes);
+                    self.truth.forget(promoted);
                     self.before_loss =
                         [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
                 }

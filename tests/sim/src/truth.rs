@@ -133,9 +133,11 @@ impl Truth {
         self.changes.retain(|(_, key, what), _| *what != "map" || key.host != *host);
     }
 
-    /// The journal lost its tail: what was over may be open again.
-    pub fn forget(&mut self) {
+    /// The journal lost its tail: what was over may be open again, and a promotion that stands in what is left of it is
+    /// still to happen, also where it had happened before.
+    pub fn forget(&mut self, promoted: bool) {
         self.unfinished = None;
+        self.promoted = promoted;
     }
 
     /// A release is over.

@@ -154,6 +154,21 @@ fn a_coordinator_that_was_superseded_gives_up_nothing_that_the_other_one_does() 
     assert_eq!(report.outcomes, [Some(Outcome::Confirmed), Some(Outcome::RolledBack)]);
 }
 
+/// The end of the watch is lost with the journal's end, and the request for it is not.
+#[test]
+fn a_promotion_happens_also_after_the_entries_behind_it_were_lost() {
+    let scenario = told(
+        102_631_691,
+        &[Wish::Deploy(Good), Wish::Deploy(Good)],
+        &[
+            (7, 581, What::Ask(RequestKind::Promote)),
+            (23, 24, What::TailLost { entries: 6 }),
+            (17, 23, What::LoseDisk { host: 0, back_ms: 864 }),
+        ],
+    );
+    assert_eq!(run(scenario, Options::default()).unwrap().violation, None);
+}
+
 /// The reload read the map before the page went up; it ends while the move that takes the page down is cut short.
 #[test]
 fn a_reload_that_ends_while_a_move_is_cut_short_needs_nobodys_help() {
