@@ -199,3 +199,20 @@ fn a_host_is_not_changed_while_a_load_balancer_knows_of_visitors_there() {
     let report = run(Scenario { splits: 1, net, clumsy: 3, ..scenario }, Options::default()).unwrap();
     assert_eq!(report.violation, None);
 }
+
+/// Neither journal nor host knows any more that the page went up and down again.
+#[test]
+fn what_everybody_has_forgotten_is_done_again() {
+    let scenario = told(
+        116_519_194,
+        &[Wish::PageUp, Wish::PageDown],
+        &[
+            (12, 30, What::TailLost { entries: 12 }),
+            (10, 21, What::LoseDisk { host: 2, back_ms: 597 }),
+            (14, 2, What::LoseDisk { host: 6, back_ms: 1_242 }),
+        ],
+    );
+    let net = Net { late: 3, ..Net::default() };
+    let report = run(Scenario { splits: 2, net, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
+}
