@@ -216,3 +216,21 @@ fn what_everybody_has_forgotten_is_done_again() {
     let report = run(Scenario { splits: 2, net, ..scenario }, Options::default()).unwrap();
     assert_eq!(report.violation, None);
 }
+
+/// Hardly any answer comes through; people see to that before they give a release up.
+#[test]
+fn a_release_ends_once_nothing_goes_wrong_any_more() {
+    let scenario = told(
+        113_257_076,
+        &[Wish::Deploy(Good)],
+        &[
+            (11, 28, What::KillCoordinator { back_ms: 1_925 }),
+            (20, 9, What::KillCoordinator { back_ms: 50 }),
+            (20, 194, What::KillAgent { host: 7, back_ms: 146 }),
+        ],
+    );
+    let net = Net { loss: 25, twice: 5, late: 30 };
+    let report = run(Scenario { net, clumsy: 60, ..scenario }, Options::default()).unwrap();
+    assert_eq!((report.violation, report.outcomes.len()), (None, 1));
+    assert!(report.outcomes.iter().all(Option::is_some), "{:?}", report.outcomes);
+}
