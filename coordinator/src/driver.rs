@@ -53,7 +53,7 @@ enum Woken {
     Answered(OrderKey, Result<Evidence, Problem>),
     Asked(Option<Asked>),
     Time,
-    Read(Reading),
+    Read(Timestamp, Reading),
     Heard(Vec<Event>),
     Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
 }
@@ -130,14 +130,15 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     self.watch_visitors(&mut watcher, &flight.state).await;
                     let reading = async {
                         self.clock.pause(wait_ms).await;
-                        self.read_gates(&flight.state).await
+                        let began = self.clock.now();
+                        (began, self.read_gates(&flight.state).await)
                     };
                     // A second that changes nothing must not begin a reading anew.
                     let news = self.news_of_visitors(&mut watcher, &flight.state);
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
                         events = news => Woken::Heard(events),
-                        reading = reading => Woken::Read(reading),
+                        (began, reading) = reading => Woken::Read(began, reading),
                     }
                 }
                 Next::Await(until) => {
@@ -169,13 +170,14 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     self.record(&mut flight, vec![event]).await?;
                 }
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
-                Woken::Read(reading) => {
+                Woken::Read(began, reading) => {
                     let now = self.clock.now();
+                    let reading = machine::timely(&flight.state, began, now, reading);
                     let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
-                    let events = machine::gates_read(&flight.state, watched, now, reading);
+                    let events = machine::gates_read(&flight.state, watched, began, reading);
                     let judgement = watcher.as_ref().map(Watcher::judgement);
                     let events = judging::with_last_word(&flight.state, events, judgement);
-                    (watched, last_read) = (Some(now), Some(now));
+                    (watched, last_read) = (Some(began), Some(now));
                     self.record(&mut flight, events).await?;
                 }
                 Woken::Heard(events) => self.record(&mut flight, events).await?,

@@ -143,9 +143,13 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
     true
 }
 
-/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks.
+/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks, and
+/// before what hosts serve is changed also the load balancers. They know whether visitors are there, whatever this journal
+/// has forgotten.
 fn to_fence(state: &State, step: Step) -> Vec<HostName> {
-    let needed = |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host);
+    let leads_there = |host: &HostName| step == Step::LinkBack && state.plan.balancers.contains(host);
+    let needed =
+        |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host) || leads_there(host);
     state.unfenced.iter().filter(needed).cloned().collect()
 }
 
@@ -536,8 +540,28 @@ fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Time
     if watched { until } else { now.plus_ms(until.ms_since(last)) }
 }
 
+/// What a reading that was begun at `began` says at `now`. One that took longer than it may, because the coordinator
+/// stood still or its clock was set meanwhile, says nothing of now: nobody is moved, or moved back, on the strength of it.
+pub fn timely(state: &State, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
+    let longest_ms = state.plan.reading_ms().saturating_add(READING_SLACK_MS);
+    if now >= began && now.ms_since(began) <= longest_ms {
+        return reading;
+    }
+    let moved_ms = now.ms_since(began).max(began.ms_since(now));
+    let message = format!(
+        "while the gates were asked the clock moved by {} s: what they said is not of now",
+        moved_ms / 1000
+    );
+    Reading::Unknown(
+        Problem::new(Code::GatesExpired, message)
+            .retry_useful()
+            .hint("on the coordinator: `timedatectl`, and find out what held it up"),
+    )
+}
+
 /// What follows from one reading of the gates, as facts to record in order. A reading that changes nothing is
-/// not recorded. `last` is when this coordinator read them before, if it did since the watch began.
+/// not recorded. `last` is when this coordinator began to read them before, if it did since the watch began, and `now`
+/// when it began this time: what was seen was so then or later.
 pub fn gates_read(state: &State, last: Option<Timestamp>, now: Timestamp, reading: Reading) -> Vec<Event> {
     let Phase::Watching { until, .. } = state.phase else { return judged(state, now, reading, None) };
     let moved = watch_end(state, until, last, now);

@@ -315,19 +315,24 @@ impl World {
         }
     }
 
-    /// Before an agent hears any order: a move that a crash cut short before it moved anybody is taken back.
+    /// Before an agent hears any order: what its earlier life left half-done is finished or taken back.
     pub fn settle_at_start(&mut self, host: usize) {
         let Some(agent) = self.hosts.get_mut(host) else { return };
         let name = agent.name.clone();
         let Some(balancer) = agent.balancer_mut() else { return };
         let Some(standing) = balancer.standing().cloned() else { return };
-        if standing.epoch >= balancer.disk.epoch || balancer.confirmed == balancer.disk {
+        let wanted = route_change::at_start(&standing, &balancer.disk, Some(&balancer.confirmed)).cloned();
+        let Some(wanted) = wanted else { return };
+        if let Some(worker) = balancer.workers.last_mut() {
+            worker.route = wanted.clone();
+        }
+        if wanted == balancer.disk {
             return;
         }
         if balancer.disk.epoch == balancer.highest {
             balancer.given_away = Some(balancer.disk.clone());
         }
-        balancer.disk = standing;
+        balancer.disk = wanted;
         self.truth.disk_taken_back(&name);
     }
 

@@ -61,6 +61,15 @@ impl Ports {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whoever was superseded does not know it before it records something. People tell their wishes to the other one, so
+    /// it neither grants the last of them nor gives one up.
+    fn still_asked(&self, epoch: Epoch) -> Result<(), JournalError> {
+        if self.world().store.lease == epoch {
+            return Ok(());
+        }
+        Err(JournalError(Problem::new(Code::Fenced, "another coordinator has taken over")))
+    }
+
     /// Never comes back when the coordinator dies here.
     pub async fn point(&self) {
         let crashed = self.world().point(Who::Coordinator);
@@ -308,10 +317,13 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
     loop {
         let planned = ports.world().plan(told);
         let plan = match planned {
-            None => return Ok(None),
+            None => return ports.still_asked(told.epoch).map(|()| None),
             Some(Ok(plan)) => Arc::new(plan),
             Some(Err(problem)) => {
                 tried += 1;
+                if tried >= PLANNED_AT_MOST {
+                    ports.still_asked(told.epoch)?;
+                }
                 ports.world().not_planned(&problem, tried >= PLANNED_AT_MOST);
                 ports.pause(AGAIN_MS).await;
                 continue;

@@ -47,6 +47,13 @@ pub enum Effect<'a> {
     },
 }
 
+/// What was lost by some moment: the host's disks, and ends of the journal.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    disks: u32,
+    tails: u32,
+}
+
 /// What only somebody who sees everything can know.
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -56,8 +63,8 @@ pub struct Truth {
     intents: BTreeSet<(ReleaseId, OrderKey, u32, Epoch)>,
     /// Orders that were really done, each with how many disks its host had lost by then.
     done: BTreeMap<(ReleaseId, OrderKey), u32>,
-    /// How often an order changed the same thing.
-    changes: BTreeMap<(ReleaseId, OrderKey, &'static str), u32>,
+    /// How often an order changed the same thing, and what was lost by the first time.
+    changes: BTreeMap<(ReleaseId, OrderKey, &'static str), (u32, Lost)>,
     /// Which coordinator had effects in an epoch.
     ruled: BTreeMap<Epoch, Life>,
     /// When each host's own checks last passed, and with what.
@@ -136,9 +143,11 @@ impl Truth {
         self.changes.retain(|(_, key, what), _| *what != "map" || key.host != *host);
     }
 
-    /// The journal lost its tail: what was over may be open again.
-    pub fn forget(&mut self) {
+    /// The journal lost its tail: what was over may be open again, and a promotion that stands in what is left of it is
+    /// still to happen, also where it had happened before.
+    pub fn forget(&mut self, promoted: bool) {
         self.unfinished = None;
+        self.promoted = promoted;
     }
 
     /// A release is over.
@@ -207,7 +216,7 @@ impl World {
     fn effect_of_its_kind(&mut self, host: usize, order: &Order, plan: &Plan, effect: &Effect<'_>) {
         let web = self.hosts.get(host).and_then(|host| host.web());
         match effect {
-            Effect::Staged => self.once(order, "tree"),
+            Effect::Staged => self.once(host, order, "tree"),
             Effect::Discarded(artifact) => {
                 if web.is_some_and(|web| web.current == Some(*artifact)) {
                     self.broken("I9", || format!("host {host} dropped what it serves"));
@@ -224,7 +233,7 @@ impl World {
                     self.broken("I9", || format!("host {host} serves nothing for a while"));
                 }
                 self.nobody_is_served(host);
-                self.once(order, "link");
+                self.once(host, order, "link");
             }
             Effect::Restarted => {
                 let key = (order.release.clone(), order.key.clone());
@@ -238,9 +247,9 @@ impl World {
                 if !matches!(plan.purpose, Purpose::Maintenance { .. }) {
                     self.broken("I10", || format!("{} changes the maintenance file", order.release));
                 }
-                self.once(order, "flag");
+                self.once(host, order, "flag");
             }
-            Effect::OnDisk(_) => self.once(order, "map"),
+            Effect::OnDisk(_) => self.once(host, order, "map"),
             Effect::InWorker { before, wanted } => {
                 self.all_ready(order, plan);
                 let slot = &plan.to.backend;
@@ -252,9 +261,15 @@ impl World {
         }
     }
 
-    fn once(&mut self, order: &Order, what: &'static str) {
+    fn once(&mut self, host: usize, order: &Order, what: &'static str) {
         let key = (order.release.clone(), order.key.clone(), what);
-        let times = self.truth.changes.entry(key).or_default();
+        let lost = Lost { disks: self.disks_lost(host), tails: self.store.losses };
+        let (times, before) = self.truth.changes.entry(key).or_insert((0, lost));
+        // Where the journal lost the entry and the host its receipt nobody can know, and what was changed back since by
+        // orders that are forgotten as well is changed again.
+        if lost.disks > before.disks && lost.tails > before.tails {
+            (*times, *before) = (0, lost);
+        }
         *times += 1;
         if *times > 1 {
             self.broken("I5", || format!("{} {} changed the {what} again", order.release, order.key.step));
