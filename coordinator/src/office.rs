@@ -97,8 +97,8 @@ impl Office {
     ) -> Result<Arc<Self>, Problem> {
         let fleet = GrpcFleet::new(&environment, credentials, store.clone(), journal.clone())?;
         let listens = environment.verdict.mode != VerdictMode::Off;
-        let lookout = listens
-            .then(|| Lookout::begin(&environment.balancers, &fleet, environment.verdict.p99_ms));
+        let lookout =
+            listens.then(|| Lookout::begin(&environment.balancers, &fleet, environment.verdict.p99_ms));
         let visitors = Visitors::new(verdicts, &environment.name, lookout);
         let office = Arc::new(Self {
             environment,

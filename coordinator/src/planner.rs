@@ -4,8 +4,8 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, BackendName, Before, Code, HostName, LiveRelease, Plan, Problem, Purpose, ReleaseId, RequestId, Route,
-    RouteEpoch, SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
+    ArtifactDigest, BackendName, Before, Code, HostName, LiveRelease, Plan, Problem, Purpose, ReleaseId,
+    RequestId, Route, RouteEpoch, SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::v1;
 

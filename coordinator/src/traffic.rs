@@ -243,7 +243,8 @@ impl Merger {
 
     /// Why nothing comes.
     pub(crate) fn why_silent(&self) -> Problem {
-        let nothing = || Problem::new(Code::AgentUnreachable, "no load balancer tells anything").retry_useful();
+        let nothing =
+            || Problem::new(Code::AgentUnreachable, "no load balancer tells anything").retry_useful();
         self.silent.values().next().cloned().unwrap_or_else(nothing)
     }
 

@@ -112,9 +112,9 @@ impl Signals for Visitors {
 
     async fn kept(&self, plan: &Plan) -> Option<Vec<u8>> {
         let file = Arc::clone(&self.file);
-        let found = tokio::task::spawn_blocking(move || read(&file)).await.unwrap_or_else(|error| {
-            Err(io::Error::other(error.to_string()))
-        });
+        let found = tokio::task::spawn_blocking(move || read(&file))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error.to_string())));
         match found {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,

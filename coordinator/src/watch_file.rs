@@ -154,7 +154,9 @@ impl Watch {
         if let (Some(least), Some(longest)) = (plan.min_watch_ms, plan.max_watch_ms)
             && (least > longest || longest == 0)
         {
-            return Err("`watch.max_watch` must be as long as `watch.min_watch`, and longer than nothing".to_owned());
+            return Err(
+                "`watch.max_watch` must be as long as `watch.min_watch`, and longer than nothing".to_owned()
+            );
         }
         for (index, limit) in self.limits.iter().enumerate() {
             if self.limits.iter().take(index).any(|earlier| earlier.name == limit.name) {

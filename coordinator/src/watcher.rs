@@ -58,7 +58,9 @@ enum Found {
 }
 
 fn take_up(plan: &Plan, number: u32, params: Params, bytes: &[u8]) -> Found {
-    let Some((head, rest)) = bytes.split_at_checked(HEAD) else { return Found::Damaged(NotRestored::Damaged) };
+    let Some((head, rest)) = bytes.split_at_checked(HEAD) else {
+        return Found::Damaged(NotRestored::Damaged);
+    };
     let mut expected = vec![FORM];
     expected.extend_from_slice(&number.to_le_bytes());
     expected.extend_from_slice(&fingerprint(plan));
@@ -256,8 +258,11 @@ mod tests {
             green = { backend = "be_green", hosts = ["green"] }
         "#;
         let environment = Environment::parse(Path::new("production.toml"), text).unwrap();
-        let facts =
-            v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), highest_epoch: 7, ..Default::default() };
+        let facts = v1::BalancerFacts {
+            route: "be_blue:be_blue:0:7".to_owned(),
+            highest_epoch: 7,
+            ..Default::default()
+        };
         let seen = Seen { balancers: [("lb1".parse().unwrap(), facts)].into(), ..Seen::default() };
         let wish = Wish {
             wanted: Wanted::Deploy { artifact: ArtifactDigest::from_bytes([1; 32]), at_once: false },

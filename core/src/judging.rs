@@ -3,9 +3,7 @@
 
 use crate::machine::turns;
 use crate::verdict::{Judgement, Verdict};
-use crate::{
-    Code, Event, Judged, Phase, Problem, RequestKind, Ruling, State, Timestamp, VerdictMode,
-};
+use crate::{Code, Event, Judged, Phase, Problem, RequestKind, Ruling, State, Timestamp, VerdictMode};
 
 /// What follows from what was made of one more second, as facts to record in order. What changes nothing is not recorded.
 pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event> {
@@ -25,7 +23,8 @@ pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event>
     let is_news = match ruling.verdict {
         // A proof is of use only where the watch may end by it, and is taken back where it is none any more.
         Verdict::Promote if acts => {
-            known != Some(Verdict::Promote) && until(state).is_some_and(|until| long_enough(state, until, now))
+            known != Some(Verdict::Promote)
+                && until(state).is_some_and(|until| long_enough(state, until, now))
         }
         Verdict::Undecided => acts && known == Some(Verdict::Promote),
         verdict => known != Some(verdict),
@@ -131,7 +130,6 @@ fn shared(state: &State, judged: &Judged) -> Problem {
         true => (Code::SharedFault, "look at what both slots use"),
         false => (Code::VerdictAgainst, "look at the new version"),
     };
-    Problem::new(code, &judged.told).hint(format!(
-        "{look}; then `pointsman resume {environment}` or `pointsman rollback {environment}`"
-    ))
+    Problem::new(code, &judged.told)
+        .hint(format!("{look}; then `pointsman resume {environment}` or `pointsman rollback {environment}`"))
 }

@@ -40,8 +40,8 @@ pub use code::Code;
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{Epoch, RouteEpoch};
 pub use event::{Entry, Event, Stamped};
-pub use judged::{Counted, Judged, MetricJudged, Ruling};
 pub use http_path::{HttpPath, InvalidHttpPath};
+pub use judged::{Counted, Judged, MetricJudged, Ruling};
 pub use name::{
     BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,

@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DrainEnd, EnvironmentName, HookName,
-    HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName, VerdictPlan,
+    HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName,
+    VerdictPlan,
 };
 
 /// What a release is for.

@@ -168,12 +168,9 @@ impl VerdictPlan {
         let horizon = (watched_ms / 1_000).clamp(LEAST_HORIZON, LONGEST_TICKS);
         let limit = share(self.errors_ppm);
         let milli = |number: u64| (number as f64 / 1_000.0).clamp(1.0, 10_000.0);
-        let dispersions =
-            self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| Dispersions {
-                errors: milli(errors),
-                over_limit: milli(slow),
-                over_baseline: milli(slow),
-            });
+        let dispersions = self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| {
+            Dispersions { errors: milli(errors), over_limit: milli(slow), over_baseline: milli(slow) }
+        });
         Params::new(Choices {
             errors: Bounds { limit, floor: limit / 2.0, ..Bounds::ERRORS },
             dispersions,
@@ -200,8 +197,7 @@ fn counts(
         if !ours || key.class.as_str() == OWN_CHECKS {
             continue;
         }
-        let found =
-            [cell.judged(), cell.failures, cell.latency.above(limit), cell.latency.above(baseline)];
+        let found = [cell.judged(), cell.failures, cell.latency.above(limit), cell.latency.above(baseline)];
         for (sum, found) in sum.iter_mut().zip(found) {
             *sum = sum.saturating_add(found);
         }
@@ -251,10 +247,8 @@ mod tests {
 
     #[test]
     fn slower_than_before_is_never_slower_than_allowed() {
-        let with = |p99_ms| VerdictPlan {
-            before: Before { p99_ms, ..Before::default() },
-            ..VerdictPlan::default()
-        };
+        let with =
+            |p99_ms| VerdictPlan { before: Before { p99_ms, ..Before::default() }, ..VerdictPlan::default() };
         let found = [None, Some(0), Some(400), Some(1_900)].map(|before| with(before).baseline_ms());
         assert_eq!(found, [2_000, 1, 500, 2_000]);
     }

@@ -97,7 +97,8 @@ async fn once() -> Result<Run> {
 
 /// From the first bad answer to the last answer of the new version.
 fn reaction(report: &Report) -> Option<Duration> {
-    let first = report.visits.iter().filter(|visit| visit.failure.is_some()).map(|visit| visit.ended).min()?;
+    let first =
+        report.visits.iter().filter(|visit| visit.failure.is_some()).map(|visit| visit.ended).min()?;
     let new = |visit: &&kit::Visit| visit.marker == "v2" || visit.failure.is_some();
     let last = report.visits.iter().filter(new).map(|visit| visit.ended).max()?;
     Some(last.saturating_duration_since(first))

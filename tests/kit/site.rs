@@ -689,7 +689,8 @@ impl Site {
         let digest = crate::publish(&mut client, &self.artifact(marker)?).await?;
         let release = client.deploy(&digest, marker).await?;
         client.follow(&release, |seen| seen.done("switch")).await?;
-        let ask = pointsman_proto::v1::AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+        let ask =
+            pointsman_proto::v1::AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
         client.api.promote(ask).await?;
         client.confirmed(&release).await
     }

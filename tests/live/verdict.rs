@@ -88,8 +88,7 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() {
-    let mut site =
-        Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"10m\"").start().await.unwrap();
+    let mut site = Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"10m\"").start().await.unwrap();
     site.released_unwatched("v1").await.unwrap();
     let load = Load::start(site.frontend(), MANY).unwrap();
     load.more(1_000).await.unwrap();
@@ -99,7 +98,8 @@ async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() 
     site.start_coordinator().unwrap();
     let client = site.coordinator_answers().await.unwrap();
     let after = stands(&client, "visitors are judged again", |release| {
-        release.verdict.as_ref().is_some_and(|verdict| !verdict.chart.is_empty()) || !release.outcome.is_empty()
+        release.verdict.as_ref().is_some_and(|verdict| !verdict.chart.is_empty())
+            || !release.outcome.is_empty()
     })
     .await;
     assert!(seconds(&after) > seconds(&before), "{after:?}");

@@ -138,7 +138,9 @@ const MOVING_SECONDS: usize = 12;
 /// What visitors met on the new slot, for the last words of a release; empty where nothing was heard of them.
 pub fn met(release: &v1::Release) -> String {
     let (Some(verdict), Some(plan)) = (&release.verdict, &release.plan) else { return String::new() };
-    let of = |metric: &Option<v1::VerdictMetric>| metric.as_ref().and_then(|found| found.new_slot).unwrap_or_default();
+    let of = |metric: &Option<v1::VerdictMetric>| {
+        metric.as_ref().and_then(|found| found.new_slot).unwrap_or_default()
+    };
     let (errors, slow) = (of(&verdict.errors), of(&verdict.slowness));
     if errors.requests == 0 {
         return format!("; no visitor was seen on {}", plan.to_slot);

@@ -231,8 +231,14 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         ("release under maintenance", of(1, 1, true, &[Wish::PageUp, Wish::Deploy(Good), Wish::PageDown])),
         ("back and forth", of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])),
         ("canary", Scenario { splits: 2, ..of(1, 1, true, &[Wish::Deploy(Good)]) }),
-        ("visitors fail", Scenario { verdict: Verdicts::Fixed, ..of(2, 1, true, &[Wish::Deploy(FailsVisitors)]) }),
-        ("proven", Scenario { verdict: Verdicts::Decided, splits: 1, ..of(1, 1, true, &[Wish::Deploy(Good)]) }),
+        (
+            "visitors fail",
+            Scenario { verdict: Verdicts::Fixed, ..of(2, 1, true, &[Wish::Deploy(FailsVisitors)]) },
+        ),
+        (
+            "proven",
+            Scenario { verdict: Verdicts::Decided, splits: 1, ..of(1, 1, true, &[Wish::Deploy(Good)]) },
+        ),
         ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
     ]
 }

@@ -136,8 +136,10 @@ impl World {
                 if requests == 0 {
                     continue;
                 }
-                let serves = self.hosts.iter().filter_map(|host| host.web()).find(|web| web.backend == slot.backend);
-                let fails = serves.is_some_and(|web| self.hurts(web.current)) && self.stands(Guard::VisitorsCount);
+                let serves =
+                    self.hosts.iter().filter_map(|host| host.web()).find(|web| web.backend == slot.backend);
+                let fails =
+                    serves.is_some_and(|web| self.hurts(web.current)) && self.stands(Guard::VisitorsCount);
                 let failures = if fails { requests / FAILING } else { 0 };
                 let key = CellKey { backend: slot.backend.clone(), epoch: route.epoch, class: class.clone() };
                 tick.cells.entry(key).or_default().merge(&Cell { requests, failures, ..Cell::default() });
@@ -147,9 +149,8 @@ impl World {
     }
 
     fn hurts(&self, artifact: Option<ArtifactDigest>) -> bool {
-        artifact.is_some_and(|artifact| {
-            crate::site::quality(&self.scenario, artifact) == Quality::FailsVisitors
-        })
+        artifact
+            .is_some_and(|artifact| crate::site::quality(&self.scenario, artifact) == Quality::FailsVisitors)
     }
 
     /// Whether visitors of a slot whose version fails them are in a second.
@@ -182,7 +183,9 @@ impl World {
             if let Some((_, before)) = before
                 && watched < before
             {
-                self.broken("I13", || format!("{before} seconds of visitors were judged, and {watched} are left"));
+                self.broken("I13", || {
+                    format!("{before} seconds of visitors were judged, and {watched} are left")
+                });
             }
             self.visitors.counted = Some((whose.to_vec(), watched));
         }
