@@ -156,10 +156,8 @@ impl World {
     /// Whether visitors of a slot whose version fails them are in a second.
     fn fails_visitors(&self, second: &Second) -> bool {
         let hosts = || self.hosts.iter().filter_map(|host| host.web());
-        let backends = second.seen.cells.keys().map(|key| &key.backend);
-        backends
-            .into_iter()
-            .any(|backend| hosts().any(|web| web.backend == *backend && self.hurts(web.current)))
+        let hurt = |key: &CellKey| hosts().any(|web| web.backend == key.backend && self.hurts(web.current));
+        second.seen.cells.keys().any(hurt)
     }
 
     /// What is known of visitors reaches the disk. I13: no evidence is lost on the way from one coordinator to the next.
