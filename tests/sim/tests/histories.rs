@@ -5,7 +5,7 @@ use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
 use pointsman_sim::scenario::Quality::{FailsLater, Good};
-use pointsman_sim::scenario::{Fault, Net, Scenario, What, Wish, calm};
+use pointsman_sim::scenario::{Fault, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -128,6 +128,7 @@ fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
         live: true,
         wishes: wishes.to_vec(),
         splits: 0,
+        verdict: Verdicts::Off,
         automatic: true,
         net: Net::default(),
         clumsy: 0,
