@@ -1,7 +1,7 @@
 //! Failures of migrations in words: where, which statement, what the server said, what stands now, what to type next.
 
 use pointsman_core::{Aftermath, Code, Problem};
-use pointsman_migration::{Finding, Script, Statement, Version};
+use pointsman_migration::{Finding, Script, Statement};
 
 use super::blockers;
 use super::fault::{self, Fault, Refusal};
@@ -10,8 +10,6 @@ use super::watcher::{Seen, Stopped};
 /// A file while it is run, as failures tell of it.
 #[derive(Clone, Copy)]
 pub(crate) struct File<'a> {
-    /// Its version.
-    pub(crate) version: &'a Version,
     /// The file.
     pub(crate) script: &'a Script,
     /// Statements of it that stand, from the first.

@@ -65,7 +65,7 @@ pub(crate) struct Job<'a> {
 
 impl<'a> Job<'a> {
     pub(crate) fn file(&self) -> File<'a> {
-        File { version: self.version, script: self.script, done: self.done }
+        File { script: self.script, done: self.done }
     }
 }
 
