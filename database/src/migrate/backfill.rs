@@ -130,7 +130,7 @@ impl<'a> Run<'a> {
         let key = format!("\"{}\"", walk.batch.key.replace('"', "\"\""));
         let above = walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
         let sql = format!(
-            "SELECT k::text FROM (SELECT {key} AS k FROM {} {above} ORDER BY 1 LIMIT {}) s ORDER BY k DESC LIMIT 1",
+            "SELECT s.k::text FROM (SELECT {key} AS k FROM {} {above} ORDER BY 1 LIMIT {}) s ORDER BY s.k DESC LIMIT 1",
             walk.cut.table.as_sql(),
             walk.batch.rows
         );

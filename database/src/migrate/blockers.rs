@@ -20,7 +20,9 @@ SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), co
        left(coalesce(a.query, ''), 200), p.gid, p.owner::text
   FROM pg_catalog.pg_locks l
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
-  LEFT JOIN pg_catalog.pg_prepared_xacts p ON l.pid IS NULL AND l.virtualtransaction = '-1/' || p.transaction::text
+  LEFT JOIN LATERAL (
+       SELECT x.gid, x.owner FROM pg_catalog.pg_locks own JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
+        WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction) p ON l.pid IS NULL
  WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND l.relation = ANY ($1::oid[]) AND l.granted AND l.pid IS DISTINCT FROM $2 AND l.pid IS DISTINCT FROM pg_backend_pid()
  ORDER BY a.xact_start NULLS FIRST LIMIT $3";

@@ -1,7 +1,7 @@
 //! One statement that PostgreSQL runs outside of transactions. Its intent is recorded before, its end after it; in between,
 //! only the catalog knows.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
 use pointsman_core::{Aftermath, Code, Problem};
@@ -17,6 +17,9 @@ use super::transaction::{own, watched};
 use super::watcher::{Bounds, Seen, Watch};
 use super::{fence, lookback};
 use crate::Session;
+
+/// How long clearing up after a failure waits for others: whoever made it fail may still be there.
+const CLEAR_WAIT: Duration = Duration::from_secs(2);
 
 impl<'a> Run<'a> {
     /// Runs the statement, unless an earlier try has done it.
@@ -65,7 +68,7 @@ impl<'a> Run<'a> {
             // Whoever did it, the server judges: `IF NOT EXISTS` passes, without it the name is taken.
             Found::Done | Found::NotDone => Ok(false),
             Found::Half { command, finishes, what } => {
-                let cleared = self.unlimited(&command).await;
+                let cleared = self.clear(&command, self.lock_budget()).await;
                 cleared.map_err(|fault| fault.while_doing(&format!("clear up before {at}")))?;
                 self.notes.push(format!("{at}: {what}"));
                 Ok(finishes)
@@ -80,7 +83,9 @@ impl<'a> Run<'a> {
         }
     }
 
-    async fn unlimited(&self, command: &str) -> Result<(), Fault> {
+    /// Clears away or finishes what is half done. Cut short, it leaves it half done, for the next try.
+    async fn clear(&self, command: &str, waiting: Duration) -> Result<(), Fault> {
+        own(&self.sessions.work, &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis())).await?;
         let patience = limits::patience(Class::Concurrent);
         let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command)).await;
         sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
@@ -160,7 +165,7 @@ impl<'a> Run<'a> {
         };
         let left = catalog::look(&self.sessions.second, &statement.probe).await;
         let problem = match left {
-            Ok(Found::Half { command, finishes: false, .. }) => match self.unlimited(&command).await {
+            Ok(Found::Half { command, finishes: false, .. }) => match self.clear(&command, CLEAR_WAIT).await {
                 Ok(()) => problem.cause("the invalid index that it left was dropped"),
                 Err(fault) => problem
                     .cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),

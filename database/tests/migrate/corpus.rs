@@ -36,7 +36,7 @@ async fn stopped(ground: &Ground, name: &str, text: &str) -> Option<String> {
         Ok(set) => set,
     };
     let phase = if name.contains(".contract.") || text.contains("phase=contract") { Phase::Contract } else { Phase::Expand };
-    let copy = ground.copy();
+    let copy = ground.copy().await;
     let order = ground.order(phase);
     let told = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress).await;
     ground.cluster.psql("postgres", &format!("DROP DATABASE {copy} WITH (FORCE)")).unwrap();

@@ -110,10 +110,11 @@ impl Ground {
     }
 
     /// A copy of the database as it is now.
-    pub fn copy(&self) -> String {
+    pub async fn copy(&self) -> String {
         let name = format!("{}_copy_{}", self.settings.name, NEXT.fetch_add(1, Ordering::SeqCst));
         let sql = format!("CREATE DATABASE {name} OWNER pointsman TEMPLATE {}", self.settings.name);
-        soon(|| self.cluster.psql("postgres", &sql).ok());
+        // Sessions of this program end only while its runtime goes on.
+        soon_async(async || self.cluster.psql("postgres", &sql).is_ok()).await;
         name
     }
 
