@@ -85,7 +85,11 @@ impl<'a> Run<'a> {
 
     /// Clears away or finishes what is half done. Cut short, it leaves it half done, for the next try.
     async fn clear(&self, command: &str, waiting: Duration) -> Result<(), Fault> {
-        own(&self.sessions.work, &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis())).await?;
+        own(
+            &self.sessions.work,
+            &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis()),
+        )
+        .await?;
         let patience = limits::patience(Class::Concurrent);
         let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command)).await;
         sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
@@ -165,11 +169,15 @@ impl<'a> Run<'a> {
         };
         let left = catalog::look(&self.sessions.second, &statement.probe).await;
         let problem = match left {
-            Ok(Found::Half { command, finishes: false, .. }) => match self.clear(&command, CLEAR_WAIT).await {
-                Ok(()) => problem.cause("the invalid index that it left was dropped"),
-                Err(fault) => problem
-                    .cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),
-            },
+            Ok(Found::Half { command, finishes: false, .. }) => {
+                match self.clear(&command, CLEAR_WAIT).await {
+                    Ok(()) => problem.cause("the invalid index that it left was dropped"),
+                    Err(fault) => problem.cause(format!(
+                        "it left an invalid index, dropped by the next try: {}",
+                        fault.words()
+                    )),
+                }
+            }
             _ => problem,
         };
         self.entry(job).note_outcome(&self.sessions.second, attempt, &problem.message).await;

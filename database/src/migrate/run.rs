@@ -109,7 +109,8 @@ impl<'a> Run<'a> {
         self.notes.extend(pending.notes);
         self.adopted_first(&pending.scripts).await?;
         self.expanded_first(&pending.scripts, &records)?;
-        let scripts: Vec<_> = pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)).collect();
+        let scripts: Vec<_> =
+            pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)).collect();
         gate::check(&scripts)?;
         let mut ran = Ran::default();
         for migration in &pending.scripts {

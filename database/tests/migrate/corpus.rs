@@ -35,7 +35,11 @@ async fn stopped(ground: &Ground, name: &str, text: &str) -> Option<String> {
         Err(findings) => return Some(format!("reading: {}", findings[0])),
         Ok(set) => set,
     };
-    let phase = if name.contains(".contract.") || text.contains("phase=contract") { Phase::Contract } else { Phase::Expand };
+    let phase = if name.contains(".contract.") || text.contains("phase=contract") {
+        Phase::Contract
+    } else {
+        Phase::Expand
+    };
     let copy = ground.copy().await;
     let order = ground.order(phase);
     let told = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress).await;
@@ -108,5 +112,7 @@ async fn what_only_the_copy_tells_is_stopped() {
 
 /// Whether a word is an `SQLSTATE`.
 fn is_state(word: &str) -> bool {
-    word.len() == 5 && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase()) && word.chars().any(|c| c.is_ascii_digit())
+    word.len() == 5
+        && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase())
+        && word.chars().any(|c| c.is_ascii_digit())
 }

@@ -13,7 +13,10 @@ const T: &str =
 async fn files_run_in_the_order_of_versions_and_once() {
     let ground = Ground::new(T);
     let files = [
-        ("v1.10.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1"),
+        (
+            "v1.10.0.sql",
+            "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1",
+        ),
         ("v1.9.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; UPDATE t SET c = a"),
     ];
     let ran = ground.expand(&files).await.unwrap();
