@@ -304,7 +304,7 @@ impl SiteBuilder {
         let (database_agent, database) = match self.database {
             true => (
                 format!("db = \"{}\"\n", addresses.database),
-                "[database]\nagent = \"db\"\nlock_budget = \"20s\"\n",
+                "[database]\nagent = \"db\"\nmax_stall = \"2s\"\nlock_budget = \"20s\"\n",
             ),
             false => (String::new(), ""),
         };

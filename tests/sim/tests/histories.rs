@@ -4,7 +4,7 @@
 use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
-use pointsman_sim::scenario::Quality::{FailsLater, Good};
+use pointsman_sim::scenario::Quality::{FailsChecks, FailsLater, Good};
 use pointsman_sim::scenario::{Fault, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
@@ -240,4 +240,21 @@ fn a_release_ends_once_nothing_goes_wrong_any_more() {
     let report = run(Scenario { net, clumsy: 60, ..scenario }, Options::default()).unwrap();
     assert_eq!((report.violation, report.outcomes.len()), (None, 1));
     assert!(report.outcomes.iter().all(Option::is_some), "{:?}", report.outcomes);
+}
+
+/// A reload that began before visitors went back leads them to the new slot again for a moment, and the next release comes
+/// to that slot in just that moment.
+#[test]
+fn a_slot_that_a_reload_leads_visitors_to_is_not_drained() {
+    let scenario = told(
+        302_896_018,
+        &[Wish::Deploy(Good), Wish::Deploy(FailsChecks)],
+        &[
+            (31, 6, What::Reload { balancer: 7 }),
+            (18, 1_162, What::KillCoordinator { back_ms: 1_823 }),
+            (29, 27, What::ServerDown { host: 11, for_ms: 5_000 }),
+        ],
+    );
+    let net = Net { loss: 5, twice: 30, late: 0 };
+    assert_eq!(run(Scenario { net, ..scenario }, Options::default()).unwrap().violation, None);
 }
