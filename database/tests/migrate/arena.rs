@@ -219,11 +219,16 @@ impl<'s> Arena<'s> {
             Blow::Connections => wire.cut(),
             Blow::Server => self.kill_server(),
             Blow::InCommit { micros } => {
-                let sql = format!("SELECT pid FROM pg_stat_activity WHERE application_name = 'pointsman-migrate' AND datname = '{database}'");
-                let backend = self.cluster.psql("postgres", &sql).unwrap().parse().unwrap();
+                let pids = |application: &str| -> Vec<i32> {
+                    let sql = format!("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pointsman-{application}' AND datname = '{database}'");
+                    self.cluster.psql("postgres", &sql).unwrap().lines().map(|pid| pid.parse().unwrap()).collect()
+                };
+                let (all, backend) = (pids("%"), pids("migrate")[0]);
                 kill_process(pid, Signal::CONT).unwrap();
                 std::thread::sleep(Duration::from_micros(micros));
                 _ = kill_process(Pid::from_raw(backend).unwrap(), Signal::KILL);
+                // The server ends the others too, before it recovers.
+                soon(|| all.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
             }
         }
         kill_process(pid, Signal::CONT).unwrap();

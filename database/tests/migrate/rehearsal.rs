@@ -83,7 +83,7 @@ async fn queries_of_the_running_slot_are_planned_again() {
     let problem = rehearse(&ground, &[("v1.0.0.sql", hidden)]).await.unwrap_err();
     assert_eq!(problem.code, Code::QueriesBroken);
     let told = format!("{problem:?}");
-    assert!(told.contains("SELECT a FROM v WHERE id = $1") && told.contains("SELECT id FROM t WHERE a = $1"), "{told}");
+    assert!(told.contains("SELECT a FROM v WHERE id = $1") && told.contains("SELECT id FROM v WHERE a = $1"), "{told}");
 }
 
 #[tokio::test]
