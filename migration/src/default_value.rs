@@ -2,7 +2,7 @@
 
 use squawk_syntax::ast::{self, AstNode, Constraint};
 
-use crate::parse::{fold, name};
+use crate::parse::{name, relation};
 
 /// Functions that give one value for a whole statement, so that PostgreSQL 11 and later keeps the default in the
 /// catalog (`attmissingval`). `pg_proc.provolatile` of PostgreSQL says `i` or `s` of each; what is not here counts as
@@ -67,12 +67,12 @@ fn fills_rows(constraint: &Constraint) -> bool {
 
 /// Whether a default may differ from row to row.
 pub(crate) fn is_volatile(value: &ast::Expr) -> bool {
-    value.syntax().descendants().filter_map(ast::CallExpr::cast).any(|call| {
-        let called = call.expr().map(|function| fold(&function.syntax().text().to_string()));
-        // `current_timestamp` and its like are keywords, no calls; `coalesce` and `extract` have nodes without a name.
-        called.is_some_and(|function| {
-            let function = function.rsplit('.').next().unwrap_or_default().trim().to_owned();
-            !ONE_VALUE.contains(&function.as_str())
-        })
-    })
+    // `current_timestamp` and its like are keywords, no calls.
+    value.syntax().descendants().filter_map(ast::CallExpr::cast).any(|call| !has_one_value(&call))
+}
+
+fn has_one_value(call: &ast::CallExpr) -> bool {
+    let Some(function) = call.expr().and_then(|function| relation(function.syntax())) else { return false };
+    let built_in = function.schema.is_none_or(|schema| schema == "pg_catalog");
+    built_in && ONE_VALUE.contains(&function.name.as_str())
 }

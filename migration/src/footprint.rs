@@ -8,7 +8,7 @@
 use squawk_syntax::SyntaxKind;
 use squawk_syntax::ast::{self, AstNode, Stmt};
 
-use crate::parse::{holds, relation, says};
+use crate::parse::{holds, relation, relation_of_column, says};
 use crate::{Class, Lock, LockMode, Probe, Relation, alter_table};
 
 /// What a statement does to tables.
@@ -59,8 +59,21 @@ impl Footprint {
     }
 }
 
-/// The footprint of a statement. `is_new` says of a table whether the script made it before.
+/// The footprint of a statement, with the strongest lock on each table. `is_new` says of a table whether the script made it before.
 pub(crate) fn of(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footprint {
+    let mut print = table(statement, is_new);
+    let mut strongest: Vec<Lock> = Vec::new();
+    for lock in print.locks {
+        match strongest.iter_mut().find(|other| other.relation == lock.relation && other.only == lock.only) {
+            Some(other) => other.mode = other.mode.max(lock.mode),
+            None => strongest.push(lock),
+        }
+    }
+    print.locks = strongest;
+    print
+}
+
+fn table(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footprint {
     use LockMode::{AccessExclusive, RowExclusive, ShareRowExclusive, ShareUpdateExclusive};
     let metadata = || Footprint::of(Class::Metadata);
     match statement {
@@ -116,7 +129,13 @@ pub(crate) fn of(statement: &Stmt, is_new: &dyn Fn(&Relation) -> bool) -> Footpr
         | Stmt::Call(_)
         | Stmt::Explain(_) => Footprint::of(Class::Other),
         Stmt::Lock(lock) => lock_table(lock),
-        Stmt::Analyze(_) => Footprint::of(Class::Validate),
+        Stmt::Analyze(analyze) => analyze
+            .table_and_columns_list()
+            .into_iter()
+            .flat_map(|list| list.table_and_columnss())
+            .fold(Footprint::of(Class::Validate), |print, table| {
+                print.locks(table.table_relation_name(), ShareUpdateExclusive)
+            }),
         _ => metadata(),
     }
 }
@@ -236,6 +255,9 @@ fn comment_on(comment: &ast::CommentOn) -> Footprint {
     let table = match comment.comment_object() {
         Some(ast::CommentObject::ObjectTable(table)) => {
             table.table_name_ref().and_then(|t| relation(t.syntax()))
+        }
+        Some(ast::CommentObject::ObjectColumn(column)) => {
+            column.syntax().children().find_map(|path| relation_of_column(&path))
         }
         _ => None,
     };

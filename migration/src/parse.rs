@@ -44,9 +44,19 @@ fn parse(sql: &str) -> Result<Stmt, Vec<ParseFault>> {
     }
 }
 
-/// The relation that a node names: a path, perhaps within `ONLY (…)` or before `*`.
+/// The relation that a node names: the first path in it, perhaps within `ONLY (…)` or after `ON`.
 pub(crate) fn relation(node: &SyntaxNode) -> Option<Relation> {
+    let path =
+        node.descendants().find(|below| matches!(below.kind(), SyntaxKind::PATH | SyntaxKind::PATH_REF));
+    let mut names = names(path.as_ref().unwrap_or(node));
+    let name = names.pop()?;
+    Some(Relation { schema: names.pop(), name })
+}
+
+/// The relation that a column's full name begins with: `schema.table.column`.
+pub(crate) fn relation_of_column(node: &SyntaxNode) -> Option<Relation> {
     let mut names = names(node);
+    names.pop()?;
     let name = names.pop()?;
     Some(Relation { schema: names.pop(), name })
 }
@@ -61,7 +71,6 @@ fn names(node: &SyntaxNode) -> Vec<String> {
     node.descendants_with_tokens()
         .filter_map(|element| element.into_token())
         .filter(|token| !token.kind().is_trivia() && !is_mark(token.kind()))
-        .filter(|token| !(token.kind() == SyntaxKind::ONLY_KW && token.parent().as_ref() == Some(node)))
         .map(|token| fold(token.text()))
         .collect()
 }

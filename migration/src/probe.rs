@@ -14,9 +14,9 @@ pub enum Probe {
         /// The table that it is built on.
         table: Relation,
     },
-    /// Done if none of the indexes is there.
+    /// Done if the index is not there.
     IndexGone {
-        /// The indexes; PostgreSQL takes one only if `CONCURRENTLY` is said.
+        /// The index.
         index: Relation,
     },
     /// Done if the partition is no longer in `pg_inherits`; `inhdetachpending` asks for `DETACH … FINALIZE`.

@@ -1,10 +1,6 @@
 //! Migrations from files: bad ones with the rule that must stop each at its place, good ones that nothing may be said
 //! of, and those that only a rehearsal stops.
-#![expect(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    reason = "a test may stop at the first thing that is not as it should be"
-)]
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 
 use std::fs;
 use std::path::PathBuf;

@@ -2,8 +2,11 @@
 
 use pointsman_migration::Set;
 
+/// Paths with their contents.
+type Files<'a> = &'a [(&'a str, &'a [u8])];
+
 /// Rules with their places, in order.
-fn refused(files: &[(&str, &[u8])]) -> Vec<String> {
+fn refused(files: Files<'_>) -> Vec<String> {
     let told = |findings: Vec<pointsman_migration::Finding>| {
         findings.iter().map(|f| format!("{}:{}:{} {}", f.path, f.line, f.column, f.rule)).collect()
     };
@@ -32,7 +35,7 @@ fn bytes_that_are_no_migration_are_refused() {
 fn names_and_versions_must_be_clear() {
     let one: &[u8] = b"select 1";
     let contract: &[u8] = b"-- pointsman: phase=contract\nselect 1";
-    let cases: &[(&[(&str, &[u8])], &[&str])] = &[
+    let cases: &[(Files<'_>, &[&str])] = &[
         (&[("v1.sql", one), ("README.md", b"\xff"), ("v1.contract.sql", one), ("v1.verify.sql", one)], &[]),
         (&[("v1.2.sql", one), ("v1.2.0.sql", one)], &["v1.2.0.sql:1:1 version-twice"]),
         (&[("v1.2.0.sql", one), ("1.2.0.expand.sql", one)], &["1.2.0.expand.sql:1:1 version-twice"]),

@@ -21,7 +21,7 @@ const STATEMENTS: &[&str] = &[
 ];
 
 /// What may stand between two tokens without changing what is said.
-const BLANKS: &[&str] = &[" ", "\n", "\r\n", "\t ", "/* ; /* ' */ $$ */ ", "-- it's; $$\n", "  --\r\n"];
+const BLANKS: &[&str] = &[" ", "\n", "\r\n", "\t ", "/* ; /* ' */ $$ */ ", " -- it's; $$\n", "  --\r\n"];
 
 fn read(text: &str) -> Script {
     Set::read([("v1.sql", text.as_bytes())])
