@@ -5,16 +5,18 @@
 #   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than: on a whole site of
 #                              real parts on this machine
 #   scripts/bench.sh lb        the load balancer's agent: losses, effect, floors, skew, shares, access lines (2 minutes)
+#   scripts/bench.sh db        backup, restore and swap of a real database beside the usual shell commands; damaged backups
 #   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic
 #
 # BENCH_SWITCHES=N says how many switches are measured (default 60, for lb 120), BENCH_RATE=N how many requests come per
 # second (lb, default 5000), BENCH_RELEASES=N how many good releases are simulated (default 10000: about a minute).
+# BENCH_SCALE=N is the size of db's database in 15 MiB (default 20).
 # `BENCH_SWITCHES=1000 scripts/bench.sh lb` makes a million requests. What the figures mean stands in their `method`.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  echo "usage: scripts/bench.sh switch|lb|verdict" >&2
+  echo "usage: scripts/bench.sh switch|lb|db|verdict" >&2
   exit 2
 }
 
@@ -22,6 +24,7 @@ usage() {
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
   switch | lb) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  db) needs=(pgbench=postgresql-15-postgis-3 gzip=gzip) ;;
   verdict) needs=() ;;
   *) usage ;;
 esac
@@ -30,6 +33,9 @@ case "${BENCH_RELEASES:-10000}" in
 esac
 case "${BENCH_SWITCHES:-60}" in
   *[!0-9]* | 0 | 1) echo "BENCH_SWITCHES must be a number of at least 2" >&2; usage ;;
+esac
+case "${BENCH_SCALE:-20}" in
+  *[!0-9]* | 0) echo "BENCH_SCALE must be a number of at least 1" >&2; usage ;;
 esac
 case "${BENCH_RATE:-5000}" in
   *[!0-9]* | ? | ??) echo "BENCH_RATE must be a number of at least 100" >&2; usage ;;

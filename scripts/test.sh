@@ -14,7 +14,8 @@ esac
 
 # shellcheck source=scripts/install.sh
 . scripts/install.sh
-install_missing cc=gcc haproxy=haproxy nginx=nginx-light socat=socat systemd-analyze=systemd shellcheck=shellcheck
+install_missing cc=gcc haproxy=haproxy nginx=nginx-light socat=socat systemd-analyze=systemd shellcheck=shellcheck \
+  psql=postgresql-15-postgis-3
 
 step() { printf '\n== %s\n' "$*"; }
 

@@ -22,6 +22,9 @@ const NICE: i32 = 10;
 /// What is kept of a child's complaints, in bytes: the end tells why.
 const MAX_COMPLAINTS: usize = 16 << 10;
 
+/// Lines of them that are told.
+const MAX_CAUSES: usize = 6;
+
 /// A command that is not started yet.
 pub(crate) struct Program {
     name: String,
@@ -50,7 +53,7 @@ impl Program {
             program.password = Some(password);
         } else {
             // Not the one in the home of whoever runs the agent.
-            program.command.env("PGPASSFILE", "/dev/null");
+            program.command.env("PGPASSFILE", "/nonexistent/pgpass");
         }
         Ok(program)
     }

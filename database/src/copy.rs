@@ -71,18 +71,27 @@ pub(crate) async fn fill(
     progress: &Progress,
 ) -> Result<(), Problem> {
     load(settings, tools, archive, database, progress).await?;
+    compare(settings, &archive.manifest, database, progress).await
+}
+
+/// Compares a database with what a manifest says was in the one that was dumped.
+pub(crate) async fn compare(
+    settings: &Settings,
+    manifest: &Manifest,
+    database: &str,
+    progress: &Progress,
+) -> Result<(), Problem> {
     let session = Session::open(settings, database, "compare").await?;
     let client = session.client();
     for statement in ["SET row_security = off", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
         client.batch_execute(statement).await.map_err(|error| refused("look into the copy", &error))?;
     }
     let copied = contents::take(client, progress, "restore").await?;
-    let differences = contents::differences(&archive.manifest.contents, &copied);
+    let differences = contents::differences(&manifest.contents, &copied);
     if differences.is_empty() {
         return Ok(());
     }
-    let message =
-        format!("`{database}` differs from backup `{}` that it was restored from", archive.manifest.id);
+    let message = format!("`{database}` differs from backup `{}` that it was restored from", manifest.id);
     let problem = Problem::new(Code::CopyDiffers, message)
         .hint("take another backup: `pointsman db backup ENV`; an older one: `pointsman db list ENV`");
     Err(differences.into_iter().fold(problem, Problem::cause))

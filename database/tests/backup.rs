@@ -2,10 +2,13 @@
 
 mod kit;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
 use kit::{Place, rule, until};
 use pointsman_core::Code;
 use pointsman_database::backup::{self, Format};
-use pointsman_database::{BackupFormat, Progress, VerifyLevel, preflight, scratch};
+use pointsman_database::{BackupFormat, Progress, Session, Settings, VerifyLevel, preflight, scratch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_taken_once_for_a_release_and_restores_to_the_same() {
@@ -134,4 +137,98 @@ async fn a_backup_waits_for_other_work_and_names_it() {
     drop(held);
     let within = std::time::Duration::from_secs(20);
     pointsman_database::guard::Guard::take(&place.settings, within).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_under_load_is_one_moment() {
+    const WRITERS: usize = 4;
+    let place = Place::new();
+    place.sql(&format!(
+        "SET ROLE {0}_owner; CREATE TABLE accounts (id int PRIMARY KEY, amount bigint NOT NULL);
+         INSERT INTO accounts SELECT i, 1000 FROM generate_series(1, 100) i; GRANT ALL ON accounts TO {0}_app;
+         GRANT ALL ON features TO {0}_app; GRANT ALL ON SEQUENCE features_id_seq TO {0}_app;",
+        place.settings.name
+    ));
+    let app = Settings { user: format!("{}_app", place.settings.name), ..place.settings.clone() };
+    let (over, moved) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|_| tokio::spawn(writer(app.clone(), Arc::clone(&over), Arc::clone(&moved))))
+        .collect();
+    let moved_more = |than: u64| moved.load(Ordering::SeqCst).checked_sub(than).filter(|more| *more > 20);
+    until("writers", || moved_more(0)).await;
+    let taken = place.take("r1").await.unwrap();
+    let at_backup = moved.load(Ordering::SeqCst);
+    until("writers that go on", || moved_more(at_backup)).await;
+    over.store(true, Ordering::SeqCst);
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap();
+    // Every transfer is in it as a whole or not at all, and the next number is free.
+    assert_eq!(place.sql_in(&copy.database, "SELECT sum(amount) FROM accounts"), "100000");
+    place.sql_in(&copy.database, "INSERT INTO features (name) VALUES ('next')");
+    copy.remove(&place.settings).await.unwrap();
+}
+
+/// Moves amounts between accounts and takes numbers until it is over.
+async fn writer(settings: Settings, over: Arc<AtomicBool>, moved: Arc<AtomicU64>) {
+    let mut session = Session::open(&settings, &settings.name, "writer").await.unwrap();
+    while !over.load(Ordering::SeqCst) {
+        let transaction = session.client_mut().transaction().await.unwrap();
+        // In one order, so that no two wait for each other.
+        let change =
+            "UPDATE accounts SET amount = amount + CASE id WHEN 1 THEN -1 ELSE 1 END WHERE id IN (1, 2)";
+        transaction
+            .execute("SELECT FROM accounts WHERE id IN (1, 2) ORDER BY id FOR UPDATE", &[])
+            .await
+            .unwrap();
+        transaction.execute(change, &[]).await.unwrap();
+        transaction.execute("INSERT INTO features (name) VALUES ('under load')", &[]).await.unwrap();
+        transaction.commit().await.unwrap();
+        moved.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
+    const PASSWORD: &str = "s3cret:with\\signs";
+    let mut place = Place::new();
+    let (name, user) = (place.settings.name.clone(), place.settings.user.clone());
+    place.sql(&format!("GRANT guarded TO {user}; ALTER ROLE {user} PASSWORD '{PASSWORD}'"));
+    assert_eq!(place.take("r0").await.unwrap_err().code, Code::DatabaseUnreachable);
+    let file = place.folder.path().join("password");
+    std::fs::write(&file, format!("{PASSWORD}\n")).unwrap();
+    place.settings.password_file = Some(file.clone());
+    place.settings.backup.dir = place.folder.path().join("backups");
+    std::fs::create_dir(&place.settings.backup.dir).unwrap();
+
+    let mut blocker = place.cluster.client("psql", "postgres", &name);
+    let mut blocker =
+        blocker.args(["-X", "-q", "-c", "BEGIN; LOCK TABLE features; SELECT pg_sleep(60)"]).spawn().unwrap();
+    let held = "SELECT count(*) FROM pg_locks WHERE relation = 'features'::regclass AND granted";
+    until("the lock", || (place.sql(held) != "0").then_some(())).await;
+    let looking = until("pg_dump", || {
+        let pid = kit::damage::dump_of(&name)?;
+        let read = |what: &str| std::fs::read(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        Some((read("cmdline"), read("environ")))
+    });
+    let (taken, (arguments, environment)) = tokio::join!(place.take("r1"), looking);
+    // It gave up waiting for the lock by itself.
+    assert_eq!(taken.unwrap_err().code, Code::BackupFailed);
+    blocker.kill().unwrap();
+    blocker.wait().unwrap();
+    for told in [&arguments, &environment] {
+        assert!(!told.is_empty() && !told.windows(6).any(|window| window == b"s3cret"));
+    }
+    let environment = String::from_utf8(environment).unwrap();
+    let passed = environment.split('\0').find_map(|variable| variable.strip_prefix("PGPASSFILE=")).unwrap();
+    assert!(!std::path::Path::new(passed).exists());
+    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND pid <> pg_backend_pid()");
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+    for file in place.files() {
+        let content = std::fs::read(place.settings.backup.dir.join(&file)).unwrap();
+        assert!(!content.windows(6).any(|window| window == b"s3cret"), "{file}");
+    }
 }

@@ -49,10 +49,11 @@ async fn a_restore_by_hand_into_the_live_database_ends_well_and_mends_nothing() 
     assert!(shell(&place, &format!("pg_dump {name} | gzip > /tmp/{name}.sql.gz")).0);
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
-    place.sql(
-        "UPDATE features SET name = 'broken' WHERE id <= 990; DELETE FROM features WHERE id > 2990;
-         INSERT INTO features (name) VALUES ('new'); CREATE TABLE half_done (n int);",
-    );
+    place.sql(&format!(
+        "SET ROLE {name}_owner; UPDATE features SET name = 'broken' WHERE id <= 990;
+         DELETE FROM features WHERE id > 2990; INSERT INTO features (name) VALUES ('new');
+         CREATE TABLE half_done (n int);"
+    ));
     let (well, said) = shell(&place, &format!("gunzip < /tmp/{name}.sql.gz | psql -q {name}"));
     std::fs::remove_file(format!("/tmp/{name}.sql.gz")).unwrap();
     assert!(well && said.contains("ERROR"));

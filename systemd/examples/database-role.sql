@@ -28,8 +28,8 @@ SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING %L LC_COL
 
 \connect :"database"
 SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS schemas,
-       string_agg(format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I VERSION %L', e.extname, n.nspname, e.extversion),
-                  '; ' ORDER BY e.oid) AS extensions
+       string_agg(format('CREATE EXTENSION IF NOT EXISTS %1$I WITH SCHEMA %2$I VERSION %3$L; ALTER EXTENSION %1$I UPDATE TO %3$L',
+                         e.extname, n.nspname, e.extversion), '; ' ORDER BY e.oid) AS extensions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v

@@ -3,6 +3,7 @@
 //! the release profile: the programs that are measured are those beside this one.
 
 mod access_lines;
+mod db;
 mod figures;
 mod floor;
 mod host;
@@ -23,13 +24,18 @@ const LB_SWITCHES: usize = 120;
 /// Requests a second when `BENCH_RATE` does not say otherwise.
 const RATE: u32 = 5_000;
 
-const USAGE: &str = "usage: pointsman-bench switch | lb | access-lines
+/// pgbench's scale when `BENCH_SCALE` does not say otherwise.
+const SCALE: usize = 20;
+
+const USAGE: &str = "usage: pointsman-bench switch | lb | db | access-lines
   BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60, for lb 120)
-  BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)";
+  BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)
+  BENCH_SCALE=N      size of the database of db, in 15 MiB, at least 1 (default 20)";
 
 enum Bench {
     Switch { switches: usize },
     Lb(lb::Size),
+    Db { scale: usize },
     AccessLines,
 }
 
@@ -50,6 +56,7 @@ fn asked() -> Option<Bench> {
             switches: number("BENCH_SWITCHES", 2, LB_SWITCHES)?,
             rate: number("BENCH_RATE", 100, RATE as usize)?.try_into().ok()?,
         })),
+        ["db"] => Some(Bench::Db { scale: number("BENCH_SCALE", 1, SCALE)? }),
         ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
     }
@@ -73,6 +80,7 @@ async fn run(bench: Bench) -> Result<Value> {
         match bench {
             Bench::Switch { switches } => switch::measure(switches).await,
             Bench::Lb(size) => lb::measure(size).await,
+            Bench::Db { scale } => db::measure(scale).await,
             Bench::AccessLines => access_lines::measure().await,
         }
     };

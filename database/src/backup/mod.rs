@@ -17,7 +17,7 @@ pub use catalog::{Backup, list};
 pub use manifest::{Format, Manifest};
 pub use retain::{Retained, retain};
 pub use take::{BackupOrder, take};
-pub use verify::{Verified, verify, verify_keeping};
+pub use verify::{Verified, load_into_scratch, verify, verify_keeping};
 
 pub(crate) use archive::Archive;
 pub(crate) use catalog::last_sizes;

@@ -96,6 +96,24 @@ async fn checked(
     Ok(Verified { backup: Backup::described(folder, &id, &archive.manifest), scratch })
 }
 
+/// Loads a backup into a database of its own, unchecked: only to measure how long that takes.
+pub async fn load_into_scratch(
+    settings: &Settings,
+    id: &str,
+    progress: &Progress,
+) -> Result<Scratch, Problem> {
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
+    let client = guard.session().client();
+    let archive = Archive::open(&settings.backup.dir, &BackupId::parse(id)?)?;
+    let tools = Tools::find(settings, Server::ask(guard.session()).await?.major()).await?;
+    let scratch = Scratch::of(settings, id);
+    scratch::drop_if_ours(client, &scratch.database).await?;
+    let comment = Scratch::comment(settings, id);
+    copy::create(settings, client, &archive.manifest.shape, &scratch.database, &comment).await?;
+    super::load::load(settings, &tools, &archive, &scratch.database, progress).await?;
+    Ok(scratch)
+}
+
 /// Whether a failure says something about the backup, and not only about the moment.
 fn tells_of_the_backup(code: Code) -> bool {
     matches!(code, Code::BackupDamaged | Code::BackupForeign | Code::BackupUnrestorable | Code::CopyDiffers)

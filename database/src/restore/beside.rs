@@ -5,6 +5,7 @@ use std::time::Duration;
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
+use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
 use crate::backup::{Archive, BackupId, must_be_whole};
 use crate::guard::Guard;
@@ -81,13 +82,20 @@ async fn made(
         ..archive.manifest.shape.clone()
     };
     let comment = format!("pointsman: being restored from {}", id.as_str());
-    copy::create(settings, client, &shape, &name, &comment).await?;
+    let prepared = prepared::of(settings, client, id.as_str()).await?;
+    match &prepared {
+        Some(prepared) => prepared::copy(client, &shape, prepared, &name).await?,
+        None => copy::create(settings, client, &shape, &name, &comment).await?,
+    }
     let restored = Named { oid: Shape::of(client, &name).await?.oid, aside: name.clone() };
     let replaced = Named { oid: live.oid, aside: old_name(settings) };
     let mut record = Record::new(settings, id.as_str(), restored, replaced);
     record.write(settings)?;
 
-    copy::fill(settings, &tools, &archive, &name, progress).await?;
+    match prepared {
+        Some(_) => copy::compare(settings, &archive.manifest, &name, progress).await?,
+        None => copy::fill(settings, &tools, &archive, &name, progress).await?,
+    }
     progress.say("restore: gathering statistics");
     analyze(settings, &name).await?;
     let not_copied = dress(client, &live, &name).await?;

@@ -56,7 +56,19 @@ pub(crate) async fn compare(
             found.push(loss);
         }
     }
+    tell("large objects");
+    let name = ("pg_catalog".to_owned(), "pg_largeobject".to_owned());
+    let query =
+        format!("SELECT oid::text, hashtextextended(md5(lo_get(oid)), {seed}) FROM pg_largeobject_metadata");
+    let loss = difference(&name, pairs(live, &query).await?, pairs(restored, &query).await?);
+    found.extend((loss.total() > 0).then_some(loss));
     Ok(found)
+}
+
+/// Keys and hashes.
+async fn pairs(client: &Client, sql: &str) -> Result<Vec<(String, i64)>, Problem> {
+    let rows = client.query(sql, &[]).await.map_err(|error| refused("compare large objects", &error))?;
+    rows.iter().map(|row| Ok((field(row, 0)?, field(row, 1)?))).collect()
 }
 
 async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
@@ -98,16 +110,20 @@ async fn both(
     let numbers: BTreeSet<&i32> = mine.keys().chain(theirs.keys()).collect();
     let differing: Vec<i32> =
         numbers.into_iter().filter(|number| mine.get(number) != theirs.get(number)).copied().collect();
-    let mut loss = TableLoss::of(name);
     if differing.is_empty() {
-        return Ok(loss);
+        return Ok(TableLoss::of(name));
     }
-    let theirs = query.rows(restored, &differing).await?;
+    Ok(difference(name, query.rows(live, &differing).await?, query.rows(restored, &differing).await?))
+}
+
+/// What the live rows have that the restored ones have not, and the other way round.
+fn difference(name: &Name, live: Vec<(String, i64)>, restored: Vec<(String, i64)>) -> TableLoss {
+    let mut loss = TableLoss::of(name);
     let mut left: HashMap<String, Vec<i64>> = HashMap::new();
-    for (key, hash) in theirs {
+    for (key, hash) in restored {
         left.entry(key).or_default().push(hash);
     }
-    for (key, hash) in query.rows(live, &differing).await? {
+    for (key, hash) in live {
         match left.get_mut(&key).and_then(|hashes| take(hashes, hash)) {
             None => loss.inserted = loss.inserted.saturating_add(1),
             Some(found) if found != hash => loss.updated = loss.updated.saturating_add(1),
@@ -115,7 +131,7 @@ async fn both(
         }
     }
     loss.deleted = left.values().map(|hashes| hashes.len() as u64).sum();
-    Ok(loss)
+    loss
 }
 
 /// Takes the same hash out, or any other.

@@ -5,6 +5,7 @@ mod beside;
 mod gate;
 mod hashes;
 mod loss;
+mod prepared;
 mod record;
 mod recover;
 mod settle;
@@ -12,6 +13,7 @@ mod swap;
 
 pub use beside::{Beside, beside};
 pub use loss::{Loss, TableLoss, loss};
+pub use prepared::{prepare, unprepare};
 pub use record::Stage;
 pub use recover::{Recovered, recover};
 pub use settle::{Pending, confirm, discard, pending};

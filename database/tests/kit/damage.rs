@@ -241,7 +241,7 @@ async fn dump_killed(place: &Place) -> Result<String, String> {
     })
     .await;
     let killing = until("pg_dump", || {
-        let pid = child_called("pg_dump")?;
+        let pid = dump_of(&place.settings.name)?;
         // It must have begun.
         let waits = "SELECT count(*) FROM pg_locks WHERE relation = 'features'::regclass AND NOT granted";
         (place.sql(waits) != "0").then(|| Command::new("kill").args(["-9", &pid]).status().unwrap())
@@ -258,15 +258,14 @@ async fn dump_killed(place: &Place) -> Result<String, String> {
     }
 }
 
-/// The process id of a child of this process.
-fn child_called(name: &str) -> Option<String> {
-    let own = std::process::id().to_string();
+/// The process id of the `pg_dump` that dumps this database.
+pub fn dump_of(database: &str) -> Option<String> {
+    let wanted = format!("PGDATABASE={database}");
     std::fs::read_dir("/proc").unwrap().flatten().find_map(|entry| {
-        let stat = std::fs::read_to_string(entry.path().join("stat")).ok()?;
-        let (pid, rest) = stat.split_once(" (")?;
-        let (found, rest) = rest.rsplit_once(") ")?;
-        let parent = rest.split(' ').nth(1)?;
-        (found == name && parent == own).then(|| pid.to_owned())
+        let name = std::fs::read_to_string(entry.path().join("comm")).ok()?;
+        let environment = std::fs::read(entry.path().join("environ")).ok()?;
+        let its = environment.split(|byte| *byte == 0).any(|variable| variable == wanted.as_bytes());
+        (name == "pg_dump\n" && its).then(|| entry.file_name().into_string().unwrap())
     })
 }
 
