@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::PathBuf;
 
-use pointsman_database::migrate;
+use pointsman_database::migrate::{self, Rehearsal};
 use pointsman_migration::{Phase, Set};
 
 use super::kit::{Crew, Ground};
@@ -25,14 +25,14 @@ fn name<'t>(text: &'t str, line: &str) -> &'t str {
     text.lines().find(|text| text.starts_with(line)).unwrap().split(' ').next_back().unwrap()
 }
 
-/// What stopped it; nothing if the live run would have begun.
-async fn stopped(ground: &Ground, name: &str, text: &str) -> Option<String> {
+/// What stopped it, or what was told before the live run would have begun.
+async fn stopped(ground: &Ground, name: &str, text: &str) -> Result<String, Rehearsal> {
     let mut files = vec![(name, text)];
     if name.contains(".verify.") || name.contains(".down.") {
         files.push(("v1.2.0.sql", "CREATE TABLE extra (id int)"));
     }
     let set = match Set::read(files.iter().map(|(name, text)| (*name, text.as_bytes()))) {
-        Err(findings) => return Some(format!("reading: {}", findings[0])),
+        Err(findings) => return Ok(format!("reading: {}", findings[0])),
         Ok(set) => set,
     };
     let phase = if name.contains(".contract.") || text.contains("phase=contract") {
@@ -44,7 +44,10 @@ async fn stopped(ground: &Ground, name: &str, text: &str) -> Option<String> {
     let order = ground.order(phase);
     let told = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress).await;
     ground.cluster.psql("postgres", &format!("DROP DATABASE {copy} WITH (FORCE)")).unwrap();
-    told.err().map(|problem| format!("{:?}: {problem}", problem.code))
+    match told {
+        Err(problem) => Ok(format!("{:?}: {problem}", problem.code)),
+        Ok(rehearsal) => Err(rehearsal),
+    }
 }
 
 /// Tries what the text tells; returns how many there were, and which were not stopped or touched the live database.
@@ -53,8 +56,8 @@ pub async fn by_reading() -> (usize, Vec<String>) {
     let before = ground.contents();
     let (files, mut wrong) = (files("bad"), Vec::new());
     for (file, text) in &files {
-        if stopped(&ground, name(text, "-- expect: "), text).await.is_none() {
-            wrong.push(format!("{file} was not stopped"));
+        if let Err(rehearsal) = stopped(&ground, name(text, "-- expect: "), text).await {
+            wrong.push(format!("{file} was not stopped: {rehearsal:?}"));
         }
         if ground.contents() != before {
             wrong.push(format!("{file} touched the live database"));
@@ -80,8 +83,8 @@ pub async fn by_rehearsal() -> (usize, Vec<String>) {
         let before = ground.contents();
         tried += 1;
         match stopped(&ground, name(text, "-- file: "), text).await {
-            None => wrong.push(format!("{file} was not stopped")),
-            Some(told) => {
+            Err(rehearsal) => wrong.push(format!("{file} was not stopped: {rehearsal:?}")),
+            Ok(told) => {
                 let words = text.lines().next().unwrap().split([' ', ':', '(', ')']);
                 let promised: Vec<&str> = words.filter(|word| is_state(word)).collect();
                 if !promised.is_empty() && !promised.iter().any(|state| told.contains(state)) {

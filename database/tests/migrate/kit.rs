@@ -167,8 +167,10 @@ pub fn contents(cluster: &Cluster, database: &str) -> String {
     let output = dump.args(["--exclude-schema=pointsman", "--inserts"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let text = String::from_utf8(output.stdout).unwrap();
-    // A token of its own in each dump.
-    text.lines().filter(|line| !line.contains("restrict")).collect::<Vec<_>>().join("\n")
+    // A token of its own in each dump; and rows come in the order in which they happen to lie.
+    let mut lines: Vec<&str> = text.lines().filter(|line| !line.contains("restrict")).collect();
+    lines.sort_unstable();
+    lines.join("\n")
 }
 
 impl Drop for Ground {
