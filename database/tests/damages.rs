@@ -1,4 +1,5 @@
 //! Every way in which a backup is lost is noticed.
+#![expect(clippy::panic, reason = "tests: a panic is how they fail")]
 
 mod kit;
 

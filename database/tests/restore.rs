@@ -1,4 +1,5 @@
 //! A restore: beside, counted, swapped, taken back, and cut short at every place.
+#![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 
 mod kit;
 
