@@ -1,5 +1,7 @@
 //! Every way in which a backup is lost is noticed.
 
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
+
 mod kit;
 
 use kit::{Place, damage};
