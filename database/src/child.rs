@@ -144,12 +144,8 @@ impl Ended {
         }
         let problem =
             Problem::new(code, format!("cannot {doing}: `{}` ended with {}", self.name, self.status));
-        Err(self
-            .complaints
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .take(6)
-            .fold(problem, Problem::cause))
+        let told = |line: &&str| !line.trim().is_empty() && !line.contains("warning:");
+        Err(self.complaints.lines().filter(told).take(MAX_CAUSES).fold(problem, Problem::cause))
     }
 }
 

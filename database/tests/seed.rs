@@ -2,6 +2,8 @@
 //! instead. The commands are run as they are written in such documents.
 #![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
+
 mod kit;
 
 use kit::{Place, rule};
