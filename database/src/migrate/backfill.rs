@@ -103,7 +103,7 @@ impl<'a> Run<'a> {
             unfit("this statement cannot be cut into batches".into()).hint("write it without `WHERE CURRENT OF`")
         })?;
         let table = cut.table.as_sql();
-        let row = self.sessions.second.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
+        let row = self.sessions.work.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
         let kind = match row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(failed)? {
             Some((kind, true)) => kind,
             found => {
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
             walk.cut.table.as_sql(),
             walk.batch.rows
         );
-        let row = self.sessions.second.client().query_opt(&sql, &[]).await.map_err(failed)?;
+        let row = self.sessions.work.client().query_opt(&sql, &[]).await.map_err(failed)?;
         row.map(|row| row.try_get(0)).transpose().map_err(failed)
     }
 

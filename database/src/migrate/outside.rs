@@ -54,7 +54,7 @@ impl<'a> Run<'a> {
     /// Whether there is nothing to do any more; what is half done is cleared away or finished first.
     async fn as_it_stands(&mut self, job: &Job<'a>, statement: &Statement, tried: bool) -> Result<bool, Problem> {
         let at = job.file().place(statement);
-        match catalog::look(&self.sessions.second, &statement.probe).await? {
+        match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done if tried => {
                 self.notes.push(format!("{at}: done by an earlier try"));
                 Ok(true)
@@ -119,7 +119,7 @@ impl<'a> Run<'a> {
 
     /// `IF NOT EXISTS` reports success over an invalid index; only looking tells.
     async fn has_effect(&self, job: &Job<'a>, statement: &Statement) -> Result<(), Problem> {
-        match catalog::look(&self.sessions.second, &statement.probe).await? {
+        match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done | Found::Unseen => Ok(()),
             Found::NotDone if statement.probe == pointsman_migration::Probe::Repeatable => Ok(()),
             Found::NotDone | Found::Half { .. } => {
@@ -152,7 +152,7 @@ impl<'a> Run<'a> {
             (None, None) => job.file().failed(statement, fault),
             _ => job.file().stopped(statement, seen, self.order.max_stall_ms),
         };
-        let left = catalog::look(&self.sessions.second, &statement.probe).await;
+        let left = catalog::look(&self.sessions.work, &statement.probe).await;
         let problem = match left {
             Ok(Found::Half { command, finishes: false, .. }) => match self.clear(&command, CLEAR_WAIT).await {
                 Ok(()) => problem.cause("the invalid index that it left was dropped"),
