@@ -28,7 +28,7 @@ const RELEASE: &str = "adopted";
 pub async fn adopt(settings: &Settings, set: &Set, authority: &dyn Authority) -> Result<Adopted, Problem> {
     let sessions = Sessions::open(settings, &settings.name, authority.epoch()).await?;
     let second = &sessions.second;
-    let version = version_by_table(settings, second).await?;
+    let version = version_by_table(settings, &sessions.work).await?;
     let there = ledger::records(second).await?;
     let mut sql = String::new();
     let mut marked = Vec::new();

@@ -60,7 +60,7 @@ impl<'a> Run<'a> {
         tried: bool,
     ) -> Result<bool, Problem> {
         let at = job.file().place(statement);
-        match catalog::look(&self.sessions.second, &statement.probe).await? {
+        match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done if tried => {
                 self.notes.push(format!("{at}: done by an earlier try"));
                 Ok(true)
@@ -134,7 +134,7 @@ impl<'a> Run<'a> {
 
     /// `IF NOT EXISTS` reports success over an invalid index; only looking tells.
     async fn has_effect(&self, job: &Job<'a>, statement: &Statement) -> Result<(), Problem> {
-        match catalog::look(&self.sessions.second, &statement.probe).await? {
+        match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done | Found::Unseen => Ok(()),
             Found::NotDone if statement.probe == pointsman_migration::Probe::Repeatable => Ok(()),
             Found::NotDone | Found::Half { .. } => {
@@ -167,7 +167,7 @@ impl<'a> Run<'a> {
             (None, None) => job.file().failed(statement, fault),
             _ => job.file().stopped(statement, seen, self.order.max_stall_ms),
         };
-        let left = catalog::look(&self.sessions.second, &statement.probe).await;
+        let left = catalog::look(&self.sessions.work, &statement.probe).await;
         let problem = match left {
             Ok(Found::Half { command, finishes: false, .. }) => {
                 match self.clear(&command, CLEAR_WAIT).await {

@@ -8,6 +8,7 @@ use pointsman_core::{Code, Problem};
 
 use super::fault::Fault;
 use super::order::Replanned;
+use super::sessions::leave_our_schema;
 use super::transaction::own;
 use crate::{Session, Settings};
 
@@ -57,6 +58,8 @@ pub(crate) async fn look(
         }
     };
     let copy = Session::open(settings, scratch, "look").await?;
+    leave_our_schema(&live).await?;
+    leave_our_schema(&copy).await?;
     let paths = paths(&live).await.map_err(|fault| fault.while_doing("read search paths"))?;
     let mut found = Vec::new();
     for (query, role) in statements {

@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
 
     async fn read_table(&mut self) -> Result<(), Problem> {
         if let Some(name) = &self.settings.version_table {
-            self.table = VersionTable::read(&self.sessions.second, name).await?;
+            self.table = VersionTable::read(&self.sessions.work, name).await?;
         }
         Ok(())
     }

@@ -29,6 +29,12 @@ SELECT pg_is_in_recovery(), r.rolsuper, current_user::text,
   FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()";
 
+const LEAVE: &str = "
+SELECT set_config('search_path', coalesce((
+           SELECT string_agg(quote_ident(s), ', ' ORDER BY n) FROM unnest(current_schemas(false)) WITH ORDINALITY AS u (s, n)
+            WHERE s <> 'pointsman'), ''), false)
+ WHERE 'pointsman' = ANY (current_schemas(false))";
+
 /// Sessions that an agent before this one left working.
 const LEFT: &str = "
 SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
@@ -75,9 +81,11 @@ impl Sessions {
     /// Sets the working session to what a file needs, whatever one before it has set.
     pub(crate) async fn prepare_work(&self) -> Result<(), Problem> {
         prepare(&self.work).await?;
-        let Some(owner) = &self.owner else { return Ok(()) };
-        let set = self.work.client().batch_execute(&format!("SET ROLE {owner}")).await;
-        set.map_err(|error| Fault::from(error).while_doing("become the database's owner"))
+        if let Some(owner) = &self.owner {
+            let set = self.work.client().batch_execute(&format!("SET ROLE {owner}")).await;
+            set.map_err(|error| Fault::from(error).while_doing("become the database's owner"))?;
+        }
+        leave_our_schema(&self.work).await
     }
 
     /// Refuses to go on without the guard.
@@ -91,6 +99,14 @@ async fn prepare(session: &Session) -> Result<(), Problem> {
     let failed = |error| Fault::from(error).while_doing("prepare a session");
     session.client().batch_execute("DISCARD ALL").await.map_err(failed)?;
     session.client().query(PREPARE, &[&false]).await.map_err(failed)?;
+    Ok(())
+}
+
+/// Takes the schema of our records off the search path. A role of the same name has it there, by `"$user"`: what a file
+/// makes without naming a schema would be put among the records.
+pub(crate) async fn leave_our_schema(session: &Session) -> Result<(), Problem> {
+    let left = session.client().query(LEAVE, &[]).await;
+    left.map_err(|error| Fault::from(error).while_doing("set the search path"))?;
     Ok(())
 }
 
