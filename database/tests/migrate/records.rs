@@ -65,6 +65,9 @@ async fn what_files_make_belongs_to_the_databases_owner() {
 async fn nothing_that_a_file_makes_is_put_among_the_records() {
     // The role is called as the schema is, so `"$user"` on its search path means the records.
     let ground = Ground::new("");
-    ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")]).await.unwrap();
+    ground
+        .expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")])
+        .await
+        .unwrap();
     assert_eq!(ground.sql("SELECT schemaname FROM pg_tables WHERE tablename = 't'"), "public");
 }
