@@ -21,6 +21,8 @@ use crate::Settings;
 const NICE: i32 = 10;
 /// What is kept of a child's complaints, in bytes: the end tells why.
 const MAX_COMPLAINTS: usize = 16 << 10;
+/// Lines of them that are told.
+const MAX_CAUSES: usize = 6;
 
 /// A command that is not started yet.
 pub(crate) struct Program {
