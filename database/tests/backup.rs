@@ -1,5 +1,4 @@
 //! Backups of a real database: taken, found again, checked, kept.
-#![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 #![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;

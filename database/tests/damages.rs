@@ -1,5 +1,4 @@
 //! Every way in which a backup is lost is noticed.
-#![expect(clippy::panic, reason = "tests: a panic is how they fail")]
 #![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;

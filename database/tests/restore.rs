@@ -1,5 +1,4 @@
 //! A restore: beside, counted, swapped, taken back, and cut short at every place.
-#![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 #![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;

@@ -1,6 +1,5 @@
 //! What shell commands of a usual deployment document do with the same damages: they end well. And what is done here
 //! instead. The commands are run as they are written in such documents.
-#![expect(clippy::unwrap_used, reason = "tests: a panic is how they fail")]
 #![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;
