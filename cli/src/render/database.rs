@@ -47,6 +47,33 @@ pub fn database(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
     text
 }
 
+/// The database in one line of `status`.
+pub(super) fn line(agent: &v1::AgentStatus, now_ms: u64) -> String {
+    let name = format!("database    {:<12} ", agent.host);
+    let problem = agent.problem.as_ref().or(agent.database.as_ref().and_then(|facts| facts.problem.as_ref()));
+    if let Some(problem) = problem {
+        return format!("{name}unknown: {}\n", problem_line(problem));
+    }
+    let Some(facts) = &agent.database else { return format!("{name}unknown\n") };
+    let backup = facts.backups.first().map_or_else(
+        || "no backup".to_owned(),
+        |last| {
+            let age = span(now_ms.saturating_sub(last.taken_at_ms));
+            format!("last backup {age} ago, checked by {}", or(&last.verified, "nothing"))
+        },
+    );
+    let mut text =
+        format!("{name}{} {}, {}, {backup}", facts.name, version(&facts.schema_version), bytes(facts.bytes));
+    for other in &facts.beside {
+        text.push_str(&format!("; beside it {other}"));
+    }
+    if !facts.progress.is_empty() {
+        text.push_str(&format!("; now: {}", facts.progress));
+    }
+    text.push('\n');
+    text
+}
+
 /// Every backup, one a line.
 pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
     if facts.backups.is_empty() {
@@ -72,4 +99,74 @@ pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
 
 fn version(version: &str) -> String {
     if version.is_empty() { "unknown".to_owned() } else { format!("v{version}") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn facts() -> v1::DatabaseFacts {
+        v1::DatabaseFacts {
+            name: "site".to_owned(),
+            server_version: "15.18".to_owned(),
+            bytes: 10_000_000,
+            schema_version: "2.0.0".to_owned(),
+            backups: vec![v1::BackupFacts {
+                id: "pre-migration-20261125T183132Z-v2".to_owned(),
+                bytes: 512_000,
+                taken_at_ms: 1_000,
+                release: "v2".to_owned(),
+                verified: "restore-test".to_owned(),
+                schema_version: "1.0.0".to_owned(),
+                rows: 20_001,
+            }],
+            ..Default::default()
+        }
+    }
+
+    fn agent(database: Option<v1::DatabaseFacts>) -> v1::AgentStatus {
+        v1::AgentStatus {
+            host: "db".to_owned(),
+            role: "database-agent".to_owned(),
+            database,
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn status_says_the_schema_and_how_old_the_backup_is() {
+        let told = line(&agent(Some(facts())), 17_000);
+        let expected = "database    db           site v2.0.0, 10.0 MB, last backup 16.0 s ago, checked by restore-test\n";
+        assert_eq!(told, expected);
+        let running = v1::DatabaseFacts {
+            progress: "backup: 3 MB".to_owned(),
+            backups: Vec::new(),
+            beside: vec!["`site_restore_1`".to_owned()],
+            ..facts()
+        };
+        let told = line(&agent(Some(running)), 17_000);
+        assert!(told.ends_with("no backup; beside it `site_restore_1`; now: backup: 3 MB\n"), "{told}");
+    }
+
+    #[test]
+    fn what_cannot_be_asked_is_unknown_and_never_well() {
+        let silent =
+            v1::Problem { code: "PM0501".to_owned(), message: "no answer".to_owned(), ..Default::default() };
+        let told = line(&v1::AgentStatus { problem: Some(silent.clone()), ..agent(None) }, 0);
+        assert_eq!(told, "database    db           unknown: [PM0501] no answer\n");
+        let broken = v1::DatabaseFacts { problem: Some(silent), ..facts() };
+        assert!(line(&agent(Some(broken)), 0).contains("unknown"));
+        assert!(line(&agent(None), 0).contains("unknown"));
+    }
+
+    #[test]
+    fn a_list_names_what_can_be_restored_and_how_far_it_was_checked() {
+        let listed = backups(&facts(), 17_000);
+        for word in
+            ["pre-migration-20261125T183132Z-v2", "16.0 s", "512.0 kB", "20001", "v1.0.0", "restore-test"]
+        {
+            assert!(listed.contains(word), "{word}: {listed}");
+        }
+        assert_eq!(backups(&v1::DatabaseFacts::default(), 0), "there is no backup");
+    }
 }
