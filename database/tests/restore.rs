@@ -197,6 +197,33 @@ async fn a_prepared_copy_is_used_as_long_as_nobody_could_have_changed_it() {
     assert!(!place.databases().contains(&prepared.database));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_written_until_the_last_moment_is_told_as_lost() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    place.sql(&format!("GRANT ALL ON visits TO {}_app", place.settings.name));
+    let settings = Settings { user: format!("{}_app", place.settings.name), ..place.settings.clone() };
+    let written = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&written);
+    let writer = tokio::spawn(async move {
+        let session = pointsman_database::Session::open(&settings, &settings.name, "writer").await.unwrap();
+        let insert = "INSERT INTO visits VALUES (now(), 'under load')";
+        while session.client().execute(insert, &[]).await.is_ok() {
+            counted.fetch_add(1, Ordering::SeqCst);
+        }
+    });
+    until("a writer", || (written.load(Ordering::SeqCst) > 50).then_some(())).await;
+    let loss = restore::loss(&place.settings, &taken.id).await.unwrap().total();
+    until("more", || (written.load(Ordering::SeqCst) > loss).then_some(())).await;
+    assert_eq!(swap(&place, &taken.id, loss).await.unwrap_err().code, Code::LossGrown);
+    let swapped = swap(&place, &taken.id, 1_000_000).await.unwrap();
+    writer.await.unwrap();
+    place.sql_in("postgres", &format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", swapped.aside));
+    let lost: u64 = place.sql_in(&swapped.aside, "SELECT count(*) - 500 FROM visits").parse().unwrap();
+    assert!(lost >= written.load(Ordering::SeqCst) && swapped.lost >= lost, "{lost} lost, told {swapped:?}");
+}
+
 /// Clients of an application that connect again whenever they are thrown out.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn eight_clients_that_connect_again_lose_one_answer_each() {
