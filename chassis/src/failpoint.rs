@@ -81,7 +81,9 @@ mod armed {
     }
 
     pub fn pass(place: &'static str) {
-        let known = [super::PLACES, super::MIGRATE_PLACES, super::SWAP_PLACES].iter().any(|list| list.contains(&place));
+        let known = [super::PLACES, super::MIGRATE_PLACES, super::SWAP_PLACES]
+            .iter()
+            .any(|list| list.contains(&place));
         debug_assert!(known, "`{place}` is not in a list");
         let Some(armed) = ARMED.get_or_init(armed) else { return };
         if armed.place == place && PASSED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == armed.times {

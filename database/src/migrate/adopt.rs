@@ -5,11 +5,11 @@ use pointsman_core::{Code, Problem};
 use pointsman_migration::{Set, Version};
 
 use super::fault::Fault;
+use super::fence;
 use super::ledger::{self, Entry};
 use super::sessions::Sessions;
 use super::status::adoptable;
 use super::version_table::VersionTable;
-use super::fence;
 use crate::{Authority, Session, Settings};
 
 /// What was adopted.

@@ -32,7 +32,8 @@ SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND EXISTS (
               AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL)
   FROM pg_catalog.pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
 
-const LAG: &str = "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
+const LAG: &str =
+    "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
 
 /// A backfill on its way.
 struct Walk<'a> {
@@ -73,7 +74,8 @@ impl<'a> Run<'a> {
         let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
         failpoint::pass("migrate-intended");
         let began = Instant::now();
-        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        let mut cost =
+            SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
         while let Some(up_to) = self.next_key(&walk).await? {
             self.may_go_on()?;
             self.replicas().await?;
@@ -100,14 +102,16 @@ impl<'a> Run<'a> {
         let batch = job.script.headers.batch.as_ref();
         let batch = batch.ok_or_else(|| unfit("a backfill without the header `batch`".into()))?;
         let cut = Backfill::of(statement, batch).ok_or_else(|| {
-            unfit("this statement cannot be cut into batches".into()).hint("write it without `WHERE CURRENT OF`")
+            unfit("this statement cannot be cut into batches".into())
+                .hint("write it without `WHERE CURRENT OF`")
         })?;
         let table = cut.table.as_sql();
         let row = self.sessions.work.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
         let kind = match row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(failed)? {
             Some((kind, true)) => kind,
             found => {
-                let why = if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
+                let why =
+                    if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
                 return Err(unfit(format!("`{}` of {} cannot cut batches: it {why}", batch.key, cut.table))
                     .hint("name the primary key in the header `batch=COLUMN:ROWS`"));
             }
@@ -117,10 +121,17 @@ impl<'a> Run<'a> {
     }
 
     async fn saved(&self, job: &Job<'a>, statement: &Statement) -> Result<(Option<String>, i64), Problem> {
-        let sql = "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
+        let sql =
+            "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
         let (version, phase) = (job.version.to_string(), job.script.phase.as_str());
         let ordinal = i32::try_from(statement.ordinal).unwrap_or(i32::MAX);
-        let row = self.sessions.second.client().query_opt(sql, &[&version, &phase, &ordinal]).await.map_err(failed)?;
+        let row = self
+            .sessions
+            .second
+            .client()
+            .query_opt(sql, &[&version, &phase, &ordinal])
+            .await
+            .map_err(failed)?;
         let read = row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose();
         Ok(read.map_err(failed)?.unwrap_or((None, 0)))
     }
@@ -128,7 +139,8 @@ impl<'a> Run<'a> {
     /// The last key of the next batch; none when all are done.
     async fn next_key(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
         let key = format!("\"{}\"", walk.batch.key.replace('"', "\"\""));
-        let above = walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
+        let above =
+            walk.last.as_ref().map(|last| format!("WHERE {key} > {}", walk.key(last))).unwrap_or_default();
         let sql = format!(
             "SELECT s.k::text FROM (SELECT {key} AS k FROM {} {above} ORDER BY 1 LIMIT {}) s ORDER BY s.k DESC LIMIT 1",
             walk.cut.table.as_sql(),
@@ -172,7 +184,10 @@ impl<'a> Run<'a> {
                             return Err(job.file().stopped(statement, &seen, self.order.max_stall_ms));
                         }
                         Stop::Failed(fault) => {
-                            let done = format!("{} rows are done and saved; the next try goes on after them", walk.rows);
+                            let done = format!(
+                                "{} rows are done and saved; the next try goes on after them",
+                                walk.rows
+                            );
                             return Err(job.file().failed(statement, fault).cause(done));
                         }
                     }
@@ -204,7 +219,10 @@ impl<'a> Run<'a> {
         if fence::obey(&self.sessions.work, self.epoch).await.map_err(Stop::of)?.is_none() {
             return Err(Stop::Fenced);
         }
-        let sent = tokio::time::timeout(limits::patience(Class::Backfill), self.sessions.work.client().execute(sql, &[]));
+        let sent = tokio::time::timeout(
+            limits::patience(Class::Backfill),
+            self.sessions.work.client().execute(sql, &[]),
+        );
         let changed = match sent.await {
             Ok(changed) => changed.map_err(|error| Stop::of(error.into()))?,
             Err(_) => return Err(Stop::Failed(Fault::Lost("no answer to a batch".to_owned()))),
@@ -229,10 +247,13 @@ impl<'a> Run<'a> {
             self.progress.say(format!("replicas are {lag:.0} s behind: the next batch waits"));
             tokio::time::sleep(MAX_PAUSE).await;
         }
-        Err(Problem::new(Code::DatabaseBusy, format!("replicas stay more than {} s behind", MAX_LAG.as_secs()))
-            .retry_useful()
-            .aftermath(pointsman_core::Aftermath::Changed)
-            .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
+        Err(Problem::new(
+            Code::DatabaseBusy,
+            format!("replicas stay more than {} s behind", MAX_LAG.as_secs()),
+        )
+        .retry_useful()
+        .aftermath(pointsman_core::Aftermath::Changed)
+        .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
     }
 }
 

@@ -117,9 +117,13 @@ pub(crate) fn named(blockers: &[Blocker]) -> String {
 /// What to type about the first of them.
 pub(crate) fn way_out(blockers: &[Blocker]) -> String {
     match blockers.first() {
-        Some(Blocker { prepared: Some((gid, _)), .. }) => format!("`ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`"),
+        Some(Blocker { prepared: Some((gid, _)), .. }) => {
+            format!("`ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`")
+        }
         Some(Blocker { pid: Some(pid), .. }) => {
-            format!("wait for it, or on the database: `SELECT pg_cancel_backend({pid})`; then `pointsman resume ENV`")
+            format!(
+                "wait for it, or on the database: `SELECT pg_cancel_backend({pid})`; then `pointsman resume ENV`"
+            )
         }
         _ => "`pointsman resume ENV` when the table is less busy".to_owned(),
     }

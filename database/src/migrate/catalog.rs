@@ -78,9 +78,11 @@ async fn index_valid(session: &Session, index: &Relation, table: &Relation) -> R
         // The server will say so itself: the name is taken.
         (false, _, _) => Ok(Found::NotDone),
         (true, true, _) => Ok(Found::Done),
-        (true, false, true) => Err(Problem::new(Code::DatabaseBusy, format!("another session builds the index {name}"))
-            .retry_useful()
-            .hint("on the database: `SELECT * FROM pg_stat_progress_create_index`")),
+        (true, false, true) => {
+            Err(Problem::new(Code::DatabaseBusy, format!("another session builds the index {name}"))
+                .retry_useful()
+                .hint("on the database: `SELECT * FROM pg_stat_progress_create_index`"))
+        }
         (true, false, false) => Ok(Found::Half {
             command: format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
             finishes: false,
@@ -90,7 +92,9 @@ async fn index_valid(session: &Session, index: &Relation, table: &Relation) -> R
 }
 
 async fn index_gone(session: &Session, index: &Relation) -> Result<Found, Fault> {
-    let Some(row) = session.client().query_opt(GONE, &[&index.as_sql()]).await? else { return Ok(Found::Done) };
+    let Some(row) = session.client().query_opt(GONE, &[&index.as_sql()]).await? else {
+        return Ok(Found::Done);
+    };
     let (name, valid): (String, bool) = (row.try_get(0)?, row.try_get(1)?);
     if valid {
         return Ok(Found::NotDone);

@@ -33,7 +33,9 @@ impl<'a> Run<'a> {
         let mut scripts = Vec::new();
         for version in &versions {
             let migration = set.get(version);
-            let Some((migration, script)) = migration.and_then(|found| found.down.as_ref().map(|down| (found, down))) else {
+            let Some((migration, script)) =
+                migration.and_then(|found| found.down.as_ref().map(|down| (found, down)))
+            else {
                 let message = format!("version {version} has no down file; nothing was taken back");
                 return Err(Problem::new(Code::NoWayDown, message).hint(
                     "the expanded schema serves the old slot too: leave it, or write a down file and `pointsman resume ENV`",
@@ -52,9 +54,9 @@ impl<'a> Run<'a> {
     async fn of_this_release(&self) -> Result<Vec<Version>, Problem> {
         let second = &self.sessions.second;
         let records = ledger::records(second).await?;
-        let whole = records.iter().filter(|row| {
-            row.phase == Phase::Expand && !row.adopted && row.release == self.order.release
-        });
+        let whole = records
+            .iter()
+            .filter(|row| row.phase == Phase::Expand && !row.adopted && row.release == self.order.release);
         let mut versions: Vec<Version> = whole.map(|row| row.version.clone()).collect();
         if let Some(gone) = versions.iter().find(|version| {
             records.iter().any(|row| row.phase == Phase::Contract && row.version == **version)

@@ -78,7 +78,8 @@ impl File<'_> {
     }
 
     fn lost(&self, statement: &Statement, why: &str) -> Problem {
-        let what = format!("run {} (statement {} of {})", self.place(statement), statement.ordinal, self.total());
+        let what =
+            format!("run {} (statement {} of {})", self.place(statement), statement.ordinal, self.total());
         fault::lost(&what).cause(why)
     }
 

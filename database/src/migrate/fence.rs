@@ -30,7 +30,11 @@ pub(crate) async fn raise(session: &Session, epoch: Epoch) -> Result<(), Problem
     if let Err(error) = session.client().batch_execute(&update).await {
         let fault = Fault::from(error);
         _ = session.client().batch_execute("ROLLBACK").await;
-        return Err(if fault.is(&SqlState::LOCK_NOT_AVAILABLE) { still_running() } else { fault.while_doing("raise the epoch") });
+        return Err(if fault.is(&SqlState::LOCK_NOT_AVAILABLE) {
+            still_running()
+        } else {
+            fault.while_doing("raise the epoch")
+        });
     }
     let row = session.client().query_one("SELECT epoch FROM pointsman.fence", &[]).await;
     let ruling: i64 = row
@@ -49,8 +53,9 @@ pub(crate) async fn obey(session: &Session, epoch: i64) -> Result<Option<String>
 
 /// The epoch as the table holds it.
 pub(crate) fn as_number(epoch: Epoch) -> Result<i64, Problem> {
-    i64::try_from(epoch.0)
-        .map_err(|_| Problem::new(Code::MessageInvalid, format!("epoch {epoch} is beyond what a table can hold")))
+    i64::try_from(epoch.0).map_err(|_| {
+        Problem::new(Code::MessageInvalid, format!("epoch {epoch} is beyond what a table can hold"))
+    })
 }
 
 /// A newer coordinator rules.

@@ -92,7 +92,8 @@ impl<'a> Ladder<'a> {
         moment.map_or(Ask::Nowait, Ask::Moment)
     }
 
-    /// Asks for the locks in the transaction that is open. What a statement asks for later, unforeseen, has a short limit.
+    /// Asks for the locks in the transaction that is open. What a statement asks for later, unforeseen, has the short limit
+    /// that the transaction began with.
     pub(crate) async fn climb(&mut self, work: &Session, locks: &LockSet) -> Result<(), Fault> {
         self.tries = self.tries.saturating_add(1);
         let ask = self.ask();
@@ -103,12 +104,19 @@ impl<'a> Ladder<'a> {
         for command in locks.as_sql(ask == Ask::Nowait) {
             work.client().batch_execute(&command).await?;
         }
-        work.client().batch_execute(&format!("SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}")).await?;
+        if ask != Ask::Nowait {
+            work.client().batch_execute(&format!("SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}")).await?;
+        }
         Ok(())
     }
 
     /// A try missed: looks who is in the way, pauses, and ends when the budget is used up.
-    pub(crate) async fn missed(&mut self, second: &Session, working: i32, locks: &LockSet) -> Result<(), Problem> {
+    pub(crate) async fn missed(
+        &mut self,
+        second: &Session,
+        working: i32,
+        locks: &LockSet,
+    ) -> Result<(), Problem> {
         let asked = self.ask();
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) || self.is_over() {
             self.look(second, working, locks).await?;

@@ -82,7 +82,12 @@ impl Entry<'_> {
     }
 
     /// Notes durably that an attempt begins; returns its number.
-    pub(crate) async fn intend(&self, second: &Session, first: &Statement, backend: i32) -> Result<Attempt, Problem> {
+    pub(crate) async fn intend(
+        &self,
+        second: &Session,
+        first: &Statement,
+        backend: i32,
+    ) -> Result<Attempt, Problem> {
         let ordinal = ordinal(first);
         let sql = format!(
             "INSERT INTO pointsman.attempt (version, phase, ordinal, attempt, state, epoch, release, backend)
@@ -108,7 +113,10 @@ impl Entry<'_> {
     }
 
     fn intended(&self, Attempt { ordinal, number }: Attempt) -> String {
-        format!("(version, phase, ordinal, attempt, state) = ({}, {ordinal}, {number}, 'intended')", self.key())
+        format!(
+            "(version, phase, ordinal, attempt, state) = ({}, {ordinal}, {number}, 'intended')",
+            self.key()
+        )
     }
 
     /// What goes into the transaction itself: every statement of it, and that it is done.
@@ -161,7 +169,11 @@ impl Entry<'_> {
 
     /// Confirms a done attempt. This commit is flushed, and with it everything before it; no row means that the server
     /// lost the transaction.
-    pub(crate) async fn confirm(&self, second: &Session, Attempt { ordinal, number }: Attempt) -> Result<(), Problem> {
+    pub(crate) async fn confirm(
+        &self,
+        second: &Session,
+        Attempt { ordinal, number }: Attempt,
+    ) -> Result<(), Problem> {
         let sql = format!(
             "UPDATE pointsman.attempt SET outcome = 'confirmed'
               WHERE (version, phase, ordinal, attempt, state) = ({}, {ordinal}, {number}, 'done')",
@@ -187,11 +199,18 @@ impl Entry<'_> {
             self.key()
         );
         let rows = session.client().query(&sql, &[]).await.map_err(unreadable)?;
-        rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, _>>().map_err(unreadable)
+        rows.iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)
     }
 
     /// Attempts at this statement that have no outcome: their number and transaction.
-    pub(crate) async fn open_attempts(&self, session: &Session, first: &Statement) -> Result<Vec<(Attempt, Option<String>)>, Problem> {
+    pub(crate) async fn open_attempts(
+        &self,
+        session: &Session,
+        first: &Statement,
+    ) -> Result<Vec<(Attempt, Option<String>)>, Problem> {
         let ordinal = ordinal(first);
         let sql = format!(
             "SELECT attempt, xid::text FROM pointsman.attempt i
@@ -202,7 +221,8 @@ impl Entry<'_> {
             self.key()
         );
         let rows = session.client().query(&sql, &[]).await.map_err(unreadable)?;
-        let read = |row: &tokio_postgres::Row| Ok((Attempt { ordinal, number: row.try_get(0)? }, row.try_get(1)?));
+        let read =
+            |row: &tokio_postgres::Row| Ok((Attempt { ordinal, number: row.try_get(0)? }, row.try_get(1)?));
         rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)
     }
 }
@@ -226,7 +246,8 @@ fn record(row: &tokio_postgres::Row) -> Result<Record, Problem> {
         bytes.try_into().map_err(|_| unfit("a hash in `pointsman.migration` is not of 32 bytes"))
     };
     Ok(Record {
-        version: Version::parse(&text(0)?).map_err(|error| unfit("a version in `pointsman.migration`").because(&error))?,
+        version: Version::parse(&text(0)?)
+            .map_err(|error| unfit("a version in `pointsman.migration`").because(&error))?,
         phase: Phase::parse(&text(1)?).ok_or_else(|| unfit("a phase in `pointsman.migration` is unknown"))?,
         adopted: text(2)? == "adopted",
         release: text(3)?,
@@ -239,7 +260,11 @@ fn record(row: &tokio_postgres::Row) -> Result<Record, Problem> {
 /// Makes durable, and marks so, what earlier tries did without having said so.
 pub(crate) async fn settle(second: &Session) -> Result<(), Problem> {
     let sql = "UPDATE pointsman.attempt SET outcome = 'confirmed' WHERE state = 'done' AND outcome IS NULL";
-    second.client().execute(sql, &[]).await.map_err(|error| Fault::from(error).while_doing("confirm what was done"))?;
+    second
+        .client()
+        .execute(sql, &[])
+        .await
+        .map_err(|error| Fault::from(error).while_doing("confirm what was done"))?;
     Ok(())
 }
 

@@ -37,8 +37,11 @@ impl LockSet {
     pub(crate) async fn of(session: &Session, statements: &[&Statement]) -> Result<Self, Fault> {
         let mut set = Self::default();
         for lock in statements.iter().flat_map(|statement| &statement.locks) {
-            let Some(row) = session.client().query_opt(RESOLVE, &[&lock.relation.as_sql()]).await? else { continue };
-            let (oid, name, kind): (u32, String, String) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+            let Some(row) = session.client().query_opt(RESOLVE, &[&lock.relation.as_sql()]).await? else {
+                continue;
+            };
+            let (oid, name, kind): (u32, String, String) =
+                (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
             if matches!(kind.as_str(), "r" | "p") && row.try_get(3)? {
                 set.want(oid, Wanted { name, mode: lock.mode, only: lock.only });
             }

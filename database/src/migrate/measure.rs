@@ -52,7 +52,8 @@ impl Measure {
         duration: Duration,
     ) -> Result<(), Fault> {
         let now = files(work).await?;
-        let rewritten = now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
+        let rewritten =
+            now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
         let rewritten_bytes = rewritten.map(|(_, (_, size))| size).sum();
         self.files.extend(now.iter().map(|(oid, (node, _))| (*oid, *node)));
         let held = locks(work, &self.old).await?;
@@ -72,7 +73,13 @@ impl Measure {
     pub(crate) fn outside(&mut self, file: &File<'_>, statement: &Statement, duration: Duration) {
         self.locks.clear();
         let place = file.place(statement);
-        self.statements.push(Measured { place, class: statement.class, duration, locks: Vec::new(), rewritten_bytes: 0 });
+        self.statements.push(Measured {
+            place,
+            class: statement.class,
+            duration,
+            locks: Vec::new(),
+            rewritten_bytes: 0,
+        });
     }
 
     /// Statements measured so far.
@@ -91,7 +98,8 @@ async fn files(session: &Session) -> Result<BTreeMap<u32, (u32, u64)>, Fault> {
     let rows = session.client().query(FILES, &[]).await?;
     let mut files = BTreeMap::new();
     for row in rows {
-        let (oid, node, size): (u32, Option<u32>, Option<i64>) = (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
+        let (oid, node, size): (u32, Option<u32>, Option<i64>) =
+            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?);
         if let Some(node) = node {
             files.insert(oid, (node, u64::try_from(size.unwrap_or_default()).unwrap_or_default()));
         }

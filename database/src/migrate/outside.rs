@@ -35,7 +35,8 @@ impl<'a> Run<'a> {
         self.may_go_on()?;
         let (entry, second) = (self.entry(job), self.sessions.second.clone());
         let tried = !entry.open_attempts(&second, statement).await?.is_empty();
-        let mut cost = SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
+        let mut cost =
+            SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
         let already = self.as_it_stands(job, statement, tried).await?;
         lookback::settle(&entry, &second, statement).await?;
         let attempt = entry.intend(&second, statement, self.sessions.work.pid()).await?;
@@ -52,7 +53,12 @@ impl<'a> Run<'a> {
     }
 
     /// Whether there is nothing to do any more; what is half done is cleared away or finished first.
-    async fn as_it_stands(&mut self, job: &Job<'a>, statement: &Statement, tried: bool) -> Result<bool, Problem> {
+    async fn as_it_stands(
+        &mut self,
+        job: &Job<'a>,
+        statement: &Statement,
+        tried: bool,
+    ) -> Result<bool, Problem> {
         let at = job.file().place(statement);
         match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done if tried => {
@@ -79,13 +85,22 @@ impl<'a> Run<'a> {
 
     /// Clears away or finishes what is half done. Cut short, it leaves it half done, for the next try.
     async fn clear(&self, command: &str, waiting: Duration) -> Result<(), Fault> {
-        own(&self.sessions.work, &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis())).await?;
+        own(
+            &self.sessions.work,
+            &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis()),
+        )
+        .await?;
         let patience = limits::patience(Class::Concurrent);
         let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command)).await;
         sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
     }
 
-    async fn alone(&mut self, job: &Job<'a>, statement: &'a Statement, attempt: Attempt) -> Result<Seen, Problem> {
+    async fn alone(
+        &mut self,
+        job: &Job<'a>,
+        statement: &'a Statement,
+        attempt: Attempt,
+    ) -> Result<Seen, Problem> {
         self.obeys().await?;
         let limit = limits::statement_timeout(statement.class).as_millis();
         let set = format!("SET statement_timeout = {limit}; SET lock_timeout = 0");
@@ -154,10 +169,15 @@ impl<'a> Run<'a> {
         };
         let left = catalog::look(&self.sessions.work, &statement.probe).await;
         let problem = match left {
-            Ok(Found::Half { command, finishes: false, .. }) => match self.clear(&command, CLEAR_WAIT).await {
-                Ok(()) => problem.cause("the invalid index that it left was dropped"),
-                Err(fault) => problem.cause(format!("it left an invalid index, dropped by the next try: {}", fault.words())),
-            },
+            Ok(Found::Half { command, finishes: false, .. }) => {
+                match self.clear(&command, CLEAR_WAIT).await {
+                    Ok(()) => problem.cause("the invalid index that it left was dropped"),
+                    Err(fault) => problem.cause(format!(
+                        "it left an invalid index, dropped by the next try: {}",
+                        fault.words()
+                    )),
+                }
+            }
             _ => problem,
         };
         self.entry(job).note_outcome(&self.sessions.second, attempt, &problem.message).await;
@@ -165,7 +185,13 @@ impl<'a> Run<'a> {
     }
 
     /// Records the statement as done, flushed.
-    async fn record(&self, job: &Job<'a>, statement: &Statement, attempt: Attempt, last: bool) -> Result<(), Problem> {
+    async fn record(
+        &self,
+        job: &Job<'a>,
+        statement: &Statement,
+        attempt: Attempt,
+        last: bool,
+    ) -> Result<(), Problem> {
         let entry = self.entry(job);
         let done = entry.done_sql(attempt, &[statement], self.sessions.work.pid());
         let ending = if last { self.ending_sql(job)? } else { String::new() };
@@ -173,7 +199,9 @@ impl<'a> Run<'a> {
         let recorded = own(second, &format!("BEGIN; {done} {ending} COMMIT")).await;
         if let Err(fault) = recorded {
             _ = own(second, "ROLLBACK").await;
-            return Err(fault.while_doing(&format!("record {}", job.file().place(statement))).aftermath(Aftermath::Unknown));
+            return Err(fault
+                .while_doing(&format!("record {}", job.file().place(statement)))
+                .aftermath(Aftermath::Unknown));
         }
         entry.confirm(second, attempt).await
     }

@@ -38,7 +38,10 @@ async fn pid(session: &Session) -> Result<i32, Problem> {
 }
 
 fn found(settings: &Settings) -> Problem {
-    let message = format!("port {} changes its backend between transactions: a pooler stands before the server", settings.port);
+    let message = format!(
+        "port {} changes its backend between transactions: a pooler stands before the server",
+        settings.port
+    );
     Problem::new(Code::DatabaseUnfit, message)
         .hint("set `host` and `port` in the agent's [database] section to the server's own")
 }

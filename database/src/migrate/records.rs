@@ -42,7 +42,10 @@ pub(crate) enum Found {
 pub(crate) async fn find(session: &Session) -> Result<Found, Problem> {
     let row = session
         .client()
-        .query_one("SELECT to_regnamespace('pointsman') IS NOT NULL, to_regclass('pointsman.fence') IS NOT NULL", &[])
+        .query_one(
+            "SELECT to_regnamespace('pointsman') IS NOT NULL, to_regclass('pointsman.fence') IS NOT NULL",
+            &[],
+        )
         .await
         .map_err(|error| Fault::from(error).while_doing("look for the records"))?;
     match (row.try_get(0).unwrap_or(false), row.try_get(1).unwrap_or(false)) {

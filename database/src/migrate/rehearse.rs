@@ -26,11 +26,14 @@ pub async fn rehearse(
 ) -> Result<Rehearsal, Problem> {
     if scratch_database == settings.name {
         let message = format!("`{scratch_database}` is the live database; a rehearsal needs a copy");
-        return Err(Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`"));
+        return Err(
+            Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`")
+        );
     }
     // What the text alone rules out is said before anything is run.
     let pending = status::pending(settings, set, order.phase, &order.out_of_order).await?;
-    let scripts: Vec<&Script> = pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
+    let scripts: Vec<&Script> =
+        pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
     gate::check(&scripts)?;
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
     let rehearsed = on(settings, set, &on_copy, authority, progress).await;
@@ -65,8 +68,11 @@ fn untouched(problem: Problem) -> Problem {
 
 fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u64) -> Result<(), Problem> {
     for script in scripts.iter().filter(|script| !script.headers.allow_rewrite) {
-        let of_it = |measured: &&Measured| measured.place.strip_prefix(&script.path).is_some_and(|rest| rest.starts_with(':'));
-        if let Some(rewrite) = measured.iter().filter(of_it).find(|m| m.rewritten_bytes > MAX_REWRITTEN_BYTES) {
+        let of_it = |measured: &&Measured| {
+            measured.place.strip_prefix(&script.path).is_some_and(|rest| rest.starts_with(':'))
+        };
+        if let Some(rewrite) = measured.iter().filter(of_it).find(|m| m.rewritten_bytes > MAX_REWRITTEN_BYTES)
+        {
             let message = format!(
                 "{}: this wrote {} bytes of tables and indexes anew on the copy, under {}",
                 rewrite.place,
@@ -75,8 +81,11 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
             );
             return Err(refused(&message));
         }
-        let stalling = ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
-        for segment in stalling.filter(|segment| segment.lock_held > Duration::from_millis(max_stall_ms)) {
+        let mut segments =
+            ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
+        if let Some(segment) =
+            segments.find(|segment| segment.lock_held > Duration::from_millis(max_stall_ms))
+        {
             let message = format!(
                 "{}: statements {} to {} held locks that make visitors wait for {} ms on the copy; {max_stall_ms} ms are allowed",
                 script.path,
@@ -97,6 +106,7 @@ fn refused(message: &str) -> Problem {
 }
 
 fn locks(measured: &Measured) -> String {
-    let held: Vec<String> = measured.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
+    let held: Vec<String> =
+        measured.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
     if held.is_empty() { format!("locks that stood already ({:?})", Class::Rewrite) } else { held.join(", ") }
 }

@@ -37,7 +37,10 @@ SELECT s.setrole, substr(c.setting, length('search_path=') + 1) FROM pg_catalog.
  ORDER BY s.setdatabase, s.setrole";
 
 /// Plans the running slot's statements again. The note says why nothing could be looked at.
-pub(crate) async fn look(settings: &Settings, scratch: &str) -> Result<(Vec<Replanned>, Option<String>), Problem> {
+pub(crate) async fn look(
+    settings: &Settings,
+    scratch: &str,
+) -> Result<(Vec<Replanned>, Option<String>), Problem> {
     let live = Session::open(settings, &settings.name, "look").await?;
     let Some(schema) = extension(&live).await? else {
         let note = "the extension `pg_stat_statements` is not there: which queries the slot that serves needs is not known";
@@ -47,7 +50,10 @@ pub(crate) async fn look(settings: &Settings, scratch: &str) -> Result<(Vec<Repl
         Ok(statements) => statements,
         // It needs to be preloaded, and the role needs `pg_read_all_stats`.
         Err(fault) => {
-            let note = format!("`pg_stat_statements` cannot be read, so no query was planned again: {}", fault.words());
+            let note = format!(
+                "`pg_stat_statements` cannot be read, so no query was planned again: {}",
+                fault.words()
+            );
             return Ok((Vec::new(), Some(note)));
         }
     };
@@ -81,8 +87,13 @@ pub(crate) fn judge(found: &[Replanned]) -> Result<(), Problem> {
         })
         .collect();
     let Some(first) = broken.first() else { return Ok(()) };
-    let message = format!("{} of {} queries of the slot that serves no longer work: {first}", broken.len(), found.len());
-    let problem = Problem::new(Code::QueriesBroken, message).hint("move what they need into a contract file: `-- pointsman: phase=contract`");
+    let message = format!(
+        "{} of {} queries of the slot that serves no longer work: {first}",
+        broken.len(),
+        found.len()
+    );
+    let problem = Problem::new(Code::QueriesBroken, message)
+        .hint("move what they need into a contract file: `-- pointsman: phase=contract`");
     Err(broken.iter().skip(1).fold(problem, Problem::cause))
 }
 
@@ -96,12 +107,18 @@ async fn extension(live: &Session) -> Result<Option<String>, Problem> {
 
 async fn called(live: &Session, schema: &str) -> Result<Vec<(String, u32)>, Fault> {
     let rows = live.client().query(&MOST_CALLED.replace("{schema}", schema), &[&MAX_STATEMENTS]).await?;
-    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?)
+    Ok(rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 async fn paths(live: &Session) -> Result<BTreeMap<u32, String>, Fault> {
     let rows = live.client().query(PATHS, &[]).await?;
-    Ok(rows.iter().map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).collect::<Result<_, tokio_postgres::Error>>()?)
+    Ok(rows
+        .iter()
+        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
 /// Plans one statement in a transaction that may not write and is rolled back; the inner error is what the server said.
@@ -115,7 +132,9 @@ async fn plan(session: &Session, query: &str, path: Option<&str>) -> Result<Resu
     let planned = own(session, &format!("PREPARE pointsman_query AS {query}")).await;
     let told = match planned {
         Ok(()) => {
-            own(session, "DEALLOCATE pointsman_query").await.map_err(|fault| fault.while_doing("plan queries"))?;
+            own(session, "DEALLOCATE pointsman_query")
+                .await
+                .map_err(|fault| fault.while_doing("plan queries"))?;
             Ok(())
         }
         Err(Fault::Lost(why)) => return Err(super::fault::lost("plan queries").cause(why)),

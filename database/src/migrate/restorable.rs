@@ -44,11 +44,16 @@ pub(crate) async fn look(session: &Session) -> Result<(), Problem> {
 async fn expressions(session: &Session) -> Result<(), Problem> {
     let failed = |error| Fault::from(error).while_doing("look whether the copy could be restored");
     for row in session.client().query(EXPRESSIONS, &[]).await.map_err(failed)? {
-        let (table, expression, what): (String, String, String) =
-            (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?, row.try_get(2).map_err(failed)?);
+        let (table, expression, what): (String, String, String) = (
+            row.try_get(0).map_err(failed)?,
+            row.try_get(1).map_err(failed)?,
+            row.try_get(2).map_err(failed)?,
+        );
         let asked = own(session, &format!("SELECT {expression} FROM ONLY {table} LIMIT 1")).await;
         if let Err(fault) = asked {
-            let message = format!("a backup of the migrated database could not be restored: {what} of {table} fails there");
+            let message = format!(
+                "a backup of the migrated database could not be restored: {what} of {table} fails there"
+            );
             return Err(Problem::new(Code::MigrationDangerous, message)
                 .cause(fault.words())
                 .cause("this was the rehearsal on a copy; the live database was not touched")

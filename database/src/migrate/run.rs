@@ -82,7 +82,8 @@ impl<'a> Run<'a> {
         ledger::settle(&sessions.second).await?;
         let epoch = fence::as_number(authority.epoch())?;
         let (measure, notes) = (None, Vec::new());
-        let mut run = Self { settings, order, authority, progress, sessions, epoch, table: None, measure, notes };
+        let mut run =
+            Self { settings, order, authority, progress, sessions, epoch, table: None, measure, notes };
         run.read_table().await?;
         Ok(run)
     }
@@ -108,7 +109,8 @@ impl<'a> Run<'a> {
         self.notes.extend(pending.notes);
         self.adopted_first(&pending.scripts).await?;
         self.expanded_first(&pending.scripts, &records)?;
-        let scripts: Vec<_> = pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)).collect();
+        let scripts: Vec<_> =
+            pending.scripts.iter().filter_map(|migration| migration.script(self.order.phase)).collect();
         gate::check(&scripts)?;
         let mut ran = Ran::default();
         for migration in &pending.scripts {
@@ -125,7 +127,8 @@ impl<'a> Run<'a> {
     /// Verify files of what this release applied, in this try or an earlier one.
     async fn verify(&mut self, set: &Set, applied: &[Applied], records: &[Record]) -> Result<(), Problem> {
         let (phase, release) = (self.order.phase, &self.order.release);
-        let earlier = records.iter().filter(|row| row.phase == phase && !row.adopted && row.release == *release);
+        let earlier =
+            records.iter().filter(|row| row.phase == phase && !row.adopted && row.release == *release);
         let versions = earlier.map(|row| &row.version).chain(applied.iter().map(|file| &file.version));
         for migration in versions.filter_map(|version| set.get(version)) {
             let Some(script) = &migration.verify else { continue };
@@ -138,7 +141,9 @@ impl<'a> Run<'a> {
 
     /// Refuses to run files whose versions the database had before pointsman: they are adopted, not run.
     async fn adopted_first(&self, pending: &[&Migration]) -> Result<(), Problem> {
-        let Some(table) = self.table.as_ref().filter(|_| self.order.phase == Phase::Expand) else { return Ok(()) };
+        let Some(table) = self.table.as_ref().filter(|_| self.order.phase == Phase::Expand) else {
+            return Ok(());
+        };
         for migration in pending.iter().filter(|migration| table.holds(&migration.version)) {
             let Some(script) = &migration.expand else { continue };
             let job = Job { version: &migration.version, script, ending: Ending::Applied, done: 0 };
@@ -165,8 +170,12 @@ impl<'a> Run<'a> {
         match early.filter(|_| self.order.phase == Phase::Contract) {
             None => Ok(()),
             Some(migration) => {
-                let message = format!("version {} has a contract file whose expand file is not applied", migration.version);
-                Err(Problem::new(Code::MigrationsUnfit, message).hint("release the expand first: `pointsman deploy ENV`"))
+                let message = format!(
+                    "version {} has a contract file whose expand file is not applied",
+                    migration.version
+                );
+                Err(Problem::new(Code::MigrationsUnfit, message)
+                    .hint("release the expand first: `pointsman deploy ENV`"))
             }
         }
     }
@@ -190,7 +199,8 @@ impl<'a> Run<'a> {
         }
         let mut segments = Vec::new();
         for (index, segment) in script.segments.iter().enumerate() {
-            let left: Vec<&'a Statement> = segment.statements.iter().filter(|s| !is_done(s, job.done)).collect();
+            let left: Vec<&'a Statement> =
+                segment.statements.iter().filter(|s| !is_done(s, job.done)).collect();
             if left.is_empty() {
                 continue;
             }
@@ -202,7 +212,13 @@ impl<'a> Run<'a> {
             self.close(&job).await?;
         }
         let path = script.path.clone();
-        Ok(Applied { version: version.clone(), phase: script.phase, path, duration: began.elapsed(), segments })
+        Ok(Applied {
+            version: version.clone(),
+            phase: script.phase,
+            path,
+            duration: began.elapsed(),
+            segments,
+        })
     }
 
     async fn segment(
@@ -227,7 +243,8 @@ impl<'a> Run<'a> {
         let mut statements = job.script.statements();
         for (at, hash) in &done {
             let same = statements.next().is_some_and(|statement| {
-                i32::try_from(statement.ordinal) == Ok(*at) && statement.token_hash.as_slice() == hash.as_slice()
+                i32::try_from(statement.ordinal) == Ok(*at)
+                    && statement.token_hash.as_slice() == hash.as_slice()
             });
             if !same {
                 let message = format!(
@@ -303,4 +320,3 @@ fn after(problem: Problem, applied: &[Applied]) -> Problem {
     };
     problem.aftermath(changed).cause(format!("applied before it, and standing: {}", versions.join(", ")))
 }
-

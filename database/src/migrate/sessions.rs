@@ -115,14 +115,18 @@ async fn fit_server(settings: &Settings, session: &Session) -> Result<Option<Str
     let failed = |error| Fault::from(error).while_doing("look at the server");
     let row = session.client().query_one(SERVER, &[]).await.map_err(failed)?;
     if row.try_get(0).map_err(failed)? {
-        return Err(Problem::new(Code::DatabaseUnfit, "the server is in recovery; migrations need the primary")
-            .hint("set `host` in the agent's [database] section to the primary"));
+        return Err(Problem::new(
+            Code::DatabaseUnfit,
+            "the server is in recovery; migrations need the primary",
+        )
+        .hint("set `host` in the agent's [database] section to the primary"));
     }
     let superuser: bool = row.try_get(1).map_err(failed)?;
     if superuser && !settings.allow_superuser {
         let role: String = row.try_get(2).map_err(failed)?;
-        return Err(Problem::new(Code::DatabaseUnfit, format!("the role `{role}` is a superuser"))
-            .hint("use a role of its own, or set `allow_superuser = true` in the agent's [database] section"));
+        return Err(Problem::new(Code::DatabaseUnfit, format!("the role `{role}` is a superuser")).hint(
+            "use a role of its own, or set `allow_superuser = true` in the agent's [database] section",
+        ));
     }
     row.try_get(3).map_err(failed)
 }

@@ -47,10 +47,12 @@ async fn one(session: &Session, script: &Script, statement: &Statement) -> Resul
         Ok(Err(error)) => return Err(refused(Fault::from(error).words())),
         Err(_) => return Err(super::fault::lost("look at what a verify file wants")),
     };
-    let boolean = rows.first().is_some_and(|row| matches!(row.columns(), [column] if *column.type_() == Type::BOOL));
+    let boolean =
+        rows.first().is_some_and(|row| matches!(row.columns(), [column] if *column.type_() == Type::BOOL));
     if !boolean {
         return Ok(());
     }
-    let untrue = rows.iter().filter(|row| row.try_get::<_, Option<bool>>(0).ok().flatten() != Some(true)).count();
+    let untrue =
+        rows.iter().filter(|row| row.try_get::<_, Option<bool>>(0).ok().flatten() != Some(true)).count();
     if untrue == 0 { Ok(()) } else { Err(refused(format!("{untrue} of {} rows are not true", rows.len()))) }
 }

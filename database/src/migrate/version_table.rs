@@ -32,7 +32,9 @@ impl VersionTable {
     /// Reads the table of this name; `None` if there is none.
     pub(crate) async fn read(session: &Session, name: &str) -> Result<Option<Self>, Problem> {
         let failed = |error| Fault::from(error).while_doing(&format!("read the table `{name}`"));
-        let Some(row) = session.client().query_opt(FIND, &[&name]).await.map_err(failed)? else { return Ok(None) };
+        let Some(row) = session.client().query_opt(FIND, &[&name]).await.map_err(failed)? else {
+            return Ok(None);
+        };
         let found: String = row.try_get(0).map_err(failed)?;
         let kind: Option<String> = row.try_get(1).map_err(failed)?;
         let kind = kind.ok_or_else(|| {
@@ -135,7 +137,10 @@ mod tests {
 
     #[test]
     fn the_highest_version_is_found_by_number() {
-        assert_eq!(table("text", &["1.9.0", "v1.10.0", "1.2"]).highest(), Version::parse("1.10.0").ok().as_ref());
+        assert_eq!(
+            table("text", &["1.9.0", "v1.10.0", "1.2"]).highest(),
+            Version::parse("1.10.0").ok().as_ref()
+        );
         assert!(table("text", &["v1.2"]).holds(&Version::parse("1.2.0").unwrap()));
         assert_eq!(forms(&Version::parse("3").unwrap()), ["v3.0.0", "3.0.0", "v3.0", "3.0", "v3", "3"]);
     }

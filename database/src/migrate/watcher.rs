@@ -33,7 +33,8 @@ SELECT w.pid, (extract(epoch FROM clock_timestamp()
   FROM waiting w JOIN pg_catalog.pg_locks l ON l.pid = w.pid AND NOT l.granted
  WHERE l.mode <> 'ShareUpdateExclusiveLock' AND $1 = ANY (pg_catalog.pg_blocking_pids(w.pid))";
 
-const WAITS: &str = "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
+const WAITS: &str =
+    "SELECT count(*) FROM pg_catalog.pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'";
 
 /// What a watch stops for.
 #[derive(Clone, Copy, Debug)]
@@ -109,7 +110,9 @@ impl Watch {
         let ended = tokio::time::timeout(LOOK_LIMIT * 2, &mut self.task).await;
         match ended {
             Ok(Ok(seen)) => seen,
-            Ok(Err(_)) | Err(_) => Seen { blind: Some("the watch did not end".to_owned()), ..Seen::default() },
+            Ok(Err(_)) | Err(_) => {
+                Seen { blind: Some("the watch did not end".to_owned()), ..Seen::default() }
+            }
         }
     }
 }
@@ -156,7 +159,8 @@ impl Looking {
         for row in &rows {
             let (pid, ms): (i32, f64) = (row.try_get(0)?, row.try_get(1)?);
             self.seen.sessions.insert(pid);
-            self.seen.longest = self.seen.longest.max(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default());
+            self.seen.longest =
+                self.seen.longest.max(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default());
         }
         let now_longest = rows.iter().filter_map(|row| row.try_get::<_, f64>(1).ok()).fold(0.0, f64::max);
         let limit_ms = self.bounds.max_stall.as_secs_f64() * 1000.0;
@@ -175,7 +179,9 @@ impl Looking {
             self.waits_since = None;
             return Ok(());
         }
-        if self.waits_since.get_or_insert_with(Instant::now).elapsed() < max_wait || self.seen.stopped.is_some() {
+        if self.waits_since.get_or_insert_with(Instant::now).elapsed() < max_wait
+            || self.seen.stopped.is_some()
+        {
             return Ok(());
         }
         let blockers = blockers::waited_for(&self.second, self.working).await?;
@@ -185,7 +191,8 @@ impl Looking {
 
     async fn stop_work(&self, end_session: bool) -> Result<(), Fault> {
         self.tripped.store(true, Ordering::SeqCst);
-        let how = if end_session { "SELECT pg_terminate_backend($1)" } else { "SELECT pg_cancel_backend($1)" };
+        let how =
+            if end_session { "SELECT pg_terminate_backend($1)" } else { "SELECT pg_cancel_backend($1)" };
         self.second.client().query_one(how, &[&self.working]).await?;
         Ok(())
     }

@@ -32,7 +32,10 @@ async fn files_up_to_the_tables_version_are_marked_and_the_table_is_kept_up_in_i
     assert_eq!(ground.sql("SELECT count(*) FROM schema_version"), "2");
     let ran = ground.expand(&FILES).await.unwrap();
     assert_eq!(ran.applied.len(), 1);
-    assert_eq!(ground.sql("SELECT version FROM schema_version ORDER BY at, version"), "v1.10.0\nv1.9.0\nv1.11.0");
+    assert_eq!(
+        ground.sql("SELECT version FROM schema_version ORDER BY at, version"),
+        "v1.10.0\nv1.9.0\nv1.11.0"
+    );
 }
 
 #[tokio::test]
@@ -51,12 +54,18 @@ async fn what_cannot_be_adopted_is_refused_with_what_was_found() {
     for (sql, found) in [
         ("", "has no table `schema_version`"),
         ("CREATE TABLE schema_version (version text)", "is empty"),
-        ("CREATE TABLE schema_version (version text); INSERT INTO schema_version VALUES ('latest')", "`latest`"),
+        (
+            "CREATE TABLE schema_version (version text); INSERT INTO schema_version VALUES ('latest')",
+            "`latest`",
+        ),
     ] {
         let ground = ground(sql);
         let problem = migrate::adopt(&ground.settings, &set(&FILES), &Crew(1)).await.unwrap_err();
         assert!(problem.code == Code::AdoptionRefused && problem.message.contains(found), "{problem}");
     }
     let odd = ground("CREATE TABLE schema_version (number text)");
-    assert_eq!(migrate::adopt(&odd.settings, &set(&FILES), &Crew(1)).await.unwrap_err().code, Code::RecordsUnfit);
+    assert_eq!(
+        migrate::adopt(&odd.settings, &set(&FILES), &Crew(1)).await.unwrap_err().code,
+        Code::RecordsUnfit
+    );
 }

@@ -1,5 +1,10 @@
 //! Where crashes happen: a server of its own, a run in a process of its own, and somebody who hits one of them at a place
 //! that the run passes. Stories are files whose every effect shows, and shows twice if it happened twice.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at the first thing that is not as it should be"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;
@@ -83,9 +88,7 @@ pub enum Blow {
     /// The whole server, as by `kill -9`.
     Server,
     /// The server's process, by `kill -9`, so long after the commit was sent.
-    InCommit {
-        micros: u64,
-    },
+    InCommit { micros: u64 },
 }
 
 /// A server, and how the story ends undisturbed.
@@ -117,7 +120,10 @@ pub fn child() {
     }
 }
 
-async fn run(settings: &pointsman_database::Settings, story: &Story) -> Result<migrate::Ran, pointsman_core::Problem> {
+async fn run(
+    settings: &pointsman_database::Settings,
+    story: &Story,
+) -> Result<migrate::Ran, pointsman_core::Problem> {
     let order = RunOrder {
         phase: Phase::Expand,
         release: "r1".to_owned(),
@@ -126,7 +132,8 @@ async fn run(settings: &pointsman_database::Settings, story: &Story) -> Result<m
         lock_budget_ms: 60_000,
         database: &settings.name,
     };
-    migrate::run(settings, &kit::set(&[("v1.0.0.sql", story.file)]), &order, &Crew(1), &Progress::default()).await
+    migrate::run(settings, &kit::set(&[("v1.0.0.sql", story.file)]), &order, &Crew(1), &Progress::default())
+        .await
 }
 
 impl<'s> Arena<'s> {
@@ -146,7 +153,11 @@ impl<'s> Arena<'s> {
     fn database(&mut self) -> String {
         self.next += 1;
         let name = format!("arena_{}", self.next);
-        soon(|| self.cluster.psql("postgres", &format!("CREATE DATABASE {name} OWNER pointsman TEMPLATE before")).ok());
+        soon(|| {
+            self.cluster
+                .psql("postgres", &format!("CREATE DATABASE {name} OWNER pointsman TEMPLATE before"))
+                .ok()
+        });
         name
     }
 
@@ -213,15 +224,24 @@ impl<'s> Arena<'s> {
         match blow {
             Blow::Agent => {}
             Blow::Backend => {
-                let sql = format!("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pointsman-migrate' AND datname = '{database}'");
+                let sql = format!(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'pointsman-migrate' AND datname = '{database}'"
+                );
                 self.cluster.psql("postgres", &sql).unwrap();
             }
             Blow::Connections => wire.cut(),
             Blow::Server => self.kill_server(),
             Blow::InCommit { micros } => {
                 let pids = |application: &str| -> Vec<i32> {
-                    let sql = format!("SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pointsman-{application}' AND datname = '{database}'");
-                    self.cluster.psql("postgres", &sql).unwrap().lines().map(|pid| pid.parse().unwrap()).collect()
+                    let sql = format!(
+                        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pointsman-{application}' AND datname = '{database}'"
+                    );
+                    self.cluster
+                        .psql("postgres", &sql)
+                        .unwrap()
+                        .lines()
+                        .map(|pid| pid.parse().unwrap())
+                        .collect()
                 };
                 let (all, backend) = (pids("%"), pids("migrate")[0]);
                 kill_process(pid, Signal::CONT).unwrap();
@@ -257,7 +277,12 @@ impl<'s> Arena<'s> {
         let told = match leftover {
             Some(leftover) => leftover.done as i64,
             None if status.records.is_empty() => 0,
-            None => kit::set(&[("v1.0.0.sql", self.story.file)]).migrations()[0].expand.as_ref().unwrap().statements().count() as i64,
+            None => kit::set(&[("v1.0.0.sql", self.story.file)]).migrations()[0]
+                .expand
+                .as_ref()
+                .unwrap()
+                .statements()
+                .count() as i64,
         };
         // What runs outside of transactions may have taken effect and not be recorded yet: then it is told as tried.
         let tried = leftover.and_then(|leftover| leftover.trying).map(|trying| trying as i64);

@@ -12,7 +12,10 @@ const FILE: (&str, &str) = ("v1.0.0.sql", "-- pointsman: batch=id:100\nUPDATE t 
 async fn every_row_is_changed_once_in_transactions_of_a_batch() {
     let ground = Ground::new(T);
     ground.expand(&[FILE]).await.unwrap();
-    assert_eq!(ground.sql("SELECT n, count(*), count(DISTINCT xmin::text) > 5 FROM t GROUP BY n ORDER BY n"), "0|5|f\n1|995|t");
+    assert_eq!(
+        ground.sql("SELECT n, count(*), count(DISTINCT xmin::text) > 5 FROM t GROUP BY n ORDER BY n"),
+        "0|5|f\n1|995|t"
+    );
     assert!(ground.expand(&[FILE]).await.unwrap().already);
 }
 
@@ -23,7 +26,8 @@ async fn an_interrupted_one_goes_on_after_the_last_batch() {
     visitor.batch_execute("BEGIN; UPDATE t SET n = n WHERE id = 555").await.unwrap();
     let stopping = async {
         soon_async(async || {
-            ground.sql("SELECT CASE WHEN to_regclass('pointsman.backfill') IS NULL THEN '' ELSE 'there' END") == "there"
+            ground.sql("SELECT CASE WHEN to_regclass('pointsman.backfill') IS NULL THEN '' ELSE 'there' END")
+                == "there"
                 && ground.sql("SELECT coalesce(max(last_key), '') FROM pointsman.backfill") == "500"
         })
         .await;

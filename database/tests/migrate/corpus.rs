@@ -1,4 +1,9 @@
 //! Bad migrations: all are stopped before the live database is touched, whether their text tells or only the copy.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at the first thing that is not as it should be"
+)]
 
 use std::fs;
 use std::path::PathBuf;
@@ -35,7 +40,11 @@ async fn stopped(ground: &Ground, name: &str, text: &str) -> Result<String, Rehe
         Err(findings) => return Ok(format!("reading: {}", findings[0])),
         Ok(set) => set,
     };
-    let phase = if name.contains(".contract.") || text.contains("phase=contract") { Phase::Contract } else { Phase::Expand };
+    let phase = if name.contains(".contract.") || text.contains("phase=contract") {
+        Phase::Contract
+    } else {
+        Phase::Expand
+    };
     let copy = ground.copy().await;
     let order = ground.order(phase);
     let told = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress).await;
@@ -111,5 +120,7 @@ async fn what_only_the_copy_tells_is_stopped() {
 
 /// Whether a word is an `SQLSTATE`.
 fn is_state(word: &str) -> bool {
-    word.len() == 5 && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase()) && word.chars().any(|c| c.is_ascii_digit())
+    word.len() == 5
+        && word.chars().all(|c| c.is_ascii_digit() || c.is_ascii_uppercase())
+        && word.chars().any(|c| c.is_ascii_digit())
 }

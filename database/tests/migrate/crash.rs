@@ -1,8 +1,6 @@
 //! What stands after every crash: the agent, the server's process of its session, the whole server and the connection are
 //! killed at every place that a run passes. The state must be told exactly, and the next run must end as if nothing had been.
 
-
-
 use crate::arena::{Arena, Blow, CUT, MIXED, PLAIN, Story};
 
 /// Is run in a process of its own, which is killed or stopped.
@@ -60,4 +58,3 @@ async fn the_backend_killed_inside_of_the_commit() {
         assert_eq!(found, Some(Vec::new()), "after {micros} µs");
     }
 }
-

@@ -1,4 +1,5 @@
 //! A database of its own for each test, on a server that the tests of this program share.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -98,7 +99,8 @@ impl Ground {
         cluster.psql("postgres", &format!("CREATE DATABASE {name} OWNER pointsman")).unwrap();
         let settings = settings(&cluster, &name);
         let ground = Self { cluster, settings, progress: Progress::default(), epoch: 1 };
-        ground.sql("GRANT USAGE ON SCHEMA public TO app; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app");
+        ground
+            .sql("GRANT USAGE ON SCHEMA public TO app; ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO app");
         ground.sql(sql);
         ground
     }

@@ -17,8 +17,11 @@ use crate::kit::{Ground, SOON, soon};
 const FEATURES: &str = "CREATE TABLE features (id int PRIMARY KEY, name text);
 INSERT INTO features SELECT n, repeat('x', 100) FROM generate_series(1, 20000) n";
 const ALTER: &str = "ALTER TABLE features ADD COLUMN c_new int";
-/// A request that waits longer than this behind a migration is stalled.
-const STALLED_MS: f64 = 200.0;
+/// How long the table is held after the migration has begun to ask for it.
+const HOLD: Duration = Duration::from_secs(4);
+/// Whoever stands in the queue makes visitors wait for as long as the table is held; a busy machine alone does not make
+/// them wait for half of it.
+const STALLED_MS: f64 = 2_000.0;
 /// Visitors that ask again and again.
 const VISITORS: usize = 8;
 
@@ -82,8 +85,7 @@ async fn behind(ground: &Ground, named: &str, release: impl AsyncFnOnce()) -> (R
             assert!(Instant::now() < give_up, "never named: {}", ground.progress.words());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // Long enough that whoever queued would have been seen.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(HOLD).await;
         release().await;
     };
     let files = [("v1.0.0.sql", ALTER)];
@@ -102,15 +104,17 @@ async fn behind_a_report_nobody_waits_and_a_plain_alter_stalls_them() {
     let ground = Ground::new(FEATURES);
     let report = ground.client("report-job", "app").await;
     report.batch_execute("BEGIN; SELECT count(*) FROM features").await.unwrap();
-    let (ran, longest) = behind(&ground, "report-job", async || report.batch_execute("COMMIT").await.unwrap()).await;
+    let (ran, longest) =
+        behind(&ground, "report-job", async || report.batch_execute("COMMIT").await.unwrap()).await;
     assert_polite(&ran.unwrap(), longest);
     assert_eq!(ground.sql("SELECT count(*) FROM features WHERE c_new IS NULL"), "20000");
     // The same without the ladder.
     report.batch_execute("BEGIN; SELECT count(*) FROM features").await.unwrap();
     let traffic = Traffic::begin(&ground).await;
     let plain = ground.client("plain", "pointsman").await;
-    let alter = tokio::spawn(async move { plain.batch_execute("ALTER TABLE features ADD COLUMN c_plain int").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    let alter =
+        tokio::spawn(async move { plain.batch_execute("ALTER TABLE features ADD COLUMN c_plain int").await });
+    tokio::time::sleep(HOLD).await;
     report.batch_execute("COMMIT").await.unwrap();
     alter.await.unwrap().unwrap();
     let longest = traffic.end().await;
@@ -122,7 +126,8 @@ async fn behind_an_idle_transaction_nobody_waits() {
     let ground = Ground::new(FEATURES);
     let idle = ground.client("forgotten", "app").await;
     idle.batch_execute("BEGIN; INSERT INTO features VALUES (0, 'x')").await.unwrap();
-    let (ran, longest) = behind(&ground, "idle in transaction", async || idle.batch_execute("COMMIT").await.unwrap()).await;
+    let (ran, longest) =
+        behind(&ground, "idle in transaction", async || idle.batch_execute("COMMIT").await.unwrap()).await;
     assert_polite(&ran.unwrap(), longest);
 }
 
@@ -132,7 +137,9 @@ async fn behind_a_dump_nobody_waits() {
     let mut dump = ground.cluster.client("pg_dump", "postgres", &ground.settings.name);
     let mut dump = dump.args(["--inserts"]).stdout(Stdio::piped()).spawn().unwrap();
     // Nobody reads its pipe, so it stands still with its locks.
-    soon(|| (ground.sql("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'pg_dump' AND l.relation = 'features'::regclass") != "0").then_some(()));
+    soon(|| {
+        (ground.sql("SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE a.application_name = 'pg_dump' AND l.relation = 'features'::regclass") != "0").then_some(())
+    });
     let (ran, longest) = behind(&ground, "pg_dump", async || {
         let mut rest = Vec::new();
         let mut pipe = dump.stdout.take().unwrap();
@@ -154,7 +161,13 @@ async fn after_the_budget_the_holder_is_named_and_nothing_is_changed() {
     order.lock_budget_ms = 1_500;
     let problem = ground.run(&[("v1.0.0.sql", ALTER)], &order).await.unwrap_err();
     assert_eq!(problem.code, Code::LockNotHad);
-    for part in [format!("pid {pid}"), "report-job".into(), "idle in transaction".into(), "SELECT count(*)".into(), "public.features".replace("public.", "")] {
+    for part in [
+        format!("pid {pid}"),
+        "report-job".into(),
+        "idle in transaction".into(),
+        "SELECT count(*)".into(),
+        "public.features".replace("public.", ""),
+    ] {
         assert!(problem.message.contains(&part), "{part}: {problem}");
     }
     assert!(problem.hint.contains(&format!("pg_cancel_backend({pid})")), "{}", problem.hint);

@@ -43,17 +43,31 @@ async fn a_superuser_is_refused_unless_allowed() {
 async fn what_files_make_belongs_to_the_databases_owner() {
     let ground = Ground::new("");
     let name = &ground.settings.name;
-    let sql = format!("CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO pointsman; ALTER DATABASE {name} OWNER TO {name}_owner");
+    let sql = format!(
+        "CREATE ROLE {name}_owner NOLOGIN; GRANT {name}_owner TO pointsman; ALTER DATABASE {name} OWNER TO {name}_owner"
+    );
     ground.cluster.psql("postgres", &sql).unwrap();
-    ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")]).await.unwrap();
+    ground
+        .expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")])
+        .await
+        .unwrap();
     assert_eq!(ground.sql("SELECT tableowner FROM pg_tables WHERE tablename = 't'"), format!("{name}_owner"));
-    assert!(ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")]).await.unwrap().already);
+    assert!(
+        ground
+            .expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")])
+            .await
+            .unwrap()
+            .already
+    );
 }
 
 #[tokio::test]
 async fn nothing_that_a_file_makes_is_put_among_the_records() {
     // The role is called as the schema is, so `"$user"` on its search path means the records.
     let ground = Ground::new("");
-    ground.expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")]).await.unwrap();
+    ground
+        .expand(&[("v1.0.0.sql", "CREATE TABLE t (a int); CREATE INDEX CONCURRENTLY t_a ON t (a)")])
+        .await
+        .unwrap();
     assert_eq!(ground.sql("SELECT schemaname FROM pg_tables WHERE tablename = 't'"), "public");
 }

@@ -6,16 +6,22 @@ use pointsman_migration::Phase;
 
 use crate::kit::{Crew, Ground, set};
 
-const T: &str = "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 1000) n";
+const T: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 1000) n";
 
 /// Rehearses on a copy; the live database must be the same before and after.
 async fn rehearse(ground: &Ground, files: &[(&str, &str)]) -> Result<Rehearsal, Problem> {
     let before = ground.contents();
     let copy = ground.copy().await;
     let order = ground.order(Phase::Expand);
-    let told = migrate::rehearse(&ground.settings, &copy, &set(files), &order, &Crew(1), &ground.progress).await;
+    let told =
+        migrate::rehearse(&ground.settings, &copy, &set(files), &order, &Crew(1), &ground.progress).await;
     assert_eq!(ground.contents(), before, "the live database was touched");
-    assert_eq!(ground.sql("SELECT to_regclass('pointsman.migration') IS NULL"), "t", "records were made in the live database");
+    assert_eq!(
+        ground.sql("SELECT to_regclass('pointsman.migration') IS NULL"),
+        "t",
+        "records were made in the live database"
+    );
     ground.cluster.psql("postgres", &format!("DROP DATABASE {copy} WITH (FORCE)")).unwrap();
     told
 }
@@ -27,12 +33,21 @@ async fn locks_rewrites_and_durations_are_measured() {
     let order_file = [("v1.0.0.contract.sql", file)];
     let copy = ground.copy().await;
     let order = ground.order(Phase::Contract);
-    let told = migrate::rehearse(&ground.settings, &copy, &set(&order_file), &order, &Crew(1), &ground.progress).await.unwrap();
+    let told =
+        migrate::rehearse(&ground.settings, &copy, &set(&order_file), &order, &Crew(1), &ground.progress)
+            .await
+            .unwrap();
     let [add, change, index] = &told.statements[..] else { panic!("{told:?}") };
     let exclusive = ("t".to_owned(), "AccessExclusiveLock".to_owned());
-    assert!(add.place == "v1.0.0.contract.sql:2:1" && add.locks.contains(&exclusive) && add.rewritten_bytes == 0, "{add:?}");
+    assert!(
+        add.place == "v1.0.0.contract.sql:2:1" && add.locks.contains(&exclusive) && add.rewritten_bytes == 0,
+        "{add:?}"
+    );
     assert!(change.rewritten_bytes > 20_000, "{change:?}");
-    assert!(index.locks.contains(&("u".to_owned(), "ShareLock".to_owned())) && index.rewritten_bytes == 0, "{index:?}");
+    assert!(
+        index.locks.contains(&("u".to_owned(), "ShareLock".to_owned())) && index.rewritten_bytes == 0,
+        "{index:?}"
+    );
 }
 
 #[tokio::test]
@@ -48,13 +63,17 @@ async fn locks_that_are_held_too_long_on_the_copy_are_refused() {
     let ground = Ground::new(T);
     let file = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int; SELECT pg_sleep(2.5)")];
     let problem = rehearse(&ground, &file).await.unwrap_err();
-    assert!(problem.code == Code::MigrationDangerous && problem.message.contains("2000 ms are allowed"), "{problem}");
+    assert!(
+        problem.code == Code::MigrationDangerous && problem.message.contains("2000 ms are allowed"),
+        "{problem}"
+    );
 }
 
 #[tokio::test]
 async fn what_breaks_the_slot_that_serves_is_refused() {
     let ground = Ground::new(T);
-    let problem = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t RENAME COLUMN a TO b")]).await.unwrap_err();
+    let problem =
+        rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t RENAME COLUMN a TO b")]).await.unwrap_err();
     assert_eq!((problem.code, problem.aftermath), (Code::MigrationBreaking, Aftermath::Unchanged));
 }
 
@@ -77,13 +96,20 @@ async fn queries_of_the_running_slot_are_planned_again() {
     app.query("SELECT id FROM v WHERE a = 7", &[]).await.unwrap();
     drop(app);
     let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
-    assert!(told.replanned.iter().filter(|replanned| **replanned == Replanned::Works).count() >= 2, "{:?}", told.replanned);
+    assert!(
+        told.replanned.iter().filter(|replanned| **replanned == Replanned::Works).count() >= 2,
+        "{:?}",
+        told.replanned
+    );
     // No rule of the text sees this: the view is there again.
     let hidden = "DROP VIEW v; CREATE VIEW v AS SELECT id FROM t";
     let problem = rehearse(&ground, &[("v1.0.0.sql", hidden)]).await.unwrap_err();
     assert_eq!(problem.code, Code::QueriesBroken);
     let told = format!("{problem:?}");
-    assert!(told.contains("SELECT a FROM v WHERE id = $1") && told.contains("SELECT id FROM v WHERE a = $1"), "{told}");
+    assert!(
+        told.contains("SELECT a FROM v WHERE id = $1") && told.contains("SELECT id FROM v WHERE a = $1"),
+        "{told}"
+    );
 }
 
 #[tokio::test]
@@ -92,6 +118,14 @@ async fn without_statistics_of_statements_it_says_so() {
     let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
     assert!(told.notes.iter().any(|note| note.contains("pg_stat_statements")), "{:?}", told.notes);
     let order = ground.order(Phase::Expand);
-    let live = migrate::rehearse(&ground.settings, &ground.settings.name, &set(&[]), &order, &Crew(1), &ground.progress).await;
+    let live = migrate::rehearse(
+        &ground.settings,
+        &ground.settings.name,
+        &set(&[]),
+        &order,
+        &Crew(1),
+        &ground.progress,
+    )
+    .await;
     assert_eq!(live.unwrap_err().code, Code::UsageWrong);
 }

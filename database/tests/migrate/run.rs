@@ -6,13 +6,17 @@ use pointsman_migration::Phase;
 
 use crate::kit::{Crew, Ground, set};
 
-const T: &str = "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 100) n";
+const T: &str =
+    "CREATE TABLE t (id int PRIMARY KEY, a int); INSERT INTO t SELECT n, n FROM generate_series(1, 100) n";
 
 #[tokio::test]
 async fn files_run_in_the_order_of_versions_and_once() {
     let ground = Ground::new(T);
     let files = [
-        ("v1.10.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1"),
+        (
+            "v1.10.0.sql",
+            "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN d int; UPDATE t SET d = c + 1",
+        ),
         ("v1.9.0.sql", "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; UPDATE t SET c = a"),
     ];
     let ran = ground.expand(&files).await.unwrap();
@@ -26,7 +30,10 @@ async fn files_run_in_the_order_of_versions_and_once() {
     assert_eq!(status.schema_version.as_deref(), Some("1.10.0"));
     assert_eq!((status.records.len(), status.leftovers), (2, vec![]));
     // Every attempt has its end.
-    assert_eq!(ground.sql("SELECT string_agg(DISTINCT outcome, ',') FROM pointsman.attempt WHERE state = 'done'"), "confirmed");
+    assert_eq!(
+        ground.sql("SELECT string_agg(DISTINCT outcome, ',') FROM pointsman.attempt WHERE state = 'done'"),
+        "confirmed"
+    );
 }
 
 #[tokio::test]
@@ -49,7 +56,9 @@ async fn a_file_with_a_bad_statement_leaves_nothing_and_says_where() {
 
 #[tokio::test]
 async fn deferred_constraints_are_checked_before_the_end() {
-    let ground = Ground::new("CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)");
+    let ground = Ground::new(
+        "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",
+    );
     let problem = ground.expand(&[("v1.0.0.sql", "INSERT INTO c VALUES (7)")]).await.unwrap_err();
     assert_eq!(problem.code, Code::StatementFailed);
     assert!(problem.message.contains("23503"), "{}", problem.message);
@@ -67,7 +76,10 @@ async fn what_stands_of_a_split_file_is_told_and_gone_on_from() {
     let ground = Ground::new(T);
     let problem = ground.expand(&[("v1.0.0.sql", MIXED)]).await.unwrap_err();
     assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Changed));
-    assert!(problem.message.ends_with("its statements 1 to 2 stand and are recorded, the rest was not applied"), "{problem}");
+    assert!(
+        problem.message.ends_with("its statements 1 to 2 stand and are recorded, the rest was not applied"),
+        "{problem}"
+    );
     let leftovers = ground.status().await.leftovers;
     assert_eq!((leftovers[0].done, leftovers[0].trying), (2, None));
     // What stands may not be rewritten.
@@ -85,7 +97,8 @@ async fn what_stands_of_a_split_file_is_told_and_gone_on_from() {
 async fn an_applied_file_that_changes_is_refused_and_its_comments_may() {
     let ground = Ground::new(T);
     ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
-    let ran = ground.expand(&[("v1.0.0.sql", "-- licence\r\nalter table t\r\n  ADD COLUMN c int;")]).await.unwrap();
+    let ran =
+        ground.expand(&[("v1.0.0.sql", "-- licence\r\nalter table t\r\n  ADD COLUMN c int;")]).await.unwrap();
     assert!(ran.already && ran.notes[0].contains("comments"), "{ran:?}");
     let problem = ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c bigint")]).await.unwrap_err();
     assert!(problem.code == Code::MigrationsUnfit && problem.message.contains("[drift]"), "{problem}");
@@ -94,7 +107,8 @@ async fn an_applied_file_that_changes_is_refused_and_its_comments_may() {
 #[tokio::test]
 async fn a_version_below_the_current_one_runs_only_if_the_release_names_it() {
     let ground = Ground::new(T);
-    let (new, late) = (("v2.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.5.0.sql", "ALTER TABLE t ADD COLUMN d int"));
+    let (new, late) =
+        (("v2.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.5.0.sql", "ALTER TABLE t ADD COLUMN d int"));
     ground.expand(&[new]).await.unwrap();
     let problem = ground.expand(&[new, late]).await.unwrap_err();
     assert!(problem.code == Code::MigrationsUnfit && problem.message.contains("[out-of-order]"), "{problem}");
@@ -107,11 +121,18 @@ async fn a_version_below_the_current_one_runs_only_if_the_release_names_it() {
 #[tokio::test]
 async fn an_invalid_index_of_an_earlier_try_is_built_again() {
     let ground = Ground::new("CREATE TABLE t (a int); INSERT INTO t VALUES (1), (1)");
-    let by_hand = ground.cluster.psql_as("pointsman", &ground.settings.name, "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)");
+    let by_hand = ground.cluster.psql_as(
+        "pointsman",
+        &ground.settings.name,
+        "CREATE UNIQUE INDEX CONCURRENTLY t_a ON t (a)",
+    );
     assert!(by_hand.is_err());
     assert_eq!(ground.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass"), "f");
     ground.sql("DELETE FROM t; INSERT INTO t VALUES (1)");
-    let ran = ground.expand(&[("v1.0.0.sql", "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a)")]).await.unwrap();
+    let ran = ground
+        .expand(&[("v1.0.0.sql", "CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS t_a ON t (a)")])
+        .await
+        .unwrap();
     assert!(ran.notes[0].contains("was invalid: dropped"), "{:?}", ran.notes);
     assert_eq!(ground.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 't_a'::regclass"), "t");
 }
@@ -131,7 +152,10 @@ async fn an_index_that_cannot_be_built_leaves_no_invalid_one() {
 #[tokio::test]
 async fn a_contract_follows_its_expand_only() {
     let ground = Ground::new(T);
-    let files = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.0.0.contract.sql", "ALTER TABLE t DROP COLUMN a")];
+    let files = [
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.0.0.contract.sql", "ALTER TABLE t DROP COLUMN a"),
+    ];
     let order = ground.order(Phase::Contract);
     let problem = ground.run(&files, &order).await.unwrap_err();
     assert_eq!(problem.code, Code::MigrationsUnfit);
@@ -144,12 +168,17 @@ async fn a_contract_follows_its_expand_only() {
 async fn verify_files_look_after_the_run_and_change_nothing() {
     let ground = Ground::new(T);
     let expand = ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int");
-    let problem = ground.expand(&[expand, ("v1.0.0.verify.sql", "SELECT true;\nSELECT c IS NOT NULL FROM t")]).await.unwrap_err();
+    let problem = ground
+        .expand(&[expand, ("v1.0.0.verify.sql", "SELECT true;\nSELECT c IS NOT NULL FROM t")])
+        .await
+        .unwrap_err();
     assert_eq!((problem.code, problem.aftermath), (Code::VerifyFailed, Aftermath::Changed));
     assert!(problem.message.starts_with("v1.0.0.verify.sql:2:1: statement 2: 100 of 100 rows"), "{problem}");
     // It is looked at again, because the release is the same.
     ground.sql("UPDATE t SET c = 1");
-    assert!(ground.expand(&[expand, ("v1.0.0.verify.sql", "SELECT c IS NOT NULL FROM t")]).await.unwrap().already);
+    assert!(
+        ground.expand(&[expand, ("v1.0.0.verify.sql", "SELECT c IS NOT NULL FROM t")]).await.unwrap().already
+    );
     let writes = ("v1.0.0.verify.sql", "DO $$ BEGIN DELETE FROM t; END $$");
     let problem = ground.expand(&[expand, writes]).await.unwrap_err();
     assert!(problem.message.contains("25006"), "{problem}");
@@ -168,7 +197,10 @@ async fn down_takes_back_what_the_release_applied_newest_first() {
     ];
     ground.expand(&files).await.unwrap();
     let back = ground.down(&files).await.unwrap();
-    assert_eq!(back.applied.iter().map(|file| file.version.to_string()).collect::<Vec<_>>(), ["1.1.0", "1.0.0"]);
+    assert_eq!(
+        back.applied.iter().map(|file| file.version.to_string()).collect::<Vec<_>>(),
+        ["1.1.0", "1.0.0"]
+    );
     assert_eq!(ground.contents(), before);
     assert!(ground.down(&files).await.unwrap().already);
     assert_eq!(ground.status().await.schema_version, None);
@@ -186,7 +218,10 @@ async fn an_older_epoch_is_refused_and_a_newer_one_waits_for_the_running_transac
     ground.epoch = 4;
     let problem = ground.expand(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap_err();
     assert_eq!(problem.code, Code::Fenced);
-    assert_eq!(migrate::fence(&ground.settings, pointsman_core::Epoch(4)).await.unwrap_err().code, Code::Fenced);
+    assert_eq!(
+        migrate::fence(&ground.settings, pointsman_core::Epoch(4)).await.unwrap_err().code,
+        Code::Fenced
+    );
     migrate::fence(&ground.settings, pointsman_core::Epoch(9)).await.unwrap();
     assert_eq!(ground.status().await.epoch, Some(pointsman_core::Epoch(9)));
     let order = ground.order(Phase::Expand);

@@ -28,7 +28,10 @@ async fn a_statement_that_stalls_a_visitor_is_cancelled_and_nothing_stands() {
     assert_eq!(seen, 1);
     let problem = ran.unwrap_err();
     assert_eq!((problem.code, problem.aftermath), (Code::StallStopped, Aftermath::Unchanged));
-    assert!(problem.message.contains("1 sessions waited") && problem.message.contains("200 ms are allowed"), "{problem}");
+    assert!(
+        problem.message.contains("1 sessions waited") && problem.message.contains("200 ms are allowed"),
+        "{problem}"
+    );
     assert_eq!(ground.contents(), before);
 }
 
