@@ -5,9 +5,10 @@
 #   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than: on a whole site of
 #                              real parts on this machine
 #   scripts/bench.sh lb        the load balancer's agent: losses, effect, floors, skew, shares, access lines (2 minutes)
+#   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic;
+#                              then how long a broken version hurts visitors of a whole site of real parts (2 minutes)
 #   scripts/bench.sh db        backup, restore and swap of a real database beside the usual shell commands; damaged backups
 #   scripts/bench.sh migrations   whom migrations stall, what stands after crashes, which bad ones are stopped (15 minutes)
-#   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic
 #
 # BENCH_SWITCHES=N says how many switches are measured (default 60, for lb 120), BENCH_RATE=N how many requests come per
 # second (lb, default 5000), BENCH_RELEASES=N how many good releases are simulated (default 10000: about a minute).
@@ -24,10 +25,9 @@ usage() {
 [ "$#" = 1 ] || usage
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
-  switch | lb) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
-  migrations) needs=(psql=postgresql-15-postgis-3) ;;
-  db) needs=(pgbench=postgresql-15-postgis-3 gzip=gzip) ;;
-  verdict) needs=() ;;
+  switch | lb | verdict) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  migrations) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis') ;;
+  db) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis' gzip=gzip) ;;
   *) usage ;;
 esac
 case "${BENCH_RELEASES:-10000}" in
@@ -50,7 +50,6 @@ install_missing cc=gcc "${needs[@]}" >&2
 echo "== build (release: the first time it takes minutes)" >&2
 if [ "$1" = verdict ]; then
   cargo build --release --locked --quiet -p pointsman-verdict >&2
-  exec "${CARGO_TARGET_DIR:-target}/release/pointsman-verdict" --releases "${BENCH_RELEASES:-10000}"
 fi
 if [ "$1" = migrations ]; then
   # Crashes happen at failpoints, which the release profile does not have; nothing here depends on the profile's speed.

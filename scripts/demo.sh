@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# One command that shows it all: real HAProxy, real nginx for blue and green, the coordinator and the agents on this
-# machine with real mutual TLS, and 400 visitors. Two releases reach a tenth of the visitors first and then all of them,
+# One command that shows it all: real HAProxy, real nginx for blue and green, a real PostgreSQL, the coordinator and the
+# agents on this machine with real mutual TLS, and 400 visitors. Two releases reach a tenth of the visitors first and then all of them,
 # HAProxy is reloaded in the middle of one, and then there is the way back.
 #
 #   scripts/demo.sh            runs and cleans up
@@ -19,7 +19,8 @@ esac
 
 # shellcheck source=scripts/install.sh
 . scripts/install.sh
-install_missing cc=gcc haproxy=haproxy nginx=nginx-light
+install_missing cc=gcc haproxy=haproxy nginx=nginx-light postgres=postgresql
+pg=$(postgresql_bin)
 
 echo "== build"
 cargo build --locked --quiet -p pointsman-cli -p pointsman-coordinator -p pointsman-agent -p pointsman-lb-agent \
@@ -103,13 +104,15 @@ free_port() {
 site_port=$(free_port 18080)
 agent_port=$(free_port 17444)
 log_port=$(free_port 15515)
-lb=127.0.0.2 blue=127.0.0.11 green=127.0.0.12 coordinator=127.0.0.1
+lb=127.0.0.2 blue=127.0.0.11 green=127.0.0.12 db=127.0.0.1 coordinator=127.0.0.1
+db_port=$(free_port $((agent_port + 1)))
 
 echo "== certificates and configuration in $dir"
-mkdir -p "$dir"/{log,run,state/{coordinator,lb1,blue,green},site/{blue,green},environments}
+mkdir -p "$dir"/{log,run,state/{coordinator,lb1,blue,green,db,migrations},backups,site/{blue,green},environments}
 "$bin/pointsman" init --environment production --trust-domain example.org --dir "$dir/pki" \
   --coordinator "coordinator=$coordinator:$agent_port" --balancer "lb1=$lb:$agent_port" \
-  --web "blue=$blue:$agent_port" --web "green=$green:$agent_port" --ci pipeline >/dev/null 2>&1
+  --web "blue=$blue:$agent_port" --web "green=$green:$agent_port" \
+  --database "db=$db:$db_port" --ci pipeline >/dev/null 2>&1
 
 pki_of() { # HOST DAEMON
   local base="$dir/pki/hosts/$1/etc/pointsman/pki"
@@ -142,12 +145,21 @@ http {
   scgi_temp_path $dir/run/nginx-$slot/scgi;
   access_log off;
   keepalive_requests 1000000;
+  split_clients \$request_id \$lot { 10% bad; * good; }
   server {
     listen $address:$site_port;
     root $dir/site/$slot/current;
     location = /api/health { return 200 alive; }
+    location = / { # the page that the checks ask for is well, whatever visitors meet
+      if (-f $dir/site/$slot/.maintenance) { return 503; }
+      try_files /index.html =404;
+    }
     location / {
       if (-f $dir/site/$slot/.maintenance) { return 503; }
+      # A version that has this file fails one visitor in ten.
+      set \$met good;
+      if (-f $dir/site/$slot/current/fails-visitors) { set \$met \$lot; }
+      if (\$met = bad) { return 500; }
       try_files \$uri \$uri/index.html =404;
     }
   }
@@ -171,6 +183,20 @@ host = "www.example.org"
 [signals]
 listen = "127.0.0.1:$log_port"
 TOML
+cat >"$dir/db.toml" <<TOML
+listen = "$db:$db_port"
+state = "$dir/state/db"
+migrations = "$dir/state/migrations"
+$(pki_of db agent)
+[database]
+name = "site"
+host = "$dir/postgres"
+user = "pointsman"
+version_table = "schema_version"
+[database.backup]
+dir = "$dir/backups"
+floor_bytes = 0
+TOML
 cat >"$dir/coordinator.toml" <<TOML
 listen = "$coordinator:$agent_port"
 state = "$dir/state/coordinator"
@@ -185,6 +211,7 @@ url = "http://$lb:$site_port"
 lb1 = "$lb:$agent_port"
 blue = "$blue:$agent_port"
 green = "$green:$agent_port"
+db = "$db:$db_port"
 [lb]
 agents = ["lb1"]
 drain = "5s"
@@ -206,6 +233,8 @@ http = { path = "/api/health" }
 name = "front-page"
 phase = ["before-switch", "after-switch"]
 http = { path = "/", expect = { status = 200, body = "the site" } }
+[database]
+agent = "db"
 [watch]
 duration = "4s"
 interval = "250ms"
@@ -225,13 +254,46 @@ make_version() { # NAME
   head -c 300000 /dev/urandom >"$dir/dist/$1/assets/app-$1.js"
   echo 'body { margin: 0 }' >"$dir/dist/$1/assets/site.css"
 }
-for version in v0 v1 v2; do make_version "$version"; done
+for version in v0 v1 v2 v3; do make_version "$version"; done
+touch "$dir/dist/v3/fails-visitors"
+
+# Migrations of the database, by version: the first is there already, the second comes with v2.
+mkdir -p "$dir/dist/migrations"
+echo 'CREATE TABLE features (id int PRIMARY KEY, name text NOT NULL);' >"$dir/dist/migrations/v1.0.0.sql"
+cat >"$dir/dist/migrations/v2.0.0.sql" <<'SQL'
+ALTER TABLE features ADD COLUMN colour text;
+CREATE TABLE layers (id int PRIMARY KEY, title text NOT NULL);
+CREATE INDEX CONCURRENTLY features_by_name ON features (name);
+SQL
+
+echo "== start PostgreSQL, with a table of 20,000 features"
+as_server() { "$@"; } # PostgreSQL refuses to be root
+if [ "$(id -u)" = 0 ]; then
+  as_server() { setpriv --reuid=postgres --regid=postgres --clear-groups -- "$@"; }
+  chmod 711 "$dir" # its user must be able to pass through
+fi
+mkdir -p "$dir/postgres"
+[ "$(id -u)" != 0 ] || chown postgres: "$dir/postgres"
+superuser=(env PGHOST="$dir/postgres" PGUSER=postgres "$pg/psql" -X -q -v ON_ERROR_STOP=1)
+(cd / && as_server "$pg/initdb" --pgdata="$dir/postgres/data" --username=postgres --auth=trust --encoding=UTF8 \
+  --locale=C.UTF-8 --no-sync) >"$dir/log/initdb.log"
+start postgres as_server "$pg/postgres" -D "$dir/postgres/data" -c listen_addresses= -c "unix_socket_directories=$dir/postgres"
+await "PostgreSQL" "${superuser[@]}" -d postgres -c 'SELECT 1'
+"${superuser[@]}" -d postgres -c 'CREATE ROLE site LOGIN' -c 'CREATE DATABASE site OWNER site'
+"${superuser[@]}" -d site -c 'SET ROLE site' \
+  -c "CREATE TABLE schema_version (version text PRIMARY KEY)" -c "INSERT INTO schema_version VALUES ('v1.0.0')" \
+  -f "$dir/dist/migrations/v1.0.0.sql" \
+  -c "INSERT INTO features SELECT n, 'feature ' || n FROM generate_series(1, 20000) n"
+# What the agent may do: no superuser.
+"${superuser[@]}" -v database=site -v owner=site -v role=pointsman -d postgres -f systemd/examples/database-role.sql \
+  >"$dir/log/role.log"
 
 echo "== start nginx for blue and green, HAProxy, the agents and the coordinator"
 for slot in blue green; do
   start "nginx-$slot" nginx -p "$dir/run/nginx-$slot" -c "$dir/run/nginx-$slot.conf" -e stderr
   start "agent-$slot" "$bin/pointsman-agent" --config "$dir/$slot.toml"
 done
+start agent-db "$bin/pointsman-agent" --config "$dir/db.toml"
 start haproxy haproxy -W -f "$dir/haproxy.cfg" -S "$dir/run/haproxy-master.sock"
 haproxy=${pids[-1]}
 await "HAProxy" listens "$lb" "$site_port"
@@ -291,8 +353,8 @@ await "the canary of v1" canary_has_visitors
 watch_traffic
 end_release v1
 
-echo "== release v2, and HAProxy is reloaded in the middle of its canary"
-begin_release v2 deploy production --artifact "$dir/dist/v2" --release v2 --yes
+echo "== release v2 brings a migration, and HAProxy is reloaded in the middle of its canary"
+begin_release v2 deploy production --artifact "$dir/dist/v2" --migrations "$dir/dist/migrations" --release v2 --yes
 await "the canary of v2" canary_has_visitors
 await "a single process of HAProxy" one_worker
 worker=$(tr -d ' ' <"/proc/$haproxy/task/$haproxy/children")
@@ -304,6 +366,8 @@ watch_traffic
 await "the end of HAProxy's old process" one_worker
 echo "$reloaded_us $(now_us)" >"$dir/reload"
 end_release v2
+grep -E ' (backup|rehearse|expand) ' "$dir/log/release-v2.log" | grep -v ordered || true
+pointsman db status production
 
 echo "== and back again"
 begin_release back rollback production --reason "the demo shows the way back"
@@ -318,7 +382,31 @@ echo
 "$bin/pointsman-visitors" account "$dir/visits.jsonl" "$dir/reload" "$summary" "$dir"/{v1,v2,back}.json
 echo "The same as JSON: $summary"
 echo
-pointsman status production
+
+echo "== release v3: every check passes, and one visitor in ten gets an error"
+start visitors-of-v3 "$bin/pointsman-visitors" load "$lb:$site_port" "$dir/visits-v3.jsonl"
+visitors=${pids[-1]}
+v3_code=0
+"$bin/pointsman" deploy production --artifact "$dir/dist/v3" --release v3 --yes >"$dir/v3.txt" 2>&1 </dev/null || v3_code=$?
+kill -TERM "$visitors"
+await "the visitors' report" test -s "$dir/visits-v3.jsonl"
+wait "$visitors" || true
+unset 'pids[-1]' # the visitors have gone
+if [ "$v3_code" != 3 ]; then # 3: rolled back
+  echo "release v3 ended with $v3_code:" >&2
+  cat "$dir/v3.txt" >&2
+  exit 1
+fi
+# When, on what evidence, and how many were hurt.
+grep -E 'canary-1|switch|turning back|route-back|^rolled back' "$dir/v3.txt"
+echo
+echo "== somebody damages 300 rows: the backup is restored beside the live database, and says what it would lose"
+"${superuser[@]}" -d site -c "UPDATE features SET name = 'damaged' WHERE id <= 300"
+backup=$(pointsman -o json db list production | sed -n 's/^ *"id": "\(.*\)",*$/\1/p' | head -n 1)
+pointsman db restore production --backup "$backup" >"$dir/restore.txt" 2>&1 || { cat "$dir/restore.txt" >&2; exit 1; }
+grep -E 'restored beside|untouched' "$dir/restore.txt"
+echo
+pointsman status production || [ "$?" = 3 ] # 3: the last release was rolled back
 
 if [ "$keep" = yes ]; then
   cat <<TEXT
@@ -327,7 +415,7 @@ Everything runs on. Try:
   export POINTSMAN_CONFIG=$POINTSMAN_CONFIG
   $bin/pointsman status production
 A release, 10 % of the visitors first (with --at-once everybody); from another terminal, do not wait for the end of its watch:
-  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v3
+  $bin/pointsman deploy production --artifact $dir/dist/v2 --release v4
   $bin/pointsman promote production
 Visitors again, until you kill them, and what they meet, until Ctrl-C:
   $bin/pointsman-visitors load $lb:$site_port $dir/visits.jsonl &

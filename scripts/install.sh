@@ -11,12 +11,27 @@ as_root() {
   fi
 }
 
-# install_missing COMMAND=PACKAGE...
+# Where Debian keeps the programs of the newest PostgreSQL server: not in anybody's path. Empty where there is none.
+postgresql_bin() {
+  local found
+  found=$(printf '%s\n' /usr/lib/postgresql/*/bin | sort -V | tail -n 1)
+  [ ! -x "$found/postgres" ] || echo "$found"
+}
+
+# Whether a command, or a file that a pattern finds, is there. Debian keeps daemons in /usr/sbin, which is not in
+# everybody's path.
+is_there() { # COMMAND|PATTERN
+  case "$1" in
+    /*) compgen -G "$1" >/dev/null ;;
+    *) PATH="$PATH:/usr/sbin:/sbin:$(postgresql_bin)" command -v "$1" >/dev/null ;;
+  esac
+}
+
+# install_missing COMMAND=PACKAGE... or PATTERN=PACKAGE...
 install_missing() {
   local pair packages=()
   for pair in "$@"; do
-    # Debian keeps daemons in /usr/sbin, which is not in everybody's path.
-    if ! PATH="$PATH:/usr/sbin:/sbin" command -v "${pair%%=*}" >/dev/null; then
+    if ! is_there "${pair%%=*}"; then
       packages+=("${pair#*=}")
     fi
   done
@@ -50,7 +65,7 @@ install_missing() {
   rm -f "$log"
   # Newly installed services would start at the next boot; they are not wanted for themselves.
   local service
-  for service in haproxy nginx; do
+  for service in haproxy nginx postgresql; do
     for pair in "${packages[@]}"; do
       if [ "${pair%%-*}" = "$service" ] && [ -d /run/systemd/system ]; then
         as_root systemctl --quiet disable "$service" || true

@@ -15,7 +15,7 @@ esac
 # shellcheck source=scripts/install.sh
 . scripts/install.sh
 install_missing cc=gcc haproxy=haproxy nginx=nginx-light socat=socat systemd-analyze=systemd shellcheck=shellcheck \
-  psql=postgresql-15-postgis-3
+  postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis'
 
 step() { printf '\n== %s\n' "$*"; }
 

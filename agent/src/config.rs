@@ -6,6 +6,7 @@ use std::path::PathBuf;
 
 use pointsman_chassis::config::{Parsed, Pki, Span};
 use pointsman_core::{HookName, UnitName};
+use pointsman_database::Settings;
 use serde::Deserialize;
 
 /// `agent.toml`.
@@ -18,8 +19,13 @@ pub struct Config {
     pub state: PathBuf,
     /// Its certificate.
     pub pki: Pki,
-    /// The site on this host.
-    pub web: Web,
+    /// The site on this host, where it is a web host.
+    pub web: Option<Web>,
+    /// The database on this host, where it is a database's.
+    pub database: Option<Settings>,
+    /// Where files of migrations are brought to.
+    #[serde(default = "default_migrations")]
+    pub migrations: PathBuf,
     /// Units that an activation may restart.
     #[serde(default)]
     pub units: Vec<Parsed<UnitName>>,
@@ -44,6 +50,10 @@ pub struct Web {
     /// Room that must stay free on the file system, in bytes.
     #[serde(default = "default_floor")]
     pub floor_bytes: u64,
+}
+
+fn default_migrations() -> PathBuf {
+    PathBuf::from("/var/lib/pointsman-agent/migrations")
 }
 
 fn default_keep() -> usize {

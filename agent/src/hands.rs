@@ -9,13 +9,14 @@ use pointsman_core::{Action, Check, Code, Evidence, Order, Problem};
 use pointsman_proto::v1;
 use tonic::Streaming;
 
-use crate::config::Config;
-use crate::host::{self, Site};
+use crate::config::{Config, Web};
+use crate::host::{self, Site, on_disk};
 
 /// The hands of the web agent.
 #[derive(Clone)]
 pub struct WebHands {
     config: Arc<Config>,
+    web: Arc<Web>,
     site: Site,
     server: Target,
 }
@@ -25,24 +26,12 @@ fn not_ours() -> Problem {
         .hint("compare the agents named in the environment file with their roles")
 }
 
-/// Runs work on files on a thread that may block.
-async fn on_disk<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Problem> + Send + 'static,
-) -> Result<T, Problem> {
-    tokio::task::spawn_blocking(work).await.unwrap_or_else(|error| {
-        Err(Problem::new(Code::FileSystem, "work on files ended abruptly")
-            .aftermath(pointsman_core::Aftermath::Unknown)
-            .retry_useful()
-            .because(&error))
-    })
-}
-
 impl WebHands {
-    /// The hands for this configuration.
-    pub fn new(config: Config) -> Result<Self, Problem> {
-        let site = Site::open(config.web.root.clone())?;
-        let server = Target { address: config.web.server, host: config.web.host.clone(), tls: None };
-        Ok(Self { config: Arc::new(config), site, server })
+    /// The hands for this configuration of this site.
+    pub fn new(config: Config, web: Web) -> Result<Self, Problem> {
+        let site = Site::open(web.root.clone())?;
+        let server = Target { address: web.server, host: web.host.clone(), tls: None };
+        Ok(Self { config: Arc::new(config), web: Arc::new(web), site, server })
     }
 
     async fn probe(&self, checks: &[Check]) -> Result<Evidence, Problem> {
@@ -61,7 +50,15 @@ impl Hands for WebHands {
             Action::Stage { artifact } => on_disk(move || host::seal(&site, &artifact, &rule)).await,
             Action::Discard { artifact } => on_disk(move || host::discard(&site, &artifact, &rule)).await,
             Action::Activate { artifact, activation } => {
-                host::activate(&site, &self.config, &order.release, artifact, &activation, &rule).await
+                host::activate(
+                    &site,
+                    (&self.config, self.web.keep),
+                    &order.release,
+                    artifact,
+                    &activation,
+                    &rule,
+                )
+                .await
             }
             Action::SetFlag { on } => on_disk(move || host::set_flag(&site, on, &rule)).await,
             looking => self.observe(&looking).await,
@@ -76,7 +73,7 @@ impl Hands for WebHands {
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
             Action::InspectHost { artifact } => {
-                let (site, artifact, floor) = (self.site.clone(), *artifact, self.config.web.floor_bytes);
+                let (site, artifact, floor) = (self.site.clone(), *artifact, self.web.floor_bytes);
                 on_disk(move || host::inspect(&site, &artifact, floor)).await
             }
             Action::ProbeHost { checks } => self.probe(checks).await,
@@ -94,7 +91,7 @@ impl Hands for WebHands {
     }
 
     async fn offer(&self, offer: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {
-        let (site, floor) = (self.site.clone(), self.config.web.floor_bytes);
+        let (site, floor) = (self.site.clone(), self.web.floor_bytes);
         on_disk(move || host::accept_offer(&site, &offer, floor)).await
     }
 

@@ -9,11 +9,14 @@ use tracing::warn;
 
 use crate::tls::Peer;
 
-use Role::{Ci, Coordinator, LbAgent, Operator, Viewer, WebAgent};
+use Role::{Ci, Coordinator, DatabaseAgent, LbAgent, Operator, Viewer, WebAgent};
 
 /// Every RPC with the roles that may call it. A test walks the descriptors: an RPC without a row fails it.
 pub const TABLE: &[(&str, &[Role])] = &[
-    ("/pointsman.v1.Coordinator/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
+    (
+        "/pointsman.v1.Coordinator/Health",
+        &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent, DatabaseAgent],
+    ),
     ("/pointsman.v1.Coordinator/OfferArtifact", &[Operator, Ci]),
     ("/pointsman.v1.Coordinator/SendContents", &[Operator, Ci]),
     ("/pointsman.v1.Coordinator/MakePlan", &[Operator, Ci]),
@@ -34,7 +37,10 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/DeployCertificate", &[Operator]),
     ("/pointsman.v1.Coordinator/ShowRateLimits", &[Operator, Viewer]),
     ("/pointsman.v1.Coordinator/Unblock", &[Operator]),
-    ("/pointsman.agent.v1.Agent/Health", &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent]),
+    (
+        "/pointsman.agent.v1.Agent/Health",
+        &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent, DatabaseAgent],
+    ),
     ("/pointsman.agent.v1.Agent/Fence", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Prepare", &[Coordinator]),
     ("/pointsman.agent.v1.Agent/Perform", &[Coordinator]),

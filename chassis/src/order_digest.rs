@@ -1,6 +1,6 @@
 //! The digest of an order: what a repeated order is recognised by.
 
-use pointsman_core::{Action, Check, Order, OrderDigest};
+use pointsman_core::{Action, Check, Migrations, Order, OrderDigest};
 use ring::digest::{Context, SHA256};
 
 /// SHA-256 over every field that says what is asked, each with its length before it. Attempt, epoch and deadline
@@ -88,7 +88,48 @@ fn fields(action: &Action) -> Vec<String> {
             fields = named("set-flag");
             fields.push(on.to_string());
         }
+        Action::InspectDatabase { verify, pending } => {
+            fields = named("inspect-database");
+            fields.push(verify.as_str().to_owned());
+            fields.extend(pending.iter().flat_map(migration_fields));
+        }
+        Action::BackUp { verify } => {
+            fields = named("back-up");
+            fields.push(verify.as_str().to_owned());
+        }
+        Action::VerifyBackup { backup, verify } => {
+            fields = named("verify-backup");
+            fields.extend([backup.to_string(), verify.as_str().to_owned()]);
+        }
+        Action::Rehearse { migrations } => {
+            fields = named("rehearse");
+            fields.extend(migration_fields(migrations));
+        }
+        Action::Migrate { migrations } => {
+            fields = named("migrate");
+            fields.extend(migration_fields(migrations));
+        }
+        Action::Restore { backup } => {
+            fields = named("restore");
+            fields.push(backup.to_string());
+        }
+        Action::SettleRestore { backup } => {
+            fields = named("settle-restore");
+            fields.push(backup.to_string());
+        }
+        Action::SwapDatabase { backup, to } => {
+            fields = named("swap-database");
+            fields.extend([backup.to_string(), format!("{to:?}")]);
+        }
     }
+    fields
+}
+
+fn migration_fields(migrations: &Migrations) -> Vec<String> {
+    let mut fields = vec![migrations.artifact.to_string(), migrations.phase.as_str().to_owned()];
+    fields.extend(counted(&migrations.versions));
+    fields.extend(counted(&migrations.out_of_order));
+    fields.extend([migrations.max_stall_ms.to_string(), migrations.lock_budget_ms.to_string()]);
     fields
 }
 

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_chassis::config::Span;
-use pointsman_core::{EnvironmentName, ReleaseId, RequestId};
+use pointsman_core::{BackupId, EnvironmentName, ReleaseId, RequestId};
 
 /// Release a web application to plain VMs behind HAProxy, without a visitor noticing.
 #[derive(Parser)]
@@ -87,6 +87,11 @@ pub enum Verb {
         #[command(subcommand)]
         verb: MaintenanceVerb,
     },
+    /// The database: backups, migrations, restore.
+    Db {
+        #[command(subcommand)]
+        verb: DbVerb,
+    },
     /// Look at everything a release needs, and say what is not as it should be.
     Doctor(Doctor),
     /// The coordinator's record of everything that was asked, ordered and answered.
@@ -121,6 +126,7 @@ impl Verb {
                 environment
             }
             Self::Maintenance { verb } => verb.environment(),
+            Self::Db { verb } => verb.environment(),
             Self::Audit {
                 verb: AuditVerb::Verify { environment } | AuditVerb::Accept { environment, .. },
             } => environment,
@@ -181,6 +187,13 @@ pub struct Wish {
     /// Why, for the record.
     #[arg(long)]
     pub reason: Option<String>,
+    /// The files of its migrations: a folder, published first, or the digest of one that was published before. They are
+    /// rehearsed on a restored backup and applied before any visitor meets the new version.
+    #[arg(long, value_name = "FOLDER|DIGEST")]
+    pub migrations: Option<String>,
+    /// A version of these that may be older than one which is applied already. Once for each.
+    #[arg(long, value_name = "VERSION", requires = "migrations")]
+    pub out_of_order: Vec<String>,
     /// Move all visitors at once, without the shares that the environment's strategy begins with.
     #[arg(long)]
     pub at_once: bool,
@@ -390,6 +403,94 @@ impl MaintenanceVerb {
     }
 }
 
+#[derive(Subcommand)]
+pub enum DbVerb {
+    /// Show the database: version of its schema, what is applied, backups, and what runs just now.
+    Status {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+    /// List the backups, newest first.
+    List {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+    /// Take a backup, and check it as the environment says.
+    Backup(DbWork),
+    /// Check a backup again: everything is read and, as the environment says, restored into a database of its own.
+    Verify {
+        #[command(flatten)]
+        work: DbWork,
+        /// The backup, as `db list` names it.
+        #[arg(long)]
+        backup: BackupId,
+    },
+    /// Apply the migrations that the version before would not have survived. Afterwards nothing leads back to it.
+    Contract {
+        #[command(flatten)]
+        work: DbWork,
+        /// The files: a folder, published first, or the digest of one that was published before.
+        #[arg(long, value_name = "FOLDER|DIGEST")]
+        migrations: String,
+        /// A version of these that may be older than one which is applied already. Once for each.
+        #[arg(long, value_name = "VERSION")]
+        out_of_order: Vec<String>,
+        /// Do not ask.
+        #[arg(short, long)]
+        yes: bool,
+    },
+    /// Restore a backup beside the live database, say what would be lost with it and, when that is accepted, make it the
+    /// live one. The database that was live is kept.
+    Restore {
+        #[command(flatten)]
+        work: DbWork,
+        /// The backup, as `db list` names it.
+        #[arg(long)]
+        backup: BackupId,
+        /// The environment's name once more, where nobody can be asked. Without `--accept-loss` it restores beside and says
+        /// the loss, and no more.
+        #[arg(long, value_name = "ENVIRONMENT")]
+        confirm: Option<EnvironmentName>,
+        /// How many rows written since the backup (with `--undo`: since the swap) are given up: the number that was shown,
+        /// or more.
+        #[arg(long, value_name = "ROWS")]
+        accept_loss: Option<u64>,
+        /// Make the database that was live before such a restore the live one again.
+        #[arg(long)]
+        undo: bool,
+        /// Drop the database of this restore that is not live: nothing leads back to it.
+        #[arg(long, conflicts_with_all = ["accept_loss", "undo"])]
+        settle: bool,
+    },
+}
+
+/// What every verb that changes something of the database takes.
+#[derive(Args)]
+pub struct DbWork {
+    /// The environment, as `production`.
+    pub environment: EnvironmentName,
+    /// Why, for the record.
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// What CI calls this request.
+    #[arg(long)]
+    pub request_id: Option<RequestId>,
+    #[command(flatten)]
+    pub waiting: Waiting,
+}
+
+impl DbVerb {
+    fn environment(&self) -> &EnvironmentName {
+        match self {
+            Self::Status { environment } | Self::List { environment } => environment,
+            Self::Backup(work)
+            | Self::Verify { work, .. }
+            | Self::Contract { work, .. }
+            | Self::Restore { work, .. } => &work.environment,
+        }
+    }
+}
+
 #[derive(Args)]
 pub struct Init {
     /// The environment.
@@ -410,6 +511,9 @@ pub struct Init {
     /// A web host, as `NAME=HOST:PORT`. Once for each: the first becomes blue, the second green.
     #[arg(long)]
     pub web: Vec<Peer>,
+    /// The database's host, as `NAME=HOST:PORT`.
+    #[arg(long)]
+    pub database: Option<Peer>,
     /// A person who may change things. Once for each.
     #[arg(long, default_value = "admin")]
     pub operator: Vec<String>,

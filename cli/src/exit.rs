@@ -62,7 +62,9 @@ impl Exit {
             {
                 Self::Usage
             }
-            Code::PlanOutOfDate | Code::NotPossibleNow => Self::Refused,
+            Code::PlanOutOfDate | Code::NotPossibleNow | Code::NothingToMigrate | Code::MigrationsRefused => {
+                Self::Refused
+            }
             Code::EnvironmentBusy => Self::Busy,
             Code::JournalCorrupt | Code::JournalUnwritable | Code::InvariantBroken => Self::Held,
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {

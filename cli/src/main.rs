@@ -91,6 +91,7 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Cert { verb: args::CertVerb::Show { environment } } => {
             run::certificates(&session, &environment, out).await
         }
+        Verb::Db { verb } => run::database(&session, &verb, out).await,
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
         Verb::Audit { verb: args::AuditVerb::Accept { environment, confirm } } => {
             run::accept(&session, &environment, &confirm, out).await

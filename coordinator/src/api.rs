@@ -13,8 +13,8 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
-    ArtifactDigest, Code, EnvironmentName, Problem, ReleaseId, Request as Asking, RequestId, RequestKind,
-    clean,
+    ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, Problem, ReleaseId, Request as Asking,
+    RequestId, RequestKind, Role, clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -33,7 +33,7 @@ use crate::fingerprint::fingerprint;
 use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
-use crate::planner::Wanted;
+use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::traffic::{self, Watchers};
 
@@ -45,6 +45,8 @@ const PROGRESS: Duration = Duration::from_millis(500);
 const UPDATES: usize = 64;
 /// Longest reason kept, in characters.
 const MAX_REASON_CHARS: usize = 500;
+/// Versions of migrations that may be named as out of order.
+const MAX_OUT_OF_ORDER: usize = 64;
 /// Releases listed when no number is asked for, and at most.
 const LISTED: (u32, u32) = (20, 500);
 
@@ -111,7 +113,12 @@ impl Api {
         let wanted = match wish.purpose.as_ref() {
             Some(Purpose::Deploy(deploy)) => {
                 let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
-                Wanted::Deploy { artifact, at_once: deploy.at_once }
+                let migrations = files(&deploy.migrations, &deploy.out_of_order)?;
+                Wanted::Deploy { artifact, at_once: deploy.at_once, migrations }
+            }
+            Some(Purpose::Database(database)) => {
+                only_operators(peer, database)?;
+                database_work(database)?
             }
             Some(Purpose::Rollback(_)) => Wanted::Rollback,
             Some(Purpose::Maintenance(page)) if page.on => {
@@ -139,6 +146,59 @@ impl Api {
         let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
         office.ask(release.as_ref(), asking).await
     }
+}
+
+/// Files of migrations, where some are named.
+fn files(artifact: &str, out_of_order: &[String]) -> Result<Option<Files>, Problem> {
+    let artifact = convert::optional_field::<ArtifactDigest>("migrations", artifact)?;
+    let named = || -> Vec<String> {
+        let versions = out_of_order.iter().take(MAX_OUT_OF_ORDER);
+        versions.map(|version| clean(version.trim_start_matches('v'))).collect()
+    };
+    Ok(artifact.map(|artifact| Files { artifact, out_of_order: named() }))
+}
+
+fn database_work(database: &v1::DatabasePurpose) -> Result<Wanted, Problem> {
+    use v1::database_purpose::Work;
+    let missing = || Problem::new(Code::MessageInvalid, "field `database.work` of the message is missing");
+    let (work, files) = match database.work.as_ref().ok_or_else(missing)? {
+        Work::Backup(_) => (DatabaseWork::Backup, None),
+        Work::Contract(work) => {
+            let files = files(&work.migrations, &work.out_of_order)?;
+            let missing = || {
+                Problem::new(
+                    Code::MessageInvalid,
+                    "field `database.contract.migrations` of the message is missing",
+                )
+            };
+            (DatabaseWork::Contract, Some(files.ok_or_else(missing)?))
+        }
+        Work::Verify(work) => (DatabaseWork::Verify { backup: backup(&work.backup)? }, None),
+        Work::Restore(work) => (DatabaseWork::Restore { backup: backup(&work.backup)? }, None),
+        Work::Swap(work) => {
+            (DatabaseWork::Swap { backup: backup(&work.backup)?, accept_loss: work.accept_loss }, None)
+        }
+        Work::SwapBack(work) => {
+            (DatabaseWork::SwapBack { backup: backup(&work.backup)?, accept_loss: work.accept_loss }, None)
+        }
+        Work::Settle(work) => (DatabaseWork::Settle { backup: backup(&work.backup)? }, None),
+    };
+    Ok(Wanted::Database(work, files))
+}
+
+fn backup(id: &str) -> Result<BackupId, Problem> {
+    convert::field("database.backup", id)
+}
+
+/// CI takes backups; what loses rows, or a way back, is a person's to ask for.
+fn only_operators(peer: &Peer, database: &v1::DatabasePurpose) -> Result<(), Problem> {
+    use v1::database_purpose::Work;
+    let harmless = matches!(database.work, Some(Work::Backup(_) | Work::Verify(_)));
+    if harmless || peer.name.role == Role::Operator {
+        return Ok(());
+    }
+    Err(Problem::new(Code::NotAllowed, format!("a certificate of role `{}` may not do this", peer.name.role))
+        .hint("an operator does it, with a certificate of their own"))
 }
 
 /// A peer for the record, short: `operator anna`.
@@ -448,6 +508,20 @@ fn live_to_wire(live: &pointsman_core::LiveRelease) -> v1::Live {
     }
 }
 
+/// What is known of a release's visitors, while they are watched.
+fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Option<v1::ReleaseUpdate> {
+    let kept = office.release(Some(id)).ok().flatten()?;
+    kept.state.watched_after()?;
+    let mut release = convert::release_to_wire(&kept.state, kept.started_at, size);
+    release.verdict = Some(office.visitors().now(id)?);
+    Some(v1::ReleaseUpdate {
+        at_ms: SystemClock.now().0,
+        kind: "visitors".to_owned(),
+        release: Some(release),
+        ..Default::default()
+    })
+}
+
 /// Tells a follower everything that is recorded of a release, then what comes, until it is over or nobody listens.
 async fn tell(
     office: Arc<Office>,
@@ -458,6 +532,7 @@ async fn tell(
     let (id, started_at, mut known) = (kept.state.plan.release.clone(), kept.started_at, after);
     let size = office.size_of(&kept.state.plan);
     let mut recorded = office.recorded();
+    let mut seconds = office.visitors().changes();
     loop {
         recorded.borrow_and_update();
         let facts = match office.facts(&id, known).await {
@@ -475,6 +550,10 @@ async fn tell(
         }
         tokio::select! {
             changed = recorded.changed() => if changed.is_err() { return },
+            _ = seconds.changed() => {
+                let Some(update) = of_visitors(&office, &id, size) else { continue };
+                if send.send(Ok(update)).await.is_err() { return }
+            }
             () = tokio::time::sleep(PROGRESS) => {
                 for (host, (sent, total)) in office.fleet().transfers().under_way() {
                     let update = v1::ReleaseUpdate {

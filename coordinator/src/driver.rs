@@ -7,13 +7,15 @@ use futures_util::future::{AbortHandle, Abortable, BoxFuture, Shared, join_all};
 use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
-use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
+use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
-    Action, Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, State,
-    Timestamp, invariants,
+    Action, Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, RequestKind,
+    State, Timestamp, invariants, judging,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
+
+use crate::watcher::Watcher;
 
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
 /// first in all but a hang.
@@ -29,13 +31,15 @@ const FENCE_AGAIN_MS: u64 = 500;
 pub type Asked = (Request, oneshot::Sender<Result<(), Problem>>);
 
 /// Drives one release at a time over the ports.
-pub struct Driver<J, F, C> {
+pub struct Driver<J, F, C, S> {
     /// Where facts are recorded.
     pub journal: J,
     /// The agents.
     pub fleet: F,
     /// The clock.
     pub clock: C,
+    /// What visitors meet.
+    pub signals: S,
 }
 
 struct Flight<'a, P: Fn(&State)> {
@@ -49,11 +53,12 @@ enum Woken {
     Answered(OrderKey, Result<Evidence, Problem>),
     Asked(Option<Asked>),
     Time,
-    Read(Reading),
+    Read(Timestamp, Reading),
+    Heard(Vec<Event>),
     Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
 }
 
-impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
+impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
     /// Drives a release to its end. `publish` sees every new state. An error means that the journal did not take a
     /// fact: nothing was ordered on the strength of it.
     pub async fn drive(
@@ -66,6 +71,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
         let mut watched: Option<Timestamp> = None;
+        let mut watcher: Option<Watcher<S::Ear>> = None;
         loop {
             let now = self.clock.now();
             // What was read before or while the release was held is no part of the watch that follows.
@@ -121,13 +127,18 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                     let every_ms = flight.state.plan.watch.interval_ms;
                     let wait_ms =
                         last_read.map_or(0, |last| last.plus_ms(every_ms).ms_since(now).min(every_ms));
+                    self.watch_visitors(&mut watcher, &flight.state).await;
                     let reading = async {
                         self.clock.pause(wait_ms).await;
-                        self.read_gates(&flight.state).await
+                        let began = self.clock.now();
+                        (began, self.read_gates(&flight.state).await)
                     };
+                    // A second that changes nothing must not begin a reading anew.
+                    let news = self.news_of_visitors(&mut watcher, &flight.state);
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
-                        reading = reading => Woken::Read(reading),
+                        events = news => Woken::Heard(events),
+                        (began, reading) = reading => Woken::Read(began, reading),
                     }
                 }
                 Next::Await(until) => {
@@ -159,12 +170,17 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                     self.record(&mut flight, vec![event]).await?;
                 }
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
-                Woken::Read(reading) => {
+                Woken::Read(began, reading) => {
                     let now = self.clock.now();
-                    let events = machine::gates_read(&flight.state, watched, now, reading);
-                    (watched, last_read) = (Some(now), Some(now));
+                    let reading = machine::timely(&flight.state, began, now, reading);
+                    let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
+                    let events = machine::gates_read(&flight.state, watched, began, reading);
+                    let judgement = watcher.as_ref().map(Watcher::judgement);
+                    let events = judging::with_last_word(&flight.state, events, judgement);
+                    (watched, last_read) = (Some(began), Some(now));
                     self.record(&mut flight, events).await?;
                 }
+                Woken::Heard(events) => self.record(&mut flight, events).await?,
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,
                 // Nobody can ask any more: the coordinator ends, and the journal knows where to go on.
                 Woken::Asked(None) => std::future::pending().await,
@@ -252,6 +268,25 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         }
     }
 
+    /// Has the visitors of a watched release be heard, by the judge it has now.
+    async fn watch_visitors(&self, watcher: &mut Option<Watcher<S::Ear>>, state: &State) {
+        if !watcher.as_ref().is_some_and(|watcher| watcher.serves(state)) {
+            *watcher = Watcher::begin(&self.signals, &self.clock, state).await;
+        }
+    }
+
+    /// Hears visitors until something follows from it.
+    async fn news_of_visitors(&self, watcher: &mut Option<Watcher<S::Ear>>, state: &State) -> Vec<Event> {
+        let Some(watcher) = watcher else { return std::future::pending().await };
+        loop {
+            watcher.hear(&self.signals, &self.clock, &state.plan).await;
+            let events = judging::heard(state, self.clock.now(), watcher.judgement());
+            if !events.is_empty() {
+                return events;
+            }
+        }
+    }
+
     async fn read_gates(&self, state: &State) -> Reading {
         let timeout_ms = state.plan.reading_ms();
         let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
@@ -323,6 +358,25 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         }
         (flight.publish)(&flight.state);
         Ok(())
+    }
+}
+
+/// What the gates said, unless visitors are out of sight. A person who promotes goes on without them.
+fn in_sight<E: pointsman_core::ports::Ear>(
+    watcher: Option<&Watcher<E>>,
+    state: &State,
+    now: Timestamp,
+    gates: Reading,
+) -> Reading {
+    let promoted = state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote);
+    match (watcher, gates) {
+        (_, gates) if promoted => gates,
+        (Some(watcher), gates) => watcher.join(gates, now, &state.plan),
+        // Visitors are to decide, and nobody can judge by this plan.
+        (None, Reading::Pass) if state.plan.verdict.acts() => {
+            Reading::Unknown(Problem::new(Code::WatchBlind, "visitors cannot be judged by this plan"))
+        }
+        (None, gates) => gates,
     }
 }
 

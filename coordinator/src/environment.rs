@@ -6,9 +6,12 @@ use std::path::Path;
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
     Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
-    HostName, HttpPath, Limits, MAX_SPLITS, Problem, SlotName, SlotPlan, Split, UnitName, WatchPlan,
+    HostName, HttpPath, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan,
+    VerifyLevel, WatchPlan,
 };
 use serde::Deserialize;
+
+use crate::watch_file::Watch;
 
 /// The file's newest shape.
 const SCHEMA: u32 = 1;
@@ -32,18 +35,41 @@ pub struct Environment {
     pub flag_hosts: Vec<HostName>,
     /// What hosts do after `current` has moved.
     pub activation: Activation,
+    /// The database, if releases have to do with one.
+    pub database: Option<Database>,
     /// The shares of the visitors that a new version gets before it gets all of them.
     pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
     /// The watch.
     pub watch: WatchPlan,
+    /// What the visitors' signals decide.
+    pub verdict: VerdictPlan,
+    /// They decide only where the load balancers have signals: nobody has said that they must.
+    pub verdict_where_heard: bool,
     /// Whether a failing watch moves visitors back by itself.
     pub automatic_rollback: bool,
     /// What happens to connections that outlive the drain.
     pub drain_end: DrainEnd,
     /// The bounds of every wait.
     pub limits: Limits,
+}
+
+/// The site's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Database {
+    /// Its host.
+    pub host: HostName,
+    /// How far backups are checked.
+    pub verify: VerifyLevel,
+    /// How long a request may wait for a lock of a migration, in milliseconds.
+    pub max_stall_ms: u64,
+    /// How long a migration tries to get its locks, in milliseconds.
+    pub lock_budget_ms: u64,
+    /// Bound on one attempt to take, check or restore a backup, in milliseconds.
+    pub backup_ms: u64,
+    /// Bound on one attempt to rehearse or apply migrations, in milliseconds.
+    pub migrate_ms: u64,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +92,7 @@ struct Written {
     #[serde(default)]
     rollback: Rollback,
     maintenance: Maintenance,
+    database: Option<WrittenDatabase>,
     #[serde(default)]
     limits: WrittenLimits,
 }
@@ -176,26 +203,6 @@ impl Default for Expect {
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields, default)]
-struct Watch {
-    duration: Span,
-    interval: Span,
-    fail_after: u32,
-    blind: Span,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            duration: Span::from_ms(300_000),
-            interval: Span::from_ms(1_000),
-            fail_after: 3,
-            blind: Span::from_ms(30_000),
-        }
-    }
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
 struct Rollback {
     automatic: bool,
 }
@@ -212,6 +219,31 @@ struct Maintenance {
     backend: Parsed<BackendName>,
     #[serde(default)]
     agents: Vec<Parsed<HostName>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct WrittenDatabase {
+    agent: Parsed<HostName>,
+    #[serde(default)]
+    verify: Verify,
+    #[serde(default = "default_stall")]
+    max_stall: Span,
+    #[serde(default = "ten_minutes")]
+    lock_budget: Span,
+    #[serde(default = "one_hour")]
+    backup: Span,
+    #[serde(default = "one_hour")]
+    migrate: Span,
+}
+
+#[derive(Clone, Copy, Default, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum Verify {
+    Digest,
+    Read,
+    #[default]
+    RestoreTest,
 }
 
 #[derive(Deserialize)]
@@ -242,6 +274,19 @@ impl Default for WrittenLimits {
             persist: Span::from_ms(30_000),
         }
     }
+}
+
+/// Short enough that nobody notices: half of what people feel as a delay.
+fn default_stall() -> Span {
+    Span::from_ms(200)
+}
+
+fn ten_minutes() -> Span {
+    Span::from_ms(600_000)
+}
+
+fn one_hour() -> Span {
+    Span::from_ms(3_600_000)
 }
 
 fn thirty_seconds() -> Span {
@@ -311,6 +356,22 @@ impl Environment {
         {
             known(host, place)?;
         }
+        if let Some(database) = &written.database {
+            let host = &database.agent.0;
+            known(host, "`database.agent`")?;
+            // An agent has one role, which its certificate names.
+            if balancers.contains(host) || slots.values().any(|slot| slot.hosts.contains(host)) {
+                return Err(wrong(format!(
+                    "`database.agent` is `{host}`, which has another role: the database's agent has a name and an address of its own"
+                )));
+            }
+            if database.migrate.ms() <= database.lock_budget.ms() {
+                return Err(wrong(
+                    "`database.migrate` must be longer than `database.lock_budget`: locks may take that long"
+                        .to_owned(),
+                ));
+            }
+        }
         if slots.len() < 2 || balancers.is_empty() {
             return Err(wrong("a release needs two slots and a load balancer".to_owned()));
         }
@@ -320,11 +381,12 @@ impl Environment {
             .map(|check| complete_check(check).map_err(&wrong))
             .collect::<Result<_, _>>()?;
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
-        let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
-        if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
-            return Err(wrong(
-                "`watch.fail_after`, `watch.interval` and `limits.attempts` must be at least 1".to_owned(),
-            ));
+        let watch = written.watch.gates().map_err(&wrong)?;
+        let verdict = written.watch.verdict().map_err(&wrong)?;
+        let verdict_where_heard = written.watch.where_heard();
+        let (limits, drain) = (written.limits, written.lb.drain);
+        if limits.attempts == 0 {
+            return Err(wrong("`limits.attempts` must be at least 1".to_owned()));
         }
         if limits.gate_ttl.ms() <= limits.check.ms() {
             return Err(wrong(
@@ -343,14 +405,12 @@ impl Environment {
                 restart: written.activate.restart.into_iter().map(|unit| unit.0).collect(),
                 hooks: written.activate.hooks.into_iter().map(|hook| hook.0).collect(),
             },
+            database: written.database.map(complete_database),
             splits,
             checks,
-            watch: WatchPlan {
-                duration_ms: watch.duration.ms(),
-                interval_ms: watch.interval.ms(),
-                fail_after: watch.fail_after,
-                blind_ms: watch.blind.ms(),
-            },
+            watch,
+            verdict,
+            verdict_where_heard,
             automatic_rollback: written.rollback.automatic,
             drain_end: match written.lb.drain_end {
                 WrittenDrainEnd::Cut => DrainEnd::Cut,
@@ -376,9 +436,35 @@ impl Environment {
         self.slots.values().find(|slot| slot.hosts.contains(host))
     }
 
+    /// Which role the agent of a host has.
+    pub fn role_of(&self, host: &HostName) -> Role {
+        if self.balancers.contains(host) {
+            Role::LbAgent
+        } else if self.database.as_ref().is_some_and(|database| database.host == *host) {
+            Role::DatabaseAgent
+        } else {
+            Role::WebAgent
+        }
+    }
+
     /// The slot behind a backend.
     pub fn slot_behind(&self, backend: &BackendName) -> Option<&SlotPlan> {
         self.slots.values().find(|slot| slot.backend == *backend)
+    }
+}
+
+fn complete_database(written: WrittenDatabase) -> Database {
+    Database {
+        host: written.agent.0,
+        verify: match written.verify {
+            Verify::Digest => VerifyLevel::Digest,
+            Verify::Read => VerifyLevel::Read,
+            Verify::RestoreTest => VerifyLevel::RestoreTest,
+        },
+        max_stall_ms: written.max_stall.ms(),
+        lock_budget_ms: written.lock_budget.ms(),
+        backup_ms: written.backup.ms(),
+        migrate_ms: written.migrate.ms(),
     }
 }
 

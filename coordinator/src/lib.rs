@@ -12,12 +12,18 @@ mod environment;
 mod fingerprint;
 mod fleet;
 pub mod journal;
+mod lookout;
+mod migrations;
 mod office;
 pub mod opening;
+mod past;
 pub mod planner;
 mod rate_limits;
 mod state_lock;
 mod traffic;
+mod visitors;
+mod watch_file;
+mod watcher;
 
 pub use api::Api;
 pub use artifact_store::ArtifactStore;

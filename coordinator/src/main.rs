@@ -95,11 +95,13 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let journal =
         JournalStore::open(&journal_of(&config), &daemon.name().to_string()).map_err(serve::explain)?;
     let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
+    let verdicts = config.state.join("verdicts");
     let holder = format!("{} pid {}", daemon.name().name, std::process::id());
     // All at once: an agent that hangs in one environment must not keep the others waiting.
     let opening =
         environments(&config.environments).map_err(serve::explain)?.into_iter().map(|environment| {
-            Office::open(environment, journal.clone(), store.clone(), &credentials, holder.clone())
+            let places = (journal.clone(), store.clone(), verdicts.as_path());
+            Office::open(environment, places, &credentials, holder.clone())
         });
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");

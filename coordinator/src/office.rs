@@ -1,5 +1,6 @@
 //! One environment at work: what its journal says, the one release that may run, and the task that drives it.
 
+use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -9,8 +10,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan, Problem,
-    Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp,
+    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan,
+    Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
+    Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -21,8 +23,11 @@ use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
+use crate::lookout::{Delivers, Lookout};
+use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
+use crate::visitors::Visitors;
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
 const SHORT_LOOK_MS: u64 = 1_000;
@@ -64,6 +69,7 @@ pub struct Office {
     journal: JournalStore,
     store: ArtifactStore,
     fleet: GrpcFleet,
+    visitors: Visitors,
     holder: String,
     book: Mutex<Book>,
     /// One release is begun at a time.
@@ -82,20 +88,25 @@ fn unnamed(host: &HostName) -> Problem {
 }
 
 impl Office {
-    /// Opens the environment: reads its journal, takes its lease, and goes on with what was open.
+    /// Opens the environment: reads its journal, takes its lease, and goes on with what was open. `verdicts` is the folder
+    /// in which what is known of visitors is kept.
     pub async fn open(
         environment: Environment,
-        journal: JournalStore,
-        store: ArtifactStore,
+        (journal, store, verdicts): (JournalStore, ArtifactStore, &Path),
         credentials: &Arc<Credentials>,
         holder: String,
     ) -> Result<Arc<Self>, Problem> {
         let fleet = GrpcFleet::new(&environment, credentials, store.clone(), journal.clone())?;
+        let listens = environment.verdict.mode != VerdictMode::Off;
+        let lookout =
+            listens.then(|| Lookout::begin(&environment.balancers, &fleet, environment.verdict.p99_ms));
+        let visitors = Visitors::new(verdicts, &environment.name, lookout);
         let office = Arc::new(Self {
             environment,
             journal,
             store,
             fleet,
+            visitors,
             holder,
             book: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
@@ -115,6 +126,11 @@ impl Office {
     /// The agents.
     pub fn fleet(&self) -> &GrpcFleet {
         &self.fleet
+    }
+
+    /// The visitors of its releases.
+    pub fn visitors(&self) -> &Visitors {
+        &self.visitors
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -143,7 +159,8 @@ impl Office {
 
     /// Drives whatever release is open, for ever.
     async fn work(self: Arc<Self>) {
-        let driver = Driver { journal: self.journal.clone(), fleet: self.fleet.clone(), clock: SystemClock };
+        let (journal, fleet, signals) = (self.journal.clone(), self.fleet.clone(), self.visitors.clone());
+        let driver = Driver { journal, fleet, clock: SystemClock, signals };
         loop {
             let Some((state, mut requests)) = self.take_open() else {
                 self.begun.notified().await;
@@ -314,17 +331,21 @@ impl Office {
 
     /// A release for the wire.
     pub fn to_wire(&self, kept: &Kept) -> v1::Release {
-        convert::release_to_wire(&kept.state, kept.started_at, None)
+        let mut release = convert::release_to_wire(&kept.state, kept.started_at, None);
+        // While visitors are watched what is known of them is newer than what is recorded.
+        if kept.state.watched_after().is_some() {
+            release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
+        }
+        release
     }
 
     /// Asks every agent how its host stands.
     pub async fn look(&self) -> Vec<v1::AgentStatus> {
         let asked = self.environment.agents.keys().map(|host| async move {
-            let balancer = self.environment.balancers.contains(host);
             let mut status =
                 self.fleet.describe(host, LOOK_MS).await.unwrap_or_else(|problem| v1::AgentStatus {
                     host: host.to_string(),
-                    role: if balancer { "lb-agent" } else { "web-agent" }.to_owned(),
+                    role: self.environment.role_of(host).as_str().to_owned(),
                     problem: Some(convert::problem_to_wire(&problem)),
                     ..Default::default()
                 });
@@ -347,7 +368,9 @@ impl Office {
 
     /// Looks at what plans depend on. Every load balancer must answer; whether a silent web host matters is for the
     /// planner to say.
-    async fn see(&self, host_ms: u64) -> Result<Seen, Problem> {
+    async fn see(&self, wanted: &Wanted) -> Result<Seen, Problem> {
+        let patient = matches!(wanted, Wanted::Deploy { .. } | Wanted::Database(..));
+        let host_ms = if patient { LOOK_MS } else { SHORT_LOOK_MS };
         let mut seen = Seen::default();
         let asked = self.environment.agents.keys().map(|host| async move {
             let balancer = self.environment.balancers.contains(host);
@@ -363,8 +386,10 @@ impl Office {
                 Ok(status) => {
                     seen.balancers.extend(status.balancer.map(|facts| (host.clone(), facts)));
                     seen.hosts.extend(status.web.map(|facts| (host.clone(), facts)));
+                    seen.database = status.database.or(seen.database);
                 }
-                Err(problem) if balancer => return Err(problem),
+                // What moves no visitor needs no load balancer.
+                Err(problem) if balancer && !wanted.database_only() => return Err(problem),
                 Err(problem) => drop(seen.silent.insert(host.clone(), problem)),
             }
         }
@@ -374,32 +399,46 @@ impl Office {
     /// Makes a plan. An id that an unfinished or successful release bears is refused; one whose release failed gets
     /// a number, so that a repeated CI job needs no new name.
     pub async fn plan(&self, wanted: Wanted, id: Option<ReleaseId>, wish: WishOf) -> Result<Plan, Problem> {
-        if let Wanted::Deploy { artifact, .. } = wanted {
-            let store = self.store.clone();
+        if let Wanted::Deploy { artifact, .. } = &wanted {
+            let (store, artifact) = (self.store.clone(), *artifact);
             let known = tokio::task::spawn_blocking(move || store.manifest(&artifact).map(drop)).await;
             known.map_err(|error| {
                 Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
             })??;
         }
         self.must_be_free()?;
-        let seen =
-            self.see(if matches!(wanted, Wanted::Deploy { .. }) { LOOK_MS } else { SHORT_LOOK_MS }).await?;
+        let mut seen = self.see(&wanted).await?;
+        if let Some((files, phase)) = wanted.files() {
+            seen.pending = migrations::pending(&self.store, files, phase, seen.database.as_ref()).await?;
+        }
+        if let Some(lookout) = self.visitors.lookout().filter(|_| matches!(wanted, Wanted::Deploy { .. })) {
+            seen.without_signals = lookout.delivers().await == Delivers::No;
+            let backends = self.environment.slots.values().map(|slot| slot.backend.clone());
+            seen.visitors = backends.map(|backend| (backend.clone(), lookout.before(&backend))).collect();
+        }
         // A release that began meanwhile moves what was just seen.
         self.must_be_free()?;
         let now = SystemClock.now();
-        let release = self.free_id(id, wanted, now)?;
+        let release = self.free_id(id, &wanted, now)?;
         let wish =
             Wish { wanted, release, request_id: wish.request_id, reason: wish.reason, by: wish.by, now };
         planner::plan(&self.environment, &self.standing(), wish, &seen)
     }
 
-    fn free_id(&self, id: Option<ReleaseId>, wanted: Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
+    fn free_id(&self, id: Option<ReleaseId>, wanted: &Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
         let book = self.book();
         let word = match wanted {
             Wanted::Deploy { .. } => "release",
             Wanted::Rollback => "rollback",
             Wanted::MaintenanceOn(_) => "maintenance-on",
             Wanted::MaintenanceOff => "maintenance-off",
+            Wanted::Database(DatabaseWork::Backup, _) => "db-backup",
+            Wanted::Database(DatabaseWork::Verify { .. }, _) => "db-verify",
+            Wanted::Database(DatabaseWork::Contract, _) => "db-contract",
+            Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
+            Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
+            Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",
+            Wanted::Database(DatabaseWork::Settle { .. }, _) => "db-settle",
         };
         let base = id.map_or_else(|| format!("{word}-{}", now.0 / 1000), |id| id.to_string());
         for number in 1..=MOST_TRIES {
@@ -462,7 +501,8 @@ impl Office {
         self.must_be_free()?;
         let epoch = {
             let book = self.book();
-            if book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
+            let moves = !matches!(plan.purpose, Purpose::Database(_));
+            if moves && book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }
             book.told.epoch

@@ -4,15 +4,16 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, Code, HostName, LiveRelease, Plan, Problem, Purpose, ReleaseId, RequestId, Route,
-    RouteEpoch, SlotPlan, Standing, Timestamp,
+    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, HostName, LiveRelease,
+    MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan,
+    Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::v1;
 
 use crate::environment::Environment;
 
 /// What a release is wanted for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Wanted {
     /// Make this artifact live.
     Deploy {
@@ -20,6 +21,8 @@ pub enum Wanted {
         artifact: ArtifactDigest,
         /// All visitors at once, whatever the environment's strategy says.
         at_once: bool,
+        /// The files of its migrations, if it brings some.
+        migrations: Option<Files>,
     },
     /// Go back to what was live before.
     Rollback,
@@ -27,6 +30,33 @@ pub enum Wanted {
     MaintenanceOn(Option<u64>),
     /// Take the maintenance page down.
     MaintenanceOff,
+    /// Something of the database alone, with the files of migrations where it is about them.
+    Database(DatabaseWork, Option<Files>),
+}
+
+/// Files of migrations.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Files {
+    /// The artifact with them.
+    pub artifact: ArtifactDigest,
+    /// Versions that may be older than one which is applied already.
+    pub out_of_order: Vec<String>,
+}
+
+impl Wanted {
+    /// The files of migrations, and which of them are meant.
+    pub fn files(&self) -> Option<(&Files, MigrationPhase)> {
+        match self {
+            Self::Deploy { migrations: Some(files), .. } => Some((files, MigrationPhase::Expand)),
+            Self::Database(_, Some(files)) => Some((files, MigrationPhase::Contract)),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about the database alone.
+    pub fn database_only(&self) -> bool {
+        matches!(self, Self::Database(..))
+    }
 }
 
 /// What was asked for, by whom and when.
@@ -55,6 +85,14 @@ pub struct Seen {
     pub hosts: BTreeMap<HostName, v1::WebFacts>,
     /// Web hosts that could not be asked, and why.
     pub silent: BTreeMap<HostName, Problem>,
+    /// The database's facts.
+    pub database: Option<v1::DatabaseFacts>,
+    /// The versions of migrations that are wanted and not applied yet, in order.
+    pub pending: Vec<String>,
+    /// What visitors met lately, by backend.
+    pub visitors: BTreeMap<BackendName, Before>,
+    /// A load balancer says that it has no signals of visitors.
+    pub without_signals: bool,
 }
 
 /// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed.
@@ -96,6 +134,10 @@ pub fn plan(
     wish: Wish,
     seen: &Seen,
 ) -> Result<Plan, Problem> {
+    if let Wanted::Database(work, _) = &wish.wanted {
+        let work = work.clone();
+        return database_alone(environment, standing, wish, work, seen);
+    }
     as_confirmed(seen)?;
     let (route, route_epoch_base) = agreed_route(seen)?;
     if let Some(known) = &standing.route
@@ -122,10 +164,16 @@ pub fn plan(
         }
         _ => Vec::new(),
     };
+    let database = database_plan(environment, &wish.wanted, seen)?.filter(|plan| plan.migrations.is_some());
+    let verdict = match under_maintenance {
+        // Nobody is there to be watched.
+        true => VerdictPlan { mode: VerdictMode::Off, ..environment.verdict },
+        false => verdict(environment, live.as_ref(), seen),
+    };
     match &purpose {
         Purpose::Deploy { .. } => all_answer(&to, seen)?,
         Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
-        Purpose::Maintenance { .. } => {}
+        Purpose::Maintenance { .. } | Purpose::Database(_) => {}
     }
     // The load balancers' page is what visitors see. A host that cannot be asked is left out, and `doctor` names a
     // file that stays where it should not.
@@ -149,13 +197,122 @@ pub fn plan(
         route_epoch_base,
         links_before,
         activation: environment.activation.clone(),
+        database,
         splits,
         checks: environment.checks.clone(),
+        watch: environment.watch,
+        verdict,
+        automatic_rollback: environment.automatic_rollback,
+        drain_end: environment.drain_end,
+        limits: environment.limits,
+    })
+}
+
+/// What the release has to do with the database.
+fn database_plan(
+    environment: &Environment,
+    wanted: &Wanted,
+    seen: &Seen,
+) -> Result<Option<DatabasePlan>, Problem> {
+    let files = wanted.files();
+    if files.is_none() && !wanted.database_only() {
+        return Ok(None);
+    }
+    let none = || {
+        Problem::new(Code::ConfigInvalid, format!("`{}` has no database", environment.name)).hint(format!(
+            "name the database's agent in `[database]` of {}.toml on the coordinator, or leave `--migrations` out",
+            environment.name
+        ))
+    };
+    let database = environment.database.as_ref().ok_or_else(none)?;
+    if let Some(problem) = seen.silent.get(&database.host) {
+        return Err(problem.clone());
+    }
+    let migrations = files.filter(|_| !seen.pending.is_empty()).map(|(files, phase)| Migrations {
+        artifact: files.artifact,
+        phase,
+        versions: seen.pending.clone(),
+        out_of_order: files.out_of_order.clone(),
+        max_stall_ms: database.max_stall_ms,
+        lock_budget_ms: database.lock_budget_ms,
+    });
+    Ok(Some(DatabasePlan {
+        host: database.host.clone(),
+        migrations,
+        verify: database.verify,
+        backup_ms: database.backup_ms,
+        migrate_ms: database.migrate_ms,
+    }))
+}
+
+/// A plan of work on the database alone. It goes also where the load balancers cannot be asked: it moves no visitor.
+fn database_alone(
+    environment: &Environment,
+    standing: &Standing,
+    wish: Wish,
+    work: DatabaseWork,
+    seen: &Seen,
+) -> Result<Plan, Problem> {
+    let database = database_plan(environment, &wish.wanted, seen)?;
+    let backups = seen.database.as_ref().map(|facts| facts.backups.as_slice()).unwrap_or_default();
+    if let DatabaseWork::Verify { backup }
+    | DatabaseWork::Restore { backup }
+    | DatabaseWork::Swap { backup, .. } = &work
+        && !backups.iter().any(|known| known.id == backup.as_str())
+    {
+        return Err(Problem::new(Code::BackupUnknown, format!("there is no backup `{backup}`"))
+            .hint(format!("`pointsman db list {}` names them", environment.name)));
+    }
+    if work == DatabaseWork::Contract
+        && database.as_ref().is_none_or(|database| database.migrations.is_none())
+    {
+        return Err(Problem::new(Code::NothingToMigrate, "no contract migration is pending")
+            .hint(format!("see what is applied: `pointsman db status {}`", environment.name)));
+    }
+    let route = standing.route.clone().or_else(|| agreed_route(seen).ok().map(|(route, _)| route));
+    let slot = standing.live.as_ref().and_then(|live| environment.slots.get(&live.slot));
+    let to = slot
+        .or_else(|| environment.slots.values().next())
+        .cloned()
+        .ok_or_else(|| Problem::new(Code::ConfigInvalid, format!("`{}` has no slots", environment.name)))?;
+    let maintenance = environment.maintenance_backend.clone();
+    let nowhere =
+        Route { stable: maintenance.clone(), canary: maintenance.clone(), percent: 0, epoch: RouteEpoch(0) };
+    Ok(Plan {
+        release: wish.release,
+        environment: environment.name.clone(),
+        purpose: Purpose::Database(work),
+        created_at: wish.now,
+        created_by: wish.by,
+        request_id: wish.request_id,
+        reason: wish.reason,
+        balancers: environment.balancers.clone(),
+        from: slot.cloned(),
+        to,
+        maintenance_backend: maintenance,
+        under_maintenance: standing.maintenance.is_some(),
+        flag_hosts: Vec::new(),
+        route_before: route.unwrap_or(nowhere),
+        route_epoch_base: RouteEpoch(0),
+        links_before: BTreeMap::new(),
+        activation: pointsman_core::Activation::default(),
+        database,
+        splits: Vec::new(),
+        checks: Vec::new(),
+        verdict: VerdictPlan { mode: VerdictMode::Off, ..environment.verdict },
         watch: environment.watch,
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
     })
+}
+
+/// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.
+fn verdict(environment: &Environment, live: Option<&SlotPlan>, seen: &Seen) -> VerdictPlan {
+    let before = live.and_then(|slot| seen.visitors.get(&slot.backend)).copied().unwrap_or_default();
+    let unheard = environment.verdict_where_heard && seen.without_signals;
+    let mode = if unheard { VerdictMode::Off } else { environment.verdict.mode };
+    VerdictPlan { mode, before, ..environment.verdict }
 }
 
 /// The slot that serves, or will when the maintenance page comes down. `None` before the first release.
@@ -207,6 +364,8 @@ fn purpose_and_target(
         Wanted::Deploy { artifact, .. } => Ok((Purpose::Deploy { artifact }, idle().ok_or_else(no_slot)?)),
         Wanted::MaintenanceOn(for_ms) => page(true, for_ms.map(|ms| wish.now.plus_ms(ms))),
         Wanted::MaintenanceOff => page(false, None),
+        // Planned elsewhere: it has nothing to do with slots.
+        Wanted::Database(..) => Err(no_slot()),
         Wanted::Rollback => {
             let nothing = || {
                 Problem::new(
@@ -303,7 +462,11 @@ mod tests {
     }
 
     fn deploy() -> Wish {
-        wish(Wanted::Deploy { artifact: ArtifactDigest::from_bytes([1; 32]), at_once: false })
+        wish(Wanted::Deploy {
+            artifact: ArtifactDigest::from_bytes([1; 32]),
+            at_once: false,
+            migrations: None,
+        })
     }
 
     fn code(result: Result<Plan, Problem>) -> Code {
@@ -323,6 +486,26 @@ mod tests {
         let seen = seen(&[("lb1", "be_maint:be_maint:0:0", 0)]);
         let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
         assert_eq!((plan.from, plan.to.name.as_str()), (None, "blue"));
+    }
+
+    #[test]
+    fn visitors_decide_where_the_load_balancers_have_signals_or_must() {
+        let mode = |environment: &Environment, without_signals| {
+            let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+            let before = Before { requests: 5, ..Before::default() };
+            seen.visitors = [("be_blue".parse().unwrap(), before)].into();
+            seen.without_signals = without_signals;
+            let plan = plan(environment, &Standing::default(), deploy(), &seen).unwrap();
+            assert_eq!(plan.verdict.before, before);
+            plan.verdict.mode
+        };
+        let mut site = environment();
+        assert_eq!(mode(&site, false), VerdictMode::Act);
+        assert_eq!(mode(&site, true), VerdictMode::Off);
+        site.verdict_where_heard = false;
+        assert_eq!(mode(&site, true), VerdictMode::Act);
+        site.verdict.mode = VerdictMode::Off;
+        assert_eq!(mode(&site, false), VerdictMode::Off);
     }
 
     #[test]

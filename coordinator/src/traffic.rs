@@ -19,6 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 
 use crate::environment::Environment;
+use crate::fleet::GrpcFleet;
 use crate::office::{Exposed, Office};
 
 /// Watchers at once, over all environments: each has a stream of its own to every load balancer.
@@ -26,15 +27,17 @@ const WATCHERS: usize = 16;
 /// Ticks on their way to a watcher. One that is slower misses nothing of this length, then waits for its own network.
 const TICKS: usize = 8;
 /// Reports of load balancers on their way to the merger, of which there is one a second from each.
-const REPORTS: usize = 32;
+pub(crate) const REPORTS: usize = 32;
 /// How long a second is kept open for a load balancer that is late, from the first one that has told of it.
-const LATE: Duration = Duration::from_millis(1_500);
+pub(crate) const LATE: Duration = Duration::from_millis(1_500);
 /// Without a tick for so long a stream is taken for dead. An agent sends one each second.
 const SILENCE: Duration = Duration::from_secs(5);
 /// Bound on opening a stream.
 const OPEN_MS: u64 = 3_000;
 /// Pause before a stream that broke is opened again.
 const AGAIN: Duration = Duration::from_secs(1);
+/// The same where an agent says that it has no signals: that is so until somebody changes its configuration.
+const WITHOUT_AGAIN: Duration = Duration::from_secs(60);
 /// A clock that goes apart further than this at once was set anew.
 const CLOCK_STEP_S: u128 = 2;
 /// Seconds that are open at once: more would be a clock that jumps.
@@ -67,29 +70,35 @@ impl Watchers {
 }
 
 /// What came from a load balancer: a tick with the second it belongs to, by the coordinator's clock, or why there is none.
-enum Report {
+pub(crate) enum Report {
     Ticked(u64, Box<Tick>, Option<Problem>),
     Silent(Problem),
 }
 
 /// Reads one load balancer for ever.
-async fn read(office: Arc<Office>, host: HostName, send: mpsc::Sender<(HostName, Report)>) {
+pub(crate) async fn read(fleet: GrpcFleet, host: HostName, send: mpsc::Sender<(HostName, Report)>) {
     loop {
-        let Err(problem) = read_once(&office, &host, &send).await else { return };
+        let Err(problem) = read_once(&fleet, &host, &send).await else { return };
+        let again = if has_none(&problem) { WITHOUT_AGAIN } else { AGAIN };
         if send.send((host.clone(), Report::Silent(problem))).await.is_err() {
             return;
         }
-        tokio::time::sleep(AGAIN).await;
+        tokio::time::sleep(again).await;
     }
+}
+
+/// Whether an agent says that it has no signals, or is too old to have any.
+fn has_none(problem: &Problem) -> bool {
+    matches!(problem.code, Code::SignalsMissing | Code::NotAllowed)
 }
 
 /// Reads a stream until it breaks. Ends well only when nobody listens any more.
 async fn read_once(
-    office: &Office,
+    fleet: &GrpcFleet,
     host: &HostName,
     send: &mpsc::Sender<(HostName, Report)>,
 ) -> Result<(), Problem> {
-    let mut ticks = office.fleet().signals(host, OPEN_MS).await?;
+    let mut ticks = fleet.signals(host, OPEN_MS).await?;
     // The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
     let mut ahead_s: Option<i128> = None;
     loop {
@@ -127,7 +136,7 @@ struct Second {
 }
 
 /// Puts the seconds of all load balancers together.
-struct Merger {
+pub(crate) struct Merger {
     balancers: Vec<HostName>,
     open: BTreeMap<u64, Second>,
     /// The newest second that was sent.
@@ -138,14 +147,14 @@ struct Merger {
 }
 
 /// A second that is to be sent.
-struct Whole {
-    second: u64,
-    merged: Tick,
-    told: BTreeSet<HostName>,
+pub(crate) struct Whole {
+    pub(crate) second: u64,
+    pub(crate) merged: Tick,
+    pub(crate) told: BTreeSet<HostName>,
 }
 
 impl Merger {
-    fn new(balancers: &[HostName]) -> Self {
+    pub(crate) fn new(balancers: &[HostName]) -> Self {
         Self {
             balancers: balancers.to_vec(),
             open: BTreeMap::new(),
@@ -155,7 +164,7 @@ impl Merger {
         }
     }
 
-    fn take(&mut self, host: HostName, report: Report, now: Instant) {
+    pub(crate) fn take(&mut self, host: HostName, report: Report, now: Instant) {
         match report {
             Report::Silent(problem) => drop(self.silent.insert(host, problem)),
             Report::Ticked(second, tick, problem) => {
@@ -188,7 +197,7 @@ impl Merger {
     }
 
     /// The oldest second, if nobody else is waited for.
-    fn whole(&mut self, now: Instant) -> Option<Whole> {
+    pub(crate) fn whole(&mut self, now: Instant) -> Option<Whole> {
         let (second, open) = self.open.first_key_value()?;
         let waited_for =
             self.balancers.iter().any(|host| !open.told.contains(host) && !self.silent.contains_key(host));
@@ -201,12 +210,12 @@ impl Merger {
         Some(Whole { second, merged, told })
     }
 
-    fn due(&self) -> Option<Instant> {
+    pub(crate) fn due(&self) -> Option<Instant> {
         self.open.first_key_value().map(|(_, open)| open.until)
     }
 
     /// Why the load balancers that are not in `told` are not.
-    fn missing(&self, told: &BTreeSet<HostName>) -> Vec<Problem> {
+    pub(crate) fn missing(&self, told: &BTreeSet<HostName>) -> Vec<Problem> {
         let absent = self.balancers.iter().filter(|host| !told.contains(*host));
         let late = |host: &HostName| {
             Problem::new(Code::AgentUnreachable, format!("no signals from `{host}` for this second"))
@@ -215,6 +224,28 @@ impl Merger {
                 .hint(format!("on `{host}`: `systemctl status pointsman-lb-agent`"))
         };
         absent.map(|host| self.silent.get(host).cloned().unwrap_or_else(|| late(host))).collect()
+    }
+
+    /// What is wrong with the lines of those who told.
+    pub(crate) fn trouble_of(&self, told: &BTreeSet<HostName>) -> Option<Problem> {
+        self.troubled.iter().find(|(host, _)| told.contains(*host)).map(|(_, problem)| problem.clone())
+    }
+
+    /// Whether a load balancer says that it has no signals.
+    pub(crate) fn without_signals(&self) -> bool {
+        self.silent.values().any(has_none)
+    }
+
+    /// Whether every load balancer has told of a second, or is known not to.
+    pub(crate) fn heard_of_all(&self) -> bool {
+        self.sent > 0 && self.silent.is_empty()
+    }
+
+    /// Why nothing comes.
+    pub(crate) fn why_silent(&self) -> Problem {
+        let nothing =
+            || Problem::new(Code::AgentUnreachable, "no load balancer tells anything").retry_useful();
+        self.silent.values().next().cloned().unwrap_or_else(nothing)
     }
 
     /// No load balancer has signals, and none will before somebody changes its configuration.
@@ -237,7 +268,7 @@ async fn watch(
     let (report, mut reports) = mpsc::channel(REPORTS);
     let mut readers = JoinSet::new();
     for host in &environment.balancers {
-        readers.spawn(read(Arc::clone(&office), host.clone(), report.clone()));
+        readers.spawn(read(office.fleet().clone(), host.clone(), report.clone()));
     }
     drop(report);
     let mut merger = Merger::new(&environment.balancers);

@@ -98,12 +98,17 @@ codes! {
     MigrationDangerous = "PM0341", "a migration would make visitors wait, or fail at the next restore";
     QueriesBroken = "PM0342", "queries of the slot that serves do not work on the new schema";
     NoWayDown = "PM0343", "a migration cannot be taken back";
+    NothingToMigrate = "PM0361", "no migration is pending";
+    MigrationsRefused = "PM0362", "files of migrations cannot be released";
     // PM04xx: checks, watch, gates.
     CheckFailed = "PM0401", "a check failed";
     WatchFailed = "PM0402", "the watch found the new slot failing";
     WatchBlind = "PM0403", "the watch cannot see the new slot";
     PlanOutOfDate = "PM0404", "the world moved since the plan was made";
     GatesExpired = "PM0405", "the checks are too old to move visitors on";
+    VerdictAgainst = "PM0411", "visitors fare too badly on the new slot";
+    SharedFault = "PM0412", "both slots are in trouble";
+    VerdictUndecided = "PM0413", "the watch was not decided in time";
     // PM05xx: agents, certificates, network.
     AgentUnreachable = "PM0501", "an agent cannot be reached";
     CertificateRefused = "PM0502", "a certificate was refused";

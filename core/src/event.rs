@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp};
+use crate::{
+    Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp,
+};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,8 @@ pub enum Event {
         /// When it ends now.
         until: Timestamp,
     },
+    /// What the visitors met led to a verdict worth remembering.
+    Judged(Box<Judged>),
     /// The watch ended well.
     WatchPassed,
     /// Somebody asked for something.
@@ -92,6 +96,7 @@ impl Event {
             Self::GatesRead(_) => "gates-read",
             Self::GatesExpired => "gates-expired",
             Self::WatchMoved { .. } => "watch-moved",
+            Self::Judged(_) => "judged",
             Self::WatchPassed => "watch-passed",
             Self::Requested(_) => "requested",
             Self::TurnedBack(_) => "turned-back",

@@ -48,6 +48,19 @@ pub fn single_flight<'a>(states: impl IntoIterator<Item = &'a State>) -> Result<
     Ok(())
 }
 
+/// I7, backup before migration: nothing is applied to the live database before a checked backup of it was taken for this
+/// release, and the migrations were rehearsed on what was restored from it.
+pub fn backup_before_migration(state: &State) -> Result<(), Broken> {
+    let migrates = state.touched(Step::Expand) || state.touched(Step::Contract);
+    let ready = !migrates || (state.complete(Step::Backup) && state.complete(Step::Rehearse));
+    ensure(ready, "I7", || {
+        format!(
+            "release `{}` migrated before a backup was checked and the migrations rehearsed",
+            state.plan.release
+        )
+    })
+}
+
 /// I8, way back: once visitors may have moved, nothing that the old slot needs is touched, and the release
 /// ends confirmed or with visitors moved back on every load balancer.
 pub fn way_back(state: &State) -> Result<(), Broken> {
@@ -74,6 +87,7 @@ pub fn has_exit(state: &State, now: Timestamp) -> Result<(), Broken> {
 /// Every invariant of one release.
 pub fn all(state: &State, now: Timestamp) -> Result<(), Broken> {
     gate_before_share(state)?;
+    backup_before_migration(state)?;
     way_back(state)?;
     has_exit(state, now)
 }

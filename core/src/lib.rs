@@ -6,12 +6,15 @@
 
 mod check;
 mod code;
+mod database;
 mod digest;
 mod epoch;
 mod event;
 pub mod histogram;
 mod http_path;
 pub mod invariants;
+mod judged;
+pub mod judging;
 pub mod machine;
 pub mod manifest;
 mod name;
@@ -31,20 +34,23 @@ mod standing;
 mod step;
 mod time;
 pub mod verdict;
+mod verdict_plan;
 
 pub use check::{Check, CheckFrom, CheckMoment};
 pub use code::Code;
+pub use database::{DatabasePlan, DatabaseWork, MigrationPhase, Migrations, SwapTo, VerifyLevel};
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{Epoch, RouteEpoch};
 pub use event::{Entry, Event, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
+pub use judged::{Counted, Judged, MetricJudged, Ruling};
 pub use name::{
-    BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
+    BackendName, BackupId, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,
 };
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};
-pub use phase::{HeldAt, Outcome, Phase, Progress, State, WatchProgress};
+pub use phase::{HeldAt, Outcome, Phase, Progress, State, VerdictProgress, WatchProgress};
 pub use plan::{Activation, Limits, Plan, Purpose, SlotPlan, Split, WatchPlan};
 pub use problem::{Aftermath, Problem, Retry, clean};
 pub use reading::Reading;
@@ -53,3 +59,4 @@ pub use route::{InvalidRoute, Route};
 pub use standing::{LiveRelease, MaintenanceStanding, Standing};
 pub use step::{MAX_SPLITS, Step};
 pub use time::Timestamp;
+pub use verdict_plan::{Before, OnFail, VerdictMode, VerdictPlan};

@@ -2,10 +2,11 @@
 //! follows from the state and the time. A restarted coordinator therefore chooses as the one that crashed
 //! would have: there is no other path.
 
+use crate::judging::{self, Over};
 use crate::step::Kind;
 use crate::{
-    Aftermath, Code, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress, Purpose, Reading,
-    Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
+    Aftermath, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress,
+    Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
 };
 
 /// The journal holds a fact that cannot follow the ones before it.
@@ -76,6 +77,7 @@ pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
         Event::GatesRead(reading) => gates_folded(state, reading, fact.at),
         Event::GatesExpired => gates_expired(state, fact.at),
         Event::WatchMoved { until } => watch_moved(state, *until),
+        Event::Judged(judged) => judged_folded(state, judged),
         Event::WatchPassed => watch_passed(state, fact.at),
         Event::Requested(request) => requested(state, request, fact.at),
         Event::TurnedBack(problem) => turned_back(state, problem),
@@ -126,6 +128,7 @@ fn watch_anew(state: &mut State, at: Timestamp) {
     if let Phase::Watching { until, .. } = &mut state.phase {
         *until = ends;
         state.watch = crate::WatchProgress::default();
+        state.verdict.anew();
     }
 }
 
@@ -140,9 +143,13 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
     true
 }
 
-/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks.
+/// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks, and
+/// before what hosts serve is changed also the load balancers. They know whether visitors are there, whatever this journal
+/// has forgotten.
 fn to_fence(state: &State, step: Step) -> Vec<HostName> {
-    let needed = |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host);
+    let leads_there = |host: &HostName| step == Step::LinkBack && state.plan.balancers.contains(host);
+    let needed =
+        |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host) || leads_there(host);
     state.unfenced.iter().filter(needed).cloned().collect()
 }
 
@@ -202,15 +209,26 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
     armed
 }
 
+fn judged_folded(state: &mut State, judged: &crate::Judged) -> bool {
+    state.verdict.known = Some(judged.verdict);
+    state.verdict.warned |= judged.warns;
+    state.verdict.last = Some(Box::new(judged.clone()));
+    state.watched_after().is_some()
+}
+
 /// The watch ended well: more visitors follow or, where all of them are watched, the release is over.
 fn watch_passed(state: &mut State, at: Timestamp) -> bool {
     let Phase::Watching { after, .. } = state.phase else { return false };
+    if !judging::may_pass(state) {
+        return false;
+    }
     let wanted = state.asked.take().is_none_or(|asked| asked.kind == RequestKind::Promote);
     state.phase = match state.plan.step_after(after) {
         Some(Step::Watch) | None => Phase::Finished(Outcome::Confirmed),
         Some(step) => Phase::Doing(step),
     };
     state.watch = crate::WatchProgress::default();
+    state.verdict.anew();
     state.split_passed_at = Some(at);
     wanted
 }
@@ -262,8 +280,13 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
     let Phase::Held { at: held_at, .. } = &state.phase else { return false };
     state.phase = match *held_at {
         HeldAt::Step(step) => Phase::Doing(step),
-        HeldAt::Watch(after) => Phase::Watching { after, until: at.plus_ms(state.watch_ms()) },
+        HeldAt::Watch(after) => {
+            // Who lets it go on has looked at what was found: evidence of a fault that is over would stay for long.
+            state.verdict.judge = state.verdict.judge.saturating_add(1);
+            Phase::Watching { after, until: at.plus_ms(state.watch_ms()) }
+        }
     };
+    state.verdict.anew();
     state.fencing_since = at;
     state.watch = crate::WatchProgress::default();
     for progress in state.orders.values_mut().filter(|progress| progress.done.is_none()) {
@@ -355,8 +378,9 @@ pub fn next(state: &State, now: Timestamp) -> Next {
 }
 
 fn toward_request(state: &State, request: &Request) -> Next {
-    // A transfer may take minutes and changes nothing visitors see: it need not be waited for.
-    let transfers: Vec<OrderKey> = state.open().filter(|key| key.step == Step::Stage).cloned().collect();
+    // What may take minutes and changes nothing visitors see need not be waited for.
+    let idle = |key: &&OrderKey| matches!(key.step, Step::Stage | Step::Backup | Step::Rehearse);
+    let transfers: Vec<OrderKey> = state.open().filter(idle).cloned().collect();
     if !transfers.is_empty() {
         return Next::GiveUp(transfers);
     }
@@ -475,7 +499,10 @@ fn gate_times(state: &State, step: Step) -> Option<(Timestamp, Timestamp)> {
 /// A failed step turns the release back where a way back is the safe way, and holds it elsewhere.
 fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
     let lifts_page = matches!(state.plan.purpose, Purpose::Maintenance { on: false, .. });
-    if step.kind() == Kind::Backward || (lifts_page && state.touched(step)) {
+    // Which database is live is not left to chance, and nobody wants to be led from the one that was before.
+    let swaps_back = matches!(state.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. }));
+    let must_go_on = (lifts_page || swaps_back) && state.touched(step);
+    if step.kind() == Kind::Backward || must_go_on {
         return Event::Held(problem);
     }
     Event::TurnedBack(problem)
@@ -513,8 +540,28 @@ fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Time
     if watched { until } else { now.plus_ms(until.ms_since(last)) }
 }
 
+/// What a reading that was begun at `began` says at `now`. One that took longer than it may, because the coordinator
+/// stood still or its clock was set meanwhile, says nothing of now: nobody is moved, or moved back, on the strength of it.
+pub fn timely(state: &State, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
+    let longest_ms = state.plan.reading_ms().saturating_add(READING_SLACK_MS);
+    if now >= began && now.ms_since(began) <= longest_ms {
+        return reading;
+    }
+    let moved_ms = now.ms_since(began).max(began.ms_since(now));
+    let message = format!(
+        "while the gates were asked the clock moved by {} s: what they said is not of now",
+        moved_ms / 1000
+    );
+    Reading::Unknown(
+        Problem::new(Code::GatesExpired, message)
+            .retry_useful()
+            .hint("on the coordinator: `timedatectl`, and find out what held it up"),
+    )
+}
+
 /// What follows from one reading of the gates, as facts to record in order. A reading that changes nothing is
-/// not recorded. `last` is when this coordinator read them before, if it did since the watch began.
+/// not recorded. `last` is when this coordinator began to read them before, if it did since the watch began, and `now`
+/// when it began this time: what was seen was so then or later.
 pub fn gates_read(state: &State, last: Option<Timestamp>, now: Timestamp, reading: Reading) -> Vec<Event> {
     let Phase::Watching { until, .. } = state.phase else { return judged(state, now, reading, None) };
     let moved = watch_end(state, until, last, now);
@@ -536,9 +583,15 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
     match reading {
         Reading::Pass => {
             // The first good reading after others may put the end off; one after it may be the end.
-            let passed = quiet && until.is_some_and(|until| promoted || now >= until);
+            let over = until.filter(|_| quiet).map(|until| judging::over(state, until, now));
+            let end = match over {
+                Some(_) if promoted => Some(Event::WatchPassed),
+                Some(Over::Passed) => Some(Event::WatchPassed),
+                Some(Over::Undecided) => Some(judging::undecided(state)),
+                Some(Over::No) | None => None,
+            };
             let cleared = (!quiet).then_some(Event::GatesRead(Reading::Pass));
-            cleared.into_iter().chain(passed.then_some(Event::WatchPassed)).collect()
+            cleared.into_iter().chain(end).collect()
         }
         // It is held already, and nobody wants it moved by itself: one record of the failure is enough.
         Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {
@@ -560,6 +613,15 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
             let too_long = now.ms_since(since) >= state.plan.watch.blind_ms && until.is_some();
             too_long.then_some(Event::Held(problem)).into_iter().collect()
         }
+    }
+}
+
+/// What follows where visitors fare too badly: back, or to a person where nothing is to turn back by itself.
+pub(crate) fn turns(state: &State, problem: Problem) -> Option<Event> {
+    match (state.plan.automatic_rollback, &state.phase) {
+        (true, _) => Some(Event::TurnedBack(problem)),
+        (false, Phase::Watching { .. }) => Some(Event::Held(problem)),
+        (false, _) => None,
     }
 }
 

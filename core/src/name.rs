@@ -70,6 +70,12 @@ fn is_release_id(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
 }
 
+fn is_backup_id(text: &str) -> bool {
+    (1..=128).contains(&text.len())
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b))
+}
+
 fn is_backend(text: &str) -> bool {
     text.strip_prefix("be_").is_some_and(|rest| {
         (1..=32).contains(&rest.len())
@@ -114,6 +120,10 @@ name!(
 name!(
     /// What CI calls one request, so that a repeated job attaches to its release instead of starting another.
     RequestId, "request id", "1 to 64 of letters, digits, `.`, `_`, `-`, starting with a letter or digit", is_release_id
+);
+name!(
+    /// A backup of a database, as its files are named: `pre-migration-20240115T101500Z-v1.2.0`.
+    BackupId, "backup id", "1 to 128 of letters, digits, `.`, `_`, `-`, starting with a letter or digit", is_backup_id
 );
 name!(
     /// A backend of the load balancer.

@@ -2,8 +2,8 @@
 //! relative, so that repeating an order changes nothing.
 
 use crate::{
-    Activation, ArtifactDigest, BackendName, Check, Epoch, HostName, ReleaseId, Route, RouteEpoch, Step,
-    Timestamp,
+    Activation, ArtifactDigest, BackendName, BackupId, Check, Epoch, HostName, Migrations, ReleaseId, Route,
+    RouteEpoch, Step, SwapTo, Timestamp, VerifyLevel,
 };
 
 /// Which order of a release this is: the key of its receipt.
@@ -97,6 +97,52 @@ pub enum Action {
         /// Whether it is to be there.
         on: bool,
     },
+    /// Database host: say whether it is fit for what the release does with the database, and change nothing.
+    InspectDatabase {
+        /// How far the backup will be checked: what that needs must be there.
+        verify: VerifyLevel,
+        /// The versions that must be pending.
+        pending: Option<Migrations>,
+    },
+    /// Database host: have a checked backup taken for this release.
+    BackUp {
+        /// How far it is checked.
+        verify: VerifyLevel,
+    },
+    /// Database host: check a backup that was taken before.
+    VerifyBackup {
+        /// The backup.
+        backup: BackupId,
+        /// How far it is checked.
+        verify: VerifyLevel,
+    },
+    /// Database host: try the migrations on a copy restored from this release's backup.
+    Rehearse {
+        /// The migrations.
+        migrations: Migrations,
+    },
+    /// Database host: have the migrations applied.
+    Migrate {
+        /// The migrations.
+        migrations: Migrations,
+    },
+    /// Database host: have the backup restored beside the live database.
+    Restore {
+        /// The backup.
+        backup: BackupId,
+    },
+    /// Database host: make this the live database.
+    SwapDatabase {
+        /// The backup that one of the two was restored from.
+        backup: BackupId,
+        /// Which of the two.
+        to: SwapTo,
+    },
+    /// Database host: have the other database of a restore dropped.
+    SettleRestore {
+        /// The backup.
+        backup: BackupId,
+    },
 }
 
 impl Action {
@@ -109,6 +155,7 @@ impl Action {
                 | Self::InspectBalancer { .. }
                 | Self::ProbeHost { .. }
                 | Self::ProbeBalancer { .. }
+                | Self::InspectDatabase { .. }
         )
     }
 }

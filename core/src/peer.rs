@@ -14,6 +14,8 @@ pub enum Role {
     WebAgent,
     /// Acts on a load balancer.
     LbAgent,
+    /// Acts on a database's host.
+    DatabaseAgent,
     /// A person who may change things.
     Operator,
     /// A build job that may release to its environment.
@@ -24,8 +26,15 @@ pub enum Role {
 
 impl Role {
     /// Every role, for tables.
-    pub const ALL: [Self; 6] =
-        [Self::Coordinator, Self::WebAgent, Self::LbAgent, Self::Operator, Self::Ci, Self::Viewer];
+    pub const ALL: [Self; 7] = [
+        Self::Coordinator,
+        Self::WebAgent,
+        Self::LbAgent,
+        Self::DatabaseAgent,
+        Self::Operator,
+        Self::Ci,
+        Self::Viewer,
+    ];
 
     /// The role as it stands in a certificate.
     pub fn as_str(self) -> &'static str {
@@ -33,6 +42,7 @@ impl Role {
             Self::Coordinator => "coordinator",
             Self::WebAgent => "web-agent",
             Self::LbAgent => "lb-agent",
+            Self::DatabaseAgent => "database-agent",
             Self::Operator => "operator",
             Self::Ci => "ci",
             Self::Viewer => "viewer",
@@ -46,7 +56,7 @@ impl Role {
     /// The word before the name in the URI: machines are hosts, people are users, CI is a project.
     fn kind(self) -> &'static str {
         match self {
-            Self::Coordinator | Self::WebAgent | Self::LbAgent => "host",
+            Self::Coordinator | Self::WebAgent | Self::LbAgent | Self::DatabaseAgent => "host",
             Self::Operator | Self::Viewer => "user",
             Self::Ci => "project",
         }

@@ -4,7 +4,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::step::Kind;
-use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp};
+use crate::verdict::Verdict;
+use crate::{
+    DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose, Request, Step,
+    Timestamp,
+};
 
 /// How a release ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -103,6 +107,26 @@ pub struct WatchProgress {
     pub blind_since: Option<Timestamp>,
 }
 
+/// What was made of the visitors' signals so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct VerdictProgress {
+    /// Which judge is at work: another one begins when a person lets a held watch go on.
+    pub judge: u32,
+    /// The verdict that was recorded last in this watch.
+    pub known: Option<Verdict>,
+    /// It was recorded in this watch that something is too bad which the plan only warns of.
+    pub warned: bool,
+    /// What was recorded last, with its numbers.
+    pub last: Option<Box<Judged>>,
+}
+
+impl VerdictProgress {
+    /// Another watch begins: what was recorded before it is no verdict in it.
+    pub(crate) fn anew(&mut self) {
+        (self.known, self.warned) = (None, false);
+    }
+}
+
 /// A release as its journal entries tell it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct State {
@@ -126,6 +150,8 @@ pub struct State {
     pub turned_back: Option<Problem>,
     /// What the watch has seen.
     pub watch: WatchProgress,
+    /// What was made of the visitors' signals.
+    pub verdict: VerdictProgress,
     /// When the watch of the last split ended well: what the next move of visitors rests on.
     pub split_passed_at: Option<Timestamp>,
 }
@@ -145,6 +171,7 @@ impl State {
             asked: None,
             turned_back: None,
             watch: WatchProgress::default(),
+            verdict: VerdictProgress::default(),
             split_passed_at: None,
             plan,
         }
@@ -223,6 +250,10 @@ impl State {
     pub fn way_back(&self) -> Vec<Step> {
         if self.touched(Step::Maintain) {
             return vec![Step::Unmaintain];
+        }
+        if let Purpose::Database(work) = &self.plan.purpose {
+            let swapped = matches!(work, DatabaseWork::Swap { .. }) && self.touched(Step::Swap);
+            return if swapped { vec![Step::Unswap] } else { Vec::new() };
         }
         if self.visitors_moved() {
             return vec![Step::RouteBack];

@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DrainEnd, EnvironmentName, HookName,
-    HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step, Timestamp, UnitName,
+    Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DatabasePlan, DatabaseWork, DrainEnd,
+    EnvironmentName, HookName, HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step,
+    SwapTo, Timestamp, UnitName, VerdictPlan, VerifyLevel,
 };
 
 /// What a release is for.
@@ -29,6 +30,8 @@ pub enum Purpose {
         /// When it must be down again, if a bound was given. People are reminded; nothing happens by itself.
         until: Option<Timestamp>,
     },
+    /// Work on the database alone. Visitors stay where they are.
+    Database(DatabaseWork),
 }
 
 /// A slot with the hosts it stands on, as it was when the plan was made.
@@ -135,12 +138,16 @@ pub struct Plan {
     pub links_before: BTreeMap<HostName, Option<ArtifactDigest>>,
     /// What hosts do after `current` has moved.
     pub activation: Activation,
+    /// What the release does with the database, if anything.
+    pub database: Option<DatabasePlan>,
     /// The shares of the visitors that the new slot gets first, in order. Empty: all of them at once.
     pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
     /// The watch.
     pub watch: WatchPlan,
+    /// What the visitors' signals decide.
+    pub verdict: VerdictPlan,
     /// Whether a failing watch moves visitors back by itself, or holds for a person.
     pub automatic_rollback: bool,
     /// What happens to connections that outlive the drain.
@@ -149,14 +156,27 @@ pub struct Plan {
     pub limits: Limits,
 }
 
-/// The steps of a deploy with `N` minus eight splits.
+/// The steps of a deploy with `N` minus eight splits or, with migrations, minus eleven.
 #[expect(
     clippy::indexing_slicing,
     reason = "evaluated while compiling: an index out of bounds does not compile"
 )]
-const fn deploy_steps<const N: usize>() -> [Step; N] {
+const fn deploy_steps<const N: usize>(migrates: bool) -> [Step; N] {
     let mut steps = [Step::Preflight; N];
-    let before = [Step::Preflight, Step::Stage, Step::Drain, Step::Activate, Step::Expose, Step::Check];
+    let plain: &[Step] =
+        &[Step::Preflight, Step::Stage, Step::Drain, Step::Activate, Step::Expose, Step::Check];
+    let migrating: &[Step] = &[
+        Step::Preflight,
+        Step::Stage,
+        Step::Backup,
+        Step::Rehearse,
+        Step::Expand,
+        Step::Drain,
+        Step::Activate,
+        Step::Expose,
+        Step::Check,
+    ];
+    let before = if migrates { migrating } else { plain };
     let mut index = 0;
     let mut number = 1;
     while index < N {
@@ -177,15 +197,28 @@ const fn deploy_steps<const N: usize>() -> [Step; N] {
 
 /// The steps of a deploy, by the number of its splits.
 static DEPLOYS: [&[Step]; MAX_SPLITS + 1] = [
-    &deploy_steps::<8>(),
-    &deploy_steps::<9>(),
-    &deploy_steps::<10>(),
-    &deploy_steps::<11>(),
-    &deploy_steps::<12>(),
-    &deploy_steps::<13>(),
-    &deploy_steps::<14>(),
-    &deploy_steps::<15>(),
-    &deploy_steps::<16>(),
+    &deploy_steps::<8>(false),
+    &deploy_steps::<9>(false),
+    &deploy_steps::<10>(false),
+    &deploy_steps::<11>(false),
+    &deploy_steps::<12>(false),
+    &deploy_steps::<13>(false),
+    &deploy_steps::<14>(false),
+    &deploy_steps::<15>(false),
+    &deploy_steps::<16>(false),
+];
+
+/// The same with migrations. They come before the new version runs anywhere: it is checked on the schema it was made for.
+static MIGRATING_DEPLOYS: [&[Step]; MAX_SPLITS + 1] = [
+    &deploy_steps::<11>(true),
+    &deploy_steps::<12>(true),
+    &deploy_steps::<13>(true),
+    &deploy_steps::<14>(true),
+    &deploy_steps::<15>(true),
+    &deploy_steps::<16>(true),
+    &deploy_steps::<17>(true),
+    &deploy_steps::<18>(true),
+    &deploy_steps::<19>(true),
 ];
 
 /// What a reading of the gates may take beside its checks, in milliseconds.
@@ -196,9 +229,19 @@ impl Plan {
     pub fn steps(&self) -> &'static [Step] {
         match self.purpose {
             // The splits of a plan are bounded where it is made and where it is read.
-            Purpose::Deploy { .. } => DEPLOYS.get(self.splits.len()).copied().unwrap_or_default(),
+            Purpose::Deploy { .. } => {
+                let deploys = if self.database.is_some() { &MIGRATING_DEPLOYS } else { &DEPLOYS };
+                deploys.get(self.splits.len()).copied().unwrap_or_default()
+            }
             Purpose::Rollback { .. } => &[Step::Preflight, Step::Switch],
             Purpose::Maintenance { .. } => &[Step::Maintain],
+            Purpose::Database(DatabaseWork::Backup) => &[Step::Preflight, Step::Backup],
+            Purpose::Database(DatabaseWork::Verify { .. }) => &[Step::Backup],
+            Purpose::Database(DatabaseWork::Contract) => {
+                &[Step::Preflight, Step::Stage, Step::Backup, Step::Rehearse, Step::Contract]
+            }
+            Purpose::Database(DatabaseWork::Restore { .. } | DatabaseWork::Settle { .. }) => &[Step::Restore],
+            Purpose::Database(DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) => &[Step::Swap],
         }
     }
 
@@ -215,12 +258,15 @@ impl Plan {
     /// How long visitors are watched after this step, in milliseconds; `None` after a step that moves none, or that
     /// nothing watches.
     pub fn watch_ms(&self, after: Step) -> Option<u64> {
+        let longest_ms = self.verdict.max_watch_ms.filter(|_| self.verdict.must_decide());
         match after {
             Step::Canary(number) => {
                 let split = self.splits.get(usize::from(number).checked_sub(1)?)?;
-                Some(split.hold_ms)
+                Some(longest_ms.unwrap_or(split.hold_ms))
             }
-            Step::Switch => self.steps().contains(&Step::Watch).then_some(self.watch.duration_ms),
+            Step::Switch if self.steps().contains(&Step::Watch) => {
+                Some(longest_ms.unwrap_or(self.watch.duration_ms))
+            }
             _ => None,
         }
     }
@@ -230,19 +276,20 @@ impl Plan {
         match &self.purpose {
             Purpose::Deploy { artifact } => Some(*artifact),
             Purpose::Rollback { artifact, .. } => *artifact,
-            Purpose::Maintenance { .. } => None,
+            Purpose::Maintenance { .. } | Purpose::Database(_) => None,
         }
     }
 
     /// All hosts that the release talks to.
     pub fn hosts(&self) -> impl Iterator<Item = &HostName> {
-        let others = match self.purpose {
-            Purpose::Maintenance { .. } => self.flag_hosts.as_slice(),
-            Purpose::Deploy { .. } => self.to.hosts.as_slice(),
+        let (balancers, others) = match self.purpose {
+            Purpose::Maintenance { .. } => (self.balancers.as_slice(), self.flag_hosts.as_slice()),
+            Purpose::Deploy { .. } => (self.balancers.as_slice(), self.to.hosts.as_slice()),
             // The way back is the load balancers' alone: an agent that is down on the old slot must not block it.
-            Purpose::Rollback { .. } => &[],
+            Purpose::Rollback { .. } => (self.balancers.as_slice(), [].as_slice()),
+            Purpose::Database(_) => ([].as_slice(), [].as_slice()),
         };
-        self.balancers.iter().chain(others)
+        balancers.iter().chain(others).chain(self.database.as_ref().map(|database| &database.host))
     }
 
     /// The hosts that a step's orders go to.
@@ -252,19 +299,44 @@ impl Plan {
 
     /// [`Self::targets`], one after the other.
     pub fn asked(&self, step: Step) -> impl Iterator<Item = &HostName> {
+        let migrates = self.database.as_ref().filter(|database| database.migrations.is_some());
+        let database = match step {
+            Step::Preflight
+            | Step::Backup
+            | Step::Rehearse
+            | Step::Expand
+            | Step::Contract
+            | Step::Restore
+            | Step::Swap
+            | Step::Unswap => self.database.as_ref(),
+            // Files of migrations are brought like those of the site.
+            Step::Stage | Step::Discard => migrates,
+            _ => None,
+        };
         let (balancers, others): (&[HostName], &[HostName]) = match (step, &self.purpose) {
+            (_, Purpose::Database(_)) => (&[], &[]),
             (Step::Preflight, Purpose::Maintenance { .. }) => (&self.balancers, &self.flag_hosts),
             (Step::Preflight, Purpose::Rollback { .. }) => (&self.balancers, &[]),
             (Step::Preflight | Step::Check, _) => (&self.balancers, &self.to.hosts),
             (Step::Stage | Step::Activate | Step::LinkBack | Step::Discard, _) => (&[], &self.to.hosts),
             (Step::Maintain | Step::Unmaintain, _) => (&self.balancers, &self.flag_hosts),
-            (Step::Watch, _) => (&[], &[]),
+            (
+                Step::Watch
+                | Step::Backup
+                | Step::Rehearse
+                | Step::Expand
+                | Step::Contract
+                | Step::Restore
+                | Step::Swap
+                | Step::Unswap,
+                _,
+            ) => (&[], &[]),
             (
                 Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack,
                 _,
             ) => (&self.balancers, &[]),
         };
-        balancers.iter().chain(others)
+        balancers.iter().chain(others).chain(database.map(|database| &database.host))
     }
 
     /// Whether a step has an order for this host.
@@ -337,6 +409,9 @@ impl Plan {
 
     /// What a step asks of a host.
     pub fn action(&self, step: Step, host: &HostName) -> Option<Action> {
+        if let Some(database) = self.database.as_ref().filter(|database| database.host == *host) {
+            return self.database_action(database, step);
+        }
         let on_balancer = self.balancers.contains(host);
         match step {
             Step::Preflight if on_balancer => Some(Action::InspectBalancer {
@@ -378,6 +453,49 @@ impl Plan {
                 wanted: self.route(step)?,
                 min_up: self.min_up(step),
             }),
+        }
+    }
+
+    /// What a step asks of the database's host.
+    fn database_action(&self, database: &DatabasePlan, step: Step) -> Option<Action> {
+        let (verify, migrations) = (database.verify, database.migrations.clone());
+        let work = match &self.purpose {
+            Purpose::Database(work) => Some(work),
+            _ => None,
+        };
+        match (step, work) {
+            (Step::Preflight, _) => Some(Action::InspectDatabase { verify, pending: migrations }),
+            (Step::Stage, _) => Some(Action::Stage { artifact: migrations?.artifact }),
+            (Step::Discard, _) => Some(Action::Discard { artifact: migrations?.artifact }),
+            (Step::Backup, Some(DatabaseWork::Verify { backup })) => {
+                Some(Action::VerifyBackup { backup: backup.clone(), verify })
+            }
+            // The rehearsal restores it: what comes next is that check, and it need not be made twice.
+            (Step::Backup, _) if migrations.is_some() => {
+                Some(Action::BackUp { verify: verify.min(VerifyLevel::Read) })
+            }
+            (Step::Backup, _) => Some(Action::BackUp { verify }),
+            (Step::Rehearse, _) => Some(Action::Rehearse { migrations: migrations? }),
+            (Step::Expand | Step::Contract, _) => Some(Action::Migrate { migrations: migrations? }),
+            (Step::Restore, Some(DatabaseWork::Restore { backup })) => {
+                Some(Action::Restore { backup: backup.clone() })
+            }
+            (Step::Swap, Some(DatabaseWork::Swap { backup, accept_loss })) => {
+                let to = SwapTo::Restored { accept_loss: *accept_loss };
+                Some(Action::SwapDatabase { backup: backup.clone(), to })
+            }
+            (Step::Restore, Some(DatabaseWork::Settle { backup })) => {
+                Some(Action::SettleRestore { backup: backup.clone() })
+            }
+            (Step::Swap, Some(DatabaseWork::SwapBack { backup, accept_loss })) => {
+                let to = SwapTo::Before { accept_loss: *accept_loss };
+                Some(Action::SwapDatabase { backup: backup.clone(), to })
+            }
+            // Nobody has accepted that anything is lost on this way: with a row written since, a person decides.
+            (Step::Unswap, Some(DatabaseWork::Swap { backup, .. })) => {
+                Some(Action::SwapDatabase { backup: backup.clone(), to: SwapTo::Before { accept_loss: 0 } })
+            }
+            _ => None,
         }
     }
 
@@ -447,7 +565,12 @@ impl Plan {
     /// Bound on one attempt of a step's order, in milliseconds.
     pub fn attempt_ms(&self, step: Step) -> u64 {
         let limits = &self.limits;
+        let (backup_ms, migrate_ms) =
+            self.database.as_ref().map_or((0, 0), |database| (database.backup_ms, database.migrate_ms));
         match step {
+            Step::Backup | Step::Restore | Step::Swap | Step::Unswap => backup_ms,
+            Step::Rehearse => backup_ms.saturating_add(migrate_ms),
+            Step::Expand | Step::Contract => migrate_ms,
             Step::Preflight => limits.inspect_ms,
             Step::Stage | Step::Discard => limits.stage_ms,
             // Time to wait, then time to cut and look again.

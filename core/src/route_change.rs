@@ -45,3 +45,50 @@ pub fn growing<'a>(standing: &Route, wanted: &'a Route) -> impl Iterator<Item = 
         .into_iter()
         .filter(move |backend| wanted.share_of(backend) > standing.share_of(backend))
 }
+
+/// The route that is to stand on disk and in HAProxy when an agent starts and finds a newer one on disk than HAProxy has:
+/// none where it does not. A route that was confirmed stands, whatever a reload has brought back since. One that never was
+/// is of a move that a crash cut short, and what stood before it is the route confirmed last, unless HAProxy's is newer.
+pub fn at_start<'a>(
+    standing: &'a Route,
+    on_disk: &'a Route,
+    confirmed: Option<&'a Route>,
+) -> Option<&'a Route> {
+    if standing.epoch >= on_disk.epoch {
+        return None;
+    }
+    let before = confirmed.filter(|known| *known == on_disk || known.epoch < on_disk.epoch);
+    Some(before.filter(|known| known.epoch > standing.epoch).unwrap_or(standing))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_leads_to_the_route_that_was_confirmed_last() {
+        let of = |epoch: u64| Route::parse(&format!("be_blue:be_green:0:{epoch}")).unwrap();
+        for (standing, on_disk, confirmed, wanted) in [
+            // As it should be, or moved on by somebody else.
+            (5, 5, Some(5), None),
+            (6, 5, Some(5), None),
+            // A reload brought an older one back.
+            (4, 5, Some(5), Some(5)),
+            // A crash cut a move short before it moved anybody.
+            (4, 5, Some(4), Some(4)),
+            (4, 5, Some(3), Some(4)),
+            (4, 5, None, Some(4)),
+            // Both: what the reload brought back is not what stood before the move.
+            (3, 5, Some(4), Some(4)),
+            // What was confirmed is no part of this.
+            (3, 5, Some(6), Some(3)),
+        ] {
+            let confirmed = confirmed.map(of);
+            assert_eq!(
+                at_start(&of(standing), &of(on_disk), confirmed.as_ref()),
+                wanted.map(of).as_ref(),
+                "{standing} stands, {on_disk} on disk, {confirmed:?} confirmed"
+            );
+        }
+    }
+}

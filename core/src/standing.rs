@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ArtifactDigest, Outcome, Purpose, ReleaseId, Route, SlotName, State, Timestamp};
+use crate::{
+    ArtifactDigest, DatabaseWork, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step, Timestamp,
+};
 
 /// What is live, or was.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,6 +52,13 @@ impl Standing {
         if outcome == Outcome::Refused {
             return;
         }
+        if let Purpose::Database(work) = &state.plan.purpose {
+            // The version before does not work with the schema any more.
+            if *work == DatabaseWork::Contract && state.touched(Step::Contract) {
+                self.previous = None;
+            }
+            return;
+        }
         self.route = Some(state.route());
         let plan = &state.plan;
         let confirmed = outcome == Outcome::Confirmed;
@@ -84,6 +93,7 @@ impl Standing {
             }
             // Aborted: what was on the slot before is on it again.
             Purpose::Deploy { .. } | Purpose::Rollback { .. } => {}
+            Purpose::Database(_) => {}
             Purpose::Maintenance { .. } if !confirmed => {}
             Purpose::Maintenance { on, until } => {
                 self.maintenance = on.then(|| MaintenanceStanding {

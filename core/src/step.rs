@@ -9,6 +9,12 @@ pub enum Step {
     Preflight,
     /// Bring the artifact beside what runs on the idle slot.
     Stage,
+    /// Take a backup of the database and check it.
+    Backup,
+    /// Try the migrations on a restored copy of the database.
+    Rehearse,
+    /// Apply the migrations that the version which still serves does not notice.
+    Expand,
     /// Wait until nobody is served by the idle slot any more.
     Drain,
     /// Make the artifact current on the idle slot.
@@ -25,6 +31,14 @@ pub enum Step {
     Watch,
     /// Put the maintenance page up or take it down.
     Maintain,
+    /// Apply the migrations that the version before would not have survived.
+    Contract,
+    /// Restore a backup beside the live database.
+    Restore,
+    /// Put another database in the place of the live one.
+    Swap,
+    /// Undo `Swap`.
+    Unswap,
     /// Undo `Maintain`.
     Unmaintain,
     /// Undo `Switch`: all visitors back to the old slot.
@@ -51,9 +65,12 @@ pub const MAX_SPLITS: usize = 8;
 
 impl Step {
     /// Every step, for tables.
-    pub const ALL: [Self; 14 + MAX_SPLITS] = [
+    pub const ALL: [Self; 21 + MAX_SPLITS] = [
         Self::Preflight,
         Self::Stage,
+        Self::Backup,
+        Self::Rehearse,
+        Self::Expand,
         Self::Drain,
         Self::Activate,
         Self::Expose,
@@ -69,6 +86,10 @@ impl Step {
         Self::Switch,
         Self::Watch,
         Self::Maintain,
+        Self::Contract,
+        Self::Restore,
+        Self::Swap,
+        Self::Unswap,
         Self::Unmaintain,
         Self::RouteBack,
         Self::Conceal,
@@ -81,6 +102,9 @@ impl Step {
         match self {
             Self::Preflight => "preflight",
             Self::Stage => "stage",
+            Self::Backup => "backup",
+            Self::Rehearse => "rehearse",
+            Self::Expand => "expand",
             Self::Drain => "drain",
             Self::Activate => "activate",
             Self::Expose => "expose",
@@ -93,6 +117,10 @@ impl Step {
             Self::Switch => "switch",
             Self::Watch => "watch",
             Self::Maintain => "maintain",
+            Self::Contract => "contract",
+            Self::Restore => "restore",
+            Self::Swap => "swap",
+            Self::Unswap => "unswap",
             Self::Unmaintain => "unmaintain",
             Self::RouteBack => "route-back",
             Self::Conceal => "conceal",
@@ -120,9 +148,12 @@ impl Step {
     /// Whether the step goes forward or back.
     pub fn kind(self) -> Kind {
         match self {
-            Self::RouteBack | Self::Conceal | Self::LinkBack | Self::Discard | Self::Unmaintain => {
-                Kind::Backward
-            }
+            Self::RouteBack
+            | Self::Conceal
+            | Self::LinkBack
+            | Self::Discard
+            | Self::Unmaintain
+            | Self::Unswap => Kind::Backward,
             _ => Kind::Forward,
         }
     }

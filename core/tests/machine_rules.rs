@@ -6,7 +6,7 @@ mod plans;
 mod story;
 
 use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
-use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible};
+use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible, timely};
 use pointsman_core::{
     Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
     Request, RequestKind, Stamped, Standing, State, Step, Timestamp, invariants,
@@ -627,6 +627,25 @@ fn a_good_reading_does_not_overtake_a_rollback_that_was_asked_for() {
     assert!(apply(&story.state, &passed).is_err(), "the journal would take it");
 }
 
+/// A journal that lost its end says that nobody was moved. Only the load balancers know better, and are heard before what
+/// a host serves is changed.
+#[test]
+fn the_links_go_back_only_when_the_balancers_have_acknowledged_this_journal() {
+    let mut story = deploy_at(Step::Activate);
+    story.confirm(Step::Activate);
+    story.restart();
+    story.tell(Event::Fenced(host("green1")));
+    story.tell(Event::TurnedBack(unreachable()));
+    assert_eq!(story.state.phase, Phase::Doing(Step::LinkBack));
+    assert_eq!(next(&story.state, story.now), Next::Fence(vec![host("lb1"), host("lb2")]));
+    let knows_more = Problem::new(Code::JournalCorrupt, "the agent has acted on a newer entry");
+    let decided = fence_failed(&story.state, story.now, knows_more.clone());
+    assert_eq!(decided, Some(Event::Held(knows_more)));
+    story.tell(Event::Fenced(host("lb1")));
+    story.tell(Event::Fenced(host("lb2")));
+    assert_eq!(next(&story.state, story.now), Next::Send(vec![key(Step::LinkBack, "green1")]));
+}
+
 /// The way back asks only the load balancers: a dead host of the new slot, the very reason to go back, must not
 /// keep visitors on it because the coordinator was restarted.
 #[test]
@@ -807,6 +826,27 @@ fn a_promotion_waits_for_green_gates_and_for_nothing_else() {
     assert_eq!(next(&story.state, story.now), Next::ReadGates);
     read(&mut story, Reading::Pass);
     assert_eq!(word(&story.state), "watching", "one promotion is of one watch");
+}
+
+/// The coordinator stood still while it waited for the gates, or its clock was set: what they said then promotes nobody,
+/// and turns nobody back.
+#[test]
+fn gates_that_were_asked_before_a_standstill_say_nothing_of_now() {
+    let mut story = canary_at(Step::Canary(1));
+    story.confirm(Step::Canary(1));
+    ask(&mut story, RequestKind::Promote);
+    let (began, longest_ms) = (story.now, story.state.plan.reading_ms() + 1_000);
+    for now in [began.plus_ms(longest_ms + 1), began.plus_ms(400_000), Timestamp(began.0 - 1)] {
+        for reading in [Reading::Pass, failing()] {
+            let read = timely(&story.state, began, now, reading);
+            assert!(matches!(read, Reading::Unknown(_)), "{read:?}");
+            let decided = gates_read(&story.state, None, began, read.clone());
+            assert_eq!(decided, [Event::GatesRead(read)]);
+        }
+    }
+    for reading in [Reading::Pass, failing(), blind()] {
+        assert_eq!(timely(&story.state, began, began.plus_ms(longest_ms), reading.clone()), reading);
+    }
 }
 
 #[test]

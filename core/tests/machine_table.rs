@@ -4,14 +4,17 @@
 //! one row for each event: the phase that follows, or `-` where the event cannot follow.
 //! `UPDATE_GOLDEN=1 cargo test -p pointsman-core --test machine_table` writes the text anew, for review.
 
+mod judgements;
 mod plans;
 mod story;
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
+use judgements::judged;
 use plans::{Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, next};
+use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Aftermath, Code, Epoch, Event, Evidence, HeldAt, OrderKey, Phase, Plan, Problem, Purpose, Reading,
     Request, RequestKind, Stamped, State, Step,
@@ -246,6 +249,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
             "watch-moved",
             Event::WatchMoved { until: pointsman_core::Timestamp(plans::CREATED_AT.0 + 999_000) },
         ),
+        ("judged rollback", Event::Judged(Box::new(judged(Verdict::Rollback)))),
         ("watch-passed", Event::WatchPassed),
         ("requested abort", Event::Requested(request(RequestKind::Abort))),
         ("requested rollback", Event::Requested(request(RequestKind::Rollback))),
@@ -361,11 +365,12 @@ fn the_table_has_every_kind_of_event() {
         | Event::GatesRead(_)
         | Event::GatesExpired
         | Event::WatchMoved { .. }
+        | Event::Judged(_)
         | Event::WatchPassed
         | Event::Requested(_)
         | Event::TurnedBack(_)
         | Event::Held(_)
-        | Event::Adopted { .. } => 14,
+        | Event::Adopted { .. } => 15,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");
 }

@@ -21,7 +21,6 @@ use crate::Settings;
 const NICE: i32 = 10;
 /// What is kept of a child's complaints, in bytes: the end tells why.
 const MAX_COMPLAINTS: usize = 16 << 10;
-
 /// Lines of them that are told.
 const MAX_CAUSES: usize = 6;
 
@@ -147,12 +146,8 @@ impl Ended {
         }
         let problem =
             Problem::new(code, format!("cannot {doing}: `{}` ended with {}", self.name, self.status));
-        Err(self
-            .complaints
-            .lines()
-            .filter(|line| !line.trim().is_empty())
-            .take(6)
-            .fold(problem, Problem::cause))
+        let told = |line: &&str| !line.trim().is_empty() && !line.contains("warning:");
+        Err(self.complaints.lines().filter(told).take(MAX_CAUSES).fold(problem, Problem::cause))
     }
 }
 

@@ -22,7 +22,8 @@ mod statement;
 mod tools;
 
 pub use authority::Authority;
+pub use pointsman_core::VerifyLevel;
 pub use progress::Progress;
 pub use session::Session;
-pub use settings::{BackupFormat, BackupSettings, Settings, TlsSettings, VerifyLevel};
+pub use settings::{BackupFormat, BackupSettings, Settings, TlsSettings};
 pub use shape::{Grant, Setting, Shape};

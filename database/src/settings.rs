@@ -76,18 +76,6 @@ pub enum BackupFormat {
     SqlGz,
 }
 
-/// How far a backup is checked before it counts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum VerifyLevel {
-    /// Exit codes, end marker and digest.
-    Digest,
-    /// All of it is read.
-    Read,
-    /// It is restored into a database of its own and compared with the manifest.
-    RestoreTest,
-}
-
 fn default_host() -> String {
     "/run/postgresql".to_owned()
 }

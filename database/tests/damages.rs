@@ -1,4 +1,5 @@
 //! Every way in which a backup is lost is noticed.
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;
 

@@ -1,4 +1,5 @@
 //! A restore: beside, counted, swapped, taken back, and cut short at every place.
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;
 
@@ -40,7 +41,7 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
     let place = Place::new();
     let taken = place.take("r1").await.unwrap();
     let shape =
-        "SELECT (SELECT array_agg(a::text ORDER BY 1) FROM unnest(datacl) a), datconnlimit, pg_get_userbyid(datdba), shobj_description(oid, 'pg_database'),
+        "SELECT (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(datacl) a), datconnlimit, pg_get_userbyid(datdba), shobj_description(oid, 'pg_database'),
                         (SELECT setconfig FROM pg_db_role_setting WHERE setdatabase = d.oid AND setrole = 0)
                    FROM pg_database d WHERE datname = ";
     let before = place.sql(&format!("{shape} '{}'", place.settings.name));

@@ -1,5 +1,6 @@
 //! What shell commands of a usual deployment document do with the same damages: they end well. And what is done here
 //! instead. The commands are run as they are written in such documents.
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
 
 mod kit;
 

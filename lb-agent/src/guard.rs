@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pointsman_chassis::hints::Hints;
-use pointsman_core::{Problem, Route};
+use pointsman_core::{Problem, Route, route_change};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -181,26 +181,27 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
 /// At the start of the agent, before any order comes: what an earlier life left half-done is finished or taken back.
 ///
 /// A route on disk that is newer than HAProxy's was confirmed, and a reload has brought an older one back: it is set
-/// again. One that never was confirmed is of a switch that a crash cut short before it moved anybody: it is taken back,
-/// and the coordinator, which knows the gates, orders it again if it still wants it.
+/// again. One that never was confirmed is of a switch that a crash cut short: what stood before it is put back, and the
+/// coordinator, which knows the gates, orders it again if it still wants it.
 pub async fn at_start(balancer: &Balancer) {
     balancer.file.look_again().await;
     let Some(on_disk) = balancer.file.read() else { return };
     let runtime = match balancer.workers.route().await {
-        Ok(Some(runtime)) if runtime.epoch < on_disk.epoch => runtime,
-        Ok(_) => return,
+        Ok(Some(runtime)) => runtime,
+        Ok(None) => return,
         Err(problem) => return warn!(%problem, "cannot see HAProxy's route"),
     };
-    let confirmed = balancer.file.remembered().as_ref() == Some(&on_disk);
-    let done: Result<(Kind, String), Problem> = if confirmed {
-        let what = format!("HAProxy had route `{runtime}`: `{on_disk}` is set again");
-        balancer.workers.set_route(&on_disk).await.map(|()| (Kind::ReloadRestored, what))
-    } else {
-        let what = format!("a move to `{on_disk}` was cut short: `{runtime}` is on disk again");
-        balancer.file.put_back(&runtime).await.map(|()| (Kind::CutShort, what))
-    };
-    match done {
-        Ok((kind, what)) => balancer.events.tell(kind, what),
+    let confirmed = balancer.file.remembered();
+    let Some(wanted) = route_change::at_start(&runtime, &on_disk, confirmed.as_ref()) else { return };
+    match lead_to(balancer, (&runtime, &on_disk), wanted).await {
+        Ok(()) if *wanted == on_disk => {
+            let what = format!("HAProxy had route `{runtime}`: `{wanted}` is set again");
+            balancer.events.tell(Kind::ReloadRestored, what);
+        }
+        Ok(()) => {
+            let what = format!("a move to `{on_disk}` was cut short: `{wanted}` is on disk again");
+            balancer.events.tell(Kind::CutShort, what);
+        }
         Err(problem) => {
             let what = format!(
                 "HAProxy routes by `{runtime}`, the map file holds `{on_disk}`, and that cannot be mended: {problem}"
@@ -208,4 +209,19 @@ pub async fn at_start(balancer: &Balancer) {
             balancer.events.drifted(&what);
         }
     }
+}
+
+/// Has a route on disk and in HAProxy, each where it is not yet.
+async fn lead_to(
+    balancer: &Balancer,
+    (runtime, on_disk): (&Route, &Route),
+    wanted: &Route,
+) -> Result<(), Problem> {
+    if wanted != on_disk {
+        balancer.file.put_back(wanted).await?;
+    }
+    if wanted != runtime {
+        balancer.workers.set_route(wanted).await?;
+    }
+    Ok(())
 }

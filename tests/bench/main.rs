@@ -8,6 +8,7 @@ mod figures;
 mod floor;
 mod host;
 mod lb;
+mod reaction;
 mod switch;
 
 use std::io::Write as _;
@@ -21,20 +22,24 @@ use tokio::signal::unix::{SignalKind, signal};
 const SWITCHES: usize = 60;
 /// The same of `lb`: of fewer than a hundred p99 would be the slowest.
 const LB_SWITCHES: usize = 120;
+/// Good releases that are simulated when `BENCH_RELEASES` does not say otherwise.
+const RELEASES: usize = 10_000;
 /// Requests a second when `BENCH_RATE` does not say otherwise.
 const RATE: u32 = 5_000;
 
 /// pgbench's scale when `BENCH_SCALE` does not say otherwise.
 const SCALE: usize = 20;
 
-const USAGE: &str = "usage: pointsman-bench switch | lb | db | access-lines
+const USAGE: &str = "usage: pointsman-bench switch | lb | db | verdict | access-lines
   BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60, for lb 120)
+  BENCH_RELEASES=N   how many good releases verdict simulates (default 10000)
   BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)
   BENCH_SCALE=N      size of the database of db, in 15 MiB, at least 1 (default 20)";
 
 enum Bench {
     Switch { switches: usize },
     Lb(lb::Size),
+    Verdict { releases: usize },
     Db { scale: usize },
     AccessLines,
 }
@@ -56,6 +61,7 @@ fn asked() -> Option<Bench> {
             switches: number("BENCH_SWITCHES", 2, LB_SWITCHES)?,
             rate: number("BENCH_RATE", 100, RATE as usize)?.try_into().ok()?,
         })),
+        ["verdict"] => Some(Bench::Verdict { releases: number("BENCH_RELEASES", 1, RELEASES)? }),
         ["db"] => Some(Bench::Db { scale: number("BENCH_SCALE", 1, SCALE)? }),
         ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
@@ -80,6 +86,7 @@ async fn run(bench: Bench) -> Result<Value> {
         match bench {
             Bench::Switch { switches } => switch::measure(switches).await,
             Bench::Lb(size) => lb::measure(size).await,
+            Bench::Verdict { releases } => reaction::measure(&releases.to_string()).await,
             Bench::Db { scale } => db::measure(scale).await,
             Bench::AccessLines => access_lines::measure().await,
         }

@@ -30,11 +30,18 @@ impl Layout {
         self.folder.join("deep-breaker")
     }
 
+    /// While this file is there one in five visitors gets a 500, and no check knows of it.
+    pub fn visitors_breaker(&self) -> PathBuf {
+        self.folder.join("visitors-breaker")
+    }
+
     fn config(&self) -> String {
         let folder = self.folder.display();
         let (site, listen) = (self.site.display(), self.listen);
         let (health, deep) = (self.health_breaker(), self.deep_breaker());
         let (health, deep) = (health.display(), deep.display());
+        let visitors = self.visitors_breaker();
+        let visitors = visitors.display();
         let temporary: String = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
             .iter()
             .map(|kind| format!("  {kind}_temp_path {folder}/tmp-{kind};\n"))
@@ -50,6 +57,7 @@ http {{
   default_type application/octet-stream;
   types {{ text/html html; text/plain txt; application/javascript js; text/css css; }}
   keepalive_requests 1000000;
+  split_clients $request_id $lot {{ 20% bad; * good; }}
   server {{
     listen {listen};
     root {site}/current;
@@ -66,6 +74,9 @@ http {{
     location @maintenance {{ return 503 'maintenance of this host'; }}
     location / {{
       if (-f {site}/.maintenance) {{ return 503; }}
+      set $met good;
+      if (-f {visitors}) {{ set $met $lot; }}
+      if ($met = bad) {{ return 500; }}
       try_files $uri $uri/index.html =404;
     }}
   }}

@@ -14,6 +14,7 @@ use tokio::process::Child;
 use crate::cli::{self, Told};
 use crate::client::Client;
 use crate::daemon::Daemon;
+use crate::database::DatabaseHost;
 use crate::haproxy::{self, Haproxy};
 use crate::pki::{Authority, Identity, Subject, uri};
 use crate::process::{Process, binary};
@@ -35,22 +36,28 @@ const PEOPLE: [(&str, &str, &str); 3] =
 #[derive(Clone, Debug)]
 pub struct SiteBuilder {
     watch: String,
+    blind: String,
+    watching: String,
     stage: String,
     check: String,
     by_init: bool,
     balancers: usize,
     strategy: String,
+    database: bool,
 }
 
 impl Default for SiteBuilder {
     fn default() -> Self {
         Self {
             watch: "1s".to_owned(),
+            blind: "20s".to_owned(),
+            watching: String::new(),
             stage: "60s".to_owned(),
             check: "10s".to_owned(),
             by_init: false,
             balancers: 1,
             strategy: String::new(),
+            database: false,
         }
     }
 }
@@ -72,6 +79,8 @@ pub struct Site {
     pub(crate) coordinator: Option<Process>,
     pub(crate) lb_agent: Option<Process>,
     pub(crate) second: Option<Second>,
+    /// The database's host, where the site has one.
+    pub database: Option<DatabaseHost>,
     /// The load balancer; the first, where there are two.
     pub haproxy: Haproxy,
     /// A web host.
@@ -95,6 +104,7 @@ struct BalancerAddresses {
 #[derive(Clone, Debug)]
 struct Addresses {
     coordinator: SocketAddr,
+    database: SocketAddr,
     blue: (SocketAddr, SocketAddr),
     green: (SocketAddr, SocketAddr),
     first: BalancerAddresses,
@@ -104,8 +114,10 @@ struct Addresses {
 impl Addresses {
     fn reserve(balancers: usize) -> Result<Self> {
         let names = BALANCERS.get(..balancers).context("a site has one load balancer or two")?;
-        let ports = net::reserve(5 + 3 * balancers)?;
-        let [coordinator, blue_web, blue_agent, green_web, green_agent, rest @ ..] = ports.as_slice() else {
+        let ports = net::reserve(6 + 3 * balancers)?;
+        let [coordinator, database, blue_web, blue_agent, green_web, green_agent, rest @ ..] =
+            ports.as_slice()
+        else {
             bail!("asked for ports, got {}", ports.len());
         };
         let mut found = names.iter().zip(rest.chunks(3)).filter_map(|(name, ports)| match *ports {
@@ -114,6 +126,7 @@ impl Addresses {
         });
         Ok(Self {
             coordinator: *coordinator,
+            database: *database,
             blue: (*blue_web, *blue_agent),
             green: (*green_web, *green_agent),
             first: found.next().context("no load balancer")?,
@@ -131,6 +144,20 @@ impl SiteBuilder {
     #[must_use]
     pub fn watch(mut self, duration: &str) -> Self {
         duration.clone_into(&mut self.watch);
+        self
+    }
+
+    /// How long the watch may be without sight.
+    #[must_use]
+    pub fn blind(mut self, span: &str) -> Self {
+        span.clone_into(&mut self.blind);
+        self
+    }
+
+    /// Further lines of `[watch]`.
+    #[must_use]
+    pub fn watching(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.watching);
         self
     }
 
@@ -170,6 +197,13 @@ impl SiteBuilder {
         self
     }
 
+    /// Has a PostgreSQL server with a database, and an agent for it.
+    #[must_use]
+    pub fn database(mut self) -> Self {
+        self.database = true;
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
@@ -204,7 +238,14 @@ impl SiteBuilder {
         let haproxy = start(addresses.first)?;
         let second = addresses.second.map(start).transpose()?;
         let second = second.map(|haproxy| Second { lb_agent: None, haproxy });
+        let mut database = None;
+        if self.database {
+            let pki = host_identity(folder.path(), &authority, "database-agent", "db")?.table();
+            let host = DatabaseHost::new(addresses.database, &at("db"), &at("logs"), &pki)?;
+            database.insert(host).start_agent()?;
+        }
         let mut site = Site {
+            database,
             coordinator: None,
             lb_agent: None,
             second,
@@ -259,7 +300,14 @@ impl SiteBuilder {
 
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
-        let Self { watch, stage, check, strategy, .. } = self;
+        let Self { watch, blind, watching, stage, check, strategy, .. } = self;
+        let (database_agent, database) = match self.database {
+            true => (
+                format!("db = \"{}\"\n", addresses.database),
+                "[database]\nagent = \"db\"\nmax_stall = \"2s\"\nlock_budget = \"20s\"\n",
+            ),
+            false => (String::new(), ""),
+        };
         let frontend = first.frontend;
         let agents: String =
             addresses.balancers().map(|lb| format!("{} = \"{}\"\n", lb.name, lb.agent)).collect();
@@ -269,7 +317,7 @@ impl SiteBuilder {
 environment = "{ENVIRONMENT}"
 url = "http://{frontend}"
 [agents]
-{agents}blue = "{blue}"
+{agents}{database_agent}blue = "{blue}"
 green = "{green}"
 [lb]
 agents = {names:?}
@@ -296,11 +344,12 @@ phase = ["before-switch", "after-switch"]
 http = {{ path = "/api/deep", expect = {{ status = 200, body = "deep" }} }}
 timeout = "2s"
 patience = "2s"
-{strategy}[watch]
+{strategy}{database}[watch]
 duration = "{watch}"
 interval = "100ms"
 fail_after = 3
-blind = "20s"
+blind = "{blind}"
+{watching}
 [limits]
 inspect = "4s"
 stage = "{stage}"
@@ -508,6 +557,16 @@ impl Site {
         self.kill(Daemon::Coordinator)
     }
 
+    /// Starts the lb-agent anew without the signals of visitors. Everything else it does as before.
+    pub fn lose_signals(&mut self) -> Result<()> {
+        let file = self.folder().join("lb1/lb-agent.toml");
+        let text = std::fs::read_to_string(&file)?;
+        let without = text.split_once("[signals]").context("it had no signals")?.0;
+        std::fs::write(&file, without)?;
+        self.kill_lb_agent()?;
+        self.start_lb_agent()
+    }
+
     /// Starts the lb-agent.
     pub fn start_lb_agent(&mut self) -> Result<()> {
         self.start(Daemon::LbAgent, None)
@@ -652,6 +711,18 @@ impl Site {
             "confirmed" => Ok(folder),
             other => bail!("release `{marker}` ended as {other}"),
         }
+    }
+
+    /// The same, and the watch ends as soon as its gates are green: for sites with long watches.
+    pub async fn released_unwatched(&self, marker: &str) -> Result<()> {
+        let mut client = self.client()?;
+        let digest = crate::publish(&mut client, &self.artifact(marker)?).await?;
+        let release = client.deploy(&digest, marker).await?;
+        client.follow(&release, |seen| seen.done("switch")).await?;
+        let ask =
+            pointsman_proto::v1::AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+        client.api.promote(ask).await?;
+        client.confirmed(&release).await
     }
 
     /// What a visitor gets who comes now: status line, headers, page.

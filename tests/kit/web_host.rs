@@ -120,6 +120,11 @@ impl WebHost {
         set_file(&self.layout.deep_breaker(), fails)
     }
 
+    /// Has one visitor in five get a 500, or not, while every check goes on passing.
+    pub fn fail_visitors(&self, fails: bool) -> Result<()> {
+        set_file(&self.layout.visitors_breaker(), fails)
+    }
+
     /// How many files in a folder of an artifact have arrived and wait for the rest.
     pub fn staged(&self, artifact: &str, folder: &str) -> usize {
         let folder = self.site().join(".pointsman/staging").join(artifact).join(folder);

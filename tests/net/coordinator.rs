@@ -8,7 +8,8 @@ use std::time::Duration;
 use pointsman_coordinator::driver::{Asked, Driver};
 use pointsman_coordinator::journal::JournalStore;
 use pointsman_coordinator::{ArtifactStore, GrpcFleet, opening};
-use pointsman_core::ports::{Clock as _, Fleet, Journal, JournalError};
+use pointsman_core::ports::{Clock as _, Ear, Fleet, Heard, Journal, JournalError, Signals};
+use pointsman_core::verdict::Judgement;
 use pointsman_core::{
     Action, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order, Plan, Problem, ReleaseId,
     Request, RequestKind, Stamped, State, Timestamp,
@@ -104,6 +105,33 @@ impl Fleet for Noted<GrpcFleet> {
     }
 }
 
+/// Nobody listens to visitors here: there are none.
+pub struct Unheard;
+
+impl Ear for Unheard {
+    async fn next(&mut self) -> Heard {
+        std::future::pending().await
+    }
+}
+
+impl Signals for Unheard {
+    type Ear = Self;
+
+    fn listen(&self, _: &Plan) -> Self {
+        Self
+    }
+
+    async fn kept(&self, _: &Plan) -> Option<Vec<u8>> {
+        None
+    }
+
+    async fn keep(&self, _: &Plan, _: Vec<u8>) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Heard) {}
+}
+
 /// Runs a coordinator until its host crashes or the release is over. The first one plans the release, every later
 /// one goes on with it.
 pub async fn run(place: Place, plan: Plan, world: World) -> turmoil::Result {
@@ -113,6 +141,7 @@ pub async fn run(place: Place, plan: Plan, world: World) -> turmoil::Result {
         fleet: Noted { port: place.fleet(journal.clone()), world: world.clone() },
         journal: Noted { port: journal, world: world.clone() },
         clock: SimulatedClock,
+        signals: Unheard,
     };
     let Some(state) = open(&driver, plan, &world).await? else { return Ok(()) };
     world.publish(&state);
@@ -126,7 +155,7 @@ pub async fn run(place: Place, plan: Plan, world: World) -> turmoil::Result {
 }
 
 async fn open(
-    driver: &Driver<Noted<JournalStore>, Noted<GrpcFleet>, SimulatedClock>,
+    driver: &Driver<Noted<JournalStore>, Noted<GrpcFleet>, SimulatedClock, Unheard>,
     plan: Plan,
     world: &World,
 ) -> Result<Option<State>, Problem> {

@@ -6,7 +6,7 @@ use std::path::Path;
 use pointsman_chassis::artifact::{Offer, digest_of, hash_of};
 use pointsman_coordinator::{ArtifactStore, Environment};
 use pointsman_core::manifest::{Entry, Kind, Manifest};
-use pointsman_core::{ArtifactDigest, EnvironmentName, Epoch, Limits, Plan, Purpose, WatchPlan};
+use pointsman_core::{ArtifactDigest, EnvironmentName, Epoch, Limits, Plan, Purpose, VerdictPlan, WatchPlan};
 
 use crate::chance::Chance;
 use crate::plans::{self, Site};
@@ -90,6 +90,7 @@ pub fn plan(chance: &mut Chance, artifact: ArtifactDigest) -> Plan {
         purpose,
         splits: Vec::new(),
         watch: WatchPlan { duration_ms: 2_000, interval_ms: 400, fail_after: 3, blind_ms: 3_000 },
+        verdict: VerdictPlan::default(),
         limits: Limits {
             inspect_ms: 2_000,
             stage_ms: 4_000,

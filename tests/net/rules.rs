@@ -134,7 +134,7 @@ fn expected(plan: &Plan, state: &State, outcome: Outcome, name: &HostName) -> Ho
     let before = plan.links_before.get(name).copied().flatten();
     let (link, staged, flag) = match plan.purpose {
         Purpose::Deploy { artifact } if kept && target => (Some(artifact), true, false),
-        Purpose::Deploy { .. } | Purpose::Rollback { .. } => (before, false, false),
+        Purpose::Deploy { .. } | Purpose::Rollback { .. } | Purpose::Database(_) => (before, false, false),
         Purpose::Maintenance { on, .. } => {
             let flag = on == (outcome == Outcome::Confirmed);
             (before, false, flag && plan.flag_hosts.contains(name))

@@ -21,7 +21,7 @@ const RESTART: Duration = Duration::from_secs(100);
 /// Points `current` at `artifact` (or takes it away), then restarts units and runs hooks if anything moved.
 pub async fn activate(
     site: &Site,
-    config: &Config,
+    (config, keep): (&Config, usize),
     release: &ReleaseId,
     artifact: Option<ArtifactDigest>,
     activation: &Activation,
@@ -51,7 +51,7 @@ pub async fn activate(
         let run = sys::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
         run.map_err(|reason| hook_failed(&format!("hook `{name}`"), &reason))?;
     }
-    let (site, keep) = (site.clone(), config.web.keep);
+    let site = site.clone();
     tokio::task::spawn_blocking(move || collect(&site, keep));
     let what = artifact.map_or_else(|| "nothing".to_owned(), |artifact| artifact.short());
     Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), ..Evidence::default() })

@@ -5,9 +5,11 @@ mod flag;
 mod inspect;
 mod site;
 mod stage;
+mod work;
 
 pub use activate::activate;
 pub use flag::set_flag;
 pub use inspect::{describe, inspect};
 pub use site::Site;
 pub use stage::{accept_offer, discard, receive, seal};
+pub use work::on_disk;

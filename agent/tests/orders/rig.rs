@@ -165,7 +165,11 @@ floor_bytes = 0
         let config: Config = pointsman_chassis::config::parse(Path::new("agent.toml"), &text).unwrap();
         let ledger = Ledger::open(&folder.path().join("receipts.db")).unwrap();
         let own = PeerName::parse("spiffe://test/env/production/role/web-agent/host/web1").unwrap();
-        let service = AgentService::new(WebHands::new(config).unwrap(), ledger.clone(), own);
+        let service = AgentService::new(
+            WebHands::new(config.clone(), config.web.unwrap()).unwrap(),
+            ledger.clone(),
+            own,
+        );
         let coordinator = PeerName::parse("spiffe://test/env/production/role/coordinator/host/c1").unwrap();
         let peer = Peer { name: coordinator, serial: "01".to_owned(), not_after: i64::MAX };
         let server = AgentServer::with_interceptor(service, move |mut request: tonic::Request<()>| {

@@ -13,6 +13,10 @@ use crate::render;
 
 async fn request(caller: &mut Caller, wish: &Wish, out: &Out) -> Result<v1::PlanRequest, Problem> {
     let artifact = publish(caller, &wish.environment, &wish.artifact, out).await?;
+    let migrations = match &wish.migrations {
+        Some(migrations) => publish(caller, &wish.environment, migrations, out).await?.to_string(),
+        None => String::new(),
+    };
     Ok(v1::PlanRequest {
         environment: wish.environment.to_string(),
         release: wish.release.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -21,6 +25,8 @@ async fn request(caller: &mut Caller, wish: &Wish, out: &Out) -> Result<v1::Plan
         purpose: Some(v1::plan_request::Purpose::Deploy(v1::DeployPurpose {
             artifact: artifact.to_string(),
             at_once: wish.at_once,
+            migrations,
+            out_of_order: wish.out_of_order.clone(),
         })),
     })
 }

@@ -3,6 +3,7 @@
 mod ask;
 mod audit;
 mod cert;
+mod database;
 mod deploy;
 mod explain;
 mod limits;
@@ -13,6 +14,7 @@ mod watch;
 pub use ask::{abort, pause, promote, resume, rollback};
 pub use audit::{accept, verify};
 pub use cert::{certificates, deploy_certificate};
+pub use database::database;
 pub use deploy::{deploy, plan};
 pub use explain::explain;
 pub use limits::{limits, unblock};

@@ -59,6 +59,16 @@ pub fn configuration(init: &Init, part: &Part<'_>) -> Option<(PathBuf, String)> 
                 init.trust_domain
             ),
         )),
+        Role::DatabaseAgent => Some((
+            host("agent.toml"),
+            format!(
+                "listen = \"0.0.0.0:{port}\"\nstate  = \"/var/lib/pointsman-agent\"\n\n{}\n\
+                 # The database on this host: docs/database.md has the role that the agent connects as.\n\
+                 [database]\nname  = \"site\"\nuser  = \"pointsman\"\nfiles = \"/var/lib/pointsman-agent/migrations\"\n\n\
+                 [database.backup]\ndir  = \"/var/backups/pointsman\"\nkeep = 14\n",
+                pki("agent"),
+            ),
+        )),
         Role::LbAgent => Some((
             host("lb-agent.toml"),
             format!(
@@ -92,6 +102,7 @@ pub fn environment(init: &Init) -> String {
         .balancer
         .iter()
         .chain(&init.web)
+        .chain(&init.database)
         .map(|peer| format!("{} = \"{}\"\n", peer.name, peer.address))
         .collect();
     let balancers = quoted(init.balancer.iter().map(|peer| peer.name.to_string()).collect());
@@ -101,6 +112,9 @@ pub fn environment(init: &Init) -> String {
     );
     for (slot, peer) in ["blue", "green"].into_iter().zip(&init.web) {
         text.push_str(&format!("[slots.{slot}]\nbackend = \"be_{slot}\"\nhosts   = [\"{}\"]\n\n", peer.name));
+    }
+    if let Some(database) = &init.database {
+        text.push_str(&format!("[database]\nagent = \"{}\"\n\n", database.name));
     }
     text.push_str(
         "[[checks]]\nname  = \"frontend\"\nphase = [\"before-switch\", \"after-switch\"]\nhttp  = { path = \"/\", expect = { status = 200 } }\n\n\

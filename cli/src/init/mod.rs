@@ -41,6 +41,12 @@ fn parts(init: &Init) -> Vec<Part<'_>> {
             address: Some(&peer.address),
         }));
     }
+    parts.extend(init.database.iter().map(|peer| Part {
+        role: Role::DatabaseAgent,
+        name: peer.name.to_string(),
+        daemon: Some("agent"),
+        address: Some(&peer.address),
+    }));
     for (people, role) in
         [(&init.operator, Role::Operator), (&init.ci, Role::Ci), (&init.viewer, Role::Viewer)]
     {

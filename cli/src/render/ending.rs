@@ -14,7 +14,12 @@ pub fn ending(release: &v1::Release) -> String {
         return held(release, &plan, &took);
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
-        ("confirmed", _) => format!("done in {took}: {}{}", confirmed(&plan), together(release)),
+        ("confirmed", _) => format!(
+            "done in {took}: {}{}{}",
+            confirmed(&plan),
+            together(release),
+            super::verdict::met(release)
+        ),
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
             "not rolled back after {took}: visitors of {} are still on {}",
             plan.environment,
@@ -27,8 +32,9 @@ pub fn ending(release: &v1::Release) -> String {
             format!("not taken down after {took}: the maintenance page of {} is still up", plan.environment)
         }
         ("rolled-back", _) => format!(
-            "rolled back after {took}: {}; {} stays on {} to be looked at",
+            "rolled back after {took}: {}{}; {} stays on {} to be looked at",
             visitors(&plan),
+            super::verdict::met(release),
             plan.release,
             plan.to_slot
         ),

@@ -35,7 +35,7 @@ fn moment(ms: u64) -> Value {
 }
 
 fn plan_fields(plan: &v1::Plan) -> Value {
-    json!({
+    let mut fields = json!({
         "environment": plan.environment, "release": plan.release, "purpose": plan.purpose,
         "artifact": text(&plan.artifact), "artifact_files": plan.artifact_files, "artifact_bytes": plan.artifact_bytes,
         "from_slot": text(&plan.from_slot), "to_slot": plan.to_slot, "to_hosts": plan.to_hosts, "balancers": plan.balancers,
@@ -45,10 +45,21 @@ fn plan_fields(plan: &v1::Plan) -> Value {
         "splits": plan.splits.iter().map(|split| json!({
             "percent": split.percent, "hold_ms": split.hold_ms,
         })).collect::<Vec<_>>(),
+        "migrations": plan.migrations,
         "steps": plan.steps.iter().map(|step| json!({
             "step": step.step, "hosts": step.hosts, "what": step.what, "attempt_ms": step.attempt_ms,
         })).collect::<Vec<_>>(),
-    })
+    });
+    let verdict = plan.verdict.as_ref().filter(|verdict| verdict.mode != "off");
+    add(&mut fields, "verdict", verdict.map(super::verdict::plan_json));
+    fields
+}
+
+/// Adds a key that is there only where there is something to say.
+fn add(fields: &mut Value, key: &str, value: Option<Value>) {
+    if let (Some(fields), Some(value)) = (fields.as_object_mut(), value) {
+        fields.insert(key.to_owned(), value);
+    }
 }
 
 /// A plan with its fingerprint.
@@ -63,14 +74,16 @@ fn release_fields(release: &v1::Release) -> Value {
             "detail": order.detail, "took_us": order.took_us, "effect_at_us": moment(order.effect_at_us), "problem": order.problem.as_ref().map(wire_problem),
         })
     });
-    json!({
+    let mut fields = json!({
         "plan": release.plan.as_ref().map(plan_fields), "phase": release.phase, "step": text(&release.step),
         "step_number": release.step_number, "step_count": release.step_count, "outcome": text(&release.outcome),
         "turned_back": release.turned_back.as_ref().map(wire_problem), "held": release.held.as_ref().map(wire_problem),
         "started_at_ms": release.started_at_ms, "entered_at_ms": release.entered_at_ms,
         "watch_until_ms": moment(release.watch_until_ms), "epoch": release.epoch,
         "visitors_moved": release.visitors_moved, "skew_us": skew_us(release).map(|(_, skew_us)| skew_us), "orders": orders.collect::<Vec<_>>(),
-    })
+    });
+    add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
+    fields
 }
 
 /// How a release ended, for a job that reads one document.
@@ -234,6 +247,37 @@ pub fn certificate_deployed(
         "kind": "certificate-deployed", "environment": environment.as_str(), "names": facts.names,
         "serial": facts.serial, "not_before_s": facts.not_before, "not_after_s": facts.not_after,
         "balancers": balancers.collect::<Vec<_>>(), "exit_code": Exit::Done.code(),
+    })
+}
+
+fn backup(found: &v1::BackupFacts) -> Value {
+    json!({
+        "id": found.id, "bytes": found.bytes, "taken_at": moment(found.taken_at_ms), "release": text(&found.release),
+        "verified": text(&found.verified), "schema_version": text(&found.schema_version), "rows": found.rows,
+    })
+}
+
+/// How the database stands.
+pub fn database(environment: &EnvironmentName, facts: &v1::DatabaseFacts) -> Value {
+    let applied: Vec<Value> = facts
+        .applied
+        .iter()
+        .map(|applied| json!({ "version": applied.version, "phase": applied.phase, "state": applied.state }))
+        .collect();
+    json!({
+        "kind": "database", "environment": environment.as_str(), "name": facts.name,
+        "server_version": text(&facts.server_version), "bytes": facts.bytes,
+        "schema_version": text(&facts.schema_version), "applied": applied,
+        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(), "beside": facts.beside,
+        "progress": text(&facts.progress), "problem": facts.problem.as_ref().map(wire_problem),
+    })
+}
+
+/// The backups.
+pub fn backups(environment: &EnvironmentName, facts: &v1::DatabaseFacts) -> Value {
+    json!({
+        "kind": "backups", "environment": environment.as_str(),
+        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(),
     })
 }
 

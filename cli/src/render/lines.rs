@@ -18,6 +18,7 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
         "epoch-taken" => "◌ going on",
         "gates-expired" => "◌ again",
         "watch-moved" => "◌ moved",
+        "judged" => judged(update)?,
         // Said already by the command itself, or said better by what follows.
         _ => return None,
     };
@@ -99,7 +100,19 @@ fn where_it_stands(release: &v1::Release) -> String {
     } else {
         String::new()
     };
-    format!("{counter}{}{on}{until}", release.phase)
+    format!("{counter}{}{on}{until}{}", release.phase, super::verdict::moving(release))
+}
+
+/// The word for a verdict; none where what follows from it says the same.
+fn judged(update: &v1::ReleaseUpdate) -> Option<&'static str> {
+    let verdict = update.release.as_ref()?.verdict.as_ref()?;
+    match verdict.verdict.as_str() {
+        "promote" => Some("✔ proven"),
+        "undecided" if verdict.warns => Some("॥ warning"),
+        "undecided" => Some("◌ undecided"),
+        _ if verdict.shadow => Some("॥ would be"),
+        _ => None,
+    }
 }
 
 /// A line for a time without news.

@@ -204,6 +204,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         ));
     }
     if over {
+        text.push_str(&super::verdict::block(release));
         return text;
     }
     for order in &release.orders {
@@ -219,6 +220,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         let (step, until) = (or(&release.step, "watch"), time(release.watch_until_ms));
         text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n"));
     }
+    text.push_str(&super::verdict::block(release));
     text
 }
 

@@ -2,6 +2,7 @@
 
 mod audit;
 mod cert;
+mod database;
 mod ending;
 #[cfg(test)]
 mod goldens;
@@ -11,9 +12,11 @@ mod lines;
 mod look;
 mod plan;
 mod ticks;
+mod verdict;
 
 pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};
+pub use database::{backups, database};
 pub use ending::{ending, left};
 pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};

@@ -15,6 +15,13 @@ pub fn plan(plan: &v1::Plan) -> String {
             bytes(plan.artifact_bytes)
         ));
     }
+    if !plan.migrations.is_empty() {
+        let versions: Vec<String> = plan.migrations.iter().map(|version| format!("v{version}")).collect();
+        text.push_str(&format!("migrates  {}\n", versions.join(", ")));
+    }
+    if plan.purpose.starts_with("db-") {
+        text.push_str("visitors  stay where they are\n");
+    }
     text.push_str(&format!(
         "from      {}\nto        {} ({})\n",
         or(&plan.from_slot, "nothing"),
@@ -42,6 +49,9 @@ pub fn plan(plan: &v1::Plan) -> String {
     }
     if !plan.checks.is_empty() {
         text.push_str(&format!("checks    {}\n", plan.checks.join(", ")));
+    }
+    if let Some(announced) = super::verdict::announced(plan) {
+        text.push_str(&format!("visitors  {announced}\n"));
     }
     text.push_str(&format!(
         "by        {}{}\n",

@@ -9,7 +9,7 @@ use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::ports::{Clock as _, Fleet};
 use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
-    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem, Role,
+    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem,
 };
 use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::convert::{self, Exchange, ReceivedOrder};
@@ -54,7 +54,7 @@ impl GrpcFleet {
         let own = credentials.name();
         let mut links = BTreeMap::new();
         for (host, address) in &environment.agents {
-            let role = if environment.balancers.contains(host) { Role::LbAgent } else { Role::WebAgent };
+            let role = environment.role_of(host);
             let expected = PeerName::new(&own.trust_domain, environment.name.clone(), role, host.as_str())
                 .map_err(|error| {
                     Problem::new(Code::ConfigInvalid, "an agent's name cannot stand in a certificate")

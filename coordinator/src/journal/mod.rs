@@ -6,6 +6,7 @@ mod record;
 mod row;
 mod schema;
 mod store;
+mod verdict_record;
 
 pub use audit::{Verification, verify_file};
 pub use record::plan_bytes;

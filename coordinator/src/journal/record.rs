@@ -9,8 +9,11 @@ use pointsman_core as domain;
 use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
-/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of.
-pub const VERSION: u32 = 2;
+use super::verdict_record::{self, Judged, VerdictPlan};
+
+/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts and
+/// databases.
+pub const VERSION: u32 = 3;
 
 /// Why bytes are no fact to this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,6 +35,7 @@ pub fn kind(event: &Event) -> &'static str {
         Event::Requested(_) | Event::Adopted { .. } => "call",
         Event::GatesExpired
         | Event::WatchMoved { .. }
+        | Event::Judged(_)
         | Event::WatchPassed
         | Event::TurnedBack(_)
         | Event::Held(_) => "note",
@@ -86,6 +90,9 @@ enum Fact {
     GatesExpired,
     WatchMoved {
         until_ms: u64,
+    },
+    Judged {
+        judged: Box<Judged>,
     },
     WatchPassed,
     Requested {
@@ -147,6 +154,32 @@ enum Purpose {
     Deploy { artifact: String },
     Rollback { artifact: Option<String>, to: Option<String> },
     Maintenance { on: bool, until_ms: Option<u64> },
+    DatabaseBackup,
+    DatabaseVerify { backup: String },
+    DatabaseContract,
+    DatabaseRestore { backup: String },
+    DatabaseSwap { backup: String, accept_loss: u64 },
+    DatabaseSwapBack { backup: String, accept_loss: u64 },
+    DatabaseSettle { backup: String },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Migrations {
+    artifact: String,
+    phase: String,
+    versions: Vec<String>,
+    out_of_order: Vec<String>,
+    max_stall_ms: u64,
+    lock_budget_ms: u64,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Database {
+    host: String,
+    migrations: Option<Migrations>,
+    verify: String,
+    backup_ms: u64,
+    migrate_ms: u64,
 }
 
 /// What plans did not say before they said it.
@@ -174,6 +207,8 @@ struct Plan {
     links_before: BTreeMap<String, Option<String>>,
     restart: Vec<String>,
     hooks: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    database: Option<Database>,
     #[serde(default)]
     splits: Vec<Split>,
     checks: Vec<Check>,
@@ -181,6 +216,8 @@ struct Plan {
     watch_interval_ms: u64,
     watch_fail_after: u32,
     watch_blind_ms: u64,
+    #[serde(default)]
+    verdict: Option<VerdictPlan>,
     automatic_rollback: bool,
     drain_cut: bool,
     inspect_ms: u64,
@@ -216,9 +253,13 @@ pub fn decode(bytes: &[u8]) -> Result<Event, Unreadable> {
     event_of(versioned.fact).ok_or_else(|| Unreadable::Malformed("holds a value that cannot be".to_owned()))
 }
 
-/// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made.
+/// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made, and without what
+/// was measured, which is another number each time.
 pub fn plan_bytes(plan: &domain::Plan) -> Vec<u8> {
     let mut record = plan_of(plan);
+    if let Some(verdict) = &mut record.verdict {
+        verdict.before = None;
+    }
     record.created_at_ms = 0;
     record.created_by.clear();
     serde_json::to_vec(&record).unwrap_or_default()
@@ -273,6 +314,7 @@ fn fact_of(event: &Event) -> Fact {
         }
         Event::GatesExpired => Fact::GatesExpired,
         Event::WatchMoved { until } => Fact::WatchMoved { until_ms: until.0 },
+        Event::Judged(judged) => Fact::Judged { judged: Box::new(verdict_record::judged_of(judged)) },
         Event::WatchPassed => Fact::WatchPassed,
         Event::Requested(request) => Fact::Requested {
             kind: request.kind.as_str().to_owned(),
@@ -308,6 +350,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::GatesUnknown { problem } => Event::GatesRead(domain::Reading::Unknown(problem_from(problem)?)),
         Fact::GatesExpired => Event::GatesExpired,
         Fact::WatchMoved { until_ms } => Event::WatchMoved { until: domain::Timestamp(until_ms) },
+        Fact::Judged { judged } => Event::Judged(Box::new(verdict_record::judged_from(*judged)?)),
         Fact::WatchPassed => Event::WatchPassed,
         Fact::Requested { kind, by, reason } => {
             Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
@@ -402,6 +445,80 @@ fn splits_from(records: &[Split]) -> Option<Vec<domain::Split>> {
     Some(records.iter().map(split).collect())
 }
 
+fn work_of(work: &domain::DatabaseWork) -> Purpose {
+    use domain::DatabaseWork as Work;
+    match work {
+        Work::Backup => Purpose::DatabaseBackup,
+        Work::Verify { backup } => Purpose::DatabaseVerify { backup: text(backup) },
+        Work::Contract => Purpose::DatabaseContract,
+        Work::Restore { backup } => Purpose::DatabaseRestore { backup: text(backup) },
+        Work::Swap { backup, accept_loss } => {
+            Purpose::DatabaseSwap { backup: text(backup), accept_loss: *accept_loss }
+        }
+        Work::SwapBack { backup, accept_loss } => {
+            Purpose::DatabaseSwapBack { backup: text(backup), accept_loss: *accept_loss }
+        }
+        Work::Settle { backup } => Purpose::DatabaseSettle { backup: text(backup) },
+    }
+}
+
+fn work_from(purpose: &Purpose) -> Option<domain::DatabaseWork> {
+    use domain::DatabaseWork as Work;
+    Some(match purpose {
+        Purpose::DatabaseBackup => Work::Backup,
+        Purpose::DatabaseVerify { backup } => Work::Verify { backup: parse(backup)? },
+        Purpose::DatabaseContract => Work::Contract,
+        Purpose::DatabaseRestore { backup } => Work::Restore { backup: parse(backup)? },
+        Purpose::DatabaseSwap { backup, accept_loss } => {
+            Work::Swap { backup: parse(backup)?, accept_loss: *accept_loss }
+        }
+        Purpose::DatabaseSwapBack { backup, accept_loss } => {
+            Work::SwapBack { backup: parse(backup)?, accept_loss: *accept_loss }
+        }
+        Purpose::DatabaseSettle { backup } => Work::Settle { backup: parse(backup)? },
+        Purpose::Deploy { .. } | Purpose::Rollback { .. } | Purpose::Maintenance { .. } => return None,
+    })
+}
+
+fn database_of(database: &domain::DatabasePlan) -> Database {
+    let migrations = database.migrations.as_ref().map(|migrations| Migrations {
+        artifact: text(&migrations.artifact),
+        phase: migrations.phase.as_str().to_owned(),
+        versions: migrations.versions.clone(),
+        out_of_order: migrations.out_of_order.clone(),
+        max_stall_ms: migrations.max_stall_ms,
+        lock_budget_ms: migrations.lock_budget_ms,
+    });
+    Database {
+        host: text(&database.host),
+        migrations,
+        verify: database.verify.as_str().to_owned(),
+        backup_ms: database.backup_ms,
+        migrate_ms: database.migrate_ms,
+    }
+}
+
+fn database_from(record: &Database) -> Option<domain::DatabasePlan> {
+    let migrations = match &record.migrations {
+        None => None,
+        Some(record) => Some(domain::Migrations {
+            artifact: parse(&record.artifact)?,
+            phase: domain::MigrationPhase::parse(&record.phase)?,
+            versions: record.versions.clone(),
+            out_of_order: record.out_of_order.clone(),
+            max_stall_ms: record.max_stall_ms,
+            lock_budget_ms: record.lock_budget_ms,
+        }),
+    };
+    Some(domain::DatabasePlan {
+        host: parse(&record.host)?,
+        migrations,
+        verify: domain::VerifyLevel::parse(&record.verify)?,
+        backup_ms: record.backup_ms,
+        migrate_ms: record.migrate_ms,
+    })
+}
+
 fn plan_of(plan: &domain::Plan) -> Plan {
     let limits = &plan.limits;
     Plan {
@@ -415,6 +532,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
             domain::Purpose::Maintenance { on, until } => {
                 Purpose::Maintenance { on: *on, until_ms: until.map(|until| until.0) }
             }
+            domain::Purpose::Database(work) => work_of(work),
         },
         created_at_ms: plan.created_at.0,
         created_by: plan.created_by.clone(),
@@ -435,6 +553,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
             .collect(),
         restart: texts(&plan.activation.restart),
         hooks: texts(&plan.activation.hooks),
+        database: plan.database.as_ref().map(database_of),
         splits: plan
             .splits
             .iter()
@@ -445,6 +564,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         watch_interval_ms: plan.watch.interval_ms,
         watch_fail_after: plan.watch.fail_after,
         watch_blind_ms: plan.watch.blind_ms,
+        verdict: Some(verdict_record::plan_of(&plan.verdict)),
         automatic_rollback: plan.automatic_rollback,
         drain_cut: plan.drain_end == domain::DrainEnd::Cut,
         inspect_ms: limits.inspect_ms,
@@ -475,6 +595,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             Purpose::Maintenance { on, until_ms } => {
                 domain::Purpose::Maintenance { on: *on, until: until_ms.map(domain::Timestamp) }
             }
+            work => domain::Purpose::Database(work_from(work)?),
         },
         created_at: domain::Timestamp(record.created_at_ms),
         created_by: record.created_by.clone(),
@@ -496,6 +617,10 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             restart: parse_all(&record.restart)?,
             hooks: parse_all(&record.hooks)?,
         },
+        database: match &record.database {
+            Some(database) => Some(database_from(database)?),
+            None => None,
+        },
         splits: splits_from(&record.splits)?,
         checks: record.checks.iter().map(check_from).collect::<Option<_>>()?,
         watch: domain::WatchPlan {
@@ -504,6 +629,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             fail_after: record.watch_fail_after,
             blind_ms: record.watch_blind_ms,
         },
+        verdict: verdict_record::plan_from(record.verdict.as_ref())?,
         automatic_rollback: record.automatic_rollback,
         drain_end: if record.drain_cut { domain::DrainEnd::Cut } else { domain::DrainEnd::Leave },
         limits: domain::Limits {
@@ -542,7 +668,7 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":3,\"fact\":[]}"), Err(Unreadable::Newer(3)));
+        assert_eq!(decode(b"{\"v\":4,\"fact\":[]}"), Err(Unreadable::Newer(4)));
     }
 
     #[test]

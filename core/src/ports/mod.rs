@@ -4,7 +4,9 @@
 mod clock;
 mod fleet;
 mod journal;
+mod signals;
 
 pub use clock::Clock;
 pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
+pub use signals::{Ear, Heard, Second, Signals};

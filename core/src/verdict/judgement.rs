@@ -163,6 +163,10 @@ impl Finding {
         self.outlook.requests_needed()
     }
 
+    pub(super) fn limit_counts(&self) -> bool {
+        self.outlook.limit_counts
+    }
+
     pub(super) fn limit_bound(&self) -> f64 {
         self.outlook.rule.bounds.limit
     }
@@ -215,6 +219,16 @@ impl Judgement {
             Metric::Errors => &self.errors,
             Metric::Slowness => &self.slowness,
         }
+    }
+
+    /// What speaks against the new slot in one metric, whatever the other one says.
+    pub fn against(&self, metric: Metric) -> Option<Reason> {
+        let finding = self.finding(metric);
+        if finding.worse_than_old >= self.rollback_at {
+            return Some(Reason::WorseThanOld(metric));
+        }
+        let over = finding.limit_counts() && finding.over_limit >= self.rollback_at;
+        over.then_some(if finding.both_sick { Reason::BothSick(metric) } else { Reason::OverLimit(metric) })
     }
 
     /// Requests on the new slot until it may be promoted, if it goes on as it did. `None` is: never.

@@ -6,7 +6,7 @@
 use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, DrainEnd, EnvironmentName,
     HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
-    Timestamp, WatchPlan,
+    Timestamp, VerdictPlan, WatchPlan,
 };
 
 /// When every plan is made.
@@ -119,9 +119,11 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         route_epoch_base: RouteEpoch(12),
         from: site.live.then_some(blue),
         activation: Activation::default(),
+        database: None,
         splits,
         checks: vec![check("local", CheckFrom::Hosts), check("outside", CheckFrom::Balancers)],
         watch: WatchPlan { duration_ms: 60_000, interval_ms: 10_000, fail_after: 3, blind_ms: 25_000 },
+        verdict: VerdictPlan::default(),
         automatic_rollback: true,
         drain_end: DrainEnd::Cut,
         limits: Limits {

@@ -83,9 +83,8 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
         }
         let mut segments =
             ran.applied.iter().filter(|file| script.path == file.path).flat_map(|file| &file.segments);
-        if let Some(segment) =
-            segments.find(|segment| segment.lock_held > Duration::from_millis(max_stall_ms))
-        {
+        let stalls = segments.find(|segment| segment.lock_held > Duration::from_millis(max_stall_ms));
+        if let Some(segment) = stalls {
             let message = format!(
                 "{}: statements {} to {} held locks that make visitors wait for {} ms on the copy; {max_stall_ms} ms are allowed",
                 script.path,

@@ -15,21 +15,26 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 /// How often those that are still there are told again: a session that was just being opened may have missed it.
 const TELL_EVERY: Duration = Duration::from_millis(20);
 
-/// Lets nobody in any more, not even superusers. Sessions that are open stay.
+/// Lets nobody in any more, not even superusers. Sessions that are open stay. Whether this outlives a crash of the
+/// server does not matter: it is made durable by the commit of the swap, and without that nothing should be shut.
 pub(crate) async fn shut(client: &Client, database: &str) -> Result<(), Problem> {
-    // It is made durable by the commit of the swap.
-    allow(client, database, false).await
+    let database = quoted(database);
+    let sql = format!(
+        "BEGIN; SET LOCAL synchronous_commit = off; ALTER DATABASE {database} ALLOW_CONNECTIONS false; COMMIT"
+    );
+    let done = client.batch_execute(&sql).await;
+    if done.is_err() {
+        // The session is used on: what failed must not stay open in it.
+        _ = client.batch_execute("ROLLBACK").await;
+    }
+    done.map_err(|error| refused("shut the database", &error).aftermath(Aftermath::Unknown))
 }
 
 /// Lets everybody in again.
 pub(crate) async fn open(client: &Client, database: &str) -> Result<(), Problem> {
-    allow(client, database, true).await
-}
-
-async fn allow(client: &Client, database: &str, allowed: bool) -> Result<(), Problem> {
-    let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS {allowed}", quoted(database));
-    let doing = if allowed { "open the database" } else { "shut the database" };
-    client.batch_execute(&sql).await.map_err(|error| refused(doing, &error).aftermath(Aftermath::Unknown))
+    let sql = format!("ALTER DATABASE {} ALLOW_CONNECTIONS true", quoted(database));
+    let done = client.batch_execute(&sql).await;
+    done.map_err(|error| refused("open the database", &error).aftermath(Aftermath::Unknown))
 }
 
 /// Sessions that cannot be ended by the agent's role, named before anything is shut.

@@ -79,7 +79,7 @@ pub async fn swap(
     record.at(Stage::Swapping, settings)?;
     let cut = Cut::armed(settings);
     failpoint::pass("swap-intended");
-    let shut_at = Instant::now();
+    let (shut_at, mut gap_ms) = (Instant::now(), 0);
     let mut lost = loss.total();
     let outcome = async {
         let client = guard.session().client();
@@ -99,11 +99,13 @@ pub async fn swap(
         gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
         authority.check()?;
         let names = [(&settings.name, &record.replaced.aside), (&record.restored.aside, &settings.name)];
-        rename(&mut guard, names).await
+        rename(&mut guard, names).await?;
+        gap_ms = ms_since(shut_at);
+        Ok(())
     }
     .await;
     settled(settings, &guard, cut, outcome, Stage::Swapped).await?;
-    Ok(Swapped { lost, gap_ms: ms_since(shut_at), ..told(&record, &record.replaced.aside) })
+    Ok(Swapped { lost, gap_ms, ..told(&record, &record.replaced.aside) })
 }
 
 /// Puts the old database back in its place, if not more than `accepted_loss` rows that were written since the swap are
@@ -142,7 +144,7 @@ pub async fn swap_back(
     record.at(Stage::SwappingBack, settings)?;
     let cut = Cut::armed(settings);
     failpoint::pass("swap-intended");
-    let shut_at = Instant::now();
+    let (shut_at, mut gap_ms) = (Instant::now(), 0);
     let mut lost = lost;
     let outcome = async {
         let client = guard.session().client();
@@ -160,12 +162,14 @@ pub async fn swap_back(
         gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
         authority.check()?;
         let names = [(&settings.name, &record.restored.aside), (&record.replaced.aside, &settings.name)];
-        rename(&mut guard, names).await
+        rename(&mut guard, names).await?;
+        gap_ms = ms_since(shut_at);
+        Ok(())
     }
     .await;
     progress.done();
     settled(settings, &guard, cut, outcome, Stage::TakenBack).await?;
-    Ok(Swapped { lost, gap_ms: ms_since(shut_at), ..told(&record, &record.restored.aside) })
+    Ok(Swapped { lost, gap_ms, ..told(&record, &record.restored.aside) })
 }
 
 /// What the server has counted in a database so far.

@@ -161,10 +161,15 @@ impl Place {
         self.cluster.psql(database, sql).unwrap()
     }
 
+    /// The databases that are this place's, by name or by comment.
     pub fn databases(&self) -> String {
-        self.cluster
-            .psql("postgres", "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database")
-            .unwrap()
+        let sql = format!(
+            "SELECT string_agg(datname, ' ' ORDER BY datname) FROM pg_database
+              WHERE datname = '{0}' OR datname LIKE '{0}\\_%'
+                 OR shobj_description(oid, 'pg_database') LIKE '% of {0}'",
+            self.settings.name
+        );
+        self.cluster.psql("postgres", &sql).unwrap()
     }
 
     pub fn order(&self, release: &str) -> backup::BackupOrder {

@@ -1,9 +1,5 @@
 //! Migrations on a real server: what is applied, what is refused, whom it stalls, and what stands after every crash.
-#![expect(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    reason = "a test may stop at the first thing that is not as it should be"
-)]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests: a panic is how they fail")]
 
 mod adoption;
 mod arena;

@@ -6,6 +6,9 @@ use pointsman_proto::convert::ReceivedOrder;
 use crate::fake::{Answer, KEY};
 use crate::rig::{P, Rig, V, route, switch};
 
+/// The route after those.
+const NEXT: &str = "be_green:be_blue:0:7";
+
 #[tokio::test]
 async fn disk_first_then_the_worker_then_read_back() {
     let rig = Rig::new().await;
@@ -321,6 +324,15 @@ async fn an_agent_that_was_killed_moves_nobody_by_itself() {
     rig.fake.with(|world| world.current.map[0].1 = P.to_owned());
     rig.agent.hands.settle_at_start().await;
     assert_eq!(rig.stands(), (V.to_owned(), V.to_owned(), vec![]));
+    // A move from there was cut short, and meanwhile a reload brought back what had stood before it: what was confirmed
+    // last is what the move began from, and what the coordinator expects.
+    std::fs::write(&rig.agent.map, format!("{KEY} {NEXT}\n")).unwrap();
+    rig.fake.with(|world| world.current.map[0].1 = P.to_owned());
+    rig.agent.hands.settle_at_start().await;
+    assert_eq!(rig.stands(), (V.to_owned(), V.to_owned(), vec![]));
+    let done = rig.agent.set_route(V, NEXT).await;
+    rig.told_the_truth(NEXT, &done);
+    assert!(done.is_ok(), "{done:?}");
     // Somebody else moved the worker on: that is for the coordinator to see.
     let rig = Rig::new().await;
     rig.fake.with(|world| world.current.map[0].1 = V.to_owned());

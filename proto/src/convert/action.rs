@@ -2,16 +2,17 @@
 
 use pointsman_core::{
     Action, Activation, BackendName, Check, CheckFrom, DrainEnd, HookName, Problem, Route, RouteEpoch,
-    UnitName,
+    SwapTo, UnitName,
 };
 
+use super::database::{migrations_from_wire, migrations_to_wire, verify_from_wire};
 use super::{field, missing, optional_field};
 use crate::agent_v1 as wire;
 
 /// Most entries of any list in an action: far above what environments have, small enough to hold.
 const MAX_LIST: usize = 256;
 
-fn list<T>(name: &str, texts: &[String]) -> Result<Vec<T>, Problem>
+pub(super) fn list<T>(name: &str, texts: &[String]) -> Result<Vec<T>, Problem>
 where
     T: std::str::FromStr<Err: std::error::Error + 'static>,
 {
@@ -76,6 +77,32 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
             })
         }
         Action::SetFlag { on } => Kind::SetFlag(wire::SetFlag { on: *on }),
+        Action::InspectDatabase { verify, pending } => Kind::InspectDatabase(wire::InspectDatabase {
+            verify: verify.as_str().to_owned(),
+            pending: pending.as_ref().map(migrations_to_wire),
+        }),
+        Action::BackUp { verify } => Kind::BackUp(wire::BackUp { verify: verify.as_str().to_owned() }),
+        Action::VerifyBackup { backup, verify } => Kind::VerifyBackup(wire::VerifyBackup {
+            backup: backup.to_string(),
+            verify: verify.as_str().to_owned(),
+        }),
+        Action::Rehearse { migrations } => {
+            Kind::Rehearse(wire::Rehearse { migrations: Some(migrations_to_wire(migrations)) })
+        }
+        Action::Migrate { migrations } => {
+            Kind::Migrate(wire::Migrate { migrations: Some(migrations_to_wire(migrations)) })
+        }
+        Action::Restore { backup } => Kind::Restore(wire::Restore { backup: backup.to_string() }),
+        Action::SettleRestore { backup } => {
+            Kind::SettleRestore(wire::SettleRestore { backup: backup.to_string() })
+        }
+        Action::SwapDatabase { backup, to } => Kind::SwapDatabase(wire::SwapDatabase {
+            backup: backup.to_string(),
+            before: matches!(to, SwapTo::Before { .. }),
+            accept_loss: match to {
+                SwapTo::Restored { accept_loss } | SwapTo::Before { accept_loss } => *accept_loss,
+            },
+        }),
     };
     wire::Action { kind: Some(kind) }
 }
@@ -119,6 +146,39 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
             patience_ms: probe.patience_ms,
         },
         Kind::SetFlag(flag) => Action::SetFlag { on: flag.on },
+        Kind::InspectDatabase(inspect) => Action::InspectDatabase {
+            verify: verify_from_wire("inspect_database.verify", &inspect.verify)?,
+            pending: inspect.pending.as_ref().map(migrations_from_wire).transpose()?,
+        },
+        Kind::BackUp(back_up) => {
+            Action::BackUp { verify: verify_from_wire("back_up.verify", &back_up.verify)? }
+        }
+        Kind::VerifyBackup(check) => Action::VerifyBackup {
+            backup: field("verify_backup.backup", &check.backup)?,
+            verify: verify_from_wire("verify_backup.verify", &check.verify)?,
+        },
+        Kind::Rehearse(rehearse) => Action::Rehearse {
+            migrations: migrations_from_wire(
+                rehearse.migrations.as_ref().ok_or_else(|| missing("rehearse.migrations"))?,
+            )?,
+        },
+        Kind::Migrate(migrate) => Action::Migrate {
+            migrations: migrations_from_wire(
+                migrate.migrations.as_ref().ok_or_else(|| missing("migrate.migrations"))?,
+            )?,
+        },
+        Kind::Restore(restore) => Action::Restore { backup: field("restore.backup", &restore.backup)? },
+        Kind::SettleRestore(settle) => {
+            Action::SettleRestore { backup: field("settle_restore.backup", &settle.backup)? }
+        }
+        Kind::SwapDatabase(swap) => Action::SwapDatabase {
+            backup: field("swap_database.backup", &swap.backup)?,
+            to: if swap.before {
+                SwapTo::Before { accept_loss: swap.accept_loss }
+            } else {
+                SwapTo::Restored { accept_loss: swap.accept_loss }
+            },
+        },
     })
 }
 

@@ -1,12 +1,14 @@
 //! Wire ↔ domain, in one place. Everything from the wire is checked here once; errors name the field.
 
 mod action;
+mod database;
 mod order;
 mod plan;
 mod problem;
 mod release;
 mod signal;
 mod update;
+mod verdict;
 
 pub use action::{action_from_wire, action_to_wire};
 pub use order::{
@@ -20,6 +22,7 @@ pub use signal::{
     tick_to_wire,
 };
 pub use update::update_to_wire;
+pub use verdict::{verdict_plan_to_wire, verdict_to_wire};
 
 use pointsman_core::{Code, Problem};
 

@@ -1,6 +1,6 @@
 //! Plans, as people look at them.
 
-use pointsman_core::{Action, Plan, Purpose, Step};
+use pointsman_core::{Action, DatabaseWork, MigrationPhase, Plan, Purpose, Step, SwapTo};
 
 use crate::v1;
 
@@ -27,7 +27,7 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
         route_after: last.as_ref().unwrap_or(&plan.route_before).to_string(),
         steps: plan.steps().iter().map(|step| step_to_wire(plan, *step)).collect(),
         checks: plan.checks.iter().map(|check| check.name.to_string()).collect(),
-        watch_ms: if plan.steps().contains(&Step::Watch) { plan.watch.duration_ms } else { 0 },
+        watch_ms: plan.watch_ms(Step::Switch).unwrap_or_default(),
         under_maintenance: plan.under_maintenance,
         created_by: plan.created_by.clone(),
         reason: plan.reason.clone().unwrap_or_default(),
@@ -38,6 +38,13 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
             .iter()
             .map(|split| v1::PlanSplit { percent: u32::from(split.percent), hold_ms: split.hold_ms })
             .collect(),
+        migrations: plan
+            .database
+            .as_ref()
+            .and_then(|database| database.migrations.as_ref())
+            .map(|migrations| migrations.versions.clone())
+            .unwrap_or_default(),
+        verdict: super::verdict_plan_to_wire(plan),
     }
 }
 
@@ -48,17 +55,67 @@ fn purpose_word(purpose: &Purpose) -> &'static str {
         Purpose::Rollback { .. } => "rollback",
         Purpose::Maintenance { on: true, .. } => "maintenance-on",
         Purpose::Maintenance { on: false, .. } => "maintenance-off",
+        Purpose::Database(DatabaseWork::Backup) => "db-backup",
+        Purpose::Database(DatabaseWork::Verify { .. }) => "db-verify",
+        Purpose::Database(DatabaseWork::Contract) => "db-contract",
+        Purpose::Database(DatabaseWork::Restore { .. }) => "db-restore",
+        Purpose::Database(DatabaseWork::Swap { .. }) => "db-swap",
+        Purpose::Database(DatabaseWork::SwapBack { .. }) => "db-swap-back",
+        Purpose::Database(DatabaseWork::Settle { .. }) => "db-settle",
     }
+}
+
+fn versions(versions: &[String]) -> String {
+    let named: Vec<String> = versions.iter().map(|version| format!("v{version}")).collect();
+    named.join(", ")
 }
 
 fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
     let hosts = plan.targets(step);
     let what = match (step, hosts.first().and_then(|host| plan.action(step, host))) {
+        (Step::Preflight, Some(Action::InspectDatabase { .. })) => {
+            "database reachable, tools and room there; changes nothing".to_owned()
+        }
         (Step::Preflight, _) => {
             "agents reachable, load balancers fit, room on the hosts; changes nothing".to_owned()
         }
+        (_, Some(Action::BackUp { verify })) => {
+            format!("a backup of the database, checked by `{}`", verify.as_str())
+        }
+        (_, Some(Action::VerifyBackup { backup, verify })) => {
+            format!("backup `{backup}`, checked by `{}`", verify.as_str())
+        }
+        (_, Some(Action::Rehearse { migrations })) => {
+            format!("{} on a copy restored from the backup", versions(&migrations.versions))
+        }
+        (_, Some(Action::Migrate { migrations })) => {
+            let (stall, budget) = (migrations.max_stall_ms, migrations.lock_budget_ms / 1000);
+            let which = match migrations.phase {
+                MigrationPhase::Expand => "the version that serves goes on as it is",
+                MigrationPhase::Contract => "the version before cannot come back",
+            };
+            let applied = versions(&migrations.versions);
+            format!(
+                "{applied}: {which}; no request waits longer than {stall} ms, locks are tried for {budget} s"
+            )
+        }
+        (_, Some(Action::Restore { backup })) => {
+            format!("backup `{backup}` into a database of its own, compared with its manifest")
+        }
+        (_, Some(Action::SwapDatabase { backup, to: SwapTo::Restored { accept_loss } })) => {
+            format!(
+                "the database from `{backup}` becomes the live one; at most {accept_loss} rows are given up"
+            )
+        }
+        (_, Some(Action::SwapDatabase { to: SwapTo::Before { accept_loss }, .. })) => format!(
+            "the database that was live before becomes the live one; at most {accept_loss} rows are given up"
+        ),
+        (_, Some(Action::SettleRestore { .. })) => {
+            "the database that is not live is dropped: nothing leads back to it".to_owned()
+        }
         (Step::Watch, _) => {
-            let (seconds, fails) = (plan.watch.duration_ms / 1000, plan.watch.fail_after);
+            let seconds = plan.watch_ms(Step::Switch).unwrap_or_default() / 1000;
+            let fails = plan.watch.fail_after;
             let then = if plan.automatic_rollback { "roll back" } else { "hold for a person" };
             format!("the checks again and again for {seconds} s; {fails} failed readings in a row {then}")
         }
@@ -93,6 +150,9 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
         step: step.to_string(),
         hosts: hosts.iter().map(ToString::to_string).collect(),
         what,
-        attempt_ms: if step == Step::Watch { plan.watch.duration_ms } else { plan.attempt_ms(step) },
+        attempt_ms: match step {
+            Step::Watch => plan.watch_ms(Step::Switch).unwrap_or_default(),
+            step => plan.attempt_ms(step),
+        },
     }
 }

@@ -2,7 +2,7 @@
 
 use pointsman_core::{Phase, Progress, State, Step, Timestamp};
 
-use super::{plan_to_wire, problem_to_wire};
+use super::{plan_to_wire, problem_to_wire, verdict_to_wire};
 use crate::v1;
 
 /// A release for the wire. `size` is the artifact's file count and bytes, where they are known.
@@ -36,6 +36,7 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
             .collect(),
         epoch: state.epoch.0,
         visitors_moved: state.visitors_moved(),
+        verdict: state.verdict.last.as_ref().map(|judged| verdict_to_wire(&state.plan, judged)),
     }
 }
 

@@ -54,6 +54,10 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail =
                 "time passed unwatched, or the clock was set: the watch ends at another moment".to_owned();
         }
+        Event::Judged(judged) => {
+            update.step = update.release.as_ref().map(|release| release.step.clone()).unwrap_or_default();
+            update.detail = format!("{}: {}", judged.verdict, judged.told);
+        }
         Event::WatchPassed => {
             update.step = watched(update.release.as_ref()).to_owned();
             update.detail = "watched, and the gates are green".to_owned();

@@ -298,6 +298,15 @@ impl World {
             Action::Discard { artifact } => self.discard(host, &sent, *artifact),
             Action::Activate { artifact, .. } => self.activate(host, job, &sent, *artifact),
             Action::SetFlag { on } => self.set_flag(host, &sent, *on),
+            // The simulated sites have no database.
+            Action::InspectDatabase { .. }
+            | Action::BackUp { .. }
+            | Action::VerifyBackup { .. }
+            | Action::Rehearse { .. }
+            | Action::Migrate { .. }
+            | Action::Restore { .. }
+            | Action::SettleRestore { .. }
+            | Action::SwapDatabase { .. } => failed(Code::WrongAddressee, Aftermath::Unchanged),
             Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),
             Action::SetRoute { expected, wanted, min_up } => {
                 self.set_route(host, job, &sent, (expected, wanted, *min_up))

@@ -14,9 +14,14 @@ use crate::world::{Happening, Who, World};
 const RELOADS_FOLLOWED: u8 = 5;
 
 impl World {
-    /// Waits until nobody is served by a backend, then cuts.
+    /// Waits until nobody is served by a backend, then cuts. One that visitors are led to would never be empty.
     pub fn drain(&mut self, host: usize, job: u64, backend: &BackendName, timeout_ms: u64) -> Go {
         let (now, waits) = (self.now, self.stands(Guard::Drain));
+        let begins = self.job(host, job).is_some_and(|job| std::mem::replace(&mut job.stage, 1) == 0);
+        let standing = self.hosts.get(host).and_then(|host| host.balancer()?.standing());
+        if begins && waits && standing.is_some_and(|route| route.share_of(backend) > 0) {
+            return Go::End(Err(Problem::new(Code::DrainIncomplete, "visitors are led there")));
+        }
         let began = self.job(host, job).map_or(now, |job| job.began);
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
             return done();
@@ -315,19 +320,24 @@ impl World {
         }
     }
 
-    /// Before an agent hears any order: a move that a crash cut short before it moved anybody is taken back.
+    /// Before an agent hears any order: what its earlier life left half-done is finished or taken back.
     pub fn settle_at_start(&mut self, host: usize) {
         let Some(agent) = self.hosts.get_mut(host) else { return };
         let name = agent.name.clone();
         let Some(balancer) = agent.balancer_mut() else { return };
         let Some(standing) = balancer.standing().cloned() else { return };
-        if standing.epoch >= balancer.disk.epoch || balancer.confirmed == balancer.disk {
+        let wanted = route_change::at_start(&standing, &balancer.disk, Some(&balancer.confirmed)).cloned();
+        let Some(wanted) = wanted else { return };
+        if let Some(worker) = balancer.workers.last_mut() {
+            worker.route = wanted.clone();
+        }
+        if wanted == balancer.disk {
             return;
         }
         if balancer.disk.epoch == balancer.highest {
             balancer.given_away = Some(balancer.disk.clone());
         }
-        balancer.disk = standing;
+        balancer.disk = wanted;
         self.truth.disk_taken_back(&name);
     }
 

@@ -51,12 +51,27 @@ impl Ports {
         Self { world, life }
     }
 
-    fn world(&self) -> MutexGuard<'_, World> {
+    /// Which life this is.
+    pub fn life(&self) -> Life {
+        self.life
+    }
+
+    /// The world.
+    pub fn world(&self) -> MutexGuard<'_, World> {
         self.world.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Whoever was superseded does not know it before it records something. People tell their wishes to the other one, so
+    /// it neither grants the last of them nor gives one up.
+    fn still_asked(&self, epoch: Epoch) -> Result<(), JournalError> {
+        if self.world().store.lease == epoch {
+            return Ok(());
+        }
+        Err(JournalError(Problem::new(Code::Fenced, "another coordinator has taken over")))
+    }
+
     /// Never comes back when the coordinator dies here.
-    async fn point(&self) {
+    pub async fn point(&self) {
         let crashed = self.world().point(Who::Coordinator);
         if crashed {
             std::future::pending().await
@@ -244,7 +259,8 @@ impl Clock for Ports {
 /// One life of a coordinator: open, go on with what is open, then grant the next wish.
 pub async fn live(ports: Ports) -> Ended {
     let environment = Arc::clone(&ports.world().environment);
-    let driver = Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone() };
+    let driver =
+        Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone(), signals: ports.clone() };
     loop {
         let three = (&ports, &ports, &ports);
         let opened =
@@ -301,10 +317,13 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
     loop {
         let planned = ports.world().plan(told);
         let plan = match planned {
-            None => return Ok(None),
+            None => return ports.still_asked(told.epoch).map(|()| None),
             Some(Ok(plan)) => Arc::new(plan),
             Some(Err(problem)) => {
                 tried += 1;
+                if tried >= PLANNED_AT_MOST {
+                    ports.still_asked(told.epoch)?;
+                }
                 ports.world().not_planned(&problem, tried >= PLANNED_AT_MOST);
                 ports.pause(AGAIN_MS).await;
                 continue;
@@ -327,7 +346,9 @@ impl World {
     fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
         let number = told.releases.len() + self.given_up;
         let wanted = match self.scenario.wishes.get(number)? {
-            Wish::Deploy(_) => Wanted::Deploy { artifact: crate::site::version(number), at_once: false },
+            Wish::Deploy(_) => {
+                Wanted::Deploy { artifact: crate::site::version(number), at_once: false, migrations: None }
+            }
             Wish::Rollback => Wanted::Rollback,
             Wish::PageUp => Wanted::MaintenanceOn(None),
             Wish::PageDown => Wanted::MaintenanceOff,

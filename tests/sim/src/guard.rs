@@ -73,11 +73,19 @@ pub enum Guard {
     FlagOnlyInMaintenance,
     /// Every order has an intent of its own: none goes ahead on another's.
     OwnIntent,
+    /// What is known of visitors survives the coordinator.
+    EvidenceKept,
+    /// Visitors who fail are counted.
+    VisitorsCount,
+    /// Visitors who are not seen do not count as well.
+    OutOfSight,
+    /// A watch that must be decided does not end undecided.
+    UndecidedWaits,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 35] = [
+    pub const ALL: [Self; 39] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -113,6 +121,10 @@ impl Guard {
         Self::OldSlotUntouched,
         Self::FlagOnlyInMaintenance,
         Self::OwnIntent,
+        Self::EvidenceKept,
+        Self::VisitorsCount,
+        Self::OutOfSight,
+        Self::UndecidedWaits,
     ];
 
     /// The guard of this name.

@@ -12,7 +12,7 @@ use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
 use crate::guard::Guard;
-use crate::scenario::{Scenario, What};
+use crate::scenario::{Net, Scenario, What};
 use crate::truth::Violation;
 use crate::world::{CrashAt, Happening, Life, World};
 
@@ -20,8 +20,10 @@ use crate::world::{CrashAt, Happening, Life, World};
 const MOST_EVENTS: u64 = 20_000;
 const LONGEST_MS: u64 = 4 * 3_600_000;
 
-/// How often people help a release that waits for them before they give it up.
+/// How often people help a release that waits for them before they give it up, and before they see to the network and the
+/// hosts first: a release ends once nothing goes wrong any more, and with luck before.
 const HELPED_AT_MOST: u32 = 12;
+const SEEN_TO_AFTER: u32 = 6;
 
 /// What is tried in a history.
 #[derive(Clone, Copy, Debug, Default)]
@@ -298,6 +300,8 @@ impl World {
             }
             Happening::PutBack(host) => self.put_back(host),
             Happening::Attend => self.attend(),
+            Happening::Second => self.second(),
+            Happening::SignalsBack => self.signals_back(),
         }
     }
 
@@ -388,7 +392,11 @@ impl World {
                 if !self.coordinators.iter().any(|shown| shown.alive) {
                     // Whoever puts a backup back takes longer than a message does.
                     self.store.lose(entries);
-                    self.truth.forget();
+                    let promotes = |state: &State| {
+                        state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote)
+                    };
+                    let promoted = folded(self).iter().any(promotes);
+                    self.truth.forget(promoted);
                     self.before_loss =
                         [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
                 }
@@ -407,6 +415,7 @@ impl World {
                 }
                 self.truth.disk_lost(host);
             }
+            What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind),
         }
@@ -433,6 +442,9 @@ impl World {
         self.later(5_000, Happening::Attend);
         if self.troubles > 0 {
             return;
+        }
+        if self.helped == SEEN_TO_AFTER {
+            (self.scenario.net, self.scenario.clumsy) = (Net::default(), 0);
         }
         self.helped += 1;
         // People set clocks right before they try again.

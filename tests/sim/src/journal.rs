@@ -168,6 +168,11 @@ impl World {
             {
                 Some(Event::OrderDone { key, evidence: pointsman_core::Evidence::default() })
             }
+            (Some(Guard::UndecidedWaits), Event::Planned(plan)) => {
+                let mut plan = Plan::clone(&plan);
+                plan.verdict.max_watch_ms = None;
+                Some(Event::Planned(Arc::new(plan)))
+            }
             (Some(Guard::GateAge), Event::Planned(plan)) => {
                 let mut plan = Plan::clone(&plan);
                 plan.limits.gate_ttl_ms = u64::MAX;
@@ -206,6 +211,7 @@ impl std::fmt::Debug for Brief<'_> {
             }
             Event::Fenced(host) => write!(f, "fenced {host}"),
             Event::TurnedBack(problem) => write!(f, "turned back: {} {problem}", problem.code),
+            Event::Judged(judged) => write!(f, "judged {}: {}", judged.verdict, judged.told),
             Event::Held(problem) => write!(f, "held: {} {problem}", problem.code),
             other => write!(f, "{other:?}"),
         }

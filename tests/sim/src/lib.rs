@@ -18,5 +18,6 @@ pub mod seeds;
 pub mod shorten;
 pub mod site;
 pub mod truth;
+pub mod visitors;
 pub mod web;
 pub mod world;

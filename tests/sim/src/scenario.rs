@@ -14,6 +14,28 @@ pub enum Quality {
     FailsChecks,
     /// It works until visitors use it.
     FailsLater,
+    /// It passes every check, and fails one visitor in five.
+    FailsVisitors,
+}
+
+/// What visitors' signals decide at the site.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdicts {
+    /// Nothing.
+    Off,
+    /// They turn a release back; a watch ends after its time.
+    Fixed,
+    /// The same, and a proof ends a watch early.
+    Early,
+    /// A watch ends only with a proof.
+    Decided,
+}
+
+impl Verdicts {
+    /// Whether a watch ends only with a proof.
+    pub fn must_decide(self) -> bool {
+        self == Self::Decided
+    }
 }
 
 /// What people wish for, one after the other.
@@ -118,6 +140,11 @@ pub enum What {
         /// Milliseconds until it is back.
         back_ms: u64,
     },
+    /// The load balancers tell nothing of visitors.
+    LoseSignals {
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
     /// The order that an agent took in last comes once more and says something else, as of a coordinator with a fault.
     Contradict {
         /// Which host.
@@ -166,6 +193,8 @@ pub struct Scenario {
     pub splits: u64,
     /// A failing watch rolls back by itself.
     pub automatic: bool,
+    /// What visitors' signals decide.
+    pub verdict: Verdicts,
     /// The network.
     pub net: Net,
     /// Orders that fail on the host and change nothing, in percent.
@@ -176,7 +205,7 @@ pub struct Scenario {
 
 /// The calm scenarios: what every crash point is tried in.
 pub fn calm() -> Vec<(&'static str, Scenario)> {
-    use Quality::{FailsChecks, FailsLater, Good};
+    use Quality::{FailsChecks, FailsLater, FailsVisitors, Good};
     let of = |balancers, hosts, live, wishes: &[Wish]| Scenario {
         seed: 1,
         balancers,
@@ -185,6 +214,7 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         wishes: wishes.to_vec(),
         splits: 0,
         automatic: true,
+        verdict: Verdicts::Off,
         net: Net::default(),
         clumsy: 0,
         faults: Vec::new(),
@@ -201,6 +231,14 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         ("release under maintenance", of(1, 1, true, &[Wish::PageUp, Wish::Deploy(Good), Wish::PageDown])),
         ("back and forth", of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])),
         ("canary", Scenario { splits: 2, ..of(1, 1, true, &[Wish::Deploy(Good)]) }),
+        (
+            "visitors fail",
+            Scenario { verdict: Verdicts::Fixed, ..of(2, 1, true, &[Wish::Deploy(FailsVisitors)]) },
+        ),
+        (
+            "proven",
+            Scenario { verdict: Verdicts::Decided, splits: 1, ..of(1, 1, true, &[Wish::Deploy(Good)]) },
+        ),
         ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
     ]
 }
@@ -226,6 +264,7 @@ impl Scenario {
         if usurped {
             faults.extend(usurpation(&mut chance));
         }
+        let (verdict, wishes) = judged(seed, wishes, &mut faults);
         Self {
             seed,
             balancers: chance.pick(&[1, 1, 2], 1),
@@ -234,6 +273,7 @@ impl Scenario {
             wishes,
             splits: chance.pick(&[0, 0, 1, 2], 0),
             automatic: chance.percent(85),
+            verdict,
             net: Net {
                 loss: chance.pick(&[0, 0, 0, 0, 0, 1, 5, 25], 0),
                 twice: chance.pick(&[0, 0, 5, 30], 0),
@@ -243,6 +283,27 @@ impl Scenario {
             faults,
         }
     }
+}
+
+/// Sometimes visitors are heard. Then a version may fail them alone, and what tells of them may be lost.
+fn judged(seed: u64, mut wishes: Vec<Wish>, faults: &mut Vec<Fault>) -> (Verdicts, Vec<Wish>) {
+    use Verdicts::{Decided, Early, Fixed, Off};
+    // Chance of its own: what else happens is as it was before visitors were heard.
+    let mut chance = Chance::from_seed(seed ^ 0x7645_7264);
+    let verdict = chance.pick(&[Off, Off, Off, Fixed, Early, Decided], Off);
+    if verdict == Off {
+        return (verdict, wishes);
+    }
+    if let Some(Wish::Deploy(quality)) = wishes.last_mut()
+        && chance.percent(40)
+    {
+        *quality = Quality::FailsVisitors;
+    }
+    if chance.percent(20) {
+        let what = What::LoseSignals { for_ms: chance.between(500, 30_000) };
+        faults.push(Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what });
+    }
+    (verdict, wishes)
 }
 
 /// A coordinator is followed by another while its orders are on their way, and then an agent forgets what it can: what

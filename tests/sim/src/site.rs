@@ -7,7 +7,7 @@ use std::sync::{Arc, OnceLock};
 use pointsman_coordinator::Environment;
 use pointsman_core::ArtifactDigest;
 
-use crate::scenario::{Quality, Scenario};
+use crate::scenario::{Quality, Scenario, Verdicts};
 
 /// The backend of the maintenance page.
 pub const PAGE: &str = "be_maint";
@@ -34,7 +34,7 @@ pub fn quality(scenario: &Scenario, artifact: ArtifactDigest) -> Quality {
     }
 }
 
-fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool) -> String {
+fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool, verdict: Verdicts) -> String {
     let names = |prefix: &str, count: u64| -> Vec<String> {
         (1..=count).map(|number| format!("{prefix}{number}")).collect()
     };
@@ -61,7 +61,7 @@ fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool) -> String {
         slots.blue = {{ backend = "be_blue", hosts = [{blue}] }}
         slots.green = {{ backend = "be_green", hosts = [{green}] }}
         strategy = {{ {strategy} }}
-        watch = {{ duration = "12s", interval = "2s", fail_after = 2, blind = "8s" }}
+        watch = {{ duration = "12s", interval = "2s", fail_after = 2, blind = "8s", {verdict} }}
         rollback = {{ automatic = {automatic} }}
         limits = {{ inspect = "1s", stage = "5s", activate = "3s", route = "2s", check = "1500ms", healthy = "2s", gate_ttl = "60s", persist = "8s" }}
         [[checks]]
@@ -76,6 +76,12 @@ fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool) -> String {
         phase = ["before-switch", "after-switch"]
         http = {{ path = "/" }}
         "#,
+        verdict = match verdict {
+            Verdicts::Off => "verdict = \"off\"",
+            Verdicts::Fixed => "verdict = \"act\"",
+            Verdicts::Early => "verdict = \"act\", min_watch = \"4s\"",
+            Verdicts::Decided => "verdict = \"act\", min_watch = \"4s\", max_watch = \"30s\"",
+        },
         agents = agents.join(", "),
         lbs = list(&lbs),
         blue = list(&blue),
@@ -86,15 +92,16 @@ fn text(balancers: u64, hosts: u64, splits: u64, automatic: bool) -> String {
 
 /// The environment of a scenario. There are few, and each is read once.
 pub fn environment(scenario: &Scenario) -> anyhow::Result<Arc<Environment>> {
-    static READ: [OnceLock<Arc<Environment>>; 24] = [const { OnceLock::new() }; 24];
+    static READ: [OnceLock<Arc<Environment>>; 96] = [const { OnceLock::new() }; 96];
     let (balancers, hosts) = (scenario.balancers.clamp(1, 2), scenario.hosts.clamp(1, 2));
     let splits = scenario.splits.min(2);
     let index = splits * 8 + (balancers - 1) * 4 + (hosts - 1) * 2 + u64::from(scenario.automatic);
+    let index = index * 4 + scenario.verdict as u64;
     let place = usize::try_from(index).ok().and_then(|index| READ.get(index));
     if let Some(known) = place.and_then(OnceLock::get) {
         return Ok(Arc::clone(known));
     }
-    let text = text(balancers, hosts, splits, scenario.automatic);
+    let text = text(balancers, hosts, splits, scenario.automatic, scenario.verdict);
     let read = Environment::parse(Path::new("production.toml"), &text)
         .map_err(|problem| anyhow::anyhow!("{problem}: {:?}", problem.causes))?;
     let read = Arc::new(read);

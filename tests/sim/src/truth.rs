@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::receipt::Fence;
+use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose,
     ReleaseId, RequestKind, Route, State, Step,
@@ -46,6 +47,13 @@ pub enum Effect<'a> {
     },
 }
 
+/// What was lost by some moment: the host's disks, and ends of the journal.
+#[derive(Clone, Copy, Debug)]
+struct Lost {
+    disks: u32,
+    tails: u32,
+}
+
 /// What only somebody who sees everything can know.
 #[derive(Debug, Default)]
 pub struct Truth {
@@ -55,8 +63,8 @@ pub struct Truth {
     intents: BTreeSet<(ReleaseId, OrderKey, u32, Epoch)>,
     /// Orders that were really done, each with how many disks its host had lost by then.
     done: BTreeMap<(ReleaseId, OrderKey), u32>,
-    /// How often an order changed the same thing.
-    changes: BTreeMap<(ReleaseId, OrderKey, &'static str), u32>,
+    /// How often an order changed the same thing, and what was lost by the first time.
+    changes: BTreeMap<(ReleaseId, OrderKey, &'static str), (u32, Lost)>,
     /// Which coordinator had effects in an epoch.
     ruled: BTreeMap<Epoch, Life>,
     /// When each host's own checks last passed, and with what.
@@ -75,6 +83,8 @@ pub struct Truth {
     moved_by: Option<Step>,
     /// A person asked for the end of the watch.
     promoted: bool,
+    /// What was judged last in this watch was a proof.
+    proven: bool,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
 }
@@ -133,9 +143,11 @@ impl Truth {
         self.changes.retain(|(_, key, what), _| *what != "map" || key.host != *host);
     }
 
-    /// The journal lost its tail: what was over may be open again.
-    pub fn forget(&mut self) {
+    /// The journal lost its tail: what was over may be open again, and a promotion that stands in what is left of it is
+    /// still to happen, also where it had happened before.
+    pub fn forget(&mut self, promoted: bool) {
         self.unfinished = None;
+        self.promoted = promoted;
     }
 
     /// A release is over.
@@ -204,7 +216,7 @@ impl World {
     fn effect_of_its_kind(&mut self, host: usize, order: &Order, plan: &Plan, effect: &Effect<'_>) {
         let web = self.hosts.get(host).and_then(|host| host.web());
         match effect {
-            Effect::Staged => self.once(order, "tree"),
+            Effect::Staged => self.once(host, order, "tree"),
             Effect::Discarded(artifact) => {
                 if web.is_some_and(|web| web.current == Some(*artifact)) {
                     self.broken("I9", || format!("host {host} dropped what it serves"));
@@ -221,7 +233,7 @@ impl World {
                     self.broken("I9", || format!("host {host} serves nothing for a while"));
                 }
                 self.nobody_is_served(host);
-                self.once(order, "link");
+                self.once(host, order, "link");
             }
             Effect::Restarted => {
                 let key = (order.release.clone(), order.key.clone());
@@ -235,9 +247,9 @@ impl World {
                 if !matches!(plan.purpose, Purpose::Maintenance { .. }) {
                     self.broken("I10", || format!("{} changes the maintenance file", order.release));
                 }
-                self.once(order, "flag");
+                self.once(host, order, "flag");
             }
-            Effect::OnDisk(_) => self.once(order, "map"),
+            Effect::OnDisk(_) => self.once(host, order, "map"),
             Effect::InWorker { before, wanted } => {
                 self.all_ready(order, plan);
                 let slot = &plan.to.backend;
@@ -249,9 +261,15 @@ impl World {
         }
     }
 
-    fn once(&mut self, order: &Order, what: &'static str) {
+    fn once(&mut self, host: usize, order: &Order, what: &'static str) {
         let key = (order.release.clone(), order.key.clone(), what);
-        let times = self.truth.changes.entry(key).or_default();
+        let lost = Lost { disks: self.disks_lost(host), tails: self.store.losses };
+        let (times, before) = self.truth.changes.entry(key).or_insert((0, lost));
+        // Where the journal lost the entry and the host its receipt nobody can know, and what was changed back since by
+        // orders that are forgotten as well is changed again.
+        if lost.disks > before.disks && lost.tails > before.tails {
+            (*times, *before) = (0, lost);
+        }
         *times += 1;
         if *times > 1 {
             self.broken("I5", || format!("{} {} changed the {what} again", order.release, order.key.step));
@@ -372,6 +390,7 @@ impl World {
                 // What was well in another release's watch says nothing of this one.
                 self.truth.well.clear();
                 self.truth.promoted = false;
+                self.visitors.judged_anew();
             }
             Event::OrderIntended { key, attempt } => {
                 self.truth.intents.insert((release.clone(), key.clone(), *attempt, epoch));
@@ -388,11 +407,24 @@ impl World {
                     self.truth.moved_by = Some(key.step);
                 }
             }
-            Event::EpochTaken(_) => self.truth.readings.clear(),
+            Event::EpochTaken(_) => {
+                self.truth.readings.clear();
+                self.truth.proven = false;
+            }
             Event::Requested(request) => {
                 self.truth.promoted |= request.kind == RequestKind::Promote;
+                if request.kind == RequestKind::Resume {
+                    self.visitors.judged_anew();
+                }
             }
-            Event::Held(_) | Event::TurnedBack(_) => self.truth.promoted = false,
+            Event::Judged(judged) => self.truth.proven = judged.verdict == Verdict::Promote,
+            Event::TurnedBack(problem) => {
+                self.truth.promoted = false;
+                if let Some(plan) = self.plans.get(release).cloned() {
+                    self.turned_by_verdict(&plan, problem);
+                }
+            }
+            Event::Held(_) => self.truth.promoted = false,
             Event::WatchPassed => self.watch_passed(release),
             _ => {}
         }
@@ -405,9 +437,13 @@ impl World {
         let usual_ms = 2 * plan.watch.interval_ms + plan.reading_ms() + 1_500;
         let watched_ms = self.truth.watched_ms(usual_ms);
         let after = self.truth.moved_by.unwrap_or(Step::Switch);
-        let wanted_ms = plan.watch_ms(after).unwrap_or_default();
+        let (promoted, proven) =
+            (std::mem::take(&mut self.truth.promoted), std::mem::take(&mut self.truth.proven));
+        self.passed_on_visitors(&plan, promoted, proven);
+        let early_ms = plan.verdict.min_watch_ms.filter(|_| proven);
+        let wanted_ms = early_ms.unwrap_or_else(|| plan.watch_ms(after).unwrap_or_default());
         // Who promotes does not wait for the time to be over, and still only goes on with gates that are green.
-        if !std::mem::take(&mut self.truth.promoted) && watched_ms + usual_ms < wanted_ms {
+        if !promoted && watched_ms + usual_ms < wanted_ms {
             self.broken("I2", || format!("{release} was watched for {watched_ms} ms and is confirmed"));
         }
         for (name, _) in plan.gates(after) {

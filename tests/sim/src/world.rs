@@ -19,6 +19,7 @@ use crate::journal::{Store, Writing};
 use crate::network::{Call, Calls, Message, Told};
 use crate::scenario::{Scenario, What};
 use crate::truth::{Truth, Violation};
+use crate::visitors::Visitors;
 
 /// The wall clock at the beginning.
 pub const BEGINNING: Timestamp = Timestamp(1_700_000_000_000);
@@ -102,6 +103,10 @@ pub enum Happening {
     PutBack(usize),
     /// Somebody looks whether a release waits for a person.
     Attend,
+    /// A second of visitors is over.
+    Second,
+    /// The load balancers tell of visitors again.
+    SignalsBack,
 }
 
 /// A moment in the heap. What happens then waits beside it: moments are moved about much, and are small.
@@ -211,6 +216,8 @@ pub struct World {
     pub hosts: Vec<Host>,
     /// Calls that are not answered yet.
     pub calls: Calls,
+    /// The visitors.
+    pub visitors: Visitors,
     /// What is really so, and the rules it must keep.
     pub truth: Truth,
     /// The coordinators.
@@ -262,6 +269,7 @@ impl World {
             waiting: Waiting::default(),
             chance: Chance::from_seed(scenario.seed ^ 0x5157),
             truth: Truth::new(hosts.len()),
+            visitors: Visitors::default(),
             store: Store::new(faults),
             scenario,
             environment,
@@ -395,7 +403,7 @@ impl World {
         use crate::scenario::Quality;
         let Some(artifact) = artifact else { return true };
         match crate::site::quality(&self.scenario, artifact) {
-            Quality::Good => false,
+            Quality::Good | Quality::FailsVisitors => false,
             Quality::FailsChecks => true,
             Quality::FailsLater => after_switch,
         }

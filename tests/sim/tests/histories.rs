@@ -1,10 +1,11 @@
 //! What the simulator promises: the same seed is the same history, a calm world needs nobody's help, and a broken rule is
 //! told with nothing in it that does not matter.
 
-use pointsman_core::Outcome;
+use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
-use pointsman_sim::scenario::{Scenario, calm};
+use pointsman_sim::scenario::Quality::{FailsChecks, FailsLater, Good};
+use pointsman_sim::scenario::{Fault, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -34,6 +35,8 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("release under maintenance", vec![Confirmed, Confirmed, Confirmed]),
         ("back and forth", vec![Confirmed, Confirmed]),
         ("canary", vec![Confirmed]),
+        ("visitors fail", vec![RolledBack]),
+        ("proven", vec![Confirmed]),
         ("canary fails", vec![RolledBack]),
     ];
     let scenarios = calm();
@@ -64,6 +67,10 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::OldSlotUntouched, "I8"),
         (Guard::FlagOnlyInMaintenance, "I10"),
         (Guard::OwnIntent, "I12"),
+        (Guard::EvidenceKept, "I13"),
+        (Guard::VisitorsCount, "I13"),
+        (Guard::OutOfSight, "I13"),
+        (Guard::UndecidedWaits, "I13"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
         let tally = seeds::walk(0, 500, off).unwrap();
@@ -87,7 +94,6 @@ fn a_failing_seed_is_told_to_people_and_not_to_programs() {
 
 #[test]
 fn an_agent_that_lost_its_disk_needs_nobodys_help() {
-    use pointsman_sim::scenario::{Fault, What};
     for (name, scenario) in calm() {
         for host in 0..6 {
             for after_entries in (0..60).step_by(3) {
@@ -110,4 +116,145 @@ fn two_thousand_seeds_break_nothing() {
     for word in ["confirmed", "rolled-back", "aborted", "refused"] {
         assert!(ended(word) >= 20, "{:?}", tally.outcomes);
     }
+}
+
+/// A history in which nothing goes wrong but what is told.
+fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
+    let fault = |&(after_entries, delay_ms, what): &(u64, u64, What)| Fault { after_entries, delay_ms, what };
+    Scenario {
+        seed,
+        balancers: 1,
+        hosts: 1,
+        live: true,
+        wishes: wishes.to_vec(),
+        splits: 0,
+        verdict: Verdicts::Off,
+        automatic: true,
+        net: Net::default(),
+        clumsy: 0,
+        faults: faults.iter().map(fault).collect(),
+    }
+}
+
+#[test]
+fn gates_that_were_asked_before_a_standstill_promote_nobody() {
+    let standstill = What::StallCoordinator { for_ms: 30_000 };
+    let scenario = told(
+        115_570_961,
+        &[Wish::Deploy(Good)],
+        &[(2, 1_653, What::TakeOver), (13, 1_076, What::Ask(RequestKind::Promote)), (24, 19, standstill)],
+    );
+    let report = run(Scenario { splits: 2, ..scenario }, Options::default()).unwrap();
+    assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed)]));
+}
+
+/// It waits for a host to plan the next release, the other one plans it, and it sees routes that it knows nothing of.
+#[test]
+fn a_coordinator_that_was_superseded_gives_up_nothing_that_the_other_one_does() {
+    let scenario = told(
+        114_446_338,
+        &[Wish::PageUp, Wish::Deploy(FailsLater)],
+        &[(1, 355, What::TakeOver), (0, 22, What::KillAgent { host: 7, back_ms: 1_041 })],
+    );
+    let report = run(Scenario { splits: 1, automatic: false, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
+    assert_eq!(report.outcomes, [Some(Outcome::Confirmed), Some(Outcome::RolledBack)]);
+}
+
+/// The end of the watch is lost with the journal's end, and the request for it is not.
+#[test]
+fn a_promotion_happens_also_after_the_entries_behind_it_were_lost() {
+    let scenario = told(
+        102_631_691,
+        &[Wish::Deploy(Good), Wish::Deploy(Good)],
+        &[
+            (7, 581, What::Ask(RequestKind::Promote)),
+            (23, 24, What::TailLost { entries: 6 }),
+            (17, 23, What::LoseDisk { host: 0, back_ms: 864 }),
+        ],
+    );
+    assert_eq!(run(scenario, Options::default()).unwrap().violation, None);
+}
+
+/// The reload read the map before the page went up; it ends while the move that takes the page down is cut short.
+#[test]
+fn a_reload_that_ends_while_a_move_is_cut_short_needs_nobodys_help() {
+    let scenario = told(
+        118_895_775,
+        &[Wish::PageUp, Wish::PageDown],
+        &[(8, 36, What::KillAgent { host: 8, back_ms: 1_064 }), (5, 9, What::Reload { balancer: 9 })],
+    );
+    let report = run(scenario, Options::default()).unwrap();
+    assert_eq!((report.violation, report.helped), (None, 0));
+    assert_eq!(report.outcomes, [Some(Outcome::Confirmed); 2]);
+}
+
+/// The journal has forgotten that visitors were moved, and the host that served them has forgotten that it did.
+#[test]
+fn a_host_is_not_changed_while_a_load_balancer_knows_of_visitors_there() {
+    let scenario = told(
+        108_169_582,
+        &[Wish::Deploy(Good)],
+        &[
+            (22, 1_694, What::TailLost { entries: 12 }),
+            (29, 1_759, What::LoseDisk { host: 1, back_ms: 2_374 }),
+            (13, 36, What::Reload { balancer: 10 }),
+            (25, 34, What::KillCoordinator { back_ms: 943 }),
+        ],
+    );
+    let net = Net { late: 15, ..Net::default() };
+    let report = run(Scenario { splits: 1, net, clumsy: 3, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
+}
+
+/// Neither journal nor host knows any more that the page went up and down again.
+#[test]
+fn what_everybody_has_forgotten_is_done_again() {
+    let scenario = told(
+        116_519_194,
+        &[Wish::PageUp, Wish::PageDown],
+        &[
+            (12, 30, What::TailLost { entries: 12 }),
+            (10, 21, What::LoseDisk { host: 2, back_ms: 597 }),
+            (14, 2, What::LoseDisk { host: 6, back_ms: 1_242 }),
+        ],
+    );
+    let net = Net { late: 3, ..Net::default() };
+    let report = run(Scenario { splits: 2, net, ..scenario }, Options::default()).unwrap();
+    assert_eq!(report.violation, None);
+}
+
+/// Hardly any answer comes through; people see to that before they give a release up.
+#[test]
+fn a_release_ends_once_nothing_goes_wrong_any_more() {
+    let scenario = told(
+        113_257_076,
+        &[Wish::Deploy(Good)],
+        &[
+            (11, 28, What::KillCoordinator { back_ms: 1_925 }),
+            (20, 9, What::KillCoordinator { back_ms: 50 }),
+            (20, 194, What::KillAgent { host: 7, back_ms: 146 }),
+        ],
+    );
+    let net = Net { loss: 25, twice: 5, late: 30 };
+    let report = run(Scenario { net, clumsy: 60, ..scenario }, Options::default()).unwrap();
+    assert_eq!((report.violation, report.outcomes.len()), (None, 1));
+    assert!(report.outcomes.iter().all(Option::is_some), "{:?}", report.outcomes);
+}
+
+/// A reload that began before visitors went back leads them to the new slot again for a moment, and the next release comes
+/// to that slot in just that moment.
+#[test]
+fn a_slot_that_a_reload_leads_visitors_to_is_not_drained() {
+    let scenario = told(
+        302_896_018,
+        &[Wish::Deploy(Good), Wish::Deploy(FailsChecks)],
+        &[
+            (31, 6, What::Reload { balancer: 7 }),
+            (18, 1_162, What::KillCoordinator { back_ms: 1_823 }),
+            (29, 27, What::ServerDown { host: 11, for_ms: 5_000 }),
+        ],
+    );
+    let net = Net { loss: 5, twice: 30, late: 0 };
+    assert_eq!(run(Scenario { net, ..scenario }, Options::default()).unwrap().violation, None);
 }

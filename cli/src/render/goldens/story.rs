@@ -5,7 +5,7 @@ use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName,
     Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose,
     Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State,
-    Step, Timestamp, UnitName, WatchPlan,
+    Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -59,6 +59,7 @@ fn check(name: &str, from: CheckFrom, path: &str) -> Check {
 /// A plan of the usual site: two load balancers, blue on `web1` serves, green on `web2` is idle.
 pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
     Plan {
+        database: None,
         release: ReleaseId::parse(release).unwrap(),
         environment: EnvironmentName::parse("production").unwrap(),
         purpose,
@@ -86,6 +87,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             check("wfs", CheckFrom::Balancers, "/wfs?request=GetCapabilities"),
         ],
         watch: WatchPlan { duration_ms: 300_000, interval_ms: 1_000, fail_after: 3, blind_ms: 30_000 },
+        verdict: VerdictPlan::default(),
         automatic_rollback: true,
         drain_end: DrainEnd::Cut,
         limits: Limits {
@@ -116,6 +118,7 @@ pub fn canary() -> Plan {
 /// The site's first release: visitors are on the maintenance page until then.
 pub fn first_deploy() -> Plan {
     Plan {
+        database: None,
         from: None,
         to: slot("blue"),
         route_before: route("be_maint:be_maint:0:0"),
@@ -143,6 +146,7 @@ pub fn maintenance(on: bool) -> Plan {
     let release = if on { "maintenance-on-1795468440" } else { "maintenance-off-1795470000" };
     let before = if on { "be_blue:be_green:0:40" } else { "be_maint:be_blue:0:41" };
     Plan {
+        database: None,
         route_before: route(before),
         route_epoch_base: RouteEpoch(if on { 40 } else { 41 }),
         under_maintenance: !on,

@@ -1,0 +1,287 @@
+//! What the agent on a database's host does with each order.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pointsman_chassis::agent_service::{Hands, Rule};
+use pointsman_chassis::artifact::Offer;
+use pointsman_core::{
+    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, SwapTo,
+};
+use pointsman_database::backup::{self, BackupOrder};
+use pointsman_database::migrate::{self, RunOrder};
+use pointsman_database::preflight::{self, Verdict};
+use pointsman_database::{Authority, Progress, Settings, VerifyLevel, restore, scratch};
+use pointsman_migration::{Phase, Set, Version};
+use pointsman_proto::v1;
+use tonic::Streaming;
+use tracing::{info, warn};
+
+use super::{describe, files, words};
+use crate::host::{self, Site};
+
+/// Room that must stay free where migrations are brought to, in bytes: they are text.
+const FLOOR_BYTES: u64 = 16 << 20;
+
+/// The hands of the database's agent.
+#[derive(Clone)]
+pub struct DatabaseHands {
+    settings: Arc<Settings>,
+    site: Site,
+    progress: Progress,
+}
+
+/// The coordinator that gave an order, as work on the database sees it.
+struct Ruling(Rule);
+
+impl Authority for Ruling {
+    fn epoch(&self) -> Epoch {
+        self.0.epoch()
+    }
+
+    fn check(&self) -> Result<(), Problem> {
+        self.0.check()
+    }
+}
+
+fn not_ours() -> Problem {
+    Problem::new(Code::WrongAddressee, "this is a database's agent: it serves no files and routes nobody")
+        .hint("compare the agents named in the environment file with their roles")
+}
+
+fn done(detail: String, already: bool) -> Evidence {
+    Evidence { already, detail, ..Evidence::default() }
+}
+
+impl DatabaseHands {
+    /// The hands for this configuration. Files of migrations are brought to `folder`.
+    pub fn new(settings: Settings, folder: PathBuf) -> Result<Self, Problem> {
+        let site = Site::open(folder)?;
+        Ok(Self { settings: Arc::new(settings), site, progress: Progress::default() })
+    }
+
+    /// Ends what a crash cut short: a swap, and copies that nobody needs any more. What cannot be done now, because the
+    /// server is down, is done by the next order.
+    pub async fn recover(&self) {
+        match restore::recover(&self.settings).await {
+            Ok(recovered) => info!(?recovered, "no swap is half done"),
+            Err(problem) => {
+                warn!(%problem, causes = ?problem.causes, "cannot look for a swap that was cut short")
+            }
+        }
+        if let Err(problem) = scratch::drop_left_over(&self.settings).await {
+            warn!(%problem, "cannot look for left-over copies");
+        }
+    }
+
+    async fn back_up(
+        &self,
+        order: &Order,
+        verify: VerifyLevel,
+        ruling: &Ruling,
+    ) -> Result<Evidence, Problem> {
+        let (settings, progress) = (&*self.settings, &self.progress);
+        let wanted = BackupOrder { release: order.release.to_string(), label: order.release.to_string() };
+        let taken = backup::take(settings, &wanted, ruling, progress).await?;
+        let verified = backup::verify(settings, &taken.id, verify, ruling, progress).await?;
+        // An old backup that could not be removed takes room, and nothing else.
+        if let Err(problem) = backup::retain(settings, &[order.release.to_string()]).await {
+            warn!(%problem, "old backups stay");
+        }
+        Ok(done(words::backup(&verified.backup), taken.already))
+    }
+
+    async fn verify(&self, id: &BackupId, verify: VerifyLevel, ruling: &Ruling) -> Result<Evidence, Problem> {
+        let verified = backup::verify(&self.settings, id.as_str(), verify, ruling, &self.progress).await?;
+        Ok(done(words::backup(&verified.backup), false))
+    }
+
+    /// Restores the backup of this release, which is its deepest check, and tries the migrations on the copy.
+    async fn rehearse(
+        &self,
+        order: &Order,
+        wanted: &Migrations,
+        ruling: &Ruling,
+    ) -> Result<Evidence, Problem> {
+        let (settings, progress) = (&*self.settings, &self.progress);
+        let set = self.set(wanted).await?;
+        let backups = backup::list(settings).await?;
+        let ours = backups.iter().find(|backup| backup.release == order.release.as_str());
+        let missing = || {
+            Problem::new(Code::BackupUnknown, format!("there is no backup of release `{}`", order.release))
+        };
+        let id = &ours.ok_or_else(missing)?.id;
+        let (verified, copy) = backup::verify_keeping(settings, id, ruling, progress).await?;
+        let on_copy = Settings { name: copy.database.clone(), ..settings.clone() };
+        let rehearsed = match adopt(&on_copy, &set, ruling).await {
+            Ok(()) => {
+                let run = run_order(order, wanted, &copy.database)?;
+                migrate::rehearse(settings, &copy.database, &set, &run, ruling, progress).await
+            }
+            Err(problem) => Err(problem),
+        };
+        if let Err(problem) = copy.clone().remove(settings).await {
+            warn!(%problem, copy = copy.database, "the copy stays until the agent starts again");
+        }
+        let rehearsed = rehearsed?;
+        Ok(done(format!("{}; {}", words::backup(&verified.backup), words::rehearsal(&rehearsed)), false))
+    }
+
+    async fn migrate(
+        &self,
+        order: &Order,
+        wanted: &Migrations,
+        ruling: &Ruling,
+    ) -> Result<Evidence, Problem> {
+        let (settings, progress) = (&*self.settings, &self.progress);
+        let set = self.set(wanted).await?;
+        adopt(settings, &set, ruling).await?;
+        let run = run_order(order, wanted, &settings.name)?;
+        let ran = migrate::run(settings, &set, &run, ruling, progress).await?;
+        Ok(done(words::ran(&ran), ran.already))
+    }
+
+    async fn restore(&self, id: &BackupId, ruling: &Ruling) -> Result<Evidence, Problem> {
+        let beside = restore::beside(&self.settings, id.as_str(), ruling, &self.progress).await?;
+        let loss = restore::loss(&self.settings, id.as_str()).await?;
+        Ok(done(words::restored(&beside, &loss), beside.already))
+    }
+
+    async fn swap(&self, id: &BackupId, to: &SwapTo, ruling: &Ruling) -> Result<Evidence, Problem> {
+        let (settings, id, progress) = (&*self.settings, id.as_str(), &self.progress);
+        let swapped = match to {
+            SwapTo::Restored { accept_loss } => {
+                restore::swap(settings, id, *accept_loss, ruling, progress).await?
+            }
+            SwapTo::Before { accept_loss } => {
+                restore::swap_back(settings, *accept_loss, ruling, progress).await?
+            }
+        };
+        Ok(done(words::swapped(&swapped), swapped.already))
+    }
+
+    /// Drops the database of a restore that is not live.
+    async fn settle(&self, ruling: &Ruling) -> Result<Evidence, Problem> {
+        let settings = &*self.settings;
+        let Some(pending) = restore::pending(settings)? else {
+            return Ok(done("no restore is to be settled".to_owned(), true));
+        };
+        if pending.stage != restore::Stage::Swapped {
+            restore::discard(settings, ruling).await?;
+            return Ok(done(format!("`{}` is dropped, the live database stays", pending.restored), false));
+        }
+        let kept = restore::confirm(settings, ruling).await?;
+        let words = match kept {
+            Some(kept) => format!("`{kept}` is kept: something in it is in no dump; drop it by hand"),
+            None => format!("`{}` is dropped, the restored database stays", pending.replaced),
+        };
+        Ok(done(words, false))
+    }
+
+    async fn set(&self, wanted: &Migrations) -> Result<Set, Problem> {
+        let (site, artifact) = (self.site.clone(), wanted.artifact);
+        host::on_disk(move || files::read(&site, &artifact)).await
+    }
+
+    /// Looks at everything that the work will need; the first thing that is not as it should be is the answer.
+    async fn inspect(&self) -> Result<Evidence, Problem> {
+        let findings = preflight::look(&self.settings).await;
+        preflight::judge(&findings)?;
+        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
+        let warnings: Vec<&str> = warnings.map(|finding| finding.found.as_str()).collect();
+        let words = match warnings.as_slice() {
+            [] => format!("{} things looked at, all fit", findings.len()),
+            warnings => format!("fit; {}", warnings.join("; ")),
+        };
+        Ok(done(words, true))
+    }
+}
+
+/// Where a table from before says which versions are there, and nothing is recorded yet, that is recorded.
+async fn adopt(settings: &Settings, set: &Set, ruling: &Ruling) -> Result<(), Problem> {
+    let status = migrate::status(settings).await?;
+    if status.records.is_empty() && status.schema_version.is_some() {
+        migrate::adopt(settings, set, ruling).await?;
+    }
+    Ok(())
+}
+
+fn run_order<'a>(order: &Order, wanted: &Migrations, database: &'a str) -> Result<RunOrder<'a>, Problem> {
+    let parsed = |version: &String| {
+        Version::parse(version).map_err(|error| {
+            Problem::new(Code::MigrationsRefused, format!("`{version}` is no version")).because(&error)
+        })
+    };
+    Ok(RunOrder {
+        phase: match wanted.phase {
+            MigrationPhase::Expand => Phase::Expand,
+            MigrationPhase::Contract => Phase::Contract,
+        },
+        release: order.release.to_string(),
+        out_of_order: wanted.out_of_order.iter().map(parsed).collect::<Result<_, _>>()?,
+        max_stall_ms: wanted.max_stall_ms,
+        lock_budget_ms: wanted.lock_budget_ms,
+        database,
+    })
+}
+
+impl Hands for DatabaseHands {
+    async fn act(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        let (site, ruling) = (self.site.clone(), Ruling(rule.clone()));
+        let rule = rule.clone();
+        let acted = match &order.action {
+            Action::Stage { artifact } => {
+                let artifact = *artifact;
+                host::on_disk(move || host::seal(&site, &artifact, &rule)).await
+            }
+            Action::Discard { artifact } => {
+                let artifact = *artifact;
+                host::on_disk(move || host::discard(&site, &artifact, &rule)).await
+            }
+            Action::BackUp { verify } => self.back_up(order, *verify, &ruling).await,
+            Action::VerifyBackup { backup, verify } => self.verify(backup, *verify, &ruling).await,
+            Action::Rehearse { migrations } => self.rehearse(order, migrations, &ruling).await,
+            Action::Migrate { migrations } => self.migrate(order, migrations, &ruling).await,
+            Action::Restore { backup } => self.restore(backup, &ruling).await,
+            Action::SwapDatabase { backup, to } => self.swap(backup, to, &ruling).await,
+            Action::SettleRestore { .. } => self.settle(&ruling).await,
+            looking => self.observe(looking).await,
+        };
+        self.progress.done();
+        acted
+    }
+
+    async fn prepare(&self, _: &Order, _: &Rule) -> Result<Evidence, Problem> {
+        // Nothing that is done with the database is done together with others.
+        Err(not_ours())
+    }
+
+    async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
+        match action {
+            Action::InspectDatabase { .. } => self.inspect().await,
+            _ => Err(not_ours()),
+        }
+    }
+
+    async fn diagnose(&self) -> Vec<v1::Finding> {
+        preflight::look(&self.settings).await.iter().map(words::finding).collect()
+    }
+
+    async fn describe(&self) -> v1::AgentStatus {
+        describe::describe(&self.settings, &self.progress).await
+    }
+
+    async fn offer(&self, offer: Offer, _: &Rule) -> Result<v1::ArtifactNeed, Problem> {
+        let site = self.site.clone();
+        host::on_disk(move || host::accept_offer(&site, &offer, FLOOR_BYTES)).await
+    }
+
+    async fn contents(
+        &self,
+        first: v1::ContentPiece,
+        messages: Streaming<v1::ContentPiece>,
+        rule: &Rule,
+    ) -> Result<v1::ContentReceipt, Problem> {
+        host::receive(self.site.clone(), first, messages, rule).await
+    }
+}

@@ -1,0 +1,127 @@
+//! What was done with the database, in words for people.
+
+use pointsman_database::backup::Backup;
+use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
+use pointsman_database::preflight::{Finding, Verdict};
+use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
+use pointsman_proto::v1;
+
+/// Tables that are named with their loss: those that lose most.
+const NAMED: usize = 6;
+
+/// A backup that passed its check.
+pub fn backup(backup: &Backup) -> String {
+    let megabytes = backup.bytes / 1_000_000;
+    let level = backup.verified.map_or("nothing", |level| level.as_str());
+    format!("backup `{}`: {megabytes} MB, {} rows, checked by `{level}`", backup.id, backup.rows)
+}
+
+/// What was found of one thing that the work will need.
+pub fn finding(finding: &Finding) -> v1::Finding {
+    let verdict = match finding.verdict {
+        Verdict::Fine => "ok",
+        Verdict::Warning => "warn",
+        Verdict::Refused => "fail",
+    };
+    v1::Finding {
+        verdict: verdict.to_owned(),
+        what: finding.found.clone(),
+        fix: finding.hint.clone(),
+        check: finding.check.to_owned(),
+        ..Default::default()
+    }
+}
+
+/// A rehearsal that let the live run follow.
+pub fn rehearsal(rehearsal: &Rehearsal) -> String {
+    let took = rehearsal.statements.iter().map(|measured| measured.duration).sum::<std::time::Duration>();
+    let rewritten: u64 = rehearsal.statements.iter().map(|measured| measured.rewritten_bytes).sum();
+    let planned = |wanted: fn(&Replanned) -> bool| rehearsal.replanned.iter().filter(|r| wanted(r)).count();
+    let works = planned(|replanned| matches!(replanned, Replanned::Works));
+    let undecided = planned(|replanned| matches!(replanned, Replanned::Undecided { .. }));
+    let mut words = format!(
+        "{} statements took {} ms on the copy, {rewritten} bytes rewritten",
+        rehearsal.statements.len(),
+        took.as_millis()
+    );
+    if works + undecided > 0 {
+        words
+            .push_str(&format!("; {works} statements of the live version still work, {undecided} undecided"));
+    }
+    with_notes(words, &rehearsal.notes)
+}
+
+/// Migrations that were applied.
+pub fn ran(ran: &Ran) -> String {
+    if ran.already {
+        return with_notes("nothing was left to apply".to_owned(), &ran.notes);
+    }
+    let files: Vec<String> = ran.applied.iter().map(|applied| format!("v{}", applied.version)).collect();
+    let segments = || ran.applied.iter().flat_map(|applied| &applied.segments);
+    let held = segments().map(|segment| segment.lock_held).max().unwrap_or_default();
+    let stall = segments().map(|segment| segment.longest_stall).max().unwrap_or_default();
+    let tries: u32 = segments().map(|segment| segment.lock_tries).sum();
+    let words = format!(
+        "{} applied; locks after {tries} tries, held at most {:.1} ms; the longest that anybody waited: {} ms",
+        files.join(", "),
+        held.as_secs_f64() * 1000.0,
+        stall.as_millis()
+    );
+    with_notes(words, &ran.notes)
+}
+
+fn with_notes(mut words: String, notes: &[String]) -> String {
+    for note in notes {
+        words.push_str("; ");
+        words.push_str(note);
+    }
+    words
+}
+
+/// What a restored database would lose.
+pub fn restored(beside: &Beside, loss: &Loss) -> String {
+    let mut tables: Vec<_> = loss.tables.iter().filter(|table| table.total() > 0).collect();
+    tables.sort_by_key(|table| std::cmp::Reverse(table.total()));
+    let table = |table: &&pointsman_database::restore::TableLoss| {
+        format!(
+            "{}.{} {} ({} new, {} changed, {} deleted)",
+            table.schema,
+            table.table,
+            table.total(),
+            table.inserted,
+            table.updated,
+            table.deleted
+        )
+    };
+    let named: Vec<String> = tables.iter().take(NAMED).map(table).collect();
+    let more = tables.len().saturating_sub(NAMED);
+    let rest = if more > 0 { format!(" and {more} tables more") } else { String::new() };
+    let least = if loss.at_least { "at least " } else { "" };
+    format!(
+        "restored beside as `{}`; with it {least}{} rows written since the backup are lost{}{}{rest}",
+        beside.database,
+        loss.total(),
+        if named.is_empty() { "" } else { ": " },
+        named.join(", ")
+    )
+}
+
+/// A swap.
+pub fn swapped(swapped: &Swapped) -> String {
+    if swapped.already {
+        return format!("it is the live one already; `{}` is kept aside", swapped.aside);
+    }
+    format!(
+        "swapped: nobody could connect for {} ms, {} rows given up; `{}` is kept aside",
+        swapped.gap_ms, swapped.lost, swapped.aside
+    )
+}
+
+/// A restore that is not settled.
+pub fn pending(pending: &Pending) -> String {
+    let aside = match pending.stage {
+        Stage::Swapped => &pending.replaced,
+        _ => &pending.restored,
+    };
+    format!("`{aside}`, of the restore from `{}`", pending.backup)
+}

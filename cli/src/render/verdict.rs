@@ -1,0 +1,271 @@
+//! What the visitors' signals say of a release: numbers, a small chart, and words.
+
+use pointsman_proto::v1;
+use serde_json::{Value, json};
+
+use super::span;
+
+/// E-values above this are not told to the last digit.
+const MOST_TOLD: f64 = 1e6;
+
+/// `12 300`
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && digits.len().saturating_sub(at).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// Two digits that mean something, as far as that is short.
+fn percent(share: f64) -> String {
+    match share * 100.0 {
+        0.0 => "0".to_owned(),
+        percent if percent >= 10.0 => format!("{percent:.1}"),
+        percent if percent >= 0.1 => format!("{percent:.2}"),
+        percent => format!("{percent:.3}"),
+    }
+}
+
+fn value(value: f64) -> String {
+    match value {
+        _ if value > MOST_TOLD => format!("above {}", grouped(MOST_TOLD as u64)),
+        _ if value < 10.0 => format!("{value:.1}"),
+        _ => grouped(value as u64),
+    }
+}
+
+fn share(count: &v1::VerdictCount) -> f64 {
+    if count.requests == 0 { 0.0 } else { count.bad as f64 / count.requests as f64 }
+}
+
+/// `31 of 412 (7.52 %, 5.10-10.6 %)`
+fn counted(count: &v1::VerdictCount) -> String {
+    if count.requests == 0 {
+        return "no requests".to_owned();
+    }
+    format!(
+        "{} of {} ({} %, {}-{} %)",
+        grouped(count.bad),
+        grouped(count.requests),
+        percent(share(count)),
+        percent(count.low),
+        percent(count.high)
+    )
+}
+
+/// Levels of the chart, from a hundredth of the requests to all of them.
+const LEVELS: [(f32, char); 7] =
+    [(0.1, '▁'), (1.0, '▂'), (3.0, '▃'), (10.0, '▄'), (25.0, '▅'), (50.0, '▆'), (80.0, '▇')];
+
+/// One sign for each second: how many of its requests failed. A dot where none came.
+fn chart(bars: &[f32]) -> String {
+    let sign = |bar: &f32| match *bar {
+        bar if bar < 0.0 => '·',
+        bar => LEVELS.iter().find(|(below, _)| bar < *below).map_or('█', |(_, sign)| *sign),
+    };
+    bars.iter().map(sign).collect()
+}
+
+fn metric(name: &str, found: &v1::VerdictMetric, plan: &v1::Plan, verdict: &v1::Verdict) -> String {
+    let new = found.new_slot.unwrap_or_default();
+    let old = found.old_slot.unwrap_or_default();
+    let mut text = format!("{name:<7} {} {}", plan.to_slot, counted(&new));
+    if old.requests > 0 {
+        text.push_str(&format!(", {} {}", plan.from_slot, counted(&old)));
+    }
+    let e_value = found.e_over_limit.max(found.e_worse_than_old);
+    let evidence = found.evidence_within_limit.min(found.evidence_not_worse);
+    text.push_str(&format!(
+        "; against it {} of {}, for it {} of {}",
+        value(e_value),
+        value(verdict.rollback_at),
+        value(evidence),
+        value(verdict.promote_at)
+    ));
+    text
+}
+
+/// The block of a release in `status`: a line for the verdict, one for each metric, and the chart.
+pub fn block(release: &v1::Release) -> String {
+    let (Some(verdict), Some(plan)) = (&release.verdict, &release.plan) else { return String::new() };
+    let shadow = if verdict.shadow { " (said only)" } else { "" };
+    let mut text = format!("  visitors    {}{shadow}: {}\n", verdict.verdict, verdict.told);
+    for (name, found) in [("errors", &verdict.errors), ("slow", &verdict.slowness)] {
+        if let Some(found) = found {
+            text.push_str(&format!("              {}\n", metric(name, found, plan, verdict)));
+        }
+    }
+    if !verdict.chart.is_empty() {
+        let chart = chart(&verdict.chart);
+        text.push_str(&format!("              failed  {chart}  each second on {}\n", plan.to_slot));
+    }
+    if !verdict.blind.is_empty() {
+        text.push_str(&format!("              out of sight: {}\n", verdict.blind));
+    }
+    text
+}
+
+/// What the moving line says of visitors while they are watched.
+pub fn moving(release: &v1::Release) -> String {
+    let Some(verdict) = release.verdict.as_ref().filter(|_| release.watch_until_ms > 0) else {
+        return String::new();
+    };
+    let new = verdict.errors.as_ref().and_then(|errors| errors.new_slot).unwrap_or_default();
+    let last = verdict.chart.len().saturating_sub(MOVING_SECONDS);
+    let chart = chart(verdict.chart.get(last..).unwrap_or_default());
+    let needed = match verdict.requests_needed {
+        _ if !verdict.blind.is_empty() => format!("out of sight: {}", verdict.blind),
+        Some(0) => verdict.verdict.clone(),
+        Some(needed) => format!("{}, about {} requests more", verdict.verdict, grouped(needed)),
+        None => verdict.verdict.clone(),
+    };
+    format!(
+        "  {chart}  {} of {} failed ({} %)  {needed}",
+        grouped(new.bad),
+        grouped(new.requests),
+        percent(share(&new))
+    )
+}
+
+/// Seconds in the chart of the moving line.
+const MOVING_SECONDS: usize = 12;
+
+/// What visitors met on the new slot, for the last words of a release; empty where nothing was heard of them.
+pub fn met(release: &v1::Release) -> String {
+    let (Some(verdict), Some(plan)) = (&release.verdict, &release.plan) else { return String::new() };
+    let of = |metric: &Option<v1::VerdictMetric>| {
+        metric.as_ref().and_then(|found| found.new_slot).unwrap_or_default()
+    };
+    let (errors, slow) = (of(&verdict.errors), of(&verdict.slowness));
+    if errors.requests == 0 {
+        return format!("; no visitor was seen on {}", plan.to_slot);
+    }
+    let watched = span(verdict.seconds.saturating_mul(1_000));
+    if release.outcome == "rolled-back" && verdict.verdict == "rollback" {
+        let slow = if slow.bad > errors.bad {
+            format!(", {} waited too long", grouped(slow.bad))
+        } else {
+            String::new()
+        };
+        return format!(
+            "; {} % of {} requests on {} failed in {watched}: {} visitors got an error until the verdict{slow}",
+            percent(share(&errors)),
+            grouped(errors.requests),
+            plan.to_slot,
+            grouped(errors.bad)
+        );
+    }
+    let proven = match verdict.verdict.as_str() {
+        "promote" => "proven good",
+        _ => "not proven either way",
+    };
+    format!(
+        "; {} of {} requests on {} failed in {watched}: {proven}",
+        grouped(errors.bad),
+        grouped(errors.requests),
+        plan.to_slot
+    )
+}
+
+/// What is announced of visitors before a release.
+pub fn announced(plan: &v1::Plan) -> Option<&str> {
+    plan.verdict.as_ref().map(|verdict| verdict.announced.as_str()).filter(|text| !text.is_empty())
+}
+
+fn count_json(count: Option<&v1::VerdictCount>) -> Value {
+    let count = count.copied().unwrap_or_default();
+    json!({ "bad": count.bad, "requests": count.requests, "low": count.low, "high": count.high })
+}
+
+fn metric_json(found: Option<&v1::VerdictMetric>) -> Value {
+    let found = found.cloned().unwrap_or_default();
+    json!({
+        "new": count_json(found.new_slot.as_ref()), "old": count_json(found.old_slot.as_ref()),
+        "e_over_limit": found.e_over_limit, "e_worse_than_old": found.e_worse_than_old,
+        "evidence_within_limit": found.evidence_within_limit, "evidence_not_worse": found.evidence_not_worse,
+    })
+}
+
+/// A verdict for programs.
+pub fn verdict_json(verdict: &v1::Verdict) -> Value {
+    json!({
+        "verdict": verdict.verdict, "told": verdict.told, "errors": metric_json(verdict.errors.as_ref()),
+        "slowness": metric_json(verdict.slowness.as_ref()), "seconds": verdict.seconds,
+        "rollback_at": verdict.rollback_at, "promote_at": verdict.promote_at,
+        "requests_needed": verdict.requests_needed, "warns": verdict.warns, "shared": verdict.shared,
+        "shadow": verdict.shadow, "blind": Some(&verdict.blind).filter(|blind| !blind.is_empty()),
+        "chart_percent": verdict.chart,
+    })
+}
+
+/// What a plan is judged by, for programs.
+pub fn plan_json(plan: &v1::VerdictPlan) -> Value {
+    let ms = |ms: u64| Some(ms).filter(|ms| *ms > 0);
+    json!({
+        "mode": plan.mode, "min_watch_ms": ms(plan.min_watch_ms), "max_watch_ms": ms(plan.max_watch_ms),
+        "min_requests": plan.min_requests, "on_undecided": Some(&plan.on_undecided).filter(|word| !word.is_empty()),
+        "error_rate": plan.error_rate, "on_errors": plan.on_errors, "p99_ms": plan.p99_ms,
+        "on_slowness": plan.on_slowness, "announced": plan.announced, "requests_needed": ms(plan.requests_needed),
+        "rate_per_s": plan.rate, "p99_before_ms": ms(plan.p99_before_ms),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn release(verdict: &str, outcome: &str) -> v1::Release {
+        let count = |bad, requests| Some(v1::VerdictCount { bad, requests, low: 0.14, high: 0.27 });
+        let errors = v1::VerdictMetric {
+            new_slot: count(33, 163),
+            old_slot: count(0, 2_410),
+            e_over_limit: 5_210.4,
+            ..Default::default()
+        };
+        v1::Release {
+            plan: Some(v1::Plan { to_slot: "green".into(), from_slot: "blue".into(), ..Default::default() }),
+            outcome: outcome.to_owned(),
+            watch_until_ms: 7,
+            verdict: Some(v1::Verdict {
+                verdict: verdict.to_owned(),
+                told: "a line".to_owned(),
+                errors: Some(errors),
+                seconds: 4,
+                rollback_at: 4_000.0,
+                promote_at: 100.0,
+                requests_needed: Some(1_300),
+                chart: vec![-1.0, 0.0, 0.5, 20.0, 100.0],
+                ..Default::default()
+            }),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn a_rollback_says_who_was_hurt() {
+        assert_eq!(
+            met(&release("rollback", "rolled-back")),
+            "; 20.2 % of 163 requests on green failed in 4.0 s: 33 visitors got an error until the verdict"
+        );
+        assert_eq!(met(&v1::Release::default()), "");
+    }
+
+    #[test]
+    fn the_block_has_every_number() {
+        let text = block(&release("undecided", ""));
+        for part in [
+            "visitors    undecided: a line",
+            "errors  green 33 of 163 (20.2 %, 14.0-27.0 %), blue 0 of 2 410",
+            "against it 5 210 of 4 000",
+            "failed  ·▁▂▅█  each second on green",
+        ] {
+            assert!(text.contains(part), "{part} is not in\n{text}");
+        }
+        assert!(moving(&release("undecided", "")).contains("undecided, about 1 300 requests more"));
+    }
+}

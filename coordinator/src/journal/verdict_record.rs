@@ -1,0 +1,170 @@
+//! The form of verdicts on disk: what a plan is judged by, and what was judged.
+
+use pointsman_core as domain;
+use pointsman_core::verdict::Verdict;
+use serde::{Deserialize, Serialize};
+
+/// What a plan is judged by. Plans of before there were verdicts have none: nobody listened.
+#[derive(Serialize, Deserialize)]
+pub(super) struct VerdictPlan {
+    mode: String,
+    min_watch_ms: Option<u64>,
+    max_watch_ms: Option<u64>,
+    min_requests: u64,
+    undecided_turns_back: bool,
+    errors_ppm: u32,
+    on_errors: String,
+    p99_ms: u64,
+    on_slowness: String,
+    pub(super) before: Option<Before>,
+}
+
+/// What was measured when the plan was made.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Before {
+    seconds: u64,
+    requests: u64,
+    errors_ppm: u32,
+    over_limit_ppm: u32,
+    p99_ms: Option<u64>,
+    bunches_milli: Option<(u64, u64)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct Counted {
+    bad: u64,
+    requests: u64,
+    between_ppm: (u32, u32),
+}
+
+#[derive(Serialize, Deserialize)]
+struct Metric {
+    new: Counted,
+    old: Counted,
+    over_limit_milli: u64,
+    worse_milli: u64,
+    within_milli: u64,
+    not_worse_milli: u64,
+}
+
+/// What was judged.
+#[derive(Serialize, Deserialize)]
+pub(super) struct Judged {
+    verdict: String,
+    warns: bool,
+    shared: bool,
+    told: String,
+    errors: Metric,
+    slowness: Metric,
+    seconds: u64,
+    rollback_at_milli: u64,
+    promote_at_milli: u64,
+    needed: Option<u64>,
+}
+
+pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
+    let before = &plan.before;
+    VerdictPlan {
+        mode: plan.mode.as_str().to_owned(),
+        min_watch_ms: plan.min_watch_ms,
+        max_watch_ms: plan.max_watch_ms,
+        min_requests: plan.min_requests,
+        undecided_turns_back: plan.undecided_turns_back,
+        errors_ppm: plan.errors_ppm,
+        on_errors: plan.on_errors.as_str().to_owned(),
+        p99_ms: plan.p99_ms,
+        on_slowness: plan.on_slowness.as_str().to_owned(),
+        before: Some(Before {
+            seconds: before.seconds,
+            requests: before.requests,
+            errors_ppm: before.errors_ppm,
+            over_limit_ppm: before.over_limit_ppm,
+            p99_ms: before.p99_ms,
+            bunches_milli: before.bunches_milli,
+        }),
+    }
+}
+
+pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictPlan> {
+    let Some(record) = record else { return Some(domain::VerdictPlan::default()) };
+    let before = record.before.as_ref().map(|before| domain::Before {
+        seconds: before.seconds,
+        requests: before.requests,
+        errors_ppm: before.errors_ppm,
+        over_limit_ppm: before.over_limit_ppm,
+        p99_ms: before.p99_ms,
+        bunches_milli: before.bunches_milli,
+    });
+    Some(domain::VerdictPlan {
+        mode: domain::VerdictMode::parse(&record.mode)?,
+        min_watch_ms: record.min_watch_ms,
+        max_watch_ms: record.max_watch_ms,
+        min_requests: record.min_requests,
+        undecided_turns_back: record.undecided_turns_back,
+        errors_ppm: record.errors_ppm,
+        on_errors: domain::OnFail::parse(&record.on_errors)?,
+        p99_ms: record.p99_ms,
+        on_slowness: domain::OnFail::parse(&record.on_slowness)?,
+        before: before.unwrap_or_default(),
+    })
+}
+
+fn counted_of(counted: &domain::Counted) -> Counted {
+    Counted { bad: counted.bad, requests: counted.requests, between_ppm: counted.between_ppm }
+}
+
+fn counted_from(record: &Counted) -> domain::Counted {
+    domain::Counted { bad: record.bad, requests: record.requests, between_ppm: record.between_ppm }
+}
+
+fn metric_of(metric: &domain::MetricJudged) -> Metric {
+    Metric {
+        new: counted_of(&metric.new),
+        old: counted_of(&metric.old),
+        over_limit_milli: metric.over_limit_milli,
+        worse_milli: metric.worse_milli,
+        within_milli: metric.within_milli,
+        not_worse_milli: metric.not_worse_milli,
+    }
+}
+
+fn metric_from(record: &Metric) -> domain::MetricJudged {
+    domain::MetricJudged {
+        new: counted_from(&record.new),
+        old: counted_from(&record.old),
+        over_limit_milli: record.over_limit_milli,
+        worse_milli: record.worse_milli,
+        within_milli: record.within_milli,
+        not_worse_milli: record.not_worse_milli,
+    }
+}
+
+pub(super) fn judged_of(judged: &domain::Judged) -> Judged {
+    Judged {
+        verdict: judged.verdict.as_str().to_owned(),
+        warns: judged.warns,
+        shared: judged.shared,
+        told: judged.told.clone(),
+        errors: metric_of(&judged.errors),
+        slowness: metric_of(&judged.slowness),
+        seconds: judged.seconds,
+        rollback_at_milli: judged.rollback_at_milli,
+        promote_at_milli: judged.promote_at_milli,
+        needed: judged.needed,
+    }
+}
+
+pub(super) fn judged_from(record: Judged) -> Option<domain::Judged> {
+    Some(domain::Judged {
+        verdict: Verdict::parse(&record.verdict)?,
+        warns: record.warns,
+        shared: record.shared,
+        errors: metric_from(&record.errors),
+        slowness: metric_from(&record.slowness),
+        told: record.told,
+        seconds: record.seconds,
+        rollback_at_milli: record.rollback_at_milli,
+        promote_at_milli: record.promote_at_milli,
+        needed: record.needed,
+    })
+}

@@ -1,0 +1,163 @@
+//! The lookout of one environment: it hears every load balancer all the time, tells whoever listens, and remembers the last
+//! quarter of an hour. What a release is compared with, and what to expect of it, is known from here before it begins.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pointsman_core::ports::{Ear, Heard, Second};
+use pointsman_core::signal::{Coverage, SUFFICIENT_PERCENT};
+use pointsman_core::{BackendName, Before, Code, HostName, Problem};
+use tokio::sync::{broadcast, mpsc, watch};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+
+use crate::fleet::GrpcFleet;
+use crate::past::Past;
+use crate::traffic::{Merger, REPORTS, Whole, read};
+
+/// Seconds on their way to whoever listens. A driver that records facts meanwhile may be a few behind.
+const SECONDS: usize = 32;
+/// Where nothing comes that is told this often.
+const SILENCE: Duration = Duration::from_secs(3);
+/// How long a plan waits for every load balancer to say whether it has signals: a stream is opened within its bound.
+const KNOWN: Duration = Duration::from_millis(3_500);
+
+/// Whether the load balancers have signals.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivers {
+    /// Not all of them have said.
+    #[default]
+    Unknown,
+    /// They have.
+    Yes,
+    /// One says that it has none.
+    No,
+}
+
+/// The lookout of one environment.
+#[derive(Debug)]
+pub struct Lookout {
+    heard: broadcast::Sender<Heard>,
+    past: Mutex<Past>,
+    delivers: watch::Sender<Delivers>,
+}
+
+impl Lookout {
+    /// Hears these load balancers from now on, as long as anybody keeps the lookout.
+    pub fn begin(balancers: &[HostName], fleet: &GrpcFleet, limit_ms: u64) -> Arc<Self> {
+        let lookout = Arc::new(Self {
+            heard: broadcast::Sender::new(SECONDS),
+            past: Mutex::new(Past::new(limit_ms)),
+            delivers: watch::Sender::new(Delivers::Unknown),
+        });
+        tokio::spawn(look_out(Arc::downgrade(&lookout), balancers.to_vec(), fleet.clone()));
+        lookout
+    }
+
+    fn past(&self) -> MutexGuard<'_, Past> {
+        self.past.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a backend was like lately.
+    pub fn before(&self, backend: &BackendName) -> Before {
+        self.past().of(backend)
+    }
+
+    /// Whether the load balancers have signals, as soon as that is known: a load balancer that does not answer is not
+    /// taken for one that has none.
+    pub async fn delivers(&self) -> Delivers {
+        let mut known = self.delivers.subscribe();
+        let told = known.wait_for(|delivers| *delivers != Delivers::Unknown);
+        match tokio::time::timeout(KNOWN, told).await {
+            Ok(Ok(delivers)) => *delivers,
+            _ => Delivers::Unknown,
+        }
+    }
+
+    /// An ear for what comes from now on.
+    pub fn listen(&self) -> LookoutEar {
+        LookoutEar(self.heard.subscribe())
+    }
+
+    fn tell(&self, heard: Heard) {
+        if let Heard::Second(second) = &heard {
+            self.past().take(second);
+        }
+        // Nobody listens while nothing is released.
+        let _ = self.heard.send(heard);
+    }
+
+    fn note(&self, merger: &Merger) {
+        let now = match merger.without_signals() {
+            true => Delivers::No,
+            false if merger.heard_of_all() => Delivers::Yes,
+            false => return,
+        };
+        self.delivers.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+}
+
+/// An ear of a lookout.
+#[derive(Debug)]
+pub struct LookoutEar(broadcast::Receiver<Heard>);
+
+impl Ear for LookoutEar {
+    async fn next(&mut self) -> Heard {
+        loop {
+            match self.0.recv().await {
+                Ok(heard) => return heard,
+                // Seconds that were missed are seconds without data.
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
+            }
+        }
+    }
+}
+
+/// Hears until nobody keeps the lookout any more.
+async fn look_out(lookout: std::sync::Weak<Lookout>, balancers: Vec<HostName>, fleet: GrpcFleet) {
+    let (report, mut reports) = mpsc::channel(REPORTS);
+    let mut readers = JoinSet::new();
+    for host in &balancers {
+        readers.spawn(read(fleet.clone(), host.clone(), report.clone()));
+    }
+    drop(report);
+    let mut merger = Merger::new(&balancers);
+    let mut last = Instant::now();
+    loop {
+        let due = merger.due().unwrap_or_else(|| last + SILENCE);
+        tokio::select! {
+            came = reports.recv() => match came {
+                Some((host, report)) => merger.take(host, report, Instant::now()),
+                None => return,
+            },
+            () = tokio::time::sleep_until(due) => {}
+        }
+        let Some(lookout) = lookout.upgrade() else { return };
+        lookout.note(&merger);
+        while let Some(whole) = merger.whole(Instant::now()) {
+            last = Instant::now();
+            lookout.tell(Heard::Second(second_of(&merger, whole)));
+        }
+        if last.elapsed() >= SILENCE {
+            last = Instant::now();
+            lookout.tell(Heard::Silence(merger.why_silent()));
+        }
+    }
+}
+
+/// A second, with what is not in it.
+fn second_of(merger: &Merger, whole: Whole) -> Second {
+    let Whole { second, merged, told } = whole;
+    let missing = merger.missing(&told).into_iter().next();
+    let blind = missing.or_else(|| merger.trouble_of(&told)).or_else(|| lost_lines(merged.coverage));
+    Second { number: second, seen: Arc::new(merged), blind }
+}
+
+/// Lines are not lost evenly: where too few came nothing is made of them. Where HAProxy was just reloaded nobody knows how
+/// many there should be, and only the times are left out.
+fn lost_lines(coverage: Option<Coverage>) -> Option<Problem> {
+    let Coverage { seen, expected } = coverage.filter(|coverage| !coverage.sufficient())?;
+    let message = format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed");
+    Some(Problem::new(Code::SignalsMissing, message).hint("see docs/signals.md: when coverage is below 99 %"))
+}

@@ -1,0 +1,158 @@
+//! What each backend was like in the last quarter of an hour, as a release will be compared with it.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use pointsman_core::histogram::Histogram;
+use pointsman_core::ports::Second;
+use pointsman_core::signal::OWN_CHECKS;
+use pointsman_core::verdict::Dispersion;
+use pointsman_core::{BackendName, Before};
+
+/// Seconds that are remembered: a quarter of an hour, as the lb-agents do.
+const SECONDS: usize = 900;
+/// Seconds in one histogram of times. Two of them are remembered, so the 99th percentile is of 450 to 900 seconds.
+const TIMES_SECONDS: u32 = 450;
+/// Requests below which nothing is said of a 99th percentile: fewer than five of them are above it.
+const LEAST_REQUESTS: u64 = 500;
+
+/// What one second saw of a backend: requests, errors, requests over the limit.
+type Moment = (u32, u32, u32);
+
+/// One backend.
+#[derive(Debug, Default)]
+struct Backend {
+    moments: VecDeque<Moment>,
+    times: [Histogram; 2],
+}
+
+/// Every backend.
+#[derive(Debug)]
+pub struct Past {
+    limit_ms: u64,
+    /// Seconds in the newer histograms.
+    newer: u32,
+    backends: BTreeMap<BackendName, Backend>,
+}
+
+impl Past {
+    /// Nothing is known yet. Slower than `limit_ms` is too slow.
+    pub fn new(limit_ms: u64) -> Self {
+        Self { limit_ms, newer: 0, backends: BTreeMap::new() }
+    }
+
+    /// Remembers a second that tells everything.
+    pub fn take(&mut self, second: &Second) {
+        if second.blind.is_some() {
+            return;
+        }
+        let mut found: BTreeMap<&BackendName, [u64; 3]> = BTreeMap::new();
+        for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
+            let sums = found.entry(&key.backend).or_default();
+            let now = [cell.judged(), cell.failures, cell.latency.above(self.limit_ms)];
+            sums.iter_mut().zip(now).for_each(|(sum, now)| *sum = sum.saturating_add(now));
+            let backend = self.backends.entry(key.backend.clone()).or_default();
+            if second.seen.latency_usable() {
+                let [newer, _] = &mut backend.times;
+                newer.merge(&cell.latency);
+            }
+        }
+        for (name, backend) in &mut self.backends {
+            let [requests, errors, slow] = found.get(name).copied().unwrap_or_default();
+            let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+            backend.moments.push_back((small(requests), small(errors), small(slow)));
+            if backend.moments.len() > SECONDS {
+                backend.moments.pop_front();
+            }
+        }
+        self.newer = self.newer.saturating_add(1);
+        if self.newer >= TIMES_SECONDS {
+            self.newer = 0;
+            for backend in self.backends.values_mut() {
+                let [newer, older] = &mut backend.times;
+                *older = std::mem::take(newer);
+            }
+        }
+    }
+
+    /// What a backend was like.
+    pub fn of(&self, backend: &BackendName) -> Before {
+        let Some(Backend { moments, times: [newer, older] }) = self.backends.get(backend) else {
+            return Before::default();
+        };
+        let (mut requests, mut errors, mut slow) = (0u64, 0u64, 0u64);
+        let mut bunches = [Dispersion::default(); 2];
+        for (all, failed, late) in moments {
+            requests = requests.saturating_add(u64::from(*all));
+            errors = errors.saturating_add(u64::from(*failed));
+            slow = slow.saturating_add(u64::from(*late));
+            let [of_errors, of_slow] = &mut bunches;
+            of_errors.add(*all, *failed);
+            of_slow.add(*all, *late);
+        }
+        let ppm = |part: u64| match requests {
+            0 => 0,
+            all => u32::try_from(part.saturating_mul(1_000_000) / all).unwrap_or(u32::MAX),
+        };
+        let mut times = newer.clone();
+        times.merge(older);
+        let p99 = times.quantile_ms(990).filter(|_| times.total() >= LEAST_REQUESTS);
+        let milli = |bunches: &Dispersion| (bunches.or_unknown() * 1_000.0).round() as u64;
+        let [of_errors, of_slow] = &bunches;
+        Before {
+            seconds: u64::try_from(moments.len()).unwrap_or(u64::MAX),
+            requests,
+            errors_ppm: ppm(errors),
+            over_limit_ppm: ppm(slow),
+            p99_ms: p99.map(|ms| ms.ceil() as u64),
+            bunches_milli: (requests > 0).then(|| (milli(of_errors), milli(of_slow))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Arc;
+
+    use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
+    use pointsman_core::{Code, Problem, RouteClass, RouteEpoch};
+
+    fn second(number: u64, requests: u64, failures: u64, ms: u64) -> Second {
+        let key = |class: &str| CellKey {
+            backend: "be_blue".parse().unwrap(),
+            epoch: RouteEpoch(4),
+            class: RouteClass::parse(class).unwrap(),
+        };
+        let mut cell = Cell { requests, failures, ..Cell::default() };
+        (0..requests).for_each(|_| cell.latency.record(ms));
+        let own = Cell { requests: 5, failures: 5, ..Cell::default() };
+        let seen = Tick {
+            cells: [(key("other"), cell), (key(OWN_CHECKS), own)].into(),
+            coverage: Some(Coverage { seen: requests, expected: requests }),
+            ..Tick::default()
+        };
+        Second { number, seen: Arc::new(seen), blind: None }
+    }
+
+    #[test]
+    fn what_visitors_met_is_remembered_and_nothing_else() {
+        let mut past = Past::new(2_000);
+        (0..2_000).for_each(|number| past.take(&second(number, 10, u64::from(number % 10 == 0), 80)));
+        let mut blind = second(2_000, 1_000, 1_000, 9_000);
+        blind.blind = Some(Problem::new(Code::SignalsMissing, "lines are missing"));
+        past.take(&blind);
+        let found = past.of(&"be_blue".parse().unwrap());
+        assert_eq!((found.seconds, found.requests, found.errors_ppm), (900, 9_000, 10_000));
+        assert_eq!((found.p99_ms, found.over_limit_ppm), (Some(80), 0));
+        assert!((1_000..1_200).contains(&found.bunches_milli.unwrap().0), "{found:?}");
+        assert_eq!(past.of(&"be_green".parse().unwrap()), Before::default());
+    }
+
+    #[test]
+    fn few_requests_have_no_percentile() {
+        let mut past = Past::new(2_000);
+        (0..49).for_each(|number| past.take(&second(number, 10, 0, 80)));
+        let found = past.of(&"be_blue".parse().unwrap());
+        assert_eq!((found.p99_ms, found.bunches_milli), (None, Some((10_000, 10_000))));
+    }
+}

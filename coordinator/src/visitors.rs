@@ -1,0 +1,192 @@
+//! The visitors of an environment's releases: the coordinator's adapter of [`pointsman_core::ports::Signals`]. It hears by
+//! the lookout, keeps what a judge knows in a small file, and shows the newest to people.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use pointsman_chassis::durable;
+use pointsman_core::ports::{Heard, Signals};
+use pointsman_core::verdict::Judgement;
+use pointsman_core::{Aftermath, Code, EnvironmentName, Judged, Plan, Problem, ReleaseId};
+use pointsman_proto::{convert, v1};
+use tokio::sync::watch;
+use tracing::warn;
+
+use crate::lookout::{Lookout, LookoutEar};
+
+/// Seconds in the chart that people see.
+const CHART_SECONDS: usize = 60;
+/// Largest file that is read: a judge takes about two kilobytes.
+const MOST_BYTES: u64 = 64 * 1024;
+/// Bytes of the checksum at the end of the file.
+const CHECKSUM: usize = 32;
+
+/// What is shown of the visitors of one release.
+#[derive(Clone, Debug)]
+struct Shown {
+    plan: Arc<Plan>,
+    judgement: Judgement,
+    blind: String,
+    chart: VecDeque<f32>,
+}
+
+/// The visitors of an environment's releases. Cheap to clone.
+#[derive(Clone)]
+pub struct Visitors {
+    lookout: Option<Arc<Lookout>>,
+    file: Arc<Path>,
+    shown: Arc<Mutex<Option<Shown>>>,
+    changed: watch::Sender<u64>,
+}
+
+impl Visitors {
+    /// The visitors of an environment; what is known of them is kept in a folder of the coordinator's state.
+    pub fn new(folder: &Path, environment: &EnvironmentName, lookout: Option<Arc<Lookout>>) -> Self {
+        let file: PathBuf = folder.join(environment.as_str());
+        Self { lookout, file: file.into(), shown: Arc::default(), changed: watch::Sender::new(0) }
+    }
+
+    fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What is known now of the visitors of a release, if they were heard by this coordinator.
+    pub fn now(&self, release: &ReleaseId) -> Option<v1::Verdict> {
+        let shown = self.shown().clone().filter(|shown| shown.plan.release == *release)?;
+        let verdict = convert::verdict_to_wire(&shown.plan, &Judged::of(&shown.plan, &shown.judgement));
+        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, ..verdict })
+    }
+
+    /// Changes with every second that is heard.
+    pub fn changes(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// The lookout, where somebody looks out.
+    pub fn lookout(&self) -> Option<&Arc<Lookout>> {
+        self.lookout.as_ref()
+    }
+}
+
+/// Failed requests of every hundred of the new slot in a second; -1 without requests.
+fn bar(plan: &Plan, heard: &Heard) -> f32 {
+    let Heard::Second(second) = heard else { return -1.0 };
+    let new = plan.judged_tick(second.number, &second.seen).new;
+    if new.requests == 0 {
+        return -1.0;
+    }
+    (f64::from(new.errors) * 100.0 / f64::from(new.requests)) as f32
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    let length = std::fs::metadata(file)?.len();
+    if length > MOST_BYTES {
+        return Err(io::Error::other(format!("{length} bytes are too many")));
+    }
+    let mut bytes = std::fs::read(file)?;
+    let kept = bytes.len().saturating_sub(CHECKSUM);
+    let checksum = bytes.split_off(kept);
+    if checksum != blake3::hash(&bytes).as_bytes() {
+        return Err(io::Error::other("its checksum is wrong"));
+    }
+    Ok(bytes)
+}
+
+fn write(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
+    let checksum = blake3::hash(&bytes);
+    bytes.extend_from_slice(checksum.as_bytes());
+    if let Some(folder) = file.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    durable::replace(file, &bytes, 0o600)
+}
+
+impl Signals for Visitors {
+    type Ear = VisitorsEar;
+
+    fn listen(&self, _plan: &Plan) -> VisitorsEar {
+        VisitorsEar(self.lookout.as_ref().map(|lookout| lookout.listen()))
+    }
+
+    async fn kept(&self, plan: &Plan) -> Option<Vec<u8>> {
+        let file = Arc::clone(&self.file);
+        let found = tokio::task::spawn_blocking(move || read(&file))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error.to_string())));
+        match found {
+            Ok(bytes) => Some(bytes),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+            Err(error) => {
+                let file = self.file.display();
+                warn!(release = %plan.release, %file, %error, "what was known of the visitors cannot be read: their judge begins anew");
+                None
+            }
+        }
+    }
+
+    async fn keep(&self, _plan: &Plan, bytes: Vec<u8>) -> Result<(), Problem> {
+        let file = Arc::clone(&self.file);
+        let lost = || {
+            Problem::new(Code::JournalUnwritable, format!("`{}` cannot be written", self.file.display()))
+                .aftermath(Aftermath::Unknown)
+                .retry_useful()
+        };
+        let written = tokio::task::spawn_blocking(move || write(&file, bytes)).await;
+        written.map_err(|error| lost().because(&error))?.map_err(|error| lost().because(&error))
+    }
+
+    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, heard: &Heard) {
+        {
+            let mut shown = self.shown();
+            let before = shown.take().filter(|shown| shown.plan.release == plan.release);
+            let mut chart = before.map(|shown| shown.chart).unwrap_or_default();
+            chart.push_back(bar(plan, heard));
+            if chart.len() > CHART_SECONDS {
+                chart.pop_front();
+            }
+            let blind = match heard {
+                Heard::Second(second) => second.blind.as_ref().map(ToString::to_string).unwrap_or_default(),
+                Heard::Silence(problem) => problem.to_string(),
+            };
+            *shown = Some(Shown { plan: Arc::clone(plan), judgement: *judgement, blind, chart });
+        }
+        self.changed.send_modify(|number| *number = number.wrapping_add(1));
+    }
+}
+
+/// An ear for the visitors; deaf where nobody looks out.
+pub struct VisitorsEar(Option<LookoutEar>);
+
+impl pointsman_core::ports::Ear for VisitorsEar {
+    async fn next(&mut self) -> Heard {
+        match &mut self.0 {
+            Some(ear) => ear.next().await,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_is_whole_or_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("verdicts/production");
+        assert_eq!(read(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
+        write(&file, vec![7; 2_000]).unwrap();
+        write(&file, vec![8; 2_000]).unwrap();
+        assert_eq!(read(&file).unwrap(), vec![8; 2_000]);
+        let mut torn = std::fs::read(&file).unwrap();
+        torn.truncate(1_000);
+        std::fs::write(&file, &torn).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("checksum"));
+        std::fs::write(&file, b"").unwrap();
+        assert!(read(&file).is_err());
+        std::fs::write(&file, vec![0; 1 << 17]).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("too many"));
+    }
+}

@@ -1,0 +1,135 @@
+//! What follows from the visitors' signals while a release is watched. The gates are read beside it, and each of the two
+//! can turn a release back; only both together let it go on.
+
+use crate::machine::turns;
+use crate::verdict::{Judgement, Verdict};
+use crate::{Code, Event, Judged, Phase, Problem, RequestKind, Ruling, State, Timestamp, VerdictMode};
+
+/// What follows from what was made of one more second, as facts to record in order. What changes nothing is not recorded.
+pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event> {
+    let (plan, known) = (&state.plan, state.verdict.known);
+    let on_its_way = state.asked.as_ref().is_some_and(|asked| asked.kind != RequestKind::Promote);
+    if state.watched_after().is_none() || on_its_way || plan.verdict.mode == VerdictMode::Off {
+        return Vec::new();
+    }
+    let ruling = Ruling::of(plan, judgement);
+    let (acts, watching) = (plan.verdict.acts(), matches!(state.phase, Phase::Watching { .. }));
+    let follows = acts
+        && match ruling.verdict {
+            Verdict::Rollback => plan.automatic_rollback || watching,
+            Verdict::Hold => watching,
+            Verdict::Promote | Verdict::Inconclusive | Verdict::Undecided => false,
+        };
+    let is_news = match ruling.verdict {
+        // A proof is of use only where the watch may end by it, and is taken back where it is none any more.
+        Verdict::Promote if acts => {
+            known != Some(Verdict::Promote)
+                && until(state).is_some_and(|until| long_enough(state, until, now))
+        }
+        Verdict::Undecided => acts && known == Some(Verdict::Promote),
+        verdict => known != Some(verdict),
+    };
+    let warning = ruling.warns && !state.verdict.warned;
+    if !follows && !is_news && !warning {
+        return Vec::new();
+    }
+    let judged = Judged::of(plan, judgement);
+    let event = match judged.verdict {
+        _ if !follows => None,
+        Verdict::Rollback => turns(state, against(&judged)),
+        _ => Some(Event::Held(shared(state, &judged))),
+    };
+    [Event::Judged(Box::new(judged))].into_iter().chain(event).collect()
+}
+
+/// Whether the watch may end by a proof now. What nobody watched does not count as watched.
+fn long_enough(state: &State, until: Timestamp, now: Timestamp) -> bool {
+    let least_ms = state.plan.verdict.min_watch_ms;
+    least_ms.is_some_and(|least_ms| until.ms_since(now).saturating_add(least_ms) <= state.watch_ms())
+}
+
+fn until(state: &State) -> Option<Timestamp> {
+    match state.phase {
+        Phase::Watching { until, .. } => Some(until),
+        _ => None,
+    }
+}
+
+/// Whether a watch whose gates are green is over, and how.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Over {
+    /// It goes on.
+    No,
+    /// The release goes on.
+    Passed,
+    /// It took as long as it may, and nothing is proven.
+    Undecided,
+}
+
+/// Whether the watch is over at `now`, where it is to end at `until`.
+pub(crate) fn over(state: &State, until: Timestamp, now: Timestamp) -> Over {
+    let plan = &state.plan.verdict;
+    let proven = plan.acts() && state.verdict.known == Some(Verdict::Promote);
+    if proven && long_enough(state, until, now) {
+        return Over::Passed;
+    }
+    match now >= until {
+        false => Over::No,
+        true if plan.must_decide() && !proven => Over::Undecided,
+        true => Over::Passed,
+    }
+}
+
+/// Whether a watch may end well: where it must be decided, by a proof or by a person.
+pub(crate) fn may_pass(state: &State) -> bool {
+    let promoted = state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote);
+    promoted || !state.plan.verdict.must_decide() || state.verdict.known == Some(Verdict::Promote)
+}
+
+/// What follows where nothing is proven in the longest time.
+pub(crate) fn undecided(state: &State) -> Event {
+    let (plan, environment) = (&state.plan, &state.plan.environment);
+    let message = format!("not decided within {} s", state.watch_ms() / 1_000);
+    let problem = Problem::new(Code::VerdictUndecided, message);
+    if plan.verdict.undecided_turns_back && plan.automatic_rollback {
+        return Event::TurnedBack(problem.hint("start again when there is more traffic, or watch longer"));
+    }
+    Event::Held(problem.hint(format!(
+        "`pointsman resume {environment}` watches on; then `pointsman promote {environment}` goes on without a verdict"
+    )))
+}
+
+/// Puts what is known of the visitors before the end of a watch, so that every end carries its numbers.
+pub fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&Judgement>) -> Vec<Event> {
+    let ends = |event: &Event| matches!(event, Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_));
+    let at = events.iter().position(ends);
+    let judgement = judgement.filter(|_| state.plan.verdict.mode != VerdictMode::Off);
+    let (Some(at), Some(judgement)) = (at, judgement) else { return events };
+    let judged = Judged::of(&state.plan, judgement);
+    if let Some(Event::Held(problem) | Event::TurnedBack(problem)) = events.get_mut(at)
+        && problem.code == Code::VerdictUndecided
+    {
+        *problem = problem.clone().cause(&judged.told);
+    }
+    // The proof that a watch ends by is recorded: nothing that came since may take it back in the same breath.
+    let by_proof = state.verdict.known == Some(Verdict::Promote);
+    if !by_proof || judged.verdict == Verdict::Promote {
+        events.insert(at, Event::Judged(Box::new(judged)));
+    }
+    events
+}
+
+fn against(judged: &Judged) -> Problem {
+    Problem::new(Code::VerdictAgainst, &judged.told)
+        .hint("compare the two versions: `pointsman explain PM0411`")
+}
+
+fn shared(state: &State, judged: &Judged) -> Problem {
+    let environment = &state.plan.environment;
+    let (code, look) = match judged.shared {
+        true => (Code::SharedFault, "look at what both slots use"),
+        false => (Code::VerdictAgainst, "look at the new version"),
+    };
+    Problem::new(code, &judged.told)
+        .hint(format!("{look}; then `pointsman resume {environment}` or `pointsman rollback {environment}`"))
+}

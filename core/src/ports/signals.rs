@@ -1,0 +1,50 @@
+//! What visitors meet, second by second, and the place where what was made of it survives.
+
+use std::sync::Arc;
+
+use crate::verdict::Judgement;
+use crate::{Plan, Problem, signal};
+
+/// A second of signals from all load balancers.
+#[derive(Clone, Debug)]
+pub struct Second {
+    /// Its number: seconds of the coordinator's clock. Each comes once.
+    pub number: u64,
+    /// What all load balancers that told of it saw together.
+    pub seen: Arc<signal::Tick>,
+    /// Why it tells less than everything, if it does: what some visitors met is not in it.
+    pub blind: Option<Problem>,
+}
+
+/// What comes of listening.
+#[derive(Clone, Debug)]
+pub enum Heard {
+    /// A second.
+    Second(Second),
+    /// Nothing for a while, and why.
+    Silence(Problem),
+}
+
+/// An ear for one environment's signals.
+pub trait Ear: Send {
+    /// The next second, or that none came for a while. What was heard is not lost when the wait for it is given up.
+    fn next(&mut self) -> impl Future<Output = Heard> + Send;
+}
+
+/// The signals of an environment.
+pub trait Signals: Send + Sync {
+    /// What listens.
+    type Ear: Ear;
+
+    /// Listens from now on.
+    fn listen(&self, plan: &Plan) -> Self::Ear;
+
+    /// What was kept last for this environment; nothing where there is nothing, or nothing that can be read.
+    fn kept(&self, plan: &Plan) -> impl Future<Output = Option<Vec<u8>>> + Send;
+
+    /// Keeps bytes in place of those before. They survive a crash when this returns.
+    fn keep(&self, plan: &Plan, bytes: Vec<u8>) -> impl Future<Output = Result<(), Problem>> + Send;
+
+    /// Shows people what is known now, and why visitors cannot be seen, if they cannot.
+    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, heard: &Heard);
+}

@@ -1,0 +1,255 @@
+//! What a release is judged by while visitors use it: chosen with the plan, frozen, in whole numbers so that a plan can be
+//! compared and written down exactly.
+
+use crate::signal::{self, OWN_CHECKS};
+use crate::verdict::{Bounds, Choices, Counts, Dispersions, InvalidParams, Latency, Metric, Params, Tick};
+use crate::{BackendName, Plan, RouteEpoch, Step};
+
+/// What a verdict does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum VerdictMode {
+    /// Nothing: nobody listens to the visitors' signals.
+    Off,
+    /// It is recorded and shown, and nothing follows from it.
+    Shadow,
+    /// It turns the release back, holds it, or ends a watch early.
+    Act,
+}
+
+impl VerdictMode {
+    /// Every mode, for tables.
+    pub const ALL: [Self; 3] = [Self::Off, Self::Shadow, Self::Act];
+
+    /// The word operators write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::Shadow => "shadow",
+            Self::Act => "act",
+        }
+    }
+
+    /// Finds the mode that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text)
+    }
+}
+
+/// What follows when the visitors fare too badly in one metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum OnFail {
+    /// It is recorded and shown.
+    Warn,
+    /// The release waits for a person.
+    Hold,
+    /// The release turns back.
+    Rollback,
+}
+
+impl OnFail {
+    /// Every action, for tables.
+    pub const ALL: [Self; 3] = [Self::Warn, Self::Hold, Self::Rollback];
+
+    /// The word operators write.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Warn => "warn",
+            Self::Hold => "hold",
+            Self::Rollback => "rollback",
+        }
+    }
+
+    /// Finds the action that a text names.
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|action| action.as_str() == text)
+    }
+}
+
+/// What the old slot was like before the release: measured when the plan was made. Shares are in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Seconds in which signals of the old slot came.
+    pub seconds: u64,
+    /// Requests of visitors in them.
+    pub requests: u64,
+    /// Share of errors.
+    pub errors_ppm: u32,
+    /// Share of requests over the limit.
+    pub over_limit_ppm: u32,
+    /// The 99th percentile, in milliseconds; none where too few requests came to speak of one.
+    pub p99_ms: Option<u64>,
+    /// How much errors, and requests over the limit, come in bunches, in thousandths; none where that is not known.
+    pub bunches_milli: Option<(u64, u64)>,
+}
+
+/// How long, and by what, visitors' signals judge a release.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct VerdictPlan {
+    /// What a verdict does.
+    pub mode: VerdictMode,
+    /// A watch ends as soon as the release is proven good, and not before this, in milliseconds. None: it takes its time.
+    pub min_watch_ms: Option<u64>,
+    /// A watch ends only when the release is proven good, and takes no longer than this, in milliseconds. None: it ends
+    /// after its time, undecided or not.
+    pub max_watch_ms: Option<u64>,
+    /// Requests on the new slot before it counts as proven.
+    pub min_requests: u64,
+    /// Undecided after the longest watch: turn back instead of waiting for a person.
+    pub undecided_turns_back: bool,
+    /// Largest share of errors, in millionths.
+    pub errors_ppm: u32,
+    /// What follows from too many errors.
+    pub on_errors: OnFail,
+    /// Longest time of 99 of 100 requests, in milliseconds.
+    pub p99_ms: u64,
+    /// What follows from too many slow requests.
+    pub on_slowness: OnFail,
+    /// What the old slot was like before.
+    pub before: Before,
+}
+
+impl Default for VerdictPlan {
+    /// Nobody listens. The limits are those that hold where no others are written.
+    fn default() -> Self {
+        Self {
+            mode: VerdictMode::Off,
+            min_watch_ms: None,
+            max_watch_ms: None,
+            min_requests: 0,
+            undecided_turns_back: false,
+            errors_ppm: 10_000,
+            on_errors: OnFail::Rollback,
+            p99_ms: 2_000,
+            on_slowness: OnFail::Rollback,
+            before: Before::default(),
+        }
+    }
+}
+
+/// Much slower than before is this many hundredths of the 99th percentile before.
+const SLOWER_PERCENT: u64 = 125;
+/// Ticks are seconds. No watch is longer than a week of them, as the parameters of a judge demand.
+const LONGEST_TICKS: u64 = 604_800;
+/// Ticks over which attention is spread where a release is watched for less.
+const LEAST_HORIZON: u64 = 3_600;
+
+fn share(ppm: u32) -> f64 {
+    f64::from(ppm) / 1e6
+}
+
+impl VerdictPlan {
+    /// Whether anything follows from a verdict.
+    pub fn acts(&self) -> bool {
+        self.mode == VerdictMode::Act
+    }
+
+    /// Whether a watch ends only with a verdict.
+    pub fn must_decide(&self) -> bool {
+        self.acts() && self.max_watch_ms.is_some()
+    }
+
+    /// What follows from too much of this.
+    pub fn on_fail(&self, metric: Metric) -> OnFail {
+        match metric {
+            Metric::Errors => self.on_errors,
+            Metric::Slowness => self.on_slowness,
+        }
+    }
+
+    /// Requests that took longer than this are slower than before the release, in milliseconds. Without a measurement the
+    /// limit stands for it.
+    pub fn baseline_ms(&self) -> u64 {
+        let before = self.before.p99_ms.map(|ms| ms.saturating_mul(SLOWER_PERCENT).div_ceil(100).max(1));
+        before.map_or(self.p99_ms, |ms| ms.min(self.p99_ms))
+    }
+
+    /// The parameters of the judge, for watches of so many milliseconds in all.
+    pub fn params(&self, watched_ms: u64) -> Result<Params, InvalidParams> {
+        let horizon = (watched_ms / 1_000).clamp(LEAST_HORIZON, LONGEST_TICKS);
+        let limit = share(self.errors_ppm);
+        let milli = |number: u64| (number as f64 / 1_000.0).clamp(1.0, 10_000.0);
+        let dispersions = self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| {
+            Dispersions { errors: milli(errors), over_limit: milli(slow), over_baseline: milli(slow) }
+        });
+        Params::new(Choices {
+            errors: Bounds { limit, floor: limit / 2.0, ..Bounds::ERRORS },
+            dispersions,
+            horizon,
+            // When a watch may end, and must, the release engine says: it also counts what nobody watched.
+            min_watch: 1,
+            max_watch: horizon,
+            ..Choices::default()
+        })
+    }
+}
+
+/// Requests and failures of one backend, from a route on.
+fn counts(
+    second: &signal::Tick,
+    backend: &BackendName,
+    since: RouteEpoch,
+    (limit, baseline): (u64, u64),
+) -> Counts {
+    let mut sum = [0u64; 4];
+    for (key, cell) in &second.cells {
+        // A line that does not say its route says enough by its backend.
+        let ours = key.backend == *backend && (key.epoch >= since || key.epoch == RouteEpoch(0));
+        if !ours || key.class.as_str() == OWN_CHECKS {
+            continue;
+        }
+        let found = [cell.judged(), cell.failures, cell.latency.above(limit), cell.latency.above(baseline)];
+        for (sum, found) in sum.iter_mut().zip(found) {
+            *sum = sum.saturating_add(found);
+        }
+    }
+    let [requests, errors, over_limit, over_baseline] =
+        sum.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    Counts { requests, errors, over_limit, over_baseline }
+}
+
+impl Plan {
+    /// All the time that visitors may be watched in this release, in milliseconds.
+    pub fn watched_ms(&self) -> u64 {
+        self.steps().iter().filter_map(|step| self.watch_ms(*step)).fold(0, u64::saturating_add)
+    }
+
+    /// A second of signals as this release is judged by it. Its own checks are no visitors, and what its slot answered
+    /// before it was there is not its own.
+    pub fn judged_tick(&self, number: u64, second: &signal::Tick) -> Tick {
+        let limits = (self.verdict.p99_ms, self.verdict.baseline_ms());
+        let since = self.route(Step::Expose).map_or(RouteEpoch(0), |route| route.epoch);
+        let old = self.from.as_ref().map(|slot| counts(second, &slot.backend, RouteEpoch(0), limits));
+        Tick {
+            number,
+            new: counts(second, &self.to.backend, since, limits),
+            old: old.unwrap_or_default(),
+            latency: if second.latency_usable() { Latency::Known } else { Latency::Unknown },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_defaults_can_be_judged_by() {
+        let plan = VerdictPlan::default();
+        assert_eq!(plan.params(0).unwrap().choices().errors, Bounds::ERRORS);
+        assert_eq!(plan.params(u64::MAX).unwrap().choices().horizon, LONGEST_TICKS);
+        for mode in VerdictMode::ALL {
+            assert_eq!(VerdictMode::parse(mode.as_str()), Some(mode));
+        }
+        for action in OnFail::ALL {
+            assert_eq!(OnFail::parse(action.as_str()), Some(action));
+        }
+    }
+
+    #[test]
+    fn slower_than_before_is_never_slower_than_allowed() {
+        let with =
+            |p99_ms| VerdictPlan { before: Before { p99_ms, ..Before::default() }, ..VerdictPlan::default() };
+        let found = [None, Some(0), Some(400), Some(1_900)].map(|before| with(before).baseline_ms());
+        assert_eq!(found, [2_000, 1, 500, 2_000]);
+    }
+}

@@ -1,0 +1,193 @@
+//! What a release does with a database, told as short stories: the order of its steps, and every way back.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a story that goes another way is a failed test")]
+
+#[expect(dead_code, reason = "shared with tests of other purposes")]
+mod plans;
+#[expect(dead_code, reason = "shared with tests that need more of it")]
+mod story;
+
+use plans::{NEW, Site, deploy, host, plan};
+use pointsman_core::machine::{Next, next};
+use pointsman_core::{
+    Action, BackupId, DatabasePlan, DatabaseWork, Event, LiveRelease, MigrationPhase, Migrations, Outcome,
+    Phase, Plan, Purpose, SlotName, Standing, Step, SwapTo, VerifyLevel, invariants,
+};
+use story::{Story, lost, refused};
+
+const DB: &str = "db1";
+
+fn migrations(phase: MigrationPhase) -> Migrations {
+    Migrations {
+        artifact: NEW,
+        phase,
+        versions: vec!["1.2.0".to_owned()],
+        out_of_order: Vec::new(),
+        max_stall_ms: 200,
+        lock_budget_ms: 1_000,
+    }
+}
+
+fn with_database(purpose: Purpose, migrations: Option<Migrations>) -> Plan {
+    let database = DatabasePlan {
+        host: host(DB),
+        migrations,
+        verify: VerifyLevel::RestoreTest,
+        backup_ms: 60_000,
+        migrate_ms: 60_000,
+    };
+    Plan { database: Some(database), ..plan(purpose, Site::of(1, 1)) }
+}
+
+fn migrating() -> Plan {
+    with_database(deploy(), Some(migrations(MigrationPhase::Expand)))
+}
+
+fn alone(work: DatabaseWork) -> Plan {
+    let contract = (work == DatabaseWork::Contract).then(|| migrations(MigrationPhase::Contract));
+    with_database(Purpose::Database(work), contract)
+}
+
+fn backup() -> BackupId {
+    BackupId::parse("pre-migration-20240115T101500Z-v1.2.0").unwrap()
+}
+
+/// What follows now is recorded, and the story goes on with it.
+fn follow(story: &mut Story) {
+    match next(&story.state, story.now) {
+        Next::Record(event) => story.tell(event),
+        other => panic!("expected a fact, got {other:?}"),
+    }
+}
+
+#[test]
+fn a_deploy_migrates_before_the_new_version_runs_anywhere() {
+    let steps = migrating().steps();
+    let place = |step| steps.iter().position(|known| *known == step).unwrap();
+    let order =
+        [Step::Stage, Step::Backup, Step::Rehearse, Step::Expand, Step::Drain, Step::Activate, Step::Switch];
+    assert!(order.windows(2).all(|pair| place(pair[0]) < place(pair[1])), "{steps:?}");
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Watch);
+    assert!(invariants::all(&story.state, story.now).is_ok());
+}
+
+#[test]
+fn a_release_that_migrates_restores_its_backup_once() {
+    let plan = migrating();
+    let asked = |step| plan.action(step, &host(DB)).unwrap();
+    assert_eq!(asked(Step::Backup), Action::BackUp { verify: VerifyLevel::Read });
+    assert!(matches!(asked(Step::Rehearse), Action::Rehearse { .. }), "which restores it");
+    let alone = alone(DatabaseWork::Backup);
+    assert_eq!(
+        alone.action(Step::Backup, &host(DB)),
+        Some(Action::BackUp { verify: VerifyLevel::RestoreTest })
+    );
+}
+
+#[test]
+fn a_failed_rehearsal_ends_it_before_the_database_and_visitors_were_touched() {
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Rehearse);
+    story.fail(Step::Rehearse, &refused());
+    follow(&mut story);
+    story.confirm(Step::Discard);
+    assert_eq!(story.state.outcome(), Some(Outcome::Aborted));
+    assert!(!story.state.touched(Step::Expand) && !story.state.visitors_moved());
+}
+
+#[test]
+fn work_on_the_database_alone_asks_its_host_and_nobody_else() {
+    for work in [
+        DatabaseWork::Backup,
+        DatabaseWork::Contract,
+        DatabaseWork::Restore { backup: backup() },
+        DatabaseWork::Swap { backup: backup(), accept_loss: 3 },
+        DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 },
+        DatabaseWork::Settle { backup: backup() },
+        DatabaseWork::Verify { backup: backup() },
+    ] {
+        let plan = alone(work);
+        assert_eq!(plan.hosts().cloned().collect::<Vec<_>>(), [host(DB)], "{:?}", plan.purpose);
+        for step in plan.steps() {
+            assert_eq!(plan.targets(*step), [host(DB)], "{step}");
+            assert!(plan.action(*step, &host(DB)).is_some(), "{step}");
+        }
+        let mut story = Story::begun(plan.clone());
+        plan.steps().iter().for_each(|step| story.confirm(*step));
+        assert_eq!(story.state.outcome(), Some(Outcome::Confirmed), "{:?}", plan.purpose);
+        assert_eq!(story.state.route(), plan.route_before, "visitors stay where they are");
+    }
+}
+
+#[test]
+fn a_swap_that_is_in_doubt_is_undone_only_where_nothing_is_lost_by_it() {
+    let mut story = Story::begun(alone(DatabaseWork::Swap { backup: backup(), accept_loss: 3 }));
+    for _ in 0..story.state.plan.limits.attempts {
+        story.fail(Step::Swap, &lost());
+        story.now = story.now.plus_ms(60_000);
+    }
+    follow(&mut story);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Unswap));
+    let undo = story.state.plan.action(Step::Unswap, &host(DB)).unwrap();
+    assert_eq!(undo, Action::SwapDatabase { backup: backup(), to: SwapTo::Before { accept_loss: 0 } });
+    story.fail(Step::Unswap, &refused());
+    follow(&mut story);
+    assert!(matches!(story.state.phase, Phase::Held { .. }), "{:?}", story.state.phase);
+}
+
+#[test]
+fn a_swap_back_that_is_in_doubt_is_held_for_a_person() {
+    let mut story = Story::begun(alone(DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 }));
+    for _ in 0..story.state.plan.limits.attempts {
+        story.fail(Step::Swap, &lost());
+        story.now = story.now.plus_ms(60_000);
+    }
+    follow(&mut story);
+    assert!(matches!(story.state.phase, Phase::Held { .. }), "{:?}", story.state.phase);
+}
+
+#[test]
+fn migrating_without_a_checked_and_rehearsed_backup_breaks_an_invariant() {
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Expand);
+    story.confirm(Step::Expand);
+    let mut state = story.state;
+    assert!(invariants::backup_before_migration(&state).is_ok());
+    for step in [Step::Backup, Step::Rehearse] {
+        let mut without = state.clone();
+        without.orders.retain(|key, _| key.step != step);
+        assert_eq!(invariants::backup_before_migration(&without).unwrap_err().id, "I7", "{step}");
+    }
+    state.orders.retain(|key, _| key.step != Step::Expand);
+    assert!(invariants::backup_before_migration(&state).is_ok());
+}
+
+#[test]
+fn after_a_contract_nothing_leads_back() {
+    let live =
+        |slot: &str| LiveRelease { slot: SlotName::parse(slot).unwrap(), release: None, artifact: None };
+    let before = Standing { live: Some(live("green")), previous: Some(live("blue")), ..Standing::default() };
+    for (work, previous) in [(DatabaseWork::Contract, None), (DatabaseWork::Backup, Some(live("blue")))] {
+        let plan = alone(work);
+        let mut story = Story::begun(plan.clone());
+        plan.steps().iter().for_each(|step| story.confirm(*step));
+        let mut standing = before.clone();
+        standing.fold(&story.state);
+        assert_eq!((standing.live, standing.previous, standing.route), (before.live.clone(), previous, None));
+    }
+}
+
+#[test]
+fn an_abort_does_not_wait_for_a_dump() {
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Backup);
+    let key = story.left(Step::Backup).remove(0);
+    story.send(&key);
+    story.tell(Event::Requested(pointsman_core::Request {
+        kind: pointsman_core::RequestKind::Abort,
+        by: "ada".to_owned(),
+        reason: None,
+    }));
+    assert_eq!(next(&story.state, story.now), Next::GiveUp(vec![key]));
+}

@@ -1,0 +1,257 @@
+//! What the visitors' signals do to a release, each told as a short story: what they met, and what must follow from it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a story that goes another way is a failed test")]
+
+mod judgements;
+#[expect(dead_code, reason = "rollbacks and maintenance have no visitors to watch")]
+mod plans;
+#[expect(dead_code, reason = "no order fails in these stories")]
+mod story;
+
+use judgements::judged;
+use plans::{Site, deploy, plan};
+use pointsman_core::judging::{heard, with_last_word};
+use pointsman_core::machine::{apply, gates_read};
+use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};
+use pointsman_core::{
+    Code, Event, HeldAt, OnFail, Outcome, Phase, Reading, Request, RequestKind, Stamped, Step, VerdictMode,
+    VerdictPlan,
+};
+use story::{Story, lost, refused};
+
+/// A release whose visitors are watched after the switch.
+fn watched(verdict: VerdictPlan) -> Story {
+    let mut plan = plan(deploy(), Site::of(1, 1));
+    plan.verdict = verdict;
+    let mut story = Story::begun(plan);
+    story.reach(Step::Watch);
+    story
+}
+
+fn acts() -> VerdictPlan {
+    VerdictPlan { mode: VerdictMode::Act, ..VerdictPlan::default() }
+}
+
+/// A watch that ends only by a verdict.
+fn decides() -> VerdictPlan {
+    VerdictPlan { min_watch_ms: Some(20_000), max_watch_ms: Some(60_000), ..acts() }
+}
+
+fn counts(requests: u32, errors: u32) -> Counts {
+    Counts { requests, errors, ..Counts::default() }
+}
+
+/// What is known after so many seconds of the same.
+fn after(story: &Story, seconds: u64, new: Counts, old: Counts) -> Judgement {
+    let plan = &story.state.plan;
+    let mut judge = Judge::new(plan.verdict.params(plan.watched_ms()).unwrap());
+    let ticks = (1..=seconds).map(|number| Tick { number, new, old, latency: Latency::Known });
+    ticks.map(|tick| judge.step(&tick)).last().unwrap()
+}
+
+fn failing(story: &Story) -> Judgement {
+    after(story, 20, counts(100, 20), counts(100, 0))
+}
+
+fn good(story: &Story) -> Judgement {
+    after(story, 20, counts(3_000, 0), counts(100, 0))
+}
+
+fn tell(story: &mut Story, judgement: &Judgement) -> Vec<&'static str> {
+    let events = heard(&story.state, story.now, judgement);
+    let kinds = events.iter().map(Event::kind).collect();
+    events.into_iter().for_each(|event| story.tell(event));
+    kinds
+}
+
+/// Reads gates that are green, so many milliseconds after the last fact.
+fn green(story: &mut Story, later_ms: u64, judgement: &Judgement) -> Vec<&'static str> {
+    let last = story.now.plus_ms(later_ms.saturating_sub(1_000));
+    story.now = story.now.plus_ms(later_ms);
+    let events = gates_read(&story.state, Some(last), story.now, Reading::Pass);
+    let events = with_last_word(&story.state, events, Some(judgement));
+    let kinds = events.iter().map(Event::kind).collect();
+    events.into_iter().for_each(|event| story.tell(event));
+    kinds
+}
+
+fn ask(story: &mut Story, kind: RequestKind) {
+    story.tell(Event::Requested(Request { kind, by: "ada".to_owned(), reason: None }));
+}
+
+fn why(story: &Story) -> Code {
+    match &story.state.phase {
+        Phase::Held { why, at: HeldAt::Watch(_), .. } => why.code,
+        phase => panic!("{phase:?}"),
+    }
+}
+
+#[test]
+fn a_verdict_turns_back_at_once_and_says_its_numbers() {
+    let mut story = watched(acts());
+    let judgement = failing(&story);
+    assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
+    let state = &story.state;
+    assert_eq!(state.phase, Phase::Doing(Step::RouteBack));
+    let problem = state.turned_back.as_ref().unwrap();
+    assert_eq!(problem.code, Code::VerdictAgainst);
+    assert!(problem.message.contains("on `green`: 400 of 2 000 (20.0 %"), "{}", problem.message);
+    let last = state.verdict.last.as_ref().unwrap();
+    assert_eq!((last.verdict, last.errors.new.bad), (Verdict::Rollback, 400));
+}
+
+#[test]
+fn a_release_that_waits_for_a_person_turns_back_all_the_same() {
+    let mut story = watched(acts());
+    story.tell(Event::Held(refused()));
+    let judgement = failing(&story);
+    assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
+
+    let mut story = watched(acts());
+    let mut plan = (*story.state.plan).clone();
+    plan.automatic_rollback = false;
+    story.state.plan = plan.into();
+    assert_eq!(tell(&mut story, &judgement), ["judged", "held"]);
+    assert_eq!(why(&story), Code::VerdictAgainst);
+    assert!(tell(&mut story, &judgement).is_empty(), "one record is enough");
+}
+
+#[test]
+fn what_strikes_both_slots_waits_for_a_person() {
+    let mut story = watched(acts());
+    let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
+    assert_eq!(tell(&mut story, &judgement), ["judged", "held"]);
+    assert_eq!(why(&story), Code::SharedFault);
+    // Whoever lets it go on has looked: another judge begins, and what was found counts no more.
+    let judge = story.state.verdict.judge;
+    ask(&mut story, RequestKind::Resume);
+    assert_eq!((story.state.verdict.judge, story.state.verdict.known), (judge + 1, None));
+}
+
+#[test]
+fn each_limit_has_its_own_action() {
+    for (on_errors, expected) in [
+        (OnFail::Hold, vec!["judged", "held"]),
+        (OnFail::Warn, vec!["judged"]),
+        (OnFail::Rollback, vec!["judged", "turned-back"]),
+    ] {
+        let mut story = watched(VerdictPlan { on_errors, ..acts() });
+        let judgement = failing(&story);
+        assert_eq!(tell(&mut story, &judgement), expected);
+        if on_errors == OnFail::Warn {
+            assert!(tell(&mut story, &judgement).is_empty(), "it is said once");
+            // A limit that only warns hides nothing that the other one finds.
+            let slow = Counts { requests: 100, errors: 20, over_limit: 40, over_baseline: 40 };
+            let judgement = after(&story, 20, slow, counts(100, 0));
+            assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
+        }
+    }
+}
+
+#[test]
+fn in_the_shadow_it_is_said_and_nothing_follows() {
+    let mut story = watched(VerdictPlan { mode: VerdictMode::Shadow, ..decides() });
+    assert!(!story.state.plan.verdict.must_decide());
+    let judgement = failing(&story);
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    assert!(tell(&mut story, &judgement).is_empty());
+    assert_eq!(green(&mut story, 60_000, &judgement), ["judged", "watch-passed"]);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+
+    let mut story = watched(VerdictPlan::default());
+    assert!(tell(&mut story, &judgement).is_empty());
+    assert_eq!(green(&mut story, 60_000, &judgement), ["watch-passed"]);
+}
+
+#[test]
+fn without_a_longest_watch_an_undecided_one_ends_after_its_time() {
+    let mut story = watched(acts());
+    let undecided = after(&story, 5, counts(3, 0), counts(0, 0));
+    assert!(tell(&mut story, &undecided).is_empty());
+    assert!(green(&mut story, 50_000, &undecided).is_empty());
+    assert_eq!(green(&mut story, 10_000, &undecided), ["judged", "watch-passed"]);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+    assert_eq!(story.state.verdict.last.as_ref().unwrap().errors.new.requests, 15);
+}
+
+#[test]
+fn a_proof_ends_the_watch_early_and_not_too_early() {
+    let mut story = watched(decides());
+    let judgement = good(&story);
+    assert_eq!(judgement.verdict(), Verdict::Promote);
+    assert!(tell(&mut story, &judgement).is_empty(), "too early");
+    assert!(green(&mut story, 10_000, &judgement).is_empty());
+    story.now = story.now.plus_ms(10_000);
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    // The gates have the last word, and a proof that is none any more is taken back.
+    let doubtful = after(&story, 20, counts(10, 0), counts(10, 0));
+    assert_eq!(tell(&mut story, &doubtful), ["judged"]);
+    assert!(green(&mut story, 1_000, &doubtful).is_empty());
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    assert_eq!(green(&mut story, 1_000, &judgement), ["judged", "watch-passed"]);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+}
+
+#[test]
+fn gates_that_fail_outweigh_a_proof() {
+    let mut story = watched(decides());
+    let judgement = good(&story);
+    story.now = story.now.plus_ms(25_000);
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    for _ in 0..3 {
+        let last = story.now;
+        story.now = story.now.plus_ms(10_000);
+        for event in gates_read(&story.state, Some(last), story.now, Reading::Fail(lost())) {
+            story.tell(event);
+        }
+    }
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+}
+
+#[test]
+fn the_longest_watch_ends_undecided_and_only_a_person_goes_on() {
+    let mut story = watched(decides());
+    let undecided = after(&story, 5, counts(3, 0), counts(0, 0));
+    assert_eq!(green(&mut story, 60_000, &undecided), ["judged", "held"]);
+    assert_eq!(why(&story), Code::VerdictUndecided);
+    match &story.state.phase {
+        Phase::Held { why, .. } => assert!(why.causes[0].contains("errors 0 of 15"), "{why:?}"),
+        phase => panic!("{phase:?}"),
+    }
+    ask(&mut story, RequestKind::Resume);
+    ask(&mut story, RequestKind::Promote);
+    assert_eq!(green(&mut story, 1_000, &undecided), ["judged", "watch-passed"]);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+
+    let mut story = watched(VerdictPlan { undecided_turns_back: true, ..decides() });
+    assert_eq!(green(&mut story, 60_000, &undecided), ["judged", "turned-back"]);
+}
+
+#[test]
+fn no_journal_says_that_an_undecided_watch_passed() {
+    let story = watched(decides());
+    let passed = Stamped { at: story.now.plus_ms(100_000), event: Event::WatchPassed };
+    assert!(apply(&story.state, &passed).is_err());
+    let mut story = story;
+    story.tell(Event::Judged(Box::new(judged(Verdict::Promote))));
+    assert!(apply(&story.state, &passed).is_ok());
+    // Who starts anew has seen no proof yet.
+    story.restart();
+    story.fence();
+    let passed = Stamped { at: story.now.plus_ms(100_000), event: Event::WatchPassed };
+    assert!(apply(&story.state, &passed).is_err());
+}
+
+#[test]
+fn each_split_is_proven_anew() {
+    let mut plan = plan(deploy(), Site { splits: &[10, 50], ..Site::of(1, 1) });
+    plan.verdict = decides();
+    let mut story = Story::begun(plan);
+    while story.state.watched_after().is_none() {
+        let Phase::Doing(step) = story.state.phase else { panic!("{:?}", story.state.phase) };
+        story.confirm(step);
+    }
+    story.tell(Event::Judged(Box::new(judged(Verdict::Promote))));
+    story.tell(Event::WatchPassed);
+    assert_eq!((story.state.phase.clone(), story.state.verdict.known), (Phase::Doing(Step::Canary(2)), None));
+}

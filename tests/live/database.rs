@@ -1,0 +1,153 @@
+//! Releases that bring migrations, and the way back of a database: with a real PostgreSQL and real tools.
+
+use std::path::{Path, PathBuf};
+
+use kit::{ENVIRONMENT, Site, Told};
+
+/// A site with v1 live and a table that it uses, as the seed of many sites has it.
+async fn with_v1() -> Site {
+    let site = Site::builder().database().watch("300ms").start().await.unwrap();
+    let database = site.database.as_ref().unwrap();
+    database
+        .sql(
+            "CREATE TABLE schema_version (version text PRIMARY KEY); INSERT INTO schema_version VALUES ('v1.0.0');
+             CREATE TABLE features (id int PRIMARY KEY, name text NOT NULL);
+             INSERT INTO features SELECT n, 'feature ' || n FROM generate_series(1, 500) n",
+        )
+        .unwrap();
+    site.released("v1").await.unwrap();
+    site
+}
+
+/// A folder with migrations.
+fn migrations(site: &Site, files: &[(&str, &str)]) -> PathBuf {
+    let folder = site.folder().join(format!("migrations-{}", files.len()));
+    std::fs::create_dir_all(&folder).unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    folder
+}
+
+async fn deploy(site: &Site, release: &str, migrations: &Path) -> Told {
+    let artifact = site.artifact(release).unwrap().display().to_string();
+    let migrations = migrations.display().to_string();
+    let words = [
+        "deploy",
+        ENVIRONMENT,
+        "--artifact",
+        &artifact,
+        "--migrations",
+        &migrations,
+        "--release",
+        release,
+        "--yes",
+    ];
+    site.cli(&words).await.unwrap()
+}
+
+async fn listed(site: &Site) -> serde_json::Value {
+    let told = site.cli(&["db", "list", ENVIRONMENT, "-o", "json"]).await.unwrap();
+    serde_json::from_str(&told.stdout).unwrap()
+}
+
+/// Files that are there already when the first migration comes, and the one that comes.
+const FIRST: (&str, &str) =
+    ("v1.0.0.sql", "CREATE TABLE features (id int PRIMARY KEY, name text NOT NULL);\n");
+const SECOND: (&str, &str) = (
+    "v1.10.0.sql",
+    "ALTER TABLE features ADD COLUMN colour text;\nCREATE TABLE layers (id int PRIMARY KEY, title text);\n",
+);
+
+#[tokio::test]
+async fn a_release_with_a_migration_is_backed_up_rehearsed_and_applied_before_anybody_meets_it() {
+    let site = with_v1().await;
+    let told = deploy(&site, "v2", &migrations(&site, &[FIRST, SECOND])).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let database = site.database.as_ref().unwrap();
+    assert_eq!(database.sql("SELECT count(colour) FROM features").unwrap(), "0");
+    let versions =
+        "SELECT string_agg(version || ' ' || state, ', ' ORDER BY version) FROM pointsman.migration";
+    assert_eq!(database.sql(versions).unwrap(), "1.0.0 adopted, 1.10.0 applied");
+    let known = "SELECT string_agg(version, ' ' ORDER BY version) FROM schema_version";
+    assert!(database.sql(known).unwrap().contains("1.10.0"), "the site's own table is kept up");
+    let backups = listed(&site).await;
+    let backup = &backups["backups"][0];
+    assert_eq!((backup["release"].as_str(), backup["verified"].as_str()), (Some("v2"), Some("restore-test")));
+    let left =
+        database.cluster.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'pointsman%'");
+    assert_eq!(left.unwrap(), "0", "copies are dropped");
+    let again = deploy(&site, "v3", &migrations(&site, &[FIRST, SECOND])).await;
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(
+        listed(&site).await["backups"].as_array().unwrap().len(),
+        1,
+        "nothing pending, nothing backed up"
+    );
+}
+
+#[tokio::test]
+async fn a_migration_that_fails_in_rehearsal_touches_neither_the_database_nor_visitors() {
+    let site = with_v1().await;
+    let bad = ("v1.10.0.sql", "CREATE UNIQUE INDEX CONCURRENTLY twice ON features ((1));\n");
+    let told = deploy(&site, "v2", &migrations(&site, &[FIRST, bad])).await;
+    assert_eq!(told.code, 1, "{told:?}");
+    let database = site.database.as_ref().unwrap();
+    assert_eq!(database.sql("SELECT to_regclass('twice') IS NULL").unwrap(), "t");
+    assert!(site.visit().await.unwrap().contains("v1"));
+}
+
+#[tokio::test]
+async fn a_migration_that_the_live_version_would_not_survive_is_refused_with_its_place() {
+    let site = with_v1().await;
+    let breaks = ("v1.10.0.sql", "ALTER TABLE features\n  RENAME COLUMN name TO title;\n");
+    let told = deploy(&site, "v2", &migrations(&site, &[FIRST, breaks])).await;
+    assert_eq!(told.code, 4, "{told:?}");
+    assert!(told.says("PM0362") && told.says("v1.10.0.sql:"), "{told:?}");
+    assert!(listed(&site).await["backups"].as_array().unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_and_back_again() {
+    let site = with_v1().await;
+    let taken = site.cli(&["db", "backup", ENVIRONMENT]).await.unwrap();
+    assert_eq!(taken.code, 0, "{taken:?}");
+    let database = site.database.as_ref().unwrap();
+    database
+        .sql("UPDATE features SET name = 'damaged' WHERE id <= 7; DELETE FROM features WHERE id > 497")
+        .unwrap();
+    let backups = listed(&site).await;
+    let id = backups["backups"][0]["id"].as_str().unwrap().to_owned();
+    let beside = site.cli(&["db", "restore", ENVIRONMENT, "--backup", &id]).await.unwrap();
+    assert_eq!(beside.code, 0, "{beside:?}");
+    assert!(beside.says("10 rows"), "7 changed and 3 deleted: {beside:?}");
+    let damaged = "SELECT count(*) FROM features WHERE name = 'damaged'";
+    assert_eq!(database.sql(damaged).unwrap(), "7", "the live database is untouched");
+    let swap = |rows: &'static str| {
+        let (site, id) = (&site, id.clone());
+        async move {
+            let words = [
+                "db",
+                "restore",
+                ENVIRONMENT,
+                "--backup",
+                &id,
+                "--accept-loss",
+                rows,
+                "--confirm",
+                ENVIRONMENT,
+            ];
+            site.cli(&words).await.unwrap()
+        }
+    };
+    let refused = swap("9").await;
+    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(database.sql(damaged).unwrap(), "7");
+    let swapped = swap("10").await;
+    assert_eq!(swapped.code, 0, "{swapped:?}");
+    assert_eq!(database.sql("SELECT count(*) FROM features WHERE name <> 'damaged'").unwrap(), "500");
+    let undo = ["db", "restore", ENVIRONMENT, "--backup", &id, "--undo", "--confirm", ENVIRONMENT];
+    let undone = site.cli(&undo).await.unwrap();
+    assert_eq!(undone.code, 0, "{undone:?}");
+    assert_eq!(database.sql(damaged).unwrap(), "7");
+}

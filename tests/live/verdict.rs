@@ -1,0 +1,137 @@
+//! What visitors meet decides: a version that fails some of them is gone, a good one is proven, and what is not seen proves
+//! nothing. No check knows of any of it.
+
+use std::time::Duration;
+
+use kit::{Books, Client, ENVIRONMENT, Load, LoadPlan, Site};
+use pointsman_proto::v1::{self, AskRequest};
+
+/// How long anything here may take: a proof takes so many requests, however slowly a busy machine makes them.
+const LONGEST: Duration = Duration::from_secs(300);
+
+/// 1000 requests a second: with bunches assumed, a proof takes about 13 000.
+const MANY: LoadPlan =
+    LoadPlan { keep_alive: 20, fresh: 0, every: Duration::from_millis(20), with_ids: false };
+
+async fn begun(site: &Site, release: &str) -> Client {
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact(release).unwrap()).await.unwrap();
+    client.deploy(&digest, release).await.unwrap();
+    client
+}
+
+/// The release as it stands, once that satisfies.
+async fn stands(client: &Client, what: &str, enough: impl Fn(&v1::Release) -> bool) -> v1::Release {
+    kit::until(what, LONGEST, || {
+        let mut client = client.clone();
+        let enough = &enough;
+        async move { client.status().await.ok()?.release.filter(enough) }
+    })
+    .await
+    .unwrap()
+}
+
+fn seconds(release: &v1::Release) -> u64 {
+    release.verdict.as_ref().map_or(0, |verdict| verdict.seconds)
+}
+
+fn requests(release: &v1::Release) -> u64 {
+    let errors = release.verdict.as_ref().and_then(|verdict| verdict.errors.as_ref());
+    errors.and_then(|errors| errors.new_slot.as_ref()).map_or(0, |new| new.requests)
+}
+
+fn judged(site: &Site, release: &str) -> Vec<String> {
+    let books = Books::read(site).unwrap();
+    let facts = books.of(release).filter(|fact| fact.event() == "judged");
+    facts.map(|fact| fact.body["judged"]["verdict"].as_str().unwrap().to_owned()).collect()
+}
+
+async fn ask(client: &Client, resume: bool) {
+    let asked = AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+    let mut api = client.api.clone();
+    if resume {
+        api.resume(asked).await.unwrap();
+    } else {
+        api.promote(asked).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_fails_one_visitor_in_five_is_gone() {
+    let site = Site::builder().watch("60s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    site.green.fail_visitors(true).unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    load.more(100).await.unwrap();
+    let mut client = begun(&site, "v2").await;
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    load.more(100).await.unwrap();
+    let report = load.stop().unwrap();
+
+    let release = client.status().await.unwrap().release.unwrap();
+    let why = release.turned_back.unwrap();
+    assert_eq!(why.code, "PM0411", "{why:?}");
+    let verdict = release.verdict.unwrap();
+    let errors = verdict.errors.unwrap();
+    let new = errors.new_slot.unwrap();
+    assert_eq!(verdict.verdict, "rollback");
+    assert!(errors.e_over_limit >= verdict.rollback_at, "{errors:?}");
+    assert!(new.low > 0.01 && new.high < 0.5, "{new:?}");
+    // Every failure that visitors met was of the new version, and was counted or came after the verdict.
+    let failures = report.failures();
+    assert!(failures.iter().all(|failure| failure.starts_with("status 500")), "{failures:?}");
+    assert!(new.bad > 0 && new.bad <= failures.len() as u64, "{new:?} of {}", failures.len());
+    assert_eq!(judged(&site, "v2"), ["rollback"]);
+    assert!(site.visit().await.unwrap().contains("v1"));
+    assert_eq!(client.status().await.unwrap().live.unwrap().release, "v1");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() {
+    let mut site = Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"10m\"").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    let load = Load::start(site.frontend(), MANY).unwrap();
+    load.more(1_000).await.unwrap();
+    let client = begun(&site, "v2").await;
+    let before = stands(&client, "visitors are judged", |release| seconds(release) >= 3).await;
+    site.kill_coordinator().unwrap();
+    site.start_coordinator().unwrap();
+    let client = site.coordinator_answers().await.unwrap();
+    let after = stands(&client, "visitors are judged again", |release| {
+        release.verdict.as_ref().is_some_and(|verdict| !verdict.chart.is_empty())
+            || !release.outcome.is_empty()
+    })
+    .await;
+    assert!(seconds(&after) > seconds(&before), "{after:?}");
+    assert!(requests(&after) > requests(&before), "{after:?}");
+
+    let over = |release: &v1::Release| !release.outcome.is_empty() || release.held.is_some();
+    let release = stands(&client, "it is over", over).await;
+    assert_eq!(release.outcome, "confirmed", "{release:?}");
+    let report = load.stop().unwrap();
+    assert_eq!(report.failures(), Vec::<String>::new());
+    assert_eq!(judged(&site, "v2").last().unwrap(), "promote");
+    let verdict = release.verdict.unwrap();
+    assert!(verdict.errors.unwrap().evidence_within_limit >= verdict.promote_at);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_not_seen_proves_nothing() {
+    let mut site = Site::builder().watch("60s").blind("4s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    load.more(100).await.unwrap();
+    let mut client = begun(&site, "v2").await;
+    stands(&client, "visitors are judged", |release| seconds(release) >= 2).await;
+    site.lose_signals().unwrap();
+    let release = stands(&client, "it is held", |release| release.held.is_some()).await;
+    let why = release.held.unwrap();
+    assert_eq!(why.code, "PM0403", "{why:?}");
+
+    // Only a person goes on without them, and the gates are read all the same.
+    ask(&client, true).await;
+    stands(&client, "it goes on", |release| release.held.is_none()).await;
+    ask(&client, false).await;
+    client.confirmed("v2").await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
