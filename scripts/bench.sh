@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Benchmarks in the release profile. Each prints one JSON object on standard output; everything else goes to standard
-# error.
+# Benchmarks, in the release profile unless said otherwise. Each prints one JSON object on standard output; everything
+# else goes to standard error.
 #
 #   scripts/bench.sh switch    from order to verified, beside what a switch cannot be faster than: on a whole site of
 #                              real parts on this machine
@@ -8,6 +8,7 @@
 #   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic;
 #                              then how long a broken version hurts visitors of a whole site of real parts (2 minutes)
 #   scripts/bench.sh db        backup, restore and swap of a real database beside the usual shell commands; damaged backups
+#   scripts/bench.sh migrations   whom migrations stall, what stands after crashes, which bad ones are stopped (15 minutes)
 #
 # BENCH_SWITCHES=N says how many switches are measured (default 60, for lb 120), BENCH_RATE=N how many requests come per
 # second (lb, default 5000), BENCH_RELEASES=N how many good releases are simulated (default 10000: about a minute).
@@ -17,7 +18,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  echo "usage: scripts/bench.sh switch|lb|db|verdict" >&2
+  echo "usage: scripts/bench.sh switch|lb|db|migrations|verdict" >&2
   exit 2
 }
 
@@ -25,6 +26,7 @@ usage() {
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
   switch | lb | verdict) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  migrations) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis') ;;
   db) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis' gzip=gzip) ;;
   *) usage ;;
 esac
@@ -48,6 +50,11 @@ install_missing cc=gcc "${needs[@]}" >&2
 echo "== build (release: the first time it takes minutes)" >&2
 if [ "$1" = verdict ]; then
   cargo build --release --locked --quiet -p pointsman-verdict >&2
+fi
+if [ "$1" = migrations ]; then
+  # Crashes happen at failpoints, which the release profile does not have; nothing here depends on the profile's speed.
+  cargo build --locked --quiet -p pointsman-database --example migration-figures >&2
+  exec "${CARGO_TARGET_DIR:-target}/debug/examples/migration-figures"
 fi
 cargo build --release --locked --quiet -p pointsman-cli -p pointsman-coordinator -p pointsman-agent \
   -p pointsman-lb-agent -p pointsman-tests --bin pointsman --bin pointsman-coordinator --bin pointsman-agent \

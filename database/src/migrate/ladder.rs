@@ -92,7 +92,8 @@ impl<'a> Ladder<'a> {
         moment.map_or(Ask::Nowait, Ask::Moment)
     }
 
-    /// Asks for the locks in the transaction that is open. What a statement asks for later, unforeseen, has a short limit.
+    /// Asks for the locks in the transaction that is open. What a statement asks for later, unforeseen, has the short limit
+    /// that the transaction began with.
     pub(crate) async fn climb(&mut self, work: &Session, locks: &LockSet) -> Result<(), Fault> {
         self.tries = self.tries.saturating_add(1);
         let ask = self.ask();
@@ -103,7 +104,9 @@ impl<'a> Ladder<'a> {
         for command in locks.as_sql(ask == Ask::Nowait) {
             work.client().batch_execute(&command).await?;
         }
-        work.client().batch_execute(&format!("SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}")).await?;
+        if ask != Ask::Nowait {
+            work.client().batch_execute(&format!("SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}")).await?;
+        }
         Ok(())
     }
 

@@ -115,16 +115,19 @@ impl<'a> Run<'a> {
             true => Trouble::Missed,
             false => Trouble::Failed(fault.while_doing("begin a transaction")),
         };
-        own(&self.sessions.work, &begin()).await.map_err(trouble)?;
+        let first =
+            this.statements.first().map_or(limits::OWN, |first| limits::statement_timeout(first.class));
+        own(&self.sessions.work, &begin(first)).await.map_err(trouble)?;
         let obeys = fence::obey(&self.sessions.work, self.epoch).await.map_err(trouble)?;
         let xid = obeys.ok_or_else(|| Trouble::Failed(fence::fenced(self.epoch, None)))?;
+        self.entry(this.job).note_xid(&self.sessions.second, this.attempt, &xid).await.map_err(trouble)?;
+        // From here to the commit others may have to wait: every message to the server counts.
         ladder.climb(&self.sessions.work, this.locks).await.map_err(trouble)?;
         let had = Instant::now();
         failpoint::pass("migrate-locked");
-        self.entry(this.job).note_xid(&self.sessions.second, this.attempt, &xid).await.map_err(trouble)?;
         let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
         let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
-        let body = self.body(this, &watch).await;
+        let body = self.body(this, &watch, first).await;
         let (held, seen) = (had.elapsed(), watch.end().await);
         match body {
             Ok(()) => Ok(cost(this, ladder, held, &seen)),
@@ -144,8 +147,12 @@ impl<'a> Run<'a> {
     }
 
     /// From the first statement to the commit.
-    async fn body(&mut self, this: &Try<'_, 'a>, watch: &Watch) -> Result<(), Broken<'a>> {
-        let mut limit = Duration::ZERO;
+    async fn body(
+        &mut self,
+        this: &Try<'_, 'a>,
+        watch: &Watch,
+        mut limit: Duration,
+    ) -> Result<(), Broken<'a>> {
         for statement in this.statements.iter().copied() {
             let broken = |fault: Fault| Broken { fault, at: Some(statement) };
             let wanted = limits::statement_timeout(statement.class);
@@ -169,21 +176,16 @@ impl<'a> Run<'a> {
         self.finish(this, watch).await
     }
 
+    /// Deferred constraints, the records and the commit, in one message: the locks are held.
     async fn finish(&self, this: &Try<'_, 'a>, watch: &Watch) -> Result<(), Broken<'a>> {
-        let broken = |fault: Fault| Broken { fault, at: None };
-        let entry = self.entry(this.job);
-        let mut sql = "SET CONSTRAINTS ALL IMMEDIATE; ".to_owned();
-        sql.push_str(&entry.done_sql(this.attempt, this.statements, self.sessions.work.pid()));
-        sql.push_str(&this.ending);
-        own(&self.sessions.work, &sql).await.map_err(broken)?;
         if watch.has_tripped() {
-            return Err(Broken {
-                fault: Fault::Lost("stopped by the watch".into()),
-                at: this.statements.last().copied(),
-            });
+            let fault = Fault::Lost("stopped by the watch".to_owned());
+            return Err(Broken { fault, at: this.statements.last().copied() });
         }
+        let done = self.entry(this.job).done_sql(this.attempt, this.statements, self.sessions.work.pid());
+        let sql = format!("SET CONSTRAINTS ALL IMMEDIATE; {done} {} COMMIT", this.ending);
         failpoint::pass("migrate-commit");
-        own(&self.sessions.work, "COMMIT").await.map_err(broken)?;
+        own(&self.sessions.work, &sql).await.map_err(|fault| Broken { fault, at: None })?;
         failpoint::pass("migrate-committed");
         Ok(())
     }
@@ -195,11 +197,11 @@ struct Broken<'a> {
     at: Option<&'a Statement>,
 }
 
-fn begin() -> String {
+fn begin(limit: Duration) -> String {
     format!(
         "BEGIN; SET LOCAL idle_in_transaction_session_timeout = '{IDLE_LIMIT_S}s'; SET LOCAL synchronous_commit = off;
          SET LOCAL lock_timeout = {UNFORESEEN_LOCK_MS}; SET LOCAL statement_timeout = {}",
-        limits::OWN.as_millis()
+        limit.as_millis()
     )
 }
 

@@ -1,5 +1,10 @@
 //! Where crashes happen: a server of its own, a run in a process of its own, and somebody who hits one of them at a place
 //! that the run passes. Stories are files whose every effect shows, and shows twice if it happened twice.
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test may stop at the first thing that is not as it should be"
+)]
 
 use std::io::{Read as _, Write as _};
 use std::net::Shutdown;

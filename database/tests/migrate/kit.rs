@@ -1,4 +1,5 @@
 //! A database of its own for each test, on a server that the tests of this program share.
+#![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 
 use std::path::Path;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -17,8 +17,11 @@ use crate::kit::{Ground, SOON, soon};
 const FEATURES: &str = "CREATE TABLE features (id int PRIMARY KEY, name text);
 INSERT INTO features SELECT n, repeat('x', 100) FROM generate_series(1, 20000) n";
 const ALTER: &str = "ALTER TABLE features ADD COLUMN c_new int";
-/// A request that waits longer than this behind a migration is stalled.
-const STALLED_MS: f64 = 200.0;
+/// How long the table is held after the migration has begun to ask for it.
+const HOLD: Duration = Duration::from_secs(4);
+/// Whoever stands in the queue makes visitors wait for as long as the table is held; a busy machine alone does not make
+/// them wait for half of it.
+const STALLED_MS: f64 = 2_000.0;
 /// Visitors that ask again and again.
 const VISITORS: usize = 8;
 
@@ -69,7 +72,7 @@ impl Traffic {
 
 async fn longest_wait(client: &tokio_postgres::Client) -> f64 {
     let sql = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart)) * 1000, 0)::float8
-                 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'visitor'";
+                 FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'visitor' AND a.datname = current_database()";
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
@@ -82,8 +85,7 @@ async fn behind(ground: &Ground, named: &str, release: impl AsyncFnOnce()) -> (R
             assert!(Instant::now() < give_up, "never named: {}", ground.progress.words());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        // Long enough that whoever queued would have been seen.
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(HOLD).await;
         release().await;
     };
     let files = [("v1.0.0.sql", ALTER)];
@@ -112,7 +114,7 @@ async fn behind_a_report_nobody_waits_and_a_plain_alter_stalls_them() {
     let plain = ground.client("plain", "pointsman").await;
     let alter =
         tokio::spawn(async move { plain.batch_execute("ALTER TABLE features ADD COLUMN c_plain int").await });
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    tokio::time::sleep(HOLD).await;
     report.batch_execute("COMMIT").await.unwrap();
     alter.await.unwrap().unwrap();
     let longest = traffic.end().await;

@@ -1,14 +1,17 @@
 //! Migrations: whom they stall behind those who hold a table for long, what stands after every crash, and which bad ones
-//! are stopped before the live database is touched.
+//! are stopped before the live database is touched. A program of its own, in the profile with failpoints: prints one JSON
+//! object on standard output, everything else to standard error.
 
 #[path = "../../../database/tests/migrate/arena.rs"]
 mod arena;
 #[path = "../../../database/tests/migrate/corpus.rs"]
 mod corpus;
 #[path = "../../../database/tests/migrate/kit.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
 mod kit;
 
-use std::process::Stdio;
+use std::io::Write as _;
+use std::process::{ExitCode, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,7 +25,7 @@ use arena::{Arena, Blow, CUT, MIXED, PLAIN};
 use kit::Ground;
 
 /// What makes this program be the agent that is killed.
-pub const CHILD: &str = "migrate-child";
+const CHILD: &str = "migrate-child";
 
 /// Visitors, each with a connection of its own, who ask a hundred times a second together.
 const VISITORS: u32 = 40;
@@ -36,7 +39,7 @@ const TABLE: &str = "CREATE TABLE features (id int PRIMARY KEY, name text);
 INSERT INTO features SELECT n, repeat('x', 100) FROM generate_series(1, 250000) n";
 
 /// What was measured, in words.
-pub const METHOD: &str = "ddl_stalled = requests over 200 ms of 100 a second on 40 connections while \
+const METHOD: &str = "ddl_stalled = requests over 200 ms of 100 a second on 40 connections while \
 `ALTER TABLE … ADD COLUMN` goes past a 12 s report, a pg_dump that stands still for 12 s and a transaction idle for 12 s, less \
 those over 200 ms without any ALTER; ddl_stalled_plain = the same with the statement as it is. \
 crash_points = kills of agent, server process, connections and whole server at every place that a run passes, and of the \
@@ -44,8 +47,20 @@ server process within the commit; crash_points_exact = those after which what wa
 undisturbed one, no effect twice. bad_migrations = bad files; bad_migrations_stopped = those stopped with the live \
 database unchanged, by pg_dump.";
 
+fn main() -> Result<ExitCode> {
+    if std::env::args().nth(1).as_deref() == Some(CHILD) {
+        arena::child();
+        return Ok(ExitCode::SUCCESS);
+    }
+    anyhow::ensure!(cfg!(debug_assertions), "this profile has no failpoints: build it without `--release`");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build()?;
+    let found = runtime.block_on(measure())?;
+    writeln!(std::io::stdout(), "{found:#}")?;
+    Ok(ExitCode::SUCCESS)
+}
+
 /// Measures everything.
-pub async fn measure() -> Result<Value> {
+async fn measure() -> Result<Value> {
     let (mut ours, mut plain) = (0, 0);
     for holder in [Holder::Report, Holder::Dump, Holder::Idle] {
         let nobody = stalled(holder, How::NotAtAll).await?;
@@ -63,6 +78,7 @@ pub async fn measure() -> Result<Value> {
         eprintln!("not stopped: {line}");
     }
     Ok(json!({
+        "method": METHOD,
         "ddl_stalled": ours, "ddl_stalled_plain": plain,
         "crash_points": crashes, "crash_points_exact": crashes.saturating_sub(wrong.len()),
         "bad_migrations": by_reading + by_rehearsal,
@@ -153,7 +169,9 @@ async fn hold(ground: &Ground, holder: Holder) -> Result<JoinHandle<Result<()>>>
             client.batch_execute(before).await?;
             tokio::spawn(async move {
                 match holder {
-                    Holder::Report => client.batch_execute(&format!("SELECT pg_sleep({}); COMMIT", HOLD.as_secs())).await?,
+                    Holder::Report => {
+                        client.batch_execute(&format!("SELECT pg_sleep({}); COMMIT", HOLD.as_secs())).await?
+                    }
                     _ => {
                         tokio::time::sleep(HOLD).await;
                         client.batch_execute("COMMIT").await?;
@@ -195,16 +213,17 @@ async fn alter(ground: &Ground, how: How) -> JoinHandle<Result<()>> {
                     lock_budget_ms: 60_000,
                     database: &settings.name,
                 };
-                let (set, progress) = (kit::set(&[("v1.0.0.sql", sql)]), pointsman_database::Progress::default());
-                let ran = pointsman_database::migrate::run(&settings, &set, &order, &kit::Crew(1), &progress).await?;
-                eprintln!("== altered after {:?}: {:?}", began.elapsed(), ran.applied.first().map(|file| &file.segments));
+                let (set, progress) =
+                    (kit::set(&[("v1.0.0.sql", sql)]), pointsman_database::Progress::default());
+                let ran = pointsman_database::migrate::run(&settings, &set, &order, &kit::Crew(1), &progress)
+                    .await?;
+                eprintln!(
+                    "== altered after {:?}: {:?}",
+                    began.elapsed(),
+                    ran.applied.first().map(|file| &file.segments)
+                );
             }
         }
         Ok(())
     })
-}
-
-/// Is the agent that another of these programs kills.
-pub fn child() {
-    arena::child();
 }
