@@ -243,7 +243,8 @@ impl<'s> Arena<'s> {
                         .map(|pid| pid.parse().unwrap())
                         .collect()
                 };
-                let (all, backend) = (pids("%"), pids("migrate")[0]);
+                let backend = soon(|| pids("migrate").first().copied());
+                let all = pids("%");
                 kill_process(pid, Signal::CONT).unwrap();
                 std::thread::sleep(Duration::from_micros(micros));
                 _ = kill_process(Pid::from_raw(backend).unwrap(), Signal::KILL);
