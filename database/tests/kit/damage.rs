@@ -213,7 +213,7 @@ async fn disk_full(place: &mut Place) -> Option<Result<String, String>> {
     let large = place.take("r2").await.unwrap();
     let disk = Small::mount(&roomy, large.bytes * 9 / 10)?;
     // The backup before was small, so nothing foretells that this one will not fit.
-    for file in place.files().iter().filter(|file| file.starts_with(&first.id)) {
+    for file in place.files().iter().filter(|file| file.starts_with(&format!("{}.", first.id))) {
         std::fs::copy(roomy.join(file), disk.0.join(file)).unwrap();
     }
     place.settings.backup.dir = disk.0.clone();
