@@ -86,6 +86,7 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
     assert_eq!(client.status().await.unwrap().live.unwrap().release, "v1");
 }
 
+#[ignore = "a proof that requests are not slower needs a machine that does nothing else: run it alone"]
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() {
     let mut site = Site::builder().watching("min_watch = \"2s\"\nmax_watch = \"10m\"").start().await.unwrap();
