@@ -9,11 +9,13 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Action, Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, State,
+    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading, Request, State,
     Timestamp, invariants,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
+
+use crate::noted::{self, Noted};
 
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
 /// first in all but a hang.
@@ -49,8 +51,8 @@ enum Woken {
     Answered(OrderKey, Result<Evidence, Problem>),
     Asked(Option<Asked>),
     Time,
-    Read(Reading),
-    Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
+    Read(Reading, Vec<(HostName, Vec<CheckSeen>)>),
+    Fenced(Vec<(HostName, Result<(), Problem>)>),
 }
 
 impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
@@ -66,6 +68,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
         let mut watched: Option<Timestamp> = None;
+        let mut noted = Noted::default();
         loop {
             let now = self.clock.now();
             // What was read before or while the release was held is no part of the watch that follows.
@@ -127,7 +130,7 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
                     };
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
-                        reading = reading => Woken::Read(reading),
+                        (reading, seen) = reading => Woken::Read(reading, seen),
                     }
                 }
                 Next::Await(until) => {
@@ -150,20 +153,22 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
             };
             match woken {
                 Woken::Time => {}
-                Woken::Answered(key, answer) => {
+                Woken::Answered(key, mut answer) => {
                     flight.aborts.remove(&key);
+                    let noted = noted::of_order(&key, &mut answer);
                     let event = match answer {
                         Ok(evidence) => Event::OrderDone { key, evidence },
                         Err(problem) => Event::OrderFailed { key, problem },
                     };
-                    self.record(&mut flight, vec![event]).await?;
+                    self.record(&mut flight, noted.into_iter().chain([event]).collect()).await?;
                 }
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
-                Woken::Read(reading) => {
+                Woken::Read(reading, seen) => {
                     let now = self.clock.now();
                     let events = machine::gates_read(&flight.state, watched, now, reading);
                     (watched, last_read) = (Some(now), Some(now));
-                    self.record(&mut flight, events).await?;
+                    let noted = noted.read(&flight.state, seen, &events);
+                    self.record(&mut flight, noted.into_iter().chain(events).collect()).await?;
                 }
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,
                 // Nobody can ask any more: the coordinator ends, and the journal knows where to go on.
@@ -252,14 +257,17 @@ impl<J: Journal, F: Fleet, C: Clock> Driver<J, F, C> {
         }
     }
 
-    async fn read_gates(&self, state: &State) -> Reading {
+    /// Reads the gates; with what was seen of each check, and where.
+    async fn read_gates(&self, state: &State) -> (Reading, Vec<(HostName, Vec<CheckSeen>)>) {
         let timeout_ms = state.plan.reading_ms();
         let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
         let asked = gates.iter().map(|(host, action)| async move {
-            let observed = self.fleet.observe(host, action, timeout_ms).await;
-            observed.map(drop).map_err(|problem| problem.on(host))
+            let mut observed = self.fleet.observe(host, action, timeout_ms).await;
+            let seen = (host.clone(), noted::taken(&mut observed));
+            (observed.map(drop).map_err(|problem| problem.on(host)), seen)
         });
-        machine::join_readings(join_all(asked).await)
+        let (readings, seen): (Vec<_>, Vec<_>) = join_all(asked).await.into_iter().unzip();
+        (machine::join_readings(readings), seen)
     }
 
     async fn fenced<P: Fn(&State)>(

@@ -12,6 +12,7 @@ mod environment;
 mod fingerprint;
 mod fleet;
 pub mod journal;
+mod noted;
 mod office;
 pub mod opening;
 pub mod planner;

@@ -127,6 +127,13 @@ pub fn plan(
         Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
         Purpose::Maintenance { .. } => {}
     }
+    let answering = match &purpose {
+        Purpose::Deploy { .. } => Some(&wish.release),
+        Purpose::Rollback { to, .. } => to.as_ref(),
+        Purpose::Maintenance { .. } => None,
+    };
+    let bound = |check| pointsman_checks::bind(check, answering, &to.name);
+    let checks = environment.checks.iter().map(bound).collect();
     // The load balancers' page is what visitors see. A host that cannot be asked is left out, and `doctor` names a
     // file that stays where it should not.
     let flag_hosts =
@@ -150,7 +157,7 @@ pub fn plan(
         links_before,
         activation: environment.activation.clone(),
         splits,
-        checks: environment.checks.clone(),
+        checks,
         watch: environment.watch,
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::{Epoch, Evidence, HostName, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp};
+use crate::{Epoch, Evidence, HostName, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,6 +51,8 @@ pub enum Event {
     TurnedBack(Problem),
     /// The release stopped for a person.
     Held(Problem),
+    /// Something was seen or said that belongs on the release's checklist. Also of a release that is over.
+    Noted(Note),
     /// Of no release: a person accepted a journal whose newest entries are gone. What it says of the world before this is
     /// not so any more, and what was open then is void.
     Adopted {
@@ -96,6 +98,7 @@ impl Event {
             Self::Requested(_) => "requested",
             Self::TurnedBack(_) => "turned-back",
             Self::Held(_) => "held",
+            Self::Noted(_) => "noted",
             Self::Adopted { .. } => "adopted",
         }
     }

@@ -15,6 +15,7 @@ pub mod invariants;
 pub mod machine;
 pub mod manifest;
 mod name;
+mod note;
 mod order;
 mod peer;
 mod phase;
@@ -32,7 +33,9 @@ mod step;
 mod time;
 pub mod verdict;
 
-pub use check::{Check, CheckFrom, CheckMoment};
+pub use check::{
+    Check, CheckFrom, CheckMoment, CheckSeen, CheckSpec, CheckVerdict, InvalidCheckSpec, MAX_SEEN,
+};
 pub use code::Code;
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{Epoch, RouteEpoch};
@@ -42,6 +45,7 @@ pub use name::{
     BackendName, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,
 };
+pub use note::{Note, TrafficSeen};
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};
 pub use phase::{HeldAt, Outcome, Phase, Progress, State, WatchProgress};

@@ -2,7 +2,7 @@
 //! relative, so that repeating an order changes nothing.
 
 use crate::{
-    Activation, ArtifactDigest, BackendName, Check, Epoch, HostName, ReleaseId, Route, RouteEpoch, Step,
+    Activation, ArtifactDigest, BackendName, Check, CheckSeen, Epoch, HostName, ReleaseId, Route, RouteEpoch, Step,
     Timestamp,
 };
 
@@ -142,4 +142,6 @@ pub struct Evidence {
     /// When it took effect, in microseconds since 1970 by the clock of whoever holds this; only of what moves visitors,
     /// and only where it moved them now.
     pub effect_at_us: Option<u64>,
+    /// The checks that were made, of an order to make some.
+    pub checks: Vec<CheckSeen>,
 }

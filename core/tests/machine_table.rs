@@ -365,7 +365,8 @@ fn the_table_has_every_kind_of_event() {
         | Event::Requested(_)
         | Event::TurnedBack(_)
         | Event::Held(_)
-        | Event::Adopted { .. } => 14,
+        | Event::Noted(_)
+        | Event::Adopted { .. } => 15,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");
 }
