@@ -22,7 +22,11 @@ pub async fn make(alerts: &Alerts, grants: &Arc<Grants>, until: Instant) -> Resu
     let granted = grants.alertmanager(&alerts.url)?;
     let tls = granted.tls().map_err(|problem| problem.to_string())?;
     let (host, prefix) = split(&alerts.url)?;
-    let port = if host.contains(':') { host.to_owned() } else { format!("{host}:{}", if tls.is_some() { 443 } else { 80 }) };
+    let port = if host.contains(':') {
+        host.to_owned()
+    } else {
+        format!("{host}:{}", if tls.is_some() { 443 } else { 80 })
+    };
     let looked_up = tokio::time::timeout_at(until, tokio::net::lookup_host(port)).await;
     let mut addresses = looked_up
         .map_err(|_| format!("`{host}` was not found in time"))?
@@ -51,7 +55,8 @@ fn judge(alerts: &Alerts, answer: &Answer) -> Result<String, String> {
         return Err(format!("expected status 200, got {}: {}", answer.status, answer.excerpt()));
     }
     let json = answer.json()?;
-    let list = json.as_array().ok_or_else(|| format!("expected a list of alerts, got {}", answer.excerpt()))?;
+    let list =
+        json.as_array().ok_or_else(|| format!("expected a list of alerts, got {}", answer.excerpt()))?;
     let name = |alert: &Value| {
         alert.pointer("/labels/alertname").and_then(Value::as_str).unwrap_or("without a name").to_owned()
     };

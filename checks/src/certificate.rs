@@ -61,6 +61,9 @@ mod tests {
         assert_eq!(judged(14).unwrap(), "the certificate ends in 30 days");
         assert_eq!(judged(31).unwrap_err(), "the certificate ends in 30 days, expected at least 31");
         assert!(judge(b"x", 0, 0).is_err());
-        assert_eq!(judge(certificate.der(), DAY_MS, 2_000_000_000).unwrap_err(), "the certificate ends in 0 days, expected at least 1");
+        assert_eq!(
+            judge(certificate.der(), DAY_MS, 2_000_000_000).unwrap_err(),
+            "the certificate ends in 0 days, expected at least 1"
+        );
     }
 }

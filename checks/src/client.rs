@@ -75,7 +75,8 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
     // What could be packed small is not read: a small answer stays small.
     request = request.header(header::ACCEPT_ENCODING, "identity");
     for (name, value) in &ask.headers {
-        let value = HeaderValue::from_str(value).map_err(|_| format!("header `{name}` cannot hold its value"))?;
+        let value =
+            HeaderValue::from_str(value).map_err(|_| format!("header `{name}` cannot hold its value"))?;
         request = request.header(name, value);
     }
     if let Some(pin) = &place.pin {
@@ -85,7 +86,8 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
         request = request.header(header::COOKIE, cookies);
     }
     let body = http_body_util::Full::new(ask.body.clone());
-    let request = request.body(body).map_err(|error| format!("`{}` cannot be asked for: {error}", ask.path))?;
+    let request =
+        request.body(body).map_err(|error| format!("`{}` cannot be asked for: {error}", ask.path))?;
     let sent = http_check::send(&place.server, request, ask.most, left.min(LONGEST)).await?;
     let (head, body) = sent.into_parts();
     let field = |(name, value): (&HeaderName, &HeaderValue)| {

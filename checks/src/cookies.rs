@@ -19,8 +19,13 @@ impl Jar {
         let mut parts = set.split(';').map(str::trim);
         let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else { return };
         let (name, value) = (name.trim(), value.trim());
-        let sound = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',' || b == b' ');
-        if name.is_empty() || name.len().saturating_add(value.len()) > MAX_BYTES || !sound(name) || !sound(value) {
+        let sound =
+            |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',' || b == b' ');
+        if name.is_empty()
+            || name.len().saturating_add(value.len()) > MAX_BYTES
+            || !sound(name)
+            || !sound(value)
+        {
             return;
         }
         let mut scope = directory(path);

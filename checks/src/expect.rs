@@ -48,7 +48,9 @@ impl Expect {
             let wanted = wanted.render(values, str::to_owned)?;
             if !contains(&answer.body, wanted.as_bytes()) {
                 let (length, begins) = (answer.body.len(), answer.excerpt());
-                return Err(format!("expected a body with `{wanted}`, got {length} bytes without it: {begins}"));
+                return Err(format!(
+                    "expected a body with `{wanted}`, got {length} bytes without it: {begins}"
+                ));
             }
         }
         if let Some(wanted) = self.regex.as_ref().filter(|wanted| !wanted.is_match(&answer.text())) {
@@ -154,7 +156,10 @@ mod tests {
             "took 40 ms, expected at most 39 ms"
         );
         let json = (JsonPath::parse("/n").unwrap(), JsonTemplate::parse(&serde_json::json!(3)).unwrap());
-        assert_eq!(wrong(Expect { json: vec![json], ..Expect::default() }, &found), "expected 3 at `/n`, got 4");
+        assert_eq!(
+            wrong(Expect { json: vec![json], ..Expect::default() }, &found),
+            "expected 3 at `/n`, got 4"
+        );
         let equals = (Extract::parse("json:$.n").unwrap(), Template::parse("r1").unwrap());
         assert_eq!(
             wrong(Expect { equals: vec![equals], ..Expect::default() }, &found),

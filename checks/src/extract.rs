@@ -139,7 +139,9 @@ mod tests {
 
     #[test]
     fn what_takes_nothing_is_refused() {
-        for wrong in ["", "token", "json:token", "header:", "header:a b", "regex:(", "html:>>", "body:x", "cookie:"] {
+        for wrong in
+            ["", "token", "json:token", "header:", "header:a b", "regex:(", "html:>>", "body:x", "cookie:"]
+        {
             assert!(Extract::parse(wrong).is_err(), "{wrong}");
         }
         // A pattern that would need much memory.

@@ -15,9 +15,8 @@ pub struct JsonPath {
 impl JsonPath {
     /// Parses either form.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let wrong = || {
-            format!("`{text}` is no place in JSON: expected `$.name[0]` or a pointer as `/name/0`")
-        };
+        let wrong =
+            || format!("`{text}` is no place in JSON: expected `$.name[0]` or a pointer as `/name/0`");
         let parts = if let Some(path) = text.strip_prefix('$') {
             dotted(path).ok_or_else(wrong)?
         } else if let Some(pointer) = text.strip_prefix('/') {

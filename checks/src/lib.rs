@@ -33,7 +33,7 @@ pub use bind::{anew, bind};
 pub use expect::Expect;
 pub use grants::Grants;
 pub use memory::Memory;
-pub use parse::{complete, parse};
+pub use parse::{complete, parse, parsed_alone};
 pub use place::{Pin, Place};
 pub use run::{after_of, evidence, judged, parse_all, run};
 pub use spec::{Kind, Spec};

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 
 use crate::answer::Answer;
 use crate::client::{self, Ask, MAX_BODY_BYTES, MAX_DOCUMENT_BYTES};
+use crate::extract::Extract;
 use crate::ows::Ows;
 use crate::place::Place;
 use crate::session::Session;
@@ -47,12 +48,32 @@ async fn exchange(
         _ => format!("{method} {path} {error}"),
     };
     let answer = client::send(place, session, ask, until).await.map_err(&said)?;
-    exchange.expect.judge(&answer, &session.values).map_err(&said)?;
-    for (name, part) in &exchange.capture {
-        let value = part.take(&answer).map_err(|error| said(format!("gives no `{name}`: {error}")))?;
-        session.capture(name, value);
+    let (expect, capture, values) =
+        (exchange.expect.clone(), exchange.capture.clone(), session.values.clone());
+    let judged = aside(move || {
+        expect.judge(&answer, &values)?;
+        let take = |(name, part): &(String, Extract)| match part.take(&answer) {
+            Ok(value) => Ok((name.clone(), value)),
+            Err(error) => Err(format!("gives no `{name}`: {error}")),
+        };
+        let taken = capture.iter().map(take).collect::<Result<Vec<_>, String>>()?;
+        Ok((answer, taken))
+    });
+    let (answer, taken) = judged.await.map_err(&said)?;
+    for (name, value) in taken {
+        session.capture(&name, value);
     }
     Ok(answer)
+}
+
+/// Looks at what a server sent on a thread of its own: a large page or document takes its time, and what else the agent
+/// does must not wait for it.
+async fn aside<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(look)
+        .await
+        .unwrap_or_else(|error| Err(format!("looking at it ended abruptly: {error}")))
 }
 
 fn rendered(exchange: &Exchange, session: &Session) -> Result<Ask, String> {
@@ -104,13 +125,19 @@ async fn http(
         return Ok(seen);
     }
     let path = wanted.path.render(&session.values, percent_encoded)?;
-    let paths = page::assets(&answer.text(), &path, &place.server.host)?;
-    if paths.is_empty() {
-        return Err(format!("{path} brings no script and no style sheet: {}", answer.excerpt()));
-    }
+    let host = place.server.host.clone();
+    let paths = aside(move || {
+        let paths = page::assets(&answer.text(), &path, &host)?;
+        if paths.is_empty() {
+            return Err(format!("{path} brings no script and no style sheet: {}", answer.excerpt()));
+        }
+        Ok(paths)
+    })
+    .await?;
     for path in &paths {
         let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
-        let asset = client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))?;
+        let asset =
+            client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))?;
         judge_asset(path, &asset)?;
     }
     Ok(format!("{seen}, {} assets", paths.len()))
@@ -145,11 +172,8 @@ async fn sequence(
         if !step.cleanup && failed.is_some() {
             continue;
         }
-        let bound = if step.cleanup {
-            *clear_until.get_or_insert_with(|| Instant::now() + timeout)
-        } else {
-            until
-        };
+        let bound =
+            if step.cleanup { *clear_until.get_or_insert_with(|| Instant::now() + timeout) } else { until };
         match exchange(step, place, session, bound).await {
             Ok(_) if step.cleanup => cleared = cleared.saturating_add(1),
             Ok(_) => made = made.saturating_add(1),
@@ -188,14 +212,19 @@ async fn map_service(
     };
     let answer = look(&ows.capabilities_path()).await?;
     let said = |what: &str, error: String| format!("{} of {} {error}", what, ows.path);
-    let capabilities = ows.capabilities(&answer).map_err(|error| said("GetCapabilities", error))?;
+    let capabilities = {
+        let ows = ows.clone();
+        aside(move || ows.capabilities(&answer)).await.map_err(|error| said("GetCapabilities", error))?
+    };
     let mut seen = format!("{} layers", capabilities.layers.len());
     if let Some(path) = ows.feature_path() {
-        let feature = ows.feature(&look(&path).await?).map_err(|error| said("GetFeature", error))?;
+        let (ows, answer) = (ows.clone(), look(&path).await?);
+        let feature = aside(move || ows.feature(&answer)).await.map_err(|error| said("GetFeature", error))?;
         seen.push_str(&format!(", {feature}"));
     }
     if let Some(path) = ows.map_path(&capabilities) {
-        let map = ows.map(&look(&path).await?).map_err(|error| said("GetMap", error))?;
+        let (ows, answer) = (ows.clone(), look(&path).await?);
+        let map = aside(move || ows.map(&answer)).await.map_err(|error| said("GetMap", error))?;
         seen.push_str(&format!(", {map}"));
     }
     Ok(seen)

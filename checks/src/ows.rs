@@ -322,7 +322,10 @@ mod tests {
         let said = gone.capabilities(&answer("text/xml", WFS)).unwrap_err();
         assert_eq!(said, "layer `p2d2:gone` is missing among 2");
         let old = ows(Service::Wfs, "1.1.0", &[]);
-        assert_eq!(old.capabilities(&answer("text/xml", WFS)).unwrap_err(), "expected version 1.1.0, got 2.0.0");
+        assert_eq!(
+            old.capabilities(&answer("text/xml", WFS)).unwrap_err(),
+            "expected version 1.1.0, got 2.0.0"
+        );
         // The name of a style is no layer.
         let style = ows(Service::Wms, "1.3.0", &["plain"]);
         assert!(style.capabilities(&answer("text/xml", WMS)).is_err());
@@ -336,7 +339,9 @@ mod tests {
             let wms = ows(Service::Wms, "1.3.0", &[layer]);
             let path = wms.map_path(&wms.capabilities(&answer("text/xml", WMS)).unwrap()).unwrap();
             assert!(path.contains(place), "{path}");
-            assert!(path.starts_with("/geoserver/ows?service=WMS&version=1.3.0&request=GetMap&layers=p2d2%3A"));
+            assert!(
+                path.starts_with("/geoserver/ows?service=WMS&version=1.3.0&request=GetMap&layers=p2d2%3A")
+            );
         }
         let old = ows(Service::Wms, "1.1.1", &["a"]).map_path(&Capabilities::default()).unwrap();
         assert!(old.contains("srs=EPSG:4326&bbox=-180,-90,180,90"), "{old}");

@@ -5,6 +5,20 @@ use scraper::{Html, Selector};
 /// Most assets of one page that are asked for. A page that needs more fails the check: it was not looked at whole.
 pub const MAX_ASSETS: usize = 64;
 
+/// Most elements of a page that is looked at. Reading a page takes time by their number times their depth, so that a few
+/// hundred kilobytes of elements within each other would hold an agent up for minutes.
+const MAX_ELEMENTS: usize = 8_000;
+
+/// Reads a page, unless it would take too long.
+fn document(page: &str) -> Result<Html, String> {
+    let begins = |pair: &[u8]| matches!(pair, [b'<', next] if next.is_ascii_alphabetic());
+    let elements = page.as_bytes().windows(2).filter(|pair| begins(pair)).count();
+    if elements > MAX_ELEMENTS {
+        return Err(format!("the page has {elements} elements: at most {MAX_ELEMENTS} are looked at"));
+    }
+    Ok(Html::parse_document(page))
+}
+
 /// Parses a CSS selector.
 pub fn selector(text: &str) -> Result<Selector, String> {
     Selector::parse(text).map_err(|error| format!("`{text}` is no CSS selector: {error}"))
@@ -13,12 +27,12 @@ pub fn selector(text: &str) -> Result<Selector, String> {
 /// Says whether a page has an element.
 pub fn has(page: &str, wanted: &str) -> Result<bool, String> {
     let wanted = selector(wanted)?;
-    Ok(Html::parse_document(page).select(&wanted).next().is_some())
+    Ok(document(page)?.select(&wanted).next().is_some())
 }
 
 /// The text of the first element that a selector finds, or one of its attributes.
 pub fn take(page: &str, wanted: &str, attribute: Option<&str>) -> Result<String, String> {
-    let (parsed, document) = (selector(wanted)?, Html::parse_document(page));
+    let (parsed, document) = (selector(wanted)?, document(page)?);
     let element = document.select(&parsed).next();
     let element = element.ok_or_else(|| format!("the page has no element `{wanted}`"))?;
     match attribute {
@@ -33,7 +47,7 @@ pub fn take(page: &str, wanted: &str, attribute: Option<&str>) -> Result<String,
 /// What a page loads: paths of scripts, style sheets and preloaded modules on the same host, each once, in the order of the
 /// page. What comes from elsewhere is not the release's and left out.
 pub fn assets(page: &str, page_path: &str, host: &str) -> Result<Vec<String>, String> {
-    let document = Html::parse_document(page);
+    let document = document(page)?;
     let wanted = selector("script[src], link[rel~=stylesheet][href], link[rel~=modulepreload][href]")?;
     let base = selector("base[href]")?;
     let base = document.select(&base).next().and_then(|base| base.value().attr("href"));
@@ -65,7 +79,8 @@ pub fn resolve(from: &str, link: &str, host: &str) -> Option<String> {
         // `data:`, `javascript:` and their like.
         return None;
     } else {
-        let directory = from.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(dir, _)| dir);
+        let directory =
+            from.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(dir, _)| dir);
         format!("{directory}/{link}")
     };
     let path = without_dots(&path);
@@ -134,7 +149,9 @@ mod tests {
     fn hostile_pages_do_no_harm() {
         let many: String = (0..100).map(|n| format!("<script src=/{n}.js></script>")).collect();
         assert!(assets(&many, "/", "h").unwrap_err().contains("more than 64"));
-        let deep = "<div>".repeat(50_000);
+        // As deep as it may be, and one deeper.
+        let deep = "<div>".repeat(MAX_ELEMENTS);
         assert!(!has(&deep, "div#app").unwrap());
+        assert!(has(&format!("{deep}<div>"), "div#app").unwrap_err().contains("at most 8000 are looked at"));
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, Method};
-use pointsman_core::{CheckName, CheckSpec};
+use pointsman_core::{Check, CheckName, CheckSpec};
 use serde_json::Value;
 
 use crate::expect::Expect;
@@ -50,6 +50,12 @@ pub fn parse(spec: &CheckSpec, outer: &BTreeSet<String>) -> Result<Spec, String>
 /// Any name: of a check whose surroundings are not known yet. No name can be called so.
 const ANY: &str = "*";
 
+/// A check's description by itself: names of what it comes after are taken for known.
+pub fn parsed_alone(check: &Check) -> Option<Spec> {
+    let written: Written = serde_json::from_str(check.spec.as_str()).ok()?;
+    complete(&written, None).ok()
+}
+
 /// Completes what is written. Without `outer` every name will do for a check that comes after another.
 pub fn complete(written: &Written, outer: Option<&BTreeSet<String>>) -> Result<Spec, String> {
     let mut names: BTreeSet<String> = outer.cloned().unwrap_or_default();
@@ -64,7 +70,9 @@ pub fn complete(written: &Written, outer: Option<&BTreeSet<String>>) -> Result<S
         let (times, every_ms) = (retry.times, retry.every.ms());
         match (1..=MAX_TIMES).contains(&times) && every_ms <= MAX_PAUSE_MS {
             true => Ok(Retry { times, every_ms }),
-            false => Err(format!("`retry` is {times} times every {every_ms} ms: expected 1 to {MAX_TIMES}, at most 60s")),
+            false => Err(format!(
+                "`retry` is {times} times every {every_ms} ms: expected 1 to {MAX_TIMES}, at most 60s"
+            )),
         }
     });
     let name = |field: &str, text: &Option<String>| {
@@ -104,7 +112,9 @@ fn secrets(written: &BTreeMap<String, String>) -> Result<BTreeMap<String, String
         let parts = file.strip_prefix('/').map(|rest| rest.split('/').collect::<Vec<_>>());
         let plain = |part: &&str| !part.is_empty() && *part != "." && *part != "..";
         if !parts.is_some_and(|parts| parts.iter().all(plain)) || file.len() > 255 {
-            return Err(format!("`secrets.{name}` is `{file}`: expected the absolute path of a file that holds it"));
+            return Err(format!(
+                "`secrets.{name}` is `{file}`: expected the absolute path of a file that holds it"
+            ));
         }
     }
     Ok(written.clone())
@@ -147,7 +157,9 @@ fn kind(
             let web = ["http://", "https://"].iter().any(|scheme| alerts.url.starts_with(scheme));
             if !web {
                 let url = &alerts.url;
-                return Err(format!("`alerts.url` is `{url}`: expected `http://host:port` or `https://host:port`"));
+                return Err(format!(
+                    "`alerts.url` is `{url}`: expected `http://host:port` or `https://host:port`"
+                ));
             }
             let written::Alerts { url, matchers, ignore } = alerts.clone();
             Ok(Kind::Alerts(Alerts { url: url.trim_end_matches('/').to_owned(), matchers, ignore }))
@@ -247,7 +259,8 @@ fn body(written: &written::Step, names: &BTreeSet<String>) -> Result<Body, Strin
         }
         (None, Some(form), None) => {
             few("form", form.len())?;
-            let field = |(name, value): (&String, &String)| Ok((name.clone(), template("form", value, names)?));
+            let field =
+                |(name, value): (&String, &String)| Ok((name.clone(), template("form", value, names)?));
             Ok(Body::Form(form.iter().map(field).collect::<Result<_, String>>()?))
         }
         (None, None, Some(text)) => Ok(Body::Text(template("body", text, names)?)),
@@ -278,7 +291,9 @@ fn path(
     let printable = text.bytes().all(|b| b == b' ' || b.is_ascii_graphic() && b != b'#');
     let spaces = text.split("{{").any(|part| part.split("}}").last().unwrap_or_default().contains(' '));
     if !text.starts_with('/') || text.starts_with("//") || !printable || spaces {
-        return Err(format!("`{text}` is not a path: expected `/` and printable ASCII without spaces or `#`"));
+        return Err(format!(
+            "`{text}` is not a path: expected `/` and printable ASCII without spaces or `#`"
+        ));
     }
     let path = template("path", text, names)?;
     if let Some(name) = path.names().find(|name| secrets.contains_key(*name)) {
@@ -338,11 +353,11 @@ fn expectations(written: Option<&written::Expect>, names: &BTreeSet<String>) -> 
         value.names().iter().try_for_each(|name| known(name, names))?;
         Ok((JsonPath::parse(place)?, value))
     };
-    let equals = |(part, text): (&String, &String)| Ok((Extract::parse(part)?, template("equals", text, names)?));
+    let equals =
+        |(part, text): (&String, &String)| Ok((Extract::parse(part)?, template("equals", text, names)?));
     // Which release is to answer is chosen with the plan.
-    let release = written.release.as_ref().map(|part| {
-        Ok((Extract::parse(part)?, Template::parse("{{release}}")?))
-    });
+    let release =
+        written.release.as_ref().map(|part| Ok((Extract::parse(part)?, Template::parse("{{release}}")?)));
     let mut equal: Vec<(Extract, Template)> =
         written.equals.iter().map(equals).collect::<Result<_, String>>().map_err(in_expect)?;
     equal.extend(release.transpose().map_err(in_expect)?);
@@ -477,11 +492,17 @@ mod tests {
             ("tls = { min_left = '14' }", "a length of time such as"),
             ("alerts = { url = 'monitor' }", "`alerts.url` is `monitor`"),
             ("ows = { service = 'WCS', version = '1', path = '/' }", "`service` is `WCS`"),
-            ("ows = { service = 'WFS', version = '3', path = '/' }", "`version` is `3`: expected `1.1.0` or `2.0.0`"),
+            (
+                "ows = { service = 'WFS', version = '3', path = '/' }",
+                "`version` is `3`: expected `1.1.0` or `2.0.0`",
+            ),
             ("ows = { service = 'WMS', version = '1.3.0', path = '/', get_map = true }", "there is none"),
             ("http = { path = '/' }\nretry = { times = 0, every = '1s' }", "`retry` is 0 times"),
             ("http = { path = '/' }\nafter = 'Not A Name'", "`after`: "),
-            ("http = { path = '/' }\nsecrets = { a = 'b' }", "`secrets.a` is `b`: expected the absolute path"),
+            (
+                "http = { path = '/' }\nsecrets = { a = 'b' }",
+                "`secrets.a` is `b`: expected the absolute path",
+            ),
             ("http = { path = '/' }\nsecrets = { a = '/etc/../b' }", "expected the absolute path"),
             ("http = { path = '/?t={{a}}' }\nsecrets = { a = '/b' }", "secret `a` stands in a path"),
         ];

@@ -31,9 +31,8 @@ pub struct Pin {
 impl Pin {
     /// Says whether an answer, by its `X-Pointsman` header, came from that side.
     pub fn judge(&self, mark: Option<&str>) -> Result<(), String> {
-        let field = |name: &str| {
-            mark?.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='))
-        };
+        let field =
+            |name: &str| mark?.split(' ').find_map(|field| field.strip_prefix(name)?.strip_prefix('='));
         let (epoch, side) = (field("epoch"), field("side"));
         if epoch == Some(self.epoch.as_str()) && side == Some(self.side) {
             return Ok(());

@@ -49,7 +49,11 @@ pub fn after_of(check: &Check) -> Result<Option<CheckName>, String> {
 }
 
 /// Makes checks in one place. `memory` knows earlier passes; without it every check is made.
-pub async fn run(checks: &[Check], place: &Place, memory: Option<&Memory>) -> Result<Vec<CheckSeen>, Problem> {
+pub async fn run(
+    checks: &[Check],
+    place: &Place,
+    memory: Option<&Memory>,
+) -> Result<Vec<CheckSeen>, Problem> {
     let parsed = parse_all(checks).map_err(|error| Problem::new(Code::MessageInvalid, error))?;
     let every = |spec: &Spec| Duration::from_millis(spec.every_ms);
     let due = due(&parsed, |check, spec| {
@@ -128,12 +132,15 @@ async fn repeated(
         let (tried, made) = once(spec, place, session.clone(), timeout).await;
         let Err(reason) = made else { return (tried, made) };
         let pause = match spec.retry {
-            Some(retry) => Some(Duration::from_millis(retry.every_ms)).filter(|_| tries < retry.times && !hasty),
+            Some(retry) => {
+                Some(Duration::from_millis(retry.every_ms)).filter(|_| tries < retry.times && !hasty)
+            }
             // Silence and wrong answers are both repeated: a server that has just been restarted gives either.
             None => Some(PAUSE).filter(|pause| patient && Instant::now() + *pause < give_up),
         };
         let Some(pause) = pause else {
-            let reason = if tries > 1 && spec.retry.is_some() { format!("{reason} ({tries} tries)") } else { reason };
+            let reason =
+                if tries > 1 && spec.retry.is_some() { format!("{reason} ({tries} tries)") } else { reason };
             return (tried, Err(reason));
         };
         tokio::time::sleep(pause).await;
@@ -170,7 +177,10 @@ pub fn judged(checks: &[Check], seen: Vec<CheckSeen>, places: &[&Place]) -> Resu
     for other in seen.iter().filter(failing).skip(1).take(MOST_CAUSES) {
         problem = problem.cause(format!("check `{}` failed too: {}", other.name, other.what));
     }
-    let hint = checks.iter().find(|check| check.name == first.name).and_then(|check| by_hand(check, places.first()?));
+    let hint = checks
+        .iter()
+        .find(|check| check.name == first.name)
+        .and_then(|check| by_hand(check, places.first()?));
     let hint = hint.unwrap_or_else(|| format!("make it again: `pointsman check ENV --name {}`", first.name));
     Err(problem.hint(hint).with_checks(seen))
 }

@@ -23,7 +23,10 @@ pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, Stri
         format!("this agent may read no secrets: add to its file `[checks] secrets = \"…\"`, a folder that holds `{file}`")
     })?;
     let inside = Path::new(file).strip_prefix(folder).map_err(|_| {
-        format!("secret file `{file}` is not below `{}`, the folder that this agent may read", folder.display())
+        format!(
+            "secret file `{file}` is not below `{}`, the folder that this agent may read",
+            folder.display()
+        )
     })?;
     let failed = |error: &dyn std::fmt::Display| format!("cannot read secret file `{file}`: {error}");
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -32,18 +35,25 @@ pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, Stri
     let owned = directory.metadata().map_err(|error| failed(&error))?;
     let us = rustix::process::geteuid().as_raw();
     if (owned.uid() != 0 && owned.uid() != us) || owned.mode() & OTHERS_WRITE != 0 {
-        return Err(format!("folder `{}` is not root's alone to write: its secrets are not read", folder.display()));
+        return Err(format!(
+            "folder `{}` is not root's alone to write: its secrets are not read",
+            folder.display()
+        ));
     }
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened = openat2(&directory, inside, flags, Mode::empty(), resolve).map_err(|error| failed(&error))?;
+    let opened =
+        openat2(&directory, inside, flags, Mode::empty(), resolve).map_err(|error| failed(&error))?;
     let opened = std::fs::File::from(opened);
     let found = opened.metadata().map_err(|error| failed(&error))?;
     if !found.is_file() {
         return Err(failed(&"it is no regular file"));
     }
     if found.mode() & (STRANGERS | OTHERS_WRITE) != 0 {
-        return Err(format!("secret file `{file}` has mode {:04o}: expected 0600 or 0640", found.mode() & 0o7777));
+        return Err(format!(
+            "secret file `{file}` has mode {:04o}: expected 0600 or 0640",
+            found.mode() & 0o7777
+        ));
     }
     let mut text = Zeroizing::new(String::new());
     opened.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(|error| failed(&error))?;
@@ -81,7 +91,8 @@ impl Redactor {
         }
         let json = serde_json::Value::String(secret.to_owned()).to_string();
         let json = json.trim_start_matches('"').strip_suffix('"').unwrap_or_default().to_owned();
-        let html = secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
+        let html =
+            secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
         let percent = percent_encoded(secret);
         let form = percent.replace("%20", "+");
         for shape in [secret.to_owned(), json, html, form, percent] {

@@ -9,8 +9,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading, Request, State,
-    Timestamp, invariants,
+    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading,
+    Request, State, Timestamp, invariants,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};

@@ -5,11 +5,15 @@ use std::path::Path;
 
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
-    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS, Problem, SlotName, SlotPlan, Split, UnitName, WatchPlan,
+    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS,
+    Problem, SlotName, SlotPlan, Split, UnitName, WatchPlan,
 };
 use serde::Deserialize;
 
+mod checklist;
 mod checks;
+
+pub use checklist::ManualPoint;
 
 /// The file's newest shape.
 const SCHEMA: u32 = 1;
@@ -37,6 +41,8 @@ pub struct Environment {
     pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
+    /// The points of the checklist that a person ticks.
+    pub manual: Vec<ManualPoint>,
     /// The watch.
     pub watch: WatchPlan,
     /// Whether a failing watch moves visitors back by itself.
@@ -62,6 +68,8 @@ struct Written {
     activate: Activate,
     #[serde(default)]
     checks: Vec<checks::Written>,
+    #[serde(default)]
+    checklist: checklist::Written,
     #[serde(default)]
     watch: Watch,
     #[serde(default)]
@@ -258,6 +266,7 @@ impl Environment {
             return Err(wrong("a release needs two slots and a load balancer".to_owned()));
         }
         let checks = checks::complete(written.checks).map_err(&wrong)?;
+        let manual = checklist::complete(written.checklist).map_err(&wrong)?;
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
         let (watch, limits, drain) = (written.watch, written.limits, written.lb.drain);
         if watch.fail_after == 0 || limits.attempts == 0 || watch.interval.ms() == 0 {
@@ -284,6 +293,7 @@ impl Environment {
             },
             splits,
             checks,
+            manual,
             watch: WatchPlan {
                 duration_ms: watch.duration.ms(),
                 interval_ms: watch.interval.ms(),

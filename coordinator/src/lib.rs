@@ -5,6 +5,8 @@ mod api;
 mod artifact_store;
 pub mod audit;
 mod certificates;
+mod check_now;
+mod checklist;
 mod config;
 mod diagnose;
 pub mod driver;
@@ -19,6 +21,7 @@ pub mod planner;
 mod rate_limits;
 mod state_lock;
 mod traffic;
+mod witness;
 
 pub use api::Api;
 pub use artifact_store::ArtifactStore;

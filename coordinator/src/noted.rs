@@ -44,11 +44,13 @@ impl Noted {
             (self.watch, self.verdicts) = (Some(step), BTreeMap::new());
         }
         // What ends the watch rests on this reading.
-        let ends = |event: &Event| matches!(event, Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_));
+        let ends =
+            |event: &Event| matches!(event, Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_));
         let last = follows.iter().any(ends);
         let mut notes = Vec::new();
         for (host, seen) in seen {
-            let verdicts: BTreeMap<_, _> = seen.iter().map(|seen| (seen.name.clone(), seen.verdict)).collect();
+            let verdicts: BTreeMap<_, _> =
+                seen.iter().map(|seen| (seen.name.clone(), seen.verdict)).collect();
             let before = self.verdicts.insert(host.clone(), verdicts.clone());
             if last || before.as_ref() != Some(&verdicts) {
                 notes.extend(note(step, &host, seen));

@@ -30,7 +30,9 @@ pub struct CheckSpec(Arc<str>);
 
 /// A text that cannot say what a check does.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("a check's description is {0} bytes of JSON without control characters: expected 2 to {MAX_SPEC_BYTES}")]
+#[error(
+    "a check's description is {0} bytes of JSON without control characters: expected 2 to {MAX_SPEC_BYTES}"
+)]
 pub struct InvalidCheckSpec(usize);
 
 /// Longest description of one check, in bytes: a sequence of 32 requests with bodies fits.

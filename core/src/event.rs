@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use crate::{Epoch, Evidence, HostName, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp};
+use crate::{
+    Epoch, Evidence, HostName, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp,
+};
 
 /// One fact.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //! relative, so that repeating an order changes nothing.
 
 use crate::{
-    Activation, ArtifactDigest, BackendName, Check, CheckSeen, Epoch, HostName, ReleaseId, Route, RouteEpoch, Step,
-    Timestamp,
+    Activation, ArtifactDigest, BackendName, Check, CheckSeen, Epoch, HostName, ReleaseId, Route, RouteEpoch,
+    Step, Timestamp,
 };
 
 /// Which order of a release this is: the key of its receipt.

@@ -13,8 +13,8 @@ use std::fmt::Write as _;
 use plans::{Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, next};
 use pointsman_core::{
-    Aftermath, Code, Epoch, Event, Evidence, HeldAt, OrderKey, Phase, Plan, Problem, Purpose, Reading,
-    Request, RequestKind, Stamped, State, Step,
+    Aftermath, Code, Epoch, Event, Evidence, HeldAt, Note, OrderKey, Phase, Plan, Problem, Purpose, Reading,
+    Request, RequestKind, Stamped, State, Step, TrafficSeen,
 };
 use story::{Story, lost, refused};
 
@@ -255,6 +255,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
         ("adopted", Event::Adopted { by: "ada".to_owned() }),
+        ("noted", Event::Noted(Note::Traffic(TrafficSeen::default()))),
     ]
 }
 

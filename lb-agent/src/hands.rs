@@ -100,7 +100,8 @@ impl Hands for LbHands {
             }
             Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
                 let patience = Duration::from_millis(*patience_ms);
-                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience, Some(&self.memory)).await
+                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience, Some(&self.memory))
+                    .await
             }
             _ => Err(not_ours("this action")),
         }

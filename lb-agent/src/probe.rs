@@ -90,5 +90,8 @@ async fn places(balancer: &Balancer, backend: &BackendName, route: &Route) -> Re
     }
     let host = &balancer.frontend.host;
     let addresses = balancer.workers.addresses(backend).await?;
-    Ok(addresses.into_iter().map(|address| place(Target { address, host: host.clone(), tls: None }, None)).collect())
+    Ok(addresses
+        .into_iter()
+        .map(|address| place(Target { address, host: host.clone(), tls: None }, None))
+        .collect())
 }

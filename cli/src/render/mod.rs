@@ -2,6 +2,8 @@
 
 mod audit;
 mod cert;
+mod checklist;
+mod checks;
 mod ending;
 #[cfg(test)]
 mod goldens;
@@ -14,6 +16,8 @@ mod ticks;
 
 pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};
+pub use checklist::{checklist, checklist_junit, checklist_markdown};
+pub use checks::checks;
 pub use ending::{ending, left};
 pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};

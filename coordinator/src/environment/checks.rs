@@ -74,11 +74,13 @@ pub fn complete(written: Vec<Written>) -> Result<Vec<Check>, String> {
         let there: Vec<Check> = all.iter().filter(|check| check.from == from).cloned().collect();
         for (check, spec) in checks::parse_all(&there)? {
             let Some(after) = spec.after.as_ref().and_then(|after| made.get(after)) else { continue };
-            let covered = (after.before_switch || !check.before_switch)
-                && (after.after_switch || !check.after_switch);
+            let covered =
+                (after.before_switch || !check.before_switch) && (after.after_switch || !check.after_switch);
             if !covered {
                 let (name, after) = (&check.name, &after.name);
-                return Err(format!("check `{name}` comes after `{after}`, which is not made in each of its phases"));
+                return Err(format!(
+                    "check `{name}` comes after `{after}`, which is not made in each of its phases"
+                ));
             }
         }
     }
@@ -96,7 +98,10 @@ fn completed(written: Written) -> Result<Check, String> {
         return Err("has an empty `phase`: it would never be made".to_owned());
     }
     if has(Moment::EndOfWatch) && !has(Moment::AfterSwitch) {
-        return Err("has `end-of-watch` without `after-switch`: the watch reads a check to its end, or not at all".to_owned());
+        return Err(
+            "has `end-of-watch` without `after-switch`: the watch reads a check to its end, or not at all"
+                .to_owned(),
+        );
     }
     let from = match written.from {
         From::Hosts => CheckFrom::Hosts,
@@ -142,4 +147,108 @@ fn bound_ms(spec: &Spec, timeout_ms: u64) -> Result<u64, String> {
 fn does(written: Written) -> checks::Written {
     let Written { http, steps, ows, alerts, tls, hurl, secrets, after, retry, every, point, .. } = written;
     checks::Written { http, steps, ows, alerts, tls, hurl, secrets, after, retry, every, point }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Deserialize)]
+    struct File {
+        checks: Vec<Written>,
+    }
+
+    fn parse(text: &str) -> Result<Vec<Check>, String> {
+        let file: File = toml::from_str(text).map_err(|error| error.message().to_owned())?;
+        complete(file.checks)
+    }
+
+    /// Two checks, of which the second builds on the first.
+    const TWO: &str = r#"
+        [[checks]]
+        name = "login"
+        phase = ["before-switch", "after-switch"]
+        [[checks.steps]]
+        post = "/login"
+        capture = { token = "json:$.token" }
+        [[checks]]
+        name = "feature"
+        phase = ["after-switch"]
+        after = "login"
+        retry = { times = 2, every = "1s" }
+        [[checks.steps]]
+        post = "/features"
+        headers = { authorization = "Bearer {{token}}" }
+    "#;
+
+    #[test]
+    fn what_builds_on_another_is_complete() {
+        let checks = parse(TWO).unwrap();
+        assert_eq!((checks[0].timeout_ms, checks[0].bound_ms), (15_000, 15_000));
+        assert_eq!(checks[1].bound_ms, 32_000);
+        assert!(!checks[1].before_switch && checks[1].after_switch);
+    }
+
+    #[test]
+    fn the_plain_form_means_what_it_meant() {
+        let text = r#"
+            [[checks]]
+            name = "health"
+            phase = ["before-switch"]
+            from = "hosts"
+            http = { path = "/api/health", expect = { status = 200, body = "ok" } }
+        "#;
+        let check = parse(text).unwrap().remove(0);
+        let plain = CheckSpec::get(&"/api/health".parse().unwrap(), 200, Some("ok"));
+        let value = |spec: &CheckSpec| serde_json::from_str::<serde_json::Value>(spec.as_str()).unwrap();
+        assert_eq!(value(&check.spec), value(&plain));
+        assert_eq!((check.timeout_ms, check.patience_ms, check.bound_ms), (5_000, 20_000, 5_000));
+    }
+
+    #[test]
+    fn mistakes_are_named() {
+        for (from, to, expected) in [
+            (
+                "after = \"login\"",
+                "",
+                "check `feature` is wrong: step 1: `headers.authorization`: `{{token}}` is not known",
+            ),
+            (
+                "after = \"login\"",
+                "after = \"logout\"",
+                "`after` names `logout`, which is no check before it",
+            ),
+            (
+                "{{token}}",
+                "{{tokn}}",
+                "check `feature`: step 1: `headers.authorization`: `{{tokn}}` is not known here; known are: release, slot, token",
+            ),
+            (
+                "phase = [\"after-switch\"]",
+                "phase = [\"before-switch\"]\nfrom = \"hosts\"",
+                "which is no check before it in the same place",
+            ),
+            (
+                "[\"before-switch\", \"after-switch\"]",
+                "[\"before-switch\"]",
+                "comes after `login`, which is not made in each of its phases",
+            ),
+            (
+                "[\"before-switch\", \"after-switch\"]",
+                "[\"end-of-watch\"]",
+                "has `end-of-watch` without `after-switch`",
+            ),
+            ("[\"before-switch\", \"after-switch\"]", "[]", "empty `phase`"),
+            ("\"feature\"", "\"login\"", "two checks are called `login`"),
+            ("\"after-switch\"]", "\"later\"]", "unknown variant `later`"),
+            ("after = \"login\"", "befor = \"login\"", "unknown field `befor`"),
+            ("after = \"login\"", "after = \"login\"\ntimeout = \"200s\"", "may take 402 s"),
+            ("after = \"login\"", "after = \"login\"\ntimeout = \"0s\"", "may take 2 s"),
+        ] {
+            let said = parse(&TWO.replacen(from, to, 1)).expect_err(to);
+            assert!(said.contains(expected), "{to}\n{said}\n{expected}");
+        }
+        let alerts = "[[checks]]\nname = \"a\"\nphase = [\"after-switch\"]\nfrom = \"hosts\"\nalerts = { url = \"http://m\" }";
+        assert!(parse(alerts).unwrap_err().contains("what only a load balancer's agent may"));
+    }
 }

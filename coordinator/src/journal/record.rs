@@ -564,7 +564,7 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":4,\"fact\":[]}"), Err(Unreadable::Newer(3)));
+        assert_eq!(decode(b"{\"v\":4,\"fact\":[]}"), Err(Unreadable::Newer(4)));
     }
 
     #[test]
@@ -584,8 +584,13 @@ mod tests {
             domain::OrderKey { step: domain::Step::Stage, host: domain::HostName::parse("green").unwrap() };
         let key_host = key.host.clone();
         let problem = domain::Problem::new(Code::NoRoom, "x").on(&key.host).cause("y").retry_useful();
-        let evidence =
-            domain::Evidence { already: true, detail: "d".to_owned(), took_us: 7, effect_at_us: Some(9), checks: Vec::new() };
+        let evidence = domain::Evidence {
+            already: true,
+            detail: "d".to_owned(),
+            took_us: 7,
+            effect_at_us: Some(9),
+            checks: Vec::new(),
+        };
         let events = [
             Event::EpochTaken(domain::Epoch(4)),
             Event::Fenced(key.host.clone()),
@@ -604,7 +609,12 @@ mod tests {
             Event::Noted(domain::Note::Checks {
                 step: domain::Step::Check,
                 host: key_host,
-                seen: vec![domain::CheckSeen::new("home".parse().unwrap(), domain::CheckVerdict::Passed, 12, "200")],
+                seen: vec![domain::CheckSeen::new(
+                    "home".parse().unwrap(),
+                    domain::CheckVerdict::Passed,
+                    12,
+                    "200",
+                )],
             }),
             Event::Noted(domain::Note::Traffic(domain::TrafficSeen {
                 seconds: 60,

@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pointsman_core::{Action, Aftermath, Check, CheckFrom, CheckSpec, Code, DrainEnd, Evidence, Problem, RouteEpoch};
+use pointsman_core::{
+    Action, Aftermath, Check, CheckFrom, CheckSpec, Code, DrainEnd, Evidence, Problem, RouteEpoch,
+};
 use pointsman_lb_agent::{Config, Driver};
 use pointsman_proto::convert;
 

@@ -1,8 +1,8 @@
 //! What agents are asked to do.
 
 use pointsman_core::{
-    Action, Activation, BackendName, Check, CheckFrom, CheckSpec, DrainEnd, HookName, Problem, Route, RouteEpoch,
-    UnitName,
+    Action, Activation, BackendName, Check, CheckFrom, CheckSpec, DrainEnd, HookName, Problem, Route,
+    RouteEpoch, UnitName,
 };
 
 use super::{field, missing, optional_field};

@@ -56,8 +56,7 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail = format!("{passed} of {all} checks pass");
         }
         Event::Noted(Note::Traffic(traffic)) => {
-            update.detail =
-                format!("visitors: {} requests, {} failed", traffic.requests, traffic.failures);
+            update.detail = format!("visitors: {} requests, {} failed", traffic.requests, traffic.failures);
         }
         Event::Noted(Note::Tick { point, by, text }) => {
             let text = text.as_deref().unwrap_or("no note");
