@@ -224,7 +224,7 @@ async fn a_secret_stays_where_it_is() {
     for secret in [wrong, kit::PASSWORD] {
         assert!(!format!("{told:?}{checked:?}{list:?}").contains(secret));
         // nginx has its password in its configuration.
-        let found = holds(site.folder(), secret, &[&file]);
+        let found = holds(site.folder(), secret, &[file.as_path()]);
         let found: Vec<_> = found.iter().filter(|path| !path.ends_with("nginx.conf")).collect();
         assert!(found.is_empty(), "{secret} in {found:?}");
     }
