@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use pointsman_chassis::config::{Parsed, Pki, Span};
+use pointsman_checks::Grants;
 use pointsman_core::{HookName, UnitName};
 use pointsman_database::Settings;
 use serde::Deserialize;
@@ -29,6 +30,9 @@ pub struct Config {
     /// Units that an activation may restart.
     #[serde(default)]
     pub units: Vec<Parsed<UnitName>>,
+    /// What checks may use on this host.
+    #[serde(default)]
+    pub checks: Grants,
     /// Commands that an activation may run, by name.
     #[serde(default)]
     pub hooks: BTreeMap<String, Hook>,

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
-use pointsman_chassis::http_check::{self, Target};
+use pointsman_chassis::http_check::Target;
+use pointsman_checks::{Memory, Place};
 use pointsman_core::{Action, Check, Code, Evidence, Order, Problem};
 use pointsman_proto::v1;
 use tonic::Streaming;
@@ -18,7 +19,8 @@ pub struct WebHands {
     config: Arc<Config>,
     web: Arc<Web>,
     site: Site,
-    server: Target,
+    place: Place,
+    memory: Arc<Memory>,
 }
 
 fn not_ours() -> Problem {
@@ -31,15 +33,20 @@ impl WebHands {
     pub fn new(config: Config, web: Web) -> Result<Self, Problem> {
         let site = Site::open(web.root.clone())?;
         let server = Target { address: web.server, host: web.host.clone(), tls: None };
-        Ok(Self { config: Arc::new(config), web: Arc::new(web), site, server })
+        let (grants, key) = (Arc::new(config.checks.clone()), String::new());
+        let place = Place { server, pin: None, grants, key };
+        Ok(Self { config: Arc::new(config), web: Arc::new(web), site, place, memory: Arc::default() })
     }
 
-    async fn probe(&self, checks: &[Check]) -> Result<Evidence, Problem> {
-        for check in checks {
-            http_check::make(check, &self.server, None, |_| Ok(())).await?;
+    /// Makes checks against the local server. What was seen before a release moved anything counts for nothing after it.
+    async fn probe(&self, checks: &[Check], memory: Option<&Memory>) -> Result<Evidence, Problem> {
+        if memory.is_none() {
+            self.memory.forget();
         }
-        let detail = format!("{} checks on `{}` passed", checks.len(), self.server.address);
-        Ok(Evidence { already: false, detail, ..Evidence::default() })
+        let seen = pointsman_checks::run(checks, &self.place, memory).await?;
+        let seen = pointsman_checks::judged(checks, seen, &[&self.place])?;
+        let detail = format!("{} checks on `{}` passed", checks.len(), self.place.server.address);
+        Ok(pointsman_checks::evidence(seen, detail))
     }
 }
 
@@ -61,6 +68,7 @@ impl Hands for WebHands {
                 .await
             }
             Action::SetFlag { on } => on_disk(move || host::set_flag(&site, on, &rule)).await,
+            Action::ProbeHost { checks } => self.probe(&checks, None).await,
             looking => self.observe(&looking).await,
         }
     }
@@ -76,7 +84,7 @@ impl Hands for WebHands {
                 let (site, artifact, floor) = (self.site.clone(), *artifact, self.web.floor_bytes);
                 on_disk(move || host::inspect(&site, &artifact, floor)).await
             }
-            Action::ProbeHost { checks } => self.probe(checks).await,
+            Action::ProbeHost { checks } => self.probe(checks, Some(&self.memory)).await,
             _ => Err(not_ours()),
         }
     }

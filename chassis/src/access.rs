@@ -37,6 +37,9 @@ pub const TABLE: &[(&str, &[Role])] = &[
     ("/pointsman.v1.Coordinator/DeployCertificate", &[Operator]),
     ("/pointsman.v1.Coordinator/ShowRateLimits", &[Operator, Viewer]),
     ("/pointsman.v1.Coordinator/Unblock", &[Operator]),
+    ("/pointsman.v1.Coordinator/MakeChecks", &[Operator, Ci]),
+    ("/pointsman.v1.Coordinator/GetChecklist", &[Operator, Ci, Viewer]),
+    ("/pointsman.v1.Coordinator/TickPoint", &[Operator]),
     (
         "/pointsman.agent.v1.Agent/Health",
         &[Operator, Ci, Viewer, Coordinator, WebAgent, LbAgent, DatabaseAgent],

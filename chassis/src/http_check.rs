@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http_body_util::{BodyExt as _, Empty, Limited};
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use http_body_util::{BodyExt as _, Full, Limited};
 use hyper_util::rt::TokioIo;
-use pointsman_core::{Check, Code, HttpPath, Problem};
+use pointsman_core::{Code, HttpPath, Problem};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -18,9 +20,6 @@ use tokio_rustls::TlsConnector;
 
 /// Most of a body that a check reads, in bytes: pages are smaller, and a check is no download.
 const MAX_BODY_BYTES: usize = 1 << 20;
-
-/// Pause between two tries of a check that did not pass.
-const PAUSE: Duration = Duration::from_millis(200);
 
 /// A server to ask.
 #[derive(Clone)]
@@ -73,6 +72,10 @@ pub fn tls_for(authorities: &PathBuf) -> Result<Arc<ClientConfig>, Problem> {
     Ok(Arc::new(config))
 }
 
+/// Most of the headers that are read, in bytes and in number: far above what servers send.
+const MAX_HEAD_BYTES: usize = 64 << 10;
+const MAX_HEADERS: usize = 128;
+
 /// Asks once. `side` is the `X-Pointsman` request header, by which a trusted client picks a side of the route.
 pub async fn ask(
     target: &Target,
@@ -80,16 +83,35 @@ pub async fn ask(
     side: Option<&str>,
     timeout: Duration,
 ) -> Result<Answer, String> {
+    let mut request = http::Request::get(path.as_str());
+    if let Some(side) = side {
+        request = request.header("x-pointsman", side);
+    }
+    let request = request.body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
+    let answer = send(target, request, MAX_BODY_BYTES, timeout).await?;
+    let pointsman =
+        answer.headers().get("x-pointsman").and_then(|value| value.to_str().ok()).map(str::to_owned);
+    Ok(Answer { status: answer.status().as_u16(), pointsman, body: answer.into_body().to_vec() })
+}
+
+/// Sends one request on a connection of its own and reads the answer, at most `most` bytes of its body. The request's URI
+/// is a path; `Host`, `User-Agent` and `Connection` are added.
+pub async fn send(
+    target: &Target,
+    request: http::Request<Full<Bytes>>,
+    most: usize,
+    timeout: Duration,
+) -> Result<http::Response<Bytes>, String> {
     let asking = async {
         let stream =
             TcpStream::connect(target.address).await.map_err(|error| format!("cannot connect: {error}"))?;
-        let Some(tls) = &target.tls else { return exchange(stream, target, path, side).await };
+        let Some(tls) = &target.tls else { return exchange(stream, target, request, most).await };
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::clone(tls))
             .connect(name, stream)
             .await
             .map_err(|error| format!("no TLS: {error}"))?;
-        exchange(stream, target, path, side).await
+        exchange(stream, target, request, most).await
     };
     let late = |_| format!("no answer within {} ms", timeout.as_millis());
     tokio::time::timeout(timeout, asking).await.map_err(late)?
@@ -98,74 +120,38 @@ pub async fn ask(
 async fn exchange<S>(
     stream: S,
     target: &Target,
-    path: &HttpPath,
-    side: Option<&str>,
-) -> Result<Answer, String>
+    mut request: http::Request<Full<Bytes>>,
+    most: usize,
+) -> Result<http::Response<Bytes>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+    let (mut sender, connection) = hyper::client::conn::http1::Builder::new()
+        .max_buf_size(MAX_HEAD_BYTES)
+        .max_headers(MAX_HEADERS)
+        .handshake(TokioIo::new(stream))
         .await
         .map_err(|error| error.to_string())?;
     // It ends when the answer is read and the sender dropped, or the peer closes.
-    let connection = tokio::spawn(connection);
-    let mut request = http::Request::get(path.as_str())
-        .header("host", &target.host)
-        .header("user-agent", "pointsman-check")
-        .header("connection", "close");
-    if let Some(side) = side {
-        request = request.header("x-pointsman", side);
-    }
-    let request = request.body(Empty::<bytes::Bytes>::new()).map_err(|error| error.to_string())?;
+    let connection = Running(tokio::spawn(connection));
+    let headers = request.headers_mut();
+    let host = HeaderValue::from_str(&target.host).map_err(|error| error.to_string())?;
+    headers.insert(header::HOST, host);
+    headers.insert(header::USER_AGENT, HeaderValue::from_static("pointsman-check"));
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
-    let status = answer.status().as_u16();
-    let pointsman =
-        answer.headers().get("x-pointsman").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    let body = Limited::new(answer.into_body(), MAX_BODY_BYTES).collect().await;
-    connection.abort();
-    let body =
-        body.map_err(|error| format!("the body ended early or is over {MAX_BODY_BYTES} bytes: {error}"))?;
-    Ok(Answer { status, pointsman, body: body.to_bytes().to_vec() })
+    let (head, body) = answer.into_parts();
+    let body = Limited::new(body, most).collect().await;
+    drop(connection);
+    let body = body.map_err(|error| format!("the body ended early or is over {most} bytes: {error}"))?;
+    Ok(http::Response::from_parts(head, body.to_bytes()))
 }
 
-/// Says what is wrong with an answer, if anything is.
-pub fn judge(check: &Check, answer: &Answer) -> Result<(), String> {
-    if answer.status != check.status {
-        return Err(format!("expected status {}, got {}", check.status, answer.status));
-    }
-    let Some(text) = &check.body_contains else { return Ok(()) };
-    let found = answer.body.windows(text.len().max(1)).any(|window| window == text.as_bytes());
-    if found {
-        Ok(())
-    } else {
-        Err(format!("expected a body with `{text}`, got {} bytes without it", answer.body.len()))
-    }
-}
+/// A connection's task: ends with whoever waits for the answer, also when they stop waiting.
+struct Running<T>(tokio::task::JoinHandle<T>);
 
-/// Makes a check until it passes or its patience ends. `verify` looks at the answer after the check itself has.
-///
-/// Silence and wrong answers are both repeated: a server that has just been restarted gives either.
-pub async fn make(
-    check: &Check,
-    target: &Target,
-    side: Option<&str>,
-    verify: impl Fn(&Answer) -> Result<(), String>,
-) -> Result<(), Problem> {
-    let give_up = tokio::time::Instant::now() + Duration::from_millis(check.patience_ms);
-    let timeout = Duration::from_millis(check.timeout_ms);
-    loop {
-        let seen = ask(target, &check.path, side, timeout).await;
-        let seen = seen.and_then(|answer| judge(check, &answer).and_then(|()| verify(&answer)));
-        let Err(reason) = seen else { return Ok(()) };
-        if tokio::time::Instant::now() + PAUSE >= give_up {
-            let message = format!("check `{}` failed: {} {reason}", check.name, check.path);
-            return Err(Problem::new(Code::CheckFailed, message)
-                .cause(format!("asked {} for host `{}`", target.address, target.host))
-                .hint(format!(
-                    "ask it yourself: `curl -i -H 'Host: {}' http://{}{}`",
-                    target.host, target.address, check.path
-                )));
-        }
-        tokio::time::sleep(PAUSE).await;
+impl<T> Drop for Running<T> {
+    fn drop(&mut self) {
+        self.0.abort();
     }
 }

@@ -14,6 +14,7 @@ pub mod http_check;
 pub mod ledger;
 pub mod logs;
 mod order_digest;
+pub mod process;
 pub mod serve;
 pub mod service;
 pub mod site_certificate;

@@ -133,14 +133,13 @@ fn migration_fields(migrations: &Migrations) -> Vec<String> {
     fields
 }
 
-fn check_fields(check: &Check) -> [String; 6] {
+fn check_fields(check: &Check) -> [String; 5] {
     [
         check.name.to_string(),
-        check.path.to_string(),
-        check.status.to_string(),
-        check.body_contains.clone().unwrap_or_default(),
+        check.spec.to_string(),
         check.timeout_ms.to_string(),
         check.patience_ms.to_string(),
+        check.bound_ms.to_string(),
     ]
 }
 

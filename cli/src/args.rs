@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_chassis::config::Span;
-use pointsman_core::{BackupId, EnvironmentName, ReleaseId, RequestId};
+use pointsman_core::{BackupId, CheckName, EnvironmentName, ReleaseId, RequestId, SlotName};
 
 /// Release a web application to plain VMs behind HAProxy, without a visitor noticing.
 #[derive(Parser)]
@@ -35,6 +35,10 @@ pub enum Output {
     Plain,
     /// One JSON document on standard output.
     Json,
+    /// Markdown: `checklist` alone.
+    Md,
+    /// JUnit's XML, which CI shows: `checklist` alone.
+    Junit,
 }
 
 /// Whether words that could not be understood ask for JSON.
@@ -82,6 +86,10 @@ pub enum Verb {
         #[command(subcommand)]
         verb: CertVerb,
     },
+    /// Make the checks of a slot now: on its hosts, and through the load balancers. Nothing is released.
+    Check(Check),
+    /// Show the checklist of a release with its evidence, or tick a point of it.
+    Checklist(Checklist),
     /// The maintenance page.
     Maintenance {
         #[command(subcommand)]
@@ -120,6 +128,8 @@ impl Verb {
             }
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } => environment,
+            Self::Check(check) => &check.environment,
+            Self::Checklist(checklist) => &checklist.environment,
             Self::Doctor(doctor) => return doctor.environment().cloned(),
             Self::Traffic { verb } => verb.environment(),
             Self::Cert { verb: CertVerb::Deploy { environment, .. } | CertVerb::Show { environment } } => {
@@ -134,6 +144,33 @@ impl Verb {
         };
         Some(environment.clone())
     }
+}
+
+#[derive(Args)]
+pub struct Check {
+    /// The environment, as `production`.
+    pub environment: EnvironmentName,
+    /// Which slot; else the one that serves.
+    #[arg(long)]
+    pub slot: Option<SlotName>,
+    /// Only this check, with what it builds on.
+    #[arg(long)]
+    pub name: Option<CheckName>,
+}
+
+#[derive(Args)]
+pub struct Checklist {
+    /// The environment, as `production`.
+    pub environment: EnvironmentName,
+    /// Which release; else the running one, or the last.
+    #[arg(long)]
+    pub release: Option<ReleaseId>,
+    /// Vouch for this point, in your name: it is recorded with the release.
+    #[arg(long, value_name = "POINT", requires = "release")]
+    pub tick: Option<CheckName>,
+    /// What you saw, for the record.
+    #[arg(long, requires = "tick")]
+    pub note: Option<String>,
 }
 
 #[derive(Args)]

@@ -61,6 +61,11 @@ fn not_understood(error: &clap::Error) -> std::process::ExitCode {
 async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
     use crate::commands as run;
     let session = client::Session::new(arguments.config);
+    if out.document_of_checklist() && !matches!(arguments.verb, Verb::Checklist(_)) {
+        let message = "`-o md` and `-o junit` are forms of the checklist alone";
+        return Err(Problem::new(pointsman_core::Code::UsageWrong, message)
+            .hint("ask for one of `auto`, `tty`, `plain` and `json`"));
+    }
     match arguments.verb {
         Verb::Init(init) => init::init(&init, out),
         Verb::Explain { code } => run::explain(&code, out),
@@ -91,6 +96,8 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Cert { verb: args::CertVerb::Show { environment } } => {
             run::certificates(&session, &environment, out).await
         }
+        Verb::Check(check) => run::check(&session, &check, out).await,
+        Verb::Checklist(checklist) => run::checklist(&session, &checklist, out).await,
         Verb::Db { verb } => run::database(&session, &verb, out).await,
         Verb::Maintenance { verb } => run::maintenance(&session, &verb, out).await,
         Verb::Audit { verb: args::AuditVerb::Accept { environment, confirm } } => {

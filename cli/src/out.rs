@@ -37,6 +37,21 @@ impl Out {
         self.mode == Output::Json
     }
 
+    /// A form is wanted that only checklists have.
+    pub fn document_of_checklist(&self) -> bool {
+        self.markdown() || self.junit()
+    }
+
+    /// Markdown is wanted.
+    pub fn markdown(&self) -> bool {
+        self.mode == Output::Md
+    }
+
+    /// JUnit's XML is wanted.
+    pub fn junit(&self) -> bool {
+        self.mode == Output::Junit
+    }
+
     /// A moving line is wanted.
     pub fn live(&self) -> bool {
         self.mode == Output::Tty

@@ -36,6 +36,7 @@ use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::traffic::{self, Watchers};
+use crate::{check_now, checklist};
 
 /// Longest time for an offer to arrive.
 const OFFER: Duration = Duration::from_secs(120);
@@ -462,6 +463,47 @@ impl Coordinator for Api {
             rate_limits::rate_limits(&office, &address, 0).await
         };
         reply(unblocked.await)
+    }
+
+    async fn make_checks(
+        &self,
+        request: Request<v1::MakeChecksRequest>,
+    ) -> Result<Response<v1::MakeChecksReply>, Status> {
+        let made = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            let asked = request.get_ref();
+            let slot = convert::optional_field("slot", &asked.slot)?;
+            let name = convert::optional_field("name", &asked.name)?;
+            info!(environment = %office.environment().name, by = who(&peer), "making checks");
+            check_now::make(&office, slot.as_ref(), name.as_ref()).await
+        };
+        reply(made.await)
+    }
+
+    async fn get_checklist(
+        &self,
+        request: Request<v1::ChecklistRequest>,
+    ) -> Result<Response<v1::ChecklistReply>, Status> {
+        let listed = async {
+            let (office, _) = self.office(&request, &request.get_ref().environment)?;
+            let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
+            checklist::of(&office, id.as_ref()).await
+        };
+        reply(listed.await)
+    }
+
+    async fn tick_point(
+        &self,
+        request: Request<v1::TickPointRequest>,
+    ) -> Result<Response<v1::ChecklistReply>, Status> {
+        let ticked = async {
+            let (office, peer) = self.office(&request, &request.get_ref().environment)?;
+            let asked = request.get_ref();
+            let id = convert::field::<ReleaseId>("release", &asked.release)?;
+            let point = convert::field("point", &asked.point)?;
+            checklist::tick(&office, &id, point, who(&peer), reason_of(&asked.note)).await
+        };
+        reply(ticked.await)
     }
 
     async fn accept_journal(

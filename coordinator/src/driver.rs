@@ -9,12 +9,12 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
-    Action, Aftermath, Code, Event, Evidence, Order, OrderKey, Phase, Problem, Reading, Request, RequestKind,
-    State, Timestamp, invariants, judging,
+    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading, Request, RequestKind, State, Timestamp, invariants, judging,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};
 
+use crate::noted::{self, Noted};
 use crate::watcher::Watcher;
 
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
@@ -53,9 +53,9 @@ enum Woken {
     Answered(OrderKey, Result<Evidence, Problem>),
     Asked(Option<Asked>),
     Time,
-    Read(Timestamp, Reading),
+    Read(Timestamp, Reading, Vec<(HostName, Vec<CheckSeen>)>),
     Heard(Vec<Event>),
-    Fenced(Vec<(pointsman_core::HostName, Result<(), Problem>)>),
+    Fenced(Vec<(HostName, Result<(), Problem>)>),
 }
 
 impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
@@ -71,6 +71,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
         let mut watched: Option<Timestamp> = None;
+        let mut noted = Noted::default();
         let mut watcher: Option<Watcher<S::Ear>> = None;
         loop {
             let now = self.clock.now();
@@ -138,7 +139,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
                         events = news => Woken::Heard(events),
-                        (began, reading) = reading => Woken::Read(began, reading),
+                        (began, (reading, seen)) = reading => Woken::Read(began, reading, seen),
                     }
                 }
                 Next::Await(until) => {
@@ -161,16 +162,17 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
             };
             match woken {
                 Woken::Time => {}
-                Woken::Answered(key, answer) => {
+                Woken::Answered(key, mut answer) => {
                     flight.aborts.remove(&key);
+                    let noted = noted::of_order(&key, &mut answer);
                     let event = match answer {
                         Ok(evidence) => Event::OrderDone { key, evidence },
                         Err(problem) => Event::OrderFailed { key, problem },
                     };
-                    self.record(&mut flight, vec![event]).await?;
+                    self.record(&mut flight, noted.into_iter().chain([event]).collect()).await?;
                 }
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
-                Woken::Read(began, reading) => {
+                Woken::Read(began, reading, seen) => {
                     let now = self.clock.now();
                     let reading = machine::timely(&flight.state, began, now, reading);
                     let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
@@ -178,7 +180,8 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     let judgement = watcher.as_ref().map(Watcher::judgement);
                     let events = judging::with_last_word(&flight.state, events, judgement);
                     (watched, last_read) = (Some(began), Some(now));
-                    self.record(&mut flight, events).await?;
+                    let noted = noted.read(&flight.state, seen, &events);
+                    self.record(&mut flight, noted.into_iter().chain(events).collect()).await?;
                 }
                 Woken::Heard(events) => self.record(&mut flight, events).await?,
                 Woken::Asked(Some((request, reply))) => self.asked(&mut flight, request, reply).await?,
@@ -287,14 +290,17 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         }
     }
 
-    async fn read_gates(&self, state: &State) -> Reading {
+    /// Reads the gates; with what was seen of each check, and where.
+    async fn read_gates(&self, state: &State) -> (Reading, Vec<(HostName, Vec<CheckSeen>)>) {
         let timeout_ms = state.plan.reading_ms();
         let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
         let asked = gates.iter().map(|(host, action)| async move {
-            let observed = self.fleet.observe(host, action, timeout_ms).await;
-            observed.map(drop).map_err(|problem| problem.on(host))
+            let mut observed = self.fleet.observe(host, action, timeout_ms).await;
+            let seen = (host.clone(), noted::taken(&mut observed));
+            (observed.map(drop).map_err(|problem| problem.on(host)), seen)
         });
-        machine::join_readings(join_all(asked).await)
+        let (readings, seen): (Vec<_>, Vec<_>) = join_all(asked).await.into_iter().unzip();
+        (machine::join_readings(readings), seen)
     }
 
     async fn fenced<P: Fn(&State)>(

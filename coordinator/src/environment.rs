@@ -5,13 +5,16 @@ use std::path::Path;
 
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
-    Activation, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName, HookName,
-    HostName, HttpPath, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan,
-    VerifyLevel, WatchPlan,
+    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel, WatchPlan,
 };
 use serde::Deserialize;
 
 use crate::watch_file::Watch;
+
+mod checklist;
+mod checks;
+
+pub use checklist::ManualPoint;
 
 /// The file's newest shape.
 const SCHEMA: u32 = 1;
@@ -41,6 +44,8 @@ pub struct Environment {
     pub splits: Vec<Split>,
     /// The checks.
     pub checks: Vec<Check>,
+    /// The points of the checklist that a person ticks.
+    pub manual: Vec<ManualPoint>,
     /// The watch.
     pub watch: WatchPlan,
     /// What the visitors' signals decide.
@@ -86,7 +91,9 @@ struct Written {
     #[serde(default)]
     activate: Activate,
     #[serde(default)]
-    checks: Vec<WrittenCheck>,
+    checks: Vec<checks::Written>,
+    #[serde(default)]
+    checklist: checklist::Written,
     #[serde(default)]
     watch: Watch,
     #[serde(default)]
@@ -149,56 +156,6 @@ struct Canary {
 struct Activate {
     restart: Vec<Parsed<UnitName>>,
     hooks: Vec<Parsed<HookName>>,
-}
-
-#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Moment {
-    BeforeSwitch,
-    AfterSwitch,
-}
-
-#[derive(Clone, Copy, Default, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum From {
-    Hosts,
-    #[default]
-    Balancer,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct WrittenCheck {
-    name: Parsed<CheckName>,
-    phase: Vec<Moment>,
-    #[serde(default)]
-    from: From,
-    http: Http,
-    #[serde(default = "five_seconds")]
-    timeout: Span,
-    #[serde(default = "twenty_seconds")]
-    patience: Span,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Http {
-    path: Parsed<HttpPath>,
-    #[serde(default)]
-    expect: Expect,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields, default)]
-struct Expect {
-    status: u16,
-    body: Option<String>,
-}
-
-impl Default for Expect {
-    fn default() -> Self {
-        Self { status: 200, body: None }
-    }
 }
 
 #[derive(Deserialize)]
@@ -293,14 +250,6 @@ fn thirty_seconds() -> Span {
     Span::from_ms(30_000)
 }
 
-fn five_seconds() -> Span {
-    Span::from_ms(5_000)
-}
-
-fn twenty_seconds() -> Span {
-    Span::from_ms(20_000)
-}
-
 impl Environment {
     /// Reads an environment file.
     pub fn read(path: &Path) -> Result<Self, Problem> {
@@ -375,11 +324,8 @@ impl Environment {
         if slots.len() < 2 || balancers.is_empty() {
             return Err(wrong("a release needs two slots and a load balancer".to_owned()));
         }
-        let checks = written
-            .checks
-            .into_iter()
-            .map(|check| complete_check(check).map_err(&wrong))
-            .collect::<Result<_, _>>()?;
+        let checks = checks::complete(written.checks).map_err(&wrong)?;
+        let manual = checklist::complete(written.checklist).map_err(&wrong)?;
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
         let watch = written.watch.gates().map_err(&wrong)?;
         let verdict = written.watch.verdict().map_err(&wrong)?;
@@ -408,6 +354,7 @@ impl Environment {
             database: written.database.map(complete_database),
             splits,
             checks,
+            manual,
             watch,
             verdict,
             verdict_where_heard,
@@ -493,31 +440,6 @@ fn complete_strategy(written: Strategy) -> Result<Vec<Split>, String> {
     Ok(splits.into_iter().map(|percent| Split { percent, hold_ms: canary.hold.ms() }).collect())
 }
 
-fn complete_check(written: WrittenCheck) -> Result<Check, String> {
-    let name = written.name.0;
-    let status = written.http.expect.status;
-    if !(100..600).contains(&status) {
-        return Err(format!("check `{name}` expects status {status}, which is none"));
-    }
-    if written.phase.is_empty() {
-        return Err(format!("check `{name}` has an empty `phase`: it would never be made"));
-    }
-    Ok(Check {
-        from: match written.from {
-            From::Hosts => CheckFrom::Hosts,
-            From::Balancer => CheckFrom::Balancers,
-        },
-        before_switch: written.phase.contains(&Moment::BeforeSwitch),
-        after_switch: written.phase.contains(&Moment::AfterSwitch),
-        path: written.http.path.0,
-        status,
-        body_contains: written.http.expect.body.filter(|text| !text.is_empty()),
-        timeout_ms: written.timeout.ms(),
-        patience_ms: written.patience.ms(),
-        name,
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -546,7 +468,7 @@ mod tests {
     fn a_small_file_is_complete() {
         let environment = parse(GOOD).unwrap();
         assert_eq!(environment.watch.duration_ms, 300_000);
-        assert_eq!(environment.checks[0].status, 200);
+        assert!(environment.checks[0].spec.as_str().contains("/api/health"));
         assert_eq!(environment.slots.len(), 2);
     }
 

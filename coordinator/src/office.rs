@@ -10,9 +10,7 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Outcome, Phase, Plan,
-    Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
-    Timestamp, VerdictMode,
+    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -28,6 +26,7 @@ use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 use crate::visitors::Visitors;
+use crate::witness::witness;
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
 const SHORT_LOOK_MS: u64 = 1_000;
@@ -115,6 +114,7 @@ impl Office {
         });
         office.reopen().await?;
         tokio::spawn(Arc::clone(&office).work());
+        tokio::spawn(witness(Arc::clone(&office)));
         Ok(office)
     }
 
@@ -520,6 +520,22 @@ impl Office {
         self.begun.notify_one();
         info!(environment = %self.environment.name, release = %id, "release begins");
         Ok(id)
+    }
+
+    /// Records something of a release for its checklist, also of one that is over.
+    pub async fn note(&self, id: &ReleaseId, note: Note) -> Result<(), Problem> {
+        // The epoch and the release in one look: a journal that is accepted meanwhile knows neither, and refuses the epoch.
+        let epoch = {
+            let book = self.book();
+            if let Some(trouble) = &book.told.trouble {
+                return Err(trouble.clone());
+            }
+            book.told.releases.contains_key(id).then_some(book.told.epoch)
+        };
+        let epoch = epoch.ok_or_else(|| self.unknown_release(id))?;
+        let (name, now) = (&self.environment.name, SystemClock.now());
+        let recorded = self.journal.append(name, epoch, id, now, vec![Event::Noted(note)]).await;
+        recorded.map(drop).map_err(|error| error.0)
     }
 
     /// Asks something of the open release. An abort is done already where none is open; what was asked for before, and

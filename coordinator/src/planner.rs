@@ -175,6 +175,13 @@ pub fn plan(
         Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
         Purpose::Maintenance { .. } | Purpose::Database(_) => {}
     }
+    let answering = match &purpose {
+        Purpose::Deploy { .. } => Some(&wish.release),
+        Purpose::Rollback { to, .. } => to.as_ref(),
+        Purpose::Maintenance { .. } => None,
+    };
+    let bound = |check| pointsman_checks::bind(check, answering, &to.name);
+    let checks = environment.checks.iter().map(bound).collect();
     // The load balancers' page is what visitors see. A host that cannot be asked is left out, and `doctor` names a
     // file that stays where it should not.
     let flag_hosts =
@@ -199,7 +206,7 @@ pub fn plan(
         activation: environment.activation.clone(),
         database,
         splits,
-        checks: environment.checks.clone(),
+        checks,
         watch: environment.watch,
         verdict,
         automatic_rollback: environment.automatic_rollback,

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp,
+    Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp
 };
 
 /// One fact.
@@ -55,6 +55,8 @@ pub enum Event {
     TurnedBack(Problem),
     /// The release stopped for a person.
     Held(Problem),
+    /// Something was seen or said that belongs on the release's checklist. Also of a release that is over.
+    Noted(Note),
     /// Of no release: a person accepted a journal whose newest entries are gone. What it says of the world before this is
     /// not so any more, and what was open then is void.
     Adopted {
@@ -101,6 +103,7 @@ impl Event {
             Self::Requested(_) => "requested",
             Self::TurnedBack(_) => "turned-back",
             Self::Held(_) => "held",
+            Self::Noted(_) => "noted",
             Self::Adopted { .. } => "adopted",
         }
     }

@@ -18,6 +18,7 @@ pub mod judging;
 pub mod machine;
 pub mod manifest;
 mod name;
+mod note;
 mod order;
 mod peer;
 mod phase;
@@ -36,7 +37,9 @@ mod time;
 pub mod verdict;
 mod verdict_plan;
 
-pub use check::{Check, CheckFrom, CheckMoment};
+pub use check::{
+    Check, CheckFrom, CheckMoment, CheckSeen, CheckSpec, CheckVerdict, InvalidCheckSpec, MAX_SEEN,
+};
 pub use code::Code;
 pub use database::{DatabasePlan, DatabaseWork, MigrationPhase, Migrations, SwapTo, VerifyLevel};
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
@@ -48,6 +51,7 @@ pub use name::{
     BackendName, BackupId, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,
 };
+pub use note::{Note, TrafficSeen};
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};
 pub use phase::{HeldAt, Outcome, Phase, Progress, State, VerdictProgress, WatchProgress};

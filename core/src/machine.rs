@@ -82,6 +82,7 @@ pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
         Event::Requested(request) => requested(state, request, fact.at),
         Event::TurnedBack(problem) => turned_back(state, problem),
         Event::Held(problem) => held(state, problem, fact.at),
+        Event::Noted(_) => return Ok(()),
     };
     if !legal {
         return Err(IllegalEvent { event: fact.event.kind(), phase: phase_word(&before) });

@@ -2,8 +2,7 @@
 //! relative, so that repeating an order changes nothing.
 
 use crate::{
-    Activation, ArtifactDigest, BackendName, BackupId, Check, Epoch, HostName, Migrations, ReleaseId, Route,
-    RouteEpoch, Step, SwapTo, Timestamp, VerifyLevel,
+    Activation, ArtifactDigest, BackendName, BackupId, Check, CheckSeen, Epoch, HostName, Migrations, ReleaseId, Route, RouteEpoch, Step, SwapTo, Timestamp, VerifyLevel,
 };
 
 /// Which order of a release this is: the key of its receipt.
@@ -189,4 +188,6 @@ pub struct Evidence {
     /// When it took effect, in microseconds since 1970 by the clock of whoever holds this; only of what moves visitors,
     /// and only where it moved them now.
     pub effect_at_us: Option<u64>,
+    /// The checks that were made, of an order to make some.
+    pub checks: Vec<CheckSeen>,
 }

@@ -557,7 +557,8 @@ impl Plan {
                 .iter()
                 .filter(move |check| check.from == from && check.applies(CheckMoment::AfterSwitch))
         };
-        let of = |from: CheckFrom| -> u64 { made(from).map(|check| check.timeout_ms).sum() };
+        let of =
+            |from: CheckFrom| -> u64 { made(from).map(|check| check.bound_ms.max(check.timeout_ms)).sum() };
         let slowest = of(CheckFrom::Hosts).max(of(CheckFrom::Balancers));
         slowest.saturating_add(READING_MS).min(self.limits.check_ms)
     }

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::{Code, EnvironmentName, HostName};
+use crate::{CheckSeen, Code, EnvironmentName, HostName};
 
 /// What may have changed when something failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -41,6 +41,9 @@ pub struct Problem {
     pub causes: Vec<String>,
     /// What the operator can do, ready to paste.
     pub hint: String,
+    /// The checks that were made before it was known, of an order to make some. They are noted apart: a problem that is
+    /// recorded holds none.
+    pub checks: Vec<CheckSeen>,
 }
 
 /// Longest message, cause or hint kept from outside, in characters.
@@ -68,6 +71,7 @@ impl Problem {
             message: clean(message.as_ref()),
             causes: Vec::new(),
             hint: format!("`pointsman explain {code}`"),
+            checks: Vec::new(),
         }
     }
 
@@ -103,6 +107,13 @@ impl Problem {
     #[must_use]
     pub fn hint(mut self, hint: impl AsRef<str>) -> Self {
         self.hint = clean(hint.as_ref());
+        self
+    }
+
+    /// Adds the checks that were made.
+    #[must_use]
+    pub fn with_checks(mut self, checks: Vec<CheckSeen>) -> Self {
+        self.checks = checks;
         self
     }
 

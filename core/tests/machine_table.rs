@@ -16,8 +16,8 @@ use plans::{Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, next};
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Aftermath, Code, Epoch, Event, Evidence, HeldAt, OrderKey, Phase, Plan, Problem, Purpose, Reading,
-    Request, RequestKind, Stamped, State, Step,
+    Aftermath, Code, Epoch, Event, Evidence, HeldAt, Note, OrderKey, Phase, Plan, Problem, Purpose, Reading,
+    Request, RequestKind, Stamped, State, Step, TrafficSeen,
 };
 use story::{Story, lost, refused};
 
@@ -259,6 +259,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
         ("adopted", Event::Adopted { by: "ada".to_owned() }),
+        ("noted", Event::Noted(Note::Traffic(TrafficSeen::default()))),
     ]
 }
 
@@ -370,6 +371,8 @@ fn the_table_has_every_kind_of_event() {
         | Event::Requested(_)
         | Event::TurnedBack(_)
         | Event::Held(_)
+        | Event::Adopted { .. } => 15,
+        | Event::Noted(_)
         | Event::Adopted { .. } => 15,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use pointsman_chassis::http_check::{self, Answer, Target};
+use pointsman_checks::Grants;
 use pointsman_core::{BackendName, Code, Problem, Route};
 use tokio::sync::Mutex;
 
@@ -36,6 +37,8 @@ pub struct Balancer {
     pub(crate) signals: Option<Signals>,
     /// The certificates that may be renewed.
     pub(crate) certificates: Certificates,
+    /// What checks may use.
+    pub(crate) grants: Arc<Grants>,
 }
 
 /// How many servers of a backend are healthy, of how many.
@@ -66,6 +69,7 @@ impl Balancer {
             file,
             frontend: config.frontend.target()?,
             certificates: Certificates::new(&config)?,
+            grants: Arc::new(config.checks.clone()),
             config: Arc::new(config),
             changing: Arc::default(),
             guard: Guard::default(),

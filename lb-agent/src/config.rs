@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pointsman_chassis::config::{Parsed, Pki};
 use pointsman_chassis::http_check::{self, Target};
+use pointsman_checks::Grants;
 use pointsman_core::{BackendName, HttpPath, Problem};
 use serde::Deserialize;
 
@@ -28,6 +29,9 @@ pub struct Config {
     pub haproxy: Haproxy,
     /// How it reaches the site as a visitor would.
     pub frontend: Frontend,
+    /// What checks may use on this host.
+    #[serde(default)]
+    pub checks: Grants,
     /// Where it listens for access lines; without it there are no signals.
     #[serde(default)]
     pub signals: Option<Signals>,

@@ -1,10 +1,12 @@
 //! What the agent on a load balancer does with each order.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
 use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_checks::Memory;
 use pointsman_core::{Action, Code, Evidence, Order, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tonic::Streaming;
@@ -18,6 +20,7 @@ use crate::{certificates, doctor, drain, guard, inspect, probe, rate_limits, sig
 #[derive(Clone)]
 pub struct LbHands {
     balancer: Balancer,
+    memory: Arc<Memory>,
 }
 
 fn not_ours(what: &str) -> Problem {
@@ -36,7 +39,7 @@ impl LbHands {
 
     /// The hands for this configuration.
     pub fn new(config: Config) -> Result<Self, Problem> {
-        Ok(Self { balancer: Balancer::new(config)? })
+        Ok(Self { balancer: Balancer::new(config)?, memory: Arc::default() })
     }
 
     /// Guards the route between orders, for ever.
@@ -71,6 +74,12 @@ impl Hands for LbHands {
             Action::Drain { backend, timeout_ms, end } => {
                 drain::drain(&self.balancer, backend, Duration::from_millis(*timeout_ms), *end, rule).await
             }
+            // What was seen before a release moved anything counts for nothing after it.
+            Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
+                self.memory.forget();
+                let patience = Duration::from_millis(*patience_ms);
+                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience, None).await
+            }
             looking => self.observe(looking).await,
         }
     }
@@ -91,7 +100,8 @@ impl Hands for LbHands {
             }
             Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
                 let patience = Duration::from_millis(*patience_ms);
-                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience).await
+                probe::probe(&self.balancer, checks, backend, *epoch, *min_up, patience, Some(&self.memory))
+                    .await
             }
             _ => Err(not_ours("this action")),
         }

@@ -1,8 +1,10 @@
 //! Checks through the load balancer, pinned to one backend by the side of the route it is on.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_chassis::http_check::{self, Answer, Target};
+use pointsman_chassis::http_check::Target;
+use pointsman_checks::{Memory, Pin, Place};
 use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch};
 use tokio::time::Instant;
 
@@ -31,6 +33,7 @@ pub async fn probe(
     epoch: RouteEpoch,
     min_up: u32,
     patience: Duration,
+    memory: Option<&Memory>,
 ) -> Result<Evidence, Problem> {
     balancer.granted(backend)?;
     let give_up = Instant::now() + patience;
@@ -51,54 +54,16 @@ pub async fn probe(
         .cause("somebody or something else has changed it")
         .hint("see it: `pointsman traffic show ENV`"));
     }
-    if !balancer.shows_epoch() {
-        ask_servers(balancer, checks, backend, &route).await?;
-        return passed(balancer, checks, backend).await;
-    }
-    let side = side_of(&route, backend)?;
-    let answered_by = |answer: &Answer| {
-        let (found_epoch, found_side) = (answer.mark("epoch"), answer.mark("side"));
-        if found_epoch == Some(epoch.to_string().as_str()) && found_side == Some(side) {
-            return Ok(());
-        }
-        Err(format!(
-            "was answered on side `{}` of epoch {}, expected `{side}` of {epoch}",
-            found_side.unwrap_or("none"),
-            found_epoch.unwrap_or("none")
-        ))
-    };
-    for check in checks {
-        http_check::make(check, &balancer.frontend, Some(side), answered_by).await?;
-    }
-    passed(balancer, checks, backend).await
-}
-
-/// Where testers cannot be led to a backend: through the frontend if everybody goes there, else at its servers.
-async fn ask_servers(
-    balancer: &Balancer,
-    checks: &[Check],
-    backend: &BackendName,
-    route: &Route,
-) -> Result<(), Problem> {
-    if checks.is_empty() {
-        return Ok(());
-    }
-    let targets = if route.share_of(backend) == 100 {
-        vec![balancer.frontend.clone()]
+    let places = if checks.is_empty() && !balancer.shows_epoch() {
+        Vec::new()
     } else {
-        let addresses = balancer.workers.addresses(backend).await?;
-        let host = &balancer.frontend.host;
-        addresses.into_iter().map(|address| Target { address, host: host.clone(), tls: None }).collect()
+        places(balancer, backend, &route).await?
     };
-    for check in checks {
-        for target in &targets {
-            http_check::make(check, target, None, |_| Ok(())).await?;
-        }
+    let mut all = Vec::new();
+    for place in &places {
+        let seen = pointsman_checks::run(checks, place, memory).await?;
+        all.extend(pointsman_checks::judged(checks, seen, &[place])?);
     }
-    Ok(())
-}
-
-async fn passed(balancer: &Balancer, checks: &[Check], backend: &BackendName) -> Result<Evidence, Problem> {
     let health = health(&balancer.workers.stat().await?, backend);
     let detail = format!(
         "{} checks on `{backend}` passed, {} of {} servers healthy",
@@ -106,5 +71,27 @@ async fn passed(balancer: &Balancer, checks: &[Check], backend: &BackendName) ->
         health.up,
         health.total
     );
-    Ok(Evidence { already: false, detail, ..Evidence::default() })
+    Ok(pointsman_checks::evidence(all, detail))
+}
+
+/// Where the backend is asked: through the frontend, pinned to its side of the route. Where testers cannot be led to a
+/// backend: through the frontend if everybody goes there, else at its servers.
+async fn places(balancer: &Balancer, backend: &BackendName, route: &Route) -> Result<Vec<Place>, Problem> {
+    let place = |server: Target, pin: Option<Pin>| {
+        let grants = Arc::clone(&balancer.grants);
+        Place { key: format!("{backend} {} {}", route.epoch, server.address), server, pin, grants }
+    };
+    if balancer.shows_epoch() {
+        let pin = Pin { side: side_of(route, backend)?, epoch: route.epoch.to_string() };
+        return Ok(vec![place(balancer.frontend.clone(), Some(pin))]);
+    }
+    if route.share_of(backend) == 100 {
+        return Ok(vec![place(balancer.frontend.clone(), None)]);
+    }
+    let host = &balancer.frontend.host;
+    let addresses = balancer.workers.addresses(backend).await?;
+    Ok(addresses
+        .into_iter()
+        .map(|address| place(Target { address, host: host.clone(), tls: None }, None))
+        .collect())
 }

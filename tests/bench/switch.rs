@@ -211,7 +211,8 @@ impl TimedJournal {
 
     async fn outcome(&self, took: &Took) -> Result<Duration> {
         let took_us = u64::try_from(took.order.as_micros())?;
-        let evidence = Evidence { already: false, detail: took.detail.clone(), took_us, effect_at_us: None };
+        let evidence =
+            Evidence { already: false, detail: took.detail.clone(), took_us, ..Evidence::default() };
         self.append(Event::OrderDone { key: self.key.clone(), evidence }).await
     }
 }

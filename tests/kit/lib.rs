@@ -33,6 +33,7 @@ pub use haproxy::Haproxy;
 pub use knock::{Knocked, knock};
 pub use load::{Load, LoadPlan, Report, Visit};
 pub use net::{ask, ask_with, reserve};
+pub use nginx::PASSWORD;
 pub use pki::{Authority, Identity, Subject, uri};
 pub use process::{Process, binary};
 pub use sides::{Met, ids, sides, sigmas};

@@ -8,6 +8,9 @@ use anyhow::{Context as _, Result};
 
 use crate::process::Process;
 
+/// What `/api/login` takes; it says what it was told to whoever tells it anything else.
+pub const PASSWORD: &str = "canary-of-secrets-0815";
+
 /// What an nginx is made of.
 #[derive(Clone, Debug)]
 pub struct Layout {
@@ -47,7 +50,7 @@ impl Layout {
             .map(|kind| format!("  {kind}_temp_path {folder}/tmp-{kind};\n"))
             .collect();
         format!(
-            r"daemon off;
+            r#"daemon off;
 master_process off;
 pid {folder}/nginx.pid;
 error_log stderr warn;
@@ -70,6 +73,11 @@ http {{
       if (-f {deep}) {{ return 500; }}
       return 200 deep;
     }}
+    location = /api/login {{
+      default_type application/json;
+      if ($http_authorization = 'Bearer {PASSWORD}') {{ return 200 '{{"token":"0123456789abcdef"}}'; }}
+      return 403 'you said $http_authorization';
+    }}
     location @alive {{ return 200 alive; }}
     location @maintenance {{ return 503 'maintenance of this host'; }}
     location / {{
@@ -81,7 +89,7 @@ http {{
     }}
   }}
 }}
-"
+"#
         )
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -20,7 +21,7 @@ use crate::pki::{Authority, Identity, Subject, uri};
 use crate::process::{Process, binary};
 use crate::web_host::WebHost;
 use crate::world::World;
-use crate::{net, tree, wait};
+use crate::{net, nginx, tree, wait};
 
 /// The environment of every test site.
 pub const ENVIRONMENT: &str = "production";
@@ -44,6 +45,7 @@ pub struct SiteBuilder {
     balancers: usize,
     strategy: String,
     database: bool,
+    file: String,
 }
 
 impl Default for SiteBuilder {
@@ -58,8 +60,19 @@ impl Default for SiteBuilder {
             balancers: 1,
             strategy: String::new(),
             database: false,
+            file: String::new(),
         }
     }
+}
+
+/// The folder of secrets that checks may read, and in it what nginx takes for a password.
+const SECRETS: &str = "secrets";
+
+fn write_secret(folder: &Path) -> Result<()> {
+    let path = folder.join("password");
+    std::fs::create_dir_all(folder)?;
+    std::fs::write(&path, format!("{}\n", nginx::PASSWORD))?;
+    Ok(std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600))?)
 }
 
 /// The names of a site's load balancers, as many as it can have.
@@ -204,6 +217,14 @@ impl SiteBuilder {
         self
     }
 
+    /// Adds this to the end of the environment file: more checks, points of the checklist. `PASSWORD_FILE` in it is the path
+    /// of [`Site::password_file`].
+    #[must_use]
+    pub fn file(mut self, text: &str) -> Self {
+        self.file.push_str(text);
+        self
+    }
+
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
@@ -217,6 +238,7 @@ impl SiteBuilder {
             std::fs::create_dir_all(at(balancer.name).join("state"))?;
         }
         authority.write(&at("pki/ca.pem"))?;
+        write_secret(&at(SECRETS))?;
         self.write_files(folder.path(), &authority, &addresses)?;
         let host = |name: &str, addresses| -> Result<WebHost> {
             let pki = host_identity(folder.path(), &authority, "web-agent", name)?.table();
@@ -287,7 +309,8 @@ impl SiteBuilder {
         )?;
         std::fs::write(
             folder.join(format!("coordinator/environments/{ENVIRONMENT}.toml")),
-            self.environment(addresses),
+            self.environment(addresses)
+                .replace("PASSWORD_FILE", &folder.join(SECRETS).join("password").display().to_string()),
         )?;
         for (role, kind, name) in PEOPLE {
             let subject = Subject::named(&[uri(ENVIRONMENT, role, kind, name)]);
@@ -300,7 +323,7 @@ impl SiteBuilder {
 
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
-        let Self { watch, blind, watching, stage, check, strategy, .. } = self;
+        let Self { watch, blind, watching, stage, check, strategy, file, .. } = self;
         let (database_agent, database) = match self.database {
             true => (
                 format!("db = \"{}\"\n", addresses.database),
@@ -359,7 +382,7 @@ check = "{check}"
 healthy = "4s"
 attempts = 4
 persist = "20s"
-"#,
+{file}"#,
             blue = blue.1,
             green = green.1,
         )
@@ -404,6 +427,8 @@ address = "{}"
 host = "www.example.org"
 [signals]
 listen = "{}"
+[checks]
+secrets = {:?}
 "#,
         balancer.agent,
         folder.join(balancer.name).join("state"),
@@ -413,6 +438,7 @@ listen = "{}"
         layout.map,
         layout.frontend,
         layout.lines,
+        folder.join(SECRETS),
     )
 }
 
@@ -472,6 +498,11 @@ impl Site {
     /// A site with short waits.
     pub fn builder() -> SiteBuilder {
         SiteBuilder::default()
+    }
+
+    /// The file that holds the password which nginx takes; checks may read it.
+    pub fn password_file(&self) -> PathBuf {
+        self.folder().join(SECRETS).join("password")
     }
 
     /// The site's folder.

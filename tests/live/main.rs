@@ -5,6 +5,7 @@ mod accept;
 mod audit;
 mod balancers;
 mod canary;
+mod checks;
 mod crash;
 mod database;
 mod drift;

@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::artifact::file_problem;
-use pointsman_chassis::failpoint;
+use pointsman_chassis::{failpoint, process};
 use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId};
 use tracing::warn;
 
 use super::Site;
 use crate::config::{Config, Hook};
-use crate::sys;
 
 /// How long a unit may take to restart: systemd's own limit for starting is 90 s.
 const RESTART: Duration = Duration::from_secs(100);
@@ -42,13 +41,13 @@ pub async fn activate(
     for unit in &activation.restart {
         still_rules()?;
         let arguments = ["restart", "--", unit.as_str()].map(str::to_owned);
-        let restarted = sys::run("/usr/bin/systemctl", &arguments, RESTART).await;
+        let restarted = process::run("/usr/bin/systemctl", &arguments, RESTART).await;
         restarted.map_err(|reason| hook_failed(&format!("restart of `{unit}`"), &reason))?;
     }
     for (name, hook) in hooks {
         let Some((program, arguments)) = hook.argv.split_first() else { continue };
         still_rules()?;
-        let run = sys::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
+        let run = process::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
         run.map_err(|reason| hook_failed(&format!("hook `{name}`"), &reason))?;
     }
     let site = site.clone();

@@ -3,6 +3,8 @@
 mod ask;
 mod audit;
 mod cert;
+mod check;
+mod checklist;
 mod database;
 mod deploy;
 mod explain;
@@ -14,6 +16,8 @@ mod watch;
 pub use ask::{abort, pause, promote, resume, rollback};
 pub use audit::{accept, verify};
 pub use cert::{certificates, deploy_certificate};
+pub use check::check;
+pub use checklist::checklist;
 pub use database::database;
 pub use deploy::{deploy, plan};
 pub use explain::explain;

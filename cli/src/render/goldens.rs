@@ -886,6 +886,113 @@ fn certificates() {
     golden_json("certificate-deployed", &json::certificate_deployed(&deploy().environment, &facts, &reply));
 }
 
+/// A check that was made on a host.
+fn made(host: &str, name: &str, verdict: &str, took_ms: u64, what: &str) -> v1::CheckMade {
+    let (name, verdict, what) = (name.to_owned(), verdict.to_owned(), what.to_owned());
+    v1::CheckMade { host: host.to_owned(), seen: Some(v1::CheckSeen { name, verdict, took_ms, what }) }
+}
+
+#[test]
+fn checks_made_now() {
+    let well = v1::MakeChecksReply {
+        slot: "green".to_owned(),
+        release: "4f2c1ab".to_owned(),
+        checks: vec![
+            made("lb1", "frontend", "passed", 38, "200 in 12 ms, 14 assets"),
+            made("lb1", "wfs", "passed", 1_204, "12 layers, 1 feature"),
+            made("web2", "health", "passed", 3, "200 in 3 ms"),
+        ],
+        silent: Vec::new(),
+    };
+    let mut bad = well.clone();
+    bad.checks.push(made(
+        "lb1",
+        "login",
+        "failed",
+        31,
+        "step 2: POST /login expected status 200, got 403: 61 bytes, not shown",
+    ));
+    bad.checks.push(made("lb1", "feature-creation", "not-made", 0, "not made: `login` did not pass"));
+    let mut silent = well.clone();
+    silent.checks.truncate(2);
+    silent.silent.push(convert::problem_to_wire(&unreachable("web2")));
+    let nothing = v1::MakeChecksReply { slot: "green".to_owned(), ..Default::default() };
+    let environment = "production".parse().unwrap();
+    let mut cases = Cases::default();
+    for (name, reply) in
+        [("all is well", &well), ("two bad", &bad), ("one silent", &silent), ("none", &nothing)]
+    {
+        cases.add(name, &super::checks(reply));
+        golden_json(&format!("checks {name}").replace(' ', "-"), &json::checks(&environment, reply));
+    }
+    cases.check("checks.txt");
+}
+
+fn point(name: &str, text: &str, verdict: &str, evidence: &[&str]) -> v1::ChecklistPoint {
+    v1::ChecklistPoint {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        manual: matches!(verdict, "open") || name == "phone",
+        verdict: verdict.to_owned(),
+        evidence: evidence.iter().map(|line| (*line).to_owned()).collect(),
+        at_ms: if evidence.is_empty() { 0 } else { 1_795_000_000_000 },
+    }
+}
+
+#[test]
+fn checklists() {
+    let mixed = v1::ChecklistReply {
+        environment: "production".to_owned(),
+        release: "4f2c1ab".to_owned(),
+        outcome: "rolled-back".to_owned(),
+        points: vec![
+            point(
+                "health",
+                "Health checks successful",
+                "passed",
+                &["health before the switch on web2: passed, 200 in 3 ms (3 ms)"],
+            ),
+            point(
+                "error-rate",
+                "Error rate < 1%",
+                "failed",
+                &["1.31 %: 131 of 10000 requests failed in 60 s"],
+            ),
+            point(
+                "p99",
+                "Response time < 2s (p99)",
+                "no-data",
+                &["no data: nothing can be said of latencies in 60 s"],
+            ),
+            point(
+                "frontend",
+                "Frontend loads",
+                "failed",
+                &[
+                    "frontend before the switch on lb1: passed, 200 in 12 ms, 14 assets (38 ms)",
+                    "frontend after the switch on lb1: failed, / expected a page with `div#app`, got `<h1>*busy*</h1> & \"more\"` (4 ms)",
+                ],
+            ),
+            point("alerts", "Monitoring alerts silent", "no-data", &["no check is configured for it"]),
+            point("phone", "Nobody has called", "passed", &["ticked by operator anna: quiet until noon"]),
+            point("shop", "An order by hand", "open", &[]),
+        ],
+    };
+    let mut whole = mixed.clone();
+    whole.outcome = "confirmed".to_owned();
+    whole.points.retain(|point| point.verdict == "passed");
+    let mut running = mixed.clone();
+    running.outcome.clear();
+    let mut cases = Cases::default();
+    for (name, list) in [("mixed", &mixed), ("whole", &whole), ("running", &running)] {
+        cases.add(name, &super::checklist(list));
+        cases.add(&format!("{name}, Markdown"), &super::checklist_markdown(list));
+        cases.add(&format!("{name}, JUnit"), &super::checklist_junit(list));
+        golden_json(&format!("checklist-{name}"), &json::checklist(list));
+    }
+    cases.check("checklist.txt");
+}
+
 #[test]
 fn limits() {
     let entry = |host: &str, key: &str, rate| v1::RateEntry {

@@ -307,3 +307,32 @@ pub fn unblocked(
         "left": left.entries.iter().map(rate).collect::<Vec<_>>(), "exit_code": Exit::Done.code(),
     })
 }
+
+/// Checks that were made now.
+pub fn checks(environment: &EnvironmentName, made: &v1::MakeChecksReply) -> Value {
+    let check = |made: &v1::CheckMade| {
+        let seen = made.seen.clone().unwrap_or_default();
+        json!({
+            "host": made.host, "name": seen.name, "verdict": seen.verdict, "took_ms": seen.took_ms, "what": seen.what,
+        })
+    };
+    json!({
+        "kind": "checks", "environment": environment.as_str(), "slot": made.slot, "release": text(&made.release),
+        "checks": made.checks.iter().map(check).collect::<Vec<_>>(),
+        "silent": made.silent.iter().map(wire_problem).collect::<Vec<_>>(),
+    })
+}
+
+/// The checklist of a release.
+pub fn checklist(list: &v1::ChecklistReply) -> Value {
+    let point = |point: &v1::ChecklistPoint| {
+        json!({
+            "name": point.name, "text": point.text, "manual": point.manual, "verdict": point.verdict,
+            "evidence": point.evidence, "at_ms": moment(point.at_ms),
+        })
+    };
+    json!({
+        "kind": "checklist", "environment": list.environment, "release": list.release, "outcome": text(&list.outcome),
+        "points": list.points.iter().map(point).collect::<Vec<_>>(),
+    })
+}

@@ -2,6 +2,8 @@
 
 mod audit;
 mod cert;
+mod checklist;
+mod checks;
 mod database;
 mod ending;
 #[cfg(test)]
@@ -16,6 +18,8 @@ mod verdict;
 
 pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};
+pub use checklist::{checklist, checklist_junit, checklist_markdown};
+pub use checks::checks;
 pub use database::{backups, database};
 pub use ending::{ending, left};
 pub use limits::{limits, unblocked};

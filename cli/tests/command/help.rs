@@ -21,6 +21,8 @@ const VERBS: &[&[&str]] = &[
     &["traffic", "watch"],
     &["traffic", "limits"],
     &["traffic", "unblock"],
+    &["check"],
+    &["checklist"],
     &["cert"],
     &["cert", "deploy"],
     &["cert", "show"],

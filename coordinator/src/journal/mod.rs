@@ -2,6 +2,7 @@
 
 mod audit;
 mod fault;
+mod note;
 mod record;
 mod row;
 mod schema;

@@ -9,11 +9,12 @@ use pointsman_core as domain;
 use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
+use super::note;
 use super::verdict_record::{self, Judged, VerdictPlan};
 
 /// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts and
-/// databases.
-pub const VERSION: u32 = 3;
+/// databases, 4 notes, and checks by their description.
+pub const VERSION: u32 = 4;
 
 /// Why bytes are no fact to this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,7 @@ pub fn kind(event: &Event) -> &'static str {
         | Event::Judged(_)
         | Event::WatchPassed
         | Event::TurnedBack(_)
+        | Event::Noted(_)
         | Event::Held(_) => "note",
     }
 }
@@ -109,6 +111,9 @@ enum Fact {
     Adopted {
         by: String,
     },
+    Noted {
+        note: note::Note,
+    },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -141,11 +146,20 @@ struct Check {
     from_hosts: bool,
     before_switch: bool,
     after_switch: bool,
-    path: String,
-    status: u16,
-    body_contains: Option<String>,
+    #[serde(flatten)]
+    does: Does,
     timeout_ms: u64,
     patience_ms: u64,
+    #[serde(default)]
+    bound_ms: u64,
+}
+
+/// What a check does: until version 2 one request.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum Does {
+    Described { spec: String },
+    Get { path: String, status: u16, body_contains: Option<String> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -324,6 +338,7 @@ fn fact_of(event: &Event) -> Fact {
         Event::TurnedBack(problem) => Fact::TurnedBack { problem: problem_of(problem) },
         Event::Adopted { by } => Fact::Adopted { by: by.clone() },
         Event::Held(problem) => Fact::Held { problem: problem_of(problem) },
+        Event::Noted(noted) => Fact::Noted { note: note::note_of(noted) },
     }
 }
 
@@ -340,7 +355,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         }
         Fact::OrderDone { step, host, already, detail, took_us, effect_at_us } => Event::OrderDone {
             key: key(&step, &host)?,
-            evidence: domain::Evidence { already, detail, took_us, effect_at_us },
+            evidence: domain::Evidence { already, detail, took_us, effect_at_us, checks: Vec::new() },
         },
         Fact::OrderFailed { step, host, problem } => {
             Event::OrderFailed { key: key(&step, &host)?, problem: problem_from(problem)? }
@@ -358,6 +373,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
         Fact::Adopted { by } => Event::Adopted { by },
         Fact::Held { problem } => Event::Held(problem_from(problem)?),
+        Fact::Noted { note } => Event::Noted(note::note_from(note)?),
     })
 }
 
@@ -392,6 +408,7 @@ fn problem_from(record: Problem) -> Option<domain::Problem> {
         message: record.message,
         causes: record.causes,
         hint: record.hint,
+        checks: Vec::new(),
     })
 }
 
@@ -413,11 +430,10 @@ fn check_of(check: &domain::Check) -> Check {
         from_hosts: check.from == domain::CheckFrom::Hosts,
         before_switch: check.before_switch,
         after_switch: check.after_switch,
-        path: text(&check.path),
-        status: check.status,
-        body_contains: check.body_contains.clone(),
+        does: Does::Described { spec: text(&check.spec) },
         timeout_ms: check.timeout_ms,
         patience_ms: check.patience_ms,
+        bound_ms: check.bound_ms,
     }
 }
 
@@ -427,11 +443,15 @@ fn check_from(record: &Check) -> Option<domain::Check> {
         from: if record.from_hosts { domain::CheckFrom::Hosts } else { domain::CheckFrom::Balancers },
         before_switch: record.before_switch,
         after_switch: record.after_switch,
-        path: parse(&record.path)?,
-        status: record.status,
-        body_contains: record.body_contains.clone(),
+        spec: match &record.does {
+            Does::Described { spec } => parse(spec)?,
+            Does::Get { path, status, body_contains } => {
+                domain::CheckSpec::get(&parse(path)?, *status, body_contains.as_deref())
+            }
+        },
         timeout_ms: record.timeout_ms,
         patience_ms: record.patience_ms,
+        bound_ms: record.bound_ms,
     })
 }
 
@@ -668,16 +688,33 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":4,\"fact\":[]}"), Err(Unreadable::Newer(4)));
+        assert_eq!(decode(b"{\"v\":5,\"fact\":[]}"), Err(Unreadable::Newer(5)));
+    }
+
+    #[test]
+    fn a_check_of_an_older_record_is_the_request_it_was() {
+        let old = r#"{"name":"health","from_hosts":true,"before_switch":true,"after_switch":false,
+            "path":"/api/health","status":200,"body_contains":"ok","timeout_ms":5000,"patience_ms":20000}"#;
+        let check = check_from(&serde_json::from_str(old).unwrap()).unwrap();
+        let path = domain::HttpPath::parse("/api/health").unwrap();
+        assert_eq!(check.spec, domain::CheckSpec::get(&path, 200, Some("ok")));
+        let again = serde_json::to_string(&check_of(&check)).unwrap();
+        assert_eq!(check_from(&serde_json::from_str(&again).unwrap()), Some(check));
     }
 
     #[test]
     fn facts_come_back_as_they_went() {
         let key =
             domain::OrderKey { step: domain::Step::Stage, host: domain::HostName::parse("green").unwrap() };
+        let key_host = key.host.clone();
         let problem = domain::Problem::new(Code::NoRoom, "x").on(&key.host).cause("y").retry_useful();
-        let evidence =
-            domain::Evidence { already: true, detail: "d".to_owned(), took_us: 7, effect_at_us: Some(9) };
+        let evidence = domain::Evidence {
+            already: true,
+            detail: "d".to_owned(),
+            took_us: 7,
+            effect_at_us: Some(9),
+            checks: Vec::new(),
+        };
         let events = [
             Event::EpochTaken(domain::Epoch(4)),
             Event::Fenced(key.host.clone()),
@@ -693,6 +730,27 @@ mod tests {
             Event::WatchPassed,
             Event::TurnedBack(problem.clone()),
             Event::Held(problem),
+            Event::Noted(domain::Note::Checks {
+                step: domain::Step::Check,
+                host: key_host,
+                seen: vec![domain::CheckSeen::new(
+                    "home".parse().unwrap(),
+                    domain::CheckVerdict::Passed,
+                    12,
+                    "200",
+                )],
+            }),
+            Event::Noted(domain::Note::Traffic(domain::TrafficSeen {
+                seconds: 60,
+                requests: 1000,
+                failures: 3,
+                p99_ms: Some(120),
+            })),
+            Event::Noted(domain::Note::Tick {
+                point: "phone".parse().unwrap(),
+                by: "operator ada".to_owned(),
+                text: Some("nobody rings".to_owned()),
+            }),
         ];
         for event in events {
             assert_eq!(decode(&encode(&event)), Ok(event));

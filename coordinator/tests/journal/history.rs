@@ -82,7 +82,8 @@ pub fn commits(who: &str) -> Vec<Vec<Event>> {
         commits.push(keys.iter().map(|key| Event::OrderIntended { key: key.clone(), attempt: 1 }).collect());
         for (number, key) in keys.into_iter().enumerate() {
             let detail = format!("{who} has seen that it is so");
-            let evidence = Evidence { already: number % 3 == 0, detail, took_us: 4711, effect_at_us: None };
+            let evidence =
+                Evidence { already: number % 3 == 0, detail, took_us: 4711, ..Evidence::default() };
             commits.push(vec![Event::OrderDone { key, evidence }]);
         }
     }

@@ -4,9 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "the names below are literals that parse")]
 
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, DrainEnd, EnvironmentName,
-    HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split,
-    Timestamp, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, DrainEnd, EnvironmentName, HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split, Timestamp, VerdictPlan, WatchPlan,
 };
 
 /// When every plan is made.
@@ -80,11 +78,10 @@ fn check(name: &str, from: CheckFrom) -> Check {
         from,
         before_switch: true,
         after_switch: true,
-        path: HttpPath::parse("/health").unwrap(),
-        status: 200,
-        body_contains: None,
+        spec: CheckSpec::get(&HttpPath::parse("/health").unwrap(), 200, None),
         timeout_ms: 1_000,
         patience_ms: 2_000,
+        bound_ms: 1_000,
     }
 }
 

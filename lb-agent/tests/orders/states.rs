@@ -8,7 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use pointsman_core::{Action, Aftermath, Check, CheckFrom, Code, DrainEnd, Evidence, Problem, RouteEpoch};
+use pointsman_core::{
+    Action, Aftermath, Check, CheckFrom, CheckSpec, Code, DrainEnd, Evidence, Problem, RouteEpoch,
+};
 use pointsman_lb_agent::{Config, Driver};
 use pointsman_proto::convert;
 
@@ -323,11 +325,10 @@ async fn the_idle_slot_is_checked_at_its_servers_and_drained_by_their_sessions()
             from: CheckFrom::Balancers,
             before_switch: true,
             after_switch: false,
-            path: "/".parse().unwrap(),
-            status: 200,
-            body_contains: Some(contains.to_owned()),
+            spec: CheckSpec::get(&"/".parse().unwrap(), 200, Some(contains)),
             timeout_ms: 1000,
             patience_ms: 500,
+            bound_ms: 1000,
         }],
         backend: backend.parse().unwrap(),
         epoch: RouteEpoch(5),

@@ -1,8 +1,7 @@
 //! What agents are asked to do.
 
 use pointsman_core::{
-    Action, Activation, BackendName, Check, CheckFrom, DrainEnd, HookName, Problem, Route, RouteEpoch,
-    SwapTo, UnitName,
+    Action, Activation, BackendName, Check, CheckFrom, CheckSpec, DrainEnd, HookName, Problem, Route, RouteEpoch, SwapTo, UnitName,
 };
 
 use super::database::{migrations_from_wire, migrations_to_wire, verify_from_wire};
@@ -193,11 +192,11 @@ fn check_to_wire(check: &Check) -> wire::Check {
         through_balancer: check.from == CheckFrom::Balancers,
         before_switch: check.before_switch,
         after_switch: check.after_switch,
-        path: check.path.to_string(),
-        status: u32::from(check.status),
-        body_contains: check.body_contains.clone().unwrap_or_default(),
         timeout_ms: check.timeout_ms,
         patience_ms: check.patience_ms,
+        spec: check.spec.to_string(),
+        bound_ms: check.bound_ms,
+        ..Default::default()
     }
 }
 
@@ -207,13 +206,22 @@ fn check_from_wire(check: &wire::Check) -> Result<Check, Problem> {
         from: if check.through_balancer { CheckFrom::Balancers } else { CheckFrom::Hosts },
         before_switch: check.before_switch,
         after_switch: check.after_switch,
-        path: field("check.path", &check.path)?,
-        status: u16::try_from(check.status)
-            .ok()
-            .filter(|s| (100..600).contains(s))
-            .ok_or_else(|| missing("check.status"))?,
-        body_contains: Some(check.body_contains.clone()).filter(|text| !text.is_empty()),
+        spec: match check.spec.as_str() {
+            "" => request(check)?,
+            spec => field("check.spec", spec)?,
+        },
         timeout_ms: check.timeout_ms,
         patience_ms: check.patience_ms,
+        bound_ms: check.bound_ms,
     })
+}
+
+/// The one request of a coordinator that knows no descriptions.
+fn request(check: &wire::Check) -> Result<CheckSpec, Problem> {
+    let status = u16::try_from(check.status)
+        .ok()
+        .filter(|s| (100..600).contains(s))
+        .ok_or_else(|| missing("check.status"))?;
+    let body = Some(check.body_contains.as_str()).filter(|text| !text.is_empty());
+    Ok(CheckSpec::get(&field("check.path", &check.path)?, status, body))
 }

@@ -4,7 +4,7 @@ use pointsman_core::{
     Code, EnvironmentName, Epoch, Evidence, Order, OrderKey, Problem, Step, Timestamp, clean,
 };
 
-use super::{action_from_wire, action_to_wire, field, missing};
+use super::{action_from_wire, action_to_wire, field, missing, seen_from_wire, seen_to_wire};
 use crate::agent_v1 as wire;
 
 /// An order as an agent received it, with what only the wire carries.
@@ -79,6 +79,7 @@ pub fn evidence_to_wire(evidence: &Evidence, exchange: Exchange) -> wire::Done {
         arrived_at_us: exchange.began_us,
         effect_at_us: evidence.effect_at_us.unwrap_or(0),
         answered_at_us: exchange.ended_us,
+        checks: seen_to_wire(&evidence.checks),
     }
 }
 
@@ -101,6 +102,7 @@ pub fn evidence_from_wire(wire: &wire::Done, exchange: Exchange) -> Evidence {
         detail: clean(&wire.detail),
         took_us: exchange.ended_us.saturating_sub(exchange.began_us),
         effect_at_us: Some(wire.effect_at_us).filter(|effect| *effect > 0).filter(now).map(shown),
+        checks: seen_from_wire(&wire.checks),
     }
 }
 

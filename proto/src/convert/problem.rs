@@ -2,6 +2,7 @@
 
 use pointsman_core::{Aftermath, Code, HostName, Problem, Retry};
 
+use super::{seen_from_wire, seen_to_wire};
 use crate::v1;
 
 /// A problem for the wire.
@@ -19,6 +20,7 @@ pub fn problem_to_wire(problem: &Problem) -> v1::Problem {
         message: problem.message.clone(),
         causes: problem.causes.clone(),
         hint: problem.hint.clone(),
+        checks: seen_to_wire(&problem.checks),
     }
 }
 
@@ -35,5 +37,6 @@ pub fn problem_from_wire(wire: v1::Problem) -> Option<Problem> {
         problem = problem.retry_useful();
     }
     problem.host = HostName::parse(&wire.host).ok();
+    problem.checks = seen_from_wire(&wire.checks);
     Some(wire.causes.iter().fold(problem, |problem, cause| problem.cause(cause)))
 }

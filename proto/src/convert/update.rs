@@ -1,6 +1,6 @@
 //! Facts of a release, for whoever follows it.
 
-use pointsman_core::{Event, Reading};
+use pointsman_core::{CheckVerdict, Event, Note, Reading};
 
 use super::problem_to_wire;
 use crate::v1;
@@ -49,6 +49,19 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
         }
         Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
         Event::Adopted { by } => update.detail = format!("{by} accepted a journal whose end is gone"),
+        Event::Noted(Note::Checks { step, host, seen }) => {
+            (update.step, update.host) = (step.to_string(), host.to_string());
+            let of = |verdict| seen.iter().filter(|seen| seen.verdict == verdict).count();
+            let (passed, all) = (of(CheckVerdict::Passed), seen.len());
+            update.detail = format!("{passed} of {all} checks pass");
+        }
+        Event::Noted(Note::Traffic(traffic)) => {
+            update.detail = format!("visitors: {} requests, {} failed", traffic.requests, traffic.failures);
+        }
+        Event::Noted(Note::Tick { point, by, text }) => {
+            let text = text.as_deref().unwrap_or("no note");
+            update.detail = format!("{by} ticks `{point}`: {text}");
+        }
         Event::GatesExpired => update.detail = "the checks are too old and are made again".to_owned(),
         Event::WatchMoved { .. } => {
             update.detail =

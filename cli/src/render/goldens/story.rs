@@ -2,10 +2,7 @@
 
 use pointsman_core::machine::apply;
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, Code, DrainEnd, EnvironmentName,
-    Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose,
-    Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State,
-    Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -48,11 +45,10 @@ fn check(name: &str, from: CheckFrom, path: &str) -> Check {
         from,
         before_switch: true,
         after_switch: from == CheckFrom::Balancers,
-        path: HttpPath::parse(path).unwrap(),
-        status: 200,
-        body_contains: None,
+        spec: CheckSpec::get(&HttpPath::parse(path).unwrap(), 200, None),
         timeout_ms: 5_000,
         patience_ms: 20_000,
+        bound_ms: 5_000,
     }
 }
 
@@ -362,7 +358,7 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
     // Of two load balancers the second is always 400 us later.
     let moment = |host: &HostName| T0.0 * 1000 + if host.as_str() == "lb1" { 7_000 } else { 7_400 };
     let effect_at_us = step.moves_visitors().then(|| moment(host));
-    Evidence { already: false, detail, took_us, effect_at_us }
+    Evidence { already: false, detail, took_us, effect_at_us, ..Evidence::default() }
 }
 
 /// As the coordinator tells a fact.

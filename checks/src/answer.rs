@@ -1,0 +1,68 @@
+//! What a server answered, as expectations look at it.
+
+use serde_json::Value;
+
+/// An answer, whole.
+#[derive(Clone, Debug, Default)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// Header fields in the order they came, names in lower case.
+    pub headers: Vec<(String, String)>,
+    /// The body.
+    pub body: Vec<u8>,
+    /// From the request to the end of the answer, in milliseconds.
+    pub took_ms: u64,
+    /// The exchange knows secrets: nothing of its body is repeated, because a server may say more than it was told.
+    pub private: bool,
+}
+
+/// Longest part of a body that evidence repeats, in characters.
+const EXCERPT_CHARS: usize = 60;
+
+impl Answer {
+    /// The first header field of this name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+    }
+
+    /// The cookie of this name that the answer sets.
+    pub fn set_cookie(&self, name: &str) -> Option<&str> {
+        let set = self.headers.iter().filter(|(field, _)| field == "set-cookie");
+        set.rev().find_map(|(_, value)| {
+            let (found, rest) = value.split_once('=')?;
+            (found.trim() == name).then(|| rest.split(';').next().unwrap_or_default().trim())
+        })
+    }
+
+    /// The kind of content, without its parameters.
+    pub fn media_type(&self) -> &str {
+        self.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim()
+    }
+
+    /// The body as text; what is no UTF-8 is replaced.
+    pub fn text(&self) -> std::borrow::Cow<'_, str> {
+        String::from_utf8_lossy(&self.body)
+    }
+
+    /// The body as JSON.
+    pub fn json(&self) -> Result<Value, String> {
+        serde_json::from_slice(&self.body)
+            .map_err(|error| format!("the body is no JSON ({error}): {}", self.excerpt()))
+    }
+
+    /// How the body begins.
+    pub fn excerpt(&self) -> String {
+        if self.private {
+            return format!("{} bytes, not shown", self.body.len());
+        }
+        let text = self.text();
+        let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+        let excerpt: String = chars.by_ref().take(EXCERPT_CHARS).collect();
+        match (excerpt.is_empty(), chars.next()) {
+            (true, _) => "an empty body".to_owned(),
+            (false, None) => format!("`{excerpt}`"),
+            (false, Some(_)) => format!("`{excerpt}…`"),
+        }
+    }
+}

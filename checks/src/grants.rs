@@ -1,0 +1,70 @@
+//! What an agent's own file lets checks use: a folder of secrets, Alertmanagers, the `hurl` command. Nothing of it is
+//! granted by saying nothing.
+
+use std::path::{Path, PathBuf};
+
+use pointsman_core::Problem;
+use rustls::ClientConfig;
+use serde::Deserialize;
+use std::sync::Arc;
+
+/// The section `[checks]` of an agent's file.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Grants {
+    /// The folder below which secret files may be read. Root's, or the agent's own, and nobody else's to write.
+    pub secrets: Option<PathBuf>,
+    /// Alertmanagers that may be asked.
+    pub alertmanagers: Vec<Alertmanager>,
+    /// The `hurl` command.
+    pub hurl: Option<Hurl>,
+}
+
+/// An Alertmanager that may be asked.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Alertmanager {
+    /// Where it is, as the check names it.
+    pub url: String,
+    /// The authorities that have signed its certificate, PEM.
+    #[serde(default)]
+    pub ca: Option<PathBuf>,
+}
+
+/// The `hurl` command.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Hurl {
+    /// The program, by its absolute path.
+    pub command: PathBuf,
+    /// The folder below which its files are.
+    pub files: PathBuf,
+}
+
+impl Grants {
+    /// The Alertmanager at this address.
+    pub fn alertmanager(&self, url: &str) -> Result<&Alertmanager, String> {
+        let found = self.alertmanagers.iter().find(|granted| granted.url.trim_end_matches('/') == url);
+        found.ok_or_else(|| {
+            format!("this agent may not ask `{url}`: add to its file `[checks] alertmanagers = [{{ url = \"{url}\" }}]`")
+        })
+    }
+
+    /// The `hurl` command with the path of one of its files.
+    pub fn hurl(&self, file: &str) -> Result<(&Path, PathBuf), String> {
+        let granted = self.hurl.as_ref().filter(|hurl| hurl.command.is_absolute());
+        let hurl = granted.ok_or_else(|| {
+            "this agent may not run hurl: add to its file `[checks] hurl = { command = \"/usr/bin/hurl\", files = \
+             \"/etc/pointsman/checks\" }`"
+                .to_owned()
+        })?;
+        Ok((&hurl.command, hurl.files.join(file)))
+    }
+}
+
+impl Alertmanager {
+    /// How its certificate is verified.
+    pub fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Problem> {
+        self.ca.as_ref().map(pointsman_chassis::http_check::tls_for).transpose()
+    }
+}

@@ -1,0 +1,54 @@
+//! Files of the `hurl` command. The command and its folder are the agent's to grant; secrets reach it by a file.
+
+use std::io::Write as _;
+use std::time::Duration;
+
+use pointsman_chassis::process;
+use tokio::time::Instant;
+
+use crate::place::Place;
+use crate::session::Session;
+
+/// Runs one file against the place. In the file, `{{url}}` is the server, `{{host}}` its name and `{{side}}` the side of the
+/// route that `X-Pointsman` asks for; secrets are variables by their names.
+pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, String> {
+    let (command, path) = place.grants.hurl(file)?;
+    let left = until.saturating_duration_since(Instant::now());
+    let secrets = secrets_file(session).map_err(|error| format!("cannot hand secrets to hurl: {error}"))?;
+    let scheme = if place.server.tls.is_some() { "https" } else { "http" };
+    let mut arguments = vec![
+        "--no-color".to_owned(),
+        "--max-time".to_owned(),
+        left.as_secs().max(1).to_string(),
+        "--variable".to_owned(),
+        format!("url={scheme}://{}", place.server.address),
+        "--variable".to_owned(),
+        format!("host={}", place.server.host),
+        "--variable".to_owned(),
+        format!("side={}", place.pin.as_ref().map_or("", |pin| pin.side)),
+    ];
+    if let Some(secrets) = &secrets {
+        arguments.extend(["--secrets-file".to_owned(), secrets.path().display().to_string()]);
+    }
+    arguments.extend(["--test".to_owned(), "--".to_owned(), path.display().to_string()]);
+    // A moment less than what is left: the command's own end says more than ours.
+    let program = command.display().to_string();
+    let ran = process::run(&program, &arguments, left.max(Duration::from_secs(1))).await;
+    ran.map(|_| format!("`{file}` passed"))
+}
+
+/// `name=value` by line, in a file that its owner alone can read and that goes when it is dropped.
+fn secrets_file(session: &Session) -> std::io::Result<Option<tempfile::NamedTempFile>> {
+    if session.values.is_empty() {
+        return Ok(None);
+    }
+    let mut file = tempfile::NamedTempFile::new()?;
+    for (name, value) in &session.values {
+        // A value that an answer gave could bring a line of its own.
+        if !value.contains(char::is_control) {
+            writeln!(file, "{name}={value}")?;
+        }
+    }
+    file.flush()?;
+    Ok(Some(file))
+}

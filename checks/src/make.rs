@@ -1,0 +1,231 @@
+//! Making one check once: the requests of its kind, one after the other.
+
+use bytes::Bytes;
+use http::{HeaderValue, header};
+use tokio::time::Instant;
+
+use crate::answer::Answer;
+use crate::client::{self, Ask, MAX_BODY_BYTES, MAX_DOCUMENT_BYTES};
+use crate::extract::Extract;
+use crate::ows::Ows;
+use crate::place::Place;
+use crate::session::Session;
+use crate::spec::{Body, Exchange, Kind, Spec};
+use crate::template::percent_encoded;
+use crate::{alerts, certificate, hurl, page};
+
+/// Makes a check once, until then. Says what was seen, or what is wrong. What clears away after a failure gets as much time
+/// again.
+pub async fn make(
+    spec: &Spec,
+    place: &Place,
+    session: &mut Session,
+    timeout: std::time::Duration,
+) -> Result<String, String> {
+    let until = Instant::now() + timeout;
+    match &spec.kind {
+        Kind::Http { exchange, assets } => http(exchange, *assets, place, session, until).await,
+        Kind::Steps(steps) => sequence(steps, place, session, timeout).await,
+        Kind::Ows(ows) => map_service(ows, place, session, until).await,
+        Kind::Alerts(wanted) => alerts::make(wanted, &place.grants, until).await,
+        Kind::TlsExpiry(min_left_ms) => certificate::make(*min_left_ms, place, until).await,
+        Kind::Hurl(file) => hurl::make(file, place, session, until).await,
+    }
+}
+
+/// One request with its expectations and captures.
+async fn exchange(
+    exchange: &Exchange,
+    place: &Place,
+    session: &mut Session,
+    until: Instant,
+) -> Result<Answer, String> {
+    let ask = rendered(exchange, session)?;
+    let (method, path) = (ask.method.clone(), ask.path.clone());
+    // Each message says what was asked, as somebody would ask it by hand.
+    let said = |error: String| match method {
+        http::Method::GET => format!("{path} {error}"),
+        _ => format!("{method} {path} {error}"),
+    };
+    let answer = client::send(place, session, ask, until).await.map_err(&said)?;
+    let (expect, capture, values) =
+        (exchange.expect.clone(), exchange.capture.clone(), session.values.clone());
+    let judged = aside(move || {
+        expect.judge(&answer, &values)?;
+        let take = |(name, part): &(String, Extract)| match part.take(&answer) {
+            Ok(value) => Ok((name.clone(), value)),
+            Err(error) => Err(format!("gives no `{name}`: {error}")),
+        };
+        let taken = capture.iter().map(take).collect::<Result<Vec<_>, String>>()?;
+        Ok((answer, taken))
+    });
+    let (answer, taken) = judged.await.map_err(&said)?;
+    for (name, value) in taken {
+        session.capture(&name, value);
+    }
+    Ok(answer)
+}
+
+/// Looks at what a server sent on a thread of its own: a large page or document takes its time, and what else the agent
+/// does must not wait for it.
+async fn aside<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(look)
+        .await
+        .unwrap_or_else(|error| Err(format!("looking at it ended abruptly: {error}")))
+}
+
+fn rendered(exchange: &Exchange, session: &Session) -> Result<Ask, String> {
+    let values = &session.values;
+    let plain = str::to_owned;
+    let mut headers = Vec::new();
+    for (name, value) in &exchange.headers {
+        headers.push((name.clone(), value.render(values, plain)?));
+    }
+    let (body, kind) = match &exchange.body {
+        Body::Empty => (Bytes::new(), None),
+        Body::Json(json) => (Bytes::from(json.render(values)?.to_string()), Some("application/json")),
+        Body::Form(fields) => {
+            let mut pairs = Vec::new();
+            for (name, value) in fields {
+                let value = percent_encoded(&value.render(values, plain)?);
+                pairs.push(format!("{}={value}", percent_encoded(name)));
+            }
+            (Bytes::from(pairs.join("&")), Some("application/x-www-form-urlencoded"))
+        }
+        Body::Text(text) => (Bytes::from(text.render(values, plain)?), None),
+    };
+    if let Some(kind) = kind.filter(|_| !headers.iter().any(|(name, _)| *name == header::CONTENT_TYPE)) {
+        headers.push((header::CONTENT_TYPE, kind.to_owned()));
+    }
+    if let Some((name, _)) = headers.iter().find(|(_, value)| HeaderValue::from_str(value).is_err()) {
+        return Err(format!("header `{name}` cannot hold its value"));
+    }
+    Ok(Ask {
+        method: exchange.method.clone(),
+        path: exchange.path.render(values, percent_encoded)?,
+        headers,
+        body,
+        follow: exchange.follow,
+        most: MAX_BODY_BYTES,
+    })
+}
+
+async fn http(
+    wanted: &Exchange,
+    assets: bool,
+    place: &Place,
+    session: &mut Session,
+    until: Instant,
+) -> Result<String, String> {
+    let answer = exchange(wanted, place, session, until).await?;
+    let seen = format!("{} in {} ms", answer.status, answer.took_ms);
+    if !assets {
+        return Ok(seen);
+    }
+    let path = wanted.path.render(&session.values, percent_encoded)?;
+    let host = place.server.host.clone();
+    let paths = aside(move || {
+        let paths = page::assets(&answer.text(), &path, &host)?;
+        if paths.is_empty() {
+            return Err(format!("{path} brings no script and no style sheet: {}", answer.excerpt()));
+        }
+        Ok(paths)
+    })
+    .await?;
+    for path in &paths {
+        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
+        let asset =
+            client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))?;
+        judge_asset(path, &asset)?;
+    }
+    Ok(format!("{seen}, {} assets", paths.len()))
+}
+
+/// A server that answers every path with its start page answers for a lost asset too.
+fn judge_asset(path: &str, asset: &Answer) -> Result<(), String> {
+    if asset.status != 200 {
+        return Err(format!("asset {path} expected status 200, got {}", asset.status));
+    }
+    if asset.media_type() == "text/html" || asset.body.is_empty() {
+        let what = if asset.body.is_empty() { "nothing" } else { "a page" };
+        return Err(format!("asset {path} is {what}, expected a script or a style sheet"));
+    }
+    Ok(())
+}
+
+/// Steps until one fails; then, whatever failed, those that clear away, each once.
+async fn sequence(
+    steps: &[Exchange],
+    place: &Place,
+    session: &mut Session,
+    timeout: std::time::Duration,
+) -> Result<String, String> {
+    let began = Instant::now();
+    let (mut failed, mut left_behind): (Option<String>, Option<String>) = (None, None);
+    let (mut made, mut cleared) = (0_u32, 0_u32);
+    let until = began + timeout;
+    let mut clear_until = None;
+    for (index, step) in steps.iter().enumerate() {
+        let number = index.saturating_add(1);
+        if !step.cleanup && failed.is_some() {
+            continue;
+        }
+        let bound =
+            if step.cleanup { *clear_until.get_or_insert_with(|| Instant::now() + timeout) } else { until };
+        match exchange(step, place, session, bound).await {
+            Ok(_) if step.cleanup => cleared = cleared.saturating_add(1),
+            Ok(_) => made = made.saturating_add(1),
+            // What was never made needs no clearing away.
+            Err(_) if step.cleanup && failed.is_some() && !knows(step, session) => {}
+            Err(error) if step.cleanup => {
+                left_behind.get_or_insert(format!("step {number}: {error}"));
+            }
+            Err(error) => failed = Some(format!("step {number}: {error}")),
+        }
+    }
+    let took = began.elapsed().as_millis();
+    match (failed, left_behind) {
+        (None, None) if cleared > 0 => Ok(format!("{made} steps in {took} ms, cleared away")),
+        (None, None) => Ok(format!("{made} steps in {took} ms")),
+        (Some(failed), None) => Err(failed),
+        (None, Some(left)) => Err(format!("something is left behind: {left}")),
+        (Some(failed), Some(left)) => Err(format!("{failed}; and something is left behind: {left}")),
+    }
+}
+
+/// Whether every name that a step needs is known.
+fn knows(step: &Exchange, session: &Session) -> bool {
+    rendered(step, session).is_ok()
+}
+
+async fn map_service(
+    ows: &Ows,
+    place: &Place,
+    session: &mut Session,
+    until: Instant,
+) -> Result<String, String> {
+    let mut look = async |path: &str| {
+        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
+        client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))
+    };
+    let answer = look(&ows.capabilities_path()).await?;
+    let said = |what: &str, error: String| format!("{} of {} {error}", what, ows.path);
+    let capabilities = {
+        let ows = ows.clone();
+        aside(move || ows.capabilities(&answer)).await.map_err(|error| said("GetCapabilities", error))?
+    };
+    let mut seen = format!("{} layers", capabilities.layers.len());
+    if let Some(path) = ows.feature_path() {
+        let (ows, answer) = (ows.clone(), look(&path).await?);
+        let feature = aside(move || ows.feature(&answer)).await.map_err(|error| said("GetFeature", error))?;
+        seen.push_str(&format!(", {feature}"));
+    }
+    if let Some(path) = ows.map_path(&capabilities) {
+        let (ows, answer) = (ows.clone(), look(&path).await?);
+        let map = aside(move || ows.map(&answer)).await.map_err(|error| said("GetMap", error))?;
+        seen.push_str(&format!(", {map}"));
+    }
+    Ok(seen)
+}

@@ -1,0 +1,389 @@
+//! Map services of the OGC: WFS 1.1.0 and 2.0.0, WMS 1.1.1 and 1.3.0. What to ask, and what answers say. A service reports
+//! failures with status 200 and an exception report: these are understood.
+
+use crate::answer::Answer;
+use crate::template::percent_encoded;
+use crate::xml::{self, Element};
+
+/// Most layers that are read of one service.
+const MAX_LAYERS: usize = 20_000;
+
+/// Width and height of the map that is asked for, in pixels: enough to be an image.
+const MAP_PIXELS: u32 = 64;
+
+/// Which service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// Features.
+    Wfs,
+    /// Maps.
+    Wms,
+}
+
+impl Service {
+    /// As requests name it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Wfs => "WFS",
+            Self::Wms => "WMS",
+        }
+    }
+}
+
+/// A check of one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ows {
+    /// Which service.
+    pub service: Service,
+    /// Its version.
+    pub version: String,
+    /// Its path, perhaps with a query.
+    pub path: String,
+    /// Layers, or types of features, that its capabilities must name.
+    pub layers: Vec<String>,
+    /// Also ask for one feature of the first layer.
+    pub get_feature: bool,
+    /// Also ask for a map of the first layer.
+    pub get_map: bool,
+}
+
+/// A box in degrees: west, south, east, north.
+type Degrees = [f64; 4];
+
+/// How the OGC's namespaces begin.
+const NAMESPACES: &str = "http://www.opengis.net/";
+
+/// The whole world.
+const WORLD: Degrees = [-180.0, -90.0, 180.0, 90.0];
+
+/// What capabilities say.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Capabilities {
+    /// Layers, or types of features.
+    pub layers: Vec<String>,
+    /// Where the layer that a map is asked of lies.
+    place: Option<Degrees>,
+}
+
+impl Ows {
+    fn with_query(&self, query: &str) -> String {
+        let joint = match self.path.contains('?') {
+            true => "&",
+            false => "?",
+        };
+        let (service, version) = (self.service.as_str(), percent_encoded(&self.version));
+        format!("{}{joint}service={service}&version={version}&{query}", self.path)
+    }
+
+    /// Asks what the service offers.
+    pub fn capabilities_path(&self) -> String {
+        self.with_query("request=GetCapabilities")
+    }
+
+    /// Asks for one feature of the first layer.
+    pub fn feature_path(&self) -> Option<String> {
+        let layer = percent_encoded(self.layers.first().filter(|_| self.get_feature)?);
+        Some(match self.version.starts_with('1') {
+            true => self.with_query(&format!("request=GetFeature&typeName={layer}&maxFeatures=1")),
+            false => self.with_query(&format!("request=GetFeature&typeNames={layer}&count=1")),
+        })
+    }
+
+    /// Asks for a small map of the first layer, where it lies.
+    pub fn map_path(&self, capabilities: &Capabilities) -> Option<String> {
+        let layer = percent_encoded(self.layers.first().filter(|_| self.get_map)?);
+        // CRS:84 has longitude first in every version; EPSG:4326 has it in 1.1.1 alone (OGC 06-042, 6.7.3).
+        let system = if self.version == "1.3.0" { "crs=CRS:84" } else { "srs=EPSG:4326" };
+        let [west, south, east, north] = capabilities.place.unwrap_or(WORLD);
+        Some(self.with_query(&format!(
+            "request=GetMap&layers={layer}&styles=&{system}&bbox={west},{south},{east},{north}\
+             &width={MAP_PIXELS}&height={MAP_PIXELS}&format=image/png"
+        )))
+    }
+
+    /// Reads capabilities and looks for the layers.
+    pub fn capabilities(&self, answer: &Answer) -> Result<Capabilities, String> {
+        let (found, root) = self.read(answer)?;
+        let expected: &[&str] = match self.service {
+            Service::Wfs => &["WFS_Capabilities"],
+            Service::Wms => &["WMS_Capabilities", "WMT_MS_Capabilities"],
+        };
+        if !expected.contains(&root.name.as_str()) {
+            let service = self.service.as_str();
+            return Err(format!("expected capabilities of {service}, got a document `{}`", root.name));
+        }
+        // WMS 1.1.1 has no namespace.
+        if self.version != "1.1.1" && !root.namespace.starts_with(NAMESPACES) {
+            return Err(format!("expected capabilities of the OGC, got namespace `{}`", root.namespace));
+        }
+        if let Some(other) = root.attribute("version").filter(|version| *version != self.version) {
+            return Err(format!("expected version {}, got {other}", self.version));
+        }
+        // A name may come with the prefix that the service gives its namespace, or without.
+        let known = |wanted: &String| found.layers.iter().any(|layer| layer == wanted);
+        let missing: Vec<&str> = self.layers.iter().filter(|l| !known(l)).map(String::as_str).collect();
+        if missing.is_empty() {
+            return Ok(found);
+        }
+        Err(format!("layer `{}` is missing among {}", missing.join("`, `"), found.layers.len()))
+    }
+
+    fn read(&self, answer: &Answer) -> Result<(Capabilities, Element), String> {
+        let text = document(answer)?;
+        let (mut found, mut root) = (Capabilities::default(), Element::default());
+        // A layer's box comes after its name, and holds for the layers within it too.
+        let mut inherited: Vec<(usize, Degrees)> = Vec::new();
+        let (mut edges, mut placed) = ([None; 4], None);
+        let first = self.layers.first();
+        xml::walk(text, |open| {
+            let Some((own, around)) = open.split_last() else { return };
+            if around.is_empty() {
+                root = own.clone();
+            }
+            let parent = around.last().map_or("", |parent| parent.name.as_str());
+            match (parent, own.name.as_str()) {
+                ("FeatureType" | "Layer", "Name") if found.layers.len() < MAX_LAYERS => {
+                    let name = own.text.trim().to_owned();
+                    if Some(&name) == first {
+                        placed = Some(around.len());
+                        found.place = inherited.last().map(|(_, degrees)| *degrees);
+                    }
+                    found.layers.push(name);
+                }
+                ("EX_GeographicBoundingBox", edge) => {
+                    let index = match edge {
+                        "westBoundLongitude" => 0,
+                        "southBoundLatitude" => 1,
+                        "eastBoundLongitude" => 2,
+                        _ => 3,
+                    };
+                    if let Some(edge) = edges.get_mut(index) {
+                        *edge = own.text.trim().parse().ok();
+                    }
+                }
+                ("Layer", "EX_GeographicBoundingBox" | "LatLonBoundingBox") => {
+                    let read = |name| own.attribute(name).and_then(|text| text.parse().ok());
+                    let attributes = [read("minx"), read("miny"), read("maxx"), read("maxy")];
+                    let taken = std::mem::take(&mut edges);
+                    if let Some(degrees) = whole(attributes).or_else(|| whole(taken)) {
+                        if placed == Some(around.len()) {
+                            found.place = Some(degrees);
+                        }
+                        inherited.push((around.len(), degrees));
+                    }
+                }
+                (_, "Layer") => {
+                    inherited.retain(|(depth, _)| *depth <= around.len());
+                    placed = placed.filter(|depth| *depth <= around.len());
+                }
+                _ => {}
+            }
+        })?;
+        if let Some(report) = exception(text, &root) {
+            return Err(report);
+        }
+        Ok((found, root))
+    }
+
+    /// Judges the answer to a request for a feature.
+    pub fn feature(&self, answer: &Answer) -> Result<String, String> {
+        if answer.media_type().ends_with("json") {
+            let json = answer.json()?;
+            let features = json.get("features").and_then(serde_json::Value::as_array);
+            let features = features.ok_or_else(|| format!("expected features, got {}", answer.excerpt()))?;
+            return Ok(format!("{} feature", features.len()));
+        }
+        let text = document(answer)?;
+        let mut root = Element::default();
+        xml::walk(text, |open| {
+            if let [own] = open {
+                root = own.clone();
+            }
+        })?;
+        if let Some(report) = exception(text, &root) {
+            return Err(report);
+        }
+        if root.name != "FeatureCollection" {
+            return Err(format!("expected a collection of features, got a document `{}`", root.name));
+        }
+        let number = root.attribute("numberReturned").or_else(|| root.attribute("numberOfFeatures"));
+        Ok(format!("{} feature", number.unwrap_or("a")))
+    }
+
+    /// Judges the answer to a request for a map: an image, by its first bytes too.
+    pub fn map(&self, answer: &Answer) -> Result<String, String> {
+        let kind = answer.media_type().to_owned();
+        if kind.starts_with("image/") && is_image(&answer.body) {
+            return Ok(format!("a map of {} bytes", answer.body.len()));
+        }
+        // A failure comes as XML, whatever format was asked for.
+        document(answer).and_then(|text| {
+            let mut root = Element::default();
+            xml::walk(text, |open| {
+                if let [own] = open {
+                    root = own.clone();
+                }
+            })?;
+            Err(exception(text, &root).unwrap_or_else(|| format!("expected an image, got `{kind}`")))
+        })
+    }
+}
+
+fn whole(edges: [Option<f64>; 4]) -> Option<Degrees> {
+    let [Some(west), Some(south), Some(east), Some(north)] = edges else { return None };
+    let sound = [west, south, east, north].iter().all(|edge| edge.is_finite());
+    (sound && west < east && south < north).then_some([west, south, east, north])
+}
+
+/// The answer's body, if it was answered well enough to have one.
+fn document(answer: &Answer) -> Result<&str, String> {
+    let text = std::str::from_utf8(&answer.body).map_err(|_| "the answer is no UTF-8 text".to_owned());
+    // An exception report may come with a status of failure, and says more.
+    let says = text.as_ref().is_ok_and(|text| text.contains("ExceptionReport"));
+    if !(200..300).contains(&answer.status) && !says {
+        return Err(format!("expected status 2xx, got {}: {}", answer.status, answer.excerpt()));
+    }
+    text.map_err(|error| format!("{error}: {}", answer.excerpt()))
+}
+
+/// What an exception report says: OWS Common (`ExceptionReport`) and WMS (`ServiceExceptionReport`).
+fn exception(text: &str, root: &Element) -> Option<String> {
+    if !root.name.ends_with("ExceptionReport") {
+        return None;
+    }
+    let (mut code, mut said) = (None, String::new());
+    let walked = xml::walk(text, |open| {
+        let Some(own) = open.last() else { return };
+        match own.name.as_str() {
+            "Exception" => code = code.take().or(own.attribute("exceptionCode").map(str::to_owned)),
+            "ServiceException" => {
+                code = code.take().or(own.attribute("code").map(str::to_owned));
+                if said.is_empty() {
+                    own.text.trim().clone_into(&mut said);
+                }
+            }
+            "ExceptionText" if said.is_empty() => own.text.trim().clone_into(&mut said),
+            _ => {}
+        }
+    });
+    let said = said.split_whitespace().collect::<Vec<_>>().join(" ");
+    let code = code.unwrap_or_else(|| "no code".to_owned());
+    walked.ok().map(|()| format!("the service reports an exception ({code}): {said}"))
+}
+
+fn is_image(bytes: &[u8]) -> bool {
+    let begins = |magic: &[u8]| bytes.starts_with(magic);
+    begins(b"\x89PNG\r\n\x1a\n")
+        || begins(b"\xff\xd8\xff")
+        || begins(b"GIF8")
+        || (begins(b"RIFF") && bytes.get(8..12) == Some(b"WEBP"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ows(service: Service, version: &str, layers: &[&str]) -> Ows {
+        Ows {
+            service,
+            version: version.to_owned(),
+            path: "/geoserver/ows".to_owned(),
+            layers: layers.iter().map(|layer| (*layer).to_owned()).collect(),
+            get_feature: true,
+            get_map: true,
+        }
+    }
+
+    fn answer(kind: &str, body: &str) -> Answer {
+        let headers = vec![("content-type".to_owned(), kind.to_owned())];
+        Answer { status: 200, headers, body: body.as_bytes().to_vec(), took_ms: 1, private: false }
+    }
+
+    const WFS: &str = r#"<?xml version="1.0"?><wfs:WFS_Capabilities version="2.0.0"
+        xmlns:wfs="http://www.opengis.net/wfs/2.0"><FeatureTypeList xmlns="http://www.opengis.net/wfs/2.0">
+        <FeatureType><Name>p2d2:features</Name><Title>Name</Title></FeatureType>
+        <FeatureType><Name>p2d2:other</Name></FeatureType></FeatureTypeList></wfs:WFS_Capabilities>"#;
+
+    const WMS: &str = r#"<WMS_Capabilities version="1.3.0" xmlns="http://www.opengis.net/wms"><Capability>
+        <Layer><Title>all</Title><EX_GeographicBoundingBox><westBoundLongitude>5</westBoundLongitude>
+        <eastBoundLongitude>16</eastBoundLongitude><southBoundLatitude>47</southBoundLatitude>
+        <northBoundLatitude>55</northBoundLatitude></EX_GeographicBoundingBox>
+        <Layer><Name>p2d2:basemap</Name><Style><Name>plain</Name></Style></Layer>
+        <Layer><Name>p2d2:bonn</Name><EX_GeographicBoundingBox><westBoundLongitude>7</westBoundLongitude>
+        <eastBoundLongitude>7.2</eastBoundLongitude><southBoundLatitude>50.6</southBoundLatitude>
+        <northBoundLatitude>50.8</northBoundLatitude></EX_GeographicBoundingBox></Layer>
+        </Layer></Capability></WMS_Capabilities>"#;
+
+    #[test]
+    fn layers_are_found_and_missed() {
+        let wfs = ows(Service::Wfs, "2.0.0", &["p2d2:features"]);
+        assert_eq!(wfs.capabilities(&answer("text/xml", WFS)).unwrap().layers.len(), 2);
+        let gone = ows(Service::Wfs, "2.0.0", &["p2d2:features", "p2d2:gone"]);
+        let said = gone.capabilities(&answer("text/xml", WFS)).unwrap_err();
+        assert_eq!(said, "layer `p2d2:gone` is missing among 2");
+        let old = ows(Service::Wfs, "1.1.0", &[]);
+        assert_eq!(
+            old.capabilities(&answer("text/xml", WFS)).unwrap_err(),
+            "expected version 1.1.0, got 2.0.0"
+        );
+        // The name of a style is no layer.
+        let style = ows(Service::Wms, "1.3.0", &["plain"]);
+        assert!(style.capabilities(&answer("text/xml", WMS)).is_err());
+        let said = wfs.capabilities(&answer("text/xml", WMS)).unwrap_err();
+        assert!(said.contains("got a document `WMS_Capabilities`"), "{said}");
+    }
+
+    #[test]
+    fn a_map_is_asked_for_where_the_layer_lies() {
+        for (layer, place) in [("p2d2:basemap", "bbox=5,47,16,55"), ("p2d2:bonn", "bbox=7,50.6,7.2,50.8")] {
+            let wms = ows(Service::Wms, "1.3.0", &[layer]);
+            let path = wms.map_path(&wms.capabilities(&answer("text/xml", WMS)).unwrap()).unwrap();
+            assert!(path.contains(place), "{path}");
+            assert!(
+                path.starts_with("/geoserver/ows?service=WMS&version=1.3.0&request=GetMap&layers=p2d2%3A")
+            );
+        }
+        let old = ows(Service::Wms, "1.1.1", &["a"]).map_path(&Capabilities::default()).unwrap();
+        assert!(old.contains("srs=EPSG:4326&bbox=-180,-90,180,90"), "{old}");
+    }
+
+    #[test]
+    fn a_map_is_an_image_by_its_bytes() {
+        let wms = ows(Service::Wms, "1.3.0", &["a"]);
+        let mut map = answer("image/png", "");
+        map.body = b"\x89PNG\r\n\x1a\nrest".to_vec();
+        assert_eq!(wms.map(&map).unwrap(), "a map of 12 bytes");
+        assert!(wms.map(&answer("image/png", "<html/>")).unwrap_err().contains("expected an image"));
+        let report = r#"<ServiceExceptionReport xmlns="http://www.opengis.net/ogc"><ServiceException
+            code="LayerNotDefined">Could not find
+            layer a</ServiceException></ServiceExceptionReport>"#;
+        assert_eq!(
+            wms.map(&answer("text/xml", report)).unwrap_err(),
+            "the service reports an exception (LayerNotDefined): Could not find layer a"
+        );
+    }
+
+    #[test]
+    fn exception_reports_are_no_answers() {
+        let report = r#"<ows:ExceptionReport xmlns:ows="http://www.opengis.net/ows/1.1"><ows:Exception
+            exceptionCode="OperationProcessingFailed"><ows:ExceptionText>no database</ows:ExceptionText>
+            </ows:Exception></ows:ExceptionReport>"#;
+        let wfs = ows(Service::Wfs, "2.0.0", &["a"]);
+        let expected = "the service reports an exception (OperationProcessingFailed): no database";
+        assert_eq!(wfs.capabilities(&answer("text/xml", report)).unwrap_err(), expected);
+        let failed = Answer { status: 400, ..answer("text/xml", report) };
+        assert_eq!(wfs.feature(&failed).unwrap_err(), expected);
+        let plain = Answer { status: 503, ..answer("text/html", "<h1>busy</h1>") };
+        assert_eq!(wfs.feature(&plain).unwrap_err(), "expected status 2xx, got 503: `<h1>busy</h1>`");
+    }
+
+    #[test]
+    fn features_come_as_gml_or_json() {
+        let wfs = ows(Service::Wfs, "2.0.0", &["p2d2:features"]);
+        assert!(wfs.feature_path().unwrap().contains("typeNames=p2d2%3Afeatures&count=1"));
+        let gml = r#"<wfs:FeatureCollection xmlns:wfs="http://www.opengis.net/wfs/2.0" numberReturned="1"/>"#;
+        assert_eq!(wfs.feature(&answer("application/gml+xml", gml)).unwrap(), "1 feature");
+        assert_eq!(wfs.feature(&answer("application/json", r#"{"features":[{}]}"#)).unwrap(), "1 feature");
+        assert!(wfs.feature(&answer("text/xml", "<a/>")).is_err());
+    }
+}

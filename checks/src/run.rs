@@ -1,0 +1,204 @@
+//! Making all checks of a place, in their order: each until it passes, its tries are used up or its patience ends.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use pointsman_core::{Check, CheckName, CheckSeen, CheckVerdict, Code, Evidence, Problem};
+use tokio::time::Instant;
+
+use crate::make::make;
+use crate::memory::Memory;
+use crate::parse::{captured, parse};
+use crate::place::Place;
+use crate::session::{self, Session};
+use crate::spec::{Kind, Spec};
+
+/// Pause between two tries of a check that is repeated out of patience.
+const PAUSE: Duration = Duration::from_millis(200);
+
+/// Parses the descriptions of checks that are made together: each may use what an earlier one that it names captures.
+pub fn parse_all<'c>(checks: &'c [Check]) -> Result<Vec<(&'c Check, Spec)>, String> {
+    let mut names: BTreeMap<&CheckName, BTreeSet<String>> = BTreeMap::new();
+    let mut parsed = Vec::new();
+    for check in checks {
+        let in_check = |error: String| format!("check `{}`: {error}", check.name);
+        let outer = after_of(check).map_err(in_check)?;
+        let known = match &outer {
+            Some(after) => names.get(after).cloned().ok_or_else(|| {
+                in_check(format!("`after` names `{after}`, which is no check before it in the same place"))
+            })?,
+            None => BTreeSet::new(),
+        };
+        let spec = parse(&check.spec, &known).map_err(in_check)?;
+        let mut all = known;
+        all.extend(captured(&spec));
+        if names.insert(&check.name, all).is_some() {
+            return Err(format!("two checks are called `{}`", check.name));
+        }
+        parsed.push((check, spec));
+    }
+    Ok(parsed)
+}
+
+/// The check that a description says it comes after.
+pub fn after_of(check: &Check) -> Result<Option<CheckName>, String> {
+    let value: serde_json::Value =
+        serde_json::from_str(check.spec.as_str()).map_err(|error| error.to_string())?;
+    let after = value.get("after").and_then(serde_json::Value::as_str);
+    after.map(|after| CheckName::parse(after).map_err(|error| format!("`after`: {error}"))).transpose()
+}
+
+/// Makes checks in one place. `memory` knows earlier passes; without it every check is made.
+pub async fn run(
+    checks: &[Check],
+    place: &Place,
+    memory: Option<&Memory>,
+) -> Result<Vec<CheckSeen>, Problem> {
+    let parsed = parse_all(checks).map_err(|error| Problem::new(Code::MessageInvalid, error))?;
+    let every = |spec: &Spec| Duration::from_millis(spec.every_ms);
+    let due = due(&parsed, |check, spec| {
+        memory.and_then(|memory| memory.pass(check, place, every(spec))).is_none()
+    });
+    let (mut sessions, mut all): (BTreeMap<CheckName, Session>, Vec<CheckSeen>) = Default::default();
+    for (check, spec) in &parsed {
+        if !due.contains(&check.name) {
+            all.extend(memory.and_then(|memory| memory.pass(check, place, every(spec))));
+            continue;
+        }
+        let began = Instant::now();
+        let session = match &spec.after {
+            Some(after) => sessions.get(after).cloned(),
+            None => Some(Session::default()),
+        };
+        let hasty = all.iter().any(|seen| seen.verdict != CheckVerdict::Passed);
+        let (verdict, what) = match session {
+            Some(session) => {
+                let (session, made) = repeated(check, spec, place, session, hasty).await;
+                match made {
+                    Ok(what) => {
+                        let what = session.redactor.redact(&what);
+                        sessions.insert(check.name.clone(), session);
+                        (CheckVerdict::Passed, what)
+                    }
+                    Err(error) => (CheckVerdict::Failed, session.redactor.redact(&error)),
+                }
+            }
+            None => {
+                let after = parsed.iter().find(|(other, _)| Some(&other.name) == spec.after.as_ref());
+                let what = after.map(|(after, _)| session::not_made(after)).unwrap_or_default();
+                (CheckVerdict::NotMade, what)
+            }
+        };
+        let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let seen = CheckSeen::new(check.name.clone(), verdict, took_ms, &what);
+        if let Some(memory) = memory.filter(|_| verdict == CheckVerdict::Passed && spec.every_ms > 0) {
+            memory.keep(check, place, &seen);
+        }
+        all.push(seen);
+    }
+    Ok(all)
+}
+
+/// The checks that are to be made: those without a good pass, and what they come after.
+fn due(parsed: &[(&Check, Spec)], is_due: impl Fn(&Check, &Spec) -> bool) -> BTreeSet<CheckName> {
+    let mut due = BTreeSet::new();
+    // From the last to the first: what a check comes after stands before it.
+    for (check, spec) in parsed.iter().rev() {
+        if due.contains(&check.name) || is_due(check, spec) {
+            due.insert(check.name.clone());
+            due.extend(spec.after.clone());
+        }
+    }
+    due
+}
+
+/// Makes one check as often as it may be. After another has failed there is nothing to be patient for.
+async fn repeated(
+    check: &Check,
+    spec: &Spec,
+    place: &Place,
+    session: Session,
+    hasty: bool,
+) -> (Session, Result<String, String>) {
+    let mut session = session;
+    if let Err(error) = session.learn(spec, place) {
+        return (session, Err(error));
+    }
+    let give_up = Instant::now() + Duration::from_millis(check.patience_ms);
+    let patient = spec.retry.is_none() && spec.only_reads() && !hasty;
+    let timeout = Duration::from_millis(check.timeout_ms);
+    let mut tries = 1;
+    loop {
+        let (tried, made) = once(spec, place, session.clone(), timeout).await;
+        let Err(reason) = made else { return (tried, made) };
+        let pause = match spec.retry {
+            Some(retry) => {
+                Some(Duration::from_millis(retry.every_ms)).filter(|_| tries < retry.times && !hasty)
+            }
+            // Silence and wrong answers are both repeated: a server that has just been restarted gives either.
+            None => Some(PAUSE).filter(|pause| patient && Instant::now() + *pause < give_up),
+        };
+        let Some(pause) = pause else {
+            let reason =
+                if tries > 1 && spec.retry.is_some() { format!("{reason} ({tries} tries)") } else { reason };
+            return (tried, Err(reason));
+        };
+        tokio::time::sleep(pause).await;
+        tries = tries.saturating_add(1);
+    }
+}
+
+/// Makes a check once, in a task of its own: whoever waits for it may go away, and what it made is cleared away still.
+async fn once(
+    spec: &Spec,
+    place: &Place,
+    session: Session,
+    timeout: Duration,
+) -> (Session, Result<String, String>) {
+    let (spec, place, before) = (spec.clone(), place.clone(), session.clone());
+    let task = tokio::spawn(async move {
+        let mut session = session;
+        let made = make(&spec, &place, &mut session, timeout).await;
+        (session, made)
+    });
+    task.await.unwrap_or_else(|error| (before, Err(format!("the check ended abruptly: {error}"))))
+}
+
+/// What came of all checks of a place: evidence if all passed, else what is wrong with the first that did not.
+pub fn judged(checks: &[Check], seen: Vec<CheckSeen>, places: &[&Place]) -> Result<Vec<CheckSeen>, Problem> {
+    let failing = |seen: &&CheckSeen| seen.verdict == CheckVerdict::Failed;
+    let Some(first) = seen.iter().find(failing).cloned() else { return Ok(seen) };
+    let mut problem =
+        Problem::new(Code::CheckFailed, format!("check `{}` failed: {}", first.name, first.what));
+    if let Some(place) = places.first() {
+        let (address, host) = (place.server.address, &place.server.host);
+        problem = problem.cause(format!("asked {address} for host `{host}`"));
+    }
+    for other in seen.iter().filter(failing).skip(1).take(MOST_CAUSES) {
+        problem = problem.cause(format!("check `{}` failed too: {}", other.name, other.what));
+    }
+    let hint = checks
+        .iter()
+        .find(|check| check.name == first.name)
+        .and_then(|check| by_hand(check, places.first()?));
+    let hint = hint.unwrap_or_else(|| format!("make it again: `pointsman check ENV --name {}`", first.name));
+    Err(problem.hint(hint).with_checks(seen))
+}
+
+/// Other failing checks that a problem names: its text must fit into an answer's headers.
+const MOST_CAUSES: usize = 4;
+
+/// How somebody asks a plain check by hand.
+fn by_hand(check: &Check, place: &Place) -> Option<String> {
+    let spec = parse(&check.spec, &BTreeSet::new()).ok()?;
+    let Kind::Http { exchange, .. } = spec.kind else { return None };
+    let plain = exchange.headers.is_empty() && spec.secrets.is_empty();
+    let path = exchange.path.render(&Default::default(), str::to_owned).ok().filter(|_| plain)?;
+    let (address, host) = (place.server.address, &place.server.host);
+    Some(format!("ask it yourself: `curl -i -H 'Host: {host}' http://{address}{path}`"))
+}
+
+/// Evidence of checks that passed.
+pub fn evidence(seen: Vec<CheckSeen>, detail: String) -> Evidence {
+    Evidence { detail, checks: seen, ..Evidence::default() }
+}

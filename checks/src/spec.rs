@@ -1,0 +1,131 @@
+//! What a check does, parsed: what exists here is valid.
+
+use std::collections::BTreeMap;
+
+use pointsman_core::CheckName;
+
+use crate::expect::Expect;
+use crate::extract::Extract;
+use crate::ows::Ows;
+use crate::template::{JsonTemplate, Template};
+
+/// What a check does, and how.
+#[derive(Clone, Debug)]
+pub struct Spec {
+    /// What.
+    pub kind: Kind,
+    /// Names, each with the file that holds its value where the check is made.
+    pub secrets: BTreeMap<String, String>,
+    /// The check whose captures and cookies are at hand.
+    pub after: Option<CheckName>,
+    /// How often it is tried; without it patience decides.
+    pub retry: Option<Retry>,
+    /// How long a pass is good for while the release is watched, in milliseconds.
+    pub every_ms: u64,
+    /// The point of the checklist that it belongs to.
+    pub point: Option<CheckName>,
+}
+
+/// What a check asks.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    /// One request, and perhaps every script and style sheet of the page that it brings.
+    Http {
+        /// The request.
+        exchange: Exchange,
+        /// Whether assets are asked for too.
+        assets: bool,
+    },
+    /// Requests one after the other, with captures and cookies.
+    Steps(Vec<Exchange>),
+    /// A map service.
+    Ows(Ows),
+    /// No alert fires.
+    Alerts(Alerts),
+    /// The certificate that visitors get is good for so much longer, in milliseconds.
+    TlsExpiry(u64),
+    /// A file for the `hurl` command.
+    Hurl(String),
+}
+
+/// One request and what its answer must be.
+#[derive(Clone, Debug)]
+pub struct Exchange {
+    /// The method.
+    pub method: http::Method,
+    /// Path and query.
+    pub path: Template,
+    /// Header fields.
+    pub headers: Vec<(http::HeaderName, Template)>,
+    /// The body.
+    pub body: Body,
+    /// What the answer must be.
+    pub expect: Expect,
+    /// What is taken out of it, by name.
+    pub capture: Vec<(String, Extract)>,
+    /// Redirects that are followed, on the same host.
+    pub follow: u8,
+    /// Runs whatever became of the steps before.
+    pub cleanup: bool,
+}
+
+/// The body of a request.
+#[derive(Clone, Debug)]
+pub enum Body {
+    /// None.
+    Empty,
+    /// JSON.
+    Json(JsonTemplate),
+    /// As forms send it.
+    Form(Vec<(String, Template)>),
+    /// As it is.
+    Text(Template),
+}
+
+/// No alert fires.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Alerts {
+    /// The Alertmanager.
+    pub url: String,
+    /// Which alerts, as Alertmanager filters them.
+    pub matchers: Vec<String>,
+    /// Alerts that may fire, by name.
+    pub ignore: Vec<String>,
+}
+
+/// Repetitions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Retry {
+    /// Tries in all.
+    pub times: u32,
+    /// The pause between two, in milliseconds.
+    pub every_ms: u64,
+}
+
+impl Spec {
+    /// Whether making the check changes nothing: it may be repeated as often as patience allows.
+    pub fn only_reads(&self) -> bool {
+        match &self.kind {
+            Kind::Http { .. } | Kind::Ows(_) | Kind::Alerts(_) | Kind::TlsExpiry(_) => true,
+            Kind::Steps(steps) => steps.iter().all(|step| step.method == http::Method::GET),
+            Kind::Hurl(_) => false,
+        }
+    }
+
+    /// Bound on one try, in milliseconds, where the environment file names none.
+    pub fn default_timeout_ms(&self) -> u64 {
+        match &self.kind {
+            Kind::Http { assets: false, .. } | Kind::Alerts(_) | Kind::TlsExpiry(_) => 5_000,
+            Kind::Http { .. } | Kind::Steps(_) | Kind::Ows(_) => 15_000,
+            Kind::Hurl(_) => 30_000,
+        }
+    }
+
+    /// How long making it may take without patience, in milliseconds, where one try is bounded so.
+    pub fn bound_ms(&self, timeout_ms: u64) -> u64 {
+        let clears = matches!(&self.kind, Kind::Steps(steps) if steps.iter().any(|step| step.cleanup));
+        let once = if clears { timeout_ms.saturating_mul(2) } else { timeout_ms };
+        let (times, pause_ms) = self.retry.map_or((1, 0), |retry| (retry.times, retry.every_ms));
+        once.saturating_add(pause_ms).saturating_mul(u64::from(times))
+    }
+}

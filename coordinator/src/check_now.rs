@@ -1,0 +1,135 @@
+//! Making the checks of a slot now, because somebody wants to know: no release, no order, no entry in the journal.
+
+use futures_util::future::join_all;
+use pointsman_core::ports::Fleet as _;
+use pointsman_core::{
+    Action, Check, CheckFrom, CheckName, Code, HostName, Problem, ReleaseId, Route, SlotName, SlotPlan,
+};
+use pointsman_proto::{convert, v1};
+
+use crate::environment::Environment;
+use crate::noted;
+use crate::office::Office;
+
+/// Time for the way there and back beside what the checks may take, in milliseconds.
+const WAY_MS: u64 = 2_000;
+/// Longest time for all checks of one place, in milliseconds.
+const LONGEST_MS: u64 = 600_000;
+
+/// Makes the checks of a slot, or one of them.
+pub async fn make(
+    office: &Office,
+    slot: Option<&SlotName>,
+    name: Option<&CheckName>,
+) -> Result<v1::MakeChecksReply, Problem> {
+    let environment = office.environment();
+    let slot = slot_of(office, slot)?;
+    let release = release_on(office, &slot);
+    let checks: Vec<Check> = chosen(environment, name)?
+        .iter()
+        .map(|check| pointsman_checks::anew(&pointsman_checks::bind(check, release.as_ref(), &slot.name)))
+        .collect();
+    let from = |from| checks.iter().filter(|check| check.from == from).cloned().collect::<Vec<_>>();
+    let (local, through) = (from(CheckFrom::Hosts), from(CheckFrom::Balancers));
+    let routes = if through.is_empty() { Vec::new() } else { routes(office).await };
+    let mut asked: Vec<(HostName, Result<Action, Problem>, &[Check])> = Vec::new();
+    for (host, route) in routes {
+        let action = route.map(|route| Action::ProbeBalancer {
+            checks: through.clone(),
+            backend: slot.backend.clone(),
+            epoch: route.epoch,
+            min_up: 0,
+            patience_ms: 0,
+        });
+        asked.push((host, action, &through));
+    }
+    for host in slot.hosts.iter().filter(|_| !local.is_empty()) {
+        asked.push((host.clone(), Ok(Action::ProbeHost { checks: local.clone() }), &local));
+    }
+    let answers = join_all(asked.into_iter().map(|(host, action, checks)| async move {
+        let bound: u64 = checks.iter().map(|check| check.bound_ms.max(check.timeout_ms)).sum();
+        let timeout_ms = bound.saturating_add(WAY_MS).min(LONGEST_MS);
+        let mut answer = match action {
+            Ok(action) => office.fleet().observe(&host, &action, timeout_ms).await,
+            Err(problem) => Err(problem),
+        };
+        let seen = noted::taken(&mut answer);
+        (answer.err().map(|problem| problem.on(&host)), seen, host)
+    }))
+    .await;
+    let mut reply = v1::MakeChecksReply {
+        slot: slot.name.to_string(),
+        release: release.map(|release| release.to_string()).unwrap_or_default(),
+        ..Default::default()
+    };
+    for (problem, seen, host) in answers {
+        // A check that failed says so itself; what made none has another reason.
+        if let Some(problem) = problem.filter(|_| seen.is_empty()) {
+            reply.silent.push(convert::problem_to_wire(&problem));
+        }
+        let made = |seen| v1::CheckMade { host: host.to_string(), seen: Some(seen) };
+        reply.checks.extend(convert::seen_to_wire(&seen).into_iter().map(made));
+    }
+    Ok(reply)
+}
+
+/// The slot that was named, or the one that serves.
+fn slot_of(office: &Office, named: Option<&SlotName>) -> Result<SlotPlan, Problem> {
+    let environment = office.environment();
+    let live = office.standing().live.map(|live| live.slot);
+    let name = named.cloned().or(live).ok_or_else(|| {
+        Problem::new(Code::UsageWrong, "no slot serves yet, so one must be named")
+            .hint("name one: `pointsman check ENV --slot SLOT`")
+    })?;
+    environment.slots.get(&name).cloned().ok_or_else(|| {
+        let known: Vec<&str> = environment.slots.keys().map(SlotName::as_str).collect();
+        Problem::new(Code::UsageWrong, format!("there is no slot `{name}`; there are: {}", known.join(", ")))
+            .hint("name one of them: `pointsman check ENV --slot SLOT`")
+    })
+}
+
+/// The release that is on a slot, as far as the journal knows.
+fn release_on(office: &Office, slot: &SlotPlan) -> Option<ReleaseId> {
+    let standing = office.standing();
+    let on = [standing.live, standing.previous].into_iter().flatten().find(|live| live.slot == slot.name);
+    let open = office.open_release().and_then(|open| office.release(Some(&open)).ok().flatten());
+    let moved = open.filter(|kept| kept.state.plan.to.name == slot.name);
+    // While a release fills the slot, nobody can say which answers.
+    if moved.is_some() { None } else { on.and_then(|live| live.release) }
+}
+
+/// The checks that are to be made: all, or one with those that it comes after.
+fn chosen(environment: &Environment, name: Option<&CheckName>) -> Result<Vec<Check>, Problem> {
+    let Some(name) = name else { return Ok(environment.checks.clone()) };
+    let (mut wanted, mut next) = (Vec::new(), Some(name.clone()));
+    while let Some(name) = next.take() {
+        let found = environment.checks.iter().find(|check| check.name == name);
+        let Some(check) = found else {
+            let known: Vec<&str> = environment.checks.iter().map(|check| check.name.as_str()).collect();
+            let message = format!("there is no check `{name}`; there are: {}", known.join(", "));
+            return Err(
+                Problem::new(Code::UsageWrong, message).hint("name one: `pointsman check ENV --name NAME`")
+            );
+        };
+        next = pointsman_checks::after_of(check).ok().flatten();
+        wanted.push(check.clone());
+    }
+    wanted.reverse();
+    Ok(wanted)
+}
+
+/// The route of every load balancer, or why it is not known.
+async fn routes(office: &Office) -> Vec<(HostName, Result<Route, Problem>)> {
+    let balancers = &office.environment().balancers;
+    let route = |host: &HostName, status: v1::AgentStatus| {
+        if let Some(problem) = status.problem.and_then(convert::problem_from_wire) {
+            return Err(problem.on(host));
+        }
+        let facts = status.balancer.unwrap_or_default();
+        Route::parse(&facts.route)
+            .map_err(|error| Problem::new(Code::RouteDrift, "no valid route stands").on(host).because(&error))
+    };
+    let look = office.look().await;
+    let known = |host: &HostName| look.iter().find(|status| status.host == host.as_str()).cloned();
+    balancers.iter().map(|host| (host.clone(), route(host, known(host).unwrap_or_default()))).collect()
+}

@@ -1,0 +1,307 @@
+//! The checklist of a release: what was seen of it, as the journal holds it, against what there was to see. Never passed for
+//! want of data.
+
+use std::collections::BTreeMap;
+
+use pointsman_checks::Kind;
+use pointsman_core::{
+    Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, Entry, Event, HostName, Note, Outcome, Plan,
+    Problem, ReleaseId, Step, Timestamp, TrafficSeen,
+};
+use pointsman_proto::v1;
+
+use crate::environment::ManualPoint;
+use crate::office::Office;
+
+/// The points that every release is judged by: name and text.
+pub const SEED: [(&str, &str); 8] = [
+    ("health", "Health checks successful"),
+    (ERROR_RATE, "Error rate < 1%"),
+    (P99, "Response time < 2s (p99)"),
+    ("services", "WFS/WMS services accessible"),
+    ("frontend", "Frontend loads"),
+    ("login", "Login works"),
+    ("feature-creation", "Feature creation works"),
+    ("alerts", "Monitoring alerts silent"),
+];
+
+const ERROR_RATE: &str = "error-rate";
+const P99: &str = "p99";
+
+/// The error rate that must not be reached: one request in so many.
+const ONE_IN: u64 = 100;
+/// The 99th percentile that must not be reached, in milliseconds.
+const P99_LIMIT_MS: u64 = 2_000;
+/// Requests that there must be: with fewer, one failure more or less decides, and a 99th percentile is the slowest.
+const MIN_REQUESTS: u64 = 100;
+
+/// What is known of a point.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It holds.
+    Passed,
+    /// It does not.
+    Failed,
+    /// Nothing, or not enough, was seen.
+    NoData,
+    /// A person has not ticked it yet.
+    Open,
+}
+
+impl Verdict {
+    /// In a word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Failed => "failed",
+            Self::NoData => "no-data",
+            Self::Open => "open",
+        }
+    }
+}
+
+/// One point.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Point {
+    /// Its name.
+    pub name: String,
+    /// What it says.
+    pub text: String,
+    /// A person ticks it.
+    pub manual: bool,
+    /// What is known.
+    pub verdict: Verdict,
+    /// What that rests on.
+    pub evidence: Vec<String>,
+    /// When the newest evidence was recorded.
+    pub at: Option<Timestamp>,
+}
+
+/// The checklist of a release, or of the last.
+pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::ChecklistReply, Problem> {
+    let kept = office.release(id)?.ok_or_else(|| {
+        let name = &office.environment().name;
+        Problem::new(Code::ReleaseUnknown, format!("nothing was ever released to `{name}`"))
+            .hint("`pointsman deploy ENV --artifact DIR --release ID`")
+    })?;
+    let plan = &kept.state.plan;
+    let facts = office.facts(&plan.release, 0).await?;
+    let entries: Vec<Entry> = facts.into_iter().map(|(entry, _)| entry).collect();
+    let points = points(plan, &office.environment().manual, &entries);
+    Ok(v1::ChecklistReply {
+        environment: office.environment().name.to_string(),
+        release: plan.release.to_string(),
+        outcome: kept.state.outcome().map(Outcome::as_str).unwrap_or_default().to_owned(),
+        points: points.into_iter().map(to_wire).collect(),
+    })
+}
+
+fn to_wire(point: Point) -> v1::ChecklistPoint {
+    v1::ChecklistPoint {
+        name: point.name,
+        text: point.text,
+        manual: point.manual,
+        verdict: point.verdict.as_str().to_owned(),
+        evidence: point.evidence,
+        at_ms: point.at.map_or(0, |at| at.0),
+    }
+}
+
+/// Records that a person vouches for a point. What checks and signals judge cannot be ticked.
+pub async fn tick(
+    office: &Office,
+    id: &ReleaseId,
+    point: CheckName,
+    by: String,
+    text: Option<String>,
+) -> Result<v1::ChecklistReply, Problem> {
+    let manual = &office.environment().manual;
+    if !manual.iter().any(|known| known.name == point) {
+        let known: Vec<&str> = manual.iter().map(|point| point.name.as_str()).collect();
+        let known = if known.is_empty() { "none".to_owned() } else { known.join(", ") };
+        let message = format!("`{point}` is no point that a person ticks; these are: {known}");
+        return Err(Problem::new(Code::UsageWrong, message)
+            .hint("points of people stand in the environment file, under `[[checklist.manual]]`"));
+    }
+    office.note(id, Note::Tick { point, by, text }).await?;
+    of(office, Some(id)).await
+}
+
+/// What was seen of one check in one place, the newest of before and after the switch.
+type Seen<'e> = BTreeMap<(&'e CheckName, &'e HostName, bool), (Timestamp, &'e CheckSeen)>;
+
+/// Judges every point by what is recorded.
+pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Point> {
+    let (mut seen, mut traffic): (Seen<'_>, Option<(Timestamp, &TrafficSeen)>) = (BTreeMap::new(), None);
+    let mut ticks: BTreeMap<&str, (Timestamp, &str, Option<&str>)> = BTreeMap::new();
+    for entry in entries {
+        let at = entry.fact.at;
+        match &entry.fact.event {
+            Event::Noted(Note::Checks { step, host, seen: made }) => {
+                let before = *step == Step::Check;
+                seen.extend(made.iter().map(|seen| ((&seen.name, host, before), (at, seen))));
+            }
+            Event::Noted(Note::Traffic(met)) => traffic = Some((at, met)),
+            Event::Noted(Note::Tick { point, by, text }) => {
+                ticks.insert(point.as_str(), (at, by, text.as_deref()));
+            }
+            _ => {}
+        }
+    }
+    let mut by_point: BTreeMap<String, Vec<&Check>> = BTreeMap::new();
+    for check in &plan.checks {
+        by_point.entry(point_of(check)).or_default().push(check);
+    }
+    let mut points = Vec::new();
+    for (name, text) in SEED {
+        points.push(match name {
+            ERROR_RATE => judged_traffic(name, text, traffic, error_rate),
+            P99 => judged_traffic(name, text, traffic, p99),
+            _ => judged_checks(name, text, plan, &by_point.remove(name).unwrap_or_default(), &seen),
+        });
+    }
+    for (name, checks) in &by_point {
+        points.push(judged_checks(name, &format!("Check {name} passes"), plan, checks, &seen));
+    }
+    let wanted = manual.iter().map(|point| (point.name.as_str(), point.text.as_str()));
+    // What was ticked stays told, also where the environment file names it no more.
+    let former = ticks.keys().filter(|name| !manual.iter().any(|point| point.name.as_str() == **name));
+    for (name, text) in wanted.chain(former.map(|name| (*name, "no point of the checklist any more"))) {
+        points.push(ticked(name, text, ticks.get(name)));
+    }
+    points
+}
+
+/// The point that a check belongs to: what it says itself, else by what it asks, else by its name.
+fn point_of(check: &Check) -> String {
+    match pointsman_checks::parsed_alone(check) {
+        Some(spec) if spec.point.is_some() => spec.point.map(|point| point.to_string()).unwrap_or_default(),
+        Some(spec) if matches!(spec.kind, Kind::Ows(_)) => "services".to_owned(),
+        Some(spec) if matches!(spec.kind, Kind::Alerts(_)) => "alerts".to_owned(),
+        _ => check.name.to_string(),
+    }
+}
+
+fn judged_checks(name: &str, text: &str, plan: &Plan, checks: &[&Check], seen: &Seen<'_>) -> Point {
+    let mut point = Point {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        manual: false,
+        verdict: Verdict::Passed,
+        evidence: Vec::new(),
+        at: None,
+    };
+    if checks.is_empty() {
+        point.verdict = Verdict::NoData;
+        point.evidence.push("no check is configured for it".to_owned());
+    }
+    for check in checks {
+        let hosts = match check.from {
+            CheckFrom::Hosts => &plan.to.hosts,
+            CheckFrom::Balancers => &plan.balancers,
+        };
+        let moments = [(true, "before", check.before_switch), (false, "after", check.after_switch)];
+        for (before, word, _) in moments.into_iter().filter(|(_, _, wanted)| *wanted) {
+            for host in hosts {
+                let found = seen.get(&(&check.name, host, before));
+                let (verdict, line) = match found {
+                    Some((_, seen)) => (verdict_of(seen), format!("{} ({} ms)", seen.what, seen.took_ms)),
+                    None => (Verdict::NoData, "not made".to_owned()),
+                };
+                point.verdict = worse(point.verdict, verdict);
+                point.at = point.at.max(found.map(|(at, _)| *at));
+                let word_of = verdict.as_str();
+                point.evidence.push(format!("{} {word} the switch on {host}: {word_of}, {line}", check.name));
+            }
+        }
+    }
+    point
+}
+
+fn verdict_of(seen: &CheckSeen) -> Verdict {
+    match seen.verdict {
+        CheckVerdict::Passed => Verdict::Passed,
+        CheckVerdict::Failed => Verdict::Failed,
+        CheckVerdict::NotMade => Verdict::NoData,
+    }
+}
+
+/// A failure is worse than silence, and silence worse than a pass.
+fn worse(one: Verdict, other: Verdict) -> Verdict {
+    match (one, other) {
+        (Verdict::Failed, _) | (_, Verdict::Failed) => Verdict::Failed,
+        (Verdict::Passed, Verdict::Passed) => Verdict::Passed,
+        _ => Verdict::NoData,
+    }
+}
+
+fn judged_traffic(
+    name: &str,
+    text: &str,
+    traffic: Option<(Timestamp, &TrafficSeen)>,
+    judge: impl Fn(&TrafficSeen) -> (Verdict, String),
+) -> Point {
+    let silent = || (Verdict::NoData, "no data: no visitors were counted during the watch".to_owned());
+    let (verdict, line) = traffic.map_or_else(silent, |(_, met)| judge(met));
+    Point {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        manual: false,
+        verdict,
+        evidence: vec![line],
+        at: traffic.map(|(at, _)| at),
+    }
+}
+
+fn error_rate(met: &TrafficSeen) -> (Verdict, String) {
+    let TrafficSeen { seconds, requests, failures, .. } = *met;
+    if requests == 0 {
+        return (Verdict::NoData, format!("no data: no requests in {seconds} s"));
+    }
+    // In hundredths of a percent, rounded up: what is shown is never better than what was.
+    let shown = failures.saturating_mul(10_000).div_ceil(requests);
+    let line = format!(
+        "{}.{:02} %: {failures} of {requests} requests failed in {seconds} s",
+        shown / 100,
+        shown % 100
+    );
+    let verdict = if failures.saturating_mul(ONE_IN) >= requests { Verdict::Failed } else { Verdict::Passed };
+    enough(verdict, requests, line)
+}
+
+fn p99(met: &TrafficSeen) -> (Verdict, String) {
+    let TrafficSeen { seconds, requests, p99_ms, .. } = *met;
+    let Some(p99_ms) = p99_ms else {
+        return (Verdict::NoData, format!("no data: nothing can be said of latencies in {seconds} s"));
+    };
+    let line = format!("{p99_ms} ms over {requests} requests in {seconds} s");
+    enough(if p99_ms < P99_LIMIT_MS { Verdict::Passed } else { Verdict::Failed }, requests, line)
+}
+
+/// A pass rests on enough requests.
+fn enough(verdict: Verdict, requests: u64, line: String) -> (Verdict, String) {
+    if verdict == Verdict::Passed && requests < MIN_REQUESTS {
+        return (Verdict::NoData, format!("{line}: too few, {MIN_REQUESTS} are needed"));
+    }
+    (verdict, line)
+}
+
+fn ticked(name: &str, text: &str, tick: Option<&(Timestamp, &str, Option<&str>)>) -> Point {
+    Point {
+        name: name.to_owned(),
+        text: text.to_owned(),
+        manual: true,
+        verdict: if tick.is_some() { Verdict::Passed } else { Verdict::Open },
+        evidence: tick
+            .map(|(_, by, text)| match text {
+                Some(text) => format!("ticked by {by}: {text}"),
+                None => format!("ticked by {by}"),
+            })
+            .into_iter()
+            .collect(),
+        at: tick.map(|(at, _, _)| *at),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! A checklist is never better than what was seen.
+
+use std::path::Path;
+
+use pointsman_core::Standing;
+use pointsman_proto::v1;
+
+use super::*;
+use crate::environment::Environment;
+use crate::planner::{self, Wanted, Wish};
+
+const FILE: &str = r#"
+    schema = 1
+    environment = "production"
+    url = "https://www.example.org"
+    agents = { lb1 = "h:1", lb2 = "h:2", blue = "h:3", green = "h:4" }
+    lb = { agents = ["lb1", "lb2"] }
+    maintenance = { backend = "be_maint" }
+    [slots]
+    blue = { backend = "be_blue", hosts = ["blue"] }
+    green = { backend = "be_green", hosts = ["green"] }
+    [[checks]]
+    name = "health"
+    phase = ["before-switch", "after-switch"]
+    from = "hosts"
+    http = { path = "/api/health", expect = { release = "json:$.release" } }
+    [[checks]]
+    name = "maps"
+    phase = ["after-switch"]
+    ows = { service = "WFS", version = "2.0.0", path = "/ows" }
+    [[checks]]
+    name = "sign-in"
+    phase = ["after-switch"]
+    point = "login"
+    http = { path = "/login" }
+    [[checks]]
+    name = "search"
+    phase = ["before-switch"]
+    http = { path = "/search" }
+    [[checklist.manual]]
+    name = "phone"
+    text = "Nobody has called"
+"#;
+
+fn world() -> (Environment, Plan) {
+    let environment = Environment::parse(Path::new("production.toml"), FILE).unwrap();
+    let facts = v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), ..Default::default() };
+    let balancers = environment.balancers.iter().map(|host| (host.clone(), facts.clone())).collect();
+    let seen = planner::Seen { balancers, ..Default::default() };
+    let artifact = pointsman_core::ArtifactDigest::from_bytes([1; 32]);
+    let wish = Wish {
+        wanted: Wanted::Deploy { artifact, at_once: false },
+        release: ReleaseId::parse("r1").unwrap(),
+        request_id: None,
+        reason: None,
+        by: "operator ada".to_owned(),
+        now: Timestamp(1),
+    };
+    let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();
+    (environment, plan)
+}
+
+/// Entries of these notes, one a second.
+fn entries(notes: Vec<Note>) -> Vec<Entry> {
+    let entry = |(number, note): (u64, Note)| Entry {
+        seq: number,
+        release: ReleaseId::parse("r1").unwrap(),
+        fact: pointsman_core::Stamped { at: Timestamp(number * 1000), event: Event::Noted(note) },
+    };
+    (1..).zip(notes).map(entry).collect()
+}
+
+fn made(step: Step, host: &str, checks: &[(&str, CheckVerdict)]) -> Note {
+    let seen = |(name, verdict): &(&str, CheckVerdict)| {
+        CheckSeen::new(name.parse().unwrap(), *verdict, 12, "200 in 12 ms")
+    };
+    Note::Checks { step, host: host.parse().unwrap(), seen: checks.iter().map(seen).collect() }
+}
+
+/// Everything was made, and passed.
+fn all_well() -> Vec<Note> {
+    use CheckVerdict::Passed;
+    let mut notes = vec![
+        made(Step::Check, "green", &[("health", Passed)]),
+        made(Step::Switch, "green", &[("health", Passed)]),
+    ];
+    for lb in ["lb1", "lb2"] {
+        notes.push(made(Step::Check, lb, &[("search", Passed)]));
+        notes.push(made(Step::Switch, lb, &[("maps", Passed), ("sign-in", Passed)]));
+    }
+    notes
+}
+
+fn verdict(notes: Vec<Note>, name: &str) -> (Verdict, Vec<String>) {
+    let (environment, plan) = world();
+    let points = points(&plan, &environment.manual, &entries(notes));
+    let point = points.into_iter().find(|point| point.name == name).unwrap();
+    (point.verdict, point.evidence)
+}
+
+#[test]
+fn every_point_stands_there_from_the_beginning() {
+    let (environment, plan) = world();
+    let points = points(&plan, &environment.manual, &[]);
+    let names: Vec<&str> = points.iter().map(|point| point.name.as_str()).collect();
+    let seed: Vec<&str> = SEED.iter().map(|(name, _)| *name).collect();
+    assert_eq!(names[..8], seed);
+    assert_eq!(names[8..], ["search", "phone"]);
+    assert!(points.iter().all(|point| point.verdict != Verdict::Passed), "{points:?}");
+}
+
+#[test]
+fn a_point_passes_when_every_check_of_it_did_everywhere_and_each_time() {
+    for name in ["health", "services", "login", "search"] {
+        assert_eq!(verdict(all_well(), name).0, Verdict::Passed, "{name}");
+    }
+    // One host, or one moment, that is missing.
+    for (left_out, name) in [(0, "health"), (1, "health"), (3, "services"), (4, "search"), (5, "login")] {
+        let mut notes = all_well();
+        notes.remove(left_out);
+        let (verdict, evidence) = verdict(notes, name);
+        assert_eq!(verdict, Verdict::NoData, "{name}");
+        assert!(evidence.iter().any(|line| line.ends_with("no-data, not made")), "{evidence:?}");
+    }
+    // What was seen last counts.
+    let mut notes = all_well();
+    notes.push(made(
+        Step::Switch,
+        "lb2",
+        &[("maps", CheckVerdict::Failed), ("sign-in", CheckVerdict::NotMade)],
+    ));
+    assert_eq!(verdict(notes.clone(), "services").0, Verdict::Failed);
+    assert_eq!(verdict(notes.clone(), "login").0, Verdict::NoData);
+    notes.push(made(
+        Step::Switch,
+        "lb2",
+        &[("maps", CheckVerdict::Passed), ("sign-in", CheckVerdict::Passed)],
+    ));
+    assert_eq!(verdict(notes, "services").0, Verdict::Passed);
+}
+
+#[test]
+fn what_nobody_looks_at_does_not_pass() {
+    let (verdict, evidence) = verdict(all_well(), "alerts");
+    assert_eq!((verdict, evidence), (Verdict::NoData, vec!["no check is configured for it".to_owned()]));
+}
+
+#[test]
+fn signals_pass_only_with_enough_of_them() {
+    let met = |requests, failures, p99_ms| {
+        vec![Note::Traffic(TrafficSeen { seconds: 60, requests, failures, p99_ms })]
+    };
+    let rate = |requests, failures| verdict(met(requests, failures, None), "error-rate");
+    assert_eq!(
+        rate(10_000, 99),
+        (Verdict::Passed, vec!["0.99 %: 99 of 10000 requests failed in 60 s".to_owned()])
+    );
+    assert_eq!(rate(10_000, 100).0, Verdict::Failed);
+    assert_eq!(rate(99, 0).0, Verdict::NoData);
+    assert_eq!(rate(5, 5).0, Verdict::Failed);
+    assert_eq!(rate(0, 0), (Verdict::NoData, vec!["no data: no requests in 60 s".to_owned()]));
+    let slowest = |requests, p99_ms| verdict(met(requests, 0, p99_ms), "p99").0;
+    assert_eq!(slowest(500, Some(1_999)), Verdict::Passed);
+    assert_eq!(slowest(500, Some(2_000)), Verdict::Failed);
+    assert_eq!(slowest(500, None), Verdict::NoData);
+    assert_eq!(slowest(99, Some(3)), Verdict::NoData);
+    assert_eq!(verdict(all_well(), "p99").0, Verdict::NoData);
+}
+
+#[test]
+fn people_vouch_by_name() {
+    assert_eq!(verdict(all_well(), "phone"), (Verdict::Open, Vec::new()));
+    let tick = |point: &str, text: Option<&str>| Note::Tick {
+        point: point.parse().unwrap(),
+        by: "operator ada".to_owned(),
+        text: text.map(str::to_owned),
+    };
+    let ticked = verdict(vec![tick("phone", Some("quiet until noon"))], "phone");
+    assert_eq!(ticked, (Verdict::Passed, vec!["ticked by operator ada: quiet until noon".to_owned()]));
+    // What was ticked once and is asked for no more stays told.
+    assert_eq!(verdict(vec![tick("former", None)], "former").0, Verdict::Passed);
+}
+
+#[test]
+fn the_names_of_points_are_not_given_twice() {
+    for (name, expected) in [("health", "another point's name"), ("phone", "another point's name")] {
+        let more = format!("{FILE}\n[[checklist.manual]]\nname = \"{name}\"\ntext = \"x\"");
+        let problem = Environment::parse(Path::new("production.toml"), &more).unwrap_err();
+        assert!(problem.message.contains(expected), "{}", problem.message);
+    }
+}

@@ -1,0 +1,41 @@
+//! What is noted of a release for its checklist. Nothing follows from a note: the release goes on as without it.
+
+use crate::{CheckName, CheckSeen, HostName, Step};
+
+/// Something seen or said of a release.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Note {
+    /// Checks as one place made them.
+    Checks {
+        /// The step they belong to: `check`, or the step whose watch they were read in.
+        step: Step,
+        /// Whose agent made them.
+        host: HostName,
+        /// What came of each.
+        seen: Vec<CheckSeen>,
+    },
+    /// What visitors met on the new slot while the release was watched.
+    Traffic(TrafficSeen),
+    /// A person ticked a point of the checklist.
+    Tick {
+        /// Which.
+        point: CheckName,
+        /// Who.
+        by: String,
+        /// In their words, if they said anything.
+        text: Option<String>,
+    },
+}
+
+/// What visitors met over a stretch of time.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TrafficSeen {
+    /// How long was looked, in seconds with data.
+    pub seconds: u64,
+    /// Requests that ended.
+    pub requests: u64,
+    /// Those that failed: 5xx, or broken off by the server.
+    pub failures: u64,
+    /// Their 99th percentile, in milliseconds; `None` where nothing can be said of latencies.
+    pub p99_ms: Option<u64>,
+}
