@@ -9,7 +9,8 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
-    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading, Request, RequestKind, State, Timestamp, invariants, judging,
+    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading,
+    Request, RequestKind, State, Timestamp, invariants, judging,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info};

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
-    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS, Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel, WatchPlan,
+    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS,
+    Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel, WatchPlan,
 };
 use serde::Deserialize;
 

@@ -10,7 +10,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
+    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note, Outcome, Phase,
+    Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
+    Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};

@@ -178,7 +178,7 @@ pub fn plan(
     let answering = match &purpose {
         Purpose::Deploy { .. } => Some(&wish.release),
         Purpose::Rollback { to, .. } => to.as_ref(),
-        Purpose::Maintenance { .. } => None,
+        Purpose::Maintenance { .. } | Purpose::Database(_) => None,
     };
     let bound = |check| pointsman_checks::bind(check, answering, &to.name);
     let checks = environment.checks.iter().map(bound).collect();

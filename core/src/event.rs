@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::{
-    Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp
+    Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp,
 };
 
 /// One fact.

@@ -2,7 +2,8 @@
 //! relative, so that repeating an order changes nothing.
 
 use crate::{
-    Activation, ArtifactDigest, BackendName, BackupId, Check, CheckSeen, Epoch, HostName, Migrations, ReleaseId, Route, RouteEpoch, Step, SwapTo, Timestamp, VerifyLevel,
+    Activation, ArtifactDigest, BackendName, BackupId, Check, CheckSeen, Epoch, HostName, Migrations,
+    ReleaseId, Route, RouteEpoch, Step, SwapTo, Timestamp, VerifyLevel,
 };
 
 /// Which order of a release this is: the key of its receipt.

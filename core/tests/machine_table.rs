@@ -371,9 +371,8 @@ fn the_table_has_every_kind_of_event() {
         | Event::Requested(_)
         | Event::TurnedBack(_)
         | Event::Held(_)
-        | Event::Adopted { .. } => 15,
         | Event::Noted(_)
-        | Event::Adopted { .. } => 15,
+        | Event::Adopted { .. } => 16,
     };
     assert_eq!(kinds.len(), known, "{kinds:?}");
 }

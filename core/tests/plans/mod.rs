@@ -4,7 +4,9 @@
 #![expect(clippy::unwrap_used, reason = "the names below are literals that parse")]
 
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, DrainEnd, EnvironmentName, HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName, SlotPlan, Split, Timestamp, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, DrainEnd,
+    EnvironmentName, HostName, HttpPath, Limits, Plan, Purpose, ReleaseId, Route, RouteEpoch, SlotName,
+    SlotPlan, Split, Timestamp, VerdictPlan, WatchPlan,
 };
 
 /// When every plan is made.

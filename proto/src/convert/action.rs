@@ -1,7 +1,8 @@
 //! What agents are asked to do.
 
 use pointsman_core::{
-    Action, Activation, BackendName, Check, CheckFrom, CheckSpec, DrainEnd, HookName, Problem, Route, RouteEpoch, SwapTo, UnitName,
+    Action, Activation, BackendName, Check, CheckFrom, CheckSpec, DrainEnd, HookName, Problem, Route,
+    RouteEpoch, SwapTo, UnitName,
 };
 
 use super::database::{migrations_from_wire, migrations_to_wire, verify_from_wire};

@@ -2,7 +2,10 @@
 
 use pointsman_core::machine::apply;
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DrainEnd,
+    EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan,
+    Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split,
+    Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
