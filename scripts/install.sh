@@ -65,7 +65,7 @@ install_missing() {
   rm -f "$log"
   # Newly installed services would start at the next boot; they are not wanted for themselves.
   local service
-  for service in haproxy nginx postgresql; do
+  for service in haproxy nginx postgresql prometheus; do
     for pair in "${packages[@]}"; do
       if [ "${pair%%-*}" = "$service" ] && [ -d /run/systemd/system ]; then
         as_root systemctl --quiet disable "$service" || true

@@ -1,4 +1,4 @@
-//! What an agent's own file lets checks use: a folder of secrets, Alertmanagers, the `hurl` command. Nothing of it is
+//! What an agent's own file lets checks use: a folder of secrets, monitoring services, the `hurl` command. Nothing of it is
 //! granted by saying nothing.
 
 use std::path::{Path, PathBuf};
@@ -15,15 +15,17 @@ pub struct Grants {
     /// The folder below which secret files may be read. Root's, or the agent's own, and nobody else's to write.
     pub secrets: Option<PathBuf>,
     /// Alertmanagers that may be asked.
-    pub alertmanagers: Vec<Alertmanager>,
+    pub alertmanagers: Vec<Monitor>,
+    /// Prometheus servers that may be asked.
+    pub prometheus: Vec<Monitor>,
     /// The `hurl` command.
     pub hurl: Option<Hurl>,
 }
 
-/// An Alertmanager that may be asked.
+/// A monitoring service that may be asked.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Alertmanager {
+pub struct Monitor {
     /// Where it is, as the check names it.
     pub url: String,
     /// The authorities that have signed its certificate, PEM.
@@ -43,11 +45,13 @@ pub struct Hurl {
 
 impl Grants {
     /// The Alertmanager at this address.
-    pub fn alertmanager(&self, url: &str) -> Result<&Alertmanager, String> {
-        let found = self.alertmanagers.iter().find(|granted| granted.url.trim_end_matches('/') == url);
-        found.ok_or_else(|| {
-            format!("this agent may not ask `{url}`: add to its file `[checks] alertmanagers = [{{ url = \"{url}\" }}]`")
-        })
+    pub fn alertmanager(&self, url: &str) -> Result<&Monitor, String> {
+        granted("alertmanagers", &self.alertmanagers, url)
+    }
+
+    /// The Prometheus at this address.
+    pub fn prometheus(&self, url: &str) -> Result<&Monitor, String> {
+        granted("prometheus", &self.prometheus, url)
     }
 
     /// The `hurl` command with the path of one of its files.
@@ -62,9 +66,16 @@ impl Grants {
     }
 }
 
-impl Alertmanager {
+impl Monitor {
     /// How its certificate is verified.
     pub fn tls(&self) -> Result<Option<Arc<ClientConfig>>, Problem> {
         self.ca.as_ref().map(pointsman_chassis::http_check::tls_for).transpose()
     }
+}
+
+fn granted<'g>(key: &str, granted: &'g [Monitor], url: &str) -> Result<&'g Monitor, String> {
+    let found = granted.iter().find(|granted| granted.url.trim_end_matches('/') == url);
+    found.ok_or_else(|| {
+        format!("this agent may not ask `{url}`: add to its file `[checks] {key} = [{{ url = \"{url}\" }}]`")
+    })
 }

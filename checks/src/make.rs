@@ -7,12 +7,13 @@ use tokio::time::Instant;
 use crate::answer::Answer;
 use crate::client::{self, Ask, MAX_BODY_BYTES, MAX_DOCUMENT_BYTES};
 use crate::extract::Extract;
+use crate::miss::Miss;
 use crate::ows::Ows;
 use crate::place::Place;
 use crate::session::Session;
 use crate::spec::{Body, Exchange, Kind, Spec};
 use crate::template::percent_encoded;
-use crate::{alerts, certificate, hurl, page};
+use crate::{alerts, certificate, hurl, metric, page};
 
 /// Makes a check once, until then. Says what was seen, or what is wrong. What clears away after a failure gets as much time
 /// again.
@@ -21,16 +22,18 @@ pub async fn make(
     place: &Place,
     session: &mut Session,
     timeout: std::time::Duration,
-) -> Result<String, String> {
+) -> Result<String, Miss> {
     let until = Instant::now() + timeout;
-    match &spec.kind {
+    let made = match &spec.kind {
         Kind::Http { exchange, assets } => http(exchange, *assets, place, session, until).await,
         Kind::Steps(steps) => sequence(steps, place, session, timeout).await,
         Kind::Ows(ows) => map_service(ows, place, session, until).await,
-        Kind::Alerts(wanted) => alerts::make(wanted, &place.grants, until).await,
+        Kind::Alerts(wanted) => return alerts::make(wanted, &place.grants, until).await,
+        Kind::Metric(wanted) => return metric::make(wanted, &place.grants, until).await,
         Kind::TlsExpiry(min_left_ms) => certificate::make(*min_left_ms, place, until).await,
         Kind::Hurl(file) => hurl::make(file, place, session, until).await,
-    }
+    };
+    made.map_err(Miss::Failed)
 }
 
 /// One request with its expectations and captures.

@@ -3,15 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{HeaderName, Method};
-use pointsman_core::{Check, CheckName, CheckSpec};
+use pointsman_core::{Check, CheckName, CheckSpec, OnFail};
 use serde_json::Value;
 
 use crate::expect::Expect;
 use crate::extract::{self, Extract};
 use crate::json_path::JsonPath;
+use crate::metric;
 use crate::ows::{Ows, Service};
 use crate::page;
-use crate::spec::{Alerts, Body, Exchange, Kind, Retry, Spec};
+use crate::spec::{Alerts, Body, Exchange, Kind, Metric, Retry, Spec};
 use crate::template::{JsonTemplate, Template, is_name};
 use crate::written::{self, Statuses, Written};
 
@@ -28,6 +29,8 @@ const MAX_ENTRIES: usize = 32;
 /// How long a pass of a check that does more than read one answer is good for in the watch, in milliseconds, where nothing is
 /// said: a feature is not created anew each second.
 const DEFAULT_EVERY_MS: u64 = 30_000;
+/// The same of a number that a Prometheus knows: it has a new one every 15 seconds or so.
+const METRIC_EVERY_MS: u64 = 5_000;
 
 /// Names that are known without a capture: they are chosen with the plan.
 const PLANNED: [&str; 2] = ["release", "slot"];
@@ -81,6 +84,7 @@ pub fn complete(written: &Written, outer: Option<&BTreeSet<String>>) -> Result<S
     };
     let default_every_ms = match &kind {
         Kind::Http { assets: false, .. } => 0,
+        Kind::Metric(_) => METRIC_EVERY_MS,
         _ => DEFAULT_EVERY_MS,
     };
     Ok(Spec {
@@ -90,6 +94,11 @@ pub fn complete(written: &Written, outer: Option<&BTreeSet<String>>) -> Result<S
         retry: retry.transpose()?,
         every_ms: written.every.map_or(default_every_ms, |every| every.ms()),
         point: name("point", &written.point)?,
+        on_fail: match written.on_fail {
+            Some(written::OnFail::Warn) => OnFail::Warn,
+            Some(written::OnFail::Hold) => OnFail::Hold,
+            Some(written::OnFail::Rollback) | None => OnFail::Rollback,
+        },
     })
 }
 
@@ -132,13 +141,13 @@ fn kind(
     names: &mut BTreeSet<String>,
     secrets: &BTreeMap<String, String>,
 ) -> Result<Kind, String> {
-    let Written { http, steps, ows, alerts, tls, hurl, .. } = written;
-    match (http, steps, ows, alerts, tls, hurl) {
-        (Some(http), None, None, None, None, None) => {
+    let Written { http, steps, ows, alerts, metric, tls, hurl, .. } = written;
+    match (http, steps, ows, alerts, metric, tls, hurl) {
+        (Some(http), None, None, None, None, None, None) => {
             let exchange = one_request(http, names, secrets).map_err(|error| format!("`http`: {error}"))?;
             Ok(Kind::Http { exchange, assets: http.assets })
         }
-        (None, Some(steps), None, None, None, None) => {
+        (None, Some(steps), None, None, None, None, None) => {
             if steps.is_empty() || steps.len() > MAX_STEPS {
                 return Err(format!("`steps` has {} requests: expected 1 to {MAX_STEPS}", steps.len()));
             }
@@ -148,24 +157,21 @@ fn kind(
             });
             Ok(Kind::Steps(each.collect::<Result<_, _>>()?))
         }
-        (None, None, Some(written), None, None, None) => {
+        (None, None, Some(written), None, None, None, None) => {
             ows_of(written).map(Kind::Ows).map_err(|error| format!("`ows`: {error}"))
         }
-        (None, None, None, Some(alerts), None, None) => {
+        (None, None, None, Some(alerts), None, None, None) => {
             few("alerts.matchers", alerts.matchers.len())?;
             few("alerts.ignore", alerts.ignore.len())?;
-            let web = ["http://", "https://"].iter().any(|scheme| alerts.url.starts_with(scheme));
-            if !web {
-                let url = &alerts.url;
-                return Err(format!(
-                    "`alerts.url` is `{url}`: expected `http://host:port` or `https://host:port`"
-                ));
-            }
-            let written::Alerts { url, matchers, ignore } = alerts.clone();
-            Ok(Kind::Alerts(Alerts { url: url.trim_end_matches('/').to_owned(), matchers, ignore }))
+            let url = service("alerts.url", &alerts.url)?;
+            let (matchers, ignore) = (alerts.matchers.clone(), alerts.ignore.clone());
+            Ok(Kind::Alerts(Alerts { url, matchers, ignore }))
         }
-        (None, None, None, None, Some(tls), None) => Ok(Kind::TlsExpiry(tls.min_left.ms())),
-        (None, None, None, None, None, Some(file)) => {
+        (None, None, None, None, Some(written), None, None) => {
+            metric_of(written).map_err(|error| format!("`metric`: {error}"))
+        }
+        (None, None, None, None, None, Some(tls), None) => Ok(Kind::TlsExpiry(tls.min_left.ms())),
+        (None, None, None, None, None, None, Some(file)) => {
             let plain = |part: &str| !part.is_empty() && !part.starts_with(['.', '-']);
             if !file.ends_with(".hurl") || !file.split('/').all(plain) {
                 return Err(format!(
@@ -175,8 +181,28 @@ fn kind(
             }
             Ok(Kind::Hurl(file.clone()))
         }
-        _ => Err("expected exactly one of `http`, `steps`, `ows`, `alerts`, `tls` and `hurl`".to_owned()),
+        _ => {
+            Err("expected exactly one of `http`, `steps`, `ows`, `alerts`, `metric`, `tls` and `hurl`"
+                .to_owned())
+        }
     }
+}
+
+fn service(field: &str, url: &str) -> Result<String, String> {
+    if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
+        return Err(format!("`{field}` is `{url}`: expected `http://host:port` or `https://host:port`"));
+    }
+    Ok(url.trim_end_matches('/').to_owned())
+}
+
+fn metric_of(written: &written::Metric) -> Result<Kind, String> {
+    let written::Metric { url, query, max, min } = written.clone();
+    template("query", &query, &PLANNED.map(str::to_owned).into())?;
+    metric::lint(&query)?;
+    if max.is_none() && min.is_none() || [max, min].into_iter().flatten().any(|limit| !limit.is_finite()) {
+        return Err("expected `max`, `min` or both, as numbers".to_owned());
+    }
+    Ok(Kind::Metric(Metric { url: service("url", &url)?, query, max, min }))
 }
 
 fn one_request(

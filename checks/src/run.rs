@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pointsman_core::{Check, CheckName, CheckSeen, CheckVerdict, Code, Evidence, Problem};
+use pointsman_core::{Check, CheckName, CheckSeen, CheckVerdict, Code, Evidence, OnFail, Problem};
 use tokio::time::Instant;
 
 use crate::make::make;
 use crate::memory::Memory;
-use crate::parse::{captured, parse};
+use crate::miss::Miss;
+use crate::parse::{captured, parse, parsed_alone};
 use crate::place::Place;
 use crate::session::{self, Session};
 use crate::spec::{Kind, Spec};
@@ -80,7 +81,8 @@ pub async fn run(
                         sessions.insert(check.name.clone(), session);
                         (CheckVerdict::Passed, what)
                     }
-                    Err(error) => (CheckVerdict::Failed, session.redactor.redact(&error)),
+                    Err(Miss::Failed(error)) => (CheckVerdict::Failed, session.redactor.redact(&error)),
+                    Err(Miss::Blind(error)) => (CheckVerdict::NotMade, session.redactor.redact(&error)),
                 }
             }
             None => {
@@ -119,10 +121,10 @@ async fn repeated(
     place: &Place,
     session: Session,
     hasty: bool,
-) -> (Session, Result<String, String>) {
+) -> (Session, Result<String, Miss>) {
     let mut session = session;
     if let Err(error) = session.learn(spec, place) {
-        return (session, Err(error));
+        return (session, Err(error.into()));
     }
     let give_up = Instant::now() + Duration::from_millis(check.patience_ms);
     let patient = spec.retry.is_none() && spec.only_reads() && !hasty;
@@ -139,9 +141,9 @@ async fn repeated(
             None => Some(PAUSE).filter(|pause| patient && Instant::now() + *pause < give_up),
         };
         let Some(pause) = pause else {
-            let reason =
-                if tries > 1 && spec.retry.is_some() { format!("{reason} ({tries} tries)") } else { reason };
-            return (tried, Err(reason));
+            let again = tries > 1 && spec.retry.is_some();
+            let say = |reason: String| if again { format!("{reason} ({tries} tries)") } else { reason };
+            return (tried, Err(reason.said(say)));
         };
         tokio::time::sleep(pause).await;
         tries = tries.saturating_add(1);
@@ -154,28 +156,45 @@ async fn once(
     place: &Place,
     session: Session,
     timeout: Duration,
-) -> (Session, Result<String, String>) {
+) -> (Session, Result<String, Miss>) {
     let (spec, place, before) = (spec.clone(), place.clone(), session.clone());
     let task = tokio::spawn(async move {
         let mut session = session;
         let made = make(&spec, &place, &mut session, timeout).await;
         (session, made)
     });
-    task.await.unwrap_or_else(|error| (before, Err(format!("the check ended abruptly: {error}"))))
+    task.await
+        .unwrap_or_else(|error| (before, Err(Miss::Failed(format!("the check ended abruptly: {error}")))))
 }
 
-/// What came of all checks of a place: evidence if all passed, else what is wrong with the first that did not.
+/// What came of all checks of a place: evidence if none objects, else what is wrong with the first that does. One that only
+/// warns objects to nothing; one that holds, or that could not see, never turns a release back, and never lets it go on.
 pub fn judged(checks: &[Check], seen: Vec<CheckSeen>, places: &[&Place]) -> Result<Vec<CheckSeen>, Problem> {
-    let failing = |seen: &&CheckSeen| seen.verdict == CheckVerdict::Failed;
-    let Some(first) = seen.iter().find(failing).cloned() else { return Ok(seen) };
-    let mut problem =
-        Problem::new(Code::CheckFailed, format!("check `{}` failed: {}", first.name, first.what));
+    let on_fail = |seen: &CheckSeen| {
+        let check = checks.iter().find(|check| check.name == seen.name);
+        check.and_then(parsed_alone).map_or(OnFail::Rollback, |spec| spec.on_fail)
+    };
+    let code = |seen: &CheckSeen| match (seen.verdict, on_fail(seen)) {
+        (CheckVerdict::Passed, _) | (_, OnFail::Warn) => None,
+        (CheckVerdict::Failed, OnFail::Rollback) => Some(Code::CheckFailed),
+        (CheckVerdict::Failed, OnFail::Hold) => Some(Code::CheckHolds),
+        (CheckVerdict::NotMade, _) => Some(Code::CheckBlind),
+    };
+    let objecting: Vec<(Code, &CheckSeen)> =
+        seen.iter().filter_map(|seen| code(seen).map(|code| (code, seen))).collect();
+    let first = [Code::CheckFailed, Code::CheckHolds, Code::CheckBlind]
+        .into_iter()
+        .find_map(|code| objecting.iter().find(|(found, _)| *found == code));
+    let Some((code, first)) = first else { return Ok(seen) };
+    let says = |code: Code| if code == Code::CheckBlind { "does not know" } else { "failed" };
+    let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what));
     if let Some(place) = places.first() {
         let (address, host) = (place.server.address, &place.server.host);
         problem = problem.cause(format!("asked {address} for host `{host}`"));
     }
-    for other in seen.iter().filter(failing).skip(1).take(MOST_CAUSES) {
-        problem = problem.cause(format!("check `{}` failed too: {}", other.name, other.what));
+    let others = objecting.iter().filter(|(found, other)| found == code && other.name != first.name);
+    for (code, other) in others.take(MOST_CAUSES) {
+        problem = problem.cause(format!("check `{}` {} too: {}", other.name, says(*code), other.what));
     }
     let hint = checks
         .iter()

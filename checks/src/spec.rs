@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use pointsman_core::CheckName;
+use pointsman_core::{CheckName, OnFail};
 
 use crate::expect::Expect;
 use crate::extract::Extract;
@@ -24,6 +24,8 @@ pub struct Spec {
     pub every_ms: u64,
     /// The point of the checklist that it belongs to.
     pub point: Option<CheckName>,
+    /// What follows where it fails.
+    pub on_fail: OnFail,
 }
 
 /// What a check asks.
@@ -42,6 +44,8 @@ pub enum Kind {
     Ows(Ows),
     /// No alert fires.
     Alerts(Alerts),
+    /// A number of a Prometheus is within its limits.
+    Metric(Metric),
     /// The certificate that visitors get is good for so much longer, in milliseconds.
     TlsExpiry(u64),
     /// A file for the `hurl` command.
@@ -93,6 +97,19 @@ pub struct Alerts {
     pub ignore: Vec<String>,
 }
 
+/// A number of a Prometheus is within its limits.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Metric {
+    /// The Prometheus.
+    pub url: String,
+    /// An instant query with one value.
+    pub query: String,
+    /// The largest value that is well.
+    pub max: Option<f64>,
+    /// The smallest.
+    pub min: Option<f64>,
+}
+
 /// Repetitions.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Retry {
@@ -106,7 +123,7 @@ impl Spec {
     /// Whether making the check changes nothing: it may be repeated as often as patience allows.
     pub fn only_reads(&self) -> bool {
         match &self.kind {
-            Kind::Http { .. } | Kind::Ows(_) | Kind::Alerts(_) | Kind::TlsExpiry(_) => true,
+            Kind::Http { .. } | Kind::Ows(_) | Kind::Alerts(_) | Kind::Metric(_) | Kind::TlsExpiry(_) => true,
             Kind::Steps(steps) => steps.iter().all(|step| step.method == http::Method::GET),
             Kind::Hurl(_) => false,
         }
@@ -115,7 +132,9 @@ impl Spec {
     /// Bound on one try, in milliseconds, where the environment file names none.
     pub fn default_timeout_ms(&self) -> u64 {
         match &self.kind {
-            Kind::Http { assets: false, .. } | Kind::Alerts(_) | Kind::TlsExpiry(_) => 5_000,
+            Kind::Http { assets: false, .. } | Kind::Alerts(_) | Kind::Metric(_) | Kind::TlsExpiry(_) => {
+                5_000
+            }
             Kind::Http { .. } | Kind::Steps(_) | Kind::Ows(_) => 15_000,
             Kind::Hurl(_) => 30_000,
         }

@@ -6,7 +6,7 @@ use pointsman_chassis::config::Span;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What a check does. Exactly one of the first six.
+/// What a check does. Exactly one of the first seven.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Written {
@@ -22,6 +22,9 @@ pub struct Written {
     /// No alert fires.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alerts: Option<Alerts>,
+    /// A number of a Prometheus is within its limits.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metric: Option<Metric>,
     /// The certificate that visitors get does not end soon.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
@@ -43,6 +46,9 @@ pub struct Written {
     /// The point of the checklist that it belongs to.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub point: Option<String>,
+    /// What follows where it fails; without it, the release turns back.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_fail: Option<OnFail>,
 }
 
 /// One request.
@@ -186,6 +192,34 @@ pub struct Alerts {
     /// Alerts that may fire, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+}
+
+/// A number of a Prometheus is within its limits. At least one of `max` and `min`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Metric {
+    /// The Prometheus.
+    pub url: String,
+    /// An instant query with one value.
+    pub query: String,
+    /// The largest value that is well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max: Option<f64>,
+    /// The smallest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub min: Option<f64>,
+}
+
+/// What follows where a check fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum OnFail {
+    /// It is noted.
+    Warn,
+    /// The release waits, and is held if that takes too long.
+    Hold,
+    /// The release does not begin, or turns back.
+    Rollback,
 }
 
 /// The certificate that visitors get.

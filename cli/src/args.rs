@@ -234,6 +234,9 @@ pub struct Wish {
     /// Move all visitors at once, without the shares that the environment's strategy begins with.
     #[arg(long)]
     pub at_once: bool,
+    /// The version mends a site that fails already: it is held against the old slot alone, not against the limits.
+    #[arg(long)]
+    pub fix_forward: bool,
 }
 
 #[derive(Args)]

@@ -36,6 +36,7 @@ use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::traffic::{self, Watchers};
+use crate::way_back::way_back;
 use crate::{check_now, checklist};
 
 /// Longest time for an offer to arrive.
@@ -115,7 +116,12 @@ impl Api {
             Some(Purpose::Deploy(deploy)) => {
                 let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
                 let migrations = files(&deploy.migrations, &deploy.out_of_order)?;
-                Wanted::Deploy { artifact, at_once: deploy.at_once, migrations }
+                Wanted::Deploy {
+                    artifact,
+                    at_once: deploy.at_once,
+                    fix_forward: deploy.fix_forward,
+                    migrations,
+                }
             }
             Some(Purpose::Database(database)) => {
                 only_operators(peer, database)?;
@@ -325,7 +331,12 @@ impl Coordinator for Api {
                 reason: page.reason.clone().unwrap_or_default(),
                 until_ms: page.until.map_or(0, |until| until.0),
             });
+            let way_back = standing.previous.as_ref().and_then(|previous| {
+                let slot = office.environment().slots.get(&previous.slot)?;
+                Some(way_back(previous, slot, &agents))
+            });
             Ok(v1::StatusReply {
+                way_back,
                 environment: office.environment().name.to_string(),
                 url: office.environment().url.clone(),
                 live: standing.live.as_ref().map(live_to_wire),

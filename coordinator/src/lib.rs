@@ -1,6 +1,7 @@
 //! The coordinator: the only one that knows what a release is. It decides by `core`, records in its journal, orders
 //! the agents, and serves the command line and CI.
 
+mod afterwatch;
 mod api;
 mod artifact_store;
 pub mod audit;
@@ -27,6 +28,7 @@ mod traffic;
 mod visitors;
 mod watch_file;
 mod watcher;
+mod way_back;
 mod witness;
 
 pub use api::Api;

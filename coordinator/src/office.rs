@@ -18,6 +18,7 @@ use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use crate::afterwatch::{self, afterwatch};
 use crate::artifact_store::ArtifactStore;
 use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
@@ -117,6 +118,7 @@ impl Office {
         office.reopen().await?;
         tokio::spawn(Arc::clone(&office).work());
         tokio::spawn(witness(Arc::clone(&office)));
+        tokio::spawn(afterwatch(Arc::clone(&office)));
         Ok(office)
     }
 
@@ -272,6 +274,20 @@ impl Office {
         Ok(agents.into_iter().map(|agent| agent.host).collect())
     }
 
+    /// The release whose visitors are watched on although it is over, and until when. Anything that has moved visitors since,
+    /// or tried to, ends that: then it is not the last word any more.
+    pub fn watched_on(&self) -> Option<(State, Timestamp)> {
+        let book = self.book();
+        let told = &book.told;
+        if told.trouble.is_some() || told.open().is_some() || told.standing.previous.is_none() {
+            return None;
+        }
+        let moves = |kept: &&Kept| !matches!(kept.state.plan.purpose, Purpose::Database(_));
+        let last = told.releases.values().filter(moves).max_by_key(|kept| kept.number)?;
+        let until = afterwatch::until(&last.state).filter(|until| SystemClock.now() < *until)?;
+        Some((last.state.clone(), until))
+    }
+
     /// What is wrong with the coordinator itself, if anything is.
     pub fn trouble(&self) -> Option<Problem> {
         self.book().told.trouble.clone()
@@ -334,8 +350,10 @@ impl Office {
     /// A release for the wire.
     pub fn to_wire(&self, kept: &Kept) -> v1::Release {
         let mut release = convert::release_to_wire(&kept.state, kept.started_at, None);
+        let on = self.watched_on().filter(|(state, _)| state.plan.release == kept.state.plan.release);
+        release.watched_on_until_ms = on.map_or(0, |(_, until)| until.0);
         // While visitors are watched what is known of them is newer than what is recorded.
-        if kept.state.watched_after().is_some() {
+        if kept.state.watched_after().is_some() || release.watched_on_until_ms > 0 {
             release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
         }
         release

@@ -21,6 +21,8 @@ pub enum Wanted {
         artifact: ArtifactDigest,
         /// All visitors at once, whatever the environment's strategy says.
         at_once: bool,
+        /// It mends a site that is over its limits already: it is held against the old slot alone.
+        fix_forward: bool,
         /// The files of its migrations, if it brings some.
         migrations: Option<Files>,
     },
@@ -168,7 +170,7 @@ pub fn plan(
     let verdict = match under_maintenance {
         // Nobody is there to be watched.
         true => VerdictPlan { mode: VerdictMode::Off, ..environment.verdict },
-        false => verdict(environment, live.as_ref(), seen),
+        false => verdict(environment, live.as_ref(), &wish.wanted, seen),
     };
     match &purpose {
         Purpose::Deploy { .. } => all_answer(&to, seen)?,
@@ -315,11 +317,12 @@ fn database_alone(
 }
 
 /// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.
-fn verdict(environment: &Environment, live: Option<&SlotPlan>, seen: &Seen) -> VerdictPlan {
+fn verdict(environment: &Environment, live: Option<&SlotPlan>, wanted: &Wanted, seen: &Seen) -> VerdictPlan {
+    let fix_forward = matches!(wanted, Wanted::Deploy { fix_forward: true, .. });
     let before = live.and_then(|slot| seen.visitors.get(&slot.backend)).copied().unwrap_or_default();
     let unheard = environment.verdict_where_heard && seen.without_signals;
     let mode = if unheard { VerdictMode::Off } else { environment.verdict.mode };
-    VerdictPlan { mode, before, ..environment.verdict }
+    VerdictPlan { mode, before, fix_forward, ..environment.verdict }
 }
 
 /// The slot that serves, or will when the maintenance page comes down. `None` before the first release.
@@ -472,6 +475,7 @@ mod tests {
         wish(Wanted::Deploy {
             artifact: ArtifactDigest::from_bytes([1; 32]),
             at_once: false,
+            fix_forward: false,
             migrations: None,
         })
     }

@@ -16,6 +16,7 @@ pub struct Watch {
     verdict: Option<Mode>,
     min_watch: Option<Span>,
     max_watch: Option<Span>,
+    after: Span,
     min_requests: u64,
     on_undecided: Option<Undecided>,
     limits: Vec<Limit>,
@@ -32,6 +33,7 @@ impl Default for Watch {
             verdict: None,
             min_watch: None,
             max_watch: None,
+            after: Span::from_ms(0),
             min_requests: 0,
             on_undecided: None,
             limits: Vec::new(),
@@ -141,6 +143,7 @@ impl Watch {
             },
             min_requests: self.min_requests,
             max_watch_ms: self.max_watch.map(Span::ms),
+            after_ms: self.after.ms(),
             undecided_turns_back: self.on_undecided == Some(Undecided::Rollback),
             ..VerdictPlan::default()
         };

@@ -268,6 +268,7 @@ mod tests {
             wanted: Wanted::Deploy {
                 artifact: ArtifactDigest::from_bytes([1; 32]),
                 at_once: false,
+                fix_forward: false,
                 migrations: None,
             },
             release: ReleaseId::parse(release).unwrap(),

@@ -106,6 +106,8 @@ codes! {
     WatchBlind = "PM0403", "the watch cannot see the new slot";
     PlanOutOfDate = "PM0404", "the world moved since the plan was made";
     GatesExpired = "PM0405", "the checks are too old to move visitors on";
+    CheckHolds = "PM0406", "a check that holds the release failed";
+    CheckBlind = "PM0407", "a check could not see what it asks for";
     VerdictAgainst = "PM0411", "visitors fare too badly on the new slot";
     SharedFault = "PM0412", "both slots are in trouble";
     VerdictUndecided = "PM0413", "the watch was not decided in time";

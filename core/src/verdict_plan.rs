@@ -2,7 +2,9 @@
 //! compared and written down exactly.
 
 use crate::signal::{self, OWN_CHECKS};
-use crate::verdict::{Bounds, Choices, Counts, Dispersions, InvalidParams, Latency, Metric, Params, Tick};
+use crate::verdict::{
+    Against, Bounds, Choices, Counts, Dispersions, InvalidParams, Latency, Metric, Params, Tick,
+};
 use crate::{BackendName, Plan, RouteEpoch, Step};
 
 /// What a verdict does.
@@ -92,6 +94,11 @@ pub struct VerdictPlan {
     /// A watch ends only when the release is proven good, and takes no longer than this, in milliseconds. None: it ends
     /// after its time, undecided or not.
     pub max_watch_ms: Option<u64>,
+    /// How long visitors are watched on after the release is over, in milliseconds: if they fare too badly then, a release
+    /// back begins by itself.
+    pub after_ms: u64,
+    /// The new version is to mend a site that is over its limits already: it is held against the old slot alone.
+    pub fix_forward: bool,
     /// Requests on the new slot before it counts as proven.
     pub min_requests: u64,
     /// Undecided after the longest watch: turn back instead of waiting for a person.
@@ -115,6 +122,8 @@ impl Default for VerdictPlan {
             mode: VerdictMode::Off,
             min_watch_ms: None,
             max_watch_ms: None,
+            after_ms: 0,
+            fix_forward: false,
             min_requests: 0,
             undecided_turns_back: false,
             errors_ppm: 10_000,
@@ -163,9 +172,9 @@ impl VerdictPlan {
         before.map_or(self.p99_ms, |ms| ms.min(self.p99_ms))
     }
 
-    /// The parameters of the judge, for watches of so many milliseconds in all.
+    /// The parameters of the judge, for watches of so many milliseconds in all before the release is over.
     pub fn params(&self, watched_ms: u64) -> Result<Params, InvalidParams> {
-        let horizon = (watched_ms / 1_000).clamp(LEAST_HORIZON, LONGEST_TICKS);
+        let horizon = (watched_ms.saturating_add(self.after_ms) / 1_000).clamp(LEAST_HORIZON, LONGEST_TICKS);
         let limit = share(self.errors_ppm);
         let milli = |number: u64| (number as f64 / 1_000.0).clamp(1.0, 10_000.0);
         let dispersions = self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| {
@@ -174,6 +183,7 @@ impl VerdictPlan {
         Params::new(Choices {
             errors: Bounds { limit, floor: limit / 2.0, ..Bounds::ERRORS },
             dispersions,
+            against: if self.fix_forward { Against::OldSlot } else { Against::LimitsAndOldSlot },
             horizon,
             // When a watch may end, and must, the release engine says: it also counts what nobody watched.
             min_watch: 1,
@@ -243,6 +253,18 @@ mod tests {
         for action in OnFail::ALL {
             assert_eq!(OnFail::parse(action.as_str()), Some(action));
         }
+    }
+
+    #[test]
+    fn what_mends_a_site_is_held_against_the_old_slot_alone() {
+        let choices = |fix_forward| {
+            let plan = VerdictPlan { fix_forward, after_ms: 7_200_000, ..VerdictPlan::default() };
+            *plan.params(0).unwrap().choices()
+        };
+        assert_eq!(choices(false).against, Against::LimitsAndOldSlot);
+        assert_eq!(choices(true).against, Against::OldSlot);
+        // Attention lasts as long as anybody watches.
+        assert_eq!(choices(true).horizon, 7_200);
     }
 
     #[test]

@@ -46,6 +46,7 @@ pub struct SiteBuilder {
     strategy: String,
     database: bool,
     file: String,
+    granted: String,
 }
 
 impl Default for SiteBuilder {
@@ -61,6 +62,7 @@ impl Default for SiteBuilder {
             strategy: String::new(),
             database: false,
             file: String::new(),
+            granted: String::new(),
         }
     }
 }
@@ -217,6 +219,13 @@ impl SiteBuilder {
         self
     }
 
+    /// Adds this to what checks may use on the load balancers.
+    #[must_use]
+    pub fn granted(mut self, lines: &str) -> Self {
+        lines.clone_into(&mut self.granted);
+        self
+    }
+
     /// Adds this to the end of the environment file: more checks, points of the checklist. `PASSWORD_FILE` in it is the path
     /// of [`Site::password_file`].
     #[must_use]
@@ -293,7 +302,7 @@ impl SiteBuilder {
             let layout = haproxy_layout(folder, addresses, balancer);
             std::fs::write(
                 folder.join(balancer.name).join("lb-agent.toml"),
-                lb_agent_config(folder, balancer, &layout, &identity),
+                lb_agent_config(folder, balancer, &layout, &identity, &self.granted),
             )?;
         }
         let coordinator = host_identity(folder, authority, "coordinator", "coordinator")?;
@@ -411,6 +420,7 @@ fn lb_agent_config(
     balancer: BalancerAddresses,
     layout: &haproxy::Layout,
     identity: &Identity,
+    granted: &str,
 ) -> String {
     format!(
         r#"listen = "{}"
@@ -429,6 +439,7 @@ host = "www.example.org"
 listen = "{}"
 [checks]
 secrets = {:?}
+{granted}
 "#,
         balancer.agent,
         folder.join(balancer.name).join("state"),

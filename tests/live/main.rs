@@ -17,6 +17,7 @@ mod maintenance;
 mod npm;
 mod output;
 mod pause;
+mod prometheus;
 mod release;
 mod reload;
 mod single_flight;

@@ -25,6 +25,7 @@ async fn request(caller: &mut Caller, wish: &Wish, out: &Out) -> Result<v1::Plan
         purpose: Some(v1::plan_request::Purpose::Deploy(v1::DeployPurpose {
             artifact: artifact.to_string(),
             at_once: wish.at_once,
+            fix_forward: wish.fix_forward,
             migrations,
             out_of_order: wish.out_of_order.clone(),
         })),

@@ -49,9 +49,7 @@ pub fn status(status: &v1::StatusReply) -> String {
         _ if drifted(status) => {
             format!("find out more: `pointsman doctor {}`", status.environment)
         }
-        (Some(previous), _) => {
-            format!("rollback to {}: `pointsman rollback {}`", live(Some(previous)), status.environment)
-        }
+        (Some(previous), _) => way_back(previous, status),
         (None, _) if status.live.is_none() => {
             format!("release: `pointsman deploy {} --artifact DIR --release ID`", status.environment)
         }
@@ -59,6 +57,21 @@ pub fn status(status: &v1::StatusReply) -> String {
     };
     text.push_str(&format!("next        {way_back}\n"));
     text
+}
+
+/// Where a rollback leads, and whether it would get there by what was just seen.
+fn way_back(previous: &v1::Live, status: &v1::StatusReply) -> String {
+    let (to, environment) = (live(Some(previous)), &status.environment);
+    match &status.way_back {
+        Some(found) if !found.ready => {
+            format!("✖ no rollback to {to}: {}; see `pointsman doctor {environment}`", found.found)
+        }
+        Some(found) => {
+            format!("rollback to {to}, which is ready ({}): `pointsman rollback {environment}`", found.found)
+        }
+        // An older coordinator does not say.
+        None => format!("rollback to {to}: `pointsman rollback {environment}`"),
+    }
 }
 
 /// Since when there is trouble; an older coordinator does not say.
@@ -207,6 +220,12 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         ));
     }
     if over {
+        if release.watched_on_until_ms > 0 {
+            text.push_str(&format!(
+                "            visitors are watched on until {}: back by itself if they fare too badly\n",
+                time(release.watched_on_until_ms)
+            ));
+        }
         text.push_str(&super::verdict::block(release));
         return text;
     }

@@ -53,6 +53,16 @@ pub fn plan(plan: &v1::Plan) -> String {
     if let Some(announced) = super::verdict::announced(plan) {
         text.push_str(&format!("visitors  {announced}\n"));
     }
+    let verdict = plan.verdict.clone().unwrap_or_default();
+    if verdict.fix_forward {
+        text.push_str("          the limits do not count: it mends a site that fails, and must be no worse than what serves\n");
+    }
+    if verdict.after_ms > 0 && verdict.mode == "act" {
+        text.push_str(&format!(
+            "          watched on for {} after the release is over: back by itself if they fare too badly\n",
+            span(verdict.after_ms)
+        ));
+    }
     text.push_str(&format!(
         "by        {}{}\n",
         plan.created_by,

@@ -49,7 +49,7 @@ fn world() -> (Environment, Plan) {
     let seen = planner::Seen { balancers, ..Default::default() };
     let artifact = pointsman_core::ArtifactDigest::from_bytes([1; 32]);
     let wish = Wish {
-        wanted: Wanted::Deploy { artifact, at_once: false, migrations: None },
+        wanted: Wanted::Deploy { artifact, at_once: false, fix_forward: false, migrations: None },
         release: ReleaseId::parse("r1").unwrap(),
         request_id: None,
         reason: None,

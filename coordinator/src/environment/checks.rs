@@ -25,6 +25,7 @@ pub struct Written {
     steps: Option<Vec<written::Step>>,
     ows: Option<written::Ows>,
     alerts: Option<written::Alerts>,
+    metric: Option<written::Metric>,
     tls: Option<written::Tls>,
     hurl: Option<String>,
     #[serde(default)]
@@ -33,6 +34,7 @@ pub struct Written {
     retry: Option<written::Retry>,
     every: Option<Span>,
     point: Option<String>,
+    on_fail: Option<written::OnFail>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
@@ -112,7 +114,8 @@ fn completed(written: Written) -> Result<Check, String> {
     let does = does(written);
     // Completed once more together with what it comes after, whose names are not known here.
     let spec = checks::complete(&does, None).map_err(|error| format!("is wrong: {error}"))?;
-    if from == CheckFrom::Hosts && matches!(spec.kind, Kind::TlsExpiry(_) | Kind::Alerts(_)) {
+    if from == CheckFrom::Hosts && matches!(spec.kind, Kind::TlsExpiry(_) | Kind::Alerts(_) | Kind::Metric(_))
+    {
         return Err("asks what only a load balancer's agent may: leave `from` out".to_owned());
     }
     let timeout_ms = timeout.map_or_else(|| spec.default_timeout_ms(), |timeout| timeout.ms());
@@ -145,8 +148,23 @@ fn bound_ms(spec: &Spec, timeout_ms: u64) -> Result<u64, String> {
 }
 
 fn does(written: Written) -> checks::Written {
-    let Written { http, steps, ows, alerts, tls, hurl, secrets, after, retry, every, point, .. } = written;
-    checks::Written { http, steps, ows, alerts, tls, hurl, secrets, after, retry, every, point }
+    let Written { http, steps, ows, alerts, metric, tls, hurl, .. } = written;
+    let Written { secrets, after, retry, every, point, on_fail, .. } = written;
+    checks::Written {
+        http,
+        steps,
+        ows,
+        alerts,
+        metric,
+        tls,
+        hurl,
+        secrets,
+        after,
+        retry,
+        every,
+        point,
+        on_fail,
+    }
 }
 
 #[cfg(test)]

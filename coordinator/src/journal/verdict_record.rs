@@ -10,6 +10,11 @@ pub(super) struct VerdictPlan {
     mode: String,
     min_watch_ms: Option<u64>,
     max_watch_ms: Option<u64>,
+    // Records of before there was either have neither.
+    #[serde(default)]
+    after_ms: u64,
+    #[serde(default)]
+    fix_forward: bool,
     min_requests: u64,
     undecided_turns_back: bool,
     errors_ppm: u32,
@@ -68,6 +73,8 @@ pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
         mode: plan.mode.as_str().to_owned(),
         min_watch_ms: plan.min_watch_ms,
         max_watch_ms: plan.max_watch_ms,
+        after_ms: plan.after_ms,
+        fix_forward: plan.fix_forward,
         min_requests: plan.min_requests,
         undecided_turns_back: plan.undecided_turns_back,
         errors_ppm: plan.errors_ppm,
@@ -99,6 +106,8 @@ pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictP
         mode: domain::VerdictMode::parse(&record.mode)?,
         min_watch_ms: record.min_watch_ms,
         max_watch_ms: record.max_watch_ms,
+        after_ms: record.after_ms,
+        fix_forward: record.fix_forward,
         min_requests: record.min_requests,
         undecided_turns_back: record.undecided_turns_back,
         errors_ppm: record.errors_ppm,

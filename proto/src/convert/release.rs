@@ -37,6 +37,8 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         epoch: state.epoch.0,
         visitors_moved: state.visitors_moved(),
         verdict: state.verdict.last.as_ref().map(|judged| verdict_to_wire(&state.plan, judged)),
+        // Only the coordinator knows whether it is the last word.
+        watched_on_until_ms: 0,
     }
 }
 

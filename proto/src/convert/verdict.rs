@@ -81,6 +81,8 @@ pub fn verdict_plan_to_wire(plan: &Plan) -> Option<v1::VerdictPlan> {
         requests_needed: needed.unwrap_or(0),
         rate,
         p99_before_ms: before.p99_ms.unwrap_or(0),
+        after_ms: verdict.after_ms,
+        fix_forward: verdict.fix_forward,
     })
 }
 

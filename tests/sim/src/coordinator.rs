@@ -346,9 +346,12 @@ impl World {
     fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
         let number = told.releases.len() + self.given_up;
         let wanted = match self.scenario.wishes.get(number)? {
-            Wish::Deploy(_) => {
-                Wanted::Deploy { artifact: crate::site::version(number), at_once: false, migrations: None }
-            }
+            Wish::Deploy(_) => Wanted::Deploy {
+                artifact: crate::site::version(number),
+                at_once: false,
+                fix_forward: false,
+                migrations: None,
+            },
             Wish::Rollback => Wanted::Rollback,
             Wish::PageUp => Wanted::MaintenanceOn(None),
             Wish::PageDown => Wanted::MaintenanceOff,

@@ -1,0 +1,162 @@
+//! A real Prometheus as a second witness: what it knows is judged, and what it does not know is neither good nor bad.
+
+use std::path::Path;
+use std::process::Command;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kit::{ENVIRONMENT, Process, Site};
+use pointsman_chassis::http_check::Target;
+use pointsman_checks::{Grants, Place, judged, run};
+use pointsman_core::{Check, CheckFrom, CheckSpec, CheckVerdict, Code};
+use pointsman_proto::v1::{self, AskRequest};
+
+const LONGEST: Duration = Duration::from_secs(60);
+
+/// A Prometheus that knows nothing but constants.
+struct Prometheus {
+    address: std::net::SocketAddr,
+    folder: tempfile::TempDir,
+    process: Option<Process>,
+}
+
+impl Prometheus {
+    async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let address = kit::reserve(1).unwrap()[0];
+        let mut prometheus = Self { address, folder, process: None };
+        prometheus.run().await;
+        prometheus
+    }
+
+    async fn run(&mut self) {
+        let path = |name: &str| self.folder.path().join(name);
+        std::fs::write(path("prometheus.yml"), "global: {}\n").unwrap();
+        let flag = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let mut command = Command::new("prometheus");
+        command
+            .arg(flag("config.file", &path("prometheus.yml")))
+            .arg(flag("storage.tsdb.path", &path("data")))
+            .arg(format!("--web.listen-address={}", self.address));
+        self.process = Some(Process::start("prometheus", &mut command, &path("log")).unwrap());
+        kit::until("Prometheus is ready", LONGEST, || async {
+            kit::ask(self.address, "/-/ready").await.ok().filter(|answer| answer.starts_with("HTTP/1.1 200"))
+        })
+        .await
+        .unwrap();
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    fn granted(&self) -> String {
+        format!("prometheus = [{{ url = \"{}\" }}]", self.url())
+    }
+}
+
+fn check(name: &str, url: &str, query: &str, more: &str) -> Check {
+    let query = serde_json::to_string(query).unwrap();
+    let spec = format!("{{\"metric\":{{\"url\":\"{url}\",\"query\":{query},\"max\":1.0}}{more}}}");
+    Check {
+        name: name.parse().unwrap(),
+        from: CheckFrom::Balancers,
+        before_switch: false,
+        after_switch: true,
+        spec: CheckSpec::parse(&spec).unwrap(),
+        timeout_ms: 5_000,
+        patience_ms: 0,
+        bound_ms: 5_000,
+    }
+}
+
+#[tokio::test]
+async fn only_one_finite_number_says_anything() {
+    let prometheus = Prometheus::start().await;
+    let url = prometheus.url();
+    let grants: Grants = toml::from_str(&prometheus.granted()).unwrap();
+    let server = Target { address: prometheus.address, host: "www.example.org".to_owned(), tls: None };
+    let place = Place { server, pin: None, grants: Arc::new(grants), key: String::new() };
+    let two = r#"label_replace(vector(1), "code", "500", "", "") or label_replace(vector(1), "code", "502", "", "")"#;
+    let cases = [
+        ("vector(0.25)", CheckVerdict::Passed, "0.25, at most 1"),
+        ("1 + 1", CheckVerdict::Failed, "is 2, more than 1"),
+        ("sum(nothing_like_it)", CheckVerdict::NotMade, "no data: nothing matches"),
+        ("sum(nothing_like_it) or vector(0)", CheckVerdict::Passed, "0, at most 1"),
+        ("sum(vector(0)) / sum(vector(0))", CheckVerdict::NotMade, "no data: the value is NaN"),
+        ("sum(vector(1)) / sum(vector(0))", CheckVerdict::NotMade, "no data: the value is +Inf"),
+        (two, CheckVerdict::NotMade, "2 series instead of one"),
+        ("up[5m]", CheckVerdict::NotMade, "a range of values"),
+        ("sum(up", CheckVerdict::NotMade, "Prometheus refuses the query"),
+    ];
+    for (query, verdict, said) in cases {
+        let checks = [check("metric", &url, query, "")];
+        let seen = run(&checks, &place, None).await.unwrap();
+        assert_eq!(seen[0].verdict, verdict, "{query}: {seen:?}");
+        assert!(seen[0].what.starts_with(said), "{query}: {seen:?}");
+        let code = judged(&checks, seen, &[&place]).err().map(|problem| problem.code);
+        let expected = match verdict {
+            CheckVerdict::Passed => None,
+            CheckVerdict::Failed => Some(Code::CheckFailed),
+            CheckVerdict::NotMade => Some(Code::CheckBlind),
+        };
+        assert_eq!(code, expected, "{query}");
+    }
+    // What only warns objects to nothing, and what only holds never turns a release back.
+    for (action, expected) in [("warn", None), ("hold", Some(Code::CheckHolds))] {
+        let checks = [check("metric", &url, "vector(2)", &format!(",\"on_fail\":\"{action}\""))];
+        let seen = run(&checks, &place, None).await.unwrap();
+        assert_eq!(judged(&checks, seen, &[&place]).err().map(|problem| problem.code), expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_whose_witness_is_lost_is_held_and_goes_on_with_it() {
+    let mut prometheus = Prometheus::start().await;
+    let url = prometheus.url();
+    let file = format!(
+        r#"
+[[checks]]
+name = "errors"
+phase = ["after-switch"]
+every = "0s"
+timeout = "1s"
+metric = {{ url = "{url}", query = "sum(vector(0.001))", max = 0.01 }}
+[[checks]]
+name = "queue"
+phase = ["after-switch"]
+on_fail = "warn"
+metric = {{ url = "{url}", query = "vector(7)", max = 5 }}
+"#
+    );
+    let site = Site::builder().blind("2s").granted(&prometheus.granted()).file(&file).start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let told = site.cli(&["check", ENVIRONMENT, "--name", "errors"]).await.unwrap();
+    assert!(told.code == 0 && told.stdout.contains("0.001, at most 0.01"), "{told:?}");
+    let told = site.cli(&["check", ENVIRONMENT, "--name", "queue"]).await.unwrap();
+    assert!(told.code == 3 && told.stdout.contains("is 7, more than 5"), "{told:?}");
+
+    prometheus.process.take().unwrap().kill().unwrap();
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&digest, "v2").await.unwrap();
+    let stands = |what: &'static str, enough: fn(&v1::Release) -> bool| {
+        let client = client.clone();
+        async move {
+            kit::until(what, LONGEST, || {
+                let mut client = client.clone();
+                async move { client.status().await.ok()?.release.filter(enough) }
+            })
+            .await
+            .unwrap()
+        }
+    };
+    let held = stands("it is held", |release| release.held.is_some()).await.held.unwrap();
+    assert_eq!(held.code, Code::CheckBlind.as_str(), "{held:?}");
+    assert!(site.visit().await.unwrap().contains("v2"));
+
+    prometheus.run().await;
+    let asked = AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+    client.api.clone().resume(asked).await.unwrap();
+    client.confirmed("v2").await.unwrap();
+}
