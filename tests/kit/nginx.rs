@@ -38,7 +38,14 @@ impl Layout {
         self.folder.join("visitors-breaker")
     }
 
+    /// Where an application takes WebSockets, which `/socket` leads to.
+    pub fn application(&self) -> PathBuf {
+        self.folder.join("application.sock")
+    }
+
     fn config(&self) -> String {
+        let application = self.application();
+        let application = application.display();
         let folder = self.folder.display();
         let (site, listen) = (self.site.display(), self.listen);
         let (health, deep) = (self.health_breaker(), self.deep_breaker());
@@ -77,6 +84,12 @@ http {{
       default_type application/json;
       if ($http_authorization = 'Bearer {PASSWORD}') {{ return 200 '{{"token":"0123456789abcdef"}}'; }}
       return 403 'you said $http_authorization';
+    }}
+    location = /socket {{
+      proxy_pass http://unix:{application}:/;
+      proxy_http_version 1.1;
+      proxy_set_header Upgrade $http_upgrade;
+      proxy_set_header Connection upgrade;
     }}
     location @alive {{ return 200 alive; }}
     location @maintenance {{ return 503 'maintenance of this host'; }}

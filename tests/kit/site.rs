@@ -47,6 +47,7 @@ pub struct SiteBuilder {
     database: bool,
     file: String,
     granted: String,
+    drain_end: String,
 }
 
 impl Default for SiteBuilder {
@@ -63,6 +64,7 @@ impl Default for SiteBuilder {
             database: false,
             file: String::new(),
             granted: String::new(),
+            drain_end: "leave".to_owned(),
         }
     }
 }
@@ -219,6 +221,13 @@ impl SiteBuilder {
         self
     }
 
+    /// What becomes of requests that a drain has waited for long enough: `leave`, `cut`.
+    #[must_use]
+    pub fn drain_end(mut self, end: &str) -> Self {
+        end.clone_into(&mut self.drain_end);
+        self
+    }
+
     /// Adds this to what checks may use on the load balancers.
     #[must_use]
     pub fn granted(mut self, lines: &str) -> Self {
@@ -332,7 +341,7 @@ impl SiteBuilder {
 
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
-        let Self { watch, blind, watching, stage, check, strategy, file, .. } = self;
+        let Self { watch, blind, watching, stage, check, strategy, file, drain_end, .. } = self;
         let (database_agent, database) = match self.database {
             true => (
                 format!("db = \"{}\"\n", addresses.database),
@@ -354,6 +363,7 @@ green = "{green}"
 [lb]
 agents = {names:?}
 drain = "5s"
+drain_end = "{drain_end}"
 [slots.blue]
 backend = "be_blue"
 hosts = ["blue"]

@@ -120,6 +120,11 @@ impl WebHost {
         set_file(&self.layout.deep_breaker(), fails)
     }
 
+    /// Where an application takes WebSockets, if a test brings one.
+    pub fn application(&self) -> PathBuf {
+        self.layout.application()
+    }
+
     /// Has one visitor in five get a 500, or not, while every check goes on passing.
     pub fn fail_visitors(&self, fails: bool) -> Result<()> {
         set_file(&self.layout.visitors_breaker(), fails)

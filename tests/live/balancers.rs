@@ -55,7 +55,7 @@ async fn both_move_and_the_ending_says_how_far_apart() {
     let words = ["deploy", "production", "--artifact", &digest, "--release", "v2", "--yes"];
     let told = site.cli(&words).await.unwrap();
     assert_eq!(told.code, 0, "{told:?}");
-    assert!(told.says("2 load balancers moved within "), "{told:?}");
+    assert!(told.says("2 load balancers moved to epoch "), "{told:?}");
     let after = one_route(&site).await;
     assert!(before.starts_with("be_blue:") && after.starts_with("be_green:"), "{before}, {after}");
     everywhere(&site, "v2").await;

@@ -25,3 +25,4 @@ mod traffic;
 mod unhealthy;
 mod verdict;
 mod watch;
+mod websocket;

@@ -54,14 +54,13 @@ pub fn ending(release: &v1::Release) -> String {
     }
 }
 
-/// How far apart several load balancers moved the visitors, where that is known.
+/// Where several load balancers stand now, and how far apart they moved the visitors, where that is known: each was read back.
 fn together(release: &v1::Release) -> String {
-    match skew_us(release) {
-        Some((balancers, skew_us)) => {
-            format!("; {balancers} load balancers moved within {}", super::lines::took(skew_us))
-        }
-        None => String::new(),
-    }
+    let Some((balancers, skew_us)) = skew_us(release) else { return String::new() };
+    let plan = release.plan.clone().unwrap_or_default();
+    let route = pointsman_core::Route::parse(&plan.route_after).ok();
+    let epoch = route.map_or_else(String::new, |route| format!(" to epoch {}", route.epoch));
+    format!("; {balancers} load balancers moved{epoch} within {}", super::lines::took(skew_us))
 }
 
 /// How many load balancers made the last move of visitors, and how far apart, in microseconds: none where there is only

@@ -5,6 +5,7 @@
 //! Looking is in [`seen`]; every check is a pure function over what was seen. Nothing is changed.
 
 mod backends;
+mod driver;
 mod frontend;
 pub(crate) mod log;
 mod map;
@@ -136,6 +137,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "master-socket",
         "after a reload old workers serve their open connections; only through the master do they hear of a switch",
         Live(sockets::master),
+    ),
+    (
+        "driver",
+        "one key of a map moves everybody with one write; states of servers take several, and can do less",
+        Live(driver::fits),
     ),
     ("map-loaded", "the switch sets a key of this map", Live(map::loaded)),
     (

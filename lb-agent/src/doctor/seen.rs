@@ -10,6 +10,7 @@ use pointsman_core::{Code, Problem, Route};
 
 use crate::balancer::Balancer;
 use crate::config::Haproxy;
+use crate::fit::{self, Fit};
 use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
 use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
 use crate::socket::Endpoint;
@@ -79,6 +80,8 @@ pub struct Seen {
     pub backends: Result<Vec<String>, Problem>,
     /// `show stat`.
     pub rows: Result<Vec<StatRow>, Problem>,
+    /// Which driver fits.
+    pub fit: Result<Fit, Problem>,
     /// HAProxy's configuration.
     pub written: Result<Written, Problem>,
 }
@@ -127,6 +130,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         on_disk: balancer.file.read(),
         backends,
         rows,
+        fit: fit::look(balancer).await,
         written,
         wanted,
     }

@@ -7,6 +7,7 @@ use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn}
 use pointsman_lb_agent::doctor::examine;
 use pointsman_lb_agent::doctor::seen::{Owner, Seen};
 use pointsman_lb_agent::reply::{CliSocket, Limits, Processes};
+use pointsman_lb_agent::{Driver, SeenServer, driver_fit};
 
 use crate::world::{fragment, must_say, seen};
 
@@ -126,6 +127,20 @@ fn other_sockets() {
         let shown = if verdict == Well { "" } else { address };
         check(set, "other-sockets", verdict, shown, if verdict == Well { "" } else { "remove" });
     }
+}
+
+#[test]
+fn the_driver() {
+    let fit = |seen: pointsman_lb_agent::Seen| move |all: &mut Seen| all.fit = Ok(driver_fit(&seen));
+    let looked_up =
+        pointsman_lb_agent::Seen { map_entries: Some(1), shows_epoch: true, ..Default::default() };
+    let servers = vec![SeenServer { name: "be_blue/s1".to_owned(), known: true, checked: true }];
+    let states = pointsman_lb_agent::Seen { servers, ..Default::default() };
+    check(fit(looked_up.clone()), "driver", Well, "the driver `map` fits", "");
+    check(fit(states), "driver", Fail, "`server-state` fits", "driver = \"server-state\"");
+    check(fit(Default::default()), "driver", Fail, "no driver fits", "config-snippet");
+    let by_states = |all: &mut Seen| all.wanted.driver = Driver::ServerState;
+    check(by_states, "driver", Warn, "the driver `map` fits", "driver = \"map\"");
 }
 
 #[test]
@@ -258,6 +273,7 @@ fn a_silent_haproxy_is_unknown() {
     seen.maps = Err(silent());
     seen.entries = Err(silent());
     seen.backends = Err(silent());
+    seen.fit = Err(silent());
     seen.rows = Err(silent());
     seen.processes = Some(Err(silent()));
     let of_haproxy = [
@@ -266,6 +282,7 @@ fn a_silent_haproxy_is_unknown() {
         "failed-reloads",
         "socket-level",
         "other-sockets",
+        "driver",
         "map-loaded",
         "map-one-entry",
         "map-on-disk",

@@ -7,6 +7,7 @@ use std::time::Duration;
 use pointsman_core::Route;
 use pointsman_lb_agent::doctor::seen::{Owner, Seen, Written};
 use pointsman_lb_agent::doctor::{Finding, Verdict, examine};
+use pointsman_lb_agent::driver_fit;
 use pointsman_lb_agent::haproxy_cfg::HaproxyConfig;
 use pointsman_lb_agent::reply::{CliSocket, Info, Limits, Processes, StatRow};
 use pointsman_lb_agent::{Config, Wishes, snippet};
@@ -115,6 +116,11 @@ pub fn seen(text: &str) -> Seen {
             row("be_green", "s1"),
             row("be_green", "BACKEND"),
         ]),
+        fit: Ok(driver_fit(&pointsman_lb_agent::Seen {
+            map_entries: Some(1),
+            shows_epoch: true,
+            ..Default::default()
+        })),
         written: Ok(written(text)),
     }
 }
