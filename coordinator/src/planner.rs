@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, HostName, LiveRelease,
+    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, EnvironmentName, HostName, LiveRelease,
     MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan,
     Standing, Timestamp, VerdictMode, VerdictPlan,
 };
@@ -276,6 +276,9 @@ fn database_alone(
         return Err(Problem::new(Code::NothingToMigrate, "no contract migration is pending")
             .hint(format!("see what is applied: `pointsman db status {}`", environment.name)));
     }
+    if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
+        survives(standing, database, &environment.name)?;
+    }
     let route = standing.route.clone().or_else(|| agreed_route(seen).ok().map(|(route, _)| route));
     let slot = standing.live.as_ref().and_then(|live| environment.slots.get(&live.slot));
     let to = slot
@@ -312,6 +315,25 @@ fn database_alone(
         drain_end: environment.drain_end,
         limits: environment.limits,
     })
+}
+
+/// Refuses to contract what was expanded after the version that serves had been released: by one that was rolled back, say.
+/// The version that serves knows nothing of it, and may use just what would be dropped.
+fn survives(
+    standing: &Standing,
+    database: &DatabasePlan,
+    environment: &EnvironmentName,
+) -> Result<(), Problem> {
+    let mut versions = database.migrations.iter().flat_map(|migrations| &migrations.versions);
+    let Some(version) = versions.find(|version| standing.ahead_of_live.contains(*version)) else {
+        return Ok(());
+    };
+    let message = format!("migration `{version}` was expanded after the version that serves had been released");
+    Err(Problem::new(Code::MigrationBreaking, message)
+        .cause("its contract may drop what that version uses")
+        .hint(format!(
+            "release a version that knows it first: `pointsman deploy {environment} --migrations FOLDER`"
+        )))
 }
 
 /// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.

@@ -272,6 +272,8 @@ impl World {
                     agent.up = true;
                 }
                 self.settle_at_start(host);
+                self.recover_database(host);
+                self.one_is_live(host);
                 self.guard_soon(host);
             }
             Happening::Thaw(host) => {
@@ -307,8 +309,12 @@ impl World {
 
     /// The `number`-th of the hosts of a kind, counted round.
     fn nth(&self, number: u64, balancers: bool) -> Option<usize> {
-        let of_kind =
-            |host: &&usize| self.hosts.get(**host).is_some_and(|host| host.balancer().is_some() == balancers);
+        let of_kind = |host: &&usize| {
+            let wanted = |host: &crate::host::Host| {
+                if balancers { host.balancer().is_some() } else { host.web().is_some() }
+            };
+            self.hosts.get(**host).is_some_and(wanted)
+        };
         let all: Vec<usize> = (0..self.hosts.len()).collect();
         let fitting: Vec<usize> = all.iter().filter(of_kind).copied().collect();
         let index = number.checked_rem(u64::try_from(fitting.len()).ok()?)?;

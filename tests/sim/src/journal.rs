@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    Code, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step, Timestamp,
+    Code, DatabasePlan, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step, Timestamp,
 };
 use tokio::sync::oneshot;
 
@@ -171,6 +171,26 @@ impl World {
             (Some(Guard::UndecidedWaits), Event::Planned(plan)) => {
                 let mut plan = Plan::clone(&plan);
                 plan.verdict.max_watch_ms = None;
+                Some(Event::Planned(Arc::new(plan)))
+            }
+            (Some(Guard::ExpandFirst), Event::Planned(plan))
+                if matches!(plan.purpose, Purpose::Deploy { .. }) =>
+            {
+                let mut plan = Plan::clone(&plan);
+                plan.database = None;
+                Some(Event::Planned(Arc::new(plan)))
+            }
+            (Some(Guard::DatabaseLeftAlone), Event::Planned(plan))
+                if matches!(plan.purpose, Purpose::Rollback { .. }) =>
+            {
+                let mut plan = Plan::clone(&plan);
+                plan.database = self.environment.database.as_ref().map(|database| DatabasePlan {
+                    host: database.host.clone(),
+                    migrations: None,
+                    verify: database.verify,
+                    backup_ms: database.backup_ms,
+                    migrate_ms: database.migrate_ms,
+                });
                 Some(Event::Planned(Arc::new(plan)))
             }
             (Some(Guard::GateAge), Event::Planned(plan)) => {
