@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, EnvironmentName, HostName, LiveRelease,
-    MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan,
-    Standing, Timestamp, VerdictMode, VerdictPlan,
+    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, EnvironmentName, HostName,
+    LiveRelease, MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch,
+    SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::v1;
 
@@ -328,7 +328,8 @@ fn survives(
     let Some(version) = versions.find(|version| standing.ahead_of_live.contains(*version)) else {
         return Ok(());
     };
-    let message = format!("migration `{version}` was expanded after the version that serves had been released");
+    let message =
+        format!("migration `{version}` was expanded after the version that serves had been released");
     Err(Problem::new(Code::MigrationBreaking, message)
         .cause("its contract may drop what that version uses")
         .hint(format!(
@@ -558,5 +559,28 @@ mod tests {
         );
         let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
         assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+
+    #[test]
+    fn what_the_version_that_serves_does_not_know_is_not_contracted() {
+        let text = r#"
+            schema = 1
+            environment = "production"
+            url = "https://www.example.org"
+            agents = { lb1 = "h:1", blue = "h:3", green = "h:4", db = "h:5" }
+            lb = { agents = ["lb1"] }
+            maintenance = { backend = "be_maint" }
+            database = { agent = "db" }
+            [slots]
+            blue = { backend = "be_blue", hosts = ["blue"] }
+            green = { backend = "be_green", hosts = ["green"] }
+        "#;
+        let site = Environment::parse(Path::new("production.toml"), text).unwrap();
+        let seen = Seen { pending: vec!["1.2.0".to_owned()], ..seen(&[("lb1", "be_blue:be_blue:0:7", 7)]) };
+        let files = Files { artifact: ArtifactDigest::from_bytes([2; 32]), out_of_order: Vec::new() };
+        let contract = || wish(Wanted::Database(DatabaseWork::Contract, Some(files.clone())));
+        assert!(plan(&site, &Standing::default(), contract(), &seen).is_ok());
+        let ahead = Standing { ahead_of_live: ["1.2.0".to_owned()].into(), ..Standing::default() };
+        assert_eq!(code(plan(&site, &ahead, contract(), &seen)), Code::MigrationBreaking);
     }
 }

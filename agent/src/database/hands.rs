@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_core::{
-    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, SwapTo,
+    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, Step, SwapTo,
 };
 use pointsman_database::backup::{self, BackupOrder};
 use pointsman_database::migrate::{self, RunOrder};
@@ -160,6 +160,17 @@ impl DatabaseHands {
         Ok(done(words::swapped(&swapped), swapped.already))
     }
 
+    /// What undoes a swap is done where none has happened: the database that was live before is live.
+    fn undone(&self, swapped: Result<Evidence, Problem>) -> Result<Evidence, Problem> {
+        let Err(problem) = swapped else { return swapped };
+        let live =
+            restore::pending(&self.settings)?.filter(|pending| pending.stage == restore::Stage::Swapped);
+        if problem.code != Code::CopyMissing || live.is_some() {
+            return Err(problem);
+        }
+        Ok(done("no swap has happened: the database that was live before is live".to_owned(), true))
+    }
+
     /// Drops the database of a restore that is not live.
     async fn settle(&self, ruling: &Ruling) -> Result<Evidence, Problem> {
         let settings = &*self.settings;
@@ -243,7 +254,10 @@ impl Hands for DatabaseHands {
             Action::Rehearse { migrations } => self.rehearse(order, migrations, &ruling).await,
             Action::Migrate { migrations } => self.migrate(order, migrations, &ruling).await,
             Action::Restore { backup } => self.restore(backup, &ruling).await,
-            Action::SwapDatabase { backup, to } => self.swap(backup, to, &ruling).await,
+            Action::SwapDatabase { backup, to } => {
+                let swapped = self.swap(backup, to, &ruling).await;
+                if order.key.step == Step::Unswap { self.undone(swapped) } else { swapped }
+            }
             Action::SettleRestore { .. } => self.settle(&ruling).await,
             looking => self.observe(looking).await,
         };

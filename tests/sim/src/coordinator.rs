@@ -368,10 +368,8 @@ impl World {
                     seen.silent.insert(host.name.clone(), silent);
                     continue;
                 }
-                let facts = |backup: &Backup| v1::BackupFacts {
-                    id: backup.id.to_string(),
-                    ..Default::default()
-                };
+                let facts =
+                    |backup: &Backup| v1::BackupFacts { id: backup.id.to_string(), ..Default::default() };
                 let backups = server.backups.iter().filter(|backup| !backup.given_up).map(facts).collect();
                 seen.database = Some(v1::DatabaseFacts { backups, ..Default::default() });
             } else if let Some(web) = host.web() {
@@ -426,6 +424,9 @@ impl World {
 
     /// What a coordinator without one of its guards remembers of what ended.
     fn remembered<'a>(&self, standing: &'a Standing) -> Cow<'a, Standing> {
+        if !matches!(self.off, Some(Guard::ContractEndsWayBack | Guard::ContractKnown)) {
+            return Cow::Borrowed(standing);
+        }
         let mut kept = standing.clone();
         match self.off {
             Some(Guard::ContractEndsWayBack) if kept.previous.is_none() => {
@@ -434,7 +435,7 @@ impl World {
                 kept.previous = slot.map(|slot| LiveRelease { slot, release: None, artifact: None });
             }
             Some(Guard::ContractKnown) => kept.ahead_of_live.clear(),
-            _ => return Cow::Borrowed(standing),
+            _ => {}
         }
         Cow::Owned(kept)
     }

@@ -308,7 +308,9 @@ impl World {
                 _ => {}
             }
             server.restore = None;
-            let Some((replaced, _)) = server.live() else { return failed(Code::DatabaseUnreachable, Aftermath::Unchanged) };
+            let Some((replaced, _)) = server.live() else {
+                return failed(Code::DatabaseUnreachable, Aftermath::Unchanged);
+            };
             let Some(restored) = server.copy(id, Name::Aside) else { return refused(Code::BackupUnknown) };
             server.restore = Some(Restore {
                 backup: id.clone(),
@@ -552,6 +554,7 @@ fn ours(restore: &Restore, order: &Order) -> bool {
 
 /// Whether a release has a checked backup that can be restored.
 pub fn backed_up(server: &Server, release: &ReleaseId) -> bool {
-    let sound = |backup: &crate::server::Backup| backup.release == *release && backup.checked && !backup.damaged;
+    let sound =
+        |backup: &crate::server::Backup| backup.release == *release && backup.checked && !backup.damaged;
     server.backups.iter().any(sound)
 }

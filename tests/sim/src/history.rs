@@ -52,7 +52,7 @@ pub struct Report {
     /// How often a person had to help.
     pub helped: u32,
     /// Phases and events seen together.
-    pub coverage: std::collections::BTreeMap<(&'static str, &'static str), u64>,
+    pub coverage: Vec<((&'static str, &'static str), u64)>,
     /// What happened.
     pub trace: Vec<String>,
 }
@@ -97,8 +97,9 @@ impl History {
     }
 
     fn happen(&mut self) {
+        let mut died = false;
         loop {
-            self.poll();
+            self.poll(std::mem::take(&mut died));
             let mut world = self.world();
             if world.violation.is_some() {
                 return;
@@ -113,7 +114,10 @@ impl History {
                     drop(world);
                     self.start(coordinator);
                 }
-                happening => world.happens(happening),
+                happening => {
+                    world.happens(happening);
+                    died = std::mem::take(&mut world.died);
+                }
             }
         }
     }
@@ -139,12 +143,15 @@ impl History {
         }
     }
 
-    /// Polls every coordinator that something woke, until none is.
-    fn poll(&mut self) {
+    /// Polls every coordinator that something woke, until none is. Most events wake none.
+    fn poll(&mut self, mut died: bool) {
         loop {
             let mut polled = false;
             for index in 0..self.processes.len() {
                 let Some(process) = self.processes.get_mut(index).and_then(Option::as_mut) else { continue };
+                if !died && !process.woken.0.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let life = process.life;
                 let (alive, still) = {
                     let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +176,7 @@ impl History {
             if !polled {
                 return;
             }
+            died = std::mem::take(&mut self.world().died);
         }
     }
 

@@ -151,9 +151,8 @@ impl Host {
         let serving = blue.filter(|_| scenario.live).map_or(page, |slot| &slot.backend);
         let route =
             Route { stable: serving.clone(), canary: serving.clone(), percent: 0, epoch: RouteEpoch(1) };
-        let has_database = |name: &HostName| {
-            environment.database.as_ref().is_some_and(|database| database.host == *name)
-        };
+        let has_database =
+            |name: &HostName| environment.database.as_ref().is_some_and(|database| database.host == *name);
         let part = |name: &HostName| match environment.slot_of(name) {
             None if has_database(name) => Part::Database(Box::default()),
             Some(slot) => {

@@ -374,7 +374,7 @@ impl Scenario {
 }
 
 /// Sites with a database, in percent.
-const DATABASES: u64 = 25;
+const DATABASES: u64 = 20;
 
 /// What people wish for where there is a database.
 fn database_wishes(chance: &mut Chance) -> Vec<Wish> {
@@ -382,7 +382,15 @@ fn database_wishes(chance: &mut Chance) -> Vec<Wish> {
     let mut migrating = || {
         let quality = chance.pick(&[Good, Good, Good, Good, FailsChecks, FailsLater, FailsVisitors], Good);
         let files = chance.pick(
-            &[Files::Good, Files::Good, Files::Good, Files::Good, Files::Good, Files::Unfit, Files::FailsLive],
+            &[
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Unfit,
+                Files::FailsLive,
+            ],
             Files::Good,
         );
         Wish::Migrating(quality, files)

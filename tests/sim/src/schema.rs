@@ -2,7 +2,8 @@
 //! database is live.
 
 use pointsman_core::{
-    Action, BackupId, DatabaseWork, MigrationPhase, Migrations, Order, Outcome, Purpose, ReleaseId, State, Step,
+    Action, BackupId, DatabaseWork, MigrationPhase, Migrations, Order, Outcome, Purpose, ReleaseId, State,
+    Step,
 };
 
 use crate::database::backed_up;
@@ -15,7 +16,11 @@ impl Truth {
     /// Migrations were tried on what was restored from a release's backup, and nothing was wrong with them.
     pub fn rehearsed(&mut self, release: &ReleaseId, tried: &Migrations) {
         let all = self.rehearsed.entry(release.clone()).or_default();
-        tried.versions.iter().filter_map(|version| site::number(version)).for_each(|version| all.add(version));
+        tried
+            .versions
+            .iter()
+            .filter_map(|version| site::number(version))
+            .for_each(|version| all.add(version));
     }
 }
 
@@ -74,7 +79,9 @@ impl World {
         let server = self.hosts.iter().find_map(|host| host.server());
         let Some((_, live)) = server.and_then(|server| server.live()) else { return };
         if !needs.within(live.schema.expanded) {
-            self.broken("I7b", || format!("host {host} gets a version before the database is expanded for it"));
+            self.broken("I7b", || {
+                format!("host {host} gets a version before the database is expanded for it")
+            });
         }
     }
 
@@ -104,7 +111,8 @@ impl World {
     pub fn one_is_live(&mut self, host: usize) {
         let Some(server) = self.hosts.get(host).and_then(|host| host.server()) else { return };
         let Some((number, live)) = server.live() else {
-            return self.broken("I7c", || "no database, or more than one, has the live one's name".to_owned());
+            return self
+                .broken("I7c", || "no database, or more than one, has the live one's name".to_owned());
         };
         let stage = server.restore.as_ref().map(|restore| restore.stage);
         if !live.open && !matches!(stage, Some(Stage::Swapping | Stage::SwappingBack)) {
@@ -143,8 +151,10 @@ impl World {
         let mut swaps = false;
         for state in states {
             let migrations = state.plan.database.as_ref().and_then(|database| database.migrations.as_ref());
-            let versions =
-                migrations.into_iter().flat_map(|migrations| &migrations.versions).filter_map(|v| site::number(v));
+            let versions = migrations
+                .into_iter()
+                .flat_map(|migrations| &migrations.versions)
+                .filter_map(|v| site::number(v));
             for version in versions.filter(|_| state.touched(Step::Expand)) {
                 begun.add(version);
                 if state.complete(Step::Expand) {
@@ -167,14 +177,20 @@ impl World {
         }
         let (schema, origin, open) = (live.schema, live.origin.clone(), live.open);
         if !swaps && !(done.within(schema.expanded) && schema.expanded.within(begun)) {
-            self.broken("I3", || format!("at rest the schema is {schema:?}, by the journal {done:?} to {begun:?}"));
+            self.broken("I3", || {
+                format!("at rest the schema is {schema:?}, by the journal {done:?} to {begun:?}")
+            });
         }
         if schema.expanded != schema.expand_recorded || schema.contracted != schema.contract_recorded {
-            self.broken("I3", || format!("at rest the schema is {schema:?}, and its records tell something else"));
+            self.broken("I3", || {
+                format!("at rest the schema is {schema:?}, and its records tell something else")
+            });
         }
         if origin != told.live && states.iter().all(|state| state.outcome().is_some()) {
             let wanted = told.live;
-            self.broken("I3", || format!("at rest the live database is of {origin:?}, by the journal of {wanted:?}"));
+            self.broken("I3", || {
+                format!("at rest the live database is of {origin:?}, by the journal of {wanted:?}")
+            });
         }
         if !open {
             self.broken("I3", || "at rest the database is shut".to_owned());

@@ -243,16 +243,7 @@ impl Server {
         let Ok(id) = BackupId::parse(&format!("b{}-{release}", self.backups.len())) else { return };
         let Some((of, live)) = self.live() else { return };
         let (schema, rows, release) = (live.schema, live.rows(now), release.clone());
-        self.backups.push(Backup {
-            id,
-            release,
-            of,
-            schema,
-            rows,
-            damaged,
-            checked: false,
-            given_up: false,
-        });
+        self.backups.push(Backup { id, release, of, schema, rows, damaged, checked: false, given_up: false });
     }
 
     /// Makes a database out of a backup.

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::receipt::Fence;
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Action, ArtifactDigest, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey, Outcome, Plan,
-    Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo,
+    Action, ArtifactDigest, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey, Outcome,
+    Plan, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo,
 };
 
 use crate::host::{Balancer, Web};
@@ -385,14 +385,19 @@ impl World {
                 let tree = asked.trees().and_then(|trees| trees.get(artifact));
                 tree.is_some_and(|tree| tree.whole && tree.marked)
             }
-            Action::Migrate { migrations } => asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
-                let there = live.schema.effective(migrations.phase);
-                let mut versions = migrations.versions.iter().filter_map(|version| crate::site::number(version));
-                versions.all(|version| there.has(version))
-            }),
-            Action::SwapDatabase { backup, to } => asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
-                (live.origin.as_ref() == Some(backup)) == matches!(to, SwapTo::Restored { .. })
-            }),
+            Action::Migrate { migrations } => {
+                asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
+                    let there = live.schema.effective(migrations.phase);
+                    let mut versions =
+                        migrations.versions.iter().filter_map(|version| crate::site::number(version));
+                    versions.all(|version| there.has(version))
+                })
+            }
+            Action::SwapDatabase { backup, to } => {
+                asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
+                    (live.origin.as_ref() == Some(backup)) == matches!(to, SwapTo::Restored { .. })
+                })
+            }
             Action::Activate { artifact, .. } => asked.web().is_some_and(|web| web.current == *artifact),
             Action::SetFlag { on } => asked.web().is_some_and(|web| web.flag == *on),
             Action::SetRoute { wanted, .. } => {
