@@ -160,17 +160,6 @@ impl DatabaseHands {
         Ok(done(words::swapped(&swapped), swapped.already))
     }
 
-    /// What undoes a swap is done where none has happened: the database that was live before is live.
-    fn undone(&self, swapped: Result<Evidence, Problem>) -> Result<Evidence, Problem> {
-        let Err(problem) = swapped else { return swapped };
-        let live =
-            restore::pending(&self.settings)?.filter(|pending| pending.stage == restore::Stage::Swapped);
-        if problem.code != Code::CopyMissing || live.is_some() {
-            return Err(problem);
-        }
-        Ok(done("no swap has happened: the database that was live before is live".to_owned(), true))
-    }
-
     /// Drops the database of a restore that is not live.
     async fn settle(&self, ruling: &Ruling) -> Result<Evidence, Problem> {
         let settings = &*self.settings;
@@ -217,6 +206,14 @@ async fn adopt(settings: &Settings, set: &Set, ruling: &Ruling) -> Result<(), Pr
     Ok(())
 }
 
+/// What undoes a swap is done where none has happened: the database that was live before is live.
+fn nothing_to_undo(problem: Problem, stage: Option<restore::Stage>) -> Result<Evidence, Problem> {
+    if problem.code != Code::CopyMissing || stage == Some(restore::Stage::Swapped) {
+        return Err(problem);
+    }
+    Ok(done("no swap has happened: the database that was live before is live".to_owned(), true))
+}
+
 fn run_order<'a>(order: &Order, wanted: &Migrations, database: &'a str) -> Result<RunOrder<'a>, Problem> {
     let parsed = |version: &String| {
         Version::parse(version).map_err(|error| {
@@ -256,7 +253,13 @@ impl Hands for DatabaseHands {
             Action::Restore { backup } => self.restore(backup, &ruling).await,
             Action::SwapDatabase { backup, to } => {
                 let swapped = self.swap(backup, to, &ruling).await;
-                if order.key.step == Step::Unswap { self.undone(swapped) } else { swapped }
+                match swapped {
+                    Err(problem) if order.key.step == Step::Unswap => {
+                        let pending = restore::pending(&self.settings)?;
+                        nothing_to_undo(problem, pending.map(|pending| pending.stage))
+                    }
+                    swapped => swapped,
+                }
             }
             Action::SettleRestore { .. } => self.settle(&ruling).await,
             looking => self.observe(looking).await,
@@ -297,5 +300,23 @@ impl Hands for DatabaseHands {
         rule: &Rule,
     ) -> Result<v1::ContentReceipt, Problem> {
         host::receive(self.site.clone(), first, messages, rule).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use restore::Stage;
+
+    #[test]
+    fn a_swap_that_never_happened_is_undone() {
+        let undone = |code, stage| nothing_to_undo(Problem::new(code, "refused"), stage);
+        for stage in [None, Some(Stage::Filling), Some(Stage::Ready), Some(Stage::TakenBack)] {
+            assert!(undone(Code::CopyMissing, stage).is_ok_and(|evidence| evidence.already), "{stage:?}");
+            assert!(undone(Code::DatabaseUnreachable, stage).is_err(), "{stage:?}");
+        }
+        // Somebody has renamed one of the two: which is live is for a person to see.
+        assert!(undone(Code::CopyMissing, Some(Stage::Swapped)).is_err());
+        assert!(undone(Code::LossGrown, Some(Stage::Swapped)).is_err());
     }
 }

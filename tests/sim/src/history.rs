@@ -108,7 +108,10 @@ impl History {
                 let shown = world.shown.clone();
                 return world.broken("I11", || format!("goes on and on at {shown:?}"));
             }
-            let Some(happening) = world.next_happening().filter(|_| !world.left) else { return };
+            if world.left {
+                return;
+            }
+            let Some(happening) = world.next_happening() else { return };
             match happening {
                 Happening::StartCoordinator(coordinator) => {
                     drop(world);

@@ -374,7 +374,7 @@ impl Scenario {
 }
 
 /// Sites with a database, in percent.
-const DATABASES: u64 = 20;
+const DATABASES: u64 = 15;
 
 /// What people wish for where there is a database.
 fn database_wishes(chance: &mut Chance) -> Vec<Wish> {
