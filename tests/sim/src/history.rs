@@ -200,6 +200,7 @@ impl History {
                 world.active = index;
                 // One that was superseded and only looks would look for ever.
                 world.coordinators.iter_mut().for_each(|shown| shown.alive = false);
+                world.died = true;
             }
             _ if index != world.active => return,
             _ => {}
