@@ -4,9 +4,9 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::{
-    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, HostName, LiveRelease,
-    MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch, SlotPlan,
-    Standing, Timestamp, VerdictMode, VerdictPlan,
+    ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, EnvironmentName, HostName,
+    LiveRelease, MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch,
+    SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::v1;
 
@@ -278,6 +278,9 @@ fn database_alone(
         return Err(Problem::new(Code::NothingToMigrate, "no contract migration is pending")
             .hint(format!("see what is applied: `pointsman db status {}`", environment.name)));
     }
+    if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
+        survives(standing, database, &environment.name)?;
+    }
     let route = standing.route.clone().or_else(|| agreed_route(seen).ok().map(|(route, _)| route));
     let slot = standing.live.as_ref().and_then(|live| environment.slots.get(&live.slot));
     let to = slot
@@ -314,6 +317,26 @@ fn database_alone(
         drain_end: environment.drain_end,
         limits: environment.limits,
     })
+}
+
+/// Refuses to contract what was expanded after the version that serves had been released: by one that was rolled back, say.
+/// The version that serves knows nothing of it, and may use just what would be dropped.
+fn survives(
+    standing: &Standing,
+    database: &DatabasePlan,
+    environment: &EnvironmentName,
+) -> Result<(), Problem> {
+    let mut versions = database.migrations.iter().flat_map(|migrations| &migrations.versions);
+    let Some(version) = versions.find(|version| standing.ahead_of_live.contains(*version)) else {
+        return Ok(());
+    };
+    let message =
+        format!("migration `{version}` was expanded after the version that serves had been released");
+    Err(Problem::new(Code::MigrationBreaking, message)
+        .cause("its contract may drop what that version uses")
+        .hint(format!(
+            "release a version that knows it first: `pointsman deploy {environment} --migrations FOLDER`"
+        )))
 }
 
 /// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.
@@ -540,5 +563,28 @@ mod tests {
         );
         let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
         assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+
+    #[test]
+    fn what_the_version_that_serves_does_not_know_is_not_contracted() {
+        let text = r#"
+            schema = 1
+            environment = "production"
+            url = "https://www.example.org"
+            agents = { lb1 = "h:1", blue = "h:3", green = "h:4", db = "h:5" }
+            lb = { agents = ["lb1"] }
+            maintenance = { backend = "be_maint" }
+            database = { agent = "db" }
+            [slots]
+            blue = { backend = "be_blue", hosts = ["blue"] }
+            green = { backend = "be_green", hosts = ["green"] }
+        "#;
+        let site = Environment::parse(Path::new("production.toml"), text).unwrap();
+        let seen = Seen { pending: vec!["1.2.0".to_owned()], ..seen(&[("lb1", "be_blue:be_blue:0:7", 7)]) };
+        let files = Files { artifact: ArtifactDigest::from_bytes([2; 32]), out_of_order: Vec::new() };
+        let contract = || wish(Wanted::Database(DatabaseWork::Contract, Some(files.clone())));
+        assert!(plan(&site, &Standing::default(), contract(), &seen).is_ok());
+        let ahead = Standing { ahead_of_live: ["1.2.0".to_owned()].into(), ..Standing::default() };
+        assert_eq!(code(plan(&site, &ahead, contract(), &seen)), Code::MigrationBreaking);
     }
 }

@@ -1,6 +1,6 @@
 //! Digests: identity by content. This crate carries and shows them; computing them is an effect of others.
 
-use std::fmt::{self, Write as _};
+use std::fmt;
 
 /// A text that is not 64 lower-case hexadecimal digits.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,10 +54,10 @@ macro_rules! digest {
 
         impl fmt::Display for $type {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                self.0.iter().try_for_each(|byte| {
-                    f.write_char(hex_digit(byte >> 4))?;
-                    f.write_char(hex_digit(byte & 0x0f))
-                })
+                let digits = self.0.iter().flat_map(|byte| [hex_digit(byte >> 4), hex_digit(byte & 0x0f)]);
+                let mut text = String::with_capacity(64);
+                text.extend(digits);
+                f.write_str(&text)
             }
         }
 

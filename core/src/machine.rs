@@ -278,8 +278,13 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
         state.asked = Some(request.clone());
         return true;
     }
-    let Phase::Held { at: held_at, .. } = &state.phase else { return false };
+    let Phase::Held { at: held_at, why, .. } = &state.phase else { return false };
     state.phase = match *held_at {
+        // What a person lets go on is the swap itself: it happened, and rows were written since.
+        HeldAt::Step(Step::Unswap) if why.code == Code::LossGrown => {
+            state.turned_back = None;
+            Phase::Doing(Step::Swap)
+        }
         HeldAt::Step(step) => Phase::Doing(step),
         HeldAt::Watch(after) => {
             // Who lets it go on has looked at what was found: evidence of a fault that is over would stay for long.
@@ -503,6 +508,15 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
     // Which database is live is not left to chance, and nobody wants to be led from the one that was before.
     let swaps_back = matches!(state.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. }));
     let must_go_on = (lifts_page || swaps_back) && state.touched(step);
+    if let (Step::Unswap, Code::LossGrown, Purpose::Database(DatabaseWork::Swap { backup, .. })) =
+        (step, problem.code, &state.plan.purpose)
+    {
+        let environment = &state.plan.environment;
+        return Event::Held(problem.hint(format!(
+            "`pointsman resume {environment}` leaves the restored database live; then, to give those rows up, \
+             `pointsman db restore {environment} --backup {backup} --undo --accept-loss N`"
+        )));
+    }
     if step.kind() == Kind::Backward || must_go_on {
         return Event::Held(problem);
     }
@@ -690,6 +704,13 @@ pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
             match state.phase {
                 Phase::Held { .. } => format!("`pointsman resume {environment}` tries again"),
                 _ => format!("`pointsman status {environment} -f`"),
+            },
+        ),
+        RequestKind::Abort | RequestKind::Rollback if state.swap_back_in_doubt() => refuse(
+            format!("release `{release}` may have put another database in the live one's place"),
+            match state.phase {
+                Phase::Held { .. } => format!("`pointsman resume {environment}` finds out, and goes on"),
+                _ => look,
             },
         ),
         RequestKind::Abort if state.visitors_moved() => refuse(

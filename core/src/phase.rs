@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::step::Kind;
 use crate::verdict::Verdict;
 use crate::{
-    DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose, Request, Step,
-    Timestamp,
+    Aftermath, DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose, Request,
+    Step, Timestamp,
 };
 
 /// How a release ended.
@@ -216,7 +216,9 @@ impl State {
 
     /// How a host gets on in a step.
     pub fn progress(&self, step: Step, host: &HostName) -> Option<&Progress> {
-        self.orders.get(&OrderKey { step, host: host.clone() })
+        // A release has few orders, and this is asked all the time.
+        let mut orders = self.orders.iter().filter(|(key, _)| key.step == step);
+        orders.find(|(key, _)| key.host == *host).map(|(_, progress)| progress)
     }
 
     /// Whether every host of a step has confirmed it.
@@ -280,6 +282,20 @@ impl State {
     pub fn visitors_moved(&self) -> bool {
         let mut moves = self.orders.iter().filter(|(key, _)| key.step.moves_visitors());
         moves.any(|(_, progress)| progress.acted || progress.open)
+    }
+
+    /// Whether nobody can tell which database is live while a swap is taken back: that order is out, or its last answer
+    /// leaves it open.
+    pub fn swap_back_in_doubt(&self) -> bool {
+        if !matches!(self.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. })) {
+            return false;
+        }
+        let unchanged = |progress: &Progress| {
+            let said = progress.problem.as_ref();
+            !progress.open && said.is_some_and(|problem| problem.aftermath == Aftermath::Unchanged)
+        };
+        let mut swaps = self.orders.iter().filter(|(key, _)| key.step == Step::Swap);
+        swaps.any(|(_, progress)| !unchanged(progress))
     }
 
     /// The route that should stand on the load balancers now, as far as every one of them has confirmed one.

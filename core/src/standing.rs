@@ -1,6 +1,6 @@
 //! How an environment stands: what is live where, folded from the releases that ended there.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ArtifactDigest, DatabaseWork, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step, Timestamp,
@@ -43,6 +43,11 @@ pub struct Standing {
     pub maintenance: Option<MaintenanceStanding>,
     /// Which release each slot was last filled by.
     pub slots: BTreeMap<SlotName, LiveRelease>,
+    /// Versions of migrations that may have been expanded since what visitors get was released: it knows nothing of them,
+    /// and would not survive their contract.
+    pub ahead_of_live: BTreeSet<String>,
+    /// The same of what they got before.
+    pub ahead_of_previous: BTreeSet<String>,
 }
 
 impl Standing {
@@ -56,12 +61,14 @@ impl Standing {
             // The version before does not work with the schema any more.
             if *work == DatabaseWork::Contract && state.touched(Step::Contract) {
                 self.previous = None;
+                self.ahead_of_previous.clear();
             }
             return;
         }
         self.route = Some(state.route());
         let plan = &state.plan;
         let confirmed = outcome == Outcome::Confirmed;
+        self.expanded(state);
         match &plan.purpose {
             Purpose::Deploy { artifact } if confirmed => {
                 let adopted = plan.from.as_ref().map(|slot| LiveRelease {
@@ -75,6 +82,7 @@ impl Standing {
                     artifact: Some(*artifact),
                 };
                 self.previous = self.live.take().or(adopted);
+                self.ahead_of_previous = std::mem::take(&mut self.ahead_of_live);
                 self.slots.insert(live.slot.clone(), live.clone());
                 self.live = Some(live);
             }
@@ -85,6 +93,7 @@ impl Standing {
             }
             Purpose::Rollback { artifact, to } if confirmed => {
                 self.previous = self.live.take();
+                std::mem::swap(&mut self.ahead_of_live, &mut self.ahead_of_previous);
                 self.live = Some(LiveRelease {
                     slot: plan.to.name.clone(),
                     release: to.clone(),
@@ -104,5 +113,13 @@ impl Standing {
                 });
             }
         }
+    }
+
+    /// What a release has expanded stays, however the release ended.
+    fn expanded(&mut self, state: &State) {
+        let migrations = state.plan.database.as_ref().and_then(|database| database.migrations.as_ref());
+        let Some(migrations) = migrations.filter(|_| state.touched(Step::Expand)) else { return };
+        self.ahead_of_live.extend(migrations.versions.iter().cloned());
+        self.ahead_of_previous.extend(migrations.versions.iter().cloned());
     }
 }

@@ -4,14 +4,14 @@
 
 #[expect(dead_code, reason = "shared with tests of other purposes")]
 mod plans;
-#[expect(dead_code, reason = "shared with tests that need more of it")]
 mod story;
 
 use plans::{NEW, Site, deploy, host, plan};
-use pointsman_core::machine::{Next, next};
+use pointsman_core::machine::{Next, next, possible};
 use pointsman_core::{
-    Action, BackupId, DatabasePlan, DatabaseWork, Event, LiveRelease, MigrationPhase, Migrations, Outcome,
-    Phase, Plan, Purpose, SlotName, Standing, Step, SwapTo, VerifyLevel, invariants,
+    Action, BackupId, Code, DatabasePlan, DatabaseWork, Event, LiveRelease, MigrationPhase, Migrations,
+    Outcome, Phase, Plan, Problem, Purpose, RequestKind, SlotName, Standing, Step, SwapTo, VerifyLevel,
+    invariants,
 };
 use story::{Story, lost, refused};
 
@@ -145,6 +145,66 @@ fn a_swap_back_that_is_in_doubt_is_held_for_a_person() {
     }
     follow(&mut story);
     assert!(matches!(story.state.phase, Phase::Held { .. }), "{:?}", story.state.phase);
+}
+
+/// Rows were written since the swap: nobody has accepted to lose them, and the swap is what was asked for.
+#[test]
+fn a_swap_that_cannot_be_undone_any_more_stands_when_a_person_says_so() {
+    let mut story = Story::begun(alone(DatabaseWork::Swap { backup: backup(), accept_loss: 3 }));
+    for _ in 0..story.state.plan.limits.attempts {
+        story.fail(Step::Swap, &lost());
+        story.now = story.now.plus_ms(60_000);
+    }
+    follow(&mut story);
+    story.fail(Step::Unswap, &Problem::new(Code::LossGrown, "2 rows would be lost"));
+    follow(&mut story);
+    let Phase::Held { why, .. } = &story.state.phase else { panic!("{:?}", story.state.phase) };
+    assert!(why.hint.contains("pointsman resume"), "{}", why.hint);
+    ask(&mut story, RequestKind::Resume);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Swap));
+    story.confirm(Step::Swap);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+}
+
+#[test]
+fn a_swap_back_is_not_given_up_while_nobody_knows_which_database_is_live() {
+    let aborts = |story: &Story| possible(&story.state, RequestKind::Abort).is_ok();
+    let mut story = Story::begun(alone(DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 }));
+    assert!(aborts(&story), "nothing was ordered yet");
+    let key = story.left(Step::Swap).remove(0);
+    story.send(&key);
+    assert!(!aborts(&story), "the order is out");
+    story.failed(&key, lost());
+    assert!(!aborts(&story), "its answer is lost");
+    story.fail(Step::Swap, &refused());
+    assert!(aborts(&story), "the agent says that all is as before");
+    story.restart();
+    assert!(aborts(&story), "and a restart does not change that");
+}
+
+#[test]
+fn a_contract_waits_for_a_version_that_knows_what_was_expanded() {
+    let over = |plan: Plan, outcome| {
+        let mut story = Story::begun(plan);
+        story.reach(Step::Switch);
+        story.state.phase = Phase::Finished(outcome);
+        story.state
+    };
+    let ahead = |standing: &Standing| standing.ahead_of_live.iter().cloned().collect::<Vec<_>>();
+    let mut standing = Standing::default();
+    standing.fold(&over(migrating(), Outcome::RolledBack));
+    assert_eq!(ahead(&standing), ["1.2.0"], "the version that serves was there before");
+    standing.fold(&over(migrating(), Outcome::Confirmed));
+    assert!(ahead(&standing).is_empty(), "it brought them itself");
+    let back = Purpose::Rollback { artifact: None, to: None };
+    standing.fold(&over(plan(back.clone(), Site::of(1, 1)), Outcome::Confirmed));
+    assert_eq!(ahead(&standing), ["1.2.0"], "back on the one before");
+    standing.fold(&over(plan(back, Site::of(1, 1)), Outcome::Confirmed));
+    assert!(ahead(&standing).is_empty(), "and forward again");
+}
+
+fn ask(story: &mut Story, kind: RequestKind) {
+    story.tell(Event::Requested(pointsman_core::Request { kind, by: "ada".to_owned(), reason: None }));
 }
 
 #[test]

@@ -512,6 +512,7 @@ fn standing_before(plan: &Plan) -> Standing {
             reason: None,
             until: None,
         }),
+        ..Standing::default()
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_core::{
-    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, SwapTo,
+    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, Step, SwapTo,
 };
 use pointsman_database::backup::{self, BackupOrder};
 use pointsman_database::migrate::{self, RunOrder};
@@ -206,6 +206,14 @@ async fn adopt(settings: &Settings, set: &Set, ruling: &Ruling) -> Result<(), Pr
     Ok(())
 }
 
+/// What undoes a swap is done where none has happened: the database that was live before is live.
+fn nothing_to_undo(problem: Problem, stage: Option<restore::Stage>) -> Result<Evidence, Problem> {
+    if problem.code != Code::CopyMissing || stage == Some(restore::Stage::Swapped) {
+        return Err(problem);
+    }
+    Ok(done("no swap has happened: the database that was live before is live".to_owned(), true))
+}
+
 fn run_order<'a>(order: &Order, wanted: &Migrations, database: &'a str) -> Result<RunOrder<'a>, Problem> {
     let parsed = |version: &String| {
         Version::parse(version).map_err(|error| {
@@ -243,7 +251,16 @@ impl Hands for DatabaseHands {
             Action::Rehearse { migrations } => self.rehearse(order, migrations, &ruling).await,
             Action::Migrate { migrations } => self.migrate(order, migrations, &ruling).await,
             Action::Restore { backup } => self.restore(backup, &ruling).await,
-            Action::SwapDatabase { backup, to } => self.swap(backup, to, &ruling).await,
+            Action::SwapDatabase { backup, to } => {
+                let swapped = self.swap(backup, to, &ruling).await;
+                match swapped {
+                    Err(problem) if order.key.step == Step::Unswap => {
+                        let pending = restore::pending(&self.settings)?;
+                        nothing_to_undo(problem, pending.map(|pending| pending.stage))
+                    }
+                    swapped => swapped,
+                }
+            }
             Action::SettleRestore { .. } => self.settle(&ruling).await,
             looking => self.observe(looking).await,
         };
@@ -283,5 +300,23 @@ impl Hands for DatabaseHands {
         rule: &Rule,
     ) -> Result<v1::ContentReceipt, Problem> {
         host::receive(self.site.clone(), first, messages, rule).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use restore::Stage;
+
+    #[test]
+    fn a_swap_that_never_happened_is_undone() {
+        let undone = |code, stage| nothing_to_undo(Problem::new(code, "refused"), stage);
+        for stage in [None, Some(Stage::Filling), Some(Stage::Ready), Some(Stage::TakenBack)] {
+            assert!(undone(Code::CopyMissing, stage).is_ok_and(|evidence| evidence.already), "{stage:?}");
+            assert!(undone(Code::DatabaseUnreachable, stage).is_err(), "{stage:?}");
+        }
+        // Somebody has renamed one of the two: which is live is for a person to see.
+        assert!(undone(Code::CopyMissing, Some(Stage::Swapped)).is_err());
+        assert!(undone(Code::LossGrown, Some(Stage::Swapped)).is_err());
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use pointsman_core::receipt::{self, Admission, Fate, Incoming};
 use pointsman_core::{
-    Action, Aftermath, Code, Epoch, Evidence, Order, OrderDigest, Problem, Route, Timestamp,
+    Action, Aftermath, Code, Epoch, Evidence, Migrations, Order, OrderDigest, Problem, Route, Timestamp,
 };
 
 use crate::guard::Guard;
@@ -133,6 +133,7 @@ impl World {
     }
 
     fn hear(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) {
+        self.leaves_the_database_alone(host, &sent.order);
         if !self.admit(host, call, sent) {
             return;
         }
@@ -289,7 +290,7 @@ impl World {
         }
         let Some(sent) = agent.jobs.get(at).map(|job| Arc::clone(&job.sent)) else { return };
         let go = match &sent.order.action {
-            Action::InspectHost { .. } | Action::InspectBalancer { .. } => {
+            Action::InspectHost { .. } | Action::InspectBalancer { .. } | Action::InspectDatabase { .. } => {
                 Go::End(self.look(host, &sent.order.action, false).map(|()| Evidence::default()))
             }
             Action::ProbeHost { .. } => self.probe_host(host, job, &sent),
@@ -298,20 +299,19 @@ impl World {
             Action::Discard { artifact } => self.discard(host, &sent, *artifact),
             Action::Activate { artifact, .. } => self.activate(host, job, &sent, *artifact),
             Action::SetFlag { on } => self.set_flag(host, &sent, *on),
-            // The simulated sites have no database.
-            Action::InspectDatabase { .. }
-            | Action::BackUp { .. }
-            | Action::VerifyBackup { .. }
-            | Action::Rehearse { .. }
-            | Action::Migrate { .. }
-            | Action::Restore { .. }
-            | Action::SettleRestore { .. }
-            | Action::SwapDatabase { .. } => failed(Code::WrongAddressee, Aftermath::Unchanged),
+            Action::BackUp { .. } => self.back_up(host, job, &sent),
+            Action::VerifyBackup { backup, .. } => self.verify_backup(host, backup),
+            Action::Rehearse { migrations } => self.rehearse(host, job, &sent, migrations),
+            Action::Migrate { migrations } => self.migrate(host, job, &sent, migrations),
+            Action::Restore { backup } => self.restore(host, job, &sent, backup),
+            Action::SettleRestore { .. } => self.settle_restore(host, &sent),
+            Action::SwapDatabase { to, .. } => self.swap(host, job, &sent, to),
             Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),
             Action::SetRoute { expected, wanted, min_up } => {
                 self.set_route(host, job, &sent, (expected, wanted, *min_up))
             }
         };
+        self.one_is_live(host);
         // It may have crashed at a point on the way.
         if self.hosts.get(host).is_none_or(|agent| !agent.up || agent.number != number) {
             return;
@@ -382,6 +382,11 @@ impl World {
             Action::InspectBalancer { expected, .. } => {
                 let standing = self.hosts.get(host).and_then(|host| host.balancer()?.standing());
                 if standing == Some(expected) { Ok(()) } else { Err(Code::RouteDrift) }
+            }
+            Action::InspectDatabase { .. } => {
+                let server = self.hosts.get(host).and_then(|host| host.server());
+                let open = server.and_then(|server| server.live()).is_some_and(|(_, live)| live.open);
+                if open { Ok(()) } else { Err(Code::DatabaseUnreachable) }
             }
             Action::ProbeHost { .. } => {
                 let now = self.now;
@@ -455,6 +460,10 @@ fn contradiction(order: &Order) -> Option<Order> {
             Action::Activate { artifact, activation: activation.clone() }
         }
         Action::SetFlag { on } => Action::SetFlag { on: !on },
+        Action::Migrate { migrations } => {
+            let migrations = Migrations { artifact: another, ..migrations.clone() };
+            Action::Migrate { migrations }
+        }
         Action::SetRoute { expected, wanted, min_up } => {
             let wanted =
                 Route { stable: wanted.canary.clone(), canary: wanted.stable.clone(), ..wanted.clone() };

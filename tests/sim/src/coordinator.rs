@@ -1,15 +1,17 @@
 //! The coordinator in the simulated world: the real opening, the real planner and the real driver, over ports that lead
 //! into the world instead of to SQLite, gRPC and the clock.
 
+use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use pointsman_coordinator::driver::Driver;
 use pointsman_coordinator::opening::{self, Opened};
-use pointsman_coordinator::planner::{self, Seen, Wanted};
+use pointsman_coordinator::planner::{self, Files, Seen, Wanted};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
 use pointsman_core::{
-    Action, Activation, Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order,
-    OrderKey, Outcome, Phase, Problem, ReleaseId, Stamped, State, Step, Timestamp, receipt,
+    Action, Activation, Aftermath, BackupId, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event,
+    Evidence, HostName, LiveRelease, Order, OrderKey, Outcome, Phase, Problem, ReleaseId, SlotName, Stamped,
+    Standing, State, Step, Timestamp, receipt,
 };
 use pointsman_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -19,6 +21,7 @@ use crate::guard::Guard;
 use crate::journal::Writing;
 use crate::network::{Sent, Told, Word};
 use crate::scenario::Wish;
+use crate::server::Backup;
 use crate::world::{Happening, Life, Who, World};
 
 /// How long a start waits for agents, a full journal or silent hosts, in milliseconds.
@@ -345,18 +348,11 @@ impl World {
     /// The plan of the next wish, from what the hosts show: none when every wish was granted or given up.
     fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
         let number = told.releases.len() + self.given_up;
-        let wanted = match self.scenario.wishes.get(number)? {
-            Wish::Deploy(_) => Wanted::Deploy {
-                artifact: crate::site::version(number),
-                at_once: false,
-                fix_forward: false,
-                migrations: None,
-            },
-            Wish::Rollback => Wanted::Rollback,
-            Wish::PageUp => Wanted::MaintenanceOn(None),
-            Wish::PageDown => Wanted::MaintenanceOff,
-        };
+        let wanted = self.wanted(number)?;
         let mut seen = Seen::default();
+        if let Some((_, phase)) = wanted.files() {
+            seen.pending = self.pending(u8::try_from(number).ok()?, phase);
+        }
         for host in &self.hosts {
             let silent = Problem::new(Code::AgentUnreachable, "no answer").retry_useful();
             if let Some(balancer) = host.balancer() {
@@ -367,6 +363,15 @@ impl World {
                     ..Default::default()
                 };
                 seen.balancers.insert(host.name.clone(), facts);
+            } else if let Some(server) = host.server() {
+                if !host.up {
+                    seen.silent.insert(host.name.clone(), silent);
+                    continue;
+                }
+                let facts =
+                    |backup: &Backup| v1::BackupFacts { id: backup.id.to_string(), ..Default::default() };
+                let backups = server.backups.iter().filter(|backup| !backup.given_up).map(facts).collect();
+                seen.database = Some(v1::DatabaseFacts { backups, ..Default::default() });
             } else if let Some(web) = host.web() {
                 if !host.up {
                     seen.silent.insert(host.name.clone(), silent);
@@ -389,7 +394,53 @@ impl World {
             by: "ada".to_owned(),
             now: self.wall(),
         };
-        Some(planner::plan(&self.environment, &told.standing, wish, &seen))
+        let standing = self.remembered(&told.standing);
+        Some(planner::plan(&self.environment, &standing, wish, &seen))
+    }
+
+    /// What the `number`-th wish asks of pointsman: none when every wish was granted or given up.
+    fn wanted(&self, number: usize) -> Option<Wanted> {
+        let files = || Some(Files { artifact: crate::site::migrations(number), out_of_order: Vec::new() });
+        let deploy = |migrations| Wanted::Deploy {
+            artifact: crate::site::version(number),
+            at_once: false,
+            fix_forward: false,
+            migrations,
+        };
+        let (backup, loss) = self.meant().or_else(|| Some((BackupId::parse("none").ok()?, 0)))?;
+        let work = match *self.scenario.wishes.get(number)? {
+            Wish::Deploy(_) => return Some(deploy(None)),
+            Wish::Migrating(..) => return Some(deploy(files())),
+            Wish::Rollback => return Some(Wanted::Rollback),
+            Wish::PageUp => return Some(Wanted::MaintenanceOn(None)),
+            Wish::PageDown => return Some(Wanted::MaintenanceOff),
+            Wish::Contract => return Some(Wanted::Database(DatabaseWork::Contract, files())),
+            Wish::Backup => DatabaseWork::Backup,
+            Wish::Verify => DatabaseWork::Verify { backup },
+            Wish::Restore => DatabaseWork::Restore { backup },
+            Wish::Swap { more } => DatabaseWork::Swap { backup, accept_loss: loss + more },
+            Wish::SwapBack { more } => DatabaseWork::SwapBack { backup, accept_loss: loss + more },
+            Wish::Settle => DatabaseWork::Settle { backup },
+        };
+        Some(Wanted::Database(work, None))
+    }
+
+    /// What a coordinator without one of its guards remembers of what ended.
+    fn remembered<'a>(&self, standing: &'a Standing) -> Cow<'a, Standing> {
+        if !matches!(self.off, Some(Guard::ContractEndsWayBack | Guard::ContractKnown)) {
+            return Cow::Borrowed(standing);
+        }
+        let mut kept = standing.clone();
+        match self.off {
+            Some(Guard::ContractEndsWayBack) if kept.previous.is_none() => {
+                let other = |slot: &SlotName| kept.live.as_ref().is_some_and(|live| live.slot != *slot);
+                let slot = self.environment.slots.keys().find(|slot| other(slot)).cloned();
+                kept.previous = slot.map(|slot| LiveRelease { slot, release: None, artifact: None });
+            }
+            Some(Guard::ContractKnown) => kept.ahead_of_live.clear(),
+            _ => {}
+        }
+        Cow::Owned(kept)
     }
 
     fn not_planned(&mut self, problem: &Problem, give_up: bool) {

@@ -81,11 +81,39 @@ pub enum Guard {
     OutOfSight,
     /// A watch that must be decided does not end undecided.
     UndecidedWaits,
+    /// A backup of the database is taken for the release.
+    BackupFirst,
+    /// A backup that cannot be restored does not count.
+    BackupChecked,
+    /// Migrations are tried on a copy before they are applied.
+    RehearsalFirst,
+    /// A version runs only after the migrations that it brings.
+    ExpandFirst,
+    /// What the version before would not survive waits for a release of its own.
+    ContractLast,
+    /// No contract of what the version that serves does not know.
+    ContractKnown,
+    /// After a contract nothing leads back to the version before.
+    ContractEndsWayBack,
+    /// A migration that is recorded is not applied again.
+    MigratedOnce,
+    /// A migration is recorded in the transaction that applies it.
+    RecordedWithin,
+    /// Rows that a swap loses are counted again before it.
+    LossCounted,
+    /// A swap is noted before the database is shut.
+    SwapNoted,
+    /// Both databases of a swap are renamed in one transaction.
+    OneRename,
+    /// What is dropped at the end of a restore is what is not live.
+    SettleLooks,
+    /// A rollback asks nothing of the database.
+    DatabaseLeftAlone,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 53] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -125,6 +153,20 @@ impl Guard {
         Self::VisitorsCount,
         Self::OutOfSight,
         Self::UndecidedWaits,
+        Self::BackupFirst,
+        Self::BackupChecked,
+        Self::RehearsalFirst,
+        Self::ExpandFirst,
+        Self::ContractLast,
+        Self::ContractKnown,
+        Self::ContractEndsWayBack,
+        Self::MigratedOnce,
+        Self::RecordedWithin,
+        Self::LossCounted,
+        Self::SwapNoted,
+        Self::OneRename,
+        Self::SettleLooks,
+        Self::DatabaseLeftAlone,
     ];
 
     /// The guard of this name.

@@ -52,7 +52,7 @@ pub struct Report {
     /// How often a person had to help.
     pub helped: u32,
     /// Phases and events seen together.
-    pub coverage: std::collections::BTreeMap<(&'static str, &'static str), u64>,
+    pub coverage: Vec<((&'static str, &'static str), u64)>,
     /// What happened.
     pub trace: Vec<String>,
 }
@@ -97,8 +97,9 @@ impl History {
     }
 
     fn happen(&mut self) {
+        let mut died = false;
         loop {
-            self.poll();
+            self.poll(std::mem::take(&mut died));
             let mut world = self.world();
             if world.violation.is_some() {
                 return;
@@ -107,13 +108,19 @@ impl History {
                 let shown = world.shown.clone();
                 return world.broken("I11", || format!("goes on and on at {shown:?}"));
             }
-            let Some(happening) = world.next_happening().filter(|_| !world.left) else { return };
+            if world.left {
+                return;
+            }
+            let Some(happening) = world.next_happening() else { return };
             match happening {
                 Happening::StartCoordinator(coordinator) => {
                     drop(world);
                     self.start(coordinator);
                 }
-                happening => world.happens(happening),
+                happening => {
+                    world.happens(happening);
+                    died = std::mem::take(&mut world.died);
+                }
             }
         }
     }
@@ -139,12 +146,15 @@ impl History {
         }
     }
 
-    /// Polls every coordinator that something woke, until none is.
-    fn poll(&mut self) {
+    /// Polls every coordinator that something woke, until none is. Most events wake none.
+    fn poll(&mut self, mut died: bool) {
         loop {
             let mut polled = false;
             for index in 0..self.processes.len() {
                 let Some(process) = self.processes.get_mut(index).and_then(Option::as_mut) else { continue };
+                if !died && !process.woken.0.load(Ordering::Relaxed) {
+                    continue;
+                }
                 let life = process.life;
                 let (alive, still) = {
                     let world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
@@ -169,6 +179,7 @@ impl History {
             if !polled {
                 return;
             }
+            died = std::mem::take(&mut self.world().died);
         }
     }
 
@@ -189,6 +200,7 @@ impl History {
                 world.active = index;
                 // One that was superseded and only looks would look for ever.
                 world.coordinators.iter_mut().for_each(|shown| shown.alive = false);
+                world.died = true;
             }
             _ if index != world.active => return,
             _ => {}
@@ -272,6 +284,8 @@ impl World {
                     agent.up = true;
                 }
                 self.settle_at_start(host);
+                self.recover_database(host);
+                self.one_is_live(host);
                 self.guard_soon(host);
             }
             Happening::Thaw(host) => {
@@ -307,8 +321,12 @@ impl World {
 
     /// The `number`-th of the hosts of a kind, counted round.
     fn nth(&self, number: u64, balancers: bool) -> Option<usize> {
-        let of_kind =
-            |host: &&usize| self.hosts.get(**host).is_some_and(|host| host.balancer().is_some() == balancers);
+        let of_kind = |host: &&usize| {
+            let wanted = |host: &crate::host::Host| {
+                if balancers { host.balancer().is_some() } else { host.web().is_some() }
+            };
+            self.hosts.get(**host).is_some_and(wanted)
+        };
         let all: Vec<usize> = (0..self.hosts.len()).collect();
         let fitting: Vec<usize> = all.iter().filter(of_kind).copied().collect();
         let index = number.checked_rem(u64::try_from(fitting.len()).ok()?)?;

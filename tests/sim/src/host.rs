@@ -11,6 +11,7 @@ use pointsman_core::{
 
 use crate::network::{Call, Message, Sent};
 use crate::scenario::Scenario;
+use crate::server::Server;
 use crate::site::FIRST;
 
 /// How much of an artifact is on a disk.
@@ -92,6 +93,8 @@ pub enum Part {
     Web(Web),
     /// It sends visitors on.
     Balancer(Balancer),
+    /// It has the database.
+    Database(Box<Server>),
 }
 
 /// An order that is being done.
@@ -148,7 +151,10 @@ impl Host {
         let serving = blue.filter(|_| scenario.live).map_or(page, |slot| &slot.backend);
         let route =
             Route { stable: serving.clone(), canary: serving.clone(), percent: 0, epoch: RouteEpoch(1) };
+        let has_database =
+            |name: &HostName| environment.database.as_ref().is_some_and(|database| database.host == *name);
         let part = |name: &HostName| match environment.slot_of(name) {
+            None if has_database(name) => Part::Database(Box::default()),
             Some(slot) => {
                 let first = (scenario.live && slot.backend == *serving).then_some(FIRST);
                 let whole = Tree { whole: true, marked: true };
@@ -192,7 +198,7 @@ impl Host {
     pub fn web(&self) -> Option<&Web> {
         match &self.part {
             Part::Web(web) => Some(web),
-            Part::Balancer(_) => None,
+            _ => None,
         }
     }
 
@@ -200,6 +206,40 @@ impl Host {
     pub fn web_mut(&mut self) -> Option<&mut Web> {
         match &mut self.part {
             Part::Web(web) => Some(web),
+            _ => None,
+        }
+    }
+
+    /// Its database's server.
+    pub fn server(&self) -> Option<&Server> {
+        match &self.part {
+            Part::Database(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// Its database's server, to change.
+    pub fn server_mut(&mut self) -> Option<&mut Server> {
+        match &mut self.part {
+            Part::Database(server) => Some(server),
+            _ => None,
+        }
+    }
+
+    /// The artifacts on its disk.
+    pub fn trees(&self) -> Option<&BTreeMap<ArtifactDigest, Tree>> {
+        match &self.part {
+            Part::Web(web) => Some(&web.trees),
+            Part::Database(server) => Some(&server.trees),
+            Part::Balancer(_) => None,
+        }
+    }
+
+    /// The artifacts on its disk, to change.
+    pub fn trees_mut(&mut self) -> Option<&mut BTreeMap<ArtifactDigest, Tree>> {
+        match &mut self.part {
+            Part::Web(web) => Some(&mut web.trees),
+            Part::Database(server) => Some(&mut server.trees),
             Part::Balancer(_) => None,
         }
     }
@@ -208,7 +248,7 @@ impl Host {
     pub fn balancer(&self) -> Option<&Balancer> {
         match &self.part {
             Part::Balancer(balancer) => Some(balancer),
-            Part::Web(_) => None,
+            _ => None,
         }
     }
 
@@ -216,7 +256,7 @@ impl Host {
     pub fn balancer_mut(&mut self) -> Option<&mut Balancer> {
         match &mut self.part {
             Part::Balancer(balancer) => Some(balancer),
-            Part::Web(_) => None,
+            _ => None,
         }
     }
 

@@ -18,6 +18,17 @@ pub enum Quality {
     FailsVisitors,
 }
 
+/// How the files of migrations are that a version brings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Files {
+    /// They work.
+    Good,
+    /// They fail on a copy.
+    Unfit,
+    /// They work on a copy, and the live database is never free for them.
+    FailsLive,
+}
+
 /// What visitors' signals decide at the site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdicts {
@@ -49,6 +60,28 @@ pub enum Wish {
     PageUp,
     /// Take it down.
     PageDown,
+    /// Release a version that brings migrations.
+    Migrating(Quality, Files),
+    /// Apply the contract files of all migrations so far.
+    Contract,
+    /// Take a backup.
+    Backup,
+    /// Check a backup again.
+    Verify,
+    /// Restore a backup beside the live database.
+    Restore,
+    /// Put what was restored in the live one's place.
+    Swap {
+        /// Rows that are given up beyond those that would be lost when it is asked for.
+        more: u64,
+    },
+    /// Put what was live before in its place again.
+    SwapBack {
+        /// The same.
+        more: u64,
+    },
+    /// Drop the database of the restore that is not live.
+    Settle,
 }
 
 /// One thing that goes wrong. Hosts are numbers, counted round.
@@ -199,6 +232,10 @@ pub struct Scenario {
     pub net: Net,
     /// Orders that fail on the host and change nothing, in percent.
     pub clumsy: u64,
+    /// The site has a database.
+    pub database: bool,
+    /// Pieces of work on the database that go wrong half-way, and backups that are damaged, in percent.
+    pub brittle: u64,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
@@ -217,8 +254,11 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         verdict: Verdicts::Off,
         net: Net::default(),
         clumsy: 0,
+        database: false,
+        brittle: 0,
         faults: Vec::new(),
     };
+    let with_database = |wishes: &[Wish]| Scenario { database: true, ..of(1, 1, true, wishes) };
     vec![
         ("blue/green", of(1, 1, true, &[Wish::Deploy(Good)])),
         ("two hosts a slot", of(1, 2, true, &[Wish::Deploy(Good)])),
@@ -240,6 +280,23 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
             Scenario { verdict: Verdicts::Decided, splits: 1, ..of(1, 1, true, &[Wish::Deploy(Good)]) },
         ),
         ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
+        ("migration", with_database(&[Wish::Migrating(Good, Files::Good)])),
+        ("migration fails on the copy", with_database(&[Wish::Migrating(Good, Files::Unfit)])),
+        ("migration fails", with_database(&[Wish::Migrating(Good, Files::FailsLive)])),
+        ("migrated version fails", with_database(&[Wish::Migrating(FailsLater, Files::Good)])),
+        ("contract", with_database(&[Wish::Migrating(Good, Files::Good), Wish::Contract])),
+        ("backup", with_database(&[Wish::Backup, Wish::Verify])),
+        ("restore", with_database(&[Wish::Backup, Wish::Restore, Wish::Swap { more: 9 }, Wish::Settle])),
+        (
+            "restore and back",
+            with_database(&[
+                Wish::Backup,
+                Wish::Restore,
+                Wish::Swap { more: 9 },
+                Wish::SwapBack { more: 9 },
+                Wish::Settle,
+            ]),
+        ),
     ]
 }
 
@@ -265,7 +322,7 @@ impl Scenario {
             faults.extend(usurpation(&mut chance));
         }
         let (verdict, wishes) = judged(seed, wishes, &mut faults);
-        Self {
+        let scenario = Self {
             seed,
             balancers: chance.pick(&[1, 1, 2], 1),
             hosts: chance.pick(&[1, 1, 2], 1),
@@ -280,8 +337,81 @@ impl Scenario {
                 late: if usurped { 30 } else { chance.pick(&[0, 0, 3, 15], 0) },
             },
             clumsy: chance.pick(&[0, 0, 0, 0, 3, 20, 60], 0),
+            database: false,
+            brittle: 0,
             faults,
+        };
+        scenario.with_database()
+    }
+
+    /// Sometimes the site has a database, and what people wish for has to do with it.
+    fn with_database(mut self) -> Self {
+        // Chance of its own: what else happens is as it was before there were databases.
+        let mut chance = Chance::from_seed(self.seed ^ 0x6461_7461);
+        if !chance.percent(DATABASES) {
+            return self;
         }
+        self.database = true;
+        self.brittle = chance.pick(&[0, 0, 0, 5, 20, 50], 0);
+        self.wishes = database_wishes(&mut chance);
+        if chance.percent(70) {
+            // Hosts are in the order of their names, and the database's comes after the blue ones.
+            let host = self.hosts;
+            let (short, long) = (chance.between(50, 3_000), chance.between(500, 30_000));
+            let what = match chance.below(10) {
+                0..=4 => What::KillAgent { host, back_ms: short },
+                5 => What::FreezeAgent { host, for_ms: long },
+                6 => What::Partition { host, to: chance.percent(70), from: true, for_ms: long },
+                7 => What::LoseDisk { host, back_ms: short },
+                8 => What::Contradict { host },
+                _ => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
+            };
+            let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
+            self.faults.push(Fault { after_entries: chance.below(90), delay_ms, what });
+        }
+        self
+    }
+}
+
+/// Sites with a database, in percent.
+const DATABASES: u64 = 15;
+
+/// What people wish for where there is a database.
+fn database_wishes(chance: &mut Chance) -> Vec<Wish> {
+    use Quality::{FailsChecks, FailsLater, FailsVisitors, Good};
+    let mut migrating = || {
+        let quality = chance.pick(&[Good, Good, Good, Good, FailsChecks, FailsLater, FailsVisitors], Good);
+        let files = chance.pick(
+            &[
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Good,
+                Files::Unfit,
+                Files::FailsLive,
+            ],
+            Files::Good,
+        );
+        Wish::Migrating(quality, files)
+    };
+    let (one, two, good) = (migrating(), migrating(), Wish::Migrating(Good, Files::Good));
+    let (swap, back) = (Wish::Swap { more: chance.below(3) }, Wish::SwapBack { more: chance.below(3) });
+    match chance.below(16) {
+        0..=2 => vec![one],
+        3 => vec![one, two],
+        4 => vec![good, Wish::Contract],
+        5 => vec![one, Wish::Contract, Wish::Rollback],
+        6 => vec![good, Wish::Rollback, Wish::Contract],
+        7 => vec![one, two, Wish::Contract],
+        8 => vec![good, Wish::Contract, two, Wish::Contract],
+        9 => vec![Wish::Backup, Wish::Verify],
+        10 => vec![Wish::Backup, Wish::Restore, swap, Wish::Settle],
+        11 => vec![Wish::Backup, Wish::Restore, swap, back, Wish::Settle],
+        12 => vec![one, Wish::Restore, swap, back],
+        13 => vec![Wish::Backup, Wish::Restore, Wish::Settle, Wish::Restore, swap],
+        14 => vec![Wish::PageUp, Wish::Backup, Wish::Restore, swap, Wish::PageDown],
+        _ => vec![good, Wish::Rollback, Wish::Rollback],
     }
 }
 

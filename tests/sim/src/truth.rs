@@ -6,12 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::receipt::Fence;
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Action, ArtifactDigest, Epoch, Event, HostName, Order, OrderDigest, OrderKey, Outcome, Plan, Purpose,
-    ReleaseId, RequestKind, Route, State, Step,
+    Action, ArtifactDigest, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey, Outcome,
+    Plan, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo,
 };
 
 use crate::host::{Balancer, Web};
 use crate::network::Sent;
+use crate::server::Versions;
 use crate::world::{Life, World};
 
 /// A rule that does not hold.
@@ -45,6 +46,26 @@ pub enum Effect<'a> {
         /// What stands now.
         wanted: &'a Route,
     },
+    /// A backup is there.
+    BackedUp,
+    /// A version of migrations takes effect.
+    Migrated {
+        /// Which.
+        version: u8,
+        /// Which of its files.
+        phase: MigrationPhase,
+    },
+    /// A backup stands restored beside the live database.
+    Restored,
+    /// Another database is live.
+    Swapped {
+        /// Rows that are lost by it.
+        loss: u64,
+        /// Rows that a person gives up.
+        accepted: u64,
+    },
+    /// A database goes.
+    Dropped,
 }
 
 /// What was lost by some moment: the host's disks, and ends of the journal.
@@ -85,6 +106,10 @@ pub struct Truth {
     promoted: bool,
     /// What was judged last in this watch was a proof.
     proven: bool,
+    /// Versions of migrations that were rehearsed for a release.
+    pub rehearsed: BTreeMap<ReleaseId, Versions>,
+    /// A restored database was ever put in the live one's place.
+    pub swapped: bool,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
 }
@@ -233,6 +258,7 @@ impl World {
                     self.broken("I9", || format!("host {host} serves nothing for a while"));
                 }
                 self.nobody_is_served(host);
+                self.schema_is_there(host, order);
                 self.once(host, order, "link");
             }
             Effect::Restarted => {
@@ -252,12 +278,22 @@ impl World {
             Effect::OnDisk(_) => self.once(host, order, "map"),
             Effect::InWorker { before, wanted } => {
                 self.all_ready(order, plan);
+                self.fits_whoever_is_served("a move of visitors");
                 let slot = &plan.to.backend;
                 let Purpose::Deploy { artifact } = plan.purpose else { return };
                 if order.key.step.moves_visitors() && wanted.share_of(slot) > before.share_of(slot) {
                     self.gate(order, plan, artifact);
                 }
             }
+            Effect::BackedUp => {
+                let server = self.hosts.get(host).and_then(|host| host.server());
+                if server.is_some_and(|server| server.backup_of(&order.release).is_some()) {
+                    self.broken("I5", || format!("{} takes another backup", order.release));
+                }
+            }
+            Effect::Migrated { version, phase } => self.applied(host, order, *version, *phase),
+            Effect::Swapped { loss, accepted } => self.loses_no_more(order, *loss, *accepted),
+            Effect::Restored | Effect::Dropped => {}
         }
     }
 
@@ -345,9 +381,23 @@ impl World {
     pub fn truth_of_answer(&mut self, host: usize, order: &Order) {
         let Some(asked) = self.hosts.get(host) else { return };
         let so = match &order.action {
-            Action::Stage { artifact } => asked
-                .web()
-                .is_some_and(|web| web.trees.get(artifact).is_some_and(|tree| tree.whole && tree.marked)),
+            Action::Stage { artifact } => {
+                let tree = asked.trees().and_then(|trees| trees.get(artifact));
+                tree.is_some_and(|tree| tree.whole && tree.marked)
+            }
+            Action::Migrate { migrations } => {
+                asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
+                    let there = live.schema.effective(migrations.phase);
+                    let mut versions =
+                        migrations.versions.iter().filter_map(|version| crate::site::number(version));
+                    versions.all(|version| there.has(version))
+                })
+            }
+            Action::SwapDatabase { backup, to } => {
+                asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
+                    (live.origin.as_ref() == Some(backup)) == matches!(to, SwapTo::Restored { .. })
+                })
+            }
             Action::Activate { artifact, .. } => asked.web().is_some_and(|web| web.current == *artifact),
             Action::SetFlag { on } => asked.web().is_some_and(|web| web.flag == *on),
             Action::SetRoute { wanted, .. } => {
@@ -360,6 +410,7 @@ impl World {
                 format!("host {host} says {} {} is done, and it is not", order.release, order.key.step)
             });
         }
+        self.backup_is_there(host, order);
         let disks_lost = self.disks_lost(host);
         self.truth.done.insert((order.release.clone(), order.key.clone()), disks_lost);
     }
@@ -458,6 +509,7 @@ impl World {
 
     /// I3, I10 at rest: the world is as the journal says.
     pub fn at_rest(&mut self, states: &[State]) {
+        self.database_at_rest(states);
         let mut standing = pointsman_core::Standing::default();
         let fresh = crate::host::Host::all(&self.environment, &self.scenario);
         let mut wanted: Vec<(HostName, Option<ArtifactDigest>, bool)> = fresh

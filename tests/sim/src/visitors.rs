@@ -36,8 +36,8 @@ pub struct Visitors {
     pub lost_since: Option<u64>,
     /// The coordinator's disk: what is known of them.
     kept: Option<Vec<u8>>,
-    /// What the active coordinator kept last: whose judge, and how many seconds it had counted.
-    counted: Option<(Vec<u8>, u64)>,
+    /// Who kept that, unless it was superseded: what it knows is less then.
+    kept_by: Option<Life>,
     /// The second that was heard and is not kept yet was one in which visitors failed.
     failing: bool,
     /// Such seconds that were kept since the judge began.
@@ -168,26 +168,22 @@ impl World {
         let failing = std::mem::take(&mut self.visitors.failing);
         if life.coordinator != self.active {
             // It does not know yet that another one rules, and what it knows is less.
-            self.visitors.counted = None;
+            self.visitors.kept_by = None;
             self.visitors.judged_anew();
             self.visitors.kept = Some(bytes);
             return;
         }
         self.visitors.failed_seconds += u64::from(failing);
-        if let (Some((whose, judge)), Ok(params)) =
-            (bytes.split_at_checked(WHOSE), plan.verdict.params(plan.watched_ms()))
-            && let Ok(judge) = Judge::from_bytes(params, judge)
+        let before = self.visitors.kept_by.replace(life);
+        let known = self.visitors.kept.take().filter(|_| before.is_some_and(|before| before != life));
+        if let Some(known) = known
+            && known.get(..WHOSE) == bytes.get(..WHOSE)
+            && let (Some(before), Some(watched)) = (counted(plan, &known), counted(plan, &bytes))
+            && watched < before
         {
-            let watched = judge.look().watched;
-            let before = self.visitors.counted.take().filter(|(known, _)| known == whose);
-            if let Some((_, before)) = before
-                && watched < before
-            {
-                self.broken("I13", || {
-                    format!("{before} seconds of visitors were judged, and {watched} are left")
-                });
-            }
-            self.visitors.counted = Some((whose.to_vec(), watched));
+            self.broken("I13", || {
+                format!("{before} seconds of visitors were judged, and {watched} are left")
+            });
         }
         self.visitors.kept = Some(bytes);
     }
@@ -234,6 +230,13 @@ impl World {
         self.troubles -= 1;
         self.visitors.lost_since = None;
     }
+}
+
+/// How many seconds of visitors a judge has counted.
+fn counted(plan: &Plan, kept: &[u8]) -> Option<u64> {
+    let params = plan.verdict.params(plan.watched_ms()).ok()?;
+    let judge = Judge::from_bytes(params, kept.get(WHOSE..)?).ok()?;
+    Some(judge.look().watched)
 }
 
 fn known(requests: u64) -> Option<Coverage> {

@@ -30,19 +30,19 @@ impl World {
         }
         let (mark_last, spares) = (self.stands(Guard::MarkLast), self.stands(Guard::Idempotency));
         let stage = self.stage_of(host, job);
-        let Some(web) = self.hosts.get_mut(host).and_then(|host| host.web_mut()) else { return done() };
-        let known = web.trees.get(&artifact).copied();
+        let Some(trees) = self.hosts.get_mut(host).and_then(|host| host.trees_mut()) else { return done() };
+        let known = trees.get(&artifact).copied();
         match stage {
             0 if known.is_some_and(|tree| tree.marked) && spares => already(),
             0 => {
                 let whole = known.is_some_and(|tree| tree.whole && spares);
-                web.trees.insert(artifact, Tree { whole, marked: !mark_last });
+                trees.insert(artifact, Tree { whole, marked: !mark_last });
                 self.next_stage(host, job);
                 let ms = self.chance.between(10, 400);
                 Go::Again(if self.chance.percent(5) { ms * 20 } else { ms })
             }
             1 => {
-                web.trees.insert(artifact, Tree { whole: true, marked: !mark_last });
+                trees.insert(artifact, Tree { whole: true, marked: !mark_last });
                 if self.point(Who::Agent(host)) {
                     return done();
                 }
@@ -50,7 +50,7 @@ impl World {
                 Go::Again(1)
             }
             _ => {
-                web.trees.insert(artifact, Tree { whole: true, marked: true });
+                trees.insert(artifact, Tree { whole: true, marked: true });
                 self.effect(host, sent, &Effect::Staged);
                 self.point(Who::Agent(host));
                 done()
@@ -63,9 +63,9 @@ impl World {
         if let Err(problem) = self.rules(host, sent) {
             return Go::End(Err(problem));
         }
-        let Some(web) = self.hosts.get_mut(host).and_then(|host| host.web_mut()) else { return done() };
-        if web.trees.get(&artifact).is_some_and(|tree| !tree.marked) {
-            web.trees.remove(&artifact);
+        let Some(trees) = self.hosts.get_mut(host).and_then(|host| host.trees_mut()) else { return done() };
+        if trees.get(&artifact).is_some_and(|tree| !tree.marked) {
+            trees.remove(&artifact);
             self.effect(host, sent, &Effect::Discarded(artifact));
             self.point(Who::Agent(host));
         }

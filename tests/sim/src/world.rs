@@ -253,7 +253,9 @@ pub struct World {
     /// The crashes to try.
     pub crashes: [Option<CrashAt>; 2],
     /// Names of phases and events seen together.
-    pub coverage: BTreeMap<(&'static str, &'static str), u64>,
+    pub coverage: Vec<((&'static str, &'static str), u64)>,
+    /// A coordinator died, and its process is to be dropped.
+    pub died: bool,
 }
 
 impl World {
@@ -293,7 +295,8 @@ impl World {
             events: 0,
             points: 0,
             crashes: [None; 2],
-            coverage: BTreeMap::new(),
+            coverage: Vec::with_capacity(64),
+            died: false,
         }
     }
 
@@ -366,6 +369,7 @@ impl World {
         if let Some(shown) = self.coordinators.get_mut(active).filter(|shown| shown.alive) {
             shown.alive = false;
             shown.ear = None;
+            self.died = true;
             self.troubles += 1;
             self.later(back_ms, Happening::StartCoordinator(active));
         }

@@ -5,7 +5,7 @@ use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
 use pointsman_sim::scenario::Quality::{FailsChecks, FailsLater, Good};
-use pointsman_sim::scenario::{Fault, Net, Scenario, Verdicts, What, Wish, calm};
+use pointsman_sim::scenario::{Fault, Files, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -38,6 +38,14 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("visitors fail", vec![RolledBack]),
         ("proven", vec![Confirmed]),
         ("canary fails", vec![RolledBack]),
+        ("migration", vec![Confirmed]),
+        ("migration fails on the copy", vec![Aborted]),
+        ("migration fails", vec![Aborted]),
+        ("migrated version fails", vec![RolledBack]),
+        ("contract", vec![Confirmed, Confirmed]),
+        ("backup", vec![Confirmed, Confirmed]),
+        ("restore", vec![Confirmed; 4]),
+        ("restore and back", vec![Confirmed; 5]),
     ];
     let scenarios = calm();
     assert_eq!(scenarios.len(), ends.len());
@@ -71,6 +79,19 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::VisitorsCount, "I13"),
         (Guard::OutOfSight, "I13"),
         (Guard::UndecidedWaits, "I13"),
+        (Guard::BackupFirst, "I7"),
+        (Guard::BackupChecked, "I7"),
+        (Guard::RehearsalFirst, "I7"),
+        (Guard::ExpandFirst, "I7b"),
+        (Guard::ContractLast, "I7b"),
+        (Guard::ContractKnown, "I7b"),
+        (Guard::ContractEndsWayBack, "I7b"),
+        (Guard::MigratedOnce, "I5"),
+        (Guard::RecordedWithin, "I5"),
+        (Guard::SwapNoted, "I7c"),
+        (Guard::OneRename, "I7c"),
+        (Guard::SettleLooks, "I7c"),
+        (Guard::DatabaseLeftAlone, "I8"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
         let tally = seeds::walk(0, 500, off).unwrap();
@@ -132,6 +153,8 @@ fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
         automatic: true,
         net: Net::default(),
         clumsy: 0,
+        database: false,
+        brittle: 0,
         faults: faults.iter().map(fault).collect(),
     }
 }
@@ -257,4 +280,21 @@ fn a_slot_that_a_reload_leads_visitors_to_is_not_drained() {
     );
     let net = Net { loss: 5, twice: 30, late: 0 };
     assert_eq!(run(Scenario { net, ..scenario }, Options::default()).unwrap().violation, None);
+}
+
+/// The version that serves was there before the migration was expanded: its contract is not even planned.
+#[test]
+fn nothing_is_contracted_that_the_version_that_serves_does_not_know() {
+    let migrating = |quality| Wish::Migrating(quality, Files::Good);
+    for wishes in [
+        vec![migrating(Good), Wish::Rollback, Wish::Contract],
+        vec![migrating(FailsLater), Wish::Contract],
+        vec![migrating(Good), Wish::Contract, migrating(FailsChecks), Wish::Contract],
+    ] {
+        let report = run(Scenario { database: true, ..told(7, &wishes, &[]) }, Options::default()).unwrap();
+        assert_eq!((report.violation, report.given_up), (None, 1), "{wishes:?}");
+    }
+    let forward = [migrating(Good), Wish::Rollback, Wish::Rollback, Wish::Contract];
+    let report = run(Scenario { database: true, ..told(7, &forward, &[]) }, Options::default()).unwrap();
+    assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed); 4]));
 }
