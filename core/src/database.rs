@@ -82,6 +82,8 @@ pub struct DatabasePlan {
     pub migrations: Option<Migrations>,
     /// How far the backup is checked.
     pub verify: VerifyLevel,
+    /// Visitors are kept away while another database is put in the live one's place.
+    pub keeps_away: bool,
     /// Bound on one attempt to take, check or restore a backup, in milliseconds.
     pub backup_ms: u64,
     /// Bound on one attempt to rehearse or apply migrations, in milliseconds.

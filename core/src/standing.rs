@@ -57,6 +57,9 @@ impl Standing {
             if *work == DatabaseWork::Contract && state.touched(Step::Contract) {
                 self.previous = None;
             }
+            if state.plan.keeps_away() {
+                self.route = Some(state.route());
+            }
             return;
         }
         self.route = Some(state.route());

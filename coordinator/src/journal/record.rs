@@ -192,6 +192,9 @@ struct Database {
     host: String,
     migrations: Option<Migrations>,
     verify: String,
+    /// Not there in records from before it was possible.
+    #[serde(default)]
+    keeps_away: bool,
     backup_ms: u64,
     migrate_ms: u64,
 }
@@ -513,6 +516,7 @@ fn database_of(database: &domain::DatabasePlan) -> Database {
         host: text(&database.host),
         migrations,
         verify: database.verify.as_str().to_owned(),
+        keeps_away: database.keeps_away,
         backup_ms: database.backup_ms,
         migrate_ms: database.migrate_ms,
     }
@@ -534,6 +538,7 @@ fn database_from(record: &Database) -> Option<domain::DatabasePlan> {
         host: parse(&record.host)?,
         migrations,
         verify: domain::VerifyLevel::parse(&record.verify)?,
+        keeps_away: record.keeps_away,
         backup_ms: record.backup_ms,
         migrate_ms: record.migrate_ms,
     })

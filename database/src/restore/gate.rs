@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pointsman_core::{Aftermath, Code, Problem};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::statement::{field, quoted, refused};
@@ -91,7 +92,7 @@ pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Res
 }
 
 /// What the server has counted of the rows of a database, and which files its tables have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     rows: u64,
     files: BTreeMap<u32, u32>,
