@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kit::{ENVIRONMENT, Site, Told};
+use kit::{ENVIRONMENT, Load, LoadPlan, Site, Told};
 
 /// A site with v1 live and a table that it uses, as the seed of many sites has it.
 async fn with_v1() -> Site {
@@ -107,7 +107,7 @@ async fn a_migration_that_the_live_version_would_not_survive_is_refused_with_its
     assert!(listed(&site).await["backups"].as_array().unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_and_back_again() {
     let site = with_v1().await;
     let taken = site.cli(&["db", "backup", ENVIRONMENT]).await.unwrap();
@@ -140,11 +140,20 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
             site.cli(&words).await.unwrap()
         }
     };
+    // Whoever comes meanwhile waits for it, and is served then.
+    let plan = LoadPlan { keep_alive: 4, fresh: 2, ..LoadPlan::default() };
+    let load = Load::start(site.frontend(), plan).unwrap();
+    load.more(20).await.unwrap();
     let refused = swap("9").await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert_eq!(database.sql(damaged).unwrap(), "7");
     let swapped = swap("10").await;
     assert_eq!(swapped.code, 0, "{swapped:?}");
+    assert!(swapped.says("lift") && swapped.says("be_hold"), "{swapped:?}");
+    load.more(20).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+    let doctor = site.cli(&["doctor", ENVIRONMENT]).await.unwrap();
+    assert!(doctor.says("db") && doctor.says("PostgreSQL"), "{doctor:?}");
     assert_eq!(database.sql("SELECT count(*) FROM features WHERE name <> 'damaged'").unwrap(), "500");
     let undo = ["db", "restore", ENVIRONMENT, "--backup", &id, "--undo", "--confirm", ENVIRONMENT];
     let undone = site.cli(&undo).await.unwrap();

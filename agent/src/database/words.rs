@@ -26,9 +26,29 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     v1::Finding {
         verdict: verdict.to_owned(),
         what: finding.found.clone(),
+        why: why(finding.check).to_owned(),
         fix: finding.hint.clone(),
         check: finding.check.to_owned(),
         ..Default::default()
+    }
+}
+
+/// Why a thing is looked at: what goes wrong where it is not as it should be.
+fn why(check: &str) -> &'static str {
+    match check {
+        "name" => "names that are made from it would be cut, or read as something else",
+        "folder" | "room for a backup" => "without it there is no backup, and nothing is migrated without one",
+        "server" => "nothing can be done with a server that does not answer",
+        "version" => "another version answers otherwise",
+        "primary" => "a standby takes no migrations",
+        "tools" => "an older `pg_dump` does not know what the server holds",
+        "pooler" => "locks belong to sessions: through a pooler they would guard nothing",
+        "role" => "a right that is missing is met in the middle of a release",
+        "extensions" => "a backup that needs one can be restored only where it is there",
+        "prepared transactions" => "they hold locks that nobody waits out, and keep a restore from being swapped in",
+        "other work" => "a dump or a rewrite that runs holds what a migration needs",
+        "room for a copy" => "a backup that cannot be restored beside the live database is not tested either",
+        _ => "a release would meet it in the middle",
     }
 }
 

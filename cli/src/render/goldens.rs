@@ -293,6 +293,14 @@ fn moving_lines_and_heartbeats() {
     };
     assert_eq!(super::update(&progress, true), None);
     cases.add("a transfer", &super::moving(&progress));
+    let dump = v1::ReleaseUpdate {
+        step: "backup".to_owned(),
+        host: "db".to_owned(),
+        detail: "backup: 96 MiB dumped".to_owned(),
+        ..progress
+    };
+    cases.add("a dump", &super::moving(&dump));
+    cases.add("the same as a line of JSON", &super::json::progress(&dump).to_string());
     cases.check("moving.txt");
 }
 

@@ -79,6 +79,7 @@ pub fn settings_at(socket: &Path, name: &str) -> Settings {
             keep: 1,
             floor_bytes: 0,
             format: BackupFormat::Custom,
+            keep_copy: false,
         },
     }
 }
