@@ -1,22 +1,23 @@
--- Has requests wait in HAProxy while databases are swapped, until the route leads to a slot again. In haproxy.cfg, from
--- HAProxy 2.5 on:
+-- Has requests wait in HAProxy while databases are swapped, until the route leads to a slot again. In haproxy.cfg:
 --
 --   global
---     lua-load /etc/haproxy/pointsman-hold.lua /var/lib/pointsman/route.map route be_hold 5000
+--     setenv POINTSMAN_HOLD "/var/lib/pointsman/route.map route be_hold 5000"
+--     lua-load /etc/haproxy/pointsman-hold.lua
 --   frontend fe
 --     http-request lua.pointsman_hold unless trusted { req.hdr(X-Pointsman) -m found }
 --
--- before the lines that look the route up. The words after the file: the map, its key, the backend that the route leads to
+-- before the lines that look the route up. The words of the variable: the map, its key, the backend that the route leads to
 -- meanwhile, and the longest time in milliseconds. Whoever has waited that long gets what this backend answers with: no
 -- request waits for ever, whoever has died.
 
-local map, key, backend, longest_ms = ...
+local map, key, backend, longest_ms = string.match(os.getenv("POINTSMAN_HOLD") or "", "^(%S+) (%S+) (%S+) (%d+)$")
+assert(map, "POINTSMAN_HOLD must be four words: map, key, backend, milliseconds")
 -- How often the route is looked at: a request that waits is served at most this much later than it could be.
 local EVERY_MS = 5
 
 local routes = Map.new(map, Map._str)
 local held = backend .. ":"
-longest_ms = tonumber(longest_ms or 5000)
+longest_ms = tonumber(longest_ms)
 
 local function is_held()
   local route = routes:lookup(key)

@@ -105,7 +105,7 @@ fn global(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         ),
     };
     let hold = hold(config)?.map_or_else(String::new, |(lines, _)| {
-        format!("  # Has requests wait while databases are swapped: `pointsman-hold.lua` comes with pointsman.\n  {}\n", lines.global)
+        format!("  # Has requests wait while databases are swapped: `pointsman-hold.lua` comes with pointsman.\n  {}\n", lines.global.replace('\n', "\n  "))
     });
     Ok(format!(
         "# ---- 1. Into your `global` section. Remove every other `stats socket`: up to HAProxy 3.3 each can move visitors.

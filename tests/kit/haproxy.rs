@@ -144,7 +144,10 @@ frontend fe
     fn hold(&self) -> (String, String, String) {
         let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/pointsman-hold.lua");
         (
-            format!("  lua-load {script} {} route be_hold 5000\n", self.map.display()),
+            format!(
+                "  setenv POINTSMAN_HOLD \"{} route be_hold 5000\"\n  lua-load {script}\n",
+                self.map.display()
+            ),
             "  http-request lua.pointsman_hold unless trusted { req.hdr(X-Pointsman) -m found }\n".to_owned(),
             "backend be_hold\n  http-request return status 503 content-type text/plain string held hdr Retry-After 5\n"
                 .to_owned(),

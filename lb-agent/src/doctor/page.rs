@@ -11,9 +11,14 @@ const KEPT: u64 = 1_024;
 /// The action that has a request wait.
 const HOLD_ACTION: &str = "lua.pointsman_hold";
 
+/// What tells the script which route to look at.
+const HOLD_VARIABLE: &str = "POINTSMAN_HOLD";
+/// The end of the script's path.
+const HOLD_SCRIPT: &str = "pointsman-hold.lua";
+
 /// The lines that hold requests.
 pub(crate) struct HoldLines {
-    /// In `global`.
+    /// Those of `global`.
     pub global: String,
     /// In the frontend, before the route is looked up.
     pub frontend: String,
@@ -22,7 +27,9 @@ pub(crate) struct HoldLines {
 /// The lines that hold requests while the route leads to a backend.
 pub(crate) fn hold_lines(map: &str, key: &str, backend: &str) -> HoldLines {
     HoldLines {
-        global: format!("lua-load /etc/haproxy/pointsman-hold.lua {map} {key} {backend} 5000"),
+        global: format!(
+            "setenv POINTSMAN_HOLD \"{map} {key} {backend} 5000\"\nlua-load /etc/haproxy/pointsman-hold.lua"
+        ),
         frontend: format!("http-request {HOLD_ACTION} unless trusted {{ req.hdr(X-Pointsman) -m found }}"),
     }
 }
@@ -54,12 +61,13 @@ pub(super) fn hold(seen: &Seen, written: &Written) -> Said {
         return Said::ok("requests are not held: `hold_backend` is not set in lb-agent.toml");
     };
     let load = hold_lines(wanted.map_name().as_str(), &wanted.key, hold.as_str());
-    let loaded = ["lua-load", "lua-load-per-thread"];
-    let loads = |name: &&str| config.global(&[*name]).any(|line| line.words().iter().any(|w| w == hold.as_str()));
-    if !loaded.iter().any(loads) {
+    let words = format!("{} {} {hold} ", wanted.map_name(), wanted.key);
+    let told = config.global(&["setenv", HOLD_VARIABLE]).any(|line| line.word(2).starts_with(&words));
+    let loaded = config.global(&["lua-load"]).any(|line| line.word(1).ends_with(HOLD_SCRIPT));
+    if !told || !loaded {
         return Said::fail(
             format!("nothing is loaded that holds requests for `{hold}`: they would get its page at once"),
-            format!("add to `global`:\n  {}", load.global),
+            format!("add to `global`:\n{}", super::indented(&load.global)),
         );
     }
     for section in frontend::routing(seen, config) {
