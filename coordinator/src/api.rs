@@ -176,6 +176,15 @@ fn database_work(database: &v1::DatabasePurpose) -> Result<Wanted, Problem> {
             };
             (DatabaseWork::Contract, Some(files.ok_or_else(missing)?))
         }
+        Work::Down(work) => {
+            let files = files(&work.migrations, &[])?;
+            let missing = || {
+                let message = "field `database.down.migrations` of the message is missing";
+                Problem::new(Code::MessageInvalid, message)
+            };
+            let version = clean(work.version.trim_start_matches('v'));
+            (DatabaseWork::Down { version }, Some(files.ok_or_else(missing)?))
+        }
         Work::Verify(work) => (DatabaseWork::Verify { backup: backup(&work.backup)? }, None),
         Work::Restore(work) => (DatabaseWork::Restore { backup: backup(&work.backup)? }, None),
         Work::Swap(work) => {

@@ -419,7 +419,10 @@ impl Office {
         }
         self.must_be_free()?;
         let mut seen = self.see(&wanted).await?;
-        if let Some((files, phase)) = wanted.files() {
+        if let Wanted::Database(DatabaseWork::Down { version }, Some(files)) = &wanted {
+            migrations::may_go_down(&self.store, files, version, seen.database.as_ref()).await?;
+            seen.pending = vec![version.clone()];
+        } else if let Some((files, phase)) = wanted.files() {
             seen.pending = migrations::pending(&self.store, files, phase, seen.database.as_ref()).await?;
         }
         if let Some(lookout) = self.visitors.lookout().filter(|_| matches!(wanted, Wanted::Deploy { .. })) {
@@ -446,6 +449,7 @@ impl Office {
             Wanted::Database(DatabaseWork::Backup, _) => "db-backup",
             Wanted::Database(DatabaseWork::Verify { .. }, _) => "db-verify",
             Wanted::Database(DatabaseWork::Contract, _) => "db-contract",
+            Wanted::Database(DatabaseWork::Down { .. }, _) => "db-down",
             Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
             Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
             Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",

@@ -48,6 +48,7 @@ impl Wanted {
     pub fn files(&self) -> Option<(&Files, MigrationPhase)> {
         match self {
             Self::Deploy { migrations: Some(files), .. } => Some((files, MigrationPhase::Expand)),
+            Self::Database(DatabaseWork::Down { .. }, Some(files)) => Some((files, MigrationPhase::Down)),
             Self::Database(_, Some(files)) => Some((files, MigrationPhase::Contract)),
             _ => None,
         }

@@ -241,7 +241,7 @@ impl Plan {
             Purpose::Maintenance { .. } => &[Step::Maintain],
             Purpose::Database(DatabaseWork::Backup) => &[Step::Preflight, Step::Backup],
             Purpose::Database(DatabaseWork::Verify { .. }) => &[Step::Backup],
-            Purpose::Database(DatabaseWork::Contract) => {
+            Purpose::Database(DatabaseWork::Contract | DatabaseWork::Down { .. }) => {
                 &[Step::Preflight, Step::Stage, Step::Backup, Step::Rehearse, Step::Contract]
             }
             Purpose::Database(DatabaseWork::Restore { .. } | DatabaseWork::Settle { .. }) => &[Step::Restore],

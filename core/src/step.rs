@@ -31,7 +31,7 @@ pub enum Step {
     Watch,
     /// Put the maintenance page up or take it down.
     Maintain,
-    /// Apply the migrations that the version before would not have survived.
+    /// Apply the migrations that the version before would not have survived, or take one back.
     Contract,
     /// Restore a backup beside the live database.
     Restore,

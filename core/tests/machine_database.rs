@@ -45,8 +45,12 @@ fn migrating() -> Plan {
 }
 
 fn alone(work: DatabaseWork) -> Plan {
-    let contract = (work == DatabaseWork::Contract).then(|| migrations(MigrationPhase::Contract));
-    with_database(Purpose::Database(work), contract)
+    let phase = match work {
+        DatabaseWork::Contract => Some(MigrationPhase::Contract),
+        DatabaseWork::Down { .. } => Some(MigrationPhase::Down),
+        _ => None,
+    };
+    with_database(Purpose::Database(work), phase.map(migrations))
 }
 
 fn backup() -> BackupId {
@@ -102,6 +106,7 @@ fn work_on_the_database_alone_asks_its_host_and_nobody_else() {
     for work in [
         DatabaseWork::Backup,
         DatabaseWork::Contract,
+        DatabaseWork::Down { version: "1.2.0".to_owned() },
         DatabaseWork::Restore { backup: backup() },
         DatabaseWork::Swap { backup: backup(), accept_loss: 3 },
         DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 },

@@ -142,6 +142,10 @@ impl DatabaseHands {
         let (verified, copy) = self.copied(id, ruling).await?;
         let on_copy = Settings { name: copy.database.clone(), ..settings.clone() };
         let rehearsed = match adopt(&on_copy, &set, ruling).await {
+            Ok(()) if wanted.phase == MigrationPhase::Down => {
+                let (run, version) = (run_order(order, wanted, &copy.database)?, to_take_back(wanted)?);
+                migrate::rehearse_down(settings, &copy.database, &set, &version, &run, ruling, progress).await
+            }
             Ok(()) => {
                 let run = run_order(order, wanted, &copy.database)?;
                 migrate::rehearse(settings, &copy.database, &set, &run, ruling, progress).await
@@ -163,8 +167,13 @@ impl DatabaseHands {
     ) -> Result<Evidence, Problem> {
         let (settings, progress) = (&*self.settings, &self.progress);
         let set = self.set(wanted).await?;
-        adopt(settings, &set, ruling).await?;
         let run = run_order(order, wanted, &settings.name)?;
+        if wanted.phase == MigrationPhase::Down {
+            let version = to_take_back(wanted)?;
+            let ran = migrate::down(settings, &set, &version, &run, ruling, progress).await?;
+            return Ok(done(words::taken_back(&version, &ran), ran.already));
+        }
+        adopt(settings, &set, ruling).await?;
         let ran = migrate::run(settings, &set, &run, ruling, progress).await?;
         Ok(done(words::ran(&ran), ran.already))
     }
@@ -215,7 +224,8 @@ impl DatabaseHands {
     async fn inspect(&self, pending: Option<&Migrations>) -> Result<Evidence, Problem> {
         let findings = preflight::look(&self.settings).await;
         preflight::judge(&findings)?;
-        if let Some(pending) = pending {
+        // What is to be taken back is applied: whether it may be is judged where it is done.
+        if let Some(pending) = pending.filter(|pending| pending.phase != MigrationPhase::Down) {
             must_be_pending(&migrate::status(&self.settings).await?, pending)?;
         }
         let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
@@ -247,10 +257,17 @@ fn must_be_pending(status: &migrate::Status, wanted: &Migrations) -> Result<(), 
         .hint("see by whom: `pointsman db status ENV`; then start again: what is applied already is left out"))
 }
 
+/// The one version that is to be taken back.
+fn to_take_back(wanted: &Migrations) -> Result<Version, Problem> {
+    let version = wanted.versions.first().and_then(|version| Version::parse(version).ok());
+    version.ok_or_else(|| Problem::new(Code::MigrationsRefused, "no version is named that could be taken back"))
+}
+
 fn phase_of(wanted: &Migrations) -> Phase {
     match wanted.phase {
         MigrationPhase::Expand => Phase::Expand,
         MigrationPhase::Contract => Phase::Contract,
+        MigrationPhase::Down => Phase::Down,
     }
 }
 

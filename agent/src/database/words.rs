@@ -4,6 +4,7 @@ use pointsman_database::backup::Backup;
 use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
 use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
+use pointsman_migration::Version;
 use pointsman_proto::v1;
 
 /// Tables that are named with their loss: those that lose most.
@@ -26,9 +27,9 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     v1::Finding {
         verdict: verdict.to_owned(),
         what: finding.found.clone(),
-        why: why(finding.check).to_owned(),
+        why: if finding.verdict == Verdict::Fine { "" } else { why(finding.check) }.to_owned(),
         fix: finding.hint.clone(),
-        check: finding.check.to_owned(),
+        check: format!("database-{}", finding.check.replace(' ', "-")),
         ..Default::default()
     }
 }
@@ -88,6 +89,12 @@ pub fn ran(ran: &Ran) -> String {
         stall.as_millis()
     );
     with_notes(words, &ran.notes)
+}
+
+/// A version that was taken back.
+pub fn taken_back(version: &Version, ran: &Ran) -> String {
+    let words = if ran.already { "is not applied any more" } else { "taken back" };
+    with_notes(format!("v{version} {words}"), &ran.notes)
 }
 
 fn with_notes(mut words: String, notes: &[String]) -> String {

@@ -556,6 +556,21 @@ fn what_the_doctor_finds() {
             "remove at /etc/haproxy/haproxy.cfg:71:\n  cookie SRV insert",
         ),
     ];
+    let of_database = |check: v1::Finding| v1::Finding { subject: "db".to_owned(), ..check };
+    let database = [
+        well.clone(),
+        vec![
+            of_database(check("database-tools", "ok", "pg_dump (PostgreSQL) 15.18", "", "")),
+            of_database(check(
+                "database-role",
+                "warn",
+                "`postgres` is a superuser",
+                "a right that is missing is met in the middle of a release",
+                "the script `database-role.sql` makes a role with less power",
+            )),
+        ],
+    ];
+    let database = database.concat();
     let environment = "production".parse().unwrap();
     let mut cases = Cases::default();
     for (name, findings, folded) in [
@@ -566,6 +581,7 @@ fn what_the_doctor_finds() {
         ("one unknown", &not_asked, Some(&environment)),
         ("a load balancer among all", &balancer, Some(&environment)),
         ("a load balancer alone", &balancer, None),
+        ("a database", &database, Some(&environment)),
         ("nothing", &vec![], None),
     ] {
         cases.add(name, &super::findings(findings, folded));

@@ -171,6 +171,7 @@ enum Purpose {
     DatabaseBackup,
     DatabaseVerify { backup: String },
     DatabaseContract,
+    DatabaseDown { version: String },
     DatabaseRestore { backup: String },
     DatabaseSwap { backup: String, accept_loss: u64 },
     DatabaseSwapBack { backup: String, accept_loss: u64 },
@@ -474,6 +475,7 @@ fn work_of(work: &domain::DatabaseWork) -> Purpose {
         Work::Backup => Purpose::DatabaseBackup,
         Work::Verify { backup } => Purpose::DatabaseVerify { backup: text(backup) },
         Work::Contract => Purpose::DatabaseContract,
+        Work::Down { version } => Purpose::DatabaseDown { version: version.clone() },
         Work::Restore { backup } => Purpose::DatabaseRestore { backup: text(backup) },
         Work::Swap { backup, accept_loss } => {
             Purpose::DatabaseSwap { backup: text(backup), accept_loss: *accept_loss }
@@ -491,6 +493,7 @@ fn work_from(purpose: &Purpose) -> Option<domain::DatabaseWork> {
         Purpose::DatabaseBackup => Work::Backup,
         Purpose::DatabaseVerify { backup } => Work::Verify { backup: parse(backup)? },
         Purpose::DatabaseContract => Work::Contract,
+        Purpose::DatabaseDown { version } => Work::Down { version: version.clone() },
         Purpose::DatabaseRestore { backup } => Work::Restore { backup: parse(backup)? },
         Purpose::DatabaseSwap { backup, accept_loss } => {
             Work::Swap { backup: parse(backup)?, accept_loss: *accept_loss }
