@@ -479,6 +479,19 @@ pub enum DbVerb {
         #[arg(short, long)]
         yes: bool,
     },
+    /// Take the newest version back by its down file. Its rows in what the version had added are lost.
+    Down {
+        #[command(flatten)]
+        work: DbWork,
+        /// The version, as `1.10.0`.
+        version: String,
+        /// The files: a folder, published first, or the digest of one that was published before.
+        #[arg(long, value_name = "FOLDER|DIGEST")]
+        migrations: String,
+        /// The environment's name once more, where nobody can be asked.
+        #[arg(long, value_name = "ENV")]
+        confirm: Option<EnvironmentName>,
+    },
     /// Restore a backup beside the live database, say what would be lost with it and, when that is accepted, make it the
     /// live one. The database that was live is kept.
     Restore {
@@ -526,6 +539,7 @@ impl DbVerb {
             Self::Backup(work)
             | Self::Verify { work, .. }
             | Self::Contract { work, .. }
+            | Self::Down { work, .. }
             | Self::Restore { work, .. } => &work.environment,
         }
     }

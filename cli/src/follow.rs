@@ -198,6 +198,9 @@ impl Line {
         if let Some(bar) = &self.bar {
             bar.set_message(render::moving(update));
         }
+        if out.json() && update.kind == "progress" {
+            out.say(&render::json::progress(update).to_string());
+        }
         let text = render::update(update, out.live());
         if let Some(text) = &text {
             self.print(out, text);

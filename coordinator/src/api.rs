@@ -14,7 +14,7 @@ use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
     ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, Problem, ReleaseId, Request as Asking,
-    RequestId, RequestKind, Role, clean,
+    RequestId, RequestKind, Role, Step, clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -43,6 +43,8 @@ use crate::{check_now, checklist};
 const OFFER: Duration = Duration::from_secs(120);
 /// How often a follower hears of a transfer's progress.
 const PROGRESS: Duration = Duration::from_millis(500);
+/// How often a follower hears how far a long job on the database is: asking costs its host a few sessions.
+const DATABASE_PROGRESS: Duration = Duration::from_secs(2);
 /// Updates on their way to a follower; a slow one waits for its own network, nobody else does.
 const UPDATES: usize = 64;
 /// Longest reason kept, in characters.
@@ -179,6 +181,15 @@ fn database_work(database: &v1::DatabasePurpose) -> Result<Wanted, Problem> {
                 )
             };
             (DatabaseWork::Contract, Some(files.ok_or_else(missing)?))
+        }
+        Work::Down(work) => {
+            let files = files(&work.migrations, &[])?;
+            let missing = || {
+                let message = "field `database.down.migrations` of the message is missing";
+                Problem::new(Code::MessageInvalid, message)
+            };
+            let version = clean(work.version.trim_start_matches('v'));
+            (DatabaseWork::Down { version }, Some(files.ok_or_else(missing)?))
         }
         Work::Verify(work) => (DatabaseWork::Verify { backup: backup(&work.backup)? }, None),
         Work::Restore(work) => (DatabaseWork::Restore { backup: backup(&work.backup)? }, None),
@@ -576,6 +587,44 @@ fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Opt
 }
 
 /// Tells a follower everything that is recorded of a release, then what comes, until it is over or nobody listens.
+/// Tells a follower how far the job is that the database's host is at. A swap is over before it could be told, and is not
+/// to be disturbed by sessions.
+async fn tell_of_database(
+    office: Arc<Office>,
+    id: ReleaseId,
+    send: mpsc::Sender<Result<v1::ReleaseUpdate, Status>>,
+) {
+    let mut told = String::new();
+    loop {
+        tokio::time::sleep(DATABASE_PROGRESS).await;
+        let Ok(Some(kept)) = office.release(Some(&id)) else { return };
+        let Some(database) = &kept.state.plan.database else { return };
+        let Some(step) = kept.state.step() else { return };
+        let long =
+            matches!(step, Step::Backup | Step::Rehearse | Step::Expand | Step::Contract | Step::Restore);
+        let words = match long {
+            true => office.database_progress(&database.host).await,
+            false => String::new(),
+        };
+        // Said again it is no news.
+        if words.is_empty() || words == told {
+            continue;
+        }
+        let update = v1::ReleaseUpdate {
+            at_ms: SystemClock.now().0,
+            kind: "progress".to_owned(),
+            step: step.to_string(),
+            host: database.host.to_string(),
+            detail: words.clone(),
+            ..Default::default()
+        };
+        told = words;
+        if send.send(Ok(update)).await.is_err() {
+            return;
+        }
+    }
+}
+
 async fn tell(
     office: Arc<Office>,
     kept: Kept,
@@ -586,6 +635,9 @@ async fn tell(
     let size = office.size_of(&kept.state.plan);
     let mut recorded = office.recorded();
     let mut seconds = office.visitors().changes();
+    // Ends with this one.
+    let mut beside = tokio::task::JoinSet::new();
+    beside.spawn(tell_of_database(Arc::clone(&office), id.clone(), send.clone()));
     loop {
         recorded.borrow_and_update();
         let facts = match office.facts(&id, known).await {

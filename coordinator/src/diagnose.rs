@@ -57,12 +57,13 @@ pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec
         Part::Whole => of_coordinator(office, certificate_ends, now.0),
         Part::Balancers => Vec::new(),
     };
-    let (mut agents, balancers) = tokio::join!(office.look(), office.look_into_balancers());
+    let (mut agents, looked_into) = tokio::join!(office.look(), office.look_into());
     if part == Part::Balancers {
-        agents.retain(|agent| balancers.iter().any(|(host, _)| host.as_str() == agent.host));
+        let balancers = &office.environment().balancers;
+        agents.retain(|agent| balancers.iter().any(|host| host.as_str() == agent.host));
     }
     for agent in &agents {
-        let found = balancers.iter().find(|(host, _)| host.as_str() == agent.host).map(|(_, found)| found);
+        let found = looked_into.iter().find(|(host, _)| host.as_str() == agent.host).map(|(_, found)| found);
         findings.extend(of_agent(agent, now.0));
         if let Some(balancer) = &agent.balancer {
             let looked_into = matches!(found, Some(Ok(Some(_))));
@@ -82,7 +83,7 @@ pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec
     findings
 }
 
-/// What a load balancer's own agent finds. One that could not even be described is named already.
+/// What an agent finds of its own host. One that could not even be described is named already.
 fn of_preflight(
     agent: &v1::AgentStatus,
     found: &Result<Option<Vec<v1::Finding>>, Problem>,
@@ -93,14 +94,18 @@ fn of_preflight(
         fix,
         ..finding(&agent.host, "unknown", what, problem)
     };
+    let (agent_word, object) = match agent.database {
+        Some(_) => ("database-agent", "the database server"),
+        None => ("lb-agent", "HAProxy's configuration"),
+    };
     match found {
         Ok(Some(findings)) => findings.clone(),
         Ok(None) => {
-            let what = format!("lb-agent {} is too old to look at HAProxy's configuration", agent.version);
+            let what = format!("{agent_word} {} is too old to look at {object}", agent.version);
             vec![unknown(what, None, format!("install the coordinator's version on `{}`", agent.host))]
         }
         Err(_) if agent.problem.is_some() => Vec::new(),
-        Err(problem) => vec![unknown("HAProxy was not looked at".to_owned(), Some(problem), String::new())],
+        Err(problem) => vec![unknown(format!("{object} was not looked at"), Some(problem), String::new())],
     }
 }
 

@@ -68,6 +68,8 @@ pub struct Database {
     pub host: HostName,
     /// How far backups are checked.
     pub verify: VerifyLevel,
+    /// The backend that visitors are led to while databases are swapped; none if they stay where they are.
+    pub away: Option<BackendName>,
     /// How long a request may wait for a lock of a migration, in milliseconds.
     pub max_stall_ms: u64,
     /// How long a migration tries to get its locks, in milliseconds.
@@ -175,6 +177,7 @@ impl Default for Rollback {
 #[serde(deny_unknown_fields)]
 struct Maintenance {
     backend: Parsed<BackendName>,
+    hold: Option<Parsed<BackendName>>,
     #[serde(default)]
     agents: Vec<Parsed<HostName>>,
 }
@@ -185,6 +188,7 @@ struct WrittenDatabase {
     agent: Parsed<HostName>,
     #[serde(default)]
     verify: Verify,
+    during_swap: Option<DuringSwap>,
     #[serde(default = "default_stall")]
     max_stall: Span,
     #[serde(default = "ten_minutes")]
@@ -202,6 +206,15 @@ enum Verify {
     Read,
     #[default]
     RestoreTest,
+}
+
+/// What visitors meet while databases are swapped.
+#[derive(Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum DuringSwap {
+    Hold,
+    Page,
+    Nothing,
 }
 
 #[derive(Deserialize)]
@@ -322,6 +335,20 @@ impl Environment {
                 ));
             }
         }
+        let hold = written.maintenance.hold.map(|hold| hold.0);
+        let during_swap = written.database.as_ref().and_then(|database| database.during_swap);
+        let away = match during_swap {
+            Some(DuringSwap::Hold) if hold.is_none() => {
+                return Err(wrong(
+                    "`database.during_swap` is `hold`: say by which backend in `maintenance.hold`".to_owned(),
+                ));
+            }
+            Some(DuringSwap::Nothing) => None,
+            Some(DuringSwap::Page) => Some(written.maintenance.backend.0.clone()),
+            Some(DuringSwap::Hold) | None => {
+                Some(hold.unwrap_or_else(|| written.maintenance.backend.0.clone()))
+            }
+        };
         if slots.len() < 2 || balancers.is_empty() {
             return Err(wrong("a release needs two slots and a load balancer".to_owned()));
         }
@@ -352,7 +379,7 @@ impl Environment {
                 restart: written.activate.restart.into_iter().map(|unit| unit.0).collect(),
                 hooks: written.activate.hooks.into_iter().map(|hook| hook.0).collect(),
             },
-            database: written.database.map(complete_database),
+            database: written.database.map(|database| complete_database(database, away)),
             splits,
             checks,
             manual,
@@ -401,7 +428,7 @@ impl Environment {
     }
 }
 
-fn complete_database(written: WrittenDatabase) -> Database {
+fn complete_database(written: WrittenDatabase, away: Option<BackendName>) -> Database {
     Database {
         host: written.agent.0,
         verify: match written.verify {
@@ -409,6 +436,7 @@ fn complete_database(written: WrittenDatabase) -> Database {
             Verify::Read => VerifyLevel::Read,
             Verify::RestoreTest => VerifyLevel::RestoreTest,
         },
+        away,
         max_stall_ms: written.max_stall.ms(),
         lock_budget_ms: written.lock_budget.ms(),
         backup_ms: written.backup.ms(),
@@ -482,6 +510,23 @@ mod tests {
             parse(GOOD).unwrap().limits,
             "the example says that it shows the defaults"
         );
+    }
+
+    #[test]
+    fn where_visitors_are_during_a_swap() {
+        let away = |maintenance: &str, database: &str| {
+            let text = GOOD
+                .replace("green = \"10.0.0.12:7444\"", "green = \"10.0.0.12:7444\", db = \"10.0.0.21:7444\"")
+                .replace("backend = \"be_maint\"", &format!("backend = \"be_maint\"{maintenance}"));
+            let text = format!("{text}\n[database]\nagent = \"db\"\n{database}");
+            parse(&text).map(|environment| environment.database.unwrap().away.map(|away| away.to_string()))
+        };
+        let (hold, page) = (Some("be_hold".to_owned()), Some("be_maint".to_owned()));
+        assert_eq!(away("", "").unwrap(), page);
+        assert_eq!(away(", hold = \"be_hold\"", "").unwrap(), hold);
+        assert_eq!(away(", hold = \"be_hold\"", "during_swap = \"page\"").unwrap(), page);
+        assert_eq!(away("", "during_swap = \"nothing\"").unwrap(), None);
+        assert!(away("", "during_swap = \"hold\"").unwrap_err().message.contains("maintenance.hold"));
     }
 
     #[test]

@@ -26,12 +26,61 @@ pub async fn pending(
     if let Some(problem) = facts.problem.clone().and_then(pointsman_proto::convert::problem_from_wire) {
         return Err(problem);
     }
+    let set = set_of(store, files).await?;
+    still_to_apply(&set, phase, facts, &files.out_of_order)
+}
+
+/// Refuses to take a version back that is not the newest that is applied, or that has no way down.
+pub async fn may_go_down(
+    store: &ArtifactStore,
+    files: &Files,
+    version: &str,
+    database: Option<&v1::DatabaseFacts>,
+) -> Result<(), Problem> {
+    let Some(facts) = database else { return Ok(()) };
+    if let Some(problem) = facts.problem.clone().and_then(pointsman_proto::convert::problem_from_wire) {
+        return Err(problem);
+    }
+    way_down(&set_of(store, files).await?, version, facts)
+}
+
+async fn set_of(store: &ArtifactStore, files: &Files) -> Result<Set, Problem> {
     let (store, artifact) = (store.clone(), files.artifact);
     let read = tokio::task::spawn_blocking(move || read(&store, &artifact)).await;
-    let set = read.map_err(|error| {
+    read.map_err(|error| {
         Problem::new(Code::StoreUnwritable, "reading the store ended abruptly").because(&error)
-    })??;
-    still_to_apply(&set, phase, facts, &files.out_of_order)
+    })?
+}
+
+fn way_down(set: &Set, version: &str, facts: &v1::DatabaseFacts) -> Result<(), Problem> {
+    let version = parsed(version)?;
+    let refuse = |message: String, hint: &str| Err(Problem::new(Code::NoWayDown, message).hint(hint));
+    let recorded: Vec<Recorded> = facts.applied.iter().filter_map(recorded).collect();
+    let of = |phase: Phase| recorded.iter().filter(move |record| record.phase == phase);
+    if of(Phase::Contract).any(|record| record.version == version) {
+        let hint = "the way back is a restore, with its loss: `pointsman db restore ENV`";
+        return refuse(format!("the contract of v{version} is applied: nothing leads back before it"), hint);
+    }
+    match of(Phase::Expand).max_by(|one, other| one.version.cmp(&other.version)) {
+        Some(newest) if newest.version == version && !newest.adopted => {}
+        Some(newest) if newest.version == version => {
+            let hint = "take it back by hand, or restore a backup from before it: `pointsman db list ENV`";
+            return refuse(format!("v{version} was there before pointsman"), hint);
+        }
+        Some(newest) => {
+            let hint = "versions are taken back one by one, the newest first: `pointsman db status ENV`";
+            return refuse(
+                format!("v{version} is not the newest that is applied: v{} is", newest.version),
+                hint,
+            );
+        }
+        None => return refuse(format!("v{version} is not applied"), "`pointsman db status ENV`"),
+    }
+    if set.get(&version).is_none_or(|migration| migration.down.is_none()) {
+        let hint = "write one, or leave the expanded schema: the version before works on it";
+        return refuse(format!("v{version} has no down file"), hint);
+    }
+    Ok(())
 }
 
 /// Reads the files of an artifact as migrations.
@@ -68,6 +117,7 @@ fn still_to_apply(
     let phase = match phase {
         MigrationPhase::Expand => Phase::Expand,
         MigrationPhase::Contract => Phase::Contract,
+        MigrationPhase::Down => Phase::Down,
     };
     let named: Vec<Version> = out_of_order.iter().map(|version| parsed(version)).collect::<Result<_, _>>()?;
     let mut recorded: Vec<Recorded> = facts.applied.iter().filter_map(recorded).collect();
@@ -181,5 +231,42 @@ mod tests {
         let problem = still_to_apply(&breaks, MigrationPhase::Expand, &facts(&[]), &[]).unwrap_err();
         assert_eq!(problem.code, Code::MigrationsRefused);
         assert!(problem.message.starts_with("v1.0.0.sql:2:"), "{problem:?}");
+    }
+
+    #[test]
+    fn only_the_newest_version_with_a_down_file_is_taken_back() {
+        let applied = |versions: &[(&str, &str, &str)]| {
+            let applied = versions.iter().map(|(version, phase, state)| v1::AppliedMigration {
+                version: (*version).to_owned(),
+                phase: (*phase).to_owned(),
+                state: (*state).to_owned(),
+                ..Default::default()
+            });
+            v1::DatabaseFacts { applied: applied.collect(), ..Default::default() }
+        };
+        let down = set(&[
+            ("v1.9.0.sql", "CREATE TABLE a (id int);"),
+            ("v1.9.0.down.sql", "DROP TABLE a;"),
+            ("v1.10.0.sql", "CREATE TABLE b (id int);"),
+            ("v1.10.0.down.sql", "DROP TABLE b;"),
+            ("v1.11.0.sql", "CREATE TABLE c (id int);"),
+        ]);
+        let both = applied(&[("1.9.0", "expand", "applied"), ("1.10.0", "expand", "applied")]);
+        assert!(way_down(&down, "1.10.0", &both).is_ok());
+        for (version, facts, says) in [
+            ("1.9.0", both.clone(), "v1.9.0 is not the newest that is applied: v1.10.0 is"),
+            ("1.10.0", applied(&[("1.10.0", "expand", "adopted")]), "before pointsman"),
+            ("1.11.0", applied(&[("1.11.0", "expand", "applied")]), "no down file"),
+            ("1.10.0", applied(&[]), "is not applied"),
+            (
+                "1.10.0",
+                applied(&[("1.10.0", "expand", "applied"), ("1.10.0", "contract", "applied")]),
+                "contract of v1.10.0",
+            ),
+        ] {
+            let problem = way_down(&down, version, &facts).unwrap_err();
+            assert_eq!(problem.code, Code::NoWayDown);
+            assert!(problem.message.contains(says), "{problem:?}");
+        }
     }
 }

@@ -376,12 +376,21 @@ impl Office {
         join_all(asked).await
     }
 
-    /// Asks every load balancer's agent what it finds of all that a switch needs.
-    pub async fn look_into_balancers(&self) -> Vec<(HostName, Result<Option<Vec<v1::Finding>>, Problem>)> {
+    /// How far the job is that the database's host is at; empty where it does none, or does not say.
+    pub async fn database_progress(&self, host: &HostName) -> String {
+        let described = self.fleet.describe(host, LOOK_MS).await;
+        described.ok().and_then(|status| status.database).map(|facts| facts.progress).unwrap_or_default()
+    }
+
+    /// Asks every load balancer's agent what it finds of all that a switch needs, and the database's of all that
+    /// backups, migrations and restores do.
+    pub async fn look_into(&self) -> Vec<(HostName, Result<Option<Vec<v1::Finding>>, Problem>)> {
+        let database = self.environment.database.as_ref().map(|database| &database.host);
         let asked = self
             .environment
             .balancers
             .iter()
+            .chain(database)
             .map(|host| async move { (host.clone(), self.fleet.diagnose(host, LOOK_INTO_MS).await) });
         join_all(asked).await
     }
@@ -428,7 +437,10 @@ impl Office {
         }
         self.must_be_free()?;
         let mut seen = self.see(&wanted).await?;
-        if let Some((files, phase)) = wanted.files() {
+        if let Wanted::Database(DatabaseWork::Down { version }, Some(files)) = &wanted {
+            migrations::may_go_down(&self.store, files, version, seen.database.as_ref()).await?;
+            seen.pending = vec![version.clone()];
+        } else if let Some((files, phase)) = wanted.files() {
             seen.pending = migrations::pending(&self.store, files, phase, seen.database.as_ref()).await?;
         }
         if let Some(lookout) = self.visitors.lookout().filter(|_| matches!(wanted, Wanted::Deploy { .. })) {
@@ -455,6 +467,7 @@ impl Office {
             Wanted::Database(DatabaseWork::Backup, _) => "db-backup",
             Wanted::Database(DatabaseWork::Verify { .. }, _) => "db-verify",
             Wanted::Database(DatabaseWork::Contract, _) => "db-contract",
+            Wanted::Database(DatabaseWork::Down { .. }, _) => "db-down",
             Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
             Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
             Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",
@@ -521,7 +534,7 @@ impl Office {
         self.must_be_free()?;
         let epoch = {
             let book = self.book();
-            let moves = !matches!(plan.purpose, Purpose::Database(_));
+            let moves = !matches!(plan.purpose, Purpose::Database(_)) || plan.keeps_away();
             if moves && book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }

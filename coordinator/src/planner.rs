@@ -50,6 +50,7 @@ impl Wanted {
     pub fn files(&self) -> Option<(&Files, MigrationPhase)> {
         match self {
             Self::Deploy { migrations: Some(files), .. } => Some((files, MigrationPhase::Expand)),
+            Self::Database(DatabaseWork::Down { .. }, Some(files)) => Some((files, MigrationPhase::Down)),
             Self::Database(_, Some(files)) => Some((files, MigrationPhase::Contract)),
             _ => None,
         }
@@ -129,19 +130,13 @@ pub fn agreed_route(seen: &Seen) -> Result<(Route, RouteEpoch), Problem> {
     Ok((route, RouteEpoch(highest)))
 }
 
-/// Makes the plan.
-pub fn plan(
+/// The same where it is the one that the journal knows.
+fn confirmed_route(
     environment: &Environment,
     standing: &Standing,
-    wish: Wish,
     seen: &Seen,
-) -> Result<Plan, Problem> {
-    if let Wanted::Database(work, _) = &wish.wanted {
-        let work = work.clone();
-        return database_alone(environment, standing, wish, work, seen);
-    }
-    as_confirmed(seen)?;
-    let (route, route_epoch_base) = agreed_route(seen)?;
+) -> Result<(Route, RouteEpoch), Problem> {
+    let (route, base) = agreed_route(seen)?;
     if let Some(known) = &standing.route
         && *known != route
     {
@@ -155,6 +150,22 @@ pub fn plan(
             environment.name
         )));
     }
+    Ok((route, base))
+}
+
+/// Makes the plan.
+pub fn plan(
+    environment: &Environment,
+    standing: &Standing,
+    wish: Wish,
+    seen: &Seen,
+) -> Result<Plan, Problem> {
+    if let Wanted::Database(work, _) = &wish.wanted {
+        let work = work.clone();
+        return database_alone(environment, standing, wish, work, seen);
+    }
+    as_confirmed(seen)?;
+    let (route, route_epoch_base) = confirmed_route(environment, standing, seen)?;
     let under_maintenance = standing.maintenance.is_some();
     let live = live_slot(environment, standing, &route, under_maintenance)?;
     let (purpose, to) = purpose_and_target(environment, standing, &wish, live.as_ref())?;
@@ -249,6 +260,7 @@ fn database_plan(
         host: database.host.clone(),
         migrations,
         verify: database.verify,
+        keeps_away: false,
         backup_ms: database.backup_ms,
         migrate_ms: database.migrate_ms,
     }))
@@ -281,13 +293,22 @@ fn database_alone(
     if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
         survives(standing, database, &environment.name)?;
     }
-    let route = standing.route.clone().or_else(|| agreed_route(seen).ok().map(|(route, _)| route));
-    let slot = standing.live.as_ref().and_then(|live| environment.slots.get(&live.slot));
+    let away = away(environment, standing, &work, seen)?;
+    let database = database.map(|database| DatabasePlan { keeps_away: away.is_some(), ..database });
+    let (route, base) = match &away {
+        Some(away) => (Some(away.route.clone()), away.base),
+        None => {
+            let seen = agreed_route(seen).ok().map(|(route, _)| route);
+            (standing.route.clone().or(seen), RouteEpoch(0))
+        }
+    };
+    let known = standing.live.as_ref().and_then(|live| environment.slots.get(&live.slot));
+    let slot = away.as_ref().map(|away| &away.live).or(known);
     let to = slot
         .or_else(|| environment.slots.values().next())
         .cloned()
         .ok_or_else(|| Problem::new(Code::ConfigInvalid, format!("`{}` has no slots", environment.name)))?;
-    let maintenance = environment.maintenance_backend.clone();
+    let maintenance = away.as_ref().map_or(&environment.maintenance_backend, |away| &away.backend).clone();
     let nowhere =
         Route { stable: maintenance.clone(), canary: maintenance.clone(), percent: 0, epoch: RouteEpoch(0) };
     Ok(Plan {
@@ -305,7 +326,7 @@ fn database_alone(
         under_maintenance: standing.maintenance.is_some(),
         flag_hosts: Vec::new(),
         route_before: route.unwrap_or(nowhere),
-        route_epoch_base: RouteEpoch(0),
+        route_epoch_base: base,
         links_before: BTreeMap::new(),
         activation: pointsman_core::Activation::default(),
         database,
@@ -337,6 +358,35 @@ fn survives(
         .hint(format!(
             "release a version that knows it first: `pointsman deploy {environment} --migrations FOLDER`"
         )))
+}
+
+/// Where visitors are led while databases are swapped, and what stands before that.
+struct Away {
+    backend: BackendName,
+    live: SlotPlan,
+    route: Route,
+    base: RouteEpoch,
+}
+
+/// Whether visitors are to be kept away during this work. Where the page is up already, or nobody was ever served, nobody
+/// is.
+fn away(
+    environment: &Environment,
+    standing: &Standing,
+    work: &DatabaseWork,
+    seen: &Seen,
+) -> Result<Option<Away>, Problem> {
+    let swaps = matches!(work, DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. });
+    let backend = environment.database.as_ref().and_then(|database| database.away.clone());
+    let Some(backend) = backend.filter(|_| swaps && standing.maintenance.is_none()) else { return Ok(None) };
+    let without = "or have nobody kept away: `during_swap = \"nothing\"` in `[database]` on the coordinator";
+    if let Some(problem) = environment.balancers.iter().find_map(|host| seen.silent.get(host)) {
+        return Err(problem.clone().hint(format!("bring this load balancer's agent back, {without}")));
+    }
+    as_confirmed(seen)?;
+    let (route, base) = confirmed_route(environment, standing, seen)?;
+    let live = live_slot(environment, standing, &route, false)?;
+    Ok(live.map(|live| Away { backend, live, route, base }))
 }
 
 /// What the visitors' signals decide. Where nobody has said that they must, they do so only if there are any.

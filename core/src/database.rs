@@ -39,6 +39,8 @@ pub enum MigrationPhase {
     Expand,
     /// Those that it would not survive: once nobody can be led back to it.
     Contract,
+    /// Those that take an expand file back.
+    Down,
 }
 
 impl MigrationPhase {
@@ -47,12 +49,13 @@ impl MigrationPhase {
         match self {
             Self::Expand => "expand",
             Self::Contract => "contract",
+            Self::Down => "down",
         }
     }
 
     /// Finds the phase that a text names.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Expand, Self::Contract].into_iter().find(|phase| phase.as_str() == text)
+        [Self::Expand, Self::Contract, Self::Down].into_iter().find(|phase| phase.as_str() == text)
     }
 }
 
@@ -82,6 +85,8 @@ pub struct DatabasePlan {
     pub migrations: Option<Migrations>,
     /// How far the backup is checked.
     pub verify: VerifyLevel,
+    /// Visitors are kept away while another database is put in the live one's place.
+    pub keeps_away: bool,
     /// Bound on one attempt to take, check or restore a backup, in milliseconds.
     pub backup_ms: u64,
     /// Bound on one attempt to rehearse or apply migrations, in milliseconds.
@@ -100,6 +105,11 @@ pub enum DatabaseWork {
     },
     /// The migrations that the version before would not have survived.
     Contract,
+    /// The newest version taken back by its down file.
+    Down {
+        /// The version, without `v`.
+        version: String,
+    },
     /// A backup restored beside the live database, compared with its manifest and with what is live.
     Restore {
         /// The backup.

@@ -428,17 +428,22 @@ fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Stand
     }
     let certain = problem.retry == Retry::Useless && problem.aftermath != Aftermath::Unknown;
     let spent = match step.kind() {
+        // With the database swapped nothing else is left to do: giving up early would keep visitors away.
+        Kind::Forward if step == Step::Lift => persisted(state, now),
         Kind::Forward => progress.tries >= state.plan.limits.attempts,
         // On the way back only time ends the attempts: giving up early would leave visitors on a bad slot.
-        Kind::Backward => {
-            now >= state.entered_at.max(state.fencing_since).plus_ms(state.plan.limits.persist_ms)
-        }
+        Kind::Backward => persisted(state, now),
     };
     if certain || spent {
         return Standing::Failed(problem.clone());
     }
     let due_at = progress.at.plus_ms(pause_ms(progress.tries));
     if now >= due_at || now < progress.at { Standing::Due } else { Standing::Later(due_at) }
+}
+
+/// Whether a step was tried as long as one may be that nothing but time ends.
+fn persisted(state: &State, now: Timestamp) -> bool {
+    now >= state.entered_at.max(state.fencing_since).plus_ms(state.plan.limits.persist_ms)
 }
 
 fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
@@ -507,7 +512,7 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
     let lifts_page = matches!(state.plan.purpose, Purpose::Maintenance { on: false, .. });
     // Which database is live is not left to chance, and nobody wants to be led from the one that was before.
     let swaps_back = matches!(state.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. }));
-    let must_go_on = (lifts_page || swaps_back) && state.touched(step);
+    let must_go_on = (lifts_page || (swaps_back && step == Step::Swap)) && state.touched(step);
     if let (Step::Unswap, Code::LossGrown, Purpose::Database(DatabaseWork::Swap { backup, .. })) =
         (step, problem.code, &state.plan.purpose)
     {
@@ -517,7 +522,8 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
              `pointsman db restore {environment} --backup {backup} --undo --accept-loss N`"
         )));
     }
-    if step.kind() == Kind::Backward || must_go_on {
+    // The database is swapped; that the load balancers do not answer is no reason to swap it back.
+    if step.kind() == Kind::Backward || step == Step::Lift || must_go_on {
         return Event::Held(problem);
     }
     Event::TurnedBack(problem)

@@ -250,12 +250,15 @@ impl State {
 
     /// The steps back from here, in order: traffic first, then links, then files.
     pub fn way_back(&self) -> Vec<Step> {
+        if let Purpose::Database(work) = &self.plan.purpose {
+            // Visitors come back last: to a database that stays the live one.
+            let swapped = matches!(work, DatabaseWork::Swap { .. }) && self.touched(Step::Swap);
+            let unswap = swapped.then_some(Step::Unswap);
+            let unmaintain = self.touched(Step::Maintain).then_some(Step::Unmaintain);
+            return unswap.into_iter().chain(unmaintain).collect();
+        }
         if self.touched(Step::Maintain) {
             return vec![Step::Unmaintain];
-        }
-        if let Purpose::Database(work) = &self.plan.purpose {
-            let swapped = matches!(work, DatabaseWork::Swap { .. }) && self.touched(Step::Swap);
-            return if swapped { vec![Step::Unswap] } else { Vec::new() };
         }
         if self.visitors_moved() {
             return vec![Step::RouteBack];

@@ -221,6 +221,10 @@ static MIGRATING_DEPLOYS: [&[Step]; MAX_SPLITS + 1] = [
     &deploy_steps::<19>(true),
 ];
 
+/// How long requests that are being served are waited for before a swap of databases, in milliseconds: others are kept
+/// waiting meanwhile.
+const LONGEST_QUIET_MS: u64 = 1_000;
+
 /// What a reading of the gates may take beside its checks, in milliseconds.
 const READING_MS: u64 = 1_000;
 
@@ -237,12 +241,28 @@ impl Plan {
             Purpose::Maintenance { .. } => &[Step::Maintain],
             Purpose::Database(DatabaseWork::Backup) => &[Step::Preflight, Step::Backup],
             Purpose::Database(DatabaseWork::Verify { .. }) => &[Step::Backup],
-            Purpose::Database(DatabaseWork::Contract) => {
+            Purpose::Database(DatabaseWork::Contract | DatabaseWork::Down { .. }) => {
                 &[Step::Preflight, Step::Stage, Step::Backup, Step::Rehearse, Step::Contract]
             }
             Purpose::Database(DatabaseWork::Restore { .. } | DatabaseWork::Settle { .. }) => &[Step::Restore],
+            // What would be lost is counted while visitors are still served: it may take long.
+            Purpose::Database(DatabaseWork::Swap { .. }) if self.keeps_away() => {
+                &[Step::Restore, Step::Maintain, Step::Drain, Step::Swap, Step::Lift]
+            }
+            Purpose::Database(DatabaseWork::SwapBack { .. }) if self.keeps_away() => {
+                &[Step::Maintain, Step::Drain, Step::Swap, Step::Lift]
+            }
             Purpose::Database(DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) => &[Step::Swap],
         }
+    }
+
+    /// Whether visitors are kept away while another database is put in the live one's place.
+    pub fn keeps_away(&self) -> bool {
+        let swaps = matches!(
+            self.purpose,
+            Purpose::Database(DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. })
+        );
+        swaps && self.database.as_ref().is_some_and(|database| database.keeps_away)
     }
 
     /// The step after `step` on the way forward.
@@ -287,6 +307,7 @@ impl Plan {
             Purpose::Deploy { .. } => (self.balancers.as_slice(), self.to.hosts.as_slice()),
             // The way back is the load balancers' alone: an agent that is down on the old slot must not block it.
             Purpose::Rollback { .. } => (self.balancers.as_slice(), [].as_slice()),
+            Purpose::Database(_) if self.keeps_away() => (self.balancers.as_slice(), [].as_slice()),
             Purpose::Database(_) => ([].as_slice(), [].as_slice()),
         };
         balancers.iter().chain(others).chain(self.database.as_ref().map(|database| &database.host))
@@ -314,6 +335,11 @@ impl Plan {
             _ => None,
         };
         let (balancers, others): (&[HostName], &[HostName]) = match (step, &self.purpose) {
+            (Step::Maintain | Step::Drain | Step::Lift | Step::Unmaintain, Purpose::Database(_))
+                if self.keeps_away() =>
+            {
+                (&self.balancers, &[])
+            }
             (_, Purpose::Database(_)) => (&[], &[]),
             (Step::Preflight, Purpose::Maintenance { .. }) => (&self.balancers, &self.flag_hosts),
             (Step::Preflight, Purpose::Rollback { .. }) => (&self.balancers, &[]),
@@ -332,7 +358,13 @@ impl Plan {
                 _,
             ) => (&[], &[]),
             (
-                Step::Drain | Step::Expose | Step::Conceal | Step::Canary(_) | Step::Switch | Step::RouteBack,
+                Step::Drain
+                | Step::Expose
+                | Step::Conceal
+                | Step::Canary(_)
+                | Step::Switch
+                | Step::RouteBack
+                | Step::Lift,
                 _,
             ) => (&self.balancers, &[]),
         };
@@ -370,6 +402,9 @@ impl Plan {
             Step::Conceal => (self.visitors_on(from), self.backend_of(from), splits.saturating_add(3)),
             Step::RouteBack if self.under_maintenance => (self.visitors_on(from), self.backend_of(from), 4),
             Step::RouteBack => (self.backend_of(from), self.backend_of(to), splits.saturating_add(4)),
+            Step::Maintain | Step::Lift | Step::Unmaintain if self.keeps_away() => {
+                return Some(self.away_route(step));
+            }
             Step::Maintain => return self.maintenance_route(1, false),
             Step::Unmaintain => return self.maintenance_route(2, true),
             _ => return None,
@@ -387,6 +422,21 @@ impl Plan {
         Some(Route { stable, canary: live, percent: 0, epoch: self.route_epoch_base.after(moves) })
     }
 
+    /// The route of a step around a swap of databases: away from the slot that serves, and back to what was.
+    fn away_route(&self, step: Step) -> Route {
+        let (back, moves) = match step {
+            Step::Maintain => (false, 1),
+            Step::Lift => (true, 2),
+            _ => (true, 3),
+        };
+        let epoch = self.route_epoch_base.after(moves);
+        if back {
+            return Route { epoch, ..self.route_before.clone() };
+        }
+        let live = self.backend_of(self.from.as_ref());
+        Route { stable: self.maintenance_backend.clone(), canary: live, percent: 0, epoch }
+    }
+
     /// The routes that may stand when a step moves traffic. On the way back that is every route that this
     /// release may have set.
     fn expected_routes(&self, step: Step) -> Vec<Route> {
@@ -402,7 +452,11 @@ impl Plan {
                 let set = self.steps().iter().filter_map(|step| self.route(*step));
                 before.chain(set).collect()
             }
-            Step::Unmaintain => before.chain(self.route(Step::Maintain)).collect(),
+            Step::Lift => self.route(Step::Maintain).into_iter().collect(),
+            Step::Unmaintain => {
+                let set = [Step::Maintain, Step::Lift].into_iter();
+                before.chain(set.filter_map(|step| self.route(step))).collect()
+            }
             _ => before.collect(),
         }
     }
@@ -426,6 +480,12 @@ impl Plan {
             Step::Preflight => self.artifact().map(|artifact| Action::InspectHost { artifact }),
             Step::Stage => self.artifact().map(|artifact| Action::Stage { artifact }),
             Step::Discard => self.artifact().map(|artifact| Action::Discard { artifact }),
+            // Whoever is still served may meet a broken connection; whoever waits should not wait long for that.
+            Step::Drain if self.keeps_away() => Some(Action::Drain {
+                backend: self.to.backend.clone(),
+                timeout_ms: self.limits.drain_ms.min(LONGEST_QUIET_MS),
+                end: DrainEnd::Leave,
+            }),
             Step::Drain => Some(Action::Drain {
                 backend: self.to.backend.clone(),
                 timeout_ms: self.limits.drain_ms,
@@ -477,7 +537,8 @@ impl Plan {
             (Step::Backup, _) => Some(Action::BackUp { verify }),
             (Step::Rehearse, _) => Some(Action::Rehearse { migrations: migrations? }),
             (Step::Expand | Step::Contract, _) => Some(Action::Migrate { migrations: migrations? }),
-            (Step::Restore, Some(DatabaseWork::Restore { backup })) => {
+            // Restored already: found again, and what would be lost is counted anew.
+            (Step::Restore, Some(DatabaseWork::Restore { backup } | DatabaseWork::Swap { backup, .. })) => {
                 Some(Action::Restore { backup: backup.clone() })
             }
             (Step::Swap, Some(DatabaseWork::Swap { backup, accept_loss })) => {

@@ -63,6 +63,9 @@ impl Standing {
                 self.previous = None;
                 self.ahead_of_previous.clear();
             }
+            if state.plan.keeps_away() {
+                self.route = Some(state.route());
+            }
             return;
         }
         self.route = Some(state.route());

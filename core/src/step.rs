@@ -31,12 +31,14 @@ pub enum Step {
     Watch,
     /// Put the maintenance page up or take it down.
     Maintain,
-    /// Apply the migrations that the version before would not have survived.
+    /// Apply the migrations that the version before would not have survived, or take one back.
     Contract,
     /// Restore a backup beside the live database.
     Restore,
     /// Put another database in the place of the live one.
     Swap,
+    /// Lead visitors back to where they were before another database was put in the live one's place.
+    Lift,
     /// Undo `Swap`.
     Unswap,
     /// Undo `Maintain`.
@@ -65,7 +67,7 @@ pub const MAX_SPLITS: usize = 8;
 
 impl Step {
     /// Every step, for tables.
-    pub const ALL: [Self; 21 + MAX_SPLITS] = [
+    pub const ALL: [Self; 22 + MAX_SPLITS] = [
         Self::Preflight,
         Self::Stage,
         Self::Backup,
@@ -89,6 +91,7 @@ impl Step {
         Self::Contract,
         Self::Restore,
         Self::Swap,
+        Self::Lift,
         Self::Unswap,
         Self::Unmaintain,
         Self::RouteBack,
@@ -120,6 +123,7 @@ impl Step {
             Self::Contract => "contract",
             Self::Restore => "restore",
             Self::Swap => "swap",
+            Self::Lift => "lift",
             Self::Unswap => "unswap",
             Self::Unmaintain => "unmaintain",
             Self::RouteBack => "route-back",
@@ -142,7 +146,7 @@ impl Step {
     /// Whether all load balancers take a new route in this step together: it is prepared on every one of them before any
     /// takes it. On the way back each goes as soon as it can.
     pub fn together(self) -> bool {
-        matches!(self, Self::Expose | Self::Canary(_) | Self::Switch | Self::Maintain)
+        matches!(self, Self::Expose | Self::Canary(_) | Self::Switch | Self::Maintain | Self::Lift)
     }
 
     /// Whether the step goes forward or back.

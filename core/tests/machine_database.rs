@@ -33,6 +33,7 @@ fn with_database(purpose: Purpose, migrations: Option<Migrations>) -> Plan {
         host: host(DB),
         migrations,
         verify: VerifyLevel::RestoreTest,
+        keeps_away: false,
         backup_ms: 60_000,
         migrate_ms: 60_000,
     };
@@ -44,8 +45,12 @@ fn migrating() -> Plan {
 }
 
 fn alone(work: DatabaseWork) -> Plan {
-    let contract = (work == DatabaseWork::Contract).then(|| migrations(MigrationPhase::Contract));
-    with_database(Purpose::Database(work), contract)
+    let phase = match work {
+        DatabaseWork::Contract => Some(MigrationPhase::Contract),
+        DatabaseWork::Down { .. } => Some(MigrationPhase::Down),
+        _ => None,
+    };
+    with_database(Purpose::Database(work), phase.map(migrations))
 }
 
 fn backup() -> BackupId {
@@ -101,6 +106,7 @@ fn work_on_the_database_alone_asks_its_host_and_nobody_else() {
     for work in [
         DatabaseWork::Backup,
         DatabaseWork::Contract,
+        DatabaseWork::Down { version: "1.2.0".to_owned() },
         DatabaseWork::Restore { backup: backup() },
         DatabaseWork::Swap { backup: backup(), accept_loss: 3 },
         DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 },
@@ -250,4 +256,78 @@ fn an_abort_does_not_wait_for_a_dump() {
         reason: None,
     }));
     assert_eq!(next(&story.state, story.now), Next::GiveUp(vec![key]));
+}
+
+/// A swap with visitors kept away from the database meanwhile.
+fn keeping_away(work: DatabaseWork) -> Plan {
+    let mut plan = alone(work);
+    plan.database.as_mut().unwrap().keeps_away = true;
+    plan
+}
+
+fn swap() -> DatabaseWork {
+    DatabaseWork::Swap { backup: backup(), accept_loss: 3 }
+}
+
+#[test]
+fn visitors_are_led_away_before_a_swap_and_back_after_it() {
+    for work in [swap(), DatabaseWork::SwapBack { backup: backup(), accept_loss: 0 }] {
+        let plan = keeping_away(work);
+        let place = |step| plan.steps().iter().position(|known| *known == step).unwrap();
+        assert!(place(Step::Maintain) < place(Step::Swap) && place(Step::Swap) < place(Step::Lift));
+        assert!(plan.hosts().any(|host| *host == plan.balancers[0]), "they acknowledge the epoch too");
+        let (away, back) = (plan.route(Step::Maintain).unwrap(), plan.route(Step::Lift).unwrap());
+        assert_eq!((away.stable, away.percent), (plan.maintenance_backend.clone(), 0));
+        assert_eq!((&back.stable, &back.canary), (&plan.route_before.stable, &plan.route_before.canary));
+        let mut story = Story::begun(plan.clone());
+        for step in plan.steps() {
+            assert!(invariants::all(&story.state, story.now).is_ok());
+            story.confirm(*step);
+        }
+        assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+        let mut standing = Standing::default();
+        standing.fold(&story.state);
+        assert_eq!(standing.route, plan.route(Step::Lift), "the next release builds on it");
+    }
+}
+
+#[test]
+fn a_swap_that_is_refused_leads_visitors_back_and_touches_nothing_else() {
+    let mut story = Story::begun(keeping_away(swap()));
+    story.reach(Step::Swap);
+    story.fail(Step::Swap, &refused());
+    follow(&mut story);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Unmaintain), "nothing is swapped, nothing swapped back");
+    story.confirm(Step::Unmaintain);
+    assert_eq!(story.state.outcome(), Some(Outcome::Aborted));
+    assert_eq!(story.state.route().stable, story.state.plan.route_before.stable);
+}
+
+#[test]
+fn a_swap_in_doubt_is_undone_before_visitors_come_back() {
+    let mut story = Story::begun(keeping_away(swap()));
+    story.reach(Step::Swap);
+    for _ in 0..story.state.plan.limits.attempts {
+        story.fail(Step::Swap, &lost());
+        story.now = story.now.plus_ms(60_000);
+    }
+    follow(&mut story);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Unswap));
+    story.confirm(Step::Unswap);
+    assert_eq!(story.state.phase, Phase::Doing(Step::Unmaintain));
+    story.confirm(Step::Unmaintain);
+    assert_eq!(story.state.outcome(), Some(Outcome::Aborted));
+}
+
+#[test]
+fn visitors_who_cannot_be_led_back_are_no_reason_to_swap_back() {
+    let mut story = Story::begun(keeping_away(swap()));
+    story.reach(Step::Lift);
+    for _ in 0..story.state.plan.limits.attempts {
+        story.fail(Step::Lift, &lost());
+    }
+    assert!(!matches!(next(&story.state, story.now), Next::Record(_)), "it is tried on");
+    story.now = story.now.plus_ms(story.state.plan.limits.persist_ms);
+    follow(&mut story);
+    assert!(matches!(story.state.phase, Phase::Held { .. }), "{:?}", story.state.phase);
 }

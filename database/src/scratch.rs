@@ -46,13 +46,32 @@ impl Scratch {
     }
 }
 
-/// Drops the ones of this database that earlier crashes left, and returns their names. Waits for work that is under way.
+/// Drops the ones of this database that earlier crashes left, and returns their names. One that is shut is kept for a
+/// restore, where such are kept. Waits for work that is under way.
 pub async fn drop_left_over(settings: &Settings) -> Result<Vec<String>, Problem> {
     let guard = Guard::take(settings, GUARD_WAIT).await?;
     let client = guard.session().client();
+    let all = ours(settings, client).await?;
+    drop_all(client, all.into_iter().filter(|found| found.open || !settings.backup.keep_copy)).await
+}
+
+/// Drops every one of this database but one.
+pub(crate) async fn drop_others(settings: &Settings, client: &Client, kept: &str) -> Result<(), Problem> {
+    let all = ours(settings, client).await?;
+    drop_all(client, all.into_iter().filter(|found| found.name != kept)).await.map(drop)
+}
+
+/// One that is there, and whether it can be connected to.
+struct Found {
+    name: String,
+    open: bool,
+}
+
+/// The ones of this database.
+async fn ours(settings: &Settings, client: &Client) -> Result<Vec<Found>, Problem> {
     let rows = client
         .query(
-            "SELECT d.datname::text FROM pg_database d
+            "SELECT d.datname::text, d.datallowconn FROM pg_database d
                JOIN pg_shdescription s ON s.objoid = d.oid AND s.classoid = 'pg_database'::regclass
               WHERE starts_with(d.datname::text, $1) AND starts_with(s.description, $2)
                 AND right(s.description, length($3)) = $3",
@@ -60,11 +79,14 @@ pub async fn drop_left_over(settings: &Settings) -> Result<Vec<String>, Problem>
         )
         .await
         .map_err(|error| refused("look for left-over databases", &error))?;
+    rows.iter().map(|row| Ok(Found { name: field(row, 0)?, open: field(row, 1)? })).collect()
+}
+
+async fn drop_all(client: &Client, all: impl Iterator<Item = Found>) -> Result<Vec<String>, Problem> {
     let mut dropped = Vec::new();
-    for row in &rows {
-        let name: String = field(row, 0)?;
-        if drop_if_ours(client, &name).await? {
-            dropped.push(name);
+    for found in all {
+        if drop_if_ours(client, &found.name).await? {
+            dropped.push(found.name);
         }
     }
     Ok(dropped)

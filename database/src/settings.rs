@@ -62,6 +62,10 @@ pub struct BackupSettings {
     /// How a backup is written.
     #[serde(default)]
     pub format: BackupFormat,
+    /// Whether the newest backup that was restored for its check is kept restored, for a restore in a hurry. It takes as
+    /// much room as the database.
+    #[serde(default)]
+    pub keep_copy: bool,
 }
 
 /// How a backup is written.

@@ -12,7 +12,7 @@ use kit::{Place, rule, until};
 use pointsman_chassis::failpoint;
 use pointsman_core::Code;
 use pointsman_database::restore::{self, Recovered, Stage};
-use pointsman_database::{Progress, Settings};
+use pointsman_database::{Progress, Settings, scratch};
 
 async fn beside(place: &Place, id: &str) -> restore::Beside {
     restore::beside(&place.settings, id, &rule(), &Progress::default()).await.unwrap()
@@ -51,7 +51,7 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
         (place.sql(counted) == "501").then_some(())
     })
     .await;
-    let estimate = restore::loss(&place.settings, &taken.id).await.unwrap();
+    let estimate = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     assert!(!estimate.exact && !estimate.at_least);
     assert_eq!(estimate.total(), 2 + 2 + 1 + 1 + 2);
 
@@ -62,7 +62,7 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
     // The live one was not touched.
     assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'broken'"), "2");
 
-    let loss = restore::loss(&place.settings, &taken.id).await.unwrap();
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     assert!(loss.exact);
     let table = |name: &str| loss.tables.iter().find(|table| table.table == name).unwrap();
     let features = table("features");
@@ -118,7 +118,7 @@ async fn a_schema_that_went_on_is_compared_by_what_both_have() {
         place.settings.name
     ));
     beside(&place, &taken.id).await;
-    let loss = restore::loss(&place.settings, &taken.id).await.unwrap();
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     let told: Vec<_> =
         loss.tables.iter().map(|t| (t.table.as_str(), t.inserted, t.updated, t.deleted)).collect();
     let expected = [("changes", 1, 0, 0), ("features", 0, 1, 0), ("fresh", 5, 0, 0), ("visits", 0, 0, 500)];
@@ -179,7 +179,8 @@ async fn a_newer_epoch_in_the_database_refuses_the_swap() {
 async fn a_prepared_copy_is_used_as_long_as_nobody_could_have_changed_it() {
     let place = Place::new();
     let taken = place.take("r1").await.unwrap();
-    let prepared = restore::prepare(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
+    let (_, prepared) =
+        restore::prepare(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
     assert!(place.cluster.psql(&prepared.database, "SELECT 1").is_err());
     // Files of a copy keep their numbers, a load makes new ones.
     let file = "SELECT pg_relation_filenode('features')";
@@ -193,8 +194,66 @@ async fn a_prepared_copy_is_used_as_long_as_nobody_could_have_changed_it() {
     let made = beside(&place, &taken.id).await;
     assert_ne!(place.sql_in(&made.database, file), copied);
     assert_eq!(place.sql_in(&made.database, "SELECT count(*) FROM features WHERE name = 'changed'"), "0");
-    restore::unprepare(&place.settings, &taken.id).await.unwrap();
+    prepared.clone().remove(&place.settings).await.unwrap();
     assert!(!place.databases().contains(&prepared.database));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_prepared_copy_is_kept_and_what_is_tried_is_tried_on_a_copy_of_it() {
+    let mut place = Place::new();
+    place.settings.backup.keep_copy = true;
+    let (first, second) = (place.take("r1").await.unwrap(), place.take("r2").await.unwrap());
+    let prepare = |id: String| {
+        let settings = place.settings.clone();
+        async move { restore::prepare(&settings, &id, &rule(), &Progress::default()).await.unwrap().1 }
+    };
+    let (old, new) = (prepare(first.id).await, prepare(second.id.clone()).await);
+    assert!(!place.databases().contains(&old.database) && place.databases().contains(&new.database));
+    let tried = restore::branch(&place.settings, &second.id, &new).await.unwrap();
+    place.sql_in(&tried.database, "UPDATE features SET name = 'tried'");
+    // The agent starts again: what is shut is meant to stay, what was tried in is left over.
+    let dropped = scratch::drop_left_over(&place.settings).await.unwrap();
+    assert_eq!(dropped, [tried.database]);
+    let made = beside(&place, &second.id).await;
+    assert_eq!(place.sql_in(&made.database, "SELECT count(*) FROM features WHERE name = 'tried'"), "0");
+    place.settings.backup.keep_copy = false;
+    assert_eq!(scratch::drop_left_over(&place.settings).await.unwrap(), [new.database]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_was_compared_before_is_not_compared_again_while_visitors_wait() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    place.sql("DELETE FROM visits WHERE path IN ('/map/1', '/map/2')");
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap().total();
+    assert_eq!(loss, 2);
+    // A number that only the record can tell.
+    let record = place.settings.backup.dir.join("restore.json");
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace("\"lost\": 2", "\"lost\": 40")).unwrap();
+    place.sql("DELETE FROM visits WHERE path = '/map/3'");
+    assert_eq!(swap(&place, &taken.id, 100).await.unwrap().lost, 41, "and what came since");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_comparison_with_a_database_that_was_written_to_since_does_not_count() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    place.sql_in(&made.database, "DELETE FROM visits WHERE path IN ('/map/1', '/map/2')");
+    assert_eq!(swap(&place, &taken.id, 100).await.unwrap().lost, 2, "rows that only the live one has");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_database_from_before_is_live_already_where_nothing_was_swapped() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let back = restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap();
+    assert!(back.already);
+    assert_eq!(stage(&place), Some(Stage::Ready));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -214,7 +273,7 @@ async fn what_is_written_until_the_last_moment_is_told_as_lost() {
         }
     });
     until("a writer", || (written.load(Ordering::SeqCst) > 50).then_some(())).await;
-    let loss = restore::loss(&place.settings, &taken.id).await.unwrap().total();
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap().total();
     until("more", || (written.load(Ordering::SeqCst) > loss).then_some(())).await;
     assert_eq!(swap(&place, &taken.id, loss).await.unwrap_err().code, Code::LossGrown);
     let swapped = swap(&place, &taken.id, 1_000_000).await.unwrap();

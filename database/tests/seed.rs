@@ -66,7 +66,7 @@ async fn a_restore_by_hand_into_the_live_database_ends_well_and_mends_nothing() 
     assert!(insert.unwrap_err().to_string().contains("duplicate key"));
 
     restore::beside(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
-    let loss = restore::loss(&place.settings, &taken.id).await.unwrap();
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     restore::swap(&place.settings, &taken.id, loss.total(), &rule(), &Progress::default()).await.unwrap();
     assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'broken'"), "0");
     assert_eq!(place.sql("SELECT count(*) FROM features"), "3000");

@@ -100,7 +100,7 @@ impl Balancer {
         backend: &BackendName,
         min_up: u32,
     ) -> Result<(), Problem> {
-        if *backend == self.config.haproxy.maintenance_backend.0 {
+        if self.config.haproxy.needs_no_servers(backend) {
             return Ok(());
         }
         let health = health(rows, backend);

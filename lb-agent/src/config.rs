@@ -93,6 +93,9 @@ pub struct Haproxy {
     pub backends: Vec<Parsed<BackendName>>,
     /// The backend that needs no servers: it answers with the maintenance page.
     pub maintenance_backend: Parsed<BackendName>,
+    /// The backend that a route names while requests are held; it needs no servers either.
+    #[serde(default)]
+    pub hold_backend: Option<Parsed<BackendName>>,
     /// Whether a route that somebody changed by hand is set back by itself. Else it is reported and left, and releases are
     /// refused until it is as it was.
     #[serde(default)]
@@ -241,7 +244,13 @@ impl Frontend {
 impl Haproxy {
     /// Whether a route may name this backend.
     pub fn grants(&self, backend: &BackendName) -> bool {
-        *backend == self.maintenance_backend.0 || self.backends.iter().any(|granted| granted.0 == *backend)
+        self.needs_no_servers(backend) || self.backends.iter().any(|granted| granted.0 == *backend)
+    }
+
+    /// Whether HAProxy itself answers for this backend.
+    pub fn needs_no_servers(&self, backend: &BackendName) -> bool {
+        let holds = self.hold_backend.as_ref().is_some_and(|hold| hold.0 == *backend);
+        *backend == self.maintenance_backend.0 || holds
     }
 
     /// Whether HAProxy reads the map from a file that this agent writes.

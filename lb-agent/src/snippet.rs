@@ -10,6 +10,7 @@ use pointsman_core::{BackendName, Code, HttpPath, Problem};
 
 use crate::config::Config;
 use crate::doctor::log;
+use crate::doctor::page::{HoldLines, hold_lines};
 
 /// A server of a slot, as `be_blue=10.0.0.11:8080`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,6 +104,9 @@ fn global(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
             "\n  # This host has no group `pointsman` yet. With it: `user root group pointsman mode 660` instead of `mode 600`.",
         ),
     };
+    let hold = hold(config)?.map_or_else(String::new, |(lines, _)| {
+        format!("  # Has requests wait while databases are swapped: `pointsman-hold.lua` comes with pointsman.\n  {}\n", lines.global.replace('\n', "\n  "))
+    });
     Ok(format!(
         "# ---- 1. Into your `global` section. Remove every other `stats socket`: up to HAProxy 3.3 each can move visitors.
 global{note}
@@ -110,8 +114,16 @@ global{note}
   stats timeout 30s
   # Bounds the life of old workers after a reload, and with it of their WebSockets. Longer than `timeout http-keep-alive`.
   hard-stop-after 60s
-"
+{hold}"
     ))
+}
+
+/// The lines that hold requests, and the backend that the route names meanwhile, where that is wanted.
+fn hold(config: &Config) -> Result<Option<(HoldLines, String)>, Problem> {
+    let haproxy = &config.haproxy;
+    let Some(backend) = haproxy.hold_backend.as_ref().map(|hold| hold.0.to_string()) else { return Ok(None) };
+    let (map, key) = (plain("the map", &haproxy.map_name())?, plain("the key", &haproxy.key)?);
+    Ok(Some((hold_lines(&map, &key, &backend), backend)))
 }
 
 fn ring(wishes: &Wishes) -> String {
@@ -175,6 +187,7 @@ fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let (map, key) = (plain("the map", &haproxy.map_name())?, plain("the key", &haproxy.key)?);
     let maintenance = &haproxy.maintenance_backend.0;
     let binds = binds(config, wishes)?;
+    let hold = hold(config)?.map_or_else(String::new, |(lines, _)| format!("  {}\n", lines.frontend));
     // The agent asks the frontend from loopback, or from the very address it asks.
     let asked = config.frontend.address.ip();
     let own = if asked.is_loopback() || asked.is_unspecified() { String::new() } else { format!(" {asked}") };
@@ -187,7 +200,7 @@ frontend fe
   acl trusted src 127.0.0.0/8 ::1{own}
 
   # The whole decision with ONE lookup, then taken apart: stable, canary, percent, epoch. No key means the page.
-  http-request set-var(txn.route)  str({key}),map({map},{maintenance}:{maintenance}:0:0)
+{hold}  http-request set-var(txn.route)  str({key}),map({map},{maintenance}:{maintenance}:0:0)
   http-request set-var(txn.stable) var(txn.route),field(1,:)
   http-request set-var(txn.canary) var(txn.route),field(2,:)
   http-request set-var(txn.pct)    var(txn.route),field(3,:)
@@ -268,12 +281,15 @@ fn page(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         None => "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\""
             .to_owned(),
     };
+    let held = hold(config)?.map_or_else(String::new, |(_, backend)| {
+        format!("\n# Who has waited for long while databases are swapped gets this.\nbackend {backend}\n  http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After 5 hdr Cache-Control no-store\n")
+    });
     Ok(format!(
         "# ---- 6. The page while the map says so. Needs no server. A page of your own: `file PATH` instead of `string ...`, under
 # 15 KiB; HAProxy reads it at start and reload.
 backend {}
   http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After 120 hdr Cache-Control no-store
-",
+{held}",
         config.haproxy.maintenance_backend.0
     ))
 }

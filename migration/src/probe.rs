@@ -26,13 +26,6 @@ pub enum Probe {
         /// The table that leaves it.
         partition: Relation,
     },
-    /// Done if the enum type has the label in `pg_enum`.
-    EnumLabel {
-        /// The type.
-        enum_type: Relation,
-        /// The label, as the catalog has it.
-        label: String,
-    },
     /// Leaves no trace and does no harm twice: `VACUUM`, `REINDEX`, `ANALYZE`. Begin again.
     Repeatable,
 }

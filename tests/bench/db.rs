@@ -10,10 +10,14 @@ mod place;
 mod restores;
 mod swaps;
 
+use std::path::Path;
+use std::process::Stdio;
+use std::sync::Arc;
+
 use anyhow::{Context as _, Result, ensure};
 use pointsman_database_testkit::Cluster;
-use serde_json::{Value, json};
-use std::sync::Arc;
+use serde_json::{Map, Value, json};
+use tokio::process::Command;
 
 use crate::host;
 use place::Place;
@@ -36,9 +40,65 @@ swap_gap_ms = longest time in which none of 8 clients that connect again at once
 of its rounds; swap_errors_per_session = most sessions of one client that broke. \
 damages = ways to lose a backup that were tried, damages_noticed = those that were noticed.";
 
-/// Measures everything.
-pub async fn measure(scale: usize) -> Result<Value> {
+/// What a whole run tells: a run without one of them has not measured it, and is none.
+const FIGURES: [&str; 15] = [
+    "backup_cpu_ratio",
+    "backup_size_ratio",
+    "backup_tps_ratio",
+    "restore_wall_ratio",
+    "prepared_restore_ratio",
+    "swap_gap_ms",
+    "swap_errors_per_session",
+    "ddl_stalled",
+    "ddl_stalled_plain",
+    "damages",
+    "damages_noticed",
+    "crash_points",
+    "crash_points_exact",
+    "bad_migrations",
+    "bad_migrations_stopped",
+];
+
+/// Measures everything. What needs failpoints, which this profile does not have, is measured by a program of its own;
+/// without one it is left out.
+pub async fn measure(scale: usize, migrations: Option<&Path>) -> Result<Value> {
     let mut found = json!({ "method": METHOD, "machine": host::machine()?, "scale": scale });
+    let object = found.as_object_mut().context("not an object")?;
+    add(object, of_backups(scale).await?)?;
+    let Some(program) = migrations else { return Ok(found) };
+    eprintln!("== so far: {}", Value::Object(object.clone()));
+    add(object, of_migrations(program).await?)?;
+    let missing: Vec<&str> = FIGURES.into_iter().filter(|name| !object.contains_key(*name)).collect();
+    ensure!(missing.is_empty(), "not measured: {}", missing.join(", "));
+    Ok(found)
+}
+
+/// Adds figures to those before; what is said of how they were measured is joined.
+fn add(object: &mut Map<String, Value>, more: Value) -> Result<()> {
+    let Value::Object(more) = more else { anyhow::bail!("not an object: {more}") };
+    for (name, value) in more {
+        match object.get_mut(&name) {
+            None => _ = object.insert(name, value),
+            Some(Value::String(method)) if name == "method" => {
+                method.push(' ');
+                method.push_str(value.as_str().context("a method that is no text")?);
+            }
+            Some(_) => anyhow::bail!("`{name}` was measured twice"),
+        }
+    }
+    Ok(())
+}
+
+/// Has the program measure what needs failpoints.
+async fn of_migrations(program: &Path) -> Result<Value> {
+    let mut command = Command::new(program);
+    let output = command.stdin(Stdio::null()).stderr(Stdio::inherit()).kill_on_drop(true).output().await;
+    let output = output.with_context(|| format!("cannot run `{}`", program.display()))?;
+    ensure!(output.status.success(), "`{}` ended with {}", program.display(), output.status);
+    serde_json::from_slice(&output.stdout).context("what it printed is no JSON")
+}
+
+async fn of_backups(scale: usize) -> Result<Value> {
     let cluster = Arc::new(Cluster::start_with("max_wal_size = '4GB'\nshared_buffers = '256MB'\n")?);
     let damages = damages::measure(&cluster).await?;
     let place = filled(&cluster, scale)?;
@@ -48,11 +108,11 @@ pub async fn measure(scale: usize) -> Result<Value> {
         restores::measure(&place).await?,
         swaps::measure(&place).await?,
     ];
-    let object = found.as_object_mut().context("not an object")?;
+    let mut object = Map::new();
     for part in parts {
-        object.extend(part.as_object().cloned().unwrap_or_default());
+        add(&mut object, part)?;
     }
-    Ok(found)
+    Ok(Value::Object(object))
 }
 
 const FEATURES: &str = "

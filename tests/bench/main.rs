@@ -12,6 +12,7 @@ mod reaction;
 mod switch;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
@@ -34,13 +35,14 @@ const USAGE: &str = "usage: pointsman-bench switch | lb | db | verdict | access-
   BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60, for lb 120)
   BENCH_RELEASES=N   how many good releases verdict simulates (default 10000)
   BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)
-  BENCH_SCALE=N      size of the database of db, in 15 MiB, at least 1 (default 20)";
+  BENCH_SCALE=N      size of the database of db, in 15 MiB, at least 1 (default 20)
+  BENCH_MIGRATIONS=F the program that measures the part of db that needs failpoints; without it that is left out";
 
 enum Bench {
     Switch { switches: usize },
     Lb(lb::Size),
     Verdict { releases: usize },
-    Db { scale: usize },
+    Db { scale: usize, migrations: Option<PathBuf> },
     AccessLines,
 }
 
@@ -62,7 +64,10 @@ fn asked() -> Option<Bench> {
             rate: number("BENCH_RATE", 100, RATE as usize)?.try_into().ok()?,
         })),
         ["verdict"] => Some(Bench::Verdict { releases: number("BENCH_RELEASES", 1, RELEASES)? }),
-        ["db"] => Some(Bench::Db { scale: number("BENCH_SCALE", 1, SCALE)? }),
+        ["db"] => Some(Bench::Db {
+            scale: number("BENCH_SCALE", 1, SCALE)?,
+            migrations: std::env::var_os("BENCH_MIGRATIONS").map(PathBuf::from),
+        }),
         ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
     }
@@ -87,7 +92,7 @@ async fn run(bench: Bench) -> Result<Value> {
             Bench::Switch { switches } => switch::measure(switches).await,
             Bench::Lb(size) => lb::measure(size).await,
             Bench::Verdict { releases } => reaction::measure(&releases.to_string()).await,
-            Bench::Db { scale } => db::measure(scale).await,
+            Bench::Db { scale, migrations } => db::measure(scale, migrations.as_deref()).await,
             Bench::AccessLines => access_lines::measure().await,
         }
     };

@@ -11,6 +11,7 @@ use pointsman_chassis::failpoint;
 use rustix::process::Signal;
 
 use crate::Site;
+use crate::database::DatabaseHost;
 use crate::process::{Process, binary};
 
 /// A pointsman daemon of a site.
@@ -26,9 +27,11 @@ pub enum Daemon {
     Blue,
     /// The agent on the web host `green`.
     Green,
+    /// The agent on the database's host, where the site has one.
+    Database,
 }
 
-/// A place of `failpoint::PLACES`, and the how many-th time it is passed, from 1.
+/// A place of `failpoint`, and the how many-th time it is passed, from 1.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KillAt {
     /// The place.
@@ -49,6 +52,7 @@ impl Daemon {
             Self::SecondLbAgent => "lb2",
             Self::Blue => "blue",
             Self::Green => "green",
+            Self::Database => "db",
         }
     }
 
@@ -89,6 +93,7 @@ impl Site {
             Daemon::Blue => self.blue.agent_with(kill_at)?,
             Daemon::Green => self.green.agent_with(kill_at)?,
             Daemon::Coordinator => self.on_its_own("coordinator", daemon, kill_at)?,
+            Daemon::Database => self.database()?.agent_with(kill_at)?,
             Daemon::LbAgent | Daemon::SecondLbAgent => self.on_its_own("lb-agent", daemon, kill_at)?,
         };
         *self.slot_of(daemon)? = Some(process);
@@ -133,6 +138,11 @@ impl Site {
             }
             Daemon::Blue => &mut self.blue.agent_process,
             Daemon::Green => &mut self.green.agent_process,
+            Daemon::Database => &mut self.database()?.agent_process,
         })
+    }
+
+    fn database(&mut self) -> Result<&mut DatabaseHost> {
+        self.database.as_mut().context("the site has no database")
     }
 }

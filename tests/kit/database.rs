@@ -49,21 +49,15 @@ impl DatabaseHost {
 
     /// Starts its agent.
     pub fn start_agent(&mut self) -> Result<()> {
-        self.start_agent_until(None)
-    }
-
-    /// Starts its agent, which kills itself at `kill_at`.
-    pub fn start_agent_until(&mut self, kill_at: Option<KillAt>) -> Result<()> {
-        let mut command = Command::new(binary("pointsman-agent")?);
-        command.arg("--config").arg(self.folder.join("agent.toml"));
-        let log = self.logs.join("agent-db.log");
-        self.agent_process = Some(daemon::spawn("agent of db", command, kill_at, &log)?);
+        self.agent_process = Some(self.agent_with(None)?);
         Ok(())
     }
 
-    /// Kills its agent, as a power cut would.
-    pub fn kill_agent(&mut self) -> Result<()> {
-        self.agent_process.take().map_or(Ok(()), |mut agent| agent.kill())
+    /// Starts an agent, which kills itself at `kill_at`.
+    pub(crate) fn agent_with(&self, kill_at: Option<KillAt>) -> Result<Process> {
+        let mut command = Command::new(binary("pointsman-agent")?);
+        command.arg("--config").arg(self.folder.join("agent.toml"));
+        daemon::spawn("agent of db", command, kill_at, &self.logs.join("agent-db.log"))
     }
 
     /// The folder with backups.

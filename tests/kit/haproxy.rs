@@ -33,6 +33,8 @@ pub struct Layout {
     pub green: SocketAddr,
     /// Where access lines go: the lb-agent, if it listens there.
     pub lines: SocketAddr,
+    /// Requests can be held.
+    pub holds: bool,
 }
 
 /// A running HAProxy.
@@ -72,13 +74,14 @@ impl Layout {
         let page = self.folder.join("maintenance.html");
         let (socket, page, frontend, lines) = (socket.display(), page.display(), self.frontend, self.lines);
         let (blue, green) = (Self::slot("blue", self.blue), Self::slot("green", self.green));
+        let (load, hold, held) = if self.holds { self.hold() } else { Default::default() };
         format!(
             r#"global
   maxconn 1000
   stats socket {socket} mode 600 level admin expose-fd listeners
   stats timeout 30s
   hard-stop-after 20s
-ring pointsman
+{load}ring pointsman
   format raw
   maxlen 1024
   size 4000000
@@ -104,7 +107,7 @@ defaults
 frontend fe
   bind {frontend}
   acl trusted src 127.0.0.0/8
-  http-request set-var(txn.route)  str(route),map({map},be_maint:be_maint:0:0)
+{hold}  http-request set-var(txn.route)  str(route),map({map},be_maint:be_maint:0:0)
   http-request set-var(txn.stable) var(txn.route),field(1,:)
   http-request set-var(txn.canary) var(txn.route),field(2,:)
   http-request set-var(txn.pct)    var(txn.route),field(3,:)
@@ -133,7 +136,21 @@ frontend fe
   default_backend be_maint
 {blue}{green}backend be_maint
   http-request return status 503 content-type "text/html; charset=utf-8" file {page} hdr Retry-After 120 hdr Cache-Control no-store
-"#
+{held}"#
+        )
+    }
+
+    /// What holds requests: a line of `global`, one of the frontend, and a backend.
+    fn hold(&self) -> (String, String, String) {
+        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/../systemd/pointsman-hold.lua");
+        (
+            format!(
+                "  setenv POINTSMAN_HOLD \"{} route be_hold 5000\"\n  lua-load {script}\n",
+                self.map.display()
+            ),
+            "  http-request lua.pointsman_hold unless trusted { req.hdr(X-Pointsman) -m found }\n".to_owned(),
+            "backend be_hold\n  http-request return status 503 content-type text/plain string held hdr Retry-After 5\n"
+                .to_owned(),
         )
     }
 }

@@ -273,7 +273,7 @@ impl SiteBuilder {
         let start = |balancer: BalancerAddresses| -> Result<Haproxy> {
             check_map(folder.path(), balancer.name)?;
             let log = at(&format!("logs/haproxy-{}.log", balancer.name));
-            Haproxy::start(haproxy_layout(folder.path(), &addresses, balancer), &log)
+            Haproxy::start(self.haproxy_layout(folder.path(), &addresses, balancer), &log)
         };
         let haproxy = start(addresses.first)?;
         let second = addresses.second.map(start).transpose()?;
@@ -305,10 +305,28 @@ impl SiteBuilder {
         Ok(site)
     }
 
+    fn haproxy_layout(
+        &self,
+        folder: &Path,
+        addresses: &Addresses,
+        balancer: BalancerAddresses,
+    ) -> haproxy::Layout {
+        let own = folder.join(balancer.name);
+        haproxy::Layout {
+            folder: own.join("haproxy"),
+            map: own.join("state/route.map"),
+            frontend: balancer.frontend,
+            blue: addresses.blue.0,
+            green: addresses.green.0,
+            lines: balancer.lines,
+            holds: self.database,
+        }
+    }
+
     fn write_files(&self, folder: &Path, authority: &Authority, addresses: &Addresses) -> Result<()> {
         for balancer in addresses.balancers() {
             let identity = host_identity(folder, authority, "lb-agent", balancer.name)?;
-            let layout = haproxy_layout(folder, addresses, balancer);
+            let layout = self.haproxy_layout(folder, addresses, balancer);
             std::fs::write(
                 folder.join(balancer.name).join("lb-agent.toml"),
                 lb_agent_config(folder, balancer, &layout, &identity, &self.granted),
@@ -342,12 +360,13 @@ impl SiteBuilder {
     fn environment(&self, addresses: &Addresses) -> String {
         let Addresses { first, blue, green, .. } = addresses;
         let Self { watch, blind, watching, stage, check, strategy, file, drain_end, .. } = self;
-        let (database_agent, database) = match self.database {
+        let (database_agent, hold, database) = match self.database {
             true => (
                 format!("db = \"{}\"\n", addresses.database),
+                "hold = \"be_hold\"\n",
                 "[database]\nagent = \"db\"\nmax_stall = \"2s\"\nlock_budget = \"20s\"\n",
             ),
-            false => (String::new(), ""),
+            false => (String::new(), "", ""),
         };
         let frontend = first.frontend;
         let agents: String =
@@ -372,7 +391,7 @@ backend = "be_green"
 hosts = ["green"]
 [maintenance]
 backend = "be_maint"
-agents = ["blue", "green"]
+{hold}agents = ["blue", "green"]
 [[checks]]
 name = "health"
 from = "hosts"
@@ -413,18 +432,6 @@ fn host_identity(folder: &Path, authority: &Authority, role: &str, name: &str) -
     authority.issue(&subject, &folder.join("pki").join(name), &folder.join("pki/ca.pem"))
 }
 
-fn haproxy_layout(folder: &Path, addresses: &Addresses, balancer: BalancerAddresses) -> haproxy::Layout {
-    let own = folder.join(balancer.name);
-    haproxy::Layout {
-        folder: own.join("haproxy"),
-        map: own.join("state/route.map"),
-        frontend: balancer.frontend,
-        blue: addresses.blue.0,
-        green: addresses.green.0,
-        lines: balancer.lines,
-    }
-}
-
 fn lb_agent_config(
     folder: &Path,
     balancer: BalancerAddresses,
@@ -442,7 +449,7 @@ master = {:?}
 map = {:?}
 backends = ["be_blue", "be_green"]
 maintenance_backend = "be_maint"
-[frontend]
+{}[frontend]
 address = "{}"
 host = "www.example.org"
 [signals]
@@ -457,6 +464,7 @@ secrets = {:?}
         layout.socket(),
         layout.master(),
         layout.map,
+        if layout.holds { "hold_backend = \"be_hold\"\n" } else { "" },
         layout.frontend,
         layout.lines,
         folder.join(SECRETS),

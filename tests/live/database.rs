@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use kit::{ENVIRONMENT, Site, Told};
+use kit::{ENVIRONMENT, Load, LoadPlan, Site, Told};
 
 /// A site with v1 live and a table that it uses, as the seed of many sites has it.
 async fn with_v1() -> Site {
@@ -107,7 +107,7 @@ async fn a_migration_that_the_live_version_would_not_survive_is_refused_with_its
     assert!(listed(&site).await["backups"].as_array().unwrap().is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_and_back_again() {
     let site = with_v1().await;
     let taken = site.cli(&["db", "backup", ENVIRONMENT]).await.unwrap();
@@ -140,14 +140,57 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
             site.cli(&words).await.unwrap()
         }
     };
+    // Whoever comes meanwhile waits for it, and is served then.
+    let plan = LoadPlan { keep_alive: 4, fresh: 2, ..LoadPlan::default() };
+    let load = Load::start(site.frontend(), plan).unwrap();
+    load.more(20).await.unwrap();
     let refused = swap("9").await;
     assert_eq!(refused.code, 1, "{refused:?}");
     assert_eq!(database.sql(damaged).unwrap(), "7");
     let swapped = swap("10").await;
     assert_eq!(swapped.code, 0, "{swapped:?}");
+    assert!(swapped.says("lift") && swapped.says("be_hold"), "{swapped:?}");
+    load.more(20).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+    let doctor = site.cli(&["doctor", ENVIRONMENT]).await.unwrap();
+    assert!(doctor.says("checks of the database pass") && doctor.says("is a superuser"), "{doctor:?}");
     assert_eq!(database.sql("SELECT count(*) FROM features WHERE name <> 'damaged'").unwrap(), "500");
     let undo = ["db", "restore", ENVIRONMENT, "--backup", &id, "--undo", "--confirm", ENVIRONMENT];
     let undone = site.cli(&undo).await.unwrap();
     assert_eq!(undone.code, 0, "{undone:?}");
     assert_eq!(database.sql(damaged).unwrap(), "7");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_newest_version_is_taken_back_by_its_down_file_once_visitors_are_led_back() {
+    let site = with_v1().await;
+    let down = ("v1.10.0.down.sql", "ALTER TABLE features DROP COLUMN colour;\nDROP TABLE layers;\n");
+    let folder = migrations(&site, &[FIRST, SECOND, down]);
+    let told = deploy(&site, "v2", &folder).await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let back = site.cli(&["rollback", ENVIRONMENT]).await.unwrap();
+    assert_eq!(back.code, 0, "{back:?}");
+    let folder = folder.display().to_string();
+    let take_back = |version: &'static str| {
+        let words = ["db", "down", ENVIRONMENT, version, "--migrations", &folder, "--confirm", ENVIRONMENT];
+        let words: Vec<String> = words.map(str::to_owned).to_vec();
+        let site = &site;
+        async move { site.cli(&words.iter().map(String::as_str).collect::<Vec<_>>()).await.unwrap() }
+    };
+    let older = take_back("1.0.0").await;
+    assert!(older.code != 0 && older.says("PM0343") && older.says("v1.10.0"), "{older:?}");
+    let told = take_back("v1.10.0").await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let database = site.database.as_ref().unwrap();
+    assert_eq!(database.sql("SELECT to_regclass('layers') IS NULL").unwrap(), "t");
+    let known = "SELECT string_agg(version, ' ' ORDER BY version) FROM schema_version";
+    assert_eq!(database.sql(known).unwrap(), "v1.0.0");
+    assert_eq!(
+        listed(&site).await["backups"].as_array().unwrap().len(),
+        2,
+        "it is backed up before that too"
+    );
+    let again = deploy(&site, "v3", Path::new(&folder)).await;
+    assert_eq!(again.code, 0, "{again:?}");
+    assert_eq!(database.sql("SELECT count(colour) FROM features").unwrap(), "0", "and forward again");
 }

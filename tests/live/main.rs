@@ -8,6 +8,7 @@ mod canary;
 mod checks;
 mod crash;
 mod database;
+mod database_crash;
 mod drift;
 mod hostile;
 mod identity;

@@ -83,7 +83,7 @@ impl DatabaseHands {
         let (settings, progress) = (&*self.settings, &self.progress);
         let wanted = BackupOrder { release: order.release.to_string(), label: order.release.to_string() };
         let taken = backup::take(settings, &wanted, ruling, progress).await?;
-        let verified = backup::verify(settings, &taken.id, verify, ruling, progress).await?;
+        let verified = self.checked(&taken.id, verify, ruling).await?;
         // An old backup that could not be removed takes room, and nothing else.
         if let Err(problem) = backup::retain(settings, &[order.release.to_string()]).await {
             warn!(%problem, "old backups stay");
@@ -91,8 +91,36 @@ impl DatabaseHands {
         Ok(done(words::backup(&verified.backup), taken.already))
     }
 
+    /// Checks a backup. One that is restored for it stays so, where copies are kept.
+    async fn checked(
+        &self,
+        id: &str,
+        verify: VerifyLevel,
+        ruling: &Ruling,
+    ) -> Result<backup::Verified, Problem> {
+        let (settings, progress) = (&*self.settings, &self.progress);
+        if verify == VerifyLevel::RestoreTest && settings.backup.keep_copy {
+            return restore::prepare(settings, id, ruling, progress).await.map(|(verified, _)| verified);
+        }
+        backup::verify(settings, id, verify, ruling, progress).await
+    }
+
+    /// A backup checked by restoring it, and a copy of what it was restored into to try something in.
+    async fn copied(
+        &self,
+        id: &str,
+        ruling: &Ruling,
+    ) -> Result<(backup::Verified, scratch::Scratch), Problem> {
+        let (settings, progress) = (&*self.settings, &self.progress);
+        if !settings.backup.keep_copy {
+            return backup::verify_keeping(settings, id, ruling, progress).await;
+        }
+        let (verified, prepared) = restore::prepare(settings, id, ruling, progress).await?;
+        Ok((verified, restore::branch(settings, id, &prepared).await?))
+    }
+
     async fn verify(&self, id: &BackupId, verify: VerifyLevel, ruling: &Ruling) -> Result<Evidence, Problem> {
-        let verified = backup::verify(&self.settings, id.as_str(), verify, ruling, &self.progress).await?;
+        let verified = self.checked(id.as_str(), verify, ruling).await?;
         Ok(done(words::backup(&verified.backup), false))
     }
 
@@ -111,9 +139,13 @@ impl DatabaseHands {
             Problem::new(Code::BackupUnknown, format!("there is no backup of release `{}`", order.release))
         };
         let id = &ours.ok_or_else(missing)?.id;
-        let (verified, copy) = backup::verify_keeping(settings, id, ruling, progress).await?;
+        let (verified, copy) = self.copied(id, ruling).await?;
         let on_copy = Settings { name: copy.database.clone(), ..settings.clone() };
         let rehearsed = match adopt(&on_copy, &set, ruling).await {
+            Ok(()) if wanted.phase == MigrationPhase::Down => {
+                let (run, version) = (run_order(order, wanted, &copy.database)?, to_take_back(wanted)?);
+                migrate::rehearse_down(settings, &copy.database, &set, &version, &run, ruling, progress).await
+            }
             Ok(()) => {
                 let run = run_order(order, wanted, &copy.database)?;
                 migrate::rehearse(settings, &copy.database, &set, &run, ruling, progress).await
@@ -135,15 +167,20 @@ impl DatabaseHands {
     ) -> Result<Evidence, Problem> {
         let (settings, progress) = (&*self.settings, &self.progress);
         let set = self.set(wanted).await?;
-        adopt(settings, &set, ruling).await?;
         let run = run_order(order, wanted, &settings.name)?;
+        if wanted.phase == MigrationPhase::Down {
+            let version = to_take_back(wanted)?;
+            let ran = migrate::down(settings, &set, &version, &run, ruling, progress).await?;
+            return Ok(done(words::taken_back(&version, &ran), ran.already));
+        }
+        adopt(settings, &set, ruling).await?;
         let ran = migrate::run(settings, &set, &run, ruling, progress).await?;
         Ok(done(words::ran(&ran), ran.already))
     }
 
     async fn restore(&self, id: &BackupId, ruling: &Ruling) -> Result<Evidence, Problem> {
         let beside = restore::beside(&self.settings, id.as_str(), ruling, &self.progress).await?;
-        let loss = restore::loss(&self.settings, id.as_str()).await?;
+        let loss = restore::loss(&self.settings, id.as_str(), &self.progress).await?;
         Ok(done(words::restored(&beside, &loss), beside.already))
     }
 
@@ -184,9 +221,13 @@ impl DatabaseHands {
     }
 
     /// Looks at everything that the work will need; the first thing that is not as it should be is the answer.
-    async fn inspect(&self) -> Result<Evidence, Problem> {
+    async fn inspect(&self, pending: Option<&Migrations>) -> Result<Evidence, Problem> {
         let findings = preflight::look(&self.settings).await;
         preflight::judge(&findings)?;
+        // What is to be taken back is applied: whether it may be is judged where it is done.
+        if let Some(pending) = pending.filter(|pending| pending.phase != MigrationPhase::Down) {
+            must_be_pending(&migrate::status(&self.settings).await?, pending)?;
+        }
         let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
         let warnings: Vec<&str> = warnings.map(|finding| finding.found.as_str()).collect();
         let words = match warnings.as_slice() {
@@ -194,6 +235,41 @@ impl DatabaseHands {
             warnings => format!("fit; {}", warnings.join("; ")),
         };
         Ok(done(words, true))
+    }
+}
+
+/// Refuses when somebody has applied since the plan was made what it is about to apply.
+fn must_be_pending(status: &migrate::Status, wanted: &Migrations) -> Result<(), Problem> {
+    let phase = phase_of(wanted);
+    let of_table = status.schema_version.as_deref().filter(|_| status.records.is_empty());
+    let of_table = of_table.and_then(|version| Version::parse(version).ok());
+    let there = |version: &Version| {
+        status.records.iter().any(|record| record.phase == phase && record.version == *version)
+            || of_table.as_ref().is_some_and(|highest| version <= highest)
+    };
+    let versions = wanted.versions.iter().filter_map(|text| Version::parse(text).ok());
+    let applied: Vec<String> = versions.filter(there).map(|version| format!("v{version}")).collect();
+    if applied.is_empty() {
+        return Ok(());
+    }
+    let message = format!("{} was applied since the plan was made, and not by it", applied.join(", "));
+    Err(Problem::new(Code::PlanOutOfDate, message).hint(
+        "see by whom: `pointsman db status ENV`; then start again: what is applied already is left out",
+    ))
+}
+
+/// The one version that is to be taken back.
+fn to_take_back(wanted: &Migrations) -> Result<Version, Problem> {
+    let version = wanted.versions.first().and_then(|version| Version::parse(version).ok());
+    version
+        .ok_or_else(|| Problem::new(Code::MigrationsRefused, "no version is named that could be taken back"))
+}
+
+fn phase_of(wanted: &Migrations) -> Phase {
+    match wanted.phase {
+        MigrationPhase::Expand => Phase::Expand,
+        MigrationPhase::Contract => Phase::Contract,
+        MigrationPhase::Down => Phase::Down,
     }
 }
 
@@ -221,10 +297,7 @@ fn run_order<'a>(order: &Order, wanted: &Migrations, database: &'a str) -> Resul
         })
     };
     Ok(RunOrder {
-        phase: match wanted.phase {
-            MigrationPhase::Expand => Phase::Expand,
-            MigrationPhase::Contract => Phase::Contract,
-        },
+        phase: phase_of(wanted),
         release: order.release.to_string(),
         out_of_order: wanted.out_of_order.iter().map(parsed).collect::<Result<_, _>>()?,
         max_stall_ms: wanted.max_stall_ms,
@@ -275,7 +348,7 @@ impl Hands for DatabaseHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectDatabase { .. } => self.inspect().await,
+            Action::InspectDatabase { pending, .. } => self.inspect(pending.as_ref()).await,
             _ => Err(not_ours()),
         }
     }
@@ -318,5 +391,42 @@ mod tests {
         // Somebody has renamed one of the two: which is live is for a person to see.
         assert!(undone(Code::CopyMissing, Some(Stage::Swapped)).is_err());
         assert!(undone(Code::LossGrown, Some(Stage::Swapped)).is_err());
+    }
+
+    #[test]
+    fn what_somebody_else_has_applied_meanwhile_is_refused_with_its_version() {
+        let wanted = |phase| Migrations {
+            artifact: pointsman_core::ArtifactDigest::from_bytes([1; 32]),
+            phase,
+            versions: vec!["1.9.0".to_owned(), "1.10.0".to_owned()],
+            out_of_order: Vec::new(),
+            max_stall_ms: 200,
+            lock_budget_ms: 1_000,
+        };
+        let record = |version: &str, phase| migrate::Record {
+            version: Version::parse(version).unwrap(),
+            phase,
+            adopted: false,
+            release: "by-hand".to_owned(),
+            at: String::new(),
+            raw_hash: [0; 32],
+            token_hash: [0; 32],
+        };
+        let stands = |records, schema_version: Option<&str>| migrate::Status {
+            records,
+            schema_version: schema_version.map(str::to_owned),
+            ..migrate::Status::default()
+        };
+        let (expand, contract) = (wanted(MigrationPhase::Expand), wanted(MigrationPhase::Contract));
+        let fresh = stands(vec![record("1.8.0", Phase::Expand)], Some("1.8.0"));
+        assert!(must_be_pending(&fresh, &expand).is_ok());
+        let applied = stands(vec![record("1.10.0", Phase::Expand)], Some("1.10.0"));
+        let refused = must_be_pending(&applied, &expand).unwrap_err();
+        assert_eq!(refused.code, Code::PlanOutOfDate);
+        assert!(refused.message.starts_with("v1.10.0 was applied"), "{refused:?}");
+        assert!(must_be_pending(&applied, &contract).is_ok());
+        // A table from before pointsman counts by its highest version, as when it is adopted.
+        let by_hand = must_be_pending(&stands(Vec::new(), Some("1.9.0")), &expand).unwrap_err();
+        assert!(by_hand.message.starts_with("v1.9.0 was"), "{by_hand:?}");
     }
 }

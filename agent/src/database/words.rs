@@ -4,6 +4,7 @@ use pointsman_database::backup::Backup;
 use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
 use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
+use pointsman_migration::Version;
 use pointsman_proto::v1;
 
 /// Tables that are named with their loss: those that lose most.
@@ -26,9 +27,33 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     v1::Finding {
         verdict: verdict.to_owned(),
         what: finding.found.clone(),
+        why: if finding.verdict == Verdict::Fine { "" } else { why(finding.check) }.to_owned(),
         fix: finding.hint.clone(),
-        check: finding.check.to_owned(),
+        check: format!("database-{}", finding.check.replace(' ', "-")),
         ..Default::default()
+    }
+}
+
+/// Why a thing is looked at: what goes wrong where it is not as it should be.
+fn why(check: &str) -> &'static str {
+    match check {
+        "name" => "names that are made from it would be cut, or read as something else",
+        "folder" | "room for a backup" => {
+            "without it there is no backup, and nothing is migrated without one"
+        }
+        "server" => "nothing can be done with a server that does not answer",
+        "version" => "another version answers otherwise",
+        "primary" => "a standby takes no migrations",
+        "tools" => "an older `pg_dump` does not know what the server holds",
+        "pooler" => "locks belong to sessions: through a pooler they would guard nothing",
+        "role" => "a right that is missing is met in the middle of a release",
+        "extensions" => "a backup that needs one can be restored only where it is there",
+        "prepared transactions" => {
+            "they hold locks that nobody waits out, and keep a restore from being swapped in"
+        }
+        "other work" => "a dump or a rewrite that runs holds what a migration needs",
+        "room for a copy" => "a backup that cannot be restored beside the live database is not tested either",
+        _ => "a release would meet it in the middle",
     }
 }
 
@@ -68,6 +93,12 @@ pub fn ran(ran: &Ran) -> String {
         stall.as_millis()
     );
     with_notes(words, &ran.notes)
+}
+
+/// A version that was taken back.
+pub fn taken_back(version: &Version, ran: &Ran) -> String {
+    let words = if ran.already { "is not applied any more" } else { "taken back" };
+    with_notes(format!("v{version} {words}"), &ran.notes)
 }
 
 fn with_notes(mut words: String, notes: &[String]) -> String {

@@ -1,4 +1,4 @@
-//! `db status|list|backup|verify|contract|restore`.
+//! `db status|list|backup|verify|contract|down|restore`.
 
 use std::io::{BufRead as _, Write as _};
 
@@ -51,6 +51,14 @@ pub async fn database(session: &Session, verb: &DbVerb, out: &Out) -> Result<Exi
             let migrations = publish(&mut caller, &work.environment, migrations, out).await?.to_string();
             let contract = v1::ContractWork { migrations, out_of_order: out_of_order.clone() };
             begin(session, work, Work::Contract(contract), out).await
+        }
+        DbVerb::Down { work, version, migrations, confirm } => {
+            if !typed(out, &work.environment, confirm.as_ref())? {
+                return Ok(super::declined(out));
+            }
+            let mut caller = session.caller(&work.environment)?;
+            let migrations = publish(&mut caller, &work.environment, migrations, out).await?.to_string();
+            begin(session, work, Work::Down(v1::DownWork { migrations, version: version.clone() }), out).await
         }
         DbVerb::Restore { work, backup, undo: true, confirm, accept_loss, .. } => {
             if !typed(out, &work.environment, confirm.as_ref())? {
@@ -161,7 +169,7 @@ fn typed(
         .hint(format!("say it beforehand: `--confirm {environment}`")));
     }
     let mut stderr = anstream::stderr().lock();
-    let _ = write!(stderr, "this is about which database is live in {environment}; type its name: ")
+    let _ = write!(stderr, "this is about the live database of {environment}; type the environment's name: ")
         .and_then(|()| stderr.flush());
     let mut answer = String::new();
     let read = std::io::stdin().lock().read_line(&mut answer).unwrap_or(0);

@@ -293,6 +293,14 @@ fn moving_lines_and_heartbeats() {
     };
     assert_eq!(super::update(&progress, true), None);
     cases.add("a transfer", &super::moving(&progress));
+    let dump = v1::ReleaseUpdate {
+        step: "backup".to_owned(),
+        host: "db".to_owned(),
+        detail: "backup: 96 MiB dumped".to_owned(),
+        ..progress
+    };
+    cases.add("a dump", &super::moving(&dump));
+    cases.add("the same as a line of JSON", &super::json::progress(&dump).to_string());
     cases.check("moving.txt");
 }
 
@@ -548,6 +556,21 @@ fn what_the_doctor_finds() {
             "remove at /etc/haproxy/haproxy.cfg:71:\n  cookie SRV insert",
         ),
     ];
+    let of_database = |check: v1::Finding| v1::Finding { subject: "db".to_owned(), ..check };
+    let database = [
+        well.clone(),
+        vec![
+            of_database(check("database-tools", "ok", "pg_dump (PostgreSQL) 15.18", "", "")),
+            of_database(check(
+                "database-role",
+                "warn",
+                "`postgres` is a superuser",
+                "a right that is missing is met in the middle of a release",
+                "the script `database-role.sql` makes a role with less power",
+            )),
+        ],
+    ];
+    let database = database.concat();
     let environment = "production".parse().unwrap();
     let mut cases = Cases::default();
     for (name, findings, folded) in [
@@ -558,6 +581,7 @@ fn what_the_doctor_finds() {
         ("one unknown", &not_asked, Some(&environment)),
         ("a load balancer among all", &balancer, Some(&environment)),
         ("a load balancer alone", &balancer, None),
+        ("a database", &database, Some(&environment)),
         ("nothing", &vec![], None),
     ] {
         cases.add(name, &super::findings(findings, folded));

@@ -87,6 +87,14 @@ fn release_fields(release: &v1::Release) -> Value {
     fields
 }
 
+/// How far a long job is, as one line while it runs.
+pub fn progress(update: &v1::ReleaseUpdate) -> Value {
+    json!({
+        "format_version": "1.0", "kind": "progress", "at": super::time(update.at_ms),
+        "step": update.step, "host": update.host, "detail": update.detail,
+    })
+}
+
 /// How a release ended, for a job that reads one document.
 pub fn outcome(release: &v1::Release, exit: Exit) -> Value {
     let plan = release.plan.clone().unwrap_or_default();

@@ -76,7 +76,7 @@ pub fn took(us: u64) -> String {
 /// What the moving line says.
 pub fn moving(update: &v1::ReleaseUpdate) -> String {
     if update.kind == "progress" {
-        return format!("stage {}: {}", update.host, update.detail);
+        return format!("{} {}: {}", update.step, update.host, update.detail);
     }
     let release = update.release.clone().unwrap_or_default();
     where_it_stands(&release)

@@ -451,7 +451,14 @@ fn passed(findings: &[v1::Finding], environment: &EnvironmentName) -> String {
         *count = count.saturating_add(1);
     }
     let lines = counts.iter().map(|(host, count)| {
-        let what = format!("{count} checks of HAProxy pass: `pointsman doctor lb {environment}` lists them");
+        let of_database = |finding: &v1::Finding| finding.check.starts_with("database-");
+        let what = if findings.iter().any(|finding| finding.subject == **host && of_database(finding)) {
+            format!(
+                "{count} checks of the database pass: `pointsman doctor {environment} -o json` lists them"
+            )
+        } else {
+            format!("{count} checks of HAProxy pass: `pointsman doctor lb {environment}` lists them")
+        };
         format!("{} {host:<12} {what}\n", sign("ok"))
     });
     lines.collect()

@@ -171,6 +171,7 @@ enum Purpose {
     DatabaseBackup,
     DatabaseVerify { backup: String },
     DatabaseContract,
+    DatabaseDown { version: String },
     DatabaseRestore { backup: String },
     DatabaseSwap { backup: String, accept_loss: u64 },
     DatabaseSwapBack { backup: String, accept_loss: u64 },
@@ -192,6 +193,9 @@ struct Database {
     host: String,
     migrations: Option<Migrations>,
     verify: String,
+    /// Not there in records from before it was possible.
+    #[serde(default)]
+    keeps_away: bool,
     backup_ms: u64,
     migrate_ms: u64,
 }
@@ -471,6 +475,7 @@ fn work_of(work: &domain::DatabaseWork) -> Purpose {
         Work::Backup => Purpose::DatabaseBackup,
         Work::Verify { backup } => Purpose::DatabaseVerify { backup: text(backup) },
         Work::Contract => Purpose::DatabaseContract,
+        Work::Down { version } => Purpose::DatabaseDown { version: version.clone() },
         Work::Restore { backup } => Purpose::DatabaseRestore { backup: text(backup) },
         Work::Swap { backup, accept_loss } => {
             Purpose::DatabaseSwap { backup: text(backup), accept_loss: *accept_loss }
@@ -488,6 +493,7 @@ fn work_from(purpose: &Purpose) -> Option<domain::DatabaseWork> {
         Purpose::DatabaseBackup => Work::Backup,
         Purpose::DatabaseVerify { backup } => Work::Verify { backup: parse(backup)? },
         Purpose::DatabaseContract => Work::Contract,
+        Purpose::DatabaseDown { version } => Work::Down { version: version.clone() },
         Purpose::DatabaseRestore { backup } => Work::Restore { backup: parse(backup)? },
         Purpose::DatabaseSwap { backup, accept_loss } => {
             Work::Swap { backup: parse(backup)?, accept_loss: *accept_loss }
@@ -513,6 +519,7 @@ fn database_of(database: &domain::DatabasePlan) -> Database {
         host: text(&database.host),
         migrations,
         verify: database.verify.as_str().to_owned(),
+        keeps_away: database.keeps_away,
         backup_ms: database.backup_ms,
         migrate_ms: database.migrate_ms,
     }
@@ -534,6 +541,7 @@ fn database_from(record: &Database) -> Option<domain::DatabasePlan> {
         host: parse(&record.host)?,
         migrations,
         verify: domain::VerifyLevel::parse(&record.verify)?,
+        keeps_away: record.keeps_away,
         backup_ms: record.backup_ms,
         migrate_ms: record.migrate_ms,
     })

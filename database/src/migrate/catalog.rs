@@ -48,9 +48,6 @@ const PARTITION: &str = "
 SELECT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) FROM pg_catalog.pg_inherits i
  WHERE i.inhparent = to_regclass($1) AND i.inhrelid = to_regclass($2)";
 
-const LABEL: &str = "
-SELECT EXISTS (SELECT 1 FROM pg_catalog.pg_enum WHERE enumtypid = to_regtype($1) AND enumlabel = $2)";
-
 /// Looks.
 pub(crate) async fn look(session: &Session, probe: &Probe) -> Result<Found, Problem> {
     let found = match probe {
@@ -59,7 +56,6 @@ pub(crate) async fn look(session: &Session, probe: &Probe) -> Result<Found, Prob
         Probe::IndexValid { index, table } => return index_valid(session, index, table).await,
         Probe::IndexGone { index } => index_gone(session, index).await,
         Probe::PartitionDetached { parent, partition } => detached(session, parent, partition).await,
-        Probe::EnumLabel { enum_type, label } => has_label(session, enum_type, label).await,
     };
     found.map_err(unreadable)
 }
@@ -119,9 +115,4 @@ async fn detached(session: &Session, parent: &Relation, partition: &Relation) ->
         finishes: true,
         what: format!("the partition {partition} was half detached: finished"),
     })
-}
-
-async fn has_label(session: &Session, enum_type: &Relation, label: &str) -> Result<Found, Fault> {
-    let row = session.client().query_one(LABEL, &[&enum_type.as_sql(), &label]).await?;
-    Ok(if row.try_get(0)? { Found::Done } else { Found::NotDone })
 }

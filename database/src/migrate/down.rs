@@ -1,78 +1,56 @@
-//! The way back of an expand that no confirm has followed: down files of what the release applied, newest first.
+//! The way back of an expand that no contract has followed: the down file of the newest version.
 
 use pointsman_core::{Code, Problem};
 use pointsman_migration::{Phase, Set, Version};
 
-use super::ledger;
-use super::order::{Applied, Ran, RunOrder};
+use super::ledger::{self, Record};
+use super::order::{Ran, RunOrder};
 use super::run::{Ending, Run};
 use crate::{Authority, Progress, Settings};
 
-/// Takes back what the release of the order applied in its expand phase, also the part of a file that was not finished.
+/// Takes a version back, if it is the newest that is applied.
 pub async fn down(
     settings: &Settings,
     set: &Set,
+    version: &Version,
     order: &RunOrder<'_>,
     authority: &dyn Authority,
     progress: &Progress,
 ) -> Result<Ran, Problem> {
     let mut run = Run::open(settings, order, authority, progress).await?;
-    let ran = run.back(set).await;
+    let ran = run.back(set, version).await;
     progress.done();
     ran
 }
 
-const PARTS: &str = "
-SELECT DISTINCT version FROM pointsman.statement s WHERE release = $1 AND phase = 'expand'
-   AND NOT EXISTS (SELECT 1 FROM pointsman.migration m WHERE m.version = s.version AND m.state IN ('applied', 'adopted'))";
-
 impl<'a> Run<'a> {
-    async fn back(&mut self, set: &'a Set) -> Result<Ran, Problem> {
-        let versions = self.of_this_release().await?;
-        // All ways are looked for before the first is taken.
-        let mut scripts = Vec::new();
-        for version in &versions {
-            let migration = set.get(version);
-            let Some((migration, script)) =
-                migration.and_then(|found| found.down.as_ref().map(|down| (found, down)))
-            else {
-                let message = format!("version {version} has no down file; nothing was taken back");
-                return Err(Problem::new(Code::NoWayDown, message).hint(
-                    "the expanded schema serves the old slot too: leave it, or write a down file and `pointsman resume ENV`",
-                ));
-            };
-            scripts.push((&migration.version, script));
+    async fn back(&mut self, set: &'a Set, version: &Version) -> Result<Ran, Problem> {
+        let records = ledger::records(&self.sessions.second).await?;
+        let of = |phase| records.iter().filter(move |row: &&Record| row.phase == phase);
+        let refuse = |message: String, hint: &str| Err(Problem::new(Code::NoWayDown, message).hint(hint));
+        if of(Phase::Contract).any(|row| row.version == *version) {
+            let message = format!("the contract of version {version} is applied; nothing was taken back");
+            return refuse(message, "the way back is a restore, with its loss: `pointsman db restore ENV`");
         }
-        let mut applied: Vec<Applied> = Vec::new();
-        for (version, script) in scripts {
-            applied.push(self.apply(version, script, Ending::Undone).await?);
+        // Taken back by an earlier try of the same order.
+        if !of(Phase::Expand).any(|row| row.version == *version) {
+            return Ok(Ran { already: true, ..Ran::default() });
         }
-        Ok(Ran { already: applied.is_empty(), applied, notes: std::mem::take(&mut self.notes) })
-    }
-
-    /// Versions of this release, newest first. Those with a contract applied have no way back.
-    async fn of_this_release(&self) -> Result<Vec<Version>, Problem> {
-        let second = &self.sessions.second;
-        let records = ledger::records(second).await?;
-        let whole = records
-            .iter()
-            .filter(|row| row.phase == Phase::Expand && !row.adopted && row.release == self.order.release);
-        let mut versions: Vec<Version> = whole.map(|row| row.version.clone()).collect();
-        if let Some(gone) = versions.iter().find(|version| {
-            records.iter().any(|row| row.phase == Phase::Contract && row.version == **version)
-        }) {
-            let message = format!("the contract of version {gone} is applied; nothing was taken back");
-            return Err(Problem::new(Code::NoWayDown, message)
-                .hint("the way back is a restore, with its loss: `pointsman db restore ENV`"));
+        if let Some(newer) = of(Phase::Expand).find(|row| row.version > *version) {
+            let message =
+                format!("version {} is applied above {version}; nothing was taken back", newer.version);
+            return refuse(message, "versions are taken back one by one, the newest first");
         }
-        let rows = second.client().query(PARTS, &[&self.order.release]).await;
-        for row in rows.map_err(|error| super::fault::Fault::from(error).while_doing("read the records"))? {
-            let text: String = row.try_get(0).unwrap_or_default();
-            versions.extend(Version::parse(&text).ok());
-        }
-        versions.sort();
-        versions.reverse();
-        versions.dedup();
-        Ok(versions)
+        let Some((migration, script)) =
+            set.get(version).and_then(|found| found.down.as_ref().map(|down| (found, down)))
+        else {
+            let message = format!("version {version} has no down file; nothing was taken back");
+            return refuse(
+                message,
+                "write one, or leave the expanded schema: the version before works on it",
+            );
+        };
+        let applied = self.apply(&migration.version, script, Ending::Undone).await?;
+        Ok(Ran { already: false, applied: vec![applied], notes: std::mem::take(&mut self.notes) })
     }
 }

@@ -9,7 +9,7 @@ use pointsman_migration::{Class, Phase, Version};
 pub struct RunOrder<'a> {
     /// Expand before the switch, contract after *confirm*.
     pub phase: Phase,
-    /// The release that wants it: `down` takes back what it applied.
+    /// The release that wants it.
     pub release: String,
     /// Versions below the current one that the release names, and so may be applied.
     pub out_of_order: Vec<Version>,

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use pointsman_core::{Code, Problem};
-use pointsman_migration::{Class, Script, Set};
+use pointsman_migration::{Class, Script, Set, Version};
 
 use super::measure::Measure;
 use super::order::{Measured, Ran, Rehearsal, RunOrder};
@@ -44,6 +44,24 @@ pub async fn rehearse(
     let (replanned, note) = replan::look(settings, scratch_database).await?;
     replan::judge(&replanned)?;
     Ok(Rehearsal { statements: measured, ran, replanned, notes: note.into_iter().collect() })
+}
+
+/// Takes a version back on the copy, and looks what the version that serves makes of it.
+pub async fn rehearse_down(
+    settings: &Settings,
+    scratch_database: &str,
+    set: &Set,
+    version: &Version,
+    order: &RunOrder<'_>,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<Rehearsal, Problem> {
+    let on_copy = RunOrder { database: scratch_database, ..order.clone() };
+    let ran = super::down(settings, set, version, &on_copy, authority, progress).await.map_err(untouched)?;
+    restorable::look(&Session::open(settings, scratch_database, "look").await?).await?;
+    let (replanned, note) = replan::look(settings, scratch_database).await?;
+    replan::judge(&replanned)?;
+    Ok(Rehearsal { statements: Vec::new(), ran, replanned, notes: note.into_iter().collect() })
 }
 
 async fn on(

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use pointsman_core::{Aftermath, Code, Problem};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 
 use crate::statement::{field, quoted, refused};
@@ -63,7 +64,8 @@ pub(crate) async fn must_be_endable(client: &Client, databases: [u32; 2]) -> Res
     rows.iter().try_fold(problem, |problem, row| Ok(problem.cause(field::<String>(row, 0)?))).and_then(Err)
 }
 
-/// Ends every session of these databases but one, and waits until they are gone.
+/// Ends every session of these databases but one, and waits until they are gone. Workers of autovacuum are left: only a
+/// superuser may end them, and the server does so itself when the database is renamed.
 pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Result<(), Problem> {
     let failed = |error: tokio_postgres::Error| refused("end the sessions of the database", &error);
     let (give_up, mut tell_at) = (Instant::now() + ENDING, Instant::now());
@@ -72,9 +74,11 @@ pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Res
         let sql = if now >= tell_at {
             tell_at = now + TELL_EVERY;
             "SELECT count(*), count(pg_terminate_backend(pid))
-               FROM pg_stat_activity WHERE datid = ANY ($1) AND pid <> $2"
+               FROM pg_stat_activity
+              WHERE datid = ANY ($1) AND pid <> $2 AND backend_type <> 'autovacuum worker'"
         } else {
-            "SELECT count(*), 0::bigint FROM pg_stat_activity WHERE datid = ANY ($1) AND pid <> $2"
+            "SELECT count(*), 0::bigint FROM pg_stat_activity
+              WHERE datid = ANY ($1) AND pid <> $2 AND backend_type <> 'autovacuum worker'"
         };
         let row = client.query_one(sql, &[&databases.as_slice(), &but]).await.map_err(failed)?;
         match field::<i64>(&row, 0)? {
@@ -91,7 +95,7 @@ pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Res
 }
 
 /// What the server has counted of the rows of a database, and which files its tables have.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Written {
     rows: u64,
     files: BTreeMap<u32, u32>,

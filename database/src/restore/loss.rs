@@ -1,14 +1,20 @@
 //! What a restore would lose: rows written since the backup, table by table.
 
+use std::time::Duration;
+
 use pointsman_core::{Code, Problem};
 
 use super::beside::name_of;
 use super::gate::Written;
 use super::hashes;
-use super::record::{Record, Stage};
+use super::record::{Compared, Record, Stage};
 use crate::backup::{BackupId, Manifest};
+use crate::guard::Guard;
 use crate::statement::{field, refused};
 use crate::{Progress, Session, Settings, contents};
+
+/// How long another dump, migration or restore is waited for.
+const GUARD_WAIT: Duration = Duration::from_secs(60);
 
 /// What would be lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -56,18 +62,23 @@ impl Loss {
     }
 }
 
-/// Counts what would be lost: exactly if the backup stands restored beside the live database, otherwise by the server's
-/// counters.
-pub async fn loss(settings: &Settings, id: &str) -> Result<Loss, Problem> {
+/// Counts what would be lost: exactly if the backup stands restored beside the live database, which is noted for the
+/// swap; otherwise by the server's counters.
+pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<Loss, Problem> {
     let id = BackupId::parse(id)?;
-    let maintenance = Session::open(settings, &settings.maintenance, "loss").await?;
-    if let Some(record) = Record::read(settings)?
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
+    if let Some(mut record) = Record::read(settings)?
         && record.stage == Stage::Ready
         && record.backup == id.as_str()
-        && name_of(maintenance.client(), record.restored.oid).await?.as_ref() == Some(&record.restored.aside)
+        && name_of(guard.session().client(), record.restored.oid).await?.as_ref()
+            == Some(&record.restored.aside)
     {
         let live = Session::open(settings, &settings.name, "loss").await?;
-        return exact(settings, &live, &record, &Progress::default()).await.map(|(loss, _)| loss);
+        let restored = written_in(settings, &record.restored.aside).await?;
+        let (loss, live) = exact(settings, &live, &record, progress).await?;
+        record.compared = Some(Compared { lost: loss.total(), live, restored });
+        record.write(settings)?;
+        return Ok(loss);
     }
     estimate(settings, &id).await
 }
@@ -107,6 +118,27 @@ async fn estimate(settings: &Settings, id: &BackupId) -> Result<Loss, Problem> {
     }));
     loss.tables.retain(|table| table.total() > 0);
     Ok(loss)
+}
+
+/// What is lost by what was compared before and what the server has counted since. Nothing where that is not all: tables
+/// were made or rewritten since, or the restored database is another than the one that was compared.
+pub(crate) async fn since_compared(
+    settings: &Settings,
+    live: &Session,
+    record: &Record,
+) -> Result<Option<(u64, Written)>, Problem> {
+    let Some(compared) = &record.compared else { return Ok(None) };
+    let written = Written::ask(live.client()).await?;
+    let restored = written_in(settings, &record.restored.aside).await?;
+    let untouched = restored.since(&compared.restored) == Some(0);
+    let more = written.since(&compared.live).filter(|_| untouched);
+    Ok(more.map(|more| (compared.lost.saturating_add(more), written)))
+}
+
+/// What the server has counted in a database so far.
+pub(crate) async fn written_in(settings: &Settings, database: &str) -> Result<Written, Problem> {
+    let session = Session::open(settings, database, "loss").await?;
+    Written::ask(session.client()).await
 }
 
 /// Compares the live database with the restored one. Beside it, what the server had counted right before: whatever is

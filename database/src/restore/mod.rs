@@ -13,7 +13,7 @@ mod swap;
 
 pub use beside::{Beside, beside};
 pub use loss::{Loss, TableLoss, loss};
-pub use prepared::{prepare, unprepare};
+pub use prepared::{branch, prepare};
 pub use record::Stage;
 pub use recover::{Recovered, recover};
 pub use settle::{Pending, confirm, discard, pending};

@@ -5,23 +5,43 @@ use pointsman_core::Problem;
 use tokio_postgres::Client;
 
 use super::gate;
-use crate::backup;
+use crate::backup::{self, Verified};
 use crate::scratch::{self, Scratch};
 use crate::shape::Shape;
-use crate::statement::{field, quoted, refused};
+use crate::statement::{field, literal, quoted, refused};
 use crate::{Authority, Progress, Session, Settings};
 
-/// Restores and checks a backup and keeps the result, shut. It takes as much room as the database.
+/// Restores and checks a backup and keeps the result, shut; those of earlier backups are dropped. It takes as much room as
+/// the database.
 pub async fn prepare(
     settings: &Settings,
     id: &str,
     authority: &dyn Authority,
     progress: &Progress,
-) -> Result<Scratch, Problem> {
-    let (_, scratch) = backup::verify_keeping(settings, id, authority, progress).await?;
+) -> Result<(Verified, Scratch), Problem> {
+    let (verified, scratch) = backup::verify_keeping(settings, id, authority, progress).await?;
     let session = Session::open(settings, &settings.maintenance, "prepare").await?;
     gate::shut(session.client(), &scratch.database).await?;
-    Ok(scratch)
+    scratch::drop_others(settings, session.client(), &scratch.database).await?;
+    Ok((verified, scratch))
+}
+
+/// A copy of a prepared one, to try something in that changes it.
+pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result<Scratch, Problem> {
+    let session = Session::open(settings, &settings.maintenance, "prepare").await?;
+    let client = session.client();
+    let branch = Scratch::of(settings, &format!("{id}, tried"));
+    scratch::drop_if_ours(client, &branch.database).await?;
+    let shape = Shape::of(client, &prepared.database).await?;
+    copy(client, &shape, &prepared.database, &branch.database).await?;
+    let comment = format!(
+        "COMMENT ON DATABASE {} IS {}",
+        quoted(&branch.database),
+        literal(&Scratch::comment(settings, id))
+    );
+    let noted = client.batch_execute(&comment).await;
+    noted.map_err(|error| refused("note whose the copy is", &error))?;
+    Ok(branch)
 }
 
 /// The prepared copy of a backup, if there is one. One that can be connected to may have been changed.
@@ -42,11 +62,4 @@ pub(super) async fn of(settings: &Settings, client: &Client, id: &str) -> Result
 pub(super) async fn copy(client: &Client, shape: &Shape, prepared: &str, name: &str) -> Result<(), Problem> {
     let created = client.batch_execute(&shape.creation(name, prepared)).await;
     created.map_err(|error| refused(&format!("copy the prepared database to `{}`", quoted(name)), &error))
-}
-
-/// Drops the prepared copy of a backup.
-pub async fn unprepare(settings: &Settings, id: &str) -> Result<(), Problem> {
-    let session = Session::open(settings, &settings.maintenance, "prepare").await?;
-    let scratch = Scratch::of(settings, id);
-    scratch::drop_if_ours(session.client(), &scratch.database).await.map(|_| ())
 }

@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use pointsman_core::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
+use super::gate::Written;
 use crate::{Settings, moment};
 
 /// The version of the form below.
@@ -28,6 +29,9 @@ pub(crate) struct Record {
     pub restored: Named,
     /// The one that was live when the restore began.
     pub replaced: Named,
+    /// What both databases were compared at, and what came out. Not there in records from before it was kept.
+    #[serde(default)]
+    pub compared: Option<Compared>,
     /// Where rows stood right after the swap, to tell what a swap back would lose.
     pub written_at_swap: Option<u64>,
 }
@@ -37,6 +41,15 @@ pub(crate) struct Record {
 pub(crate) struct Named {
     pub oid: u32,
     pub aside: String,
+}
+
+/// A comparison of both databases, and what the server had counted in each right before it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Compared {
+    /// Rows that would be lost.
+    pub lost: u64,
+    pub live: Written,
+    pub restored: Written,
 }
 
 /// How far a restore is.
@@ -66,6 +79,7 @@ impl Record {
             stage: Stage::Filling,
             restored,
             replaced,
+            compared: None,
             written_at_swap: None,
         }
     }

@@ -138,6 +138,7 @@ impl Place {
                 keep: 2,
                 floor_bytes: 0,
                 format: BackupFormat::Custom,
+                keep_copy: false,
             },
         };
         let place = Self { cluster, settings, folder };

@@ -87,8 +87,17 @@ pub enum Blow {
     Connections,
     /// The whole server, as by `kill -9`.
     Server,
-    /// The server's process, by `kill -9`, so long after the commit was sent.
-    InCommit { micros: u64 },
+    /// One of them, by `kill -9` or a cut, so long after the commit was sent.
+    InCommit { whom: Victim, micros: u64 },
+}
+
+/// Whom a bout hits within the commit.
+#[derive(Clone, Copy, Debug)]
+pub enum Victim {
+    Agent,
+    Backend,
+    Connections,
+    Server,
 }
 
 /// A server, and how the story ends undisturbed.
@@ -231,32 +240,35 @@ impl<'s> Arena<'s> {
             }
             Blow::Connections => wire.cut(),
             Blow::Server => self.kill_server(),
-            Blow::InCommit { micros } => {
-                let pids = |application: &str| -> Vec<i32> {
-                    let sql = format!(
-                        "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pointsman-{application}' AND datname = '{database}'"
-                    );
-                    self.cluster
-                        .psql("postgres", &sql)
-                        .unwrap()
-                        .lines()
-                        .map(|pid| pid.parse().unwrap())
-                        .collect()
-                };
-                let backend = soon(|| pids("migrate").first().copied());
-                let all = pids("%");
-                kill_process(pid, Signal::CONT).unwrap();
-                std::thread::sleep(Duration::from_micros(micros));
-                _ = kill_process(Pid::from_raw(backend).unwrap(), Signal::KILL);
-                // The server ends the others too, before it recovers.
-                soon(|| all.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
-            }
+            Blow::InCommit { whom, micros } => self.hit_in_commit(pid, wire, database, (whom, micros)),
         }
         kill_process(pid, Signal::CONT).unwrap();
         ended_in_time(child);
         // The server may be recovering from the death of one of its processes.
         soon(|| self.cluster.psql(database, "SELECT 1").ok());
         Some(())
+    }
+
+    fn hit_in_commit(&mut self, child: Pid, wire: &Wire, database: &str, (whom, micros): (Victim, u64)) {
+        let pids = |application: &str| -> Vec<i32> {
+            let sql = format!(
+                "SELECT pid FROM pg_stat_activity WHERE application_name LIKE 'pointsman-{application}' AND datname = '{database}'"
+            );
+            let told = self.cluster.psql("postgres", &sql).unwrap();
+            told.lines().map(|pid| pid.parse().unwrap()).collect()
+        };
+        let backend = soon(|| pids("migrate").first().copied());
+        let all = pids("%");
+        kill_process(child, Signal::CONT).unwrap();
+        std::thread::sleep(Duration::from_micros(micros));
+        match whom {
+            Victim::Agent => kill_process(child, Signal::KILL).unwrap(),
+            Victim::Backend => _ = kill_process(Pid::from_raw(backend).unwrap(), Signal::KILL),
+            Victim::Connections => wire.cut(),
+            Victim::Server => self.kill_server(),
+        }
+        // What the server does with the commit is over when its processes are; it ends the others too, before it recovers.
+        soon(|| all.iter().all(|pid| !Path::new(&format!("/proc/{pid}")).exists()).then_some(()));
     }
 
     /// `kill -9` of the first process; the others end when they notice, and only then may the next server start.

@@ -10,7 +10,7 @@ use pointsman_core::{Epoch, Problem};
 use pointsman_database::migrate::{self, Ran, RunOrder};
 use pointsman_database::{Authority, BackupFormat, BackupSettings, Progress, Settings};
 use pointsman_database_testkit::Cluster;
-use pointsman_migration::{Phase, Set};
+use pointsman_migration::{Phase, Set, Version};
 use tokio_postgres::NoTls;
 
 /// How long a test waits for what must come.
@@ -79,6 +79,7 @@ pub fn settings_at(socket: &Path, name: &str) -> Settings {
             keep: 1,
             floor_bytes: 0,
             format: BackupFormat::Custom,
+            keep_copy: false,
         },
     }
 }
@@ -139,9 +140,9 @@ impl Ground {
         migrate::run(&self.settings, &set(files), order, &Crew(self.epoch), &self.progress).await
     }
 
-    pub async fn down(&self, files: &[(&str, &str)]) -> Result<Ran, Problem> {
-        let order = self.order(Phase::Expand);
-        migrate::down(&self.settings, &set(files), &order, &Crew(self.epoch), &self.progress).await
+    pub async fn down(&self, files: &[(&str, &str)], version: &str) -> Result<Ran, Problem> {
+        let (order, version) = (self.order(Phase::Down), Version::parse(version).unwrap());
+        migrate::down(&self.settings, &set(files), &version, &order, &Crew(self.epoch), &self.progress).await
     }
 
     pub async fn status(&self) -> migrate::Status {

@@ -186,7 +186,7 @@ async fn verify_files_look_after_the_run_and_change_nothing() {
 }
 
 #[tokio::test]
-async fn down_takes_back_what_the_release_applied_newest_first() {
+async fn down_takes_the_newest_version_back_and_no_other() {
     let ground = Ground::new(T);
     let before = ground.contents();
     let files = [
@@ -196,17 +196,18 @@ async fn down_takes_back_what_the_release_applied_newest_first() {
         ("v1.1.0.down.sql", "ALTER TABLE u DROP COLUMN b"),
     ];
     ground.expand(&files).await.unwrap();
-    let back = ground.down(&files).await.unwrap();
-    assert_eq!(
-        back.applied.iter().map(|file| file.version.to_string()).collect::<Vec<_>>(),
-        ["1.1.0", "1.0.0"]
-    );
+    let problem = ground.down(&files, "1.0.0").await.unwrap_err();
+    assert_eq!(problem.code, Code::NoWayDown, "{problem}");
+    for version in ["1.1.0", "1.0.0"] {
+        let back = ground.down(&files, version).await.unwrap();
+        assert_eq!(back.applied.iter().map(|file| file.version.to_string()).collect::<Vec<_>>(), [version]);
+    }
     assert_eq!(ground.contents(), before);
-    assert!(ground.down(&files).await.unwrap().already);
+    assert!(ground.down(&files, "1.0.0").await.unwrap().already);
     assert_eq!(ground.status().await.schema_version, None);
     // And forward again.
     assert_eq!(ground.expand(&files).await.unwrap().applied.len(), 2);
-    let problem = ground.down(&[files[0], files[2]]).await.unwrap_err();
+    let problem = ground.down(&[files[0], files[2]], "1.1.0").await.unwrap_err();
     assert_eq!(problem.code, Code::NoWayDown);
 }
 

@@ -18,7 +18,7 @@ const STATIC: &[&str] = &["static-rr", "source", "uri", "url_param", "rdp-cookie
 
 /// The backends that a route may name but for the maintenance page's, as they stand in the files.
 fn slots<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
-    let names = seen.wanted.backends.iter().filter(|name| name.0 != seen.wanted.maintenance_backend.0);
+    let names = seen.wanted.backends.iter().filter(|name| !seen.wanted.needs_no_servers(&name.0));
     names.filter_map(|name| config.backend(name.0.as_str())).collect()
 }
 
@@ -54,12 +54,13 @@ fn each<'a>(
 pub(super) fn present(seen: &Seen) -> Result<Said, &Problem> {
     let known = seen.backends.as_ref()?;
     let maintenance = seen.wanted.maintenance_backend.0.as_str();
-    let granted = seen.wanted.backends.iter().map(|name| name.0.as_str()).chain([maintenance]);
+    let hold = seen.wanted.hold_backend.as_ref().map(|hold| hold.0.as_str());
+    let granted = seen.wanted.backends.iter().map(|name| name.0.as_str()).chain([maintenance]).chain(hold);
     let missing: Vec<&str> = granted.filter(|name| !known.iter().any(|known| known == name)).collect();
     let Some(first) = missing.first() else {
         return Ok(Said::ok(listed(known)));
     };
-    let fix = if *first == maintenance {
+    let fix = if *first == maintenance || Some(*first) == hold {
         format!(
             "add:\nbackend {first}\n  http-request return status 503 content-type text/html file /etc/haproxy/pages/maintenance.html"
         )
@@ -78,7 +79,7 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
     let mut notes: Vec<Said> = Vec::new();
     for name in &seen.wanted.backends {
         let name = &name.0;
-        if *name == seen.wanted.maintenance_backend.0 || !known.iter().any(|known| known == name.as_str()) {
+        if seen.wanted.needs_no_servers(name) || !known.iter().any(|known| known == name.as_str()) {
             continue;
         }
         let health = health(rows, name);

@@ -9,7 +9,7 @@ mod driver;
 mod frontend;
 pub(crate) mod log;
 mod map;
-mod page;
+pub(crate) mod page;
 mod process;
 mod reload;
 pub mod seen;
@@ -248,6 +248,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "maintenance-page",
         "visitors get this page in maintenance; one over HAProxy's buffer stops its next start",
         InFiles(page::page),
+    ),
+    (
+        "hold",
+        "while databases are swapped requests would meet errors, or the page, instead of waiting",
+        InFiles(page::hold),
     ),
 ];
 

@@ -1,12 +1,38 @@
 //! The maintenance page: there, small enough for HAProxy's buffer, with a status that is no success.
 
 use super::seen::{Seen, Written};
-use super::{Said, add_to};
+use super::{Said, add_to, frontend};
 use crate::haproxy_cfg::{HaproxyConfig, Line};
 
 /// HAProxy's buffer, and what it keeps of it for headers; a page must fit into the rest.
 const BUFFER: u64 = 16_384;
 const KEPT: u64 = 1_024;
+
+/// The action that has a request wait.
+const HOLD_ACTION: &str = "lua.pointsman_hold";
+
+/// What tells the script which route to look at.
+const HOLD_VARIABLE: &str = "POINTSMAN_HOLD";
+/// The end of the script's path.
+const HOLD_SCRIPT: &str = "pointsman-hold.lua";
+
+/// The lines that hold requests.
+pub(crate) struct HoldLines {
+    /// Those of `global`.
+    pub global: String,
+    /// In the frontend, before the route is looked up.
+    pub frontend: String,
+}
+
+/// The lines that hold requests while the route leads to a backend.
+pub(crate) fn hold_lines(map: &str, key: &str, backend: &str) -> HoldLines {
+    HoldLines {
+        global: format!(
+            "setenv POINTSMAN_HOLD \"{map} {key} {backend} 5000\"\nlua-load /etc/haproxy/pointsman-hold.lua"
+        ),
+        frontend: format!("http-request {HOLD_ACTION} unless trusted {{ req.hdr(X-Pointsman) -m found }}"),
+    }
+}
 
 fn page_lines<'a>(config: &'a HaproxyConfig, maintenance: &str) -> Vec<&'a Line> {
     let Some(section) = config.backend(maintenance) else { return Vec::new() };
@@ -26,6 +52,32 @@ fn file_of(line: &Line) -> Option<&str> {
 /// The files that the maintenance backend answers with.
 pub(super) fn files(config: &HaproxyConfig, maintenance: &str) -> Vec<String> {
     page_lines(config, maintenance).into_iter().filter_map(file_of).map(str::to_owned).collect()
+}
+
+/// What has requests wait while databases are swapped, where that is wanted.
+pub(super) fn hold(seen: &Seen, written: &Written) -> Said {
+    let (config, wanted) = (&written.config, &seen.wanted);
+    let Some(hold) = wanted.hold_backend.as_ref().map(|hold| &hold.0) else {
+        return Said::ok("requests are not held: `hold_backend` is not set in lb-agent.toml");
+    };
+    let load = hold_lines(wanted.map_name().as_str(), &wanted.key, hold.as_str());
+    let words = format!("{} {} {hold} ", wanted.map_name(), wanted.key);
+    let told = config.global(&["setenv", HOLD_VARIABLE]).any(|line| line.word(2).starts_with(&words));
+    let loaded = config.global(&["lua-load"]).any(|line| line.word(1).ends_with(HOLD_SCRIPT));
+    if !told || !loaded {
+        return Said::fail(
+            format!("nothing is loaded that holds requests for `{hold}`: they would get its page at once"),
+            format!("add to `global`:\n{}", super::indented(&load.global)),
+        );
+    }
+    for section in frontend::routing(seen, config) {
+        let asks = section.own(&["http-request", HOLD_ACTION]).next().is_some();
+        if !asks {
+            let what = format!("`{}` ({}) holds no requests", section.title(), section.place);
+            return Said::fail(what, add_to(section, &load.frontend));
+        }
+    }
+    Said::ok(format!("requests wait while the route leads to `{hold}`"))
 }
 
 pub(super) fn page(seen: &Seen, written: &Written) -> Said {

@@ -130,8 +130,11 @@ impl Signals {
     pub fn new(config: config::Signals, haproxy: &config::Haproxy, workers: Workers) -> Self {
         let mut backends: Vec<BackendName> =
             haproxy.backends.iter().map(|backend| backend.0.clone()).collect();
-        if !backends.contains(&haproxy.maintenance_backend.0) {
-            backends.push(haproxy.maintenance_backend.0.clone());
+        let pages = std::iter::once(&haproxy.maintenance_backend).chain(&haproxy.hold_backend);
+        for page in pages {
+            if !backends.contains(&page.0) {
+                backends.push(page.0.clone());
+            }
         }
         Self(Arc::new(Inner {
             config,

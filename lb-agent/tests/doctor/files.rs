@@ -4,7 +4,7 @@ use pointsman_core::{Code, Problem};
 use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::examine;
 
-use crate::world::{fragment, must_say, not_well, said, seen};
+use crate::world::{config, fragment, must_say, not_well, said, seen, wishes};
 
 /// One change of the fragment, and what a check says of it.
 struct Case {
@@ -544,4 +544,31 @@ fn checks_have_names_of_their_own() {
     names.sort_unstable();
     names.dedup();
     assert_eq!(names.len(), count);
+}
+
+#[test]
+fn what_holds_requests_is_looked_for_where_they_are_to_be_held() {
+    must_say(&seen(&fragment()), "hold", Well, "not held", "");
+    let held = |text: &str| {
+        let mut seen = seen(text);
+        seen.wanted.hold_backend = Some(pointsman_chassis::config::Parsed("be_hold".parse().unwrap()));
+        seen.backends = Ok(["be_blue", "be_green", "be_maint", "be_hold"].map(str::to_owned).to_vec());
+        seen
+    };
+    let mut config = config("/lb", "127.0.0.1:80");
+    config.haproxy.hold_backend = held("").wanted.hold_backend;
+    let text = pointsman_lb_agent::snippet(&config, &wishes("10.0.0.11:8080", "10.0.0.12:8080")).unwrap();
+    assert_eq!(not_well(&held(&text)), []);
+    let (load, ask) = ("  lua-load /etc/haproxy/pointsman-hold.lua", "  http-request lua.pointsman_hold");
+    must_say(&held(&text.replace(load, "#")), "hold", Fail, "nothing is loaded", "lua-load");
+    must_say(
+        &held(&text.replace(ask, "#")),
+        "hold",
+        Fail,
+        "holds no requests",
+        "http-request lua.pointsman_hold",
+    );
+    let mut without = held(&text);
+    without.backends = seen(&text).backends;
+    must_say(&without, "backends-present", Fail, "has no `be_hold`", "backend be_hold");
 }

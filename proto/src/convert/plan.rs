@@ -58,6 +58,7 @@ fn purpose_word(purpose: &Purpose) -> &'static str {
         Purpose::Database(DatabaseWork::Backup) => "db-backup",
         Purpose::Database(DatabaseWork::Verify { .. }) => "db-verify",
         Purpose::Database(DatabaseWork::Contract) => "db-contract",
+        Purpose::Database(DatabaseWork::Down { .. }) => "db-down",
         Purpose::Database(DatabaseWork::Restore { .. }) => "db-restore",
         Purpose::Database(DatabaseWork::Swap { .. }) => "db-swap",
         Purpose::Database(DatabaseWork::SwapBack { .. }) => "db-swap-back",
@@ -93,6 +94,7 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
             let which = match migrations.phase {
                 MigrationPhase::Expand => "the version that serves goes on as it is",
                 MigrationPhase::Contract => "the version before cannot come back",
+                MigrationPhase::Down => "taken back, and what came in by it is lost",
             };
             let applied = versions(&migrations.versions);
             format!(

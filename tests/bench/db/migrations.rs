@@ -21,7 +21,7 @@ use pointsman_migration::Phase;
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use arena::{Arena, Blow, CUT, MIXED, PLAIN};
+use arena::{Arena, Blow, CUT, MIXED, PLAIN, Victim};
 use kit::Ground;
 
 /// What makes this program be the agent that is killed.
@@ -42,8 +42,8 @@ INSERT INTO features SELECT n, repeat('x', 100) FROM generate_series(1, 250000) 
 const METHOD: &str = "ddl_stalled = requests over 200 ms of 100 a second on 40 connections while \
 `ALTER TABLE … ADD COLUMN` goes past a 12 s report, a pg_dump that stands still for 12 s and a transaction idle for 12 s, less \
 those over 200 ms without any ALTER; ddl_stalled_plain = the same with the statement as it is. \
-crash_points = kills of agent, server process, connections and whole server at every place that a run passes, and of the \
-server process within the commit; crash_points_exact = those after which what was told was so, and the next run ended as an \
+crash_points = kills of agent, server process, connections and whole server at every place that a run passes, and of each of \
+them at twenty moments of a commit; crash_points_exact = those after which what was told was so, and the next run ended as an \
 undisturbed one, no effect twice. bad_migrations = bad files; bad_migrations_stopped = those stopped with the live \
 database unchanged, by pg_dump.";
 
@@ -98,12 +98,18 @@ async fn crashes() -> (usize, Vec<String>) {
         }
     }
     let mut arena = Arena::new(&PLAIN, &[CHILD]).await;
-    for micros in (0..2_000).step_by(100) {
-        let found = arena.bout("migrate-commit", 1, Blow::InCommit { micros }).await.unwrap_or_default();
-        hits += 1;
-        if !found.is_empty() {
-            wrong.push(format!("within the commit, {micros} µs: {}", found.join("; ")));
+    for whom in [Victim::Agent, Victim::Backend, Victim::Connections, Victim::Server] {
+        for micros in (0..2_000).step_by(100) {
+            hits += 1;
+            match arena.bout("migrate-commit", 1, Blow::InCommit { whom, micros }).await {
+                Some(found) if found.is_empty() => {}
+                Some(found) => {
+                    wrong.push(format!("{whom:?} in the commit, {micros} µs: {}", found.join("; ")))
+                }
+                None => wrong.push(format!("{whom:?} in the commit, {micros} µs: not hit")),
+            }
         }
+        eprintln!("== in the commit, {whom:?}: {hits} places so far, {} not exact", wrong.len());
     }
     (hits, wrong)
 }

@@ -31,13 +31,13 @@ pub async fn measure(place: &Place) -> Result<Value> {
         checked.push(ours.wall / theirs.wall);
         restore::discard(&place.settings, &authority).await?;
 
-        restore::prepare(&place.settings, &taken.id, &authority, &progress).await?;
+        let (_, prepared_copy) = restore::prepare(&place.settings, &taken.id, &authority, &progress).await?;
         let (made, ours) =
             cost::of(restore::beside(&place.settings, &taken.id, &authority, &progress)).await?;
         made.context("from a prepared copy")?;
         prepared.push(ours.wall / theirs.wall);
         restore::discard(&place.settings, &authority).await?;
-        restore::unprepare(&place.settings, &taken.id).await?;
+        prepared_copy.remove(&place.settings).await?;
     }
     Ok(json!({
         "restore_wall_ratio": rounded(middle(load)),

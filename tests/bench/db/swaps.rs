@@ -25,7 +25,7 @@ pub async fn measure(place: &Place) -> Result<Value> {
     for _ in 0..ROUNDS {
         restore::beside(&place.settings, &taken.id, &authority, &progress).await?;
         // Of the clients no one writes: what came before them counts.
-        let loss = restore::loss(&place.settings, &taken.id).await?.total();
+        let loss = restore::loss(&place.settings, &taken.id, &progress).await?.total();
         let served = Arc::new(Served {
             start: Instant::now(),
             last_us: 0.into(),
