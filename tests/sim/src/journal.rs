@@ -200,6 +200,7 @@ impl World {
                     verify: database.verify,
                     backup_ms: database.backup_ms,
                     migrate_ms: database.migrate_ms,
+                    keeps_away: false,
                 });
                 Some(Event::Planned(Arc::new(plan)))
             }

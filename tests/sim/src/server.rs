@@ -20,6 +20,11 @@ impl Versions {
         self.0 |= 1_u32.checked_shl(u32::from(version)).unwrap_or(0);
     }
 
+    /// These without one.
+    pub fn remove(&mut self, version: u8) {
+        self.0 &= !1_u32.checked_shl(u32::from(version)).unwrap_or(0);
+    }
+
     /// Whether a version is among them.
     pub fn has(self, version: u8) -> bool {
         self.0.checked_shr(u32::from(version)).unwrap_or(0) & 1 == 1
@@ -55,6 +60,8 @@ impl Schema {
         match phase {
             MigrationPhase::Expand => self.expand_recorded,
             MigrationPhase::Contract => self.contract_recorded,
+            // What is taken back leaves no record: it can be expanded again.
+            MigrationPhase::Down => Versions::default(),
         }
     }
 
@@ -63,6 +70,7 @@ impl Schema {
         match phase {
             MigrationPhase::Expand => self.expanded,
             MigrationPhase::Contract => self.contracted,
+            MigrationPhase::Down => Versions::default(),
         }
     }
 
@@ -71,6 +79,7 @@ impl Schema {
         match phase {
             MigrationPhase::Expand => self.expanded.add(version),
             MigrationPhase::Contract => self.contracted.add(version),
+            MigrationPhase::Down => self.expanded.remove(version),
         }
     }
 
@@ -79,6 +88,7 @@ impl Schema {
         match phase {
             MigrationPhase::Expand => self.expand_recorded.add(version),
             MigrationPhase::Contract => self.contract_recorded.add(version),
+            MigrationPhase::Down => self.expand_recorded.remove(version),
         }
     }
 }
