@@ -8,6 +8,10 @@ use tokio::net::{TcpStream, UnixListener};
 
 const LONGEST: Duration = Duration::from_secs(20);
 
+/// A WebSocket is taken: with the key of RFC 6455, section 1.3, and its answer, which HAProxy looks for.
+const TAKEN: &[u8] = b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                       Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
+
 /// An application that takes every WebSocket and sends back what comes, whatever the frames say.
 fn echo(site: &Site) {
     let listener = UnixListener::bind(site.blue.application()).unwrap();
@@ -18,7 +22,7 @@ fn echo(site: &Site) {
                 while !asked.ends_with(b"\r\n\r\n") {
                     asked.push(stream.read_u8().await?);
                 }
-                stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n").await?;
+                stream.write_all(TAKEN).await?;
                 let (mut from, mut to) = stream.split();
                 tokio::io::copy(&mut from, &mut to).await
             });
