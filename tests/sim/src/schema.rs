@@ -155,7 +155,7 @@ impl World {
                 .into_iter()
                 .flat_map(|migrations| &migrations.versions)
                 .filter_map(|v| site::number(v));
-            for version in versions.filter(|_| state.touched(Step::Expand)) {
+            for version in versions.filter(|_| state.ordered(Step::Expand)) {
                 begun.add(version);
                 if state.complete(Step::Expand) {
                     done.add(version);

@@ -298,3 +298,11 @@ fn nothing_is_contracted_that_the_version_that_serves_does_not_know() {
     let report = run(Scenario { database: true, ..told(7, &forward, &[]) }, Options::default()).unwrap();
     assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed); 4]));
 }
+
+/// A copy of the order to expand comes first and applies one version of two; the order itself says that it changed nothing.
+#[test]
+fn the_schema_is_as_the_journal_says_also_after_copies_of_orders() {
+    for seed in [144_196, 30_583_431] {
+        assert_eq!(run(Scenario::of(seed), Options::default()).unwrap().violation, None, "seed {seed}");
+    }
+}
