@@ -243,6 +243,12 @@ impl State {
         self.orders.iter().any(|(key, progress)| key.step == step && (progress.acted || progress.open))
     }
 
+    /// Whether an order of a step ever left. Where a copy of it may have come first, and done something that nobody was
+    /// told of, its failure does not say that nothing changed.
+    pub fn ordered(&self, step: Step) -> bool {
+        self.orders.keys().any(|key| key.step == step)
+    }
+
     /// Whether the release is on its way back.
     pub fn going_back(&self) -> bool {
         self.turned_back.is_some() || self.step().is_some_and(|step| step.kind() == Kind::Backward)

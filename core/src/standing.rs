@@ -59,7 +59,7 @@ impl Standing {
         }
         if let Purpose::Database(work) = &state.plan.purpose {
             // The version before does not work with the schema any more.
-            if *work == DatabaseWork::Contract && state.touched(Step::Contract) {
+            if *work == DatabaseWork::Contract && state.ordered(Step::Contract) {
                 self.previous = None;
                 self.ahead_of_previous.clear();
             }
@@ -121,7 +121,7 @@ impl Standing {
     /// What a release has expanded stays, however the release ended.
     fn expanded(&mut self, state: &State) {
         let migrations = state.plan.database.as_ref().and_then(|database| database.migrations.as_ref());
-        let Some(migrations) = migrations.filter(|_| state.touched(Step::Expand)) else { return };
+        let Some(migrations) = migrations.filter(|_| state.ordered(Step::Expand)) else { return };
         self.ahead_of_live.extend(migrations.versions.iter().cloned());
         self.ahead_of_previous.extend(migrations.versions.iter().cloned());
     }

@@ -209,6 +209,26 @@ fn a_contract_waits_for_a_version_that_knows_what_was_expanded() {
     assert!(ahead(&standing).is_empty(), "and forward again");
 }
 
+/// A copy of the order came first, and applied one file of two; the order itself found the second one impossible.
+#[test]
+fn what_was_ordered_of_the_schema_counts_as_done_whatever_the_answer_says() {
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Expand);
+    story.fail(Step::Expand, &refused());
+    story.state.phase = Phase::Finished(Outcome::Aborted);
+    let mut standing = Standing::default();
+    standing.fold(&story.state);
+    assert!(standing.ahead_of_live.contains("1.2.0"));
+    let mut story = Story::begun(alone(DatabaseWork::Contract));
+    story.reach(Step::Contract);
+    story.fail(Step::Contract, &refused());
+    follow(&mut story);
+    let previous = LiveRelease { slot: SlotName::parse("blue").unwrap(), release: None, artifact: None };
+    let mut standing = Standing { previous: Some(previous), ..Standing::default() };
+    standing.fold(&story.state);
+    assert_eq!((story.state.outcome(), standing.previous), (Some(Outcome::Aborted), None));
+}
+
 fn ask(story: &mut Story, kind: RequestKind) {
     story.tell(Event::Requested(pointsman_core::Request { kind, by: "ada".to_owned(), reason: None }));
 }

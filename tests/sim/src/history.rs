@@ -415,6 +415,8 @@ impl World {
                     };
                     let promoted = folded(self).iter().any(promotes);
                     self.truth.forget(promoted);
+                    // A judge that only the lost entries knew of is not taken up.
+                    self.visitors.judged_anew();
                     self.before_loss =
                         [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
                 }

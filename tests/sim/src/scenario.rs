@@ -354,23 +354,40 @@ impl Scenario {
         self.database = true;
         self.brittle = chance.pick(&[0, 0, 0, 5, 20, 50], 0);
         self.wishes = database_wishes(&mut chance);
-        if chance.percent(70) {
-            // Hosts are in the order of their names, and the database's comes after the blue ones.
-            let host = self.hosts;
-            let (short, long) = (chance.between(50, 3_000), chance.between(500, 30_000));
-            let what = match chance.below(10) {
-                0..=4 => What::KillAgent { host, back_ms: short },
-                5 => What::FreezeAgent { host, for_ms: long },
-                6 => What::Partition { host, to: chance.percent(70), from: true, for_ms: long },
-                7 => What::LoseDisk { host, back_ms: short },
-                8 => What::Contradict { host },
-                _ => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
-            };
-            let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
-            self.faults.push(Fault { after_entries: chance.below(90), delay_ms, what });
+        // Hosts are in the order of their names, and the database's comes after the blue ones.
+        let host = self.hosts;
+        let length = self.wishes.iter().map(usual_entries).sum();
+        for _ in 0..chance.pick(&[0, 1, 1, 2], 1) {
+            self.faults.push(database_fault(&mut chance, host, length));
         }
         self
     }
+}
+
+/// How many entries a wish writes into the journal, about.
+fn usual_entries(wish: &Wish) -> u64 {
+    match wish {
+        Wish::Deploy(_) | Wish::Migrating(..) => 45,
+        Wish::Contract => 15,
+        _ => 6,
+    }
+}
+
+/// Something that goes wrong on the database's host, or at the coordinator, before the last wish is over.
+fn database_fault(chance: &mut Chance, host: u64, length: u64) -> Fault {
+    let (short, long) = (chance.between(50, 3_000), chance.between(500, 30_000));
+    let what = match chance.below(14) {
+        0..=4 => What::KillAgent { host, back_ms: short },
+        5 => What::FreezeAgent { host, for_ms: long },
+        6 => What::Partition { host, to: chance.percent(70), from: true, for_ms: long },
+        7 => What::LoseDisk { host, back_ms: short },
+        8 => What::Contradict { host },
+        9 => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
+        10 => What::TakeOver,
+        _ => What::KillCoordinator { back_ms: short },
+    };
+    let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
+    Fault { after_entries: chance.below(length), delay_ms, what }
 }
 
 /// Sites with a database, in percent.

@@ -155,7 +155,7 @@ impl World {
                 .into_iter()
                 .flat_map(|migrations| &migrations.versions)
                 .filter_map(|v| site::number(v));
-            for version in versions.filter(|_| state.touched(Step::Expand)) {
+            for version in versions.filter(|_| state.ordered(Step::Expand)) {
                 begun.add(version);
                 if state.complete(Step::Expand) {
                     done.add(version);
@@ -164,11 +164,9 @@ impl World {
             let Purpose::Database(work) = &state.plan.purpose else { continue };
             let confirmed = state.outcome() == Some(Outcome::Confirmed);
             match work {
-                DatabaseWork::Swap { backup, .. } if confirmed => {
-                    // Asked for once more it is the live one already.
-                    if told.live.as_ref() != Some(backup) {
-                        told.before = told.live.replace(backup.clone());
-                    }
+                // Asked for once more it is the live one already.
+                DatabaseWork::Swap { backup, .. } if confirmed && told.live.as_ref() != Some(backup) => {
+                    told.before = told.live.replace(backup.clone());
                 }
                 DatabaseWork::SwapBack { .. } if confirmed => told.live = told.before.clone(),
                 _ => {}
@@ -176,7 +174,8 @@ impl World {
             swaps |= state.touched(Step::Swap);
         }
         let (schema, origin, open) = (live.schema, live.origin.clone(), live.open);
-        if !swaps && !(done.within(schema.expanded) && schema.expanded.within(begun)) {
+        let as_told = done.within(schema.expanded) && schema.expanded.within(begun);
+        if !swaps && !as_told {
             self.broken("I3", || {
                 format!("at rest the schema is {schema:?}, by the journal {done:?} to {begun:?}")
             });

@@ -298,3 +298,21 @@ fn nothing_is_contracted_that_the_version_that_serves_does_not_know() {
     let report = run(Scenario { database: true, ..told(7, &forward, &[]) }, Options::default()).unwrap();
     assert_eq!((report.violation, report.outcomes), (None, vec![Some(Outcome::Confirmed); 4]));
 }
+
+/// A copy of the order to expand comes first and applies one version of two; the order itself says that it changed nothing.
+#[test]
+fn the_schema_is_as_the_journal_says_also_after_copies_of_orders() {
+    let scenario = told(
+        144_196,
+        &[Wish::Migrating(Good, Files::Good), Wish::Contract, Wish::Migrating(Good, Files::FailsLive)],
+        &[
+            (29, 1_629, What::TakeOver),
+            (33, 12, What::TakeOver),
+            (33, 70, What::KillAgent { host: 1, back_ms: 113 }),
+            (28, 16, What::KillCoordinator { back_ms: 2_045 }),
+        ],
+    );
+    let net = Net { loss: 1, twice: 30, late: 30 };
+    let scenario = Scenario { splits: 2, database: true, net, ..scenario };
+    assert_eq!(run(scenario, Options::default()).unwrap().violation, None);
+}
