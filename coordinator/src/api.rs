@@ -589,10 +589,8 @@ async fn tell_of_database(
         let Ok(Some(kept)) = office.release(Some(&id)) else { return };
         let Some(database) = &kept.state.plan.database else { return };
         let Some(step) = kept.state.step() else { return };
-        let long = matches!(
-            step,
-            Step::Backup | Step::Rehearse | Step::Expand | Step::Contract | Step::Restore
-        );
+        let long =
+            matches!(step, Step::Backup | Step::Rehearse | Step::Expand | Step::Contract | Step::Restore);
         let words = match long {
             true => office.database_progress(&database.host).await,
             false => String::new(),

@@ -69,7 +69,10 @@ fn way_down(set: &Set, version: &str, facts: &v1::DatabaseFacts) -> Result<(), P
         }
         Some(newest) => {
             let hint = "versions are taken back one by one, the newest first: `pointsman db status ENV`";
-            return refuse(format!("v{version} is not the newest that is applied: v{} is", newest.version), hint);
+            return refuse(
+                format!("v{version} is not the newest that is applied: v{} is", newest.version),
+                hint,
+            );
         }
         None => return refuse(format!("v{version} is not applied"), "`pointsman db status ENV`"),
     }

@@ -557,7 +557,9 @@ fn walks(name: &'static str, count: u64, purposes: &[fn() -> Purpose], ends: &[&
 fn deploys_end_as_they_say() {
     // No order is of the watch, and these deploys have neither page nor database.
     let others = |step: &Step| {
-        use Step::{Backup, Contract, Expand, Lift, Maintain, Rehearse, Restore, Swap, Unmaintain, Unswap, Watch};
+        use Step::{
+            Backup, Contract, Expand, Lift, Maintain, Rehearse, Restore, Swap, Unmaintain, Unswap, Watch,
+        };
         let database = matches!(step, Backup | Rehearse | Expand | Contract | Restore | Swap | Lift | Unswap);
         database || matches!(step, Maintain | Unmaintain | Watch)
     };

@@ -185,7 +185,11 @@ async fn the_newest_version_is_taken_back_by_its_down_file_once_visitors_are_led
     assert_eq!(database.sql("SELECT to_regclass('layers') IS NULL").unwrap(), "t");
     let known = "SELECT string_agg(version, ' ' ORDER BY version) FROM schema_version";
     assert_eq!(database.sql(known).unwrap(), "v1.0.0");
-    assert_eq!(listed(&site).await["backups"].as_array().unwrap().len(), 2, "it is backed up before that too");
+    assert_eq!(
+        listed(&site).await["backups"].as_array().unwrap().len(),
+        2,
+        "it is backed up before that too"
+    );
     let again = deploy(&site, "v3", Path::new(&folder)).await;
     assert_eq!(again.code, 0, "{again:?}");
     assert_eq!(database.sql("SELECT count(colour) FROM features").unwrap(), "0", "and forward again");

@@ -36,7 +36,10 @@ async fn struck(
     let mut over = None;
     let give_up = tokio::time::Instant::now() + SOON;
     while over.is_none() && !site.fell(daemon).unwrap() {
-        assert!(tokio::time::Instant::now() < give_up, "{daemon:?} neither falls at {kill_at} nor is it over");
+        assert!(
+            tokio::time::Instant::now() < give_up,
+            "{daemon:?} neither falls at {kill_at} nor is it over"
+        );
         over = ended(site, &release).await;
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
@@ -58,7 +61,8 @@ async fn struck(
 async fn ended(site: &Site, release: &str) -> Option<String> {
     let mut client: Client = site.client().ok()?;
     let releases = client.releases().await.ok()?;
-    let found = releases.into_iter().find(|found| found.plan.as_ref().is_some_and(|p| p.release == release))?;
+    let found =
+        releases.into_iter().find(|found| found.plan.as_ref().is_some_and(|p| p.release == release))?;
     Some(found.outcome).filter(|outcome| !outcome.is_empty())
 }
 
@@ -117,16 +121,19 @@ async fn migrates(site: &mut Site, number: usize, daemon: Daemon, kill_at: KillA
     let struck = struck(site, daemon, kill_at, wanted).await;
     let when = format!("{daemon:?} at {kill_at}");
     if let Some((release, outcome)) = &struck {
-        assert_eq!((release.as_str(), outcome.as_str()), (format!("r{number}").as_str(), "confirmed"), "{when}");
+        assert_eq!(
+            (release.as_str(), outcome.as_str()),
+            (format!("r{number}").as_str(), "confirmed"),
+            "{when}"
+        );
     }
     let database = site.database.as_ref().unwrap();
-    let stands = format!(
+    let stands =
         "SELECT (SELECT count(*) FROM pg_attribute WHERE attrelid = 'features'::regclass AND attname LIKE 'c%' AND attnum > 2),
                 (SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text ~ '^i[0-9]+$'),
                 (SELECT length(name) - length('feature 1') FROM features WHERE id = 1),
-                (SELECT count(*) FROM pointsman.migration WHERE state = 'applied')"
-    );
-    assert_eq!(database.sql(&stands).unwrap(), format!("{number}|{number}|{number}|{number}"), "{when}");
+                (SELECT count(*) FROM pointsman.migration WHERE state = 'applied')";
+    assert_eq!(database.sql(stands).unwrap(), format!("{number}|{number}|{number}|{number}"), "{when}");
     let backups = site.cli(&["db", "list", ENVIRONMENT, "-o", "json"]).await.unwrap();
     let backups: serde_json::Value = serde_json::from_str(&backups.stdout).unwrap();
     let of_release = |backup: &&serde_json::Value| backup["release"] == format!("r{number}");
@@ -157,8 +164,12 @@ async fn the_agent_killed_at_every_order_of_a_release_with_migrations() {
 async fn the_agent_killed_within_a_migration_of_the_live_database() {
     let mut site = with_v1().await;
     // The first time each is passed is in the rehearsal. Of the transactions there are two.
-    let places =
-        [("migrate-intended", 4), ("migrate-commit", 3), ("migrate-committed", 3), ("migrate-outside-done", 2)];
+    let places = [
+        ("migrate-intended", 4),
+        ("migrate-commit", 3),
+        ("migrate-committed", 3),
+        ("migrate-outside-done", 2),
+    ];
     for (number, (place, nth)) in (1..).zip(places) {
         assert!(migrates(&mut site, number, Daemon::Database, KillAt { place, nth }).await, "{place}");
     }
@@ -169,10 +180,16 @@ async fn the_coordinator_killed_around_the_orders_of_a_release_with_migrations()
     let mut site = with_v1().await;
     // Three orders of the preflight and two of the stage go before those of the backup, the rehearsal and the migration.
     for (number, nth) in (1..).zip([6, 7, 8]) {
-        assert!(migrates(&mut site, number, Daemon::Coordinator, KillAt { place: "order-before-send", nth }).await);
+        assert!(
+            migrates(&mut site, number, Daemon::Coordinator, KillAt { place: "order-before-send", nth })
+                .await
+        );
     }
     for (number, nth) in (4..).zip([6, 7, 8]) {
-        assert!(migrates(&mut site, number, Daemon::Coordinator, KillAt { place: "order-after-answer", nth }).await);
+        assert!(
+            migrates(&mut site, number, Daemon::Coordinator, KillAt { place: "order-after-answer", nth })
+                .await
+        );
     }
 }
 
@@ -187,7 +204,9 @@ async fn swaps(site: &mut Site, daemon: Daemon, kill_at: KillAt) {
     sql("UPDATE features SET name = 'damaged' WHERE id <= 7");
     done(site, Work::Restore(v1::RestoreWork { backup: backup.clone() })).await;
     let swap = work(Work::Swap(v1::SwapWork { backup: backup.clone(), accept_loss: 7 }));
-    let (release, outcome) = struck(site, daemon, kill_at, swap).await.unwrap_or_else(|| panic!("{when}: never"));
+    let struck = struck(site, daemon, kill_at, swap).await;
+    assert!(struck.is_some(), "{when}: it never passed there");
+    let (release, outcome) = struck.unwrap();
     let sql = |text: &str| site.database.as_ref().unwrap().sql(text).unwrap();
     let damaged = sql("SELECT count(*) FROM features WHERE name = 'damaged'");
     let expected = if outcome == "confirmed" { "0" } else { "7" };
@@ -201,7 +220,9 @@ async fn swaps(site: &mut Site, daemon: Daemon, kill_at: KillAt) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_agent_killed_within_a_swap() {
     let mut site = with_v1().await;
-    for place in ["swap-intended", "swap-shut", "swap-cleared", "swap-renamed", "swap-committed", "swap-opened"] {
+    for place in
+        ["swap-intended", "swap-shut", "swap-cleared", "swap-renamed", "swap-committed", "swap-opened"]
+    {
         swaps(&mut site, Daemon::Database, KillAt { place, nth: 1 }).await;
     }
 }

@@ -253,14 +253,16 @@ fn must_be_pending(status: &migrate::Status, wanted: &Migrations) -> Result<(), 
         return Ok(());
     }
     let message = format!("{} was applied since the plan was made, and not by it", applied.join(", "));
-    Err(Problem::new(Code::PlanOutOfDate, message)
-        .hint("see by whom: `pointsman db status ENV`; then start again: what is applied already is left out"))
+    Err(Problem::new(Code::PlanOutOfDate, message).hint(
+        "see by whom: `pointsman db status ENV`; then start again: what is applied already is left out",
+    ))
 }
 
 /// The one version that is to be taken back.
 fn to_take_back(wanted: &Migrations) -> Result<Version, Problem> {
     let version = wanted.versions.first().and_then(|version| Version::parse(version).ok());
-    version.ok_or_else(|| Problem::new(Code::MigrationsRefused, "no version is named that could be taken back"))
+    version
+        .ok_or_else(|| Problem::new(Code::MigrationsRefused, "no version is named that could be taken back"))
 }
 
 fn phase_of(wanted: &Migrations) -> Phase {

@@ -38,7 +38,9 @@ pub fn finding(finding: &Finding) -> v1::Finding {
 fn why(check: &str) -> &'static str {
     match check {
         "name" => "names that are made from it would be cut, or read as something else",
-        "folder" | "room for a backup" => "without it there is no backup, and nothing is migrated without one",
+        "folder" | "room for a backup" => {
+            "without it there is no backup, and nothing is migrated without one"
+        }
         "server" => "nothing can be done with a server that does not answer",
         "version" => "another version answers otherwise",
         "primary" => "a standby takes no migrations",
@@ -46,7 +48,9 @@ fn why(check: &str) -> &'static str {
         "pooler" => "locks belong to sessions: through a pooler they would guard nothing",
         "role" => "a right that is missing is met in the middle of a release",
         "extensions" => "a backup that needs one can be restored only where it is there",
-        "prepared transactions" => "they hold locks that nobody waits out, and keep a restore from being swapped in",
+        "prepared transactions" => {
+            "they hold locks that nobody waits out, and keep a restore from being swapped in"
+        }
         "other work" => "a dump or a rewrite that runs holds what a migration needs",
         "room for a copy" => "a backup that cannot be restored beside the live database is not tested either",
         _ => "a release would meet it in the middle",

@@ -434,7 +434,9 @@ fn passed(findings: &[v1::Finding], environment: &EnvironmentName) -> String {
     let lines = counts.iter().map(|(host, count)| {
         let of_database = |finding: &v1::Finding| finding.check.starts_with("database-");
         let what = if findings.iter().any(|finding| finding.subject == **host && of_database(finding)) {
-            format!("{count} checks of the database pass: `pointsman doctor {environment} -o json` lists them")
+            format!(
+                "{count} checks of the database pass: `pointsman doctor {environment} -o json` lists them"
+            )
         } else {
             format!("{count} checks of HAProxy pass: `pointsman doctor lb {environment}` lists them")
         };

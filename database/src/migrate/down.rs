@@ -37,14 +37,18 @@ impl<'a> Run<'a> {
             return Ok(Ran { already: true, ..Ran::default() });
         }
         if let Some(newer) = of(Phase::Expand).find(|row| row.version > *version) {
-            let message = format!("version {} is applied above {version}; nothing was taken back", newer.version);
+            let message =
+                format!("version {} is applied above {version}; nothing was taken back", newer.version);
             return refuse(message, "versions are taken back one by one, the newest first");
         }
         let Some((migration, script)) =
             set.get(version).and_then(|found| found.down.as_ref().map(|down| (found, down)))
         else {
             let message = format!("version {version} has no down file; nothing was taken back");
-            return refuse(message, "write one, or leave the expanded schema: the version before works on it");
+            return refuse(
+                message,
+                "write one, or leave the expanded schema: the version before works on it",
+            );
         };
         let applied = self.apply(&migration.version, script, Ending::Undone).await?;
         Ok(Ran { already: false, applied: vec![applied], notes: std::mem::take(&mut self.notes) })

@@ -70,7 +70,8 @@ pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<
     if let Some(mut record) = Record::read(settings)?
         && record.stage == Stage::Ready
         && record.backup == id.as_str()
-        && name_of(guard.session().client(), record.restored.oid).await?.as_ref() == Some(&record.restored.aside)
+        && name_of(guard.session().client(), record.restored.oid).await?.as_ref()
+            == Some(&record.restored.aside)
     {
         let live = Session::open(settings, &settings.name, "loss").await?;
         let restored = written_in(settings, &record.restored.aside).await?;

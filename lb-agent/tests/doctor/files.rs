@@ -561,7 +561,13 @@ fn what_holds_requests_is_looked_for_where_they_are_to_be_held() {
     assert_eq!(not_well(&held(&text)), []);
     let (load, ask) = ("  lua-load /etc/haproxy/pointsman-hold.lua", "  http-request lua.pointsman_hold");
     must_say(&held(&text.replace(load, "#")), "hold", Fail, "nothing is loaded", "lua-load");
-    must_say(&held(&text.replace(ask, "#")), "hold", Fail, "holds no requests", "http-request lua.pointsman_hold");
+    must_say(
+        &held(&text.replace(ask, "#")),
+        "hold",
+        Fail,
+        "holds no requests",
+        "http-request lua.pointsman_hold",
+    );
     let mut without = held(&text);
     without.backends = seen(&text).backends;
     must_say(&without, "backends-present", Fail, "has no `be_hold`", "backend be_hold");

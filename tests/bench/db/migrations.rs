@@ -103,7 +103,9 @@ async fn crashes() -> (usize, Vec<String>) {
             hits += 1;
             match arena.bout("migrate-commit", 1, Blow::InCommit { whom, micros }).await {
                 Some(found) if found.is_empty() => {}
-                Some(found) => wrong.push(format!("{whom:?} in the commit, {micros} µs: {}", found.join("; "))),
+                Some(found) => {
+                    wrong.push(format!("{whom:?} in the commit, {micros} µs: {}", found.join("; ")))
+                }
                 None => wrong.push(format!("{whom:?} in the commit, {micros} µs: not hit")),
             }
         }
