@@ -128,13 +128,12 @@ async fn migrates(site: &mut Site, number: usize, daemon: Daemon, kill_at: KillA
         );
     }
     let database = site.database.as_ref().unwrap();
-    let stands = format!(
+    let stands =
         "SELECT (SELECT count(*) FROM pg_attribute WHERE attrelid = 'features'::regclass AND attname LIKE 'c%' AND attnum > 2),
                 (SELECT count(*) FROM pg_index WHERE indisvalid AND indexrelid::regclass::text ~ '^i[0-9]+$'),
                 (SELECT length(name) - length('feature 1') FROM features WHERE id = 1),
-                (SELECT count(*) FROM pointsman.migration WHERE state = 'applied')"
-    );
-    assert_eq!(database.sql(&stands).unwrap(), format!("{number}|{number}|{number}|{number}"), "{when}");
+                (SELECT count(*) FROM pointsman.migration WHERE state = 'applied')";
+    assert_eq!(database.sql(stands).unwrap(), format!("{number}|{number}|{number}|{number}"), "{when}");
     let backups = site.cli(&["db", "list", ENVIRONMENT, "-o", "json"]).await.unwrap();
     let backups: serde_json::Value = serde_json::from_str(&backups.stdout).unwrap();
     let of_release = |backup: &&serde_json::Value| backup["release"] == format!("r{number}");
@@ -205,8 +204,9 @@ async fn swaps(site: &mut Site, daemon: Daemon, kill_at: KillAt) {
     sql("UPDATE features SET name = 'damaged' WHERE id <= 7");
     done(site, Work::Restore(v1::RestoreWork { backup: backup.clone() })).await;
     let swap = work(Work::Swap(v1::SwapWork { backup: backup.clone(), accept_loss: 7 }));
-    let (release, outcome) =
-        struck(site, daemon, kill_at, swap).await.unwrap_or_else(|| panic!("{when}: never"));
+    let struck = struck(site, daemon, kill_at, swap).await;
+    assert!(struck.is_some(), "{when}: it never passed there");
+    let (release, outcome) = struck.unwrap();
     let sql = |text: &str| site.database.as_ref().unwrap().sql(text).unwrap();
     let damaged = sql("SELECT count(*) FROM features WHERE name = 'damaged'");
     let expected = if outcome == "confirmed" { "0" } else { "7" };
