@@ -13,9 +13,12 @@ use crate::place::Place;
 /// Most passes that are remembered: environments have a few dozen checks.
 const MOST: usize = 512;
 
+/// Passes by place, name and description of their check, each with its moment.
+type Passes = HashMap<(String, String, String), (Instant, CheckSeen)>;
+
 /// The passes of one agent.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<HashMap<(String, String, String), (Instant, CheckSeen)>>);
+pub struct Memory(Mutex<Passes>);
 
 impl Memory {
     fn key(check: &Check, place: &Place) -> (String, String, String) {

@@ -145,7 +145,7 @@ fn kind(
     match (http, steps, ows, alerts, metric, tls, hurl) {
         (Some(http), None, None, None, None, None, None) => {
             let exchange = one_request(http, names, secrets).map_err(|error| format!("`http`: {error}"))?;
-            Ok(Kind::Http { exchange, assets: http.assets })
+            Ok(Kind::Http { exchange: Box::new(exchange), assets: http.assets })
         }
         (None, Some(steps), None, None, None, None, None) => {
             if steps.is_empty() || steps.len() > MAX_STEPS {

@@ -18,7 +18,7 @@ use crate::spec::{Kind, Spec};
 const PAUSE: Duration = Duration::from_millis(200);
 
 /// Parses the descriptions of checks that are made together: each may use what an earlier one that it names captures.
-pub fn parse_all<'c>(checks: &'c [Check]) -> Result<Vec<(&'c Check, Spec)>, String> {
+pub fn parse_all(checks: &[Check]) -> Result<Vec<(&Check, Spec)>, String> {
     let mut names: BTreeMap<&CheckName, BTreeSet<String>> = BTreeMap::new();
     let mut parsed = Vec::new();
     for check in checks {

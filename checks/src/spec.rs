@@ -34,7 +34,7 @@ pub enum Kind {
     /// One request, and perhaps every script and style sheet of the page that it brings.
     Http {
         /// The request.
-        exchange: Exchange,
+        exchange: Box<Exchange>,
         /// Whether assets are asked for too.
         assets: bool,
     },
