@@ -16,8 +16,8 @@ use crate::watcher::Watcher;
 
 /// How often it is looked whether a release is over, or another has begun, where nothing else tells.
 const LOOK: Duration = Duration::from_millis(500);
-/// Pause before a release back that could not begin is tried again.
-const AGAIN: Duration = Duration::from_secs(2);
+/// Pause before a release back is tried again: it could not begin, or was refused.
+const AGAIN: Duration = Duration::from_secs(10);
 
 /// Watches on after every release of an environment, for ever.
 pub async fn afterwatch(office: Arc<Office>) {
@@ -59,13 +59,13 @@ async fn watch(office: &Arc<Office>, state: &State) {
         match turn_back(office, &judged.told).await {
             Ok(back) => {
                 info!(release = %plan.release, %back, told = judged.told, "visitors fare too badly: back");
-                return;
             }
             Err(problem) => {
                 error!(release = %plan.release, %problem, causes = ?problem.causes, told = judged.told, "visitors fare too badly, and the way back is closed");
-                tokio::time::sleep(AGAIN).await;
             }
         }
+        // Once it is under way nobody is watched on, and that is seen then.
+        tokio::time::sleep(AGAIN).await;
     }
     info!(release = %plan.release, at = SystemClock.now().0, "visitors are not watched on any more");
 }

@@ -274,15 +274,19 @@ impl Office {
         Ok(agents.into_iter().map(|agent| agent.host).collect())
     }
 
-    /// The release whose visitors are watched on although it is over, and until when. Anything that has moved visitors since,
-    /// or tried to, ends that: then it is not the last word any more.
+    /// The release whose visitors are watched on although it is over, and until when. Anything that has moved visitors since
+    /// ends that: then it is not the last word any more. What was refused, or undone before it moved anybody, does not: a way
+    /// back that failed for a moment must not be the last.
     pub fn watched_on(&self) -> Option<(State, Timestamp)> {
         let book = self.book();
         let told = &book.told;
         if told.trouble.is_some() || told.open().is_some() || told.standing.previous.is_none() {
             return None;
         }
-        let moves = |kept: &&Kept| !matches!(kept.state.plan.purpose, Purpose::Database(_));
+        let moves = |kept: &&Kept| {
+            let undone = matches!(kept.state.outcome(), Some(Outcome::Refused | Outcome::Aborted));
+            !undone && !matches!(kept.state.plan.purpose, Purpose::Database(_))
+        };
         let last = told.releases.values().filter(moves).max_by_key(|kept| kept.number)?;
         let until = afterwatch::until(&last.state).filter(|until| SystemClock.now() < *until)?;
         Some((last.state.clone(), until))

@@ -23,12 +23,14 @@ pub async fn check(session: &Session, check: &Check, out: &Out) -> Result<Exit, 
     } else {
         out.result(&render::checks(&made));
     }
-    let passed = |made: &v1::CheckMade| made.seen.as_ref().is_some_and(|seen| seen.verdict == "passed");
-    Ok(match (made.checks.iter().all(passed), made.silent.is_empty()) {
-        (false, _) => Exit::RolledBack,
+    let with = |verdict: &'static str| {
+        move |made: &v1::CheckMade| made.seen.as_ref().is_some_and(|seen| seen.verdict == verdict)
+    };
+    let known = made.checks.iter().all(with("passed")) && made.silent.is_empty();
+    Ok(match made.checks.iter().any(with("failed")) {
+        true => Exit::RolledBack,
         // What could not be looked at is not known to be well, and nothing looked at is nothing known.
-        (true, false) => Exit::Refused,
-        (true, true) if made.checks.is_empty() => Exit::Refused,
-        (true, true) => Exit::Done,
+        false if !known || made.checks.is_empty() => Exit::Refused,
+        false => Exit::Done,
     })
 }
