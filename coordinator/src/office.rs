@@ -15,7 +15,7 @@ use pointsman_core::{
     Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::afterwatch::{self, afterwatch};
@@ -79,6 +79,8 @@ pub struct Office {
     /// One thing is asked of it at a time, so that what was asked before is known.
     asking: tokio::sync::Mutex<()>,
     begun: Notify,
+    /// Changes whenever a release is somewhere else than before.
+    moved: watch::Sender<u64>,
 }
 
 /// A failure whose code a newer agent made up.
@@ -114,6 +116,7 @@ impl Office {
             beginning: tokio::sync::Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             begun: Notify::new(),
+            moved: watch::Sender::new(0),
         });
         office.reopen().await?;
         tokio::spawn(Arc::clone(&office).work());
@@ -196,6 +199,12 @@ impl Office {
         if let Some(kept) = self.book().told.releases.get_mut(&state.plan.release) {
             kept.state = state.clone();
         }
+        self.moved.send_modify(|number| *number = number.wrapping_add(1));
+    }
+
+    /// Changes whenever a release is somewhere else than before, as [`Office::release`] then shows it.
+    pub fn moves(&self) -> watch::Receiver<u64> {
+        self.moved.subscribe()
     }
 
     fn over(&self, state: &State) {
