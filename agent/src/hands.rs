@@ -44,7 +44,7 @@ impl WebHands {
             self.memory.forget();
         }
         let seen = pointsman_checks::run(checks, &self.place, memory).await?;
-        let seen = pointsman_checks::judged(checks, seen, &[&self.place])?;
+        let seen = pointsman_checks::judged(checks, vec![(&self.place, seen)])?;
         let detail = format!("{} checks on `{}` passed", checks.len(), self.place.server.address);
         Ok(pointsman_checks::evidence(seen, detail))
     }

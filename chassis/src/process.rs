@@ -1,6 +1,6 @@
 //! Running programs that an agent's own file grants: no shell, a bare environment, bounded in time and output.
 
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use tokio::io::AsyncReadExt as _;
@@ -9,9 +9,32 @@ use tokio::io::AsyncReadExt as _;
 /// below what a cause may hold, or its end would be cut off again.
 const KEPT_OUTPUT: usize = 900;
 
-/// Runs a program with a bare environment, bounded in time. Returns the end of its output; an error says how it
-/// ended.
-pub async fn run(program: &str, arguments: &[String], timeout: Duration) -> Result<String, String> {
+/// Why a program did not do what it was run for.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// It never ran.
+    #[error("cannot start `{0}`: {1}")]
+    NotStarted(String, #[source] std::io::Error),
+    /// It ended, and says that it failed.
+    #[error("`{program}` ended with {status}: {output}")]
+    Ended {
+        /// The program.
+        program: String,
+        /// How it ended.
+        status: ExitStatus,
+        /// The end of its output.
+        output: String,
+    },
+    /// How it ended is not known.
+    #[error("cannot wait for `{0}`: {1}")]
+    Lost(String, #[source] std::io::Error),
+    /// It took too long.
+    #[error("`{0}` did not end within {1} s and was killed")]
+    Late(String, u64),
+}
+
+/// Runs a program with a bare environment, bounded in time. Returns the end of its output.
+pub async fn run(program: &str, arguments: &[String], timeout: Duration) -> Result<String, RunError> {
     let mut command = tokio::process::Command::new(program);
     command
         .args(arguments)
@@ -24,7 +47,7 @@ pub async fn run(program: &str, arguments: &[String], timeout: Duration) -> Resu
         .stderr(Stdio::piped())
         .process_group(0)
         .kill_on_drop(true);
-    let mut child = command.spawn().map_err(|error| format!("cannot start `{program}`: {error}"))?;
+    let mut child = command.spawn().map_err(|error| RunError::NotStarted(program.to_owned(), error))?;
     let group = child.id();
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let waited = tokio::time::timeout(timeout, async {
@@ -34,8 +57,11 @@ pub async fn run(program: &str, arguments: &[String], timeout: Duration) -> Resu
     .await;
     match waited {
         Ok((Ok(status), output)) if status.success() => Ok(output),
-        Ok((Ok(status), output)) => Err(format!("`{program}` ended with {status}: {}", output.trim())),
-        Ok((Err(error), _)) => Err(format!("cannot wait for `{program}`: {error}")),
+        Ok((Ok(status), output)) => {
+            let (program, output) = (program.to_owned(), output.trim().to_owned());
+            Err(RunError::Ended { program, status, output })
+        }
+        Ok((Err(error), _)) => Err(RunError::Lost(program.to_owned(), error)),
         Err(_) => {
             // The whole group, or grandchildren would go on.
             if let Some(group) =
@@ -43,7 +69,7 @@ pub async fn run(program: &str, arguments: &[String], timeout: Duration) -> Resu
             {
                 let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
             }
-            Err(format!("`{program}` did not end within {} s and was killed", timeout.as_secs()))
+            Err(RunError::Late(program.to_owned(), timeout.as_secs()))
         }
     }
 }

@@ -8,15 +8,18 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
+use crate::miss::Miss;
 use crate::place::Place;
 
 const DAY_MS: u64 = 86_400_000;
 
 /// Shakes hands as a visitor would: a certificate that a visitor would not take fails at once.
-pub async fn make(min_left_ms: u64, place: &Place, until: Instant) -> Result<String, String> {
+pub async fn make(min_left_ms: u64, place: &Place, until: Instant) -> Result<String, Miss> {
     let server = &place.server;
     let tls = server.tls.as_ref().ok_or_else(|| {
-        "nothing is asked with TLS here: make it through the balancer, and give lb-agent.toml `frontend.tls_ca`".to_owned()
+        Miss::Blind(
+            "nothing is asked with TLS here: make it through the balancer, and give lb-agent.toml `frontend.tls_ca`".to_owned(),
+        )
     })?;
     let shaken = async {
         let stream =
@@ -32,7 +35,7 @@ pub async fn make(min_left_ms: u64, place: &Place, until: Instant) -> Result<Str
     let certificate = connection.peer_certificates().and_then(|chain| chain.first());
     let certificate = certificate.ok_or_else(|| "no certificate was shown".to_owned())?;
     let now = SystemTime::now().duration_since(UNIX_EPOCH).map_err(|error| error.to_string())?;
-    judge(certificate, min_left_ms, now.as_secs())
+    Ok(judge(certificate, min_left_ms, now.as_secs())?)
 }
 
 fn judge(certificate: &[u8], min_left_ms: u64, now_s: u64) -> Result<String, String> {

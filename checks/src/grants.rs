@@ -24,13 +24,37 @@ pub struct Grants {
 
 /// A monitoring service that may be asked.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "MonitorFile")]
 pub struct Monitor {
     /// Where it is, as the check names it.
     pub url: String,
-    /// The authorities that have signed its certificate, PEM.
-    #[serde(default)]
+    /// The authorities that have signed its certificate, PEM; none where it is asked in plain text.
     pub ca: Option<PathBuf>,
+}
+
+/// A [`Monitor`] as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MonitorFile {
+    url: String,
+    ca: Option<PathBuf>,
+}
+
+impl TryFrom<MonitorFile> for Monitor {
+    type Error = String;
+
+    /// Refuses an address that would be asked otherwise than it says.
+    fn try_from(MonitorFile { url, ca }: MonitorFile) -> Result<Self, String> {
+        let secret = url.starts_with("https://");
+        match &ca {
+            None if secret => Err(format!(
+                "`{url}` needs `ca`, a file with the authorities that sign its certificate: \
+                 \"/etc/ssl/certs/ca-certificates.crt\" for a public one"
+            )),
+            Some(_) if !secret => Err(format!("`{url}` is asked in plain text: `ca` is for `https://`")),
+            _ => Ok(Self { url, ca }),
+        }
+    }
 }
 
 /// The `hurl` command.

@@ -3,18 +3,20 @@
 use std::io::Write as _;
 use std::time::Duration;
 
-use pointsman_chassis::process;
+use pointsman_chassis::process::{self, RunError};
 use tokio::time::Instant;
 
+use crate::miss::Miss;
 use crate::place::Place;
 use crate::session::Session;
 
 /// Runs one file against the place. In the file, `{{url}}` is the server, `{{host}}` its name and `{{side}}` the side of the
 /// route that `X-Pointsman` asks for; secrets are variables by their names.
-pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, String> {
-    let (command, path) = place.grants.hurl(file)?;
+pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, Miss> {
+    let (command, path) = place.grants.hurl(file).map_err(Miss::Blind)?;
     let left = until.saturating_duration_since(Instant::now());
-    let secrets = secrets_file(session).map_err(|error| format!("cannot hand secrets to hurl: {error}"))?;
+    let secrets = secrets_file(session)
+        .map_err(|error| Miss::Blind(format!("cannot hand secrets to hurl: {error}")))?;
     let scheme = if place.server.tls.is_some() { "https" } else { "http" };
     let mut arguments = vec![
         "--no-color".to_owned(),
@@ -34,8 +36,19 @@ pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) 
     // A moment less than what is left: the command's own end says more than ours.
     let program = command.display().to_string();
     let ran = process::run(&program, &arguments, left.max(Duration::from_secs(1))).await;
-    ran.map(|_| format!("`{file}` passed"))
+    match ran {
+        Ok(_) => Ok(format!("`{file}` passed")),
+        Err(error @ (RunError::NotStarted(..) | RunError::Lost(..))) => Err(Miss::Blind(error.to_string())),
+        Err(RunError::Ended { status, output, .. }) if status.code().is_some_and(|code| code < ASKED) => {
+            Err(Miss::Blind(format!("hurl cannot run `{file}`: {output}")))
+        }
+        Err(error) => Err(Miss::Failed(error.to_string())),
+    }
 }
+
+/// The first exit code with which hurl says that it has asked: below it the command line or the file is wrong
+/// (<https://hurl.dev/docs/manual.html#exit-codes>).
+const ASKED: i32 = 3;
 
 /// `name=value` by line, in a file that its owner alone can read and that goes when it is dropped.
 fn secrets_file(session: &Session) -> std::io::Result<Option<tempfile::NamedTempFile>> {

@@ -24,16 +24,15 @@ pub async fn make(
     timeout: std::time::Duration,
 ) -> Result<String, Miss> {
     let until = Instant::now() + timeout;
-    let made = match &spec.kind {
+    match &spec.kind {
         Kind::Http { exchange, assets } => http(exchange, *assets, place, session, until).await,
         Kind::Steps(steps) => sequence(steps, place, session, timeout).await,
         Kind::Ows(ows) => map_service(ows, place, session, until).await,
-        Kind::Alerts(wanted) => return alerts::make(wanted, &place.grants, until).await,
-        Kind::Metric(wanted) => return metric::make(wanted, &place.grants, until).await,
+        Kind::Alerts(wanted) => alerts::make(wanted, &place.grants, until).await,
+        Kind::Metric(wanted) => metric::make(wanted, &place.grants, until).await,
         Kind::TlsExpiry(min_left_ms) => certificate::make(*min_left_ms, place, until).await,
         Kind::Hurl(file) => hurl::make(file, place, session, until).await,
-    };
-    made.map_err(Miss::Failed)
+    }
 }
 
 /// One request with its expectations and captures.
@@ -42,7 +41,7 @@ async fn exchange(
     place: &Place,
     session: &mut Session,
     until: Instant,
-) -> Result<Answer, String> {
+) -> Result<Answer, Miss> {
     let ask = rendered(exchange, session)?;
     let (method, path) = (ask.method.clone(), ask.path.clone());
     // Each message says what was asked, as somebody would ask it by hand.
@@ -62,7 +61,7 @@ async fn exchange(
         let taken = capture.iter().map(take).collect::<Result<Vec<_>, String>>()?;
         Ok((answer, taken))
     });
-    let (answer, taken) = judged.await.map_err(&said)?;
+    let (answer, taken) = judged.await.map_err(|miss| miss.said(&said))?;
     for (name, value) in taken {
         session.capture(&name, value);
     }
@@ -73,10 +72,10 @@ async fn exchange(
 /// does must not wait for it.
 async fn aside<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, String> + Send + 'static,
-) -> Result<T, String> {
-    tokio::task::spawn_blocking(look)
-        .await
-        .unwrap_or_else(|error| Err(format!("looking at it ended abruptly: {error}")))
+) -> Result<T, Miss> {
+    let looked = tokio::task::spawn_blocking(look).await;
+    let abrupt = |error| Miss::Blind(format!("looking at it ended abruptly: {error}"));
+    Ok(looked.map_err(abrupt)??)
 }
 
 fn rendered(exchange: &Exchange, session: &Session) -> Result<Ask, String> {
@@ -121,7 +120,7 @@ async fn http(
     place: &Place,
     session: &mut Session,
     until: Instant,
-) -> Result<String, String> {
+) -> Result<String, Miss> {
     let answer = exchange(wanted, place, session, until).await?;
     let seen = format!("{} in {} ms", answer.status, answer.took_ms);
     if !assets {
@@ -164,9 +163,9 @@ async fn sequence(
     place: &Place,
     session: &mut Session,
     timeout: std::time::Duration,
-) -> Result<String, String> {
+) -> Result<String, Miss> {
     let began = Instant::now();
-    let (mut failed, mut left_behind): (Option<String>, Option<String>) = (None, None);
+    let (mut failed, mut left_behind): (Option<Miss>, Option<Miss>) = (None, None);
     let (mut made, mut cleared) = (0_u32, 0_u32);
     let until = began + timeout;
     let mut clear_until = None;
@@ -182,10 +181,11 @@ async fn sequence(
             Ok(_) => made = made.saturating_add(1),
             // What was never made needs no clearing away.
             Err(_) if step.cleanup && failed.is_some() && !knows(step, session) => {}
-            Err(error) if step.cleanup => {
-                left_behind.get_or_insert(format!("step {number}: {error}"));
+            Err(miss) => {
+                let miss = miss.said(|text| format!("step {number}: {text}"));
+                let which = if step.cleanup { &mut left_behind } else { &mut failed };
+                which.get_or_insert(miss);
             }
-            Err(error) => failed = Some(format!("step {number}: {error}")),
         }
     }
     let took = began.elapsed().as_millis();
@@ -193,8 +193,10 @@ async fn sequence(
         (None, None) if cleared > 0 => Ok(format!("{made} steps in {took} ms, cleared away")),
         (None, None) => Ok(format!("{made} steps in {took} ms")),
         (Some(failed), None) => Err(failed),
-        (None, Some(left)) => Err(format!("something is left behind: {left}")),
-        (Some(failed), Some(left)) => Err(format!("{failed}; and something is left behind: {left}")),
+        (None, Some(left)) => Err(left.said(|left| format!("something is left behind: {left}"))),
+        (Some(failed), Some(left)) => {
+            Err(failed.said(|failed| format!("{failed}; and something is left behind: {}", left.text())))
+        }
     }
 }
 
@@ -208,26 +210,29 @@ async fn map_service(
     place: &Place,
     session: &mut Session,
     until: Instant,
-) -> Result<String, String> {
+) -> Result<String, Miss> {
     let mut look = async |path: &str| {
         let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
         client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))
     };
     let answer = look(&ows.capabilities_path()).await?;
-    let said = |what: &str, error: String| format!("{} of {} {error}", what, ows.path);
+    let said = |what: &'static str| {
+        let path = &ows.path;
+        move |miss: Miss| miss.said(|text| format!("{what} of {path} {text}"))
+    };
     let capabilities = {
         let ows = ows.clone();
-        aside(move || ows.capabilities(&answer)).await.map_err(|error| said("GetCapabilities", error))?
+        aside(move || ows.capabilities(&answer)).await.map_err(said("GetCapabilities"))?
     };
     let mut seen = format!("{} layers", capabilities.layers.len());
     if let Some(path) = ows.feature_path() {
         let (ows, answer) = (ows.clone(), look(&path).await?);
-        let feature = aside(move || ows.feature(&answer)).await.map_err(|error| said("GetFeature", error))?;
+        let feature = aside(move || ows.feature(&answer)).await.map_err(said("GetFeature"))?;
         seen.push_str(&format!(", {feature}"));
     }
     if let Some(path) = ows.map_path(&capabilities) {
         let (ows, answer) = (ows.clone(), look(&path).await?);
-        let map = aside(move || ows.map(&answer)).await.map_err(|error| said("GetMap", error))?;
+        let map = aside(move || ows.map(&answer)).await.map_err(said("GetMap"))?;
         seen.push_str(&format!(", {map}"));
     }
     Ok(seen)

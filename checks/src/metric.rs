@@ -48,6 +48,11 @@ fn value(answer: &Answer) -> Result<f64, String> {
         let error = json.get("error").and_then(Value::as_str).unwrap_or("it does not say why");
         return Err(format!("Prometheus refuses the query: {}", short(error)));
     }
+    // Since version 2.48 some of them are mere remarks on the query.
+    let warnings = json.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    if let Some(warning) = warnings.into_iter().find(|warning| !warning.starts_with("PromQL info")) {
+        return Err(format!("Prometheus warns that the number may be wrong: {}", short(warning)));
+    }
     let kind = json.pointer("/data/resultType").and_then(Value::as_str).unwrap_or("nothing");
     let result = json.pointer("/data/result").and_then(Value::as_array);
     let sample = match (kind, result.map(Vec::as_slice)) {
@@ -94,22 +99,67 @@ pub fn lint(query: &str) -> Result<(), String> {
         return Err("`query` is empty, or longer than 4096 bytes".to_owned());
     }
     let bare = bare(query)?;
-    if let Some(comparison) = ["==", "!=", ">=", "<=", ">", "<"].into_iter().find(|sign| bare.contains(sign))
-    {
+    let words: Vec<&str> = bare.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).collect();
+    let says = |word: &str| words.contains(&word);
+    if let Some(comparison) = comparison(&bare).filter(|_| !says("vector")) {
         return Err(format!(
             "`query` compares with `{comparison}`: where the comparison is false Prometheus answers nothing, which is \
-             also what it answers without data. Leave it out, and say `max` or `min`"
+             also what it answers without data. Leave it out, and say `max` or `min`; or count with `count(…) or vector(0)`"
         ));
     }
-    let words: Vec<&str> = bare.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').collect();
-    if bare.contains('/') && !words.iter().any(|word| AGGREGATIONS.contains(word)) {
-        return Err(
-            "`query` divides without `sum(…)`: each series is divided by the one with the same labels, so errors by \
-             errors, which is 1. Write `sum(rate(…)) / sum(rate(…))`"
-                .to_owned(),
-        );
+    let told = AGGREGATIONS.iter().chain(&MATCHINGS).any(|word| says(word));
+    if let Some(metric) = divided_by_itself(&bare).filter(|_| !told) {
+        return Err(format!(
+            "`query` divides `{metric}` by itself without `sum(…)`: each series is divided by the one with the same labels, \
+             so errors by errors, which is 1. Write `sum(rate(…)) / sum(rate(…))`"
+        ));
     }
     Ok(())
+}
+
+/// Words that say which series belong together, or that one side is of another time.
+const MATCHINGS: [&str; 3] = ["on", "ignoring", "offset"];
+
+fn is_word(c: char) -> bool {
+    c.is_ascii_alphanumeric() || c == '_' || c == ':'
+}
+
+/// A comparison that leaves series out. One with `bool` gives 0 or 1.
+fn comparison(bare: &str) -> Option<&'static str> {
+    let signs = ["==", "!=", ">=", "<=", ">", "<"];
+    let mut rest = bare;
+    while let Some(at) = rest.find(['=', '!', '<', '>']) {
+        let found = rest.get(at..)?;
+        let sign = signs.into_iter().find(|sign| found.starts_with(sign));
+        rest = found.get(sign.map_or(1, str::len)..)?;
+        if sign.is_some() && !rest.trim_start().starts_with("bool") {
+            return sign;
+        }
+    }
+    None
+}
+
+/// A metric that stands on both sides of a division.
+fn divided_by_itself(bare: &str) -> Option<&str> {
+    let (above, below) = bare.split_once('/')?;
+    let metrics = |text| names(text).into_iter().collect::<std::collections::BTreeSet<&str>>();
+    metrics(above).intersection(&metrics(below)).next().copied()
+}
+
+/// The names of metrics: words that are neither numbers nor called.
+fn names(bare: &str) -> Vec<&str> {
+    let mut names = Vec::new();
+    let mut rest = bare;
+    while let Some(start) = rest.find(is_word) {
+        let word = rest.get(start..).unwrap_or_default();
+        let (name, after) = word.split_at(word.find(|c| !is_word(c)).unwrap_or(word.len()));
+        let number = name.starts_with(|c: char| c.is_ascii_digit());
+        if !number && !after.trim_start().starts_with('(') {
+            names.push(name);
+        }
+        rest = after;
+    }
+    names
 }
 
 /// The query without what stands in quotes, braces, brackets and comments.
@@ -168,6 +218,11 @@ mod tests {
         assert!(said(range).unwrap_err().contains("range"));
         let refused = r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
         assert!(said(refused).unwrap_err().ends_with("parse error"));
+        let warned = |text: &str| {
+            said(&format!(r#"{{"status":"success","warnings":["{text}"],"data":{{"resultType":"scalar","result":[1,"3"]}}}}"#))
+        };
+        assert!(warned("remote read failed").unwrap_err().ends_with("remote read failed"));
+        assert_eq!(warned("PromQL info: metric might not be a counter"), Ok(3.0));
         assert!(said("<html>").unwrap_err().starts_with("Prometheus answered 200"));
         assert!(said("{}").is_err());
     }
@@ -184,13 +239,25 @@ mod tests {
     #[test]
     fn queries_that_cannot_mean_what_they_say_are_explained() {
         let usual = r#"rate(http_requests_total{status=~"5.."}[5m]) / rate(http_requests_total[5m])"#;
-        assert!(lint(usual).unwrap_err().contains("divides without `sum(…)`"));
+        assert!(lint(usual).unwrap_err().contains("`http_requests_total` by itself without `sum(…)`"));
         assert!(lint(&format!("{usual} > 0.01")).unwrap_err().contains("compares with `>`"));
         let quantile = "histogram_quantile(0.99, rate(http_request_duration_seconds_bucket[5m])) > 2";
         assert!(lint(quantile).unwrap_err().contains("compares"));
         let sound = r#"sum(rate(r_total{code=~"5..",path!="/a>b"}[1m])) / sum(rate(r_total[1m])) # > 1"#;
         assert_eq!(lint(sound), Ok(()));
-        assert_eq!(lint("up{job='a\\'b'} offset 5m"), Ok(()));
+        for sound in [
+            "up{job='a\\'b'} offset 5m",
+            "node_filesystem_avail_bytes{mountpoint='/'} / node_filesystem_size_bytes{mountpoint='/'}",
+            "increase(errors_total[1m]) / 60",
+            "queue_length > bool 10",
+            "count(up == 0) or vector(0)",
+            "rate(r_total[5m]) / rate(r_total[5m] offset 1d)",
+            "rate(e_total{code='5'}[5m]) / ignoring(code) rate(e_total[5m])",
+        ] {
+            assert_eq!(lint(sound), Ok(()), "{sound}");
+        }
+        assert!(lint("count(up == 0)").unwrap_err().contains("or vector(0)"));
+        assert!(lint("a >= bool 1 and b <2").unwrap_err().contains("`<`"));
         for open in ["sum(a{b=\"c\"", "rate(a[5m)", "a{b=\"c}", ""] {
             assert!(lint(open).is_err(), "{open}");
         }

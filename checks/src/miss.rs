@@ -10,6 +10,12 @@ pub enum Miss {
 }
 
 impl Miss {
+    /// What there is to say of it.
+    pub fn text(&self) -> &str {
+        let (Self::Failed(text) | Self::Blind(text)) = self;
+        text
+    }
+
     /// The same, said differently.
     pub fn said(self, say: impl FnOnce(String) -> String) -> Self {
         match self {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use http::uri::Authority;
 use pointsman_chassis::http_check::Target;
 use tokio::time::Instant;
 
@@ -20,31 +21,34 @@ pub async fn ask(
     until: Instant,
 ) -> Result<Answer, String> {
     let tls = granted.tls().map_err(|problem| problem.to_string())?;
-    let (host, prefix) = split(url)?;
-    let port = if host.contains(':') {
-        host.to_owned()
-    } else {
-        format!("{host}:{}", if tls.is_some() { 443 } else { 80 })
-    };
-    let looked_up = tokio::time::timeout_at(until, tokio::net::lookup_host(port)).await;
-    let mut addresses = looked_up
-        .map_err(|_| format!("`{host}` was not found in time"))?
-        .map_err(|error| format!("`{host}` is not found: {error}"))?;
-    let address = addresses.next().ok_or_else(|| format!("`{host}` has no address"))?;
-    let name = host.split(':').next().unwrap_or_default().to_owned();
-    let server = Target { address, host: if tls.is_some() { name } else { host.to_owned() }, tls };
-    let place = Place { server, pin: None, grants: Arc::clone(grants), key: String::new() };
+    let (authority, prefix) = split(url)?;
+    let port = authority.port_u16().unwrap_or(if tls.is_some() { 443 } else { 80 });
+    let name = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
+    let looked_up = tokio::time::timeout_at(until, tokio::net::lookup_host((name.as_str(), port))).await;
+    let addresses = looked_up
+        .map_err(|_| format!("`{authority}` was not found in time"))?
+        .map_err(|error| format!("`{authority}` is not found: {error}"))?;
     let path = format!("{prefix}{path}");
-    let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(&path) };
-    client::send(&place, &mut Session::default(), ask, until)
-        .await
-        .map_err(|error| format!("`{host}` {error}"))
+    let mut silence = format!("`{authority}` has no address");
+    for address in addresses {
+        let host = if tls.is_some() { name.clone() } else { authority.to_string() };
+        let server = Target { address, host, tls: tls.clone() };
+        let place = Place { server, pin: None, grants: Arc::clone(grants), key: String::new() };
+        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(&path) };
+        match client::send(&place, &mut Session::default(), ask, until).await {
+            Ok(answer) => return Ok(answer),
+            // A name may have an address that nothing listens at: `localhost` has two.
+            Err(error) => silence = format!("`{authority}` at {address} {error}"),
+        }
+    }
+    Err(silence)
 }
 
-fn split(url: &str) -> Result<(&str, &str), String> {
-    let rest = url.split_once("://").map(|(_, rest)| rest).ok_or_else(|| format!("`{url}` is no address"))?;
-    let end = rest.find('/').unwrap_or(rest.len());
-    rest.split_at_checked(end).ok_or_else(|| format!("`{url}` is no address"))
+fn split(url: &str) -> Result<(Authority, &str), String> {
+    let no_address = || format!("`{url}` is no address");
+    let (_, rest) = url.split_once("://").ok_or_else(no_address)?;
+    let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).ok_or_else(no_address)?;
+    Ok((authority.parse().map_err(|_| no_address())?, path))
 }
 
 #[cfg(test)]
@@ -53,7 +57,13 @@ mod tests {
 
     #[test]
     fn addresses_have_a_host_and_perhaps_a_path() {
-        assert_eq!(split("http://m:9093/am").unwrap(), ("m:9093", "/am"));
-        assert_eq!(split("https://m").unwrap(), ("m", ""));
+        let parts = |url| {
+            let (authority, path) = split(url).unwrap();
+            (authority.host().to_owned(), authority.port_u16(), path)
+        };
+        assert_eq!(parts("http://m:9093/am"), ("m".to_owned(), Some(9093), "/am"));
+        assert_eq!(parts("https://m"), ("m".to_owned(), None, ""));
+        assert_eq!(parts("http://[::1]:9090"), ("[::1]".to_owned(), Some(9090), ""));
+        assert!(split("m:9090").is_err() && split("http://a b/").is_err());
     }
 }

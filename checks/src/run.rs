@@ -31,6 +31,7 @@ pub fn parse_all(checks: &[Check]) -> Result<Vec<(&Check, Spec)>, String> {
             None => BTreeSet::new(),
         };
         let spec = parse(&check.spec, &known).map_err(in_check)?;
+        objects_no_more_than(&parsed, &spec).map_err(in_check)?;
         let mut all = known;
         all.extend(captured(&spec));
         if names.insert(&check.name, all).is_some() {
@@ -39,6 +40,19 @@ pub fn parse_all(checks: &[Check]) -> Result<Vec<(&Check, Spec)>, String> {
         parsed.push((check, spec));
     }
     Ok(parsed)
+}
+
+/// Refuses a check that objects although the one it builds on only warns: where that one fails this one cannot be made,
+/// and a release would be held by what was meant to warn.
+fn objects_no_more_than(before: &[(&Check, Spec)], spec: &Spec) -> Result<(), String> {
+    let base = before.iter().find(|(check, _)| Some(&check.name) == spec.after.as_ref());
+    match base {
+        Some((base, warns)) if warns.on_fail == OnFail::Warn && spec.on_fail != OnFail::Warn => Err(format!(
+            "comes after `{0}`, which only warns: give it `on_fail = \"warn\"` too, or let `{0}` do more",
+            base.name
+        )),
+        _ => Ok(()),
+    }
 }
 
 /// The check that a description says it comes after.
@@ -56,14 +70,22 @@ pub async fn run(
     memory: Option<&Memory>,
 ) -> Result<Vec<CheckSeen>, Problem> {
     let parsed = parse_all(checks).map_err(|error| Problem::new(Code::MessageInvalid, error))?;
-    let every = |spec: &Spec| Duration::from_millis(spec.every_ms);
-    let due = due(&parsed, |check, spec| {
-        memory.and_then(|memory| memory.pass(check, place, every(spec))).is_none()
-    });
+    // Looked up once: a pass that ends meanwhile is still the one by which its check was not due.
+    let pass = |check: &Check, spec: &Spec| {
+        memory.and_then(|memory| memory.pass(check, place, Duration::from_millis(spec.every_ms)))
+    };
+    let mut passes: BTreeMap<CheckName, CheckSeen> = parsed
+        .iter()
+        .filter_map(|(check, spec)| pass(check, spec).map(|seen| (check.name.clone(), seen)))
+        .collect();
+    let due = due(&parsed, |check| !passes.contains_key(&check.name));
     let (mut sessions, mut all): (BTreeMap<CheckName, Session>, Vec<CheckSeen>) = Default::default();
+    // Once a release turns back anyway nothing is left to be patient for. What holds, warns or cannot see leaves the others
+    // their patience: one that is cut short would turn it back.
+    let mut hasty = false;
     for (check, spec) in &parsed {
         if !due.contains(&check.name) {
-            all.extend(memory.and_then(|memory| memory.pass(check, place, every(spec))));
+            all.extend(passes.remove(&check.name));
             continue;
         }
         let began = Instant::now();
@@ -71,7 +93,6 @@ pub async fn run(
             Some(after) => sessions.get(after).cloned(),
             None => Some(Session::default()),
         };
-        let hasty = all.iter().any(|seen| seen.verdict != CheckVerdict::Passed);
         let (verdict, what) = match session {
             Some(session) => {
                 let (session, made) = repeated(check, spec, place, session, hasty).await;
@@ -93,6 +114,7 @@ pub async fn run(
         };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let seen = CheckSeen::new(check.name.clone(), verdict, took_ms, &what);
+        hasty |= verdict == CheckVerdict::Failed && spec.on_fail == OnFail::Rollback;
         if let Some(memory) = memory.filter(|_| verdict == CheckVerdict::Passed && spec.every_ms > 0) {
             memory.keep(check, place, &seen);
         }
@@ -102,11 +124,11 @@ pub async fn run(
 }
 
 /// The checks that are to be made: those without a good pass, and what they come after.
-fn due(parsed: &[(&Check, Spec)], is_due: impl Fn(&Check, &Spec) -> bool) -> BTreeSet<CheckName> {
+fn due(parsed: &[(&Check, Spec)], is_due: impl Fn(&Check) -> bool) -> BTreeSet<CheckName> {
     let mut due = BTreeSet::new();
     // From the last to the first: what a check comes after stands before it.
     for (check, spec) in parsed.iter().rev() {
-        if due.contains(&check.name) || is_due(check, spec) {
+        if due.contains(&check.name) || is_due(check) {
             due.insert(check.name.clone());
             due.extend(spec.after.clone());
         }
@@ -114,7 +136,7 @@ fn due(parsed: &[(&Check, Spec)], is_due: impl Fn(&Check, &Spec) -> bool) -> BTr
     due
 }
 
-/// Makes one check as often as it may be. After another has failed there is nothing to be patient for.
+/// Makes one check as often as it may be; in haste, once.
 async fn repeated(
     check: &Check,
     spec: &Spec,
@@ -124,7 +146,7 @@ async fn repeated(
 ) -> (Session, Result<String, Miss>) {
     let mut session = session;
     if let Err(error) = session.learn(spec, place) {
-        return (session, Err(error.into()));
+        return (session, Err(Miss::Blind(error)));
     }
     let give_up = Instant::now() + Duration::from_millis(check.patience_ms);
     let patient = spec.retry.is_none() && spec.only_reads() && !hasty;
@@ -164,12 +186,13 @@ async fn once(
         (session, made)
     });
     task.await
-        .unwrap_or_else(|error| (before, Err(Miss::Failed(format!("the check ended abruptly: {error}")))))
+        .unwrap_or_else(|error| (before, Err(Miss::Blind(format!("the check ended abruptly: {error}")))))
 }
 
-/// What came of all checks of a place: evidence if none objects, else what is wrong with the first that does. One that only
-/// warns objects to nothing; one that holds, or that could not see, never turns a release back, and never lets it go on.
-pub fn judged(checks: &[Check], seen: Vec<CheckSeen>, places: &[&Place]) -> Result<Vec<CheckSeen>, Problem> {
+/// What came of all checks in all places: evidence if none objects, else what is wrong with the gravest that does, wherever it
+/// was made. One that only warns objects to nothing; one that holds, or that could not see, never turns a release back, and
+/// never lets it go on.
+pub fn judged(checks: &[Check], made: Vec<(&Place, Vec<CheckSeen>)>) -> Result<Vec<CheckSeen>, Problem> {
     let on_fail = |seen: &CheckSeen| {
         let check = checks.iter().find(|check| check.name == seen.name);
         check.and_then(parsed_alone).map_or(OnFail::Rollback, |spec| spec.on_fail)
@@ -180,28 +203,26 @@ pub fn judged(checks: &[Check], seen: Vec<CheckSeen>, places: &[&Place]) -> Resu
         (CheckVerdict::Failed, OnFail::Hold) => Some(Code::CheckHolds),
         (CheckVerdict::NotMade, _) => Some(Code::CheckBlind),
     };
-    let objecting: Vec<(Code, &CheckSeen)> =
-        seen.iter().filter_map(|seen| code(seen).map(|code| (code, seen))).collect();
-    let first = [Code::CheckFailed, Code::CheckHolds, Code::CheckBlind]
+    let everywhere = made.iter().flat_map(|(place, seen)| seen.iter().map(move |seen| (*place, seen)));
+    let objecting: Vec<(Code, &Place, &CheckSeen)> =
+        everywhere.filter_map(|(place, seen)| code(seen).map(|code| (code, place, seen))).collect();
+    let gravest = [Code::CheckFailed, Code::CheckHolds, Code::CheckBlind]
         .into_iter()
-        .find_map(|code| objecting.iter().find(|(found, _)| *found == code));
-    let Some((code, first)) = first else { return Ok(seen) };
+        .find_map(|code| objecting.iter().find(|(found, ..)| *found == code));
+    let all = |made: Vec<(&Place, Vec<CheckSeen>)>| made.into_iter().flat_map(|(_, seen)| seen).collect();
+    let Some((code, place, first)) = gravest else { return Ok(all(made)) };
     let says = |code: Code| if code == Code::CheckBlind { "does not know" } else { "failed" };
-    let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what));
-    if let Some(place) = places.first() {
-        let (address, host) = (place.server.address, &place.server.host);
-        problem = problem.cause(format!("asked {address} for host `{host}`"));
+    let (address, host) = (place.server.address, &place.server.host);
+    let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what))
+        .cause(format!("asked {address} for host `{host}`"));
+    let others = objecting.iter().filter(|(found, _, other)| found == code && !std::ptr::eq(*other, *first));
+    for (code, place, other) in others.take(MOST_CAUSES) {
+        let (name, address) = (&other.name, place.server.address);
+        problem = problem.cause(format!("check `{name}` {} at {address} too: {}", says(*code), other.what));
     }
-    let others = objecting.iter().filter(|(found, other)| found == code && other.name != first.name);
-    for (code, other) in others.take(MOST_CAUSES) {
-        problem = problem.cause(format!("check `{}` {} too: {}", other.name, says(*code), other.what));
-    }
-    let hint = checks
-        .iter()
-        .find(|check| check.name == first.name)
-        .and_then(|check| by_hand(check, places.first()?));
+    let hint = checks.iter().find(|check| check.name == first.name).and_then(|check| by_hand(check, place));
     let hint = hint.unwrap_or_else(|| format!("make it again: `pointsman check ENV --name {}`", first.name));
-    Err(problem.hint(hint).with_checks(seen))
+    Err(problem.hint(hint).with_checks(all(made)))
 }
 
 /// Other failing checks that a problem names: its text must fit into an answer's headers.

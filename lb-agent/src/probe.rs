@@ -59,11 +59,11 @@ pub async fn probe(
     } else {
         places(balancer, backend, &route).await?
     };
-    let mut all = Vec::new();
+    let mut made = Vec::new();
     for place in &places {
-        let seen = pointsman_checks::run(checks, place, memory).await?;
-        all.extend(pointsman_checks::judged(checks, seen, &[place])?);
+        made.push((place, pointsman_checks::run(checks, place, memory).await?));
     }
+    let all = pointsman_checks::judged(checks, made)?;
     let health = health(&balancer.workers.stat().await?, backend);
     let detail = format!(
         "{} checks on `{backend}` passed, {} of {} servers healthy",

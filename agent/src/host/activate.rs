@@ -42,13 +42,13 @@ pub async fn activate(
         still_rules()?;
         let arguments = ["restart", "--", unit.as_str()].map(str::to_owned);
         let restarted = process::run("/usr/bin/systemctl", &arguments, RESTART).await;
-        restarted.map_err(|reason| hook_failed(&format!("restart of `{unit}`"), &reason))?;
+        restarted.map_err(|error| hook_failed(&format!("restart of `{unit}`"), &error))?;
     }
     for (name, hook) in hooks {
         let Some((program, arguments)) = hook.argv.split_first() else { continue };
         still_rules()?;
         let run = process::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
-        run.map_err(|reason| hook_failed(&format!("hook `{name}`"), &reason))?;
+        run.map_err(|error| hook_failed(&format!("hook `{name}`"), &error))?;
     }
     let site = site.clone();
     tokio::task::spawn_blocking(move || collect(&site, keep));
@@ -56,12 +56,12 @@ pub async fn activate(
     Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), ..Evidence::default() })
 }
 
-fn hook_failed(what: &str, reason: &str) -> Problem {
+fn hook_failed(what: &str, error: &process::RunError) -> Problem {
     // The link has moved, so this is not nothing; the same order runs the rest again.
     Problem::new(Code::HookFailed, format!("{what} failed"))
         .aftermath(Aftermath::Changed)
         .retry_useful()
-        .cause(reason)
+        .cause(error.to_string())
         .hint("run it by hand on this host, as the agent's user, and look at its output")
 }
 

@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop where they fail")]
 
+mod grave;
 mod hostile;
 mod site;
 
@@ -217,7 +218,7 @@ async fn secrets_are_said_nowhere() {
         let checks = [world.check("login", written)];
         let place = world.place();
         let seen = run(&checks, &place, None).await.unwrap();
-        let problem = judged(&checks, seen.clone(), &[&place]).unwrap_err();
+        let problem = judged(&checks, vec![(&place, seen.clone())]).unwrap_err();
         let said = format!("{seen:?} {problem:?} {:?}", checks[0]);
         for secret in [PASSWORD, "hunter2-wrong", "p%26ss", "p&ss", "tok-1234"] {
             assert!(!said.contains(secret), "{secret} in {said}");
@@ -412,7 +413,7 @@ async fn a_failure_says_how_to_look_by_hand() {
     world.site.fail("/api/login", 1);
     let place = world.place();
     let seen = run(&checks, &place, None).await.unwrap();
-    let problem: Problem = judged(&checks, seen, &[&place]).unwrap_err();
+    let problem: Problem = judged(&checks, vec![(&place, seen)]).unwrap_err();
     let address = world.site.address;
     assert_eq!(problem.code, Code::CheckFailed);
     assert!(
@@ -423,6 +424,6 @@ async fn a_failure_says_how_to_look_by_hand() {
         problem.hint,
         format!("ask it yourself: `curl -i -H 'Host: www.example.org' http://{address}/gone`")
     );
-    assert!(problem.causes[1].starts_with("check `login` failed too"), "{problem:?}");
+    assert!(problem.causes[1].starts_with("check `login` failed at "), "{problem:?}");
     assert_eq!(problem.checks.len(), 2);
 }
