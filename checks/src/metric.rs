@@ -49,7 +49,8 @@ fn value(answer: &Answer) -> Result<f64, String> {
         return Err(format!("Prometheus refuses the query: {}", short(error)));
     }
     // Since version 2.48 some of them are mere remarks on the query.
-    let warnings = json.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
+    let warnings =
+        json.get("warnings").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str);
     if let Some(warning) = warnings.into_iter().find(|warning| !warning.starts_with("PromQL info")) {
         return Err(format!("Prometheus warns that the number may be wrong: {}", short(warning)));
     }
@@ -219,7 +220,9 @@ mod tests {
         let refused = r#"{"status":"error","errorType":"bad_data","error":"parse error"}"#;
         assert!(said(refused).unwrap_err().ends_with("parse error"));
         let warned = |text: &str| {
-            said(&format!(r#"{{"status":"success","warnings":["{text}"],"data":{{"resultType":"scalar","result":[1,"3"]}}}}"#))
+            said(&format!(
+                r#"{{"status":"success","warnings":["{text}"],"data":{{"resultType":"scalar","result":[1,"3"]}}}}"#
+            ))
         };
         assert!(warned("remote read failed").unwrap_err().ends_with("remote read failed"));
         assert_eq!(warned("PromQL info: metric might not be a counter"), Ok(3.0));

@@ -47,7 +47,8 @@ pub async fn ask(
 fn split(url: &str) -> Result<(Authority, &str), String> {
     let no_address = || format!("`{url}` is no address");
     let (_, rest) = url.split_once("://").ok_or_else(no_address)?;
-    let (authority, path) = rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).ok_or_else(no_address)?;
+    let (authority, path) =
+        rest.split_at_checked(rest.find('/').unwrap_or(rest.len())).ok_or_else(no_address)?;
     Ok((authority.parse().map_err(|_| no_address())?, path))
 }
 

@@ -284,7 +284,7 @@ pub struct Status {
 pub struct Ask {
     /// The environment, as `production`.
     pub environment: EnvironmentName,
-    /// Only if this release is the one that runs.
+    /// Only if this release is the one that runs; for `rollback` also if it is the one that is live.
     #[arg(long)]
     pub release: Option<ReleaseId>,
     /// Why, for the record.

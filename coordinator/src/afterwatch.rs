@@ -7,42 +7,49 @@ use std::time::Duration;
 use pointsman_chassis::SystemClock;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::verdict::Verdict;
-use pointsman_core::{Judged, Outcome, Purpose, Ruling, State, Timestamp};
-use tracing::{error, info};
+use pointsman_core::{
+    Judged, OnFail, Outcome, Problem, Purpose, ReleaseId, Ruling, State, Timestamp, judging,
+};
+use tracing::info;
 
 use crate::office::{Office, WishOf};
-use crate::planner::Wanted;
 use crate::watcher::Watcher;
 
-/// How often it is looked whether a release is over, or another has begun, where nothing else tells.
+/// How often it is looked whether the time is over, where nothing else tells.
 const LOOK: Duration = Duration::from_millis(500);
 /// Pause before a release back is tried again: it could not begin, or was refused.
 const AGAIN: Duration = Duration::from_secs(10);
 
 /// Watches on after every release of an environment, for ever.
 pub async fn afterwatch(office: Arc<Office>) {
+    let mut moves = office.moves();
     loop {
+        moves.mark_unchanged();
         match office.watched_on() {
             Some((state, _)) => watch(&office, &state).await,
-            None => tokio::time::sleep(LOOK).await,
+            // Nobody is watched on before some release has ended.
+            None if moves.changed().await.is_err() => return,
+            None => {}
         }
     }
 }
 
-/// Until when the visitors of a release are watched on, if they are at all.
+/// Until when the visitors of a release are watched on, if they are at all. One that mends a site which is over its limits
+/// is not: it was held against the old slot, which nobody visits any more.
 pub fn until(state: &State) -> Option<Timestamp> {
-    let plan = &state.plan;
+    let (plan, verdict) = (&state.plan, &state.plan.verdict);
     let deployed =
         state.outcome() == Some(Outcome::Confirmed) && matches!(plan.purpose, Purpose::Deploy { .. });
-    let wanted = deployed && plan.verdict.acts() && plan.automatic_rollback && plan.verdict.after_ms > 0;
-    wanted.then(|| state.entered_at.plus_ms(plan.verdict.after_ms))
+    let says = [verdict.on_errors, verdict.on_slowness].iter().any(|action| *action != OnFail::Warn);
+    let wanted = deployed && verdict.acts() && plan.automatic_rollback && !verdict.fix_forward && says;
+    (wanted && verdict.after_ms > 0).then(|| state.entered_at.plus_ms(verdict.after_ms))
 }
 
 /// Watches until it is over, another release begins, or this one goes back.
 async fn watch(office: &Arc<Office>, state: &State) {
     let (plan, visitors) = (&state.plan, office.visitors());
     let Some(mut watcher) = Watcher::begin(visitors, &SystemClock, state).await else {
-        return tokio::time::sleep(LOOK).await;
+        return tokio::time::sleep(AGAIN).await;
     };
     info!(release = %plan.release, for_ms = plan.verdict.after_ms, "visitors are watched on");
     let still = || office.watched_on().is_some_and(|(on, _)| on.plan.release == plan.release);
@@ -51,34 +58,35 @@ async fn watch(office: &Arc<Office>, state: &State) {
         if tokio::time::timeout(LOOK, watcher.hear(visitors, &SystemClock, plan)).await.is_err() {
             continue;
         }
-        let judgement = watcher.judgement();
-        if Ruling::of(plan, judgement).verdict != Verdict::Rollback {
-            continue;
-        }
-        let judged = Judged::of(plan, judgement);
-        match turn_back(office, &judged.told).await {
-            Ok(back) => {
-                info!(release = %plan.release, %back, told = judged.told, "visitors fare too badly: back");
+        let (judgement, release) = (watcher.judgement(), &plan.release);
+        let verdict = Ruling::of(plan, judgement).verdict;
+        let judged = || Judged::of(plan, judgement);
+        match verdict {
+            Verdict::Rollback => {
+                let closed = turn_back(office, release, &judged().told).await.err();
+                let found = closed.map(|problem| judging::after_end(state, &judged(), Some(&problem)));
+                office.found_after_end(release, found);
+                tokio::time::sleep(AGAIN).await;
             }
-            Err(problem) => {
-                error!(release = %plan.release, %problem, causes = ?problem.causes, told = judged.told, "visitors fare too badly, and the way back is closed");
+            Verdict::Hold => {
+                office.found_after_end(release, Some(judging::after_end(state, &judged(), None)))
+            }
+            Verdict::Promote | Verdict::Inconclusive | Verdict::Undecided => {
+                office.found_after_end(release, None);
             }
         }
-        // Once it is under way nobody is watched on, and that is seen then.
-        tokio::time::sleep(AGAIN).await;
     }
+    office.found_after_end(&plan.release, None);
     info!(release = %plan.release, at = SystemClock.now().0, "visitors are not watched on any more");
 }
 
-async fn turn_back(
-    office: &Office,
-    told: &str,
-) -> Result<pointsman_core::ReleaseId, pointsman_core::Problem> {
+async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<ReleaseId, Problem> {
     let wish = WishOf {
         request_id: None,
         reason: Some(format!("after its end: {told}")),
         by: "pointsman".to_owned(),
     };
-    let plan = office.plan(Wanted::Rollback, None, wish).await?;
-    office.begin(plan).await
+    let back = office.roll_back(wish, Some(release)).await?;
+    info!(%release, %back, told, "visitors fare too badly: back");
+    Ok(back)
 }

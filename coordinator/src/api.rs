@@ -36,7 +36,7 @@ use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::traffic::{self, Watchers};
-use crate::way_back::way_back;
+use crate::way_back::{leads_back, way_back};
 use crate::{check_now, checklist};
 
 /// Longest time for an offer to arrive.
@@ -342,9 +342,9 @@ impl Coordinator for Api {
                 reason: page.reason.clone().unwrap_or_default(),
                 until_ms: page.until.map_or(0, |until| until.0),
             });
-            let way_back = standing.previous.as_ref().and_then(|previous| {
-                let slot = office.environment().slots.get(&previous.slot)?;
-                Some(way_back(previous, slot, &agents))
+            let way_back = leads_back(&standing, office.running().as_ref()).and_then(|back| {
+                let slot = office.environment().slots.get(&back.slot)?;
+                Some(way_back(&back, slot, &agents))
             });
             Ok(v1::StatusReply {
                 way_back,
@@ -384,14 +384,22 @@ impl Coordinator for Api {
     async fn rollback(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
         let rolled = async {
             let (office, peer) = self.office(&request, &request.get_ref().environment)?;
-            if office.open_release().is_some() {
+            let asked = request.get_ref();
+            let named = convert::optional_field::<ReleaseId>("release", &asked.release)?;
+            // What gives way is meant only where it is named.
+            let meant = |open: &Kept| {
+                !open.state.plan.gives_way() || named.as_ref() == Some(&open.state.plan.release)
+            };
+            if office.running().is_some_and(|open| meant(&open)) {
                 return self.ask(request, RequestKind::Rollback).await;
             }
-            let asked = request.get_ref();
+            if let Some(named) = &named {
+                office.release(Some(named))?;
+            }
             let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
             let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer) };
-            let plan = office.plan(Wanted::Rollback, None, wish).await?;
-            Ok(v1::AskReply { release: office.begin(plan).await?.to_string(), already: false })
+            let release = office.roll_back(wish, named.as_ref()).await?;
+            Ok(v1::AskReply { release: release.to_string(), already: false })
         };
         reply(rolled.await)
     }

@@ -357,6 +357,11 @@ impl Environment {
         let splits = complete_strategy(written.strategy).map_err(&wrong)?;
         let watch = written.watch.gates().map_err(&wrong)?;
         let verdict = written.watch.verdict().map_err(&wrong)?;
+        if verdict.after_ms > 0 && !written.rollback.automatic {
+            return Err(wrong(
+                "`watch.after` needs `rollback.automatic = true`: nobody would be led back".to_owned(),
+            ));
+        }
         let verdict_where_heard = written.watch.where_heard();
         let (limits, drain) = (written.limits, written.lb.drain);
         if limits.attempts == 0 {

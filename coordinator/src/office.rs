@@ -37,6 +37,8 @@ const SHORT_LOOK_MS: u64 = 1_000;
 const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
 /// Bound on one look at one agent, for plans and `status`.
 const LOOK_MS: u64 = 4_000;
+/// How long work on the database may take to give way. Its agent ends what runs within a second.
+const GIVES_WAY: Duration = Duration::from_secs(15);
 /// Requests of people that wait for the driver: it takes each within milliseconds.
 const REQUESTS: usize = 16;
 /// Bound on one look into a load balancer, for `doctor`: a dozen questions to an HAProxy that may be silent, and files.
@@ -53,6 +55,8 @@ struct Book {
     told: Opened,
     /// Since when there is trouble, of whatever kind.
     trouble_since: Option<Timestamp>,
+    /// What a person should know of a release that is over, and watched on.
+    after_end: Option<(ReleaseId, Problem)>,
     /// The release that is driven, and the ear of its driver.
     driven: Option<(ReleaseId, mpsc::Sender<Asked>)>,
 }
@@ -158,9 +162,12 @@ impl Office {
             }
             (None, None) => {}
         }
-        let mut book = self.book();
-        book.told = told;
-        book.note(SystemClock.now());
+        {
+            let mut book = self.book();
+            book.told = told;
+            book.note(SystemClock.now());
+        }
+        self.tell_of_moves();
         Ok(())
     }
 
@@ -199,17 +206,23 @@ impl Office {
         if let Some(kept) = self.book().told.releases.get_mut(&state.plan.release) {
             kept.state = state.clone();
         }
+        self.tell_of_moves();
+    }
+
+    fn tell_of_moves(&self) {
         self.moved.send_modify(|number| *number = number.wrapping_add(1));
     }
 
-    /// Changes whenever a release is somewhere else than before, as [`Office::release`] then shows it.
+    /// Changes whenever a release is somewhere else than before, as [`Office::release`] then shows it, and when the journal
+    /// is read anew.
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
     }
 
     fn over(&self, state: &State) {
-        self.keep(state);
+        // The standing first: whoever hears that the release is over finds what it led to.
         self.book().told.standing.fold(state);
+        self.keep(state);
         let outcome = state.outcome().map_or("open", Outcome::as_str);
         info!(environment = %self.environment.name, release = %state.plan.release, outcome, "release over");
     }
@@ -285,11 +298,13 @@ impl Office {
 
     /// The release whose visitors are watched on although it is over, and until when. Anything that has moved visitors since
     /// ends that: then it is not the last word any more. What was refused, or undone before it moved anybody, does not: a way
-    /// back that failed for a moment must not be the last.
+    /// back that failed for a moment must not be the last. Nor does work on the database that would give way to a rollback.
     pub fn watched_on(&self) -> Option<(State, Timestamp)> {
+        self.visitors.lookout()?;
         let book = self.book();
         let told = &book.told;
-        if told.trouble.is_some() || told.open().is_some() || told.standing.previous.is_none() {
+        let busy = told.open().is_some_and(|kept| !kept.state.plan.gives_way());
+        if told.trouble.is_some() || busy || told.standing.previous.is_none() {
             return None;
         }
         let moves = |kept: &&Kept| {
@@ -299,6 +314,65 @@ impl Office {
         let last = told.releases.values().filter(moves).max_by_key(|kept| kept.number)?;
         let until = afterwatch::until(&last.state).filter(|until| SystemClock.now() < *until)?;
         Some((last.state.clone(), until))
+    }
+
+    /// Notes what keeps a release that is over and watched on from going back by itself; none if nothing does.
+    pub fn found_after_end(&self, release: &ReleaseId, problem: Option<Problem>) {
+        let mut book = self.book();
+        if let Some(problem) = problem.as_ref().filter(|_| book.after_end.is_none()) {
+            warn!(%release, %problem, causes = ?problem.causes, "visitors fare badly after the end of the release");
+        }
+        book.after_end = problem.map(|problem| (release.clone(), problem));
+    }
+
+    /// Rolls back what visitors get: `of`, if that is given, and nothing else. Work on the database that holds the
+    /// environment, and gives way, is stopped first.
+    pub async fn roll_back(&self, wish: WishOf, of: Option<&ReleaseId>) -> Result<ReleaseId, Problem> {
+        self.make_way(&wish).await?;
+        let plan = self.plan(Wanted::Rollback, None, wish).await?;
+        // From here on a plan that is not of this moment is refused when it begins: its route would not be the last.
+        if let Some(of) = of {
+            self.must_be_live(of)?;
+        }
+        self.begin(plan).await
+    }
+
+    fn must_be_live(&self, release: &ReleaseId) -> Result<(), Problem> {
+        let live = self.standing().live.and_then(|live| live.release);
+        if live.as_ref() == Some(release) {
+            return Ok(());
+        }
+        let now = live.map_or_else(|| "something else".to_owned(), |live| format!("`{live}`"));
+        Err(Problem::new(Code::NotPossibleNow, format!("release `{release}` is not live: {now} is"))
+            .hint(format!("see it: `pointsman status {}`", self.environment.name)))
+    }
+
+    /// Stops what gives way to a rollback, if that holds the environment, and waits until it is over.
+    async fn make_way(&self, wish: &WishOf) -> Result<(), Problem> {
+        let open = self.book().told.open().map(|kept| Arc::clone(&kept.state.plan));
+        let Some(open) = open.filter(|plan| plan.gives_way()) else { return Ok(()) };
+        if self.standing().previous.is_none() {
+            return Err(planner::nothing_to_roll_back(&self.environment.name));
+        }
+        info!(environment = %self.environment.name, release = %open.release, by = wish.by, "gives way to a rollback");
+        let reason = Some("it gives way to a rollback".to_owned());
+        let abort = Request { kind: RequestKind::Abort, by: wish.by.clone(), reason };
+        let mut moves = self.moves();
+        self.ask(Some(&open.release), abort).await?;
+        let over = async {
+            while self.open_release().as_ref() == Some(&open.release) {
+                if moves.changed().await.is_err() {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(GIVES_WAY, over).await.map_err(|_| {
+            let (release, name) = (&open.release, &self.environment.name);
+            let message = format!("`{release}` is being stopped to make way, and is not over yet");
+            Problem::new(Code::NotPossibleNow, message)
+                .retry_useful()
+                .hint(format!("see it: `pointsman status {name}`; then `pointsman rollback {name}` again"))
+        })
     }
 
     /// What is wrong with the coordinator itself, if anything is.
@@ -365,6 +439,12 @@ impl Office {
         let mut release = convert::release_to_wire(&kept.state, kept.started_at, None);
         let on = self.watched_on().filter(|(state, _)| state.plan.release == kept.state.plan.release);
         release.watched_on_until_ms = on.map_or(0, |(_, until)| until.0);
+        let after_end = self
+            .book()
+            .after_end
+            .clone()
+            .filter(|(of, _)| *of == kept.state.plan.release && release.watched_on_until_ms > 0);
+        release.after_end = after_end.map(|(_, problem)| convert::problem_to_wire(&problem));
         // While visitors are watched what is known of them is newer than what is recorded.
         if kept.state.watched_after().is_some() || release.watched_on_until_ms > 0 {
             release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
@@ -644,6 +724,11 @@ impl Office {
     }
 
     /// The open release, if there is one.
+    pub fn running(&self) -> Option<Kept> {
+        self.book().told.open().cloned()
+    }
+
+    /// The id of the open release, if there is one.
     pub fn open_release(&self) -> Option<ReleaseId> {
         self.book().told.open().map(|kept| kept.state.plan.release.clone())
     }

@@ -185,7 +185,7 @@ pub fn plan(
     };
     match &purpose {
         Purpose::Deploy { .. } => all_answer(&to, seen)?,
-        Purpose::Rollback { artifact, .. } => still_holds(*artifact, &links_before)?,
+        Purpose::Rollback { artifact, .. } => still_holds(*artifact, &to, &links_before, seen)?,
         Purpose::Maintenance { .. } | Purpose::Database(_) => {}
     }
     let answering = match &purpose {
@@ -450,16 +450,7 @@ fn purpose_and_target(
         // Planned elsewhere: it has nothing to do with slots.
         Wanted::Database(..) => Err(no_slot()),
         Wanted::Rollback => {
-            let nothing = || {
-                Problem::new(
-                    Code::NothingToRollBack,
-                    "no slot is known that was live before and still holds what it held",
-                )
-                .hint(format!(
-                    "deploy an earlier artifact: `pointsman history {}` names them",
-                    environment.name
-                ))
-            };
+            let nothing = || nothing_to_roll_back(&environment.name);
             let LiveRelease { slot, release, artifact } = standing.previous.clone().ok_or_else(nothing)?;
             let target = environment.slots.get(&slot).cloned().ok_or_else(nothing)?;
             if Some(&target) == live {
@@ -470,17 +461,33 @@ fn purpose_and_target(
     }
 }
 
+/// Says that no rollback leads anywhere.
+pub fn nothing_to_roll_back(environment: &EnvironmentName) -> Problem {
+    Problem::new(
+        Code::NothingToRollBack,
+        "no slot is known that was live before and still holds what it held",
+    )
+    .hint(format!("deploy an earlier artifact: `pointsman history {environment}` names them"))
+}
+
 /// A slot is filled on all its hosts or not at all.
 fn all_answer(to: &SlotPlan, seen: &Seen) -> Result<(), Problem> {
     to.hosts.iter().find_map(|host| seen.silent.get(host)).map_or(Ok(()), |problem| Err(problem.clone()))
 }
 
 /// Refuses to go back to a slot that holds something else by now. A host that cannot be asked does not block the way
-/// back: nobody but pointsman fills slots, and the load balancers judge its health.
+/// back: nobody but pointsman fills slots, and the load balancers judge its health. One that says that its `current` is no
+/// artifact does.
 fn still_holds(
     artifact: Option<ArtifactDigest>,
+    to: &SlotPlan,
     links: &BTreeMap<HostName, Option<ArtifactDigest>>,
+    seen: &Seen,
 ) -> Result<(), Problem> {
+    let silent = to.hosts.iter().filter_map(|host| seen.silent.get(host));
+    if let Some(problem) = silent.into_iter().find(|problem| problem.code == Code::SiteRootUnfit) {
+        return Err(problem.clone());
+    }
     let Some(wanted) = artifact else { return Ok(()) };
     let Some((host, current)) = links.iter().find(|(_, current)| **current != Some(wanted)) else {
         return Ok(());
@@ -613,6 +620,25 @@ mod tests {
         );
         let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
         assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+
+    #[test]
+    fn a_silent_host_does_not_block_the_way_back_and_one_that_holds_something_else_does() {
+        let standing = Standing {
+            previous: Some(LiveRelease {
+                slot: "green".parse().unwrap(),
+                release: None,
+                artifact: Some(ArtifactDigest::from_bytes([1; 32])),
+            }),
+            ..Standing::default()
+        };
+        let back = |said| {
+            let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+            seen.silent.insert("green".parse().unwrap(), Problem::new(said, "says its agent"));
+            plan(&environment(), &standing, wish(Wanted::Rollback), &seen)
+        };
+        assert_eq!(back(Code::AgentUnreachable).unwrap().to.name.as_str(), "green");
+        assert_eq!(code(back(Code::SiteRootUnfit)), Code::SiteRootUnfit);
     }
 
     #[test]

@@ -39,13 +39,16 @@ pub struct Visitors {
     file: Arc<Path>,
     shown: Arc<Mutex<Option<Shown>>>,
     changed: watch::Sender<u64>,
+    /// Held by whoever writes the file: a writer that nobody waits for any more goes on.
+    writing: Arc<tokio::sync::Mutex<()>>,
 }
 
 impl Visitors {
     /// The visitors of an environment; what is known of them is kept in a folder of the coordinator's state.
     pub fn new(folder: &Path, environment: &EnvironmentName, lookout: Option<Arc<Lookout>>) -> Self {
         let file: PathBuf = folder.join(environment.as_str());
-        Self { lookout, file: file.into(), shown: Arc::default(), changed: watch::Sender::new(0) }
+        let (shown, changed, writing) = (Arc::default(), watch::Sender::new(0), Arc::default());
+        Self { lookout, file: file.into(), shown, changed, writing }
     }
 
     fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
@@ -133,7 +136,13 @@ impl Signals for Visitors {
                 .aftermath(Aftermath::Unknown)
                 .retry_useful()
         };
-        let written = tokio::task::spawn_blocking(move || write(&file, bytes)).await;
+        let alone = Arc::clone(&self.writing).lock_owned().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let written = write(&file, bytes);
+            drop(alone);
+            written
+        });
+        let written = written.await;
         written.map_err(|error| lost().because(&error))?.map_err(|error| lost().because(&error))
     }
 

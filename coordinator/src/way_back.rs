@@ -1,7 +1,25 @@
 //! Whether a rollback would lead anywhere just now, by what the agents said a moment ago.
 
-use pointsman_core::{LiveRelease, SlotPlan};
+use pointsman_core::{Code, LiveRelease, Purpose, SlotPlan, Standing};
 use pointsman_proto::v1;
+
+use crate::opening::Kept;
+
+/// Where a rollback would lead. While a release moves visitors that is where they were before it.
+pub fn leads_back(standing: &Standing, open: Option<&Kept>) -> Option<LiveRelease> {
+    let plan = open.map(|kept| &kept.state.plan);
+    let moving =
+        plan.filter(|plan| matches!(plan.purpose, Purpose::Deploy { .. } | Purpose::Rollback { .. }));
+    let Some(plan) = moving else { return standing.previous.clone() };
+    plan.from.as_ref().map(|from| held_by(from, standing))
+}
+
+/// What the slot holds that visitors are being moved from.
+fn held_by(from: &SlotPlan, standing: &Standing) -> LiveRelease {
+    let live = standing.live.clone().filter(|live| live.slot == from.name);
+    // What was there before pointsman has no name.
+    live.unwrap_or_else(|| LiveRelease { slot: from.name.clone(), release: None, artifact: None })
+}
 
 /// What is known of the slot that was live before.
 pub fn way_back(previous: &LiveRelease, slot: &SlotPlan, agents: &[v1::AgentStatus]) -> v1::WayBack {
@@ -30,13 +48,25 @@ pub fn way_back(previous: &LiveRelease, slot: &SlotPlan, agents: &[v1::AgentStat
             _ if agent.problem.is_some() && agent.role == "lb-agent" => {
                 closed.push(format!("{} cannot be asked", agent.host));
             }
+            _ if ours && is_unfit(agent) => {
+                closed.push(format!("what {} holds is no artifact", agent.host));
+            }
             _ if agent.problem.is_some() && ours => unknown.push(format!("{} cannot be asked", agent.host)),
             _ => {}
         }
     }
     let ready = closed.is_empty();
     let said = if ready { up.into_iter().chain(unknown).collect() } else { closed };
-    v1::WayBack { ready, found: said.join(", ") }
+    v1::WayBack {
+        ready,
+        found: said.join(", "),
+        slot: slot.name.to_string(),
+        release: previous.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
+}
+
+fn is_unfit(agent: &v1::AgentStatus) -> bool {
+    agent.problem.as_ref().is_some_and(|problem| problem.code == Code::SiteRootUnfit.as_str())
 }
 
 #[cfg(test)]
@@ -94,6 +124,33 @@ mod tests {
         assert_eq!(look(&[web("b1", 1), balancer("x", 1)]), said(false, "lb1 has no backend `be_blue`"));
         let quiet = [silent("b1", "web-agent"), balancer("be_blue", 2)];
         assert_eq!(look(&quiet), said(true, "2 of 2 up, b1 cannot be asked"));
+        let mut other = silent("b1", "web-agent");
+        other.problem =
+            Some(v1::Problem { code: Code::SiteRootUnfit.as_str().to_owned(), ..Default::default() });
+        assert_eq!(look(&[other, balancer("be_blue", 2)]), said(false, "what b1 holds is no artifact"));
         assert_eq!(look(&[web("b1", 1), silent("lb1", "lb-agent")]), said(false, "lb1 cannot be asked"));
+    }
+
+    #[test]
+    fn while_visitors_are_moved_the_way_back_leads_to_where_they_were() {
+        let slot = SlotPlan {
+            name: "blue".parse().unwrap(),
+            backend: "be_blue".parse().unwrap(),
+            hosts: Vec::new(),
+        };
+        let live = |slot: &str, release: &str| LiveRelease {
+            slot: slot.parse().unwrap(),
+            release: Some(release.parse().unwrap()),
+            artifact: None,
+        };
+        let standing = Standing {
+            live: Some(live("blue", "r2")),
+            previous: Some(live("green", "r1")),
+            ..Standing::default()
+        };
+        assert_eq!(leads_back(&standing, None), standing.previous);
+        assert_eq!(held_by(&slot, &standing), live("blue", "r2"));
+        let adopted = held_by(&slot, &Standing::default());
+        assert_eq!((adopted.slot.as_str(), adopted.release), ("blue", None));
     }
 }

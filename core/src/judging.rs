@@ -119,6 +119,22 @@ pub fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&
     events
 }
 
+/// What a person should know of a release that is over while its visitors fare badly, and it does not go back by itself:
+/// because its limits say so, or because it cannot.
+pub fn after_end(state: &State, judged: &Judged, kept_by: Option<&Problem>) -> Problem {
+    let environment = &state.plan.environment;
+    let problem = Problem::new(Code::VerdictAgainst, &judged.told);
+    match kept_by {
+        Some(kept_by) => problem
+            .cause("it does not go back by itself")
+            .because(kept_by)
+            .hint(format!("{}; then `pointsman rollback {environment}`", kept_by.hint)),
+        None => {
+            problem.hint(format!("look at the new version, and perhaps `pointsman rollback {environment}`"))
+        }
+    }
+}
+
 fn against(judged: &Judged) -> Problem {
     Problem::new(Code::VerdictAgainst, &judged.told)
         .hint("compare the two versions: `pointsman explain PM0411`")

@@ -10,6 +10,7 @@ mod crash;
 mod database;
 mod database_crash;
 mod drift;
+mod gives_way;
 mod hostile;
 mod identity;
 mod init;

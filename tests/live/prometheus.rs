@@ -94,7 +94,7 @@ async fn only_one_finite_number_says_anything() {
         let seen = run(&checks, &place, None).await.unwrap();
         assert_eq!(seen[0].verdict, verdict, "{query}: {seen:?}");
         assert!(seen[0].what.starts_with(said), "{query}: {seen:?}");
-        let code = judged(&checks, seen, &[&place]).err().map(|problem| problem.code);
+        let code = judged(&checks, vec![(&place, seen)]).err().map(|problem| problem.code);
         let expected = match verdict {
             CheckVerdict::Passed => None,
             CheckVerdict::Failed => Some(Code::CheckFailed),
@@ -106,7 +106,7 @@ async fn only_one_finite_number_says_anything() {
     for (action, expected) in [("warn", None), ("hold", Some(Code::CheckHolds))] {
         let checks = [check("metric", &url, "vector(2)", &format!(",\"on_fail\":\"{action}\""))];
         let seen = run(&checks, &place, None).await.unwrap();
-        assert_eq!(judged(&checks, seen, &[&place]).err().map(|problem| problem.code), expected);
+        assert_eq!(judged(&checks, vec![(&place, seen)]).err().map(|problem| problem.code), expected);
     }
 }
 

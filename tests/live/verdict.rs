@@ -154,7 +154,17 @@ async fn a_version_that_fails_after_its_release_is_gone_too() {
     site.kill_coordinator().unwrap();
     site.start_coordinator().unwrap();
     let client = site.coordinator_answers().await.unwrap();
+    // Somebody has moved what the way back leads to: that is said, and tried again.
+    let (current, held) = (site.blue.live(), site.blue.live().read_link().unwrap());
+    std::fs::remove_file(&current).unwrap();
+    std::os::unix::fs::symlink("releases/other", &current).unwrap();
     site.green.fail_visitors(true).unwrap();
+    let closed = stands(&client, "the way back is closed", |release| release.after_end.is_some()).await;
+    let after_end = closed.after_end.unwrap();
+    assert!(after_end.message.starts_with("errors on `green`"), "{after_end:?}");
+    assert!(after_end.causes.iter().any(|cause| cause.contains("releases/other")), "{after_end:?}");
+    std::fs::remove_file(&current).unwrap();
+    std::os::unix::fs::symlink(held, &current).unwrap();
     let back = stands(&client, "it goes back by itself", |release| {
         let rollback = release.plan.as_ref().is_some_and(|plan| plan.purpose == "rollback");
         rollback && !release.outcome.is_empty()

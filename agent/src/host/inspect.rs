@@ -46,7 +46,8 @@ pub fn describe(site: &Site) -> v1::AgentStatus {
     let found = || -> Result<v1::WebFacts, Problem> {
         Ok(v1::WebFacts {
             current: text(site.link("current")?),
-            previous: text(site.link("previous")?),
+            // No rollback depends on it; a preflight refuses what it should not be.
+            previous: text(site.link("previous").unwrap_or_default()),
             artifacts: site.artifacts().iter().map(ToString::to_string).collect(),
             maintenance_file: flag::is_there(site)
                 .map_err(|error| file_problem("cannot look for the maintenance file", &error))?,

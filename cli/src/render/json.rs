@@ -80,7 +80,8 @@ fn release_fields(release: &v1::Release) -> Value {
         "turned_back": release.turned_back.as_ref().map(wire_problem), "held": release.held.as_ref().map(wire_problem),
         "started_at_ms": release.started_at_ms, "entered_at_ms": release.entered_at_ms,
         "watch_until_ms": moment(release.watch_until_ms),
-        "watched_on_until_ms": moment(release.watched_on_until_ms), "epoch": release.epoch,
+        "watched_on_until_ms": moment(release.watched_on_until_ms),
+        "after_end": release.after_end.as_ref().map(wire_problem), "epoch": release.epoch,
         "visitors_moved": release.visitors_moved, "skew_us": skew_us(release).map(|(_, skew_us)| skew_us), "orders": orders.collect::<Vec<_>>(),
     });
     add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
@@ -169,7 +170,9 @@ pub fn status(status: &v1::StatusReply) -> Value {
     json!({
         "kind": "status", "environment": status.environment, "url": status.url, "live": live(status.live.as_ref()),
         "previous": live(status.previous.as_ref()),
-        "way_back": status.way_back.as_ref().map(|found| json!({ "ready": found.ready, "found": found.found })),
+        "way_back": status.way_back.as_ref().map(|found| json!({
+            "ready": found.ready, "found": found.found, "slot": text(&found.slot), "release": text(&found.release),
+        })),
         "wanted_route": text(&status.wanted_route),
         "maintenance": page(status), "release": status.release.as_ref().map(release_fields),
         "agents": status.agents.iter().map(agent).collect::<Vec<_>>(), "now_ms": status.now_ms,

@@ -55,8 +55,27 @@ pub fn status(status: &v1::StatusReply) -> String {
         }
         (None, _) => "no way back is known yet".to_owned(),
     };
+    if let (Some(release), Some(found)) = (&status.release, &status.way_back)
+        && release.outcome.is_empty()
+        && release.visitors_moved
+    {
+        text.push_str(&format!("way back    {}\n", stands(found)));
+    }
     text.push_str(&format!("next        {way_back}\n"));
     text
+}
+
+/// Whether the slot that visitors came from would take them back.
+fn stands(found: &v1::WayBack) -> String {
+    let to = if found.release.is_empty() {
+        format!("slot {}", found.slot)
+    } else {
+        format!("{} on {}", found.release, found.slot)
+    };
+    match found.ready {
+        true => format!("{to} is ready: {}", found.found),
+        false => format!("✖ {to} is not ready: {}", found.found),
+    }
 }
 
 /// Where a rollback leads, and whether it would get there by what was just seen.
@@ -212,7 +231,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         "release     {} ({})  {counter}{} {since}{} by {}\n",
         plan.release, plan.purpose, release.phase, begun, plan.created_by
     );
-    for problem in release.held.iter().chain(&release.turned_back) {
+    for problem in release.held.iter().chain(&release.turned_back).chain(&release.after_end) {
         text.push_str(&format!(
             "            {}\n            hint: {}\n",
             problem_line(problem),
@@ -222,7 +241,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
     if over {
         if release.watched_on_until_ms > 0 {
             text.push_str(&format!(
-                "            visitors are watched on until {}: back by itself if they fare too badly\n",
+                "            visitors are watched on until {}: back by itself where they fare too badly\n",
                 time(release.watched_on_until_ms)
             ));
         }

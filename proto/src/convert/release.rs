@@ -39,6 +39,7 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         verdict: state.verdict.last.as_ref().map(|judged| verdict_to_wire(&state.plan, judged)),
         // Only the coordinator knows whether it is the last word.
         watched_on_until_ms: 0,
+        after_end: None,
     }
 }
 

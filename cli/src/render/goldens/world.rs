@@ -120,10 +120,12 @@ pub fn status(
             web("web1", "blue", &old_artifact().to_string()),
             web("web2", "green", &artifact(0x77).to_string()),
         ],
-        way_back: standing
-            .previous
-            .as_ref()
-            .map(|_| v1::WayBack { ready: true, found: "2 of 2 up, 2 of 2 up".to_owned() }),
+        way_back: standing.previous.as_ref().map(|_| v1::WayBack {
+            ready: true,
+            found: "2 of 2 up, 2 of 2 up".to_owned(),
+            slot: "blue".to_owned(),
+            release: "r1".to_owned(),
+        }),
         now_ms: now.0,
         coordinator_version: "0.1.0".to_owned(),
         trouble: None,
