@@ -8,13 +8,11 @@ use pointsman_core::{Code, Problem};
 use tokio::process::Command;
 
 use super::snapshot::Snapshot;
-use super::stream::{self, Written};
+use super::stream::{self, Gathering, Written};
 use crate::child::Program;
 use crate::tools::Tools;
 use crate::{BackupFormat, Progress, Settings};
 
-/// A pipe's size: fewer changes between dump and compression.
-const PIPE_BYTES: usize = 1 << 20;
 /// How long `pg_dump` waits for a lock that somebody's DDL holds. While it waits it makes nobody else wait.
 const LOCK_WAIT: &str = "--lock-wait-timeout=5s";
 
@@ -62,9 +60,9 @@ pub(crate) async fn roles(settings: &Settings, tools: &Tools, file: File) -> Res
 /// program, which ends the thread.
 async fn flow<F>(mut program: Program, doing: &str, moving: F) -> Result<Written, Problem>
 where
-    F: FnOnce(io::PipeReader) -> io::Result<Written> + Send + 'static,
+    F: FnOnce(Gathering<io::PipeReader>) -> io::Result<Written> + Send + 'static,
 {
-    let reader = output_of(program.command(), doing)?;
+    let reader = Gathering(output_of(program.command(), doing)?);
     let running = program.start()?;
     let moved = tokio::task::spawn_blocking(move || moving(reader)).await;
     let written = match moved {
@@ -81,7 +79,7 @@ pub(crate) fn output_of(command: &mut Command, doing: &str) -> Result<io::PipeRe
     let failed = |error: io::Error| Problem::new(Code::FileSystem, format!("cannot {doing}")).because(&error);
     let (reader, writer) = io::pipe().map_err(failed)?;
     // A smaller pipe works too.
-    _ = rustix::pipe::fcntl_setpipe_size(&reader, PIPE_BYTES);
+    _ = rustix::pipe::fcntl_setpipe_size(&reader, stream::CHUNK_BYTES);
     command.stdout(Stdio::from(writer));
     Ok(reader)
 }
