@@ -61,7 +61,7 @@ async fn exchange(
         let taken = capture.iter().map(take).collect::<Result<Vec<_>, String>>()?;
         Ok((answer, taken))
     });
-    let (answer, taken) = judged.await.map_err(|miss| miss.said(&said))?;
+    let (answer, taken) = judged.await.map_err(|miss| miss.said(said))?;
     for (name, value) in taken {
         session.capture(&name, value);
     }

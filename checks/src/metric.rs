@@ -102,7 +102,8 @@ pub fn lint(query: &str) -> Result<(), String> {
     let bare = bare(query)?;
     let words: Vec<&str> = bare.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).collect();
     let says = |word: &str| words.contains(&word);
-    if let Some(comparison) = comparison(&bare).filter(|_| !says("vector")) {
+    let always_answers = words.windows(2).any(|pair| matches!(pair, ["or", "vector"]));
+    if let Some(comparison) = comparison(&bare).filter(|_| !always_answers) {
         return Err(format!(
             "`query` compares with `{comparison}`: where the comparison is false Prometheus answers nothing, which is \
              also what it answers without data. Leave it out, and say `max` or `min`; or count with `count(…) or vector(0)`"
@@ -259,6 +260,7 @@ mod tests {
         ] {
             assert_eq!(lint(sound), Ok(()), "{sound}");
         }
+        assert!(lint("vector(7) > 5").is_err());
         assert!(lint("count(up == 0)").unwrap_err().contains("or vector(0)"));
         assert!(lint("a >= bool 1 and b <2").unwrap_err().contains("`<`"));
         for open in ["sum(a{b=\"c\"", "rate(a[5m)", "a{b=\"c}", ""] {

@@ -102,6 +102,11 @@ pub enum Verb {
     },
     /// Look at everything a release needs, and say what is not as it should be.
     Doctor(Doctor),
+    /// The environment's file on the coordinator.
+    Config {
+        #[command(subcommand)]
+        verb: ConfigVerb,
+    },
     /// The coordinator's record of everything that was asked, ordered and answered.
     Audit {
         #[command(subcommand)]
@@ -131,6 +136,7 @@ impl Verb {
             Self::Check(check) => &check.environment,
             Self::Checklist(checklist) => &checklist.environment,
             Self::Doctor(doctor) => return doctor.environment().cloned(),
+            Self::Config { verb: ConfigVerb::Check { environment } } => environment,
             Self::Traffic { verb } => verb.environment(),
             Self::Cert { verb: CertVerb::Deploy { environment, .. } | CertVerb::Show { environment } } => {
                 environment
@@ -187,6 +193,15 @@ pub struct Doctor {
 enum DoctorPart {
     /// The load balancers alone: HAProxy's sockets, map and configuration, with the line to add for whatever is missing.
     Lb {
+        /// The environment, as `production`.
+        environment: EnvironmentName,
+    },
+}
+
+#[derive(Subcommand)]
+pub enum ConfigVerb {
+    /// Say whether the file is valid and in effect, and ask every monitoring service that its checks name once.
+    Check {
         /// The environment, as `production`.
         environment: EnvironmentName,
     },

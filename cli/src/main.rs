@@ -14,7 +14,7 @@ mod render;
 use clap::Parser as _;
 use pointsman_core::Problem;
 
-use crate::args::{Arguments, Verb};
+use crate::args::{Arguments, ConfigVerb, Verb};
 use crate::exit::Exit;
 use crate::out::Out;
 
@@ -105,6 +105,9 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         }
         Verb::Audit { verb: args::AuditVerb::Verify { environment } } => {
             run::verify(&session, &environment, out).await
+        }
+        Verb::Config { verb: ConfigVerb::Check { environment } } => {
+            run::config_check(&session, &environment, out).await
         }
         Verb::Doctor(doctor) => run::doctor(&session, &doctor, out).await,
     }

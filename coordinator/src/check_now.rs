@@ -22,10 +22,14 @@ pub async fn make(
     slot: Option<&SlotName>,
     name: Option<&CheckName>,
 ) -> Result<v1::MakeChecksReply, Problem> {
-    let environment = office.environment();
     let slot = slot_of(office, slot)?;
-    let release = release_on(office, &slot);
-    let checks: Vec<Check> = chosen(environment, name)?
+    Ok(make_of(office, &slot, &chosen(office.environment(), name)?).await)
+}
+
+/// Makes these checks of a slot.
+pub async fn make_of(office: &Office, slot: &SlotPlan, checks: &[Check]) -> v1::MakeChecksReply {
+    let release = release_on(office, slot);
+    let checks: Vec<Check> = checks
         .iter()
         .map(|check| pointsman_checks::anew(&pointsman_checks::bind(check, release.as_ref(), &slot.name)))
         .collect();
@@ -70,7 +74,7 @@ pub async fn make(
         let made = |seen| v1::CheckMade { host: host.to_string(), seen: Some(seen) };
         reply.checks.extend(convert::seen_to_wire(&seen).into_iter().map(made));
     }
-    Ok(reply)
+    reply
 }
 
 /// The slot that was named, or the one that serves.

@@ -5,6 +5,7 @@ use pointsman_core::ports::Clock as _;
 use pointsman_core::{Code, Problem};
 use pointsman_proto::{convert, v1};
 
+use crate::check_config::check_config;
 use crate::office::Office;
 
 /// Clocks further apart than this are named, in milliseconds: orders are refused beyond 30 s.
@@ -17,7 +18,8 @@ const ENDS_SOON_S: i64 = 7 * 86_400;
 /// has not come by then is stuck.
 const SITE_ENDS_SOON_S: i64 = 14 * 86_400;
 
-fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {
+/// One finding.
+pub fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {
     v1::Finding {
         subject: subject.to_owned(),
         verdict: verdict.to_owned(),
@@ -34,6 +36,8 @@ pub enum Part {
     Whole,
     /// The load balancers alone.
     Balancers,
+    /// The environment's file, and what its checks ask monitoring services.
+    Config,
 }
 
 impl Part {
@@ -42,8 +46,10 @@ impl Part {
         match word {
             "" => Ok(Self::Whole),
             "lb" => Ok(Self::Balancers),
+            "config" => Ok(Self::Config),
             _ => {
-                let message = format!("field `part` of the message is `{word}`, expected `lb` or nothing");
+                let message =
+                    format!("field `part` of the message is `{word}`, expected `lb`, `config` or nothing");
                 Err(Problem::new(Code::MessageInvalid, message))
             }
         }
@@ -54,6 +60,7 @@ impl Part {
 pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec<v1::Finding> {
     let now = SystemClock.now();
     let mut findings = match part {
+        Part::Config => return check_config(office).await,
         Part::Whole => of_coordinator(office, certificate_ends, now.0),
         Part::Balancers => Vec::new(),
     };

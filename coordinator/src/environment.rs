@@ -1,7 +1,7 @@
 //! Environment files: what a site is made of and how its releases run.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
@@ -21,8 +21,10 @@ pub use checklist::ManualPoint;
 const SCHEMA: u32 = 1;
 
 /// One environment, parsed and complete.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Environment {
+    /// Its file.
+    pub file: PathBuf,
     /// Its name: also the name of its file and the environment in its certificates.
     pub name: EnvironmentName,
     /// The site's address, for people.
@@ -137,6 +139,15 @@ struct Slot {
 struct Strategy {
     kind: StrategyKind,
     canary: Option<Canary>,
+    holdback: Option<Holdback>,
+}
+
+/// A share that stays on the old slot for a while after everybody else was moved: whom to compare with.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Holdback {
+    percent: u8,
+    hold: Span,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -373,6 +384,7 @@ impl Environment {
             ));
         }
         Ok(Self {
+            file: path.to_owned(),
             name,
             url: written.url,
             agents,
@@ -450,17 +462,39 @@ fn complete_database(written: WrittenDatabase, away: Option<BackendName>) -> Dat
 }
 
 fn complete_strategy(written: Strategy) -> Result<Vec<Split>, String> {
-    let canary = match (written.kind, written.canary) {
+    let mut splits = match (written.kind, written.canary) {
         // What is written and not in force may stay for the day it is wanted again.
-        (StrategyKind::BlueGreen, _) => return Ok(Vec::new()),
-        (StrategyKind::Canary, Some(canary)) => canary,
+        (StrategyKind::BlueGreen, _) => Vec::new(),
+        (StrategyKind::Canary, Some(canary)) => complete_canary(&canary)?,
         (StrategyKind::Canary, None) => {
             return Err(
                 "`strategy.kind` is `canary`: say `canary = { splits = [10, 50], hold = \"2m\" }`".to_owned()
             );
         }
     };
-    let splits = canary.splits;
+    if let Some(holdback) = written.holdback {
+        let percent = holdback.percent;
+        if !(1..=50).contains(&percent) || holdback.hold.ms() == 0 {
+            return Err(
+                "`strategy.holdback` is a share of 1 to 50 %, and a time longer than nothing".to_owned()
+            );
+        }
+        // What is held back is what a last split leaves.
+        let last = Split { percent: 100 - percent, hold_ms: holdback.hold.ms() };
+        if splits.iter().any(|split| split.percent >= last.percent) || splits.len() == MAX_SPLITS {
+            return Err(format!(
+                "`strategy.holdback` of {percent} % is a split of {}: those of `canary` must be smaller, and fewer than \
+                 {MAX_SPLITS}",
+                last.percent
+            ));
+        }
+        splits.push(last);
+    }
+    Ok(splits)
+}
+
+fn complete_canary(canary: &Canary) -> Result<Vec<Split>, String> {
+    let splits = &canary.splits;
     let rising = splits.windows(2).all(|pair| pair.first() < pair.last());
     if splits.is_empty() || splits.len() > MAX_SPLITS || !rising {
         return Err(format!("`strategy.canary.splits` must be 1 to {MAX_SPLITS} rising shares"));
@@ -471,7 +505,7 @@ fn complete_strategy(written: Strategy) -> Result<Vec<Split>, String> {
     if canary.hold.ms() == 0 {
         return Err("`strategy.canary.hold` must be longer than nothing".to_owned());
     }
-    Ok(splits.into_iter().map(|percent| Split { percent, hold_ms: canary.hold.ms() }).collect())
+    Ok(splits.iter().map(|percent| Split { percent: *percent, hold_ms: canary.hold.ms() }).collect())
 }
 
 #[cfg(test)]
@@ -532,6 +566,32 @@ mod tests {
         assert_eq!(away(", hold = \"be_hold\"", "during_swap = \"page\"").unwrap(), page);
         assert_eq!(away("", "during_swap = \"nothing\"").unwrap(), None);
         assert!(away("", "during_swap = \"hold\"").unwrap_err().message.contains("maintenance.hold"));
+    }
+
+    #[test]
+    fn what_is_held_back_is_what_a_last_split_leaves() {
+        let splits = |strategy: &str| {
+            let parsed = parse(&format!("{GOOD}\n[strategy]\n{strategy}"));
+            parsed.map(|parsed| {
+                parsed.splits.iter().map(|split| (split.percent, split.hold_ms)).collect::<Vec<_>>()
+            })
+        };
+        let (holdback, canary) = (
+            "holdback = { percent = 5, hold = \"10m\" }",
+            "kind = \"canary\"\ncanary = { splits = [10, 50], hold = \"2m\" }",
+        );
+        assert_eq!(splits(holdback).unwrap(), [(95, 600_000)]);
+        let both = splits(&format!("{canary}\n{holdback}")).unwrap();
+        assert_eq!(both, [(10, 120_000), (50, 120_000), (95, 600_000)]);
+        assert_eq!(splits(canary).unwrap().len(), 2);
+        for (wrong, expected) in [
+            (holdback.replace('5', "60"), "1 to 50 %"),
+            (format!("{canary}\n{}", holdback.replace("percent = 5", "percent = 50")), "must be smaller"),
+            ("kind = \"canary\"".to_owned(), "say `canary"),
+        ] {
+            let problem = splits(&wrong).unwrap_err();
+            assert!(problem.message.contains(expected), "{wrong}: {}", problem.message);
+        }
     }
 
     #[test]

@@ -6,6 +6,7 @@ mod api;
 mod artifact_store;
 pub mod audit;
 mod certificates;
+mod check_config;
 mod check_now;
 mod checklist;
 mod config;

@@ -34,6 +34,8 @@ enum Command {
     Serve,
     /// Verify the journal without running. Changes nothing: exit code 0 if it is whole, 6 if it cannot be trusted.
     VerifyJournal,
+    /// Read every environment file, as at a start, and say what is wrong. Changes nothing: exit code 0 if all are valid.
+    CheckConfig,
 }
 
 /// The exit code of a journal that cannot be trusted: the same as `pointsman audit verify` has for it.
@@ -45,6 +47,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let config: Config = config::read(&arguments.config).map_err(serve::explain)?;
     match arguments.command {
         Some(Command::VerifyJournal) => verify_journal(&config),
+        Some(Command::CheckConfig) => check_config(&config),
         Some(Command::Serve) | None => {
             logs::start();
             serve::runtime()?.block_on(run(config)).map(|()| ExitCode::SUCCESS)
@@ -64,6 +67,21 @@ fn verify_journal(config: &Config) -> anyhow::Result<ExitCode> {
     });
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(UNTRUSTED) })
+}
+
+/// Says whether the coordinator would start with its environment files. Whether what they say holds, a running one finds
+/// out: `pointsman config check ENV`.
+fn check_config(config: &Config) -> anyhow::Result<ExitCode> {
+    let environments = environments(&config.environments).map_err(serve::explain)?;
+    let mut text = String::new();
+    for environment in &environments {
+        text.push_str(&format!("{} is valid\n", environment.file.display()));
+    }
+    if environments.is_empty() {
+        text.push_str(&format!("there is no environment in `{}`\n", config.environments.display()));
+    }
+    std::io::stdout().write_all(text.as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 fn journal_of(config: &Config) -> PathBuf {

@@ -136,7 +136,10 @@ metric = {{ url = "{url}", query = "vector(7)", max = 5 }}
     let told = site.cli(&["check", ENVIRONMENT, "--name", "queue"]).await.unwrap();
     assert!(told.code == 3 && told.stdout.contains("is 7, more than 5"), "{told:?}");
 
+    the_file_says_what_is_in_effect(&site).await;
     prometheus.process.take().unwrap().kill().unwrap();
+    let told = site.cli(&["config", "check", ENVIRONMENT]).await.unwrap();
+    assert!(told.code == 3 && told.stdout.contains("check `errors` does not know"), "{told:?}");
     let mut client = site.client().unwrap();
     let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
     client.deploy(&digest, "v2").await.unwrap();
@@ -159,4 +162,24 @@ metric = {{ url = "{url}", query = "vector(7)", max = 5 }}
     let asked = AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
     client.api.clone().resume(asked).await.unwrap();
     client.confirmed("v2").await.unwrap();
+}
+
+/// `config check` asks each query once, also of a file that is not in effect yet.
+async fn the_file_says_what_is_in_effect(site: &Site) {
+    let check = async || site.cli(&["config", "check", ENVIRONMENT]).await.unwrap();
+    let says = |told: &kit::Told, words: &[&str]| words.iter().all(|words| told.stdout.contains(words));
+    let told = check().await;
+    let expected = ["valid, and in effect", "`errors` would pass now: 0.001", "`queue` would fail now: is 7"];
+    assert!(told.code == 0 && says(&told, &expected), "{told:?}");
+
+    let path = site.folder().join(format!("coordinator/environments/{ENVIRONMENT}.toml"));
+    let file = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, file.replace("sum(vector(0.001))", "sum(nothing_like_it)")).unwrap();
+    let told = check().await;
+    let expected = ["valid, and not in effect yet", "`errors` does not know: no data"];
+    assert!(told.code == 3 && says(&told, &expected), "{told:?}");
+    std::fs::write(&path, file.replace("vector(7)", "vector(7) > 5")).unwrap();
+    let told = check().await;
+    assert!(told.code == 3 && says(&told, &["check `queue`", "compares with `>`"]), "{told:?}");
+    std::fs::write(&path, file).unwrap();
 }

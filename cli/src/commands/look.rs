@@ -108,14 +108,34 @@ pub async fn doctor(session: &Session, doctor: &Doctor, out: &Out) -> Result<Exi
     let missing =
         || Problem::new(Code::UsageWrong, "no environment is named").hint("`pointsman doctor --help`");
     let environment = doctor.environment().ok_or_else(missing)?;
+    match doctor.balancers_only() {
+        true => findings(session, environment, "lb", None, out).await,
+        false => findings(session, environment, "", Some(environment), out).await,
+    }
+}
+
+/// Looks at the environment's file, and at what its checks ask monitoring services.
+pub async fn config_check(
+    session: &Session,
+    environment: &EnvironmentName,
+    out: &Out,
+) -> Result<Exit, Problem> {
+    findings(session, environment, "config", None, out).await
+}
+
+async fn findings(
+    session: &Session,
+    environment: &EnvironmentName,
+    part: &str,
+    folded: Option<&EnvironmentName>,
+    out: &Out,
+) -> Result<Exit, Problem> {
     let caller = session.caller(environment)?;
-    let part = if doctor.balancers_only() { "lb" } else { "" }.to_owned();
-    let request = v1::DiagnoseRequest { environment: environment.to_string(), part };
+    let request = v1::DiagnoseRequest { environment: environment.to_string(), part: part.to_owned() };
     let found = caller.answer(caller.client.clone().diagnose(request)).await?;
     if out.json() {
         out.document(render::json::findings(&found.findings));
     } else {
-        let folded = if doctor.balancers_only() { None } else { Some(environment) };
         out.result(&render::findings(&found.findings, folded));
     }
     let any = |verdict: &str| found.findings.iter().any(|finding| finding.verdict == verdict);

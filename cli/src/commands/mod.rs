@@ -22,7 +22,7 @@ pub use database::database;
 pub use deploy::{deploy, plan};
 pub use explain::explain;
 pub use limits::{limits, unblock};
-pub use look::{doctor, history, status, traffic};
+pub use look::{config_check, doctor, history, status, traffic};
 pub use maintenance::maintenance;
 pub use watch::watch_traffic;
 

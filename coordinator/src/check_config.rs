@@ -1,0 +1,98 @@
+//! `config check`: whether the environment's file is valid and in effect, and whether monitoring services give its checks
+//! something to judge. Each is asked once; nothing is changed.
+
+use pointsman_checks::Kind;
+use pointsman_core::{Check, Code, Problem, SlotPlan};
+use pointsman_proto::{convert, v1};
+
+use crate::check_now;
+use crate::diagnose::finding;
+use crate::environment::Environment;
+use crate::office::Office;
+
+/// Every finding, the good ones too.
+pub async fn check_config(office: &Office) -> Vec<v1::Finding> {
+    let running = office.environment();
+    let path = running.file.clone();
+    let abrupt = |error| Problem::new(Code::ConfigInvalid, "reading it ended abruptly").because(&error);
+    let read = tokio::task::spawn_blocking(move || Environment::read(&path)).await;
+    let subject = format!("{}.toml", running.name);
+    match read.map_err(abrupt).and_then(|read| read) {
+        Ok(file) => {
+            let mut findings = vec![in_effect(&subject, file == *running)];
+            findings.extend(of_monitoring(office, &file.checks).await);
+            findings
+        }
+        Err(problem) => vec![v1::Finding {
+            why: "the coordinator goes on with what it has read, and would not start again".to_owned(),
+            ..finding(&subject, "fail", problem.message.clone(), Some(&problem))
+        }],
+    }
+}
+
+fn in_effect(subject: &str, as_read: bool) -> v1::Finding {
+    match as_read {
+        true => finding(subject, "ok", "valid, and in effect".to_owned(), None),
+        false => v1::Finding {
+            why: "the coordinator reads it when it starts".to_owned(),
+            fix: "on the coordinator, also in the middle of a release: `systemctl restart pointsman-coordinator`"
+                .to_owned(),
+            ..finding(subject, "warn", "valid, and not in effect yet".to_owned(), None)
+        },
+    }
+}
+
+fn asks_monitoring(check: &Check) -> bool {
+    pointsman_checks::parsed_alone(check)
+        .is_some_and(|spec| matches!(spec.kind, Kind::Metric(_) | Kind::Alerts(_)))
+}
+
+async fn of_monitoring(office: &Office, checks: &[Check]) -> Vec<v1::Finding> {
+    let asking: Vec<Check> = checks.iter().filter(|check| asks_monitoring(check)).cloned().collect();
+    let Some(slot) = serving(office).filter(|_| !asking.is_empty()) else { return Vec::new() };
+    let made = check_now::make_of(office, &slot, &asking).await;
+    let silent = made.silent.into_iter().filter_map(convert::problem_from_wire);
+    let unasked = silent.map(|problem| finding("checks", "unknown", problem.message.clone(), Some(&problem)));
+    let asked = made.checks.into_iter().filter_map(|made| Some(of_check(&made.host, &made.seen?)));
+    asked.chain(unasked).collect()
+}
+
+/// The slot that serves. Before the first release any is as good.
+fn serving(office: &Office) -> Option<SlotPlan> {
+    let slots = &office.environment().slots;
+    let live = office.standing().live.and_then(|live| slots.get(&live.slot));
+    live.or_else(|| slots.values().next()).cloned()
+}
+
+fn of_check(host: &str, seen: &v1::CheckSeen) -> v1::Finding {
+    let what = |says: &str| format!("check `{}` {says}: {}", seen.name, seen.what);
+    match seen.verdict.as_str() {
+        "passed" => finding(host, "ok", what("would pass now"), None),
+        "failed" => finding(host, "warn", what("would fail now"), None),
+        _ => v1::Finding {
+            why: "what is not known turns no release back, and lets none go on".to_owned(),
+            fix: format!("look at it alone: `pointsman check ENV --name {}`", seen.name),
+            ..finding(host, "fail", what("does not know"), None)
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_without_an_answer_is_worse_than_one_that_objects() {
+        let seen = |verdict: &str| v1::CheckSeen {
+            name: "errors".to_owned(),
+            verdict: verdict.to_owned(),
+            what: "no data".to_owned(),
+            ..Default::default()
+        };
+        let verdict = |seen: &v1::CheckSeen| of_check("lb1", seen).verdict;
+        assert_eq!(verdict(&seen("passed")), "ok");
+        assert_eq!(verdict(&seen("failed")), "warn");
+        assert_eq!(verdict(&seen("not-made")), "fail");
+        assert_eq!(of_check("lb1", &seen("not-made")).what, "check `errors` does not know: no data");
+    }
+}
