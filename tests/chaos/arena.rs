@@ -353,8 +353,10 @@ impl Fight<'_> {
 
 /// From a start of the coordinator to the first thing that it recorded of the release: the intent or the outcome of
 /// an order; in the watch, which orders nothing, that the last agent acknowledged its epoch. None if the release was
-/// over, or the coordinator fell again before.
+/// over or not begun, or the coordinator fell again before.
 fn back_ms(books: &Books, release: &str, start_ms: i64) -> Option<i64> {
+    // One that was asked for again, because its first request was lost with the coordinator, began after the start.
+    books.of(release).next().filter(|planned| planned.at_ms < start_ms)?;
     let after: Vec<_> = books.of(release).filter(|fact| fact.at_ms >= start_ms).collect();
     let epoch = after.first()?.epoch;
     let own = after.iter().take_while(|fact| fact.epoch == epoch);
