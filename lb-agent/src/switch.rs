@@ -17,6 +17,7 @@ use tracing::warn;
 
 use crate::balancer::Balancer;
 use crate::route_file::Staged;
+use crate::workers::OldWorker;
 
 /// New connections that must show the new route before it is reported. HAProxy's answer to `set map` is a barrier
 /// for every thread, so these find what the barrier cannot: a frontend that reads another map.
@@ -246,7 +247,7 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
     let count = old.len();
     let mut stale = Vec::new();
     for worker in old {
-        if let Err(problem) = balancer.workers.set_old_route(&worker, wanted).await {
+        if let Err(problem) = leads(balancer, &worker, wanted).await {
             warn!(pid = worker.pid, %problem, "an old worker keeps its route");
             stale.push(worker.pid.to_string());
         }
@@ -255,6 +256,22 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
         (0, _) => unseen_old_process(balancer).await,
         (_, []) => format!("; {count} old workers follow"),
         _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
+    }
+}
+
+/// Sets the route in an old worker and reads it back. One that has ended meanwhile serves nobody.
+async fn leads(balancer: &Balancer, worker: &OldWorker, wanted: &Route) -> Result<(), Problem> {
+    balancer.workers.set_old_route(worker, wanted).await?;
+    match balancer.workers.old_route(worker).await? {
+        Some(found) if found.as_ref() != Some(wanted) => {
+            let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
+            let message = format!(
+                "the route `{wanted}` was set in old worker {}, but `{found}` was read back",
+                worker.pid
+            );
+            Err(Problem::new(Code::OldWorkerStale, message).hint("it ends with `hard-stop-after`"))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -90,6 +90,17 @@ async fn an_old_worker_that_does_not_answer_is_named() {
 }
 
 #[tokio::test]
+async fn an_old_worker_is_believed_by_what_it_routes_by() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.instead("@!100 set map", 9, |_| Some(Answer::text("\n")));
+    });
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("old workers 100 keep"), "{done:?}");
+}
+
+#[tokio::test]
 async fn old_workers_that_cannot_be_seen_are_said_to_be_so() {
     let rig = Rig::new().await;
     std::fs::remove_file(&rig.fake.master).unwrap();
