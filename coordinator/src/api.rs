@@ -427,7 +427,9 @@ impl Coordinator for Api {
         let set = async {
             let (office, peer) = self.office(&request, &request.get_ref().environment)?;
             let asked = request.get_ref();
-            if office.standing().maintenance.is_some() == asked.on {
+            let stands = office.standing().maintenance.is_some() == asked.on;
+            // A host that could not be asked when the page was lifted may show it still.
+            if stands && (asked.on || !office.shows_a_page().await) {
                 return Ok(v1::AskReply { release: String::new(), already: true });
             }
             let wanted = if asked.on {

@@ -269,7 +269,8 @@ fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     }
     let flagged = agents.iter().filter(|agent| agent.web.as_ref().is_some_and(|web| web.maintenance_file));
     let what = || "the maintenance file is there, but no maintenance is on".to_owned();
-    flagged.map(|agent| finding(&agent.host, "fail", what(), None)).collect()
+    let fix = || format!("`pointsman maintenance off {}` removes it", office.environment().name);
+    flagged.map(|agent| v1::Finding { fix: fix(), ..finding(&agent.host, "fail", what(), None) }).collect()
 }
 
 /// What the journal says stands against what the load balancers show.

@@ -469,6 +469,15 @@ impl Office {
         join_all(asked).await
     }
 
+    /// Whether a host has its maintenance file, as far as hosts can be asked.
+    pub async fn shows_a_page(&self) -> bool {
+        let shows = |agent: &v1::AgentStatus| agent.web.as_ref().is_some_and(|web| web.maintenance_file);
+        let ours = |agent: &v1::AgentStatus| {
+            self.environment.flag_hosts.iter().any(|host| host.as_str() == agent.host)
+        };
+        self.look().await.iter().any(|agent| shows(agent) && ours(agent))
+    }
+
     /// How far the job is that the database's host is at; empty where it does none, or does not say.
     pub async fn database_progress(&self, host: &HostName) -> String {
         let described = self.fleet.describe(host, LOOK_MS).await;

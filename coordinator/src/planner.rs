@@ -184,8 +184,15 @@ pub fn plan(
         false => verdict(environment, live.as_ref(), &wish.wanted, seen),
     };
     match &purpose {
-        Purpose::Deploy { .. } => all_answer(&to, seen)?,
-        Purpose::Rollback { artifact, .. } => still_holds(*artifact, &to, &links_before, seen)?,
+        Purpose::Deploy { .. } => {
+            all_answer(&to, seen)?;
+            shows_no_page(environment, standing, &to, seen)?;
+        }
+        Purpose::Rollback { artifact, .. } => {
+            still_holds(*artifact, &to, &links_before, seen)?;
+            shows_no_page(environment, standing, &to, seen)?;
+        }
+        Purpose::Maintenance { on: false, .. } => would_show_the_site(environment, &to, seen)?,
         Purpose::Maintenance { .. } | Purpose::Database(_) => {}
     }
     let answering = match &purpose {
@@ -195,8 +202,8 @@ pub fn plan(
     };
     let bound = |check| pointsman_checks::bind(check, answering, &to.name);
     let checks = environment.checks.iter().map(bound).collect();
-    // The load balancers' page is what visitors see. A host that cannot be asked is left out, and `doctor` names a
-    // file that stays where it should not.
+    // The load balancers' page is what visitors see. A host that cannot be asked is left out: a file that stays where it
+    // should not is named by `doctor`, keeps releases from that slot, and goes with the next `maintenance off`.
     let flag_hosts =
         environment.flag_hosts.iter().filter(|host| !seen.silent.contains_key(*host)).cloned().collect();
     Ok(Plan {
@@ -475,6 +482,50 @@ fn all_answer(to: &SlotPlan, seen: &Seen) -> Result<(), Problem> {
     to.hosts.iter().find_map(|host| seen.silent.get(host)).map_or(Ok(()), |problem| Err(problem.clone()))
 }
 
+/// Refuses to lead visitors to hosts that would show them the maintenance page: one was left out when it was lifted.
+fn shows_no_page(
+    environment: &Environment,
+    standing: &Standing,
+    to: &SlotPlan,
+    seen: &Seen,
+) -> Result<(), Problem> {
+    let shows = |host: &&HostName| seen.hosts.get(*host).is_some_and(|facts| facts.maintenance_file);
+    match to.hosts.iter().find(shows).filter(|_| standing.maintenance.is_none()) {
+        Some(host) => {
+            let message = "its maintenance file is still there: visitors would get the page";
+            Err(Problem::new(Code::NotPossibleNow, message)
+                .on(host)
+                .cause("it could not be asked when the page was lifted, or somebody has made it since")
+                .hint(format!("`pointsman maintenance off {}` removes it", environment.name)))
+        }
+        None => Ok(()),
+    }
+}
+
+/// Refuses to lift the page while a host that visitors would be led to cannot be asked for its file: as long as HAProxy
+/// takes every server of the slot for healthy they would get the page from that host.
+fn would_show_the_site(environment: &Environment, to: &SlotPlan, seen: &Seen) -> Result<(), Problem> {
+    let silent = to.hosts.iter().filter(|host| environment.flag_hosts.contains(host));
+    let Some((host, problem)) =
+        silent.into_iter().find_map(|host| seen.silent.get(host).map(|problem| (host, problem)))
+    else {
+        return Ok(());
+    };
+    let backends = seen.balancers.values().flat_map(|facts| &facts.backends);
+    let mut backends = backends.filter(|backend| backend.name == to.backend.as_str());
+    // A server that is down serves nobody: it may well be the host that does not answer.
+    if backends.any(|backend| backend.servers_up < backend.servers_total) {
+        return Ok(());
+    }
+    let name = &environment.name;
+    Err(problem.clone().cause(format!("its maintenance file would stay, and visitors of `{host}` get the page")).hint(
+        format!(
+            "bring its agent back: on `{host}`, `systemctl restart pointsman-agent`; or take `{host}` out of `agents` in \
+             `[maintenance]` of {name}.toml, and the file away by hand"
+        ),
+    ))
+}
+
 /// Refuses to go back to a slot that holds something else by now. A host that cannot be asked does not block the way
 /// back: nobody but pointsman fills slots, and the load balancers judge its health. One that says that its `current` is no
 /// artifact does.
@@ -639,6 +690,39 @@ mod tests {
         };
         assert_eq!(back(Code::AgentUnreachable).unwrap().to.name.as_str(), "green");
         assert_eq!(code(back(Code::SiteRootUnfit)), Code::SiteRootUnfit);
+    }
+
+    #[test]
+    fn nobody_is_led_to_a_host_that_would_show_the_page() {
+        let mut site = environment();
+        site.flag_hosts = ["blue", "green"].map(|host| HostName::parse(host).unwrap()).to_vec();
+        let routes = |route: &'static str| seen(&[("lb1", route, 7), ("lb2", route, 7)]);
+        let flagged = v1::WebFacts { maintenance_file: true, ..Default::default() };
+        let mut left = routes("be_blue:be_blue:0:7");
+        left.hosts.insert("green".parse().unwrap(), flagged);
+        let to_green =
+            |standing: &Standing| plan(&site, standing, deploy(), &left).map_err(|problem| problem.hint);
+        assert_eq!(
+            to_green(&Standing::default()).unwrap_err(),
+            "`pointsman maintenance off production` removes it"
+        );
+        let off = |seen: &Seen| plan(&site, &Standing::default(), wish(Wanted::MaintenanceOff), seen);
+        assert_eq!(off(&left).unwrap().flag_hosts.len(), 2);
+
+        let mut silent = routes("be_blue:be_blue:0:7");
+        silent.silent.insert("green".parse().unwrap(), Problem::new(Code::AgentUnreachable, "green"));
+        assert_eq!(off(&silent).unwrap().flag_hosts.len(), 1, "nobody is led there");
+        silent.silent.insert("blue".parse().unwrap(), Problem::new(Code::AgentUnreachable, "blue"));
+        assert_eq!(code(off(&silent)), Code::AgentUnreachable);
+        let facts = silent.balancers.values_mut().next().unwrap();
+        let down = v1::BackendFacts {
+            name: "be_blue".to_owned(),
+            servers_total: 2,
+            servers_up: 1,
+            ..Default::default()
+        };
+        facts.backends.push(down);
+        assert!(off(&silent).is_ok(), "the silent host is down, and serves nobody");
     }
 
     #[test]

@@ -134,6 +134,9 @@ impl Arena {
         self.site.host(idle.host())?.fail_deep(false)?;
         self.site.ready().await?;
         self.note(bout.goal, &story.outcome, idle, folder);
+        if bout.goal == Goal::PageDown && story.outcome == "confirmed" {
+            self.lift_what_was_left(&story.release).await?;
+        }
         let (starts_ms, fell) = (fight.starts_ms, fight.fell);
         story.fell = fell;
         self.settle(&story).await?;
@@ -192,6 +195,22 @@ impl Arena {
             (_, "rolled-back") => drop(self.standing.current.insert(idle.host(), folder)),
             _ => {}
         }
+    }
+
+    /// A host that could not be asked when the page was lifted has its file still: the same command again removes it.
+    async fn lift_what_was_left(&self, release: &str) -> Result<()> {
+        let left = |daemon: &Daemon| self.site.host(daemon.host()).is_ok_and(|host| host.maintenance());
+        let books = Books::read(&self.site)?;
+        for daemon in [Daemon::Blue, Daemon::Green].into_iter().filter(left) {
+            let asked = books.of(release).any(|fact| fact.text("host") == daemon.host());
+            ensure!(!asked, "`{release}` was to take the file away from {}", daemon.host());
+            ensure!(daemon != self.standing.live, "visitors get the page from {}", daemon.host());
+            let mut client = self.site.client()?;
+            let again =
+                client.maintenance(false).await.map_err(|status| kit::problem_of(&status).to_string());
+            client.confirmed(&again.map_err(anyhow::Error::msg)?).await?;
+        }
+        Ok(())
     }
 
     async fn settle(&self, story: &Story) -> Result<()> {
