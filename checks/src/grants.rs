@@ -100,6 +100,10 @@ impl Monitor {
 fn granted<'g>(key: &str, granted: &'g [Monitor], url: &str) -> Result<&'g Monitor, String> {
     let found = granted.iter().find(|granted| granted.url.trim_end_matches('/') == url);
     found.ok_or_else(|| {
-        format!("this agent may not ask `{url}`: add to its file `[checks] {key} = [{{ url = \"{url}\" }}]`")
+        let ca =
+            if url.starts_with("https://") { ", ca = \"/etc/ssl/certs/ca-certificates.crt\"" } else { "" };
+        format!(
+            "this agent may not ask `{url}`: add to its file `[checks] {key} = [{{ url = \"{url}\"{ca} }}]`"
+        )
     })
 }

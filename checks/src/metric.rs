@@ -102,7 +102,8 @@ pub fn lint(query: &str) -> Result<(), String> {
     let bare = bare(query)?;
     let words: Vec<&str> = bare.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).collect();
     let says = |word: &str| words.contains(&word);
-    let always_answers = words.windows(2).any(|pair| matches!(pair, ["or", "vector"]));
+    let always_answers = words.windows(2).any(|pair| matches!(pair, ["or", "vector"]))
+        || words.windows(3).any(|words| matches!(words, ["or", "on", "vector"]));
     if let Some(comparison) = comparison(&bare).filter(|_| !always_answers) {
         return Err(format!(
             "`query` compares with `{comparison}`: where the comparison is false Prometheus answers nothing, which is \
@@ -148,6 +149,9 @@ fn divided_by_itself(bare: &str) -> Option<&str> {
     metrics(above).intersection(&metrics(below)).next().copied()
 }
 
+/// Words of PromQL that stand where metrics do.
+const NO_METRICS: [&str; 9] = ["or", "and", "unless", "by", "without", "bool", "inf", "nan", "atan2"];
+
 /// The names of metrics: words that are neither numbers nor called.
 fn names(bare: &str) -> Vec<&str> {
     let mut names = Vec::new();
@@ -156,7 +160,7 @@ fn names(bare: &str) -> Vec<&str> {
         let word = rest.get(start..).unwrap_or_default();
         let (name, after) = word.split_at(word.find(|c| !is_word(c)).unwrap_or(word.len()));
         let number = name.starts_with(|c: char| c.is_ascii_digit());
-        if !number && !after.trim_start().starts_with('(') {
+        if !number && !NO_METRICS.contains(&name) && !after.trim_start().starts_with('(') {
             names.push(name);
         }
         rest = after;
@@ -256,6 +260,8 @@ mod tests {
             "queue_length > bool 10",
             "count(up == 0) or vector(0)",
             "rate(r_total[5m]) / rate(r_total[5m] offset 1d)",
+            "(rate(a_total[1m]) or vector(0)) / (rate(b_total[1m]) or vector(0))",
+            "count(up == 0) or on() vector(0)",
             "rate(e_total{code='5'}[5m]) / ignoring(code) rate(e_total[5m])",
         ] {
             assert_eq!(lint(sound), Ok(()), "{sound}");

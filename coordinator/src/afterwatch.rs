@@ -2,7 +2,7 @@
 //! too badly a release back begins, as a person would begin it. It needs no proof that all is well: nothing waits for it.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_chassis::SystemClock;
 use pointsman_core::ports::Clock as _;
@@ -52,6 +52,7 @@ async fn watch(office: &Arc<Office>, state: &State) {
         return tokio::time::sleep(AGAIN).await;
     };
     info!(release = %plan.release, for_ms = plan.verdict.after_ms, "visitors are watched on");
+    let mut next_try = Instant::now();
     let still = || office.watched_on().is_some_and(|(on, _)| on.plan.release == plan.release);
     while still() {
         // Whoever gives up this wait loses nothing.
@@ -62,11 +63,13 @@ async fn watch(office: &Arc<Office>, state: &State) {
         let verdict = Ruling::of(plan, judgement).verdict;
         let judged = || Judged::of(plan, judgement);
         match verdict {
+            // The visitors are heard on meanwhile: they may fare well again before there is a way back.
+            Verdict::Rollback if Instant::now() < next_try => {}
             Verdict::Rollback => {
                 let closed = turn_back(office, release, &judged().told).await.err();
                 let found = closed.map(|problem| judging::after_end(state, &judged(), Some(&problem)));
                 office.found_after_end(release, found);
-                tokio::time::sleep(AGAIN).await;
+                next_try = Instant::now() + AGAIN;
             }
             Verdict::Hold => {
                 office.found_after_end(release, Some(judging::after_end(state, &judged(), None)))

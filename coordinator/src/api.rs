@@ -333,7 +333,13 @@ impl Coordinator for Api {
         let seen = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
-            let release = office.release(id.as_ref())?.map(|kept| office.to_wire(&kept));
+            let shown = office.release(id.as_ref())?;
+            let watched_on = office.watched_on().map(|(state, _)| state.plan.release.clone());
+            let beside =
+                watched_on.filter(|on| shown.as_ref().is_none_or(|kept| kept.state.plan.release != *on));
+            let beside = beside.map(|on| office.release(Some(&on))).transpose()?.flatten();
+            let release = shown.map(|kept| office.to_wire(&kept));
+            let watched_on = beside.map(|kept| office.to_wire(&kept));
             let (agents, standing) = (office.look().await, office.standing());
             let maintenance = standing.maintenance.as_ref().map(|page| v1::Maintenance {
                 on: true,
@@ -348,6 +354,7 @@ impl Coordinator for Api {
             });
             Ok(v1::StatusReply {
                 way_back,
+                watched_on,
                 environment: office.environment().name.to_string(),
                 url: office.environment().url.clone(),
                 live: standing.live.as_ref().map(live_to_wire),
@@ -386,19 +393,26 @@ impl Coordinator for Api {
             let (office, peer) = self.office(&request, &request.get_ref().environment)?;
             let asked = request.get_ref();
             let named = convert::optional_field::<ReleaseId>("release", &asked.release)?;
+            let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
+            // Asked for once more: what serves now would be led back again.
+            if let Some(release) = request_id.as_ref().and_then(|id| office.attached(id)) {
+                return Ok(v1::AskReply { release: release.to_string(), already: true });
+            }
             // What gives way is meant only where it is named.
-            let meant = |open: &Kept| {
-                !open.state.plan.gives_way() || named.as_ref() == Some(&open.state.plan.release)
-            };
+            let meant =
+                |open: &Kept| !open.state.gives_way() || named.as_ref() == Some(&open.state.plan.release);
             if office.running().is_some_and(|open| meant(&open)) {
                 return self.ask(request, RequestKind::Rollback).await;
             }
             if let Some(named) = &named {
                 office.release(Some(named))?;
             }
-            let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
             let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer) };
-            let release = office.roll_back(wish, named.as_ref()).await?;
+            // Whoever asks may leave: what was stopped for it is not left alone.
+            let rolling = tokio::spawn(async move { office.roll_back(wish, named.as_ref()).await });
+            let abrupt =
+                |error| Problem::new(Code::NotPossibleNow, "the rollback ended abruptly").because(&error);
+            let release = rolling.await.map_err(abrupt)??;
             Ok(v1::AskReply { release: release.to_string(), already: false })
         };
         reply(rolled.await)

@@ -1,8 +1,10 @@
 //! `config check`: whether the environment's file is valid and in effect, and whether monitoring services give its checks
 //! something to judge. Each is asked once; nothing is changed.
 
+use std::collections::BTreeSet;
+
 use pointsman_checks::Kind;
-use pointsman_core::{Check, Code, Problem, SlotPlan};
+use pointsman_core::{Check, CheckName, Code, Problem, Route, SlotPlan};
 use pointsman_proto::{convert, v1};
 
 use crate::check_now;
@@ -48,20 +50,39 @@ fn asks_monitoring(check: &Check) -> bool {
 }
 
 async fn of_monitoring(office: &Office, checks: &[Check]) -> Vec<v1::Finding> {
-    let asking: Vec<Check> = checks.iter().filter(|check| asks_monitoring(check)).cloned().collect();
-    let Some(slot) = serving(office).filter(|_| !asking.is_empty()) else { return Vec::new() };
-    let made = check_now::make_of(office, &slot, &asking).await;
+    let asking: Vec<&Check> = checks.iter().filter(|check| asks_monitoring(check)).collect();
+    if asking.is_empty() {
+        return Vec::new();
+    }
+    let Some(slot) = serving(office).await else {
+        return vec![finding(
+            "checks",
+            "unknown",
+            "no slot serves: nothing is asked for it".to_owned(),
+            None,
+        )];
+    };
+    // What they come after is made too.
+    let chains = asking.iter().filter_map(|check| check_now::chosen(checks, &check.name).ok()).flatten();
+    let needed: BTreeSet<CheckName> = chains.map(|check| check.name).collect();
+    let made: Vec<Check> = checks.iter().filter(|check| needed.contains(&check.name)).cloned().collect();
+    let made = check_now::make_of(office, &slot, &made).await;
     let silent = made.silent.into_iter().filter_map(convert::problem_from_wire);
     let unasked = silent.map(|problem| finding("checks", "unknown", problem.message.clone(), Some(&problem)));
-    let asked = made.checks.into_iter().filter_map(|made| Some(of_check(&made.host, &made.seen?)));
-    asked.chain(unasked).collect()
+    let asks = |seen: &v1::CheckSeen| asking.iter().any(|check| check.name.as_str() == seen.name);
+    let seen = made.checks.into_iter().filter_map(|made| Some((made.host, made.seen.filter(asks)?)));
+    seen.map(|(host, seen)| of_check(&host, &seen)).chain(unasked).collect()
 }
 
-/// The slot that serves. Before the first release any is as good.
-fn serving(office: &Office) -> Option<SlotPlan> {
-    let slots = &office.environment().slots;
-    let live = office.standing().live.and_then(|live| slots.get(&live.slot));
-    live.or_else(|| slots.values().next()).cloned()
+/// The slot that serves; before the first release, the one that the load balancers route to.
+async fn serving(office: &Office) -> Option<SlotPlan> {
+    let environment = office.environment();
+    if let Some(live) = office.standing().live {
+        return environment.slots.get(&live.slot).cloned();
+    }
+    let agents = office.look().await;
+    let routes = agents.iter().filter_map(|agent| Route::parse(&agent.balancer.as_ref()?.route).ok());
+    routes.into_iter().find_map(|route| environment.slot_behind(&route.stable).cloned())
 }
 
 fn of_check(host: &str, seen: &v1::CheckSeen) -> v1::Finding {

@@ -7,7 +7,6 @@ use pointsman_core::{
 };
 use pointsman_proto::{convert, v1};
 
-use crate::environment::Environment;
 use crate::noted;
 use crate::office::Office;
 
@@ -23,7 +22,12 @@ pub async fn make(
     name: Option<&CheckName>,
 ) -> Result<v1::MakeChecksReply, Problem> {
     let slot = slot_of(office, slot)?;
-    Ok(make_of(office, &slot, &chosen(office.environment(), name)?).await)
+    let checks = &office.environment().checks;
+    let wanted = match name {
+        Some(name) => chosen(checks, name)?,
+        None => checks.clone(),
+    };
+    Ok(make_of(office, &slot, &wanted).await)
 }
 
 /// Makes these checks of a slot.
@@ -102,14 +106,13 @@ fn release_on(office: &Office, slot: &SlotPlan) -> Option<ReleaseId> {
     if moved.is_some() { None } else { on.and_then(|live| live.release) }
 }
 
-/// The checks that are to be made: all, or one with those that it comes after.
-fn chosen(environment: &Environment, name: Option<&CheckName>) -> Result<Vec<Check>, Problem> {
-    let Some(name) = name else { return Ok(environment.checks.clone()) };
+/// One check with those that it comes after, in their order.
+pub fn chosen(checks: &[Check], name: &CheckName) -> Result<Vec<Check>, Problem> {
     let (mut wanted, mut next) = (Vec::new(), Some(name.clone()));
     while let Some(name) = next.take() {
-        let found = environment.checks.iter().find(|check| check.name == name);
+        let found = checks.iter().find(|check| check.name == name);
         let Some(check) = found else {
-            let known: Vec<&str> = environment.checks.iter().map(|check| check.name.as_str()).collect();
+            let known: Vec<&str> = checks.iter().map(|check| check.name.as_str()).collect();
             let message = format!("there is no check `{name}`; there are: {}", known.join(", "));
             return Err(
                 Problem::new(Code::UsageWrong, message).hint("name one: `pointsman check ENV --name NAME`")

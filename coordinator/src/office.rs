@@ -37,7 +37,7 @@ const SHORT_LOOK_MS: u64 = 1_000;
 const JOURNAL_AGAIN: Duration = Duration::from_secs(1);
 /// Bound on one look at one agent, for plans and `status`.
 const LOOK_MS: u64 = 4_000;
-/// How long work on the database may take to give way. Its agent ends what runs within a second.
+/// How long work on the database may take to give way: it is not waited for, whatever its agent is at.
 const GIVES_WAY: Duration = Duration::from_secs(15);
 /// Requests of people that wait for the driver: it takes each within milliseconds.
 const REQUESTS: usize = 16;
@@ -303,7 +303,7 @@ impl Office {
         self.visitors.lookout()?;
         let book = self.book();
         let told = &book.told;
-        let busy = told.open().is_some_and(|kept| !kept.state.plan.gives_way());
+        let busy = told.open().is_some_and(|kept| !kept.state.gives_way());
         if told.trouble.is_some() || busy || told.standing.previous.is_none() {
             return None;
         }
@@ -328,12 +328,12 @@ impl Office {
     /// Rolls back what visitors get: `of`, if that is given, and nothing else. Work on the database that holds the
     /// environment, and gives way, is stopped first.
     pub async fn roll_back(&self, wish: WishOf, of: Option<&ReleaseId>) -> Result<ReleaseId, Problem> {
+        let meant = || of.map_or(Ok(()), |of| self.must_be_live(of));
+        meant()?;
         self.make_way(&wish).await?;
         let plan = self.plan(Wanted::Rollback, None, wish).await?;
         // From here on a plan that is not of this moment is refused when it begins: its route would not be the last.
-        if let Some(of) = of {
-            self.must_be_live(of)?;
-        }
+        meant()?;
         self.begin(plan).await
     }
 
@@ -349,11 +349,16 @@ impl Office {
 
     /// Stops what gives way to a rollback, if that holds the environment, and waits until it is over.
     async fn make_way(&self, wish: &WishOf) -> Result<(), Problem> {
-        let open = self.book().told.open().map(|kept| Arc::clone(&kept.state.plan));
-        let Some(open) = open.filter(|plan| plan.gives_way()) else { return Ok(()) };
-        if self.standing().previous.is_none() {
+        let Some(open) = self.running().map(|kept| kept.state) else { return Ok(()) };
+        if self.standing().previous.is_none() || open.closes_the_way_back() {
             return Err(planner::nothing_to_roll_back(&self.environment.name));
         }
+        if !open.gives_way() {
+            return Ok(());
+        }
+        let open = open.plan;
+        // Nothing is stopped for a rollback that would be refused.
+        self.plan_beside(Wanted::Rollback, None, wish.clone()).await?;
         info!(environment = %self.environment.name, release = %open.release, by = wish.by, "gives way to a rollback");
         let reason = Some("it gives way to a rollback".to_owned());
         let abort = Request { kind: RequestKind::Abort, by: wish.by.clone(), reason };
@@ -538,6 +543,19 @@ impl Office {
             })??;
         }
         self.must_be_free()?;
+        let plan = self.plan_beside(wanted, id, wish).await?;
+        // A release that began meanwhile moves what was just seen.
+        self.must_be_free()?;
+        Ok(plan)
+    }
+
+    /// The same beside a release that is open.
+    async fn plan_beside(
+        &self,
+        wanted: Wanted,
+        id: Option<ReleaseId>,
+        wish: WishOf,
+    ) -> Result<Plan, Problem> {
         let mut seen = self.see(&wanted).await?;
         if let Wanted::Database(DatabaseWork::Down { version }, Some(files)) = &wanted {
             migrations::may_go_down(&self.store, files, version, seen.database.as_ref()).await?;
@@ -550,8 +568,6 @@ impl Office {
             let backends = self.environment.slots.values().map(|slot| slot.backend.clone());
             seen.visitors = backends.map(|backend| (backend.clone(), lookout.before(&backend))).collect();
         }
-        // A release that began meanwhile moves what was just seen.
-        self.must_be_free()?;
         let now = SystemClock.now();
         let release = self.free_id(id, &wanted, now)?;
         let wish =

@@ -535,11 +535,12 @@ fn still_holds(
     links: &BTreeMap<HostName, Option<ArtifactDigest>>,
     seen: &Seen,
 ) -> Result<(), Problem> {
+    // What was there before pointsman is no artifact, and still the way back.
+    let Some(wanted) = artifact else { return Ok(()) };
     let silent = to.hosts.iter().filter_map(|host| seen.silent.get(host));
     if let Some(problem) = silent.into_iter().find(|problem| problem.code == Code::SiteRootUnfit) {
         return Err(problem.clone());
     }
-    let Some(wanted) = artifact else { return Ok(()) };
     let Some((host, current)) = links.iter().find(|(_, current)| **current != Some(wanted)) else {
         return Ok(());
     };
@@ -683,13 +684,17 @@ mod tests {
             }),
             ..Standing::default()
         };
-        let back = |said| {
+        let back = |standing: &Standing, said| {
             let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
             seen.silent.insert("green".parse().unwrap(), Problem::new(said, "says its agent"));
-            plan(&environment(), &standing, wish(Wanted::Rollback), &seen)
+            plan(&environment(), standing, wish(Wanted::Rollback), &seen)
         };
-        assert_eq!(back(Code::AgentUnreachable).unwrap().to.name.as_str(), "green");
-        assert_eq!(code(back(Code::SiteRootUnfit)), Code::SiteRootUnfit);
+        assert_eq!(back(&standing, Code::AgentUnreachable).unwrap().to.name.as_str(), "green");
+        assert_eq!(code(back(&standing, Code::SiteRootUnfit)), Code::SiteRootUnfit);
+        // What served before pointsman may well be a plain folder.
+        let previous = standing.previous.clone().map(|previous| LiveRelease { artifact: None, ..previous });
+        let adopted = Standing { previous, ..standing };
+        assert_eq!(back(&adopted, Code::SiteRootUnfit).unwrap().to.name.as_str(), "green");
     }
 
     #[test]

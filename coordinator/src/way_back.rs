@@ -48,7 +48,7 @@ pub fn way_back(previous: &LiveRelease, slot: &SlotPlan, agents: &[v1::AgentStat
             _ if agent.problem.is_some() && agent.role == "lb-agent" => {
                 closed.push(format!("{} cannot be asked", agent.host));
             }
-            _ if ours && is_unfit(agent) => {
+            _ if ours && previous.artifact.is_some() && is_unfit(agent) => {
                 closed.push(format!("what {} holds is no artifact", agent.host));
             }
             _ if agent.problem.is_some() && ours => unknown.push(format!("{} cannot be asked", agent.host)),

@@ -385,7 +385,13 @@ pub fn next(state: &State, now: Timestamp) -> Next {
 
 fn toward_request(state: &State, request: &Request) -> Next {
     // What may take minutes and changes nothing visitors see need not be waited for.
-    let idle = |key: &&OrderKey| matches!(key.step, Step::Stage | Step::Backup | Step::Rehearse);
+    let settles = matches!(state.plan.purpose, Purpose::Database(DatabaseWork::Settle { .. }));
+    let idle = |key: &&OrderKey| match key.step {
+        Step::Stage | Step::Backup | Step::Rehearse => true,
+        // Beside the live database.
+        Step::Restore => !settles,
+        _ => false,
+    };
     let transfers: Vec<OrderKey> = state.open().filter(idle).cloned().collect();
     if !transfers.is_empty() {
         return Next::GiveUp(transfers);

@@ -249,6 +249,25 @@ impl State {
         self.orders.keys().any(|key| key.step == step)
     }
 
+    /// Whether it gives way to a rollback of what visitors get: work on the database that moves none of them, and has not
+    /// begun to change what they use. Then it is stopped at once.
+    pub fn gives_way(&self) -> bool {
+        match &self.plan.purpose {
+            Purpose::Database(DatabaseWork::Contract | DatabaseWork::Down { .. }) => {
+                !self.ordered(Step::Contract)
+            }
+            Purpose::Database(
+                DatabaseWork::Backup | DatabaseWork::Verify { .. } | DatabaseWork::Restore { .. },
+            ) => true,
+            _ => false,
+        }
+    }
+
+    /// Whether it has begun to take away what the version before needs: from then on no rollback leads there.
+    pub fn closes_the_way_back(&self) -> bool {
+        matches!(self.plan.purpose, Purpose::Database(DatabaseWork::Contract)) && self.ordered(Step::Contract)
+    }
+
     /// Whether the release is on its way back.
     pub fn going_back(&self) -> bool {
         self.turned_back.is_some() || self.step().is_some_and(|step| step.kind() == Kind::Backward)

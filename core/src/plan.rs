@@ -265,18 +265,6 @@ impl Plan {
         swaps && self.database.as_ref().is_some_and(|database| database.keeps_away)
     }
 
-    /// Whether it gives way to a rollback of what visitors get: it moves none of them, and nothing that they use is changed by
-    /// stopping it.
-    pub fn gives_way(&self) -> bool {
-        match &self.purpose {
-            Purpose::Database(work) => !matches!(
-                work,
-                DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. } | DatabaseWork::Settle { .. }
-            ),
-            Purpose::Deploy { .. } | Purpose::Rollback { .. } | Purpose::Maintenance { .. } => false,
-        }
-    }
-
     /// The step after `step` on the way forward.
     pub fn step_after(&self, step: Step) -> Option<Step> {
         self.steps().iter().copied().skip_while(|s| *s != step).nth(1)

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pointsman_chassis::http_check::Target;
 use pointsman_checks::{Memory, Pin, Place};
 use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch};
@@ -59,10 +60,10 @@ pub async fn probe(
     } else {
         places(balancer, backend, &route).await?
     };
-    let mut made = Vec::new();
-    for place in &places {
-        made.push((place, pointsman_checks::run(checks, place, memory).await?));
-    }
+    // All at once: there is time for the checks of one place.
+    let made =
+        places.iter().map(async |place| Ok((place, pointsman_checks::run(checks, place, memory).await?)));
+    let made: Vec<_> = join_all(made).await.into_iter().collect::<Result<_, Problem>>()?;
     let all = pointsman_checks::judged(checks, made)?;
     let health = health(&balancer.workers.stat().await?, backend);
     let detail = format!(

@@ -175,6 +175,7 @@ pub fn status(status: &v1::StatusReply) -> Value {
         })),
         "wanted_route": text(&status.wanted_route),
         "maintenance": page(status), "release": status.release.as_ref().map(release_fields),
+        "watched_on": status.watched_on.as_ref().map(release_fields),
         "agents": status.agents.iter().map(agent).collect::<Vec<_>>(), "now_ms": status.now_ms,
         "coordinator_version": status.coordinator_version, "trouble": status.trouble.as_ref().map(wire_problem),
         "trouble_since_ms": Some(status.trouble_since_ms).filter(|since| *since > 0),

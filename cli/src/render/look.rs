@@ -33,6 +33,9 @@ pub fn status(status: &v1::StatusReply) -> String {
     if let Some(release) = &status.release {
         text.push_str(&release_block(release, status.now_ms));
     }
+    if let Some(release) = &status.watched_on {
+        text.push_str(&release_block(release, status.now_ms));
+    }
     text.push_str(&traffic_lines(status));
     for agent in status.agents.iter().filter(|agent| agent.role == "web-agent") {
         text.push_str(&host_line(agent));

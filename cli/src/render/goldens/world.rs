@@ -101,6 +101,7 @@ pub fn status(
     seen: &str,
 ) -> v1::StatusReply {
     v1::StatusReply {
+        watched_on: None,
         environment: "production".to_owned(),
         url: "https://www.example.org".to_owned(),
         live: standing.live.as_ref().map(live),
