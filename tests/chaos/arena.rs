@@ -16,6 +16,8 @@ use crate::rest::{self, Standing};
 
 /// Longest time for a release to end by itself, whatever is done to it.
 const LONGEST: Duration = Duration::from_secs(90);
+/// Lines of the coordinator's log that are shown when something is not as it must be.
+const SAID_LAST: usize = 30;
 /// Longest time for a hang to be recorded: several times the five seconds that channels allow for it, and a third of
 /// the bounds of the orders that are hung here.
 const NOTICED: Duration = Duration::from_secs(20);
@@ -91,9 +93,21 @@ impl Arena {
                 let newest = newest.unwrap_or_default();
                 let journal = Books::read(&self.site).map(|books| books.lines(&newest));
                 let journal = journal.unwrap_or_else(|error| format!("unreadable: {error:#}"));
-                Err(error.context(format!("{bout}\njournal of `{newest}`:\n{journal}")))
+                let said = self.coordinator_said();
+                Err(error.context(format!(
+                    "{bout}\njournal of `{newest}`:\n{journal}\nthe coordinator said last:\n{said}"
+                )))
             }
         }
+    }
+
+    /// The end of the coordinator's log.
+    fn coordinator_said(&self) -> String {
+        let path = self.site.folder().join("logs/coordinator-coordinator.log");
+        let log =
+            std::fs::read_to_string(&path).unwrap_or_else(|error| format!("{}: {error}", path.display()));
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(SAID_LAST)..).unwrap_or_default().join("\n")
     }
 
     async fn fight(&mut self, bout: &Bout) -> Result<Story> {
@@ -279,6 +293,7 @@ impl Fight<'_> {
             if let (Some(outcome), true) = (self.ear.outcome(), quiet) {
                 return Ok(outcome);
             }
+            self.nobody_else_fell(site)?;
             ensure!(self.began.elapsed() < LONGEST, "`{}` does not end", self.ear.release());
             if self.bout.goal == Goal::RollBack && self.ear.recorded("order-intended", "switch") {
                 let idle = if self.live == Daemon::Blue { &site.green } else { &site.blue };
@@ -286,6 +301,19 @@ impl Fight<'_> {
             }
             tokio::time::sleep(LOOK_EVERY).await;
         }
+    }
+
+    /// A daemon that ended otherwise than by a blow is told at once: nothing goes on without it.
+    fn nobody_else_fell(&self, site: &mut Site) -> Result<()> {
+        for daemon in [Daemon::Coordinator, Daemon::LbAgent, Daemon::Blue, Daemon::Green] {
+            let meant = self.pending.iter().any(|pending| match pending {
+                Pending::Armed(armed) => *armed == daemon,
+                Pending::Away(away, _) => away.contains(&daemon),
+                _ => false,
+            });
+            ensure!(meant || !site.fell(daemon)?, "{daemon:?} was killed by somebody else");
+        }
+        Ok(())
     }
 
     fn come(&self, moment: Moment, since: Instant, visits: u64) -> bool {
