@@ -535,8 +535,16 @@ fn still_holds(
     links: &BTreeMap<HostName, Option<ArtifactDigest>>,
     seen: &Seen,
 ) -> Result<(), Problem> {
-    // What was there before pointsman is no artifact, and still the way back.
-    let Some(wanted) = artifact else { return Ok(()) };
+    let Some(wanted) = artifact else {
+        // What was there before pointsman is no artifact, and still the way back; where nothing was, there is none.
+        let Some((host, _)) = links.iter().find(|(_, current)| current.is_none()) else { return Ok(()) };
+        return Err(Problem::new(
+            Code::NothingToRollBack,
+            "nothing was live there before: `current` is not there",
+        )
+        .on(host)
+        .hint("deploy an earlier artifact: `pointsman history ENV` names them"));
+    };
     let silent = to.hosts.iter().filter_map(|host| seen.silent.get(host));
     if let Some(problem) = silent.into_iter().find(|problem| problem.code == Code::SiteRootUnfit) {
         return Err(problem.clone());
@@ -695,6 +703,12 @@ mod tests {
         let previous = standing.previous.clone().map(|previous| LiveRelease { artifact: None, ..previous });
         let adopted = Standing { previous, ..standing };
         assert_eq!(back(&adopted, Code::SiteRootUnfit).unwrap().to.name.as_str(), "green");
+        let mut empty = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+        empty.hosts.insert("green".parse().unwrap(), v1::WebFacts::default());
+        assert_eq!(
+            code(plan(&environment(), &adopted, wish(Wanted::Rollback), &empty)),
+            Code::NothingToRollBack
+        );
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub fn way_back(previous: &LiveRelease, slot: &SlotPlan, agents: &[v1::AgentStat
         match (&agent.web, &agent.balancer) {
             (Some(web), _) if ours => {
                 let wanted = previous.artifact.map(|artifact| artifact.to_string());
+                if previous.artifact.is_none() && web.current.is_empty() {
+                    closed.push(format!("{} has never served anything", agent.host));
+                }
                 if wanted.is_some_and(|wanted| wanted != web.current) {
                     closed.push(format!("{} does not hold its artifact any more", agent.host));
                 }

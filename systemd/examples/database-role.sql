@@ -1,10 +1,11 @@
 -- The role that pointsman's agent works as on the database host: it may dump, migrate and restore one database, and is
 -- no superuser. Run it once as a superuser, again whenever extensions were added to the database:
 --
---   psql -X -v ON_ERROR_STOP=1 -v database=p2d2 -v owner=p2d2 -v role=pointsman -d postgres -f database-role.sql
+--   su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database=p2d2 -v owner=p2d2 -v role=pointsman-agent -d postgres' \
+--     < database-role.sql
 --
--- With peer authentication the role is called as the agent's user; otherwise give it a password and put that into the
--- file that `password_file` names:  \password pointsman
+-- With peer authentication the role is called as the agent's user, `pointsman-agent`; otherwise give it a password and put
+-- that into the file that `password_file` names:  \password pointsman-agent
 \set QUIET on
 \set template pointsman_template_ :database
 
@@ -25,6 +26,8 @@ SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING %L LC_COL
               pg_encoding_to_char(encoding), datcollate, datctype)
   FROM pg_database
  WHERE datname = :'database' AND NOT EXISTS (SELECT 1 FROM pg_database WHERE datname = :'template') \gexec
+
+ALTER DATABASE :"template" OWNER TO :"role";
 
 \connect :"database"
 SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS schemas,

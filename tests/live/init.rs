@@ -1,5 +1,7 @@
 //! The certificates that `pointsman init` makes carry a whole release.
 
+use pointsman_chassis::config;
+
 use kit::{Site, tree};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -15,4 +17,34 @@ async fn what_init_makes_works() {
         let told = site.cli_as("screen", &words).await.unwrap();
         assert_eq!(told.code, 0, "{words:?}: {told:?}");
     }
+}
+
+/// Every file that `init` writes is one that its daemon starts with, as it is.
+#[test]
+fn what_init_writes_is_understood() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path().join("pki").display().to_string();
+    let words = ["init", "--environment", "production", "--trust-domain", "example.org", "--dir", &pki];
+    let hosts = [
+        ("--coordinator", "ops=10.0.0.2:7443"),
+        ("--balancer", "lb1=10.0.0.5:7444"),
+        ("--web", "blue=10.0.0.11:7444"),
+        ("--web", "green=10.0.0.12:7444"),
+        ("--database", "db=10.0.0.21:7444"),
+    ];
+    let hosts = hosts.iter().flat_map(|(flag, host)| [*flag, *host]);
+    let made = std::process::Command::new(kit::binary("pointsman").unwrap())
+        .args(words)
+        .args(hosts)
+        .output()
+        .unwrap();
+    assert!(made.status.success(), "{made:?}");
+    let file = |host: &str, name: &str| folder.path().join(format!("pki/hosts/{host}/etc/pointsman/{name}"));
+    for host in ["blue", "green", "db"] {
+        let config: pointsman_agent::Config = config::read(&file(host, "agent.toml")).unwrap();
+        assert_eq!(config.database.is_some(), host == "db");
+    }
+    config::read::<pointsman_lb_agent::Config>(&file("lb1", "lb-agent.toml")).unwrap();
+    config::read::<pointsman_coordinator::Config>(&file("ops", "coordinator.toml")).unwrap();
+    pointsman_coordinator::Environment::read(&file("ops", "environments/production.toml")).unwrap();
 }

@@ -56,6 +56,14 @@ fn done(detail: String, already: bool) -> Evidence {
 impl DatabaseHands {
     /// The hands for this configuration. Files of migrations are brought to `folder`.
     pub fn new(settings: Settings, folder: PathBuf) -> Result<Self, Problem> {
+        std::fs::create_dir_all(&folder).map_err(|error| {
+            Problem::new(
+                Code::FileSystem,
+                format!("cannot make `{}` for files of migrations", folder.display()),
+            )
+            .because(&error)
+            .hint("`migrations` in agent.toml must be where the agent's user may write, as below its state")
+        })?;
         let site = Site::open(folder)?;
         Ok(Self { settings: Arc::new(settings), site, progress: Progress::default() })
     }

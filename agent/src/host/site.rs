@@ -59,9 +59,13 @@ impl Site {
             Ok(root)
         };
         let root = open().map_err(|error| {
+            let hint = match error.raw_os_error() == Some(rustix::io::Errno::NOSYS.raw_os_error()) {
+                true => "the kernel, or what systemd lets this unit call, has no `openat2`: no `RestrictSUIDSGID=yes` for it",
+                false => "the root must be a directory that the agent's user owns; in its unit `ReadWritePaths=` names it",
+            };
             Problem::new(Code::SiteRootUnfit, format!("cannot use the site root `{}`", path.display()))
                 .because(&error)
-                .hint("the root must be a directory that the agent's user owns; in its unit `ReadWritePaths=` names it")
+                .hint(hint)
         })?;
         Ok(Self { root: Arc::new(root), path, turns: Arc::default() })
     }

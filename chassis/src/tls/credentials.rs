@@ -49,8 +49,11 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, Problem> {
 
 fn load(files: &Pki) -> Result<Loaded, Problem> {
     let chain = certificates(&files.cert)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| unusable(&files.key, "it cannot be read").because(&error))?;
+    let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|error| {
+        unusable(&files.key, "it cannot be read")
+            .because(&error)
+            .hint("its daemon's group must be able to read it: `systemd-tmpfiles --create` gives it the right; then look again")
+    })?;
     let authorities = certificates(&files.ca)?;
     let mut roots = RootCertStore::empty();
     for authority in &authorities {

@@ -64,7 +64,7 @@ pub fn configuration(init: &Init, part: &Part<'_>) -> Option<(PathBuf, String)> 
             format!(
                 "listen = \"0.0.0.0:{port}\"\nstate  = \"/var/lib/pointsman-agent\"\n\n{}\n\
                  # The database on this host: docs/database.md has the role that the agent connects as.\n\
-                 [database]\nname  = \"site\"\nuser  = \"pointsman\"\nfiles = \"/var/lib/pointsman-agent/migrations\"\n\n\
+                 [database]\nname = \"site\"\nuser = \"pointsman-agent\"\n\n\
                  [database.backup]\ndir  = \"/var/backups/pointsman\"\nkeep = 14\n",
                 pki("agent"),
             ),

@@ -125,7 +125,14 @@ fn confirmed(plan: &v1::Plan) -> String {
         "maintenance-on" => format!(
             "every visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`"
         ),
-        _ => format!("the maintenance page of {environment} is down"),
+        "maintenance-off" => format!("the maintenance page of {environment} is down"),
+        "db-backup" | "db-verify" => {
+            format!("what there is to go back to: `pointsman db list {environment}`")
+        }
+        purpose if purpose.starts_with("db-") => {
+            format!("the database of {environment} as it stands: `pointsman db status {environment}`")
+        }
+        purpose => format!("{purpose} of {environment} is done"),
     }
 }
 

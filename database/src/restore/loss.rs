@@ -181,5 +181,5 @@ pub(crate) fn grown(loss: u64, accepted: u64) -> Problem {
         Code::LossGrown,
         format!("{loss} rows would be lost, {accepted} were accepted: the databases stay as they are"),
     )
-    .hint("stop the writers (`pointsman maintenance ENV on`), then ask for the number again")
+    .hint("stop the writers (`pointsman maintenance on ENV`), then ask for the number again")
 }
