@@ -89,8 +89,8 @@ ProcSubset=pid
 InaccessiblePaths=-/etc/pointsman/pki/agent -/etc/pointsman/pki/lb-agent
 InaccessiblePaths=-/var/lib/pointsman-agent -/var/lib/pointsman
 NoExecPaths=/ /var/lib/pointsman-coordinator /run /run/pointsman-coordinator /tmp /var/tmp /dev/shm
-ExecPaths=/usr/bin/pointsman-coordinator /usr/bin/kill /usr/lib
-BindReadOnlyPaths=/usr/bin/pointsman-coordinator /usr/bin/kill /usr/lib
+ExecPaths=/usr/bin/pointsman-coordinator -/usr/bin/kill /usr/lib
+BindReadOnlyPaths=/usr/bin/pointsman-coordinator -/usr/bin/kill /usr/lib
 END
         ;;
     agent)
