@@ -49,6 +49,7 @@ pub fn until(state: &State) -> Option<Timestamp> {
 async fn watch(office: &Arc<Office>, state: &State) {
     let (plan, visitors) = (&state.plan, office.visitors());
     let Some(mut watcher) = Watcher::begin(visitors, &SystemClock, state).await else {
+        // This plan's visitors cannot be judged, and nothing would tell when: only another release ends that.
         return tokio::time::sleep(AGAIN).await;
     };
     info!(release = %plan.release, for_ms = plan.verdict.after_ms, "visitors are watched on");
