@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::step::Kind;
 use crate::verdict::Verdict;
 use crate::{
-    Aftermath, DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose, Request,
-    Step, Timestamp,
+    Aftermath, Code, DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose,
+    Request, Step, Timestamp,
 };
 
 /// How a release ended.
@@ -96,6 +96,16 @@ pub struct Progress {
     pub sent_at: Timestamp,
     /// When the last of these was recorded.
     pub at: Timestamp,
+}
+
+impl Progress {
+    /// Whether the last answer tells which database is live: it was refused for what was found there, as it is now. Any
+    /// other failure says of its own attempt alone that it changed nothing.
+    fn looked(&self) -> bool {
+        let tells = |code| matches!(code, Code::CopyMissing | Code::LossGrown | Code::SwapRefused);
+        let said = self.problem.as_ref().filter(|problem| problem.aftermath == Aftermath::Unchanged);
+        said.is_some_and(|problem| tells(problem.code))
+    }
 }
 
 /// What the watch has seen so far.
@@ -312,18 +322,14 @@ impl State {
         moves.any(|(_, progress)| progress.acted || progress.open)
     }
 
-    /// Whether nobody can tell which database is live while a swap is taken back: that order is out, or its last answer
-    /// leaves it open.
+    /// Whether nobody can tell which database is live while a swap is taken back: that order is out, or an attempt may have
+    /// taken effect and no later one has looked.
     pub fn swap_back_in_doubt(&self) -> bool {
         if !matches!(self.plan.purpose, Purpose::Database(DatabaseWork::SwapBack { .. })) {
             return false;
         }
-        let unchanged = |progress: &Progress| {
-            let said = progress.problem.as_ref();
-            !progress.open && said.is_some_and(|problem| problem.aftermath == Aftermath::Unchanged)
-        };
         let mut swaps = self.orders.iter().filter(|(key, _)| key.step == Step::Swap);
-        swaps.any(|(_, progress)| !unchanged(progress))
+        swaps.any(|(_, progress)| progress.open || (progress.acted && !progress.looked()))
     }
 
     /// The route that should stand on the load balancers now, as far as every one of them has confirmed one.

@@ -182,8 +182,10 @@ fn a_swap_back_is_not_given_up_while_nobody_knows_which_database_is_live() {
     assert!(!aborts(&story), "the order is out");
     story.failed(&key, lost());
     assert!(!aborts(&story), "its answer is lost");
-    story.fail(Step::Swap, &refused());
-    assert!(aborts(&story), "the agent says that all is as before");
+    story.fail(Step::Swap, &Problem::new(Code::FileSystem, "no room"));
+    assert!(!aborts(&story), "another attempt came to nothing, which says nothing of the one before");
+    story.fail(Step::Swap, &Problem::new(Code::SwapRefused, "a session does not end"));
+    assert!(aborts(&story), "the agent has looked: all is as before");
     story.restart();
     assert!(aborts(&story), "and a restart does not change that");
 }
