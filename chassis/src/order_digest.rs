@@ -109,9 +109,10 @@ fn fields(action: &Action) -> Vec<String> {
             fields = named("migrate");
             fields.extend(migration_fields(migrations));
         }
-        Action::Restore { backup } => {
+        Action::Restore { backup, accept_loss } => {
             fields = named("restore");
             fields.push(backup.to_string());
+            fields.extend(accept_loss.map(|rows| rows.to_string()));
         }
         Action::SettleRestore { backup } => {
             fields = named("settle-restore");

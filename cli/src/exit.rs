@@ -62,9 +62,14 @@ impl Exit {
             {
                 Self::Usage
             }
-            Code::PlanOutOfDate | Code::NotPossibleNow | Code::NothingToMigrate | Code::MigrationsRefused => {
-                Self::Refused
-            }
+            Code::PlanOutOfDate
+            | Code::NotPossibleNow
+            | Code::NothingToRollBack
+            | Code::NothingToMigrate
+            | Code::MigrationsRefused
+            | Code::MigrationBreaking
+            | Code::RouteDrift
+            | Code::LossGrown => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,
             Code::JournalCorrupt | Code::JournalUnwritable | Code::InvariantBroken => Self::Held,
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {

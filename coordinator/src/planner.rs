@@ -300,6 +300,16 @@ fn database_alone(
     if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
         survives(standing, database, &environment.name)?;
     }
+    if let DatabaseWork::SwapBack { backup, accept_loss } = &work
+        && let Some(written) = seen.database.as_ref().and_then(|facts| facts.written_since_swap)
+        && written > *accept_loss
+    {
+        let message = format!("{written} rows were written since the swap, {accept_loss} are given up");
+        return Err(Problem::new(Code::LossGrown, message).hint(format!(
+            "`pointsman db restore {} --backup {backup} --undo --accept-loss {written}` gives them up",
+            environment.name
+        )));
+    }
     let away = away(environment, standing, &work, seen)?;
     let database = database.map(|database| DatabasePlan { keeps_away: away.is_some(), ..database });
     let (route, base) = match &away {

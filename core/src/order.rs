@@ -130,6 +130,8 @@ pub enum Action {
     Restore {
         /// The backup.
         backup: BackupId,
+        /// How many rows written since the backup may be lost by a swap that follows; None where none follows.
+        accept_loss: Option<u64>,
     },
     /// Database host: make this the live database.
     SwapDatabase {

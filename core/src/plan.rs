@@ -538,8 +538,12 @@ impl Plan {
             (Step::Rehearse, _) => Some(Action::Rehearse { migrations: migrations? }),
             (Step::Expand | Step::Contract, _) => Some(Action::Migrate { migrations: migrations? }),
             // Restored already: found again, and what would be lost is counted anew.
-            (Step::Restore, Some(DatabaseWork::Restore { backup } | DatabaseWork::Swap { backup, .. })) => {
-                Some(Action::Restore { backup: backup.clone() })
+            (Step::Restore, Some(DatabaseWork::Restore { backup })) => {
+                Some(Action::Restore { backup: backup.clone(), accept_loss: None })
+            }
+            // A swap that would lose too much is refused here, before anybody is led away for it.
+            (Step::Restore, Some(DatabaseWork::Swap { backup, accept_loss })) => {
+                Some(Action::Restore { backup: backup.clone(), accept_loss: Some(*accept_loss) })
             }
             (Step::Swap, Some(DatabaseWork::Swap { backup, accept_loss })) => {
                 let to = SwapTo::Restored { accept_loss: *accept_loss };

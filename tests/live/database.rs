@@ -144,8 +144,11 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
     let plan = LoadPlan { keep_alive: 4, fresh: 2, ..LoadPlan::default() };
     let load = Load::start(site.frontend(), plan).unwrap();
     load.more(20).await.unwrap();
+    let before = site.routes().await.unwrap();
     let refused = swap("9").await;
     assert_eq!(refused.code, 1, "{refused:?}");
+    assert!(refused.says("PM0314") && refused.says("10 rows"), "{refused:?}");
+    assert_eq!(site.routes().await.unwrap(), before, "nobody was led away for it");
     assert_eq!(database.sql(damaged).unwrap(), "7");
     let swapped = swap("10").await;
     assert_eq!(swapped.code, 0, "{swapped:?}");
@@ -155,8 +158,14 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
     let doctor = site.cli(&["doctor", ENVIRONMENT]).await.unwrap();
     assert!(doctor.says("checks of the database pass") && doctor.says("is a superuser"), "{doctor:?}");
     assert_eq!(database.sql("SELECT count(*) FROM features WHERE name <> 'damaged'").unwrap(), "500");
+    database.sql("UPDATE features SET name = 'since' WHERE id = 1").unwrap();
     let undo = ["db", "restore", ENVIRONMENT, "--backup", &id, "--undo", "--confirm", ENVIRONMENT];
-    let undone = site.cli(&undo).await.unwrap();
+    let before = site.routes().await.unwrap();
+    let refused = site.cli(&undo).await.unwrap();
+    assert_eq!(refused.code, 4, "{refused:?}");
+    assert!(refused.says("PM0314") && refused.says("--accept-loss 1"), "{refused:?}");
+    assert_eq!(site.routes().await.unwrap(), before, "nobody was led away for it");
+    let undone = site.cli(&[&undo[..], &["--accept-loss", "1"]].concat()).await.unwrap();
     assert_eq!(undone.code, 0, "{undone:?}");
     assert_eq!(database.sql(damaged).unwrap(), "7");
 }

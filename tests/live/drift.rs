@@ -20,7 +20,7 @@ async fn a_route_of_somebody_else_is_no_base_for_a_release() {
     meddle(&site, "be_maint:be_maint:0:77").await;
     let meddled = site.world().await.unwrap();
     let told = site.cli(&words).await.unwrap();
-    assert_eq!(told.code, 1, "{told:?}");
+    assert_eq!(told.code, 4, "{told:?}");
     assert!(told.says("PM0105") && told.says("hint"), "{told:?}");
     let told = site.cli(&["doctor", "production"]).await.unwrap();
     assert!(told.code != 0 && told.says("77"), "{told:?}");

@@ -51,6 +51,7 @@ async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), 
     let earlier = status.records.len().saturating_sub(APPLIED);
     facts.applied = applied(&status, earlier);
     facts.beside = restore::pending(settings)?.iter().map(words::pending).collect();
+    facts.written_since_swap = restore::written_since_swap(settings, &session).await?;
     Ok(())
 }
 

@@ -186,9 +186,17 @@ impl DatabaseHands {
         Ok(done(words::ran(&ran), ran.already))
     }
 
-    async fn restore(&self, id: &BackupId, ruling: &Ruling) -> Result<Evidence, Problem> {
+    async fn restore(
+        &self,
+        id: &BackupId,
+        accept_loss: Option<u64>,
+        ruling: &Ruling,
+    ) -> Result<Evidence, Problem> {
         let beside = restore::beside(&self.settings, id.as_str(), ruling, &self.progress).await?;
         let loss = restore::loss(&self.settings, id.as_str(), &self.progress).await?;
+        if let Some(accepted) = accept_loss {
+            restore::must_be_accepted(&loss, accepted)?;
+        }
         Ok(done(words::restored(&beside, &loss), beside.already))
     }
 
@@ -331,7 +339,7 @@ impl Hands for DatabaseHands {
             Action::VerifyBackup { backup, verify } => self.verify(backup, *verify, &ruling).await,
             Action::Rehearse { migrations } => self.rehearse(order, migrations, &ruling).await,
             Action::Migrate { migrations } => self.migrate(order, migrations, &ruling).await,
-            Action::Restore { backup } => self.restore(backup, &ruling).await,
+            Action::Restore { backup, accept_loss } => self.restore(backup, *accept_loss, &ruling).await,
             Action::SwapDatabase { backup, to } => {
                 let swapped = self.swap(backup, to, &ruling).await;
                 match swapped {

@@ -175,11 +175,19 @@ async fn seed(client: &tokio_postgres::Client) -> Result<i64, Problem> {
     field(&row, 0)
 }
 
+/// Refuses a loss that is greater than a person has accepted.
+pub fn must_be_accepted(loss: &Loss, accepted: u64) -> Result<(), Problem> {
+    if loss.total() > accepted { Err(grown(loss.total(), accepted)) } else { Ok(()) }
+}
+
 /// More would be lost than a person accepted.
 pub(crate) fn grown(loss: u64, accepted: u64) -> Problem {
     Problem::new(
         Code::LossGrown,
         format!("{loss} rows would be lost, {accepted} were accepted: the databases stay as they are"),
     )
-    .hint("stop the writers (`pointsman maintenance on ENV`), then ask for the number again")
+    .hint(
+        "without `--accept-loss` the same command counts again; where it keeps growing, stop the writers first: \
+         `pointsman maintenance on ENV`",
+    )
 }

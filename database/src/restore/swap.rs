@@ -144,9 +144,7 @@ pub async fn swap_back(
     let live = Session::open(settings, &settings.name, "swap").await?;
     must_not_be_fenced(&live, authority).await?;
     gate::must_be_endable(client, [record.replaced.oid, record.restored.oid]).await?;
-    let at_swap = record.written_at_swap;
-    let since_swap = |rows: u64| at_swap.map_or(rows, |then| rows.saturating_sub(then));
-    let lost = since_swap(Written::ask(live.client()).await?.rows());
+    let lost = since_swap(&record, Written::ask(live.client()).await?.rows());
     if lost > accepted_loss {
         return Err(grown(lost, accepted_loss));
     }
@@ -163,7 +161,7 @@ pub async fn swap_back(
         failpoint::pass("swap-shut");
         gate::clear(client, [record.replaced.oid, record.restored.oid], live.pid()).await?;
         failpoint::pass("swap-cleared");
-        lost = since_swap(Written::ask(live.client()).await?.rows());
+        lost = since_swap(&record, Written::ask(live.client()).await?.rows());
         if lost > accepted_loss {
             return Err(grown(lost, accepted_loss));
         }
@@ -181,6 +179,19 @@ pub async fn swap_back(
     progress.done();
     settled(settings, &guard, cut, outcome, Stage::TakenBack).await?;
     Ok(Swapped { lost, gap_ms, ..told(&record, &record.restored.aside) })
+}
+
+/// Rows that a swap back would lose now, by the count of the server that this session of the live database asks; none
+/// where no swap can be taken back.
+pub async fn written_since_swap(settings: &Settings, live: &Session) -> Result<Option<u64>, Problem> {
+    match Record::read(settings)?.filter(|record| record.stage == Stage::Swapped) {
+        Some(record) => Ok(Some(since_swap(&record, Written::ask(live.client()).await?.rows()))),
+        None => Ok(None),
+    }
+}
+
+fn since_swap(record: &Record, rows: u64) -> u64 {
+    record.written_at_swap.map_or(rows, |then| rows.saturating_sub(then))
 }
 
 fn told(record: &Record, aside: &str) -> Swapped {

@@ -92,7 +92,9 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
         Action::Migrate { migrations } => {
             Kind::Migrate(wire::Migrate { migrations: Some(migrations_to_wire(migrations)) })
         }
-        Action::Restore { backup } => Kind::Restore(wire::Restore { backup: backup.to_string() }),
+        Action::Restore { backup, accept_loss } => {
+            Kind::Restore(wire::Restore { backup: backup.to_string(), accept_loss: *accept_loss })
+        }
         Action::SettleRestore { backup } => {
             Kind::SettleRestore(wire::SettleRestore { backup: backup.to_string() })
         }
@@ -167,7 +169,10 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
                 migrate.migrations.as_ref().ok_or_else(|| missing("migrate.migrations"))?,
             )?,
         },
-        Kind::Restore(restore) => Action::Restore { backup: field("restore.backup", &restore.backup)? },
+        Kind::Restore(restore) => Action::Restore {
+            backup: field("restore.backup", &restore.backup)?,
+            accept_loss: restore.accept_loss,
+        },
         Kind::SettleRestore(settle) => {
             Action::SettleRestore { backup: field("settle_restore.backup", &settle.backup)? }
         }

@@ -101,8 +101,11 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
                 "{applied}: {which}; no request waits longer than {stall} ms, locks are tried for {budget} s"
             )
         }
-        (_, Some(Action::Restore { backup })) => {
+        (_, Some(Action::Restore { backup, accept_loss: None })) => {
             format!("backup `{backup}` into a database of its own, compared with its manifest")
+        }
+        (_, Some(Action::Restore { backup, accept_loss: Some(rows) })) => {
+            format!("backup `{backup}` beside; it ends here where more than {rows} rows would be lost")
         }
         (_, Some(Action::SwapDatabase { backup, to: SwapTo::Restored { accept_loss } })) => {
             format!(

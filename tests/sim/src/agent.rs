@@ -303,7 +303,7 @@ impl World {
             Action::VerifyBackup { backup, .. } => self.verify_backup(host, backup),
             Action::Rehearse { migrations } => self.rehearse(host, job, &sent, migrations),
             Action::Migrate { migrations } => self.migrate(host, job, &sent, migrations),
-            Action::Restore { backup } => self.restore(host, job, &sent, backup),
+            Action::Restore { backup, accept_loss } => self.restore(host, job, &sent, (backup, *accept_loss)),
             Action::SettleRestore { .. } => self.settle_restore(host, &sent),
             Action::SwapDatabase { to, .. } => self.swap(host, job, &sent, to),
             Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),

@@ -284,8 +284,14 @@ impl World {
         self.fits_whoever_is_served("a migration");
     }
 
-    /// Restores a backup beside the live database.
-    pub fn restore(&mut self, host: usize, job: u64, sent: &Sent, id: &BackupId) -> Go {
+    /// Restores a backup beside the live database. Where a swap is to follow, more may not be lost by it than is accepted.
+    pub fn restore(
+        &mut self,
+        host: usize,
+        job: u64,
+        sent: &Sent,
+        (id, accepted): (&BackupId, Option<u64>),
+    ) -> Go {
         if let Err(problem) = self.rules(host, sent) {
             return Go::End(Err(problem));
         }
@@ -300,7 +306,11 @@ impl World {
                 Some((Stage::Ready, _))
                     if server.restore.as_ref().is_some_and(|restore| restore.backup == *id) =>
                 {
-                    return already();
+                    let loss = server.loss(now);
+                    return match self.grown(loss, accepted) {
+                        true => refused(Code::LossGrown),
+                        false => already(),
+                    };
                 }
                 Some((Stage::Filling | Stage::Ready, left_over)) => {
                     server.databases.remove(&left_over);
@@ -346,7 +356,16 @@ impl World {
             }
         }
         self.point(Who::Agent(host));
-        if trouble.is_some() { failed(Code::SessionLost, Aftermath::Unknown) } else { done() }
+        let loss = self.server(host).map_or(0, |server| server.loss(now));
+        match trouble {
+            Some(_) => failed(Code::SessionLost, Aftermath::Unknown),
+            None if self.grown(loss, accepted) => refused(Code::LossGrown),
+            None => done(),
+        }
+    }
+
+    fn grown(&self, loss: u64, accepted: Option<u64>) -> bool {
+        accepted.is_some_and(|accepted| loss > accepted) && self.stands(Guard::LossCounted)
     }
 
     /// Puts the restored database in the live one's place, or back.
@@ -378,7 +397,7 @@ impl World {
 
     fn too_much(&self, loss: u64, to: &SwapTo) -> bool {
         let (SwapTo::Restored { accept_loss } | SwapTo::Before { accept_loss }) = to;
-        loss > *accept_loss && self.stands(Guard::LossCounted)
+        self.grown(loss, Some(*accept_loss))
     }
 
     fn intend_swap(&mut self, host: usize, job: u64, sent: &Sent, to: &SwapTo) -> Go {
