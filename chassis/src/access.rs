@@ -144,7 +144,7 @@ where
             Ok(()) => Box::pin(self.inner.call(request)),
             Err(problem) => {
                 let who = peer.map(|peer| peer.name.to_string()).unwrap_or_default();
-                warn!(peer = who, %problem, "refused a call");
+                warn!(peer = who, problem = %problem.in_full(), "refused a call");
                 let refusal = status_of_problem(&problem).into_http();
                 Box::pin(async move { Ok(refusal) })
             }

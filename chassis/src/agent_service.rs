@@ -28,6 +28,7 @@ use crate::artifact::{Offer, join_offer};
 use crate::failpoint;
 use crate::ledger::Ledger;
 use crate::order_digest;
+use crate::service::Shutdown;
 use crate::site_certificate::SiteCertificate;
 
 /// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
@@ -163,12 +164,20 @@ pub struct AgentService<H> {
     ledger: Ledger,
     own: PeerName,
     running: Arc<Mutex<Running>>,
+    shutdown: Option<Shutdown>,
 }
 
 impl<H: Hands> AgentService<H> {
     /// The service of the host that `own` names.
     pub fn new(hands: H, ledger: Ledger, own: PeerName) -> Self {
-        Self { hands: Arc::new(hands), ledger, own, running: Arc::default() }
+        Self { hands: Arc::new(hands), ledger, own, running: Arc::default(), shutdown: None }
+    }
+
+    /// Ends what it streams when the daemon is to end.
+    #[must_use]
+    pub(crate) fn until(mut self, shutdown: Shutdown) -> Self {
+        self.shutdown = Some(shutdown);
+        self
     }
 
     fn for_us<T>(&self, request: &Request<T>, environment: &str) -> Result<EnvironmentName, Status> {
@@ -368,7 +377,7 @@ async fn run<H: Hands>(
             info!(release = %order.release, step = %order.key.step, epoch = order.epoch.0, already = evidence.already, detail = evidence.detail, "order done");
         }
         Err(problem) => {
-            warn!(release = %order.release, step = %order.key.step, code = %problem.code, %problem, causes = ?problem.causes, "order failed");
+            warn!(release = %order.release, step = %order.key.step, code = %problem.code, problem = %problem.in_full(), "order failed");
         }
     }
     drop(ended);
@@ -416,7 +425,11 @@ impl<H: Hands> Agent for AgentService<H> {
     ) -> Result<Response<SignalTicks>, Status> {
         self.for_us(&request, &request.get_ref().environment)?;
         let agent_v1::SignalsRequest { life, after, .. } = request.into_inner();
-        reply(self.hands.signals(SignalsFrom { life, after }))
+        let ticks = self.hands.signals(SignalsFrom { life, after });
+        reply(ticks.map(|ticks| match self.shutdown.clone() {
+            Some(shutdown) => Box::pin(shutdown.bounds(ticks)),
+            None => ticks,
+        }))
     }
 
     async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
@@ -611,7 +624,7 @@ impl<H: Hands> Agent for AgentService<H> {
                 info!(already = evidence.already, detail = evidence.detail, "certificate deployed");
             }
             Err(problem) => {
-                warn!(code = %problem.code, %problem, causes = ?problem.causes, "certificate not deployed");
+                warn!(code = %problem.code, problem = %problem.in_full(), "certificate not deployed");
             }
         }
         reply(deployed.map(|evidence| answer(&evidence, arrived_us)))

@@ -11,6 +11,7 @@ pub mod failpoint;
 pub mod hints;
 mod host_facts;
 pub mod http_check;
+mod journald;
 pub mod ledger;
 pub mod logs;
 mod order_digest;

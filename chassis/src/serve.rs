@@ -100,6 +100,7 @@ impl Daemon {
         service: AgentService<H>,
         alive: impl Fn() -> Result<(), Problem> + Send + Sync + 'static,
     ) -> Result<(), Problem> {
+        let service = service.until(self.shutdown());
         self.serve(listen, agent_routes(service), alive).await
     }
 
@@ -161,7 +162,7 @@ async fn beat(alive: Arc<dyn Fn() -> Result<(), Problem> + Send + Sync>) {
         let check = Arc::clone(&alive);
         match tokio::task::spawn_blocking(move || check()).await {
             Ok(Ok(())) => service::alive(),
-            Ok(Err(problem)) => error!(%problem, causes = ?problem.causes, "the daemon cannot work"),
+            Ok(Err(problem)) => error!(problem = %problem.in_full(), "the daemon cannot work"),
             Err(error) => error!(%error, "the daemon cannot look at itself"),
         }
         tokio::time::sleep(service::alive_every()).await;

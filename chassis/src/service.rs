@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
+use futures_util::StreamExt as _;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
+use tokio_stream::Stream;
 use tracing::info;
 
 /// Tells everything in a daemon that it is time to end.
@@ -15,6 +17,11 @@ impl Shutdown {
     pub async fn requested(mut self) {
         // A closed channel means the same: whoever would have asked is gone.
         let _ = self.0.wait_for(|ending| *ending).await;
+    }
+
+    /// A stream that goes on until its reader leaves or the daemon is to end: no end of its own would let the daemon go.
+    pub fn bounds<S: Stream>(self, stream: S) -> impl Stream<Item = S::Item> {
+        stream.take_until(self.requested())
     }
 }
 
@@ -29,7 +36,10 @@ pub fn listen(reload: impl Fn() + Send + 'static) -> std::io::Result<Shutdown> {
             tokio::select! {
                 _ = terminate.recv() => break,
                 _ = interrupt.recv() => break,
-                _ = hangup.recv() => reload(),
+                _ = hangup.recv() => {
+                    info!("asked to reload: certificates are read anew; what a configuration file says, at a restart");
+                    reload();
+                }
             }
         }
         info!("asked to end");
@@ -60,4 +70,18 @@ pub fn alive_every() -> Duration {
     /// Without systemd nobody waits; this only keeps the loop's rhythm.
     const WITHOUT_SYSTEMD: Duration = Duration::from_secs(10);
     sd_notify::watchdog_enabled().map_or(WITHOUT_SYSTEMD, |limit| limit / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_streamed_for_ever_ends_with_the_daemon() {
+        let (ask, asked) = watch::channel(false);
+        let mut endless = Box::pin(Shutdown(asked).bounds(futures_util::stream::repeat(1)));
+        assert_eq!(endless.next().await, Some(1));
+        ask.send(true).unwrap();
+        assert_eq!(endless.next().await, None);
+    }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use pointsman_chassis::SystemClock;
 use pointsman_chassis::access::{peer_of, same_environment};
 use pointsman_chassis::artifact::join_offer;
+use pointsman_chassis::service::Shutdown;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
@@ -63,6 +64,7 @@ pub struct Api {
     watchers: Watchers,
     store: ArtifactStore,
     credentials: Arc<Credentials>,
+    shutdown: Shutdown,
 }
 
 type Updates = Pin<Box<dyn Stream<Item = Result<v1::ReleaseUpdate, Status>> + Send>>;
@@ -77,16 +79,17 @@ fn reason_of(text: &str) -> Option<String> {
 }
 
 impl Api {
-    /// The service over these environments.
+    /// The service over these environments. What it streams ends when the daemon is to end.
     pub fn new(
         offices: Vec<Arc<Office>>,
         journal: JournalStore,
         store: ArtifactStore,
         credentials: Arc<Credentials>,
+        shutdown: Shutdown,
     ) -> Self {
         let offices = offices.into_iter().map(|office| (office.environment().name.clone(), office)).collect();
         let (verifying, watchers) = (tokio::sync::Mutex::default(), Watchers::default());
-        Self { offices, journal, verifying, watchers, store, credentials }
+        Self { offices, journal, verifying, watchers, store, credentials, shutdown }
     }
 
     /// The office that a request is for, if its peer may do anything there.
@@ -237,7 +240,8 @@ impl Coordinator for Api {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             self.watchers.watch(office)
         };
-        reply(watched())
+        let ticks = watched();
+        reply(ticks.map(|ticks| Box::pin(self.shutdown.clone().bounds(ticks)) as traffic::Ticks))
     }
 
     async fn health(&self, _: Request<v1::HealthRequest>) -> Result<Response<v1::HealthReply>, Status> {
@@ -323,7 +327,7 @@ impl Coordinator for Api {
         let (office, kept) = found().map_err(|problem| status_of_problem(&problem))?;
         let (send, updates) = mpsc::channel(UPDATES);
         tokio::spawn(tell(office, kept, request.get_ref().after_seq, send));
-        Ok(Response::new(Box::pin(ReceiverStream::new(updates))))
+        Ok(Response::new(Box::pin(self.shutdown.clone().bounds(ReceiverStream::new(updates)))))
     }
 
     async fn get_status(

@@ -37,7 +37,7 @@ pub async fn deploy(
                 done.push(v1::CertificateDeployed { host: host.to_string(), already, detail });
             }
             Err(problem) => {
-                warn!(environment = %office.environment().name, %host, by, %problem, "certificate not deployed");
+                warn!(environment = %office.environment().name, %host, by, problem = %problem.in_full(), "certificate not deployed");
                 return Err(half_done(hosts, &done, problem));
             }
         }

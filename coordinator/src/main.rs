@@ -124,7 +124,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
-    let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials))
+    let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials, daemon.shutdown()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
     // A journal that cannot be written is trouble that a restart does not cure, so systemd is not told of it:

@@ -155,7 +155,7 @@ impl Office {
         let told = opening::open(ports, name, agents, &self.holder, SHORT_LOOK_MS).await?;
         match (&told.trouble, told.open()) {
             (Some(problem), _) => {
-                error!(environment = %name, %problem, causes = ?problem.causes, "nothing is ordered");
+                error!(environment = %name, problem = %problem.in_full(), "nothing is ordered");
             }
             (None, Some(kept)) => {
                 info!(environment = %name, release = %kept.state.plan.release, "going on with the open release");
@@ -229,7 +229,7 @@ impl Office {
 
     /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
     async fn recover(&self, problem: Problem) {
-        error!(environment = %self.environment.name, %problem, causes = ?problem.causes, "releases stop");
+        error!(environment = %self.environment.name, problem = %problem.in_full(), "releases stop");
         let final_stop = opening::may_be_accepted(&problem);
         {
             let mut book = self.book();
@@ -245,7 +245,7 @@ impl Office {
             match self.reopen().await {
                 Ok(()) if self.trouble().is_some() => return,
                 Ok(()) => return info!(environment = %self.environment.name, "the journal works again"),
-                Err(problem) => warn!(%problem, "the journal still does not work"),
+                Err(problem) => warn!(problem = %problem.in_full(), "the journal still does not work"),
             }
         }
     }
@@ -320,7 +320,7 @@ impl Office {
     pub fn found_after_end(&self, release: &ReleaseId, problem: Option<Problem>) {
         let mut book = self.book();
         if let Some(problem) = problem.as_ref().filter(|_| book.after_end.is_none()) {
-            warn!(%release, %problem, causes = ?problem.causes, "visitors fare badly after the end of the release");
+            warn!(%release, problem = %problem.in_full(), "visitors fare badly after the end of the release");
         }
         book.after_end = problem.map(|problem| (release.clone(), problem));
     }

@@ -124,7 +124,7 @@ impl<E: Ear> Watcher<E> {
             self.fresh = Some(heard);
         }
         if let Err(problem) = signals.keep(plan, put_away(plan, self.number, &self.judge)).await {
-            warn!(release = %plan.release, %problem, causes = ?problem.causes, "what is known of the visitors is not put away");
+            warn!(release = %plan.release, problem = %problem.in_full(), "what is known of the visitors is not put away");
         }
         if let Some(heard) = self.fresh.take() {
             signals.show(plan, &self.judgement, &heard);

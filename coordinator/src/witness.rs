@@ -30,7 +30,7 @@ pub async fn witness(office: Arc<Office>) {
             continue;
         }
         if let Err(problem) = office.note(&release, Note::Traffic(met)).await {
-            warn!(%release, %problem, "what visitors met is not noted");
+            warn!(%release, problem = %problem.in_full(), "what visitors met is not noted");
         }
     }
 }

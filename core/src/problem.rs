@@ -140,6 +140,16 @@ impl Problem {
         }
         self
     }
+
+    /// Code, message and causes in one line, for logs.
+    pub fn in_full(&self) -> String {
+        let mut line = format!("[{}] {self}", self.code);
+        for cause in &self.causes {
+            line.push_str(": ");
+            line.push_str(cause);
+        }
+        line
+    }
 }
 
 impl fmt::Display for Problem {

@@ -189,7 +189,7 @@ pub async fn at_start(balancer: &Balancer) {
     let runtime = match balancer.workers.route().await {
         Ok(Some(runtime)) => runtime,
         Ok(None) => return,
-        Err(problem) => return warn!(%problem, "cannot see HAProxy's route"),
+        Err(problem) => return warn!(problem = %problem.in_full(), "cannot see HAProxy's route"),
     };
     let confirmed = balancer.file.remembered();
     let Some(wanted) = route_change::at_start(&runtime, &on_disk, confirmed.as_ref()) else { return };

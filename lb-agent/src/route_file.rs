@@ -183,7 +183,9 @@ impl RouteFile {
         let kept = match api.kept(&self.key).await {
             Ok(Some(kept)) => kept,
             Ok(None) => return,
-            Err(problem) => return warn!(%problem, "cannot see which route OPNsense keeps"),
+            Err(problem) => {
+                return warn!(problem = %problem.in_full(), "cannot see which route OPNsense keeps");
+            }
         };
         let first = here.is_none();
         let ours = [asked_for, here, self.given_away()];
@@ -200,11 +202,11 @@ impl RouteFile {
             Ok(Some(kept)) if kept.epoch < route.epoch => {
                 info!(%kept, wanted = %route, "OPNsense keeps an older route: having it keep the one that stands");
                 if let Err(problem) = self.write(route).await {
-                    warn!(%problem, "OPNsense keeps an older route");
+                    warn!(problem = %problem.in_full(), "OPNsense keeps an older route");
                 }
             }
             Ok(_) => {}
-            Err(problem) => warn!(%problem, "cannot see which route OPNsense keeps"),
+            Err(problem) => warn!(problem = %problem.in_full(), "cannot see which route OPNsense keeps"),
         }
     }
 

@@ -240,7 +240,7 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
     let old = match balancer.workers.old().await {
         Ok(old) => old,
         Err(problem) => {
-            warn!(%problem, "cannot see the old workers");
+            warn!(problem = %problem.in_full(), "cannot see the old workers");
             return "; old workers could not be seen".to_owned();
         }
     };
@@ -248,7 +248,7 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
     let mut stale = Vec::new();
     for worker in old {
         if let Err(problem) = leads(balancer, &worker, wanted).await {
-            warn!(pid = worker.pid, %problem, "an old worker keeps its route");
+            warn!(pid = worker.pid, problem = %problem.in_full(), "an old worker keeps its route");
             stale.push(worker.pid.to_string());
         }
     }

@@ -74,11 +74,11 @@ impl DatabaseHands {
         match restore::recover(&self.settings).await {
             Ok(recovered) => info!(?recovered, "no swap is half done"),
             Err(problem) => {
-                warn!(%problem, causes = ?problem.causes, "cannot look for a swap that was cut short")
+                warn!(problem = %problem.in_full(), "cannot look for a swap that was cut short")
             }
         }
         if let Err(problem) = scratch::drop_left_over(&self.settings).await {
-            warn!(%problem, "cannot look for left-over copies");
+            warn!(problem = %problem.in_full(), "cannot look for left-over copies");
         }
     }
 
@@ -94,7 +94,7 @@ impl DatabaseHands {
         let verified = self.checked(&taken.id, verify, ruling).await?;
         // An old backup that could not be removed takes room, and nothing else.
         if let Err(problem) = backup::retain(settings, &[order.release.to_string()]).await {
-            warn!(%problem, "old backups stay");
+            warn!(problem = %problem.in_full(), "old backups stay");
         }
         Ok(done(words::backup(&verified.backup), taken.already))
     }
@@ -161,7 +161,7 @@ impl DatabaseHands {
             Err(problem) => Err(problem),
         };
         if let Err(problem) = copy.clone().remove(settings).await {
-            warn!(%problem, copy = copy.database, "the copy stays until the agent starts again");
+            warn!(problem = %problem.in_full(), copy = copy.database, "the copy stays until the agent starts again");
         }
         let rehearsed = rehearsed?;
         Ok(done(format!("{}; {}", words::backup(&verified.backup), words::rehearsal(&rehearsed)), false))

@@ -139,7 +139,7 @@ impl Credentials {
             }
             Ok(_) => {}
             Err(problem) => {
-                warn!(%problem, causes = ?problem.causes, "renewed certificate files cannot be used: kept the old")
+                warn!(problem = %problem.in_full(), "renewed certificate files cannot be used: kept the old")
             }
         }
     }

@@ -70,7 +70,7 @@ async fn finish(balancer: &Balancer, granted: &[Granted]) -> bool {
             Ok(None) => {}
             Err(problem) => {
                 done &= problem.code != Code::RuntimeSocketUnreachable;
-                warn!(path = granted.path.as_str(), %problem, causes = ?problem.causes, "could not go on with a deploy");
+                warn!(path = granted.path.as_str(), problem = %problem.in_full(), "could not go on with a deploy");
             }
         }
     }
@@ -103,7 +103,7 @@ async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Dura
         }
     };
     if let Some(problem) = problem.as_ref().filter(|_| problem != tried.problem) {
-        warn!(path = granted.path.as_str(), folder = %folder.display(), %problem, causes = ?problem.causes, "what is in the folder is not taken");
+        warn!(path = granted.path.as_str(), folder = %folder.display(), problem = %problem.in_full(), "what is in the folder is not taken");
     }
     balancer.certificates.found(&granted.path, problem.clone());
     tried.problem = problem;

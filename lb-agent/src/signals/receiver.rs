@@ -73,7 +73,7 @@ pub async fn listen(address: SocketAddr, most: usize, tally: Arc<Tally>, ear: Ar
             Err(error) => {
                 let problem = unheard(address, &error);
                 if ear.problem().is_none() {
-                    warn!(%problem, causes = ?problem.causes, "no access lines until the port is free");
+                    warn!(problem = %problem.in_full(), "no access lines until the port is free");
                 }
                 ear.tell(Some(problem));
                 tokio::time::sleep(BIND_AGAIN).await;
