@@ -137,6 +137,9 @@ impl Default for VerdictPlan {
 
 /// Much slower than before is this many hundredths of the 99th percentile before.
 const SLOWER_PERCENT: u64 = 125;
+/// And at least so many milliseconds slower. Where nearly all answers take one or two, a busy scheduler or a cold cache makes
+/// one in fifty take three: nobody notices, and nothing could ever prove such a slot good.
+const SLOWER_MS: u64 = 20;
 /// Ticks are seconds. No watch is longer than a week of them, as the parameters of a judge demand.
 const LONGEST_TICKS: u64 = 604_800;
 /// Ticks over which attention is spread where a release is watched for less.
@@ -168,8 +171,10 @@ impl VerdictPlan {
     /// Requests that took longer than this are slower than before the release, in milliseconds. Without a measurement the
     /// limit stands for it.
     pub fn baseline_ms(&self) -> u64 {
-        let before = self.before.p99_ms.map(|ms| ms.saturating_mul(SLOWER_PERCENT).div_ceil(100).max(1));
-        before.map_or(self.p99_ms, |ms| ms.min(self.p99_ms))
+        let slower = |ms: u64| {
+            ms.saturating_mul(SLOWER_PERCENT).div_ceil(100).max(ms.saturating_add(SLOWER_MS)).min(self.p99_ms)
+        };
+        self.before.p99_ms.map_or(self.p99_ms, slower)
     }
 
     /// The parameters of the judge, for watches of so many milliseconds in all before the release is over.
@@ -272,6 +277,6 @@ mod tests {
         let with =
             |p99_ms| VerdictPlan { before: Before { p99_ms, ..Before::default() }, ..VerdictPlan::default() };
         let found = [None, Some(0), Some(400), Some(1_900)].map(|before| with(before).baseline_ms());
-        assert_eq!(found, [2_000, 1, 500, 2_000]);
+        assert_eq!(found, [2_000, 20, 500, 2_000]);
     }
 }
