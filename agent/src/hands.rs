@@ -45,7 +45,10 @@ impl WebHands {
         }
         let seen = pointsman_checks::run(checks, &self.place, memory).await?;
         let seen = pointsman_checks::judged(checks, vec![(&self.place, seen)])?;
-        let detail = format!("{} checks on `{}` passed", checks.len(), self.place.server.address);
+        let detail = match checks.len() {
+            0 => format!("no checks to make on `{}`", self.place.server.address),
+            made => format!("{made} checks on `{}` passed", self.place.server.address),
+        };
         Ok(pointsman_checks::evidence(seen, detail))
     }
 }

@@ -66,12 +66,11 @@ pub async fn probe(
     let made: Vec<_> = join_all(made).await.into_iter().collect::<Result<_, Problem>>()?;
     let all = pointsman_checks::judged(checks, made)?;
     let health = health(&balancer.workers.stat().await?, backend);
-    let detail = format!(
-        "{} checks on `{backend}` passed, {} of {} servers healthy",
-        checks.len(),
-        health.up,
-        health.total
-    );
+    let passed = match checks.len() {
+        0 => format!("no checks to make on `{backend}`"),
+        made => format!("{made} checks on `{backend}` passed"),
+    };
+    let detail = format!("{passed}, {} of {} servers healthy", health.up, health.total);
     Ok(pointsman_checks::evidence(all, detail))
 }
 

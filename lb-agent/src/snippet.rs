@@ -10,7 +10,7 @@ use pointsman_core::{BackendName, Code, HttpPath, Problem};
 
 use crate::config::Config;
 use crate::doctor::log;
-use crate::doctor::page::{HoldLines, hold_lines};
+use crate::doctor::page::{HoldLines, PLAIN_PAGE, hold_lines, page_line};
 
 /// A server of a slot, as `be_blue=10.0.0.11:8080`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -278,18 +278,21 @@ fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
 fn page(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let page = match &wishes.page {
         Some(path) => format!("file {}", plain("the page", &path.display().to_string())?),
-        None => "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\""
-            .to_owned(),
+        None => PLAIN_PAGE.to_owned(),
     };
     let held = hold(config)?.map_or_else(String::new, |(_, backend)| {
-        format!("\n# Who has waited for long while databases are swapped gets this.\nbackend {backend}\n  http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After 5 hdr Cache-Control no-store\n")
+        format!(
+            "\n# Who has waited for long while databases are swapped gets this.\nbackend {backend}\n  {}\n",
+            page_line(&page, 5)
+        )
     });
     Ok(format!(
         "# ---- 6. The page while the map says so. Needs no server. A page of your own: `file PATH` instead of `string ...`, under
 # 15 KiB; HAProxy reads it at start and reload.
 backend {}
-  http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After 120 hdr Cache-Control no-store
+  {}
 {held}",
-        config.haproxy.maintenance_backend.0
+        config.haproxy.maintenance_backend.0,
+        page_line(&page, 120)
     ))
 }

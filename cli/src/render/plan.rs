@@ -69,9 +69,11 @@ pub fn plan(plan: &v1::Plan) -> String {
         if plan.reason.is_empty() { String::new() } else { format!(": {}", plan.reason) }
     ));
     if plan.watch_ms > 0 {
-        text.push_str(
-            "if anything fails before the switch everything is undone; `pointsman rollback` goes back at any time after it\n",
-        );
+        let after = match plan.from_slot.as_str() {
+            "" => "it is the first release: there is none to go back to",
+            _ => "`pointsman rollback` goes back at any time after it",
+        };
+        text.push_str(&format!("if anything fails before the switch everything is undone; {after}\n"));
     }
     text
 }

@@ -2,6 +2,7 @@
 
 use pointsman_core::Problem;
 
+use super::page::{PLAIN_PAGE, page_line};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
 use crate::balancer::health;
@@ -61,9 +62,7 @@ pub(super) fn present(seen: &Seen) -> Result<Said, &Problem> {
         return Ok(Said::ok(listed(known)));
     };
     let fix = if *first == maintenance || Some(*first) == hold {
-        format!(
-            "add:\nbackend {first}\n  http-request return status 503 content-type text/html file /etc/haproxy/pages/maintenance.html"
-        )
+        format!("add:\nbackend {first}\n  {}", page_line(PLAIN_PAGE, 120))
     } else {
         format!(
             "add, or take it out of `backends` in lb-agent.toml:\nbackend {first}\n{}\n  server s1 <address>:<port> check",

@@ -16,6 +16,18 @@ const HOLD_VARIABLE: &str = "POINTSMAN_HOLD";
 /// The end of the script's path.
 const HOLD_SCRIPT: &str = "pointsman-hold.lua";
 
+/// A page that needs no file, for whoever has none yet.
+pub(crate) const PLAIN_PAGE: &str =
+    "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\"";
+
+/// The line of a backend that answers with a page, after which browsers try again in so many seconds.
+pub(crate) fn page_line(page: &str, again_s: u32) -> String {
+    format!(
+        "http-request return status 503 content-type \"text/html; charset=utf-8\" {page} hdr Retry-After {again_s} \
+         hdr Cache-Control no-store"
+    )
+}
+
 /// The lines that hold requests.
 pub(crate) struct HoldLines {
     /// Those of `global`.
@@ -67,7 +79,11 @@ pub(super) fn hold(seen: &Seen, written: &Written) -> Said {
     if !told || !loaded {
         return Said::fail(
             format!("nothing is loaded that holds requests for `{hold}`: they would get its page at once"),
-            format!("add to `global`:\n{}", super::indented(&load.global)),
+            format!(
+                "add to `global`:\n{}\nand to the frontend, before the route is looked up:\n{}",
+                super::indented(&load.global),
+                super::indented(&load.frontend)
+            ),
         );
     }
     for section in frontend::routing(seen, config) {
@@ -81,12 +97,12 @@ pub(super) fn hold(seen: &Seen, written: &Written) -> Said {
 }
 
 pub(super) fn page(seen: &Seen, written: &Written) -> Said {
-    const LINE: &str = "http-request return status 503 content-type \"text/html; charset=utf-8\" file /etc/haproxy/pages/maintenance.html hdr Retry-After 120 hdr Cache-Control no-store";
+    let line = page_line(PLAIN_PAGE, 120);
     let (config, name) = (&written.config, seen.wanted.maintenance_backend.0.as_str());
     let Some(section) = config.backend(name) else {
         return Said::fail(
             format!("no `backend {name}` in HAProxy's configuration"),
-            format!("add:\nbackend {name}\n  {LINE}"),
+            format!("add:\nbackend {name}\n  {line}"),
         );
     };
     let lines = page_lines(config, name);
@@ -101,7 +117,7 @@ pub(super) fn page(seen: &Seen, written: &Written) -> Said {
                     section.title(),
                     section.place
                 ),
-                add_to(section, LINE),
+                add_to(section, &line),
             )
         };
     };
@@ -112,7 +128,7 @@ pub(super) fn page(seen: &Seen, written: &Written) -> Said {
             "{}: the page comes with status {status}: search engines and caches keep it",
             first.place
         );
-        return Said::warn(what, format!("at {}:\n  {LINE}", first.place));
+        return Said::warn(what, format!("at {}:\n  {line}", first.place));
     }
     let buffer =
         config.global(&["tune.bufsize"]).last().and_then(|line| line.word(1).parse().ok()).unwrap_or(BUFFER);

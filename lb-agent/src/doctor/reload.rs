@@ -14,6 +14,7 @@ pub(super) fn idle_close(seen: &Seen, written: &Written) -> Said {
         Setting::Absent => Some((*section, "not in effect".to_owned())),
     });
     match lacking {
+        None if fronts.is_empty() => Said::ok("there is no frontend that would need it"),
         None => Said::ok(format!("in effect for {}", listed(fronts.iter().map(|section| section.title())))),
         Some((section, how)) => {
             let home = if how.starts_with("not") { config.home_of(section) } else { section };

@@ -129,7 +129,18 @@ fn step_to_wire(plan: &Plan, step: Step) -> v1::PlanStep {
             plan.checks.iter().filter(|c| c.before_switch).count()
         ),
         (_, Some(Action::Stage { artifact })) => {
-            format!("artifact {} beside what runs, every byte verified", artifact.short())
+            let migrations = plan.database.as_ref().and_then(|database| database.migrations.as_ref());
+            match (plan.artifact(), migrations) {
+                (None, _) => format!("migrations {}, every byte verified", artifact.short()),
+                (Some(site), None) => {
+                    format!("artifact {} beside what runs, every byte verified", site.short())
+                }
+                (Some(site), Some(migrations)) => format!(
+                    "artifact {} beside what runs, migrations {} on the database's host, every byte verified",
+                    site.short(),
+                    migrations.artifact.short()
+                ),
+            }
         }
         (_, Some(Action::Activate { activation, .. })) => {
             format!(
