@@ -239,6 +239,9 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
     let prepared = Shape::ask(session.client(), &template).await?.is_some();
     let there = if prepared { in_template(settings, &template).await? } else { Vec::new() };
     let mut findings = Vec::new();
+    if prepared {
+        findings.extend(foreign_template(session, &template).await?);
+    }
     for row in &rows {
         let (name, available, creatable): (String, bool, bool) =
             (field(row, 0)?, field(row, 1)?, field(row, 2)?);
@@ -261,6 +264,20 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
         findings.push(Finding::fine("extensions", format!("{} can be restored", rows.len())));
     }
     Ok(findings)
+}
+
+/// Only its owner may begin a database from a template that is not marked as one for everybody.
+async fn foreign_template(session: &Session, template: &str) -> Result<Option<Finding>, Problem> {
+    let sql = "SELECT pg_get_userbyid(datdba)::text, current_user::text FROM pg_database
+                WHERE datname = $1 AND NOT datistemplate AND NOT pg_has_role(datdba, 'USAGE')";
+    let row = session.client().query_opt(sql, &[&template]).await;
+    let row = row.map_err(|error| refused("ask for the owner of the template", &error))?;
+    let Some(row) = row else { return Ok(None) };
+    let (owner, user): (String, String) = (field(&row, 0)?, field(&row, 1)?);
+    let found =
+        format!("`{template}`, which restores begin from, belongs to `{owner}`: `{user}` may not use it");
+    let hint = format!("as a superuser: `ALTER DATABASE \"{template}\" OWNER TO \"{user}\"`");
+    Ok(Some(Finding::refused("extensions", found, hint)))
 }
 
 async fn in_template(settings: &Settings, template: &str) -> Result<Vec<String>, Problem> {

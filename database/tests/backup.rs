@@ -43,6 +43,16 @@ async fn a_backup_is_taken_once_for_a_release_and_restores_to_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_of_somebody_else_is_said_before_a_restore_needs_it() {
+    let place = Place::new();
+    let template = format!("pointsman_template_{}", place.settings.name);
+    place.sql_in("postgres", &format!("ALTER DATABASE {template} OWNER TO postgres"));
+    let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+    let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
+    assert!(told.contains("belongs to `postgres`") && told.contains("OWNER TO"), "{told}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_copy_for_a_rehearsal_is_kept_and_found_when_it_is_left_over() {
     let place = Place::new();
     let taken = place.take("r1").await.unwrap();
