@@ -138,10 +138,22 @@ fn fenced(state: &mut State, host: &HostName, at: Timestamp) -> bool {
         return false;
     }
     // Nobody could watch until now, so the watch begins now.
-    if state.unfenced.is_empty() {
+    if sees_visitors(state, host) && to_fence_for_watch(state).is_empty() {
         watch_anew(state, at);
     }
     true
+}
+
+/// Agents that must acknowledge the epoch before visitors are watched. The database's sees none of them: what it is
+/// asked for next waits for it, the watch does not.
+fn to_fence_for_watch(state: &State) -> Vec<HostName> {
+    state.unfenced.iter().filter(|host| sees_visitors(state, host)).cloned().collect()
+}
+
+fn sees_visitors(state: &State, host: &HostName) -> bool {
+    let plan = &state.plan;
+    let database = plan.database.as_ref().is_some_and(|database| database.host == *host);
+    !database || plan.balancers.contains(host) || plan.to.hosts.contains(host)
 }
 
 /// Agents that must acknowledge the epoch before orders of this step leave: on the way back only those it asks, and
@@ -369,7 +381,7 @@ pub fn next(state: &State, now: Timestamp) -> Next {
     }
     let to_fence = match state.phase {
         Phase::Doing(step) => to_fence(state, step),
-        Phase::Watching { .. } => state.unfenced.iter().cloned().collect(),
+        Phase::Watching { .. } => to_fence_for_watch(state),
         Phase::Held { .. } | Phase::Finished(_) => Vec::new(),
     };
     if !to_fence.is_empty() && state.open().next().is_none() {

@@ -77,6 +77,21 @@ fn a_deploy_migrates_before_the_new_version_runs_anywhere() {
     assert!(invariants::all(&story.state, story.now).is_ok());
 }
 
+/// The coordinator starts again in a watch, and the database's host is down.
+#[test]
+fn visitors_are_watched_while_the_database_s_agent_is_away() {
+    let mut story = Story::begun(migrating());
+    story.reach(Step::Watch);
+    story.restart();
+    let Next::Fence(asked) = next(&story.state, story.now) else { panic!("nobody is fenced") };
+    assert!(!asked.is_empty() && !asked.contains(&host(DB)), "{asked:?}");
+    asked.into_iter().for_each(|agent| story.tell(Event::Fenced(agent)));
+    assert_eq!(next(&story.state, story.now), Next::ReadGates);
+    let Phase::Watching { until, .. } = story.state.phase else { panic!("{:?}", story.state.phase) };
+    story.tell(Event::Fenced(host(DB)));
+    assert!(matches!(story.state.phase, Phase::Watching { until: now, .. } if now == until), "it goes on");
+}
+
 #[test]
 fn a_release_that_migrates_restores_its_backup_once() {
     let plan = migrating();
