@@ -241,3 +241,43 @@ async fn one_that_dies_while_both_take_the_route_follows_when_it_is_back() {
         assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
     }
 }
+
+/// One stays away on the way back: the other moves its visitors back at once, a person is told whose are left, and what
+/// they are told to type ends it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_stays_away_on_the_way_back_keeps_nobody_else() {
+    let mut site = Site::builder().balancers(2).watch("8s").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let mut client = site.client().unwrap();
+    let digest = digest_of(&site, "v2").await;
+    client.deploy(&digest, "v2").await.unwrap();
+    kit::until("v2 is watched", LONGEST, || async {
+        site.client().ok()?.status().await.ok()?.release.filter(|release| release.step == "watch")
+    })
+    .await
+    .unwrap();
+    let ask = || AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+    site.kill(Daemon::SecondLbAgent).unwrap();
+    client.api.rollback(ask()).await.unwrap();
+    let [first, second] = [0, 1].map(|index| site.frontends()[index]);
+    kit::until("the first has moved back", LONGEST, || async {
+        kit::ask(first, "/page.txt").await.ok().filter(|page| page.contains("\nv1\n"))
+    })
+    .await
+    .unwrap();
+    assert!(kit::ask(second, "/page.txt").await.unwrap().contains("\nv2\n"), "it was told nothing");
+
+    let held = |seen: &kit::Seen| seen.update.release.as_ref().is_some_and(|release| release.held.is_some());
+    let heard = client.follow("v2", held).await.unwrap();
+    let why = heard.last().unwrap().update.release.clone().unwrap().held.unwrap();
+    assert_eq!((why.host.as_str(), why.code.as_str()), ("lb2", "PM0501"), "{why:?}");
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("lb2") && told.says("pointsman resume production"), "{told:?}");
+
+    site.start(Daemon::SecondLbAgent, None).unwrap();
+    site.ready().await.unwrap();
+    let told = site.cli(&["resume", "production", "--yes"]).await.unwrap();
+    assert_eq!(told.code, 3, "{told:?}");
+    assert!(one_route(&site).await.starts_with("be_blue:"));
+    everywhere(&site, "v1").await;
+}
