@@ -151,6 +151,8 @@ impl Unanswered {
 
 /// What HAProxy answers for the worker of a process id that has gone. From 2.8 on the connection then stays open.
 const WORKER_GONE: &[u8] = b"Can't find the target PID";
+/// What it answers between the end of a worker and the moment in which it knows of it, some milliseconds.
+const WORKER_ENDS: &[u8] = b"Can't connect to the target CLI";
 
 impl CommandSocket {
     /// The socket there.
@@ -165,14 +167,17 @@ impl CommandSocket {
 
     /// Sends one command through a master socket and has it close the connection after the answer.
     ///
-    /// While HAProxy is reloaded its master starts itself anew and refuses connections: that is waited out, because
-    /// what is true is only known afterwards.
+    /// While HAProxy is reloaded its master starts itself anew and refuses connections, and it takes a moment to see that
+    /// a worker has ended: both are waited out, because what is true is only known afterwards.
     pub async fn ask_master(&self, command: &Command) -> Result<String, Problem> {
         let give_up = Instant::now() + MASTER_BACK;
         let line = command.master_bytes()?;
         loop {
             match self.exchange(command, &line).await {
                 Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
+                    tokio::time::sleep(LOOK_AGAIN).await
+                }
+                Ok(reply) if reply.as_bytes().starts_with(WORKER_ENDS) && Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
                 }
                 answer => return answer.map_err(Unanswered::into_problem),
@@ -246,8 +251,8 @@ where
         loop {
             let count = stream.read(&mut chunk).await?;
             reply.extend_from_slice(chunk.get(..count).unwrap_or_default());
-            let gone = reply.starts_with(WORKER_GONE) && reply.ends_with(b"\n");
-            if count == 0 || gone || reply.len() > MAX_REPLY_BYTES {
+            let said = |words: &[u8]| reply.starts_with(words) && reply.ends_with(b"\n");
+            if count == 0 || said(WORKER_GONE) || said(WORKER_ENDS) || reply.len() > MAX_REPLY_BYTES {
                 return Ok(reply);
             }
         }

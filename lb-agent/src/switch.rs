@@ -26,6 +26,11 @@ const REQUESTS_THAT_MUST_SEE: usize = 3;
 /// How often a change is confirmed anew because HAProxy was reloaded meanwhile.
 const RELOADS_FOLLOWED: u32 = 5;
 
+/// How long a worker that starts is waited for in all, and how often it is looked for. One that takes longer is told by
+/// the guard.
+const START_WAITED: Duration = Duration::from_secs(3);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// How long what was made ready stays good. The coordinator performs what it prepared at once, so this is far more than
 /// the way there takes, and less than a person needs to change something in between.
 const READY_FOR: Duration = Duration::from_secs(10);
@@ -286,6 +291,7 @@ async fn unseen_old_process(balancer: &Balancer) -> String {
 /// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded since
 /// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
 async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(String, u32), Problem> {
+    let give_up = Instant::now() + START_WAITED;
     for _ in 0..RELOADS_FOLLOWED {
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
         // Listing the workers waits for a master that is starting anew. The last look at the pid comes after it, so a
@@ -315,16 +321,46 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
             true => sees(wanted, seen),
             false => is_answered(seen),
         });
+        let starts = match start_ends(balancer, give_up).await {
+            Start::None => "",
+            Start::Ended => continue,
+            Start::Lasts => "; a reload is under way, and its worker is told when it takes over",
+        };
+        // After the look for one that starts: it may have taken over in between.
         if balancer.workers.info().await?.pid != told {
             continue;
         }
         seen?;
         let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections");
-        return Ok((format!("route `{wanted}` read back, {seen}{stale}"), told));
+        return Ok((format!("route `{wanted}` read back, {seen}{stale}{starts}"), told));
     }
     let message =
         format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");
     Err(Problem::new(Code::RouteNotApplied, message).aftermath(Aftermath::Unknown).retry_useful())
+}
+
+/// How it stands with a worker that was starting.
+enum Start {
+    /// There is none.
+    None,
+    /// It has taken over, or failed, meanwhile.
+    Ended,
+    /// It takes longer than is waited for.
+    Lasts,
+}
+
+/// Waits for the end of a reload that is under way: its worker began with the route of before.
+async fn start_ends(balancer: &Balancer, give_up: Instant) -> Start {
+    let mut waited = false;
+    // What cannot be seen was said where the old workers were told.
+    while balancer.workers.starting().await.unwrap_or(false) {
+        if Instant::now() >= give_up {
+            return Start::Lasts;
+        }
+        waited = true;
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+    if waited { Start::Ended } else { Start::None }
 }
 
 /// A new request is answered by some server: all that can be seen from outside where HAProxy shows no epoch. Which

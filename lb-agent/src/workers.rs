@@ -266,6 +266,15 @@ impl Workers {
         Ok(old.map(|pid| OldWorker { pid, master: master.clone(), steering: steering.clone() }).collect())
     }
 
+    /// Whether a worker is starting that has not taken over yet. From version 3.1 on the master answers meanwhile, and the
+    /// worker, which may have read the route of before, cannot be told another one. Before that the master is silent.
+    pub(crate) async fn starting(&self) -> Result<bool, Problem> {
+        let Some(processes) = self.processes().await else { return Ok(false) };
+        let workers = processes?.workers;
+        let current = self.info().await?.pid;
+        Ok(workers.iter().any(|pid| *pid != current))
+    }
+
     /// The route of an old worker; `None` when it has gone.
     pub async fn old_route(&self, worker: &OldWorker) -> Result<Option<Option<Route>>, Problem> {
         self.steering.route(&Line::Old(worker)).await
@@ -373,7 +382,7 @@ impl OldWorker {
         if is_gone(&reply) {
             return Ok(None);
         }
-        let rows = reply::stat(&reply).ok_or_else(|| unreadable(&command, "columns are missing"))?;
+        let rows = reply::stat(&reply).ok_or_else(|| unreadable(&command, &first_line(&reply)))?;
         Ok(Some(self.steering.rows(rows)))
     }
 }

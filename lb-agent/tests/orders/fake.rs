@@ -62,6 +62,8 @@ pub struct World {
     /// Every command that came, in order, on either socket.
     pub commands: Vec<String>,
     pub pid: u32,
+    /// A worker that reads its configuration and cannot be asked anything yet.
+    pub starting: Option<u32>,
     pub current: Worker,
     pub old: BTreeMap<u32, Worker>,
     /// Server, status, last check and sessions, by backend.
@@ -156,12 +158,15 @@ impl World {
             let mut text =
                 "#<PID>          <type>          <reloads>       <uptime>        <version>\n".to_owned();
             text += "1               master          0 [failed: 0]   0d00h00m17s     9.9\n# workers\n";
-            text +=
-                &format!("{}               worker          0               0d00h00m17s     9.9\n", self.pid);
-            if !self.old.is_empty() {
+            let replaced = self.starting.map(|_| self.pid);
+            text += &format!(
+                "{}               worker          0               0d00h00m17s     9.9\n",
+                self.starting.unwrap_or(self.pid)
+            );
+            if !self.old.is_empty() || replaced.is_some() {
                 text += "# old workers\n";
             }
-            for pid in self.old.keys() {
+            for pid in self.old.keys().chain(&replaced) {
                 text += &format!("{pid}               worker          1               0d00h00m17s     9.9\n");
             }
             return text + "\n";
@@ -290,6 +295,7 @@ impl Fake {
         let world = World {
             commands: Vec::new(),
             pid: 100,
+            starting: None,
             current: Worker { map: vec![(KEY.to_owned(), route.to_owned())], backends },
             old: BTreeMap::new(),
             servers: servers.into(),

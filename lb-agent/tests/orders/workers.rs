@@ -153,6 +153,53 @@ async fn a_reload_during_a_switch_is_followed() {
     assert!(wrong.is_empty(), "not followed:\n{}", wrong.join("\n"));
 }
 
+/// Version 3.1 and later: the master answers while a new worker reads its configuration, and with it the old route.
+#[tokio::test]
+async fn a_worker_that_starts_during_a_switch_is_waited_for() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.starting = Some(999);
+        // It takes over a while after it is first seen.
+        world.after("show proc", 3, |_| None);
+        world.after("show proc", 1, |world| {
+            world.starting = None;
+            world.reload_with(P);
+            None
+        });
+    });
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    let (disk, current, old) = rig.stands();
+    assert_eq!((disk.as_str(), current.as_str(), old), (V, V, vec![V.to_owned()]), "{done:?}");
+}
+
+#[tokio::test]
+async fn a_worker_that_starts_for_long_is_said_to() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.starting = Some(999));
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("a reload is under way"), "{done:?}");
+}
+
+/// Between the end of a worker and the master's knowing of it.
+#[tokio::test]
+async fn a_worker_that_the_master_cannot_reach_is_asked_for_again() {
+    for command in ["show backend", "set map", "get map", "show stat"] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            world.reload();
+            world.instead(&format!("@!100 {command}"), 2, |world| {
+                world.old.clear();
+                Some(Answer::HeldOpen(b"Can't connect to the target CLI!\n".to_vec()))
+            });
+        });
+        let described = rig.agent.describe().await;
+        assert_eq!(described.problem, None, "{command}");
+        let done = rig.agent.set_route(P, V).await.unwrap();
+        assert!(!done.detail.contains("keep"), "{command}: {done:?}");
+    }
+}
+
 #[tokio::test]
 async fn one_reload_after_another_ends() {
     let rig = Rig::new().await;
