@@ -40,7 +40,9 @@ pub(crate) struct HoldLines {
 pub(crate) fn hold_lines(map: &str, key: &str, backend: &str) -> HoldLines {
     HoldLines {
         global: format!(
-            "setenv POINTSMAN_HOLD \"{map} {key} {backend} 5000\"\nlua-load /etc/haproxy/pointsman-hold.lua"
+            // From 3.1 on HAProxy warns where a script is loaded and this is not chosen; the script is the same by both.
+            ".if version_atleast(3.1)\n  tune.lua.bool-sample-conversion normal\n.endif\n\
+             setenv POINTSMAN_HOLD \"{map} {key} {backend} 5000\"\nlua-load /etc/haproxy/pointsman-hold.lua"
         ),
         frontend: format!("http-request {HOLD_ACTION} unless trusted {{ req.hdr(X-Pointsman) -m found }}"),
     }

@@ -32,7 +32,7 @@ pub(super) fn version(seen: &Seen) -> Result<Said, &Problem> {
             Said::fail(format!("HAProxy {version} is older than 2.4"), "install HAProxy 2.6 or newer")
         }
         Some(found) if found > NEWEST => Said::warn(
-            format!("HAProxy {version} is newer than 3.2, and untried"),
+            format!("HAProxy {version} is newer than 3.2: a reload may turn a release back that is watched"),
             "try a switch and a reload in an environment without visitors first",
         ),
         Some(_) => Said::ok(format!("HAProxy {version}")),
