@@ -84,6 +84,10 @@ async fn a_release_with_a_migration_is_backed_up_rehearsed_and_applied_before_an
         1,
         "nothing pending, nothing backed up"
     );
+    let id = backup["id"].as_str().unwrap();
+    let beside = site.cli(&["db", "restore", ENVIRONMENT, "--backup", id]).await.unwrap();
+    assert_eq!(beside.code, 0, "{beside:?}");
+    assert!(beside.says("reach v1.0.0 in the backup and v1.10.0 in the live database"), "{beside:?}");
 }
 
 #[tokio::test]

@@ -130,6 +130,7 @@ async fn restore(
     out: &Out,
 ) -> Result<Exit, Problem> {
     if let Some(accept_loss) = accepted {
+        say_other_schema(session, &work.environment, backup, out).await?;
         if !typed(out, &work.environment, confirm)? {
             return Ok(super::declined(out));
         }
@@ -139,6 +140,7 @@ async fn restore(
     let beside = Work::Restore(v1::RestoreWork { backup: backup.to_string() });
     let restored = begin(session, work, beside, out).await?;
     if restored == Exit::Done {
+        say_other_schema(session, &work.environment, backup, out).await?;
         out.say(&format!(
             "the live database is untouched; to make the restored one live: \
              `pointsman db restore {} --backup {backup} --accept-loss ROWS`, with the number of rows above",
@@ -146,6 +148,27 @@ async fn restore(
         ));
     }
     Ok(restored)
+}
+
+/// Says where the backup is of another schema version than the database that it would replace.
+async fn say_other_schema(
+    session: &Session,
+    environment: &EnvironmentName,
+    backup: &BackupId,
+    out: &Out,
+) -> Result<(), Problem> {
+    let (facts, _) = look(session, environment).await?;
+    let id = backup.to_string();
+    let Some(known) = facts.backups.iter().find(|known| known.id == id) else { return Ok(()) };
+    let (there, here) =
+        (render::schema_version(&known.schema_version), render::schema_version(&facts.schema_version));
+    if there != here {
+        out.say(&format!(
+            "attention: migrations reach {there} in the backup and {here} in the live database: the version that serves may \
+             need what lies between; a deploy with `--migrations` applies it again"
+        ));
+    }
+    Ok(())
 }
 
 /// Whether a person has typed the environment's name, beforehand or now.

@@ -14,7 +14,7 @@ pub fn database(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
         facts.name,
         or(&facts.server_version, "unknown"),
         bytes(facts.bytes),
-        version(&facts.schema_version)
+        schema_version(&facts.schema_version)
     );
     if let Some(problem) = &facts.problem {
         text.push_str(&format!("problem   {}\n          hint: {}\n", problem_line(problem), problem.hint));
@@ -62,8 +62,12 @@ pub(super) fn line(agent: &v1::AgentStatus, now_ms: u64) -> String {
             format!("last backup {age} ago, checked by {}", or(&last.verified, "nothing"))
         },
     );
-    let mut text =
-        format!("{name}{} {}, {}, {backup}", facts.name, version(&facts.schema_version), bytes(facts.bytes));
+    let mut text = format!(
+        "{name}{} {}, {}, {backup}",
+        facts.name,
+        schema_version(&facts.schema_version),
+        bytes(facts.bytes)
+    );
     for other in &facts.beside {
         text.push_str(&format!("; beside it {other}"));
     }
@@ -89,7 +93,7 @@ pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
             span(now_ms.saturating_sub(backup.taken_at_ms)),
             bytes(backup.bytes),
             backup.rows.to_string(),
-            version(&backup.schema_version),
+            schema_version(&backup.schema_version),
             or(&backup.verified, "nothing").to_owned(),
             or(&backup.release, "-").to_owned(),
         ]);
@@ -97,8 +101,12 @@ pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
     table.lines().map(|line| line.trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
-fn version(version: &str) -> String {
-    if version.is_empty() { "unknown".to_owned() } else { format!("v{version}") }
+/// A schema version for people. A table from before pointsman may have written it with its `v`.
+pub fn schema_version(version: &str) -> String {
+    match version.trim_start_matches('v') {
+        "" => "unknown".to_owned(),
+        number => format!("v{number}"),
+    }
 }
 
 #[cfg(test)]
