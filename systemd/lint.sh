@@ -127,8 +127,8 @@ InaccessiblePaths=-/etc/pointsman/pki/coordinator -/etc/pointsman/pki/agent
 InaccessiblePaths=-/etc/pointsman/secrets -/etc/pointsman/environments
 InaccessiblePaths=-/var/lib/pointsman-coordinator -/var/lib/pointsman-agent
 NoExecPaths=/ /var/lib/pointsman /run /run/pointsman-lb-agent /tmp /var/tmp /dev/shm
-ExecPaths=/usr/bin/pointsman-lb-agent /usr/bin/kill /usr/lib
-BindReadOnlyPaths=/usr/bin/pointsman-lb-agent /usr/bin/kill /usr/lib
+ExecPaths=/usr/bin/pointsman-lb-agent -/usr/bin/kill /usr/lib
+BindReadOnlyPaths=/usr/bin/pointsman-lb-agent -/usr/bin/kill /usr/lib
 END
         ;;
     esac

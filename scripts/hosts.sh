@@ -1,0 +1,248 @@
+#!/usr/bin/env bash
+# The documentation's first release on fresh Debian hosts with real systemd: four containers (coordinator, load balancer,
+# two web hosts) are booted, the units, users and certificates installed as README.md and systemd/README.md say, and
+# releases made under visitors while daemons are restarted, killed and reloaded. Every visitor's request must be served.
+#
+#   scripts/hosts.sh                   Debian 12; --suite trixie for 13
+#   scripts/hosts.sh --keep            leaves the hosts running, and says how to come in
+#
+# As root. The bare system is fetched once (some minutes) and kept in target/hosts.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+suite=bookworm keep=no
+while [ $# -gt 0 ]; do
+  case $1 in
+    --suite) suite=$2; shift 2 ;;
+    --keep) keep=yes; shift ;;
+    *) sed -n '2,9s/^# \{0,1\}//p' "$0"; exit 2 ;;
+  esac
+done
+[ "$(id -u)" = 0 ] || { echo "containers need root: sudo scripts/hosts.sh" >&2; exit 2; }
+
+# shellcheck source=scripts/install.sh
+. scripts/install.sh
+install_missing debootstrap=debootstrap systemd-nspawn=systemd-container ip=iproute2 nsenter=util-linux curl=curl
+
+target=${CARGO_TARGET_DIR:-target}
+cargo build --workspace --bins --locked
+bin=$(cd "$target/debug" && pwd)
+mkdir -p "$target/hosts"
+cache=$(cd "$target/hosts" && pwd)
+base=$cache/$suite
+units=$PWD/systemd
+
+step() { printf '\n== %s\n' "$*"; }
+fail() { echo "FAILED: $*" >&2; exit 1; }
+
+if [ ! -e "$base/ready" ]; then
+  step "a bare $suite with haproxy and nginx (once)"
+  rm -rf "$base"
+  included=systemd,systemd-sysv,dbus,haproxy,nginx-light,procps,curl
+  # The bare system and its programs; nothing else is there that a host would not have.
+  debootstrap --variant=minbase --include="$included" "$suite" "$base" >"$cache/$suite.log" 2>&1 ||
+    fail "debootstrap: see $cache/$suite.log"
+  touch "$base/ready"
+fi
+
+run=$(mktemp -d /var/tmp/pointsman-hosts.XXXXXX)
+tag=pm$$
+declare -A nspawn leader address=([ops]=10.77.0.2 [lb1]=10.77.0.5 [blue]=10.77.0.11 [green]=10.77.0.12)
+visitors=
+
+# Ends exactly what was started here.
+end() {
+  status=$?
+  trap - EXIT
+  [ -z "$visitors" ] || kill "$visitors" 2>/dev/null || true
+  if [ "$status" != 0 ]; then
+    for host in "${!leader[@]}"; do
+      echo "---- $host" >&2
+      on "$host" journalctl -u 'pointsman-*' -u haproxy -n 25 --no-pager >&2 2>/dev/null || true
+    done
+  fi
+  if [ "$keep" = yes ] && [ "$status" = 0 ]; then
+    echo "left running: nsenter -t ${leader[lb1]} -a bash   (lb1; others: ${!leader[*]}: ${leader[*]}); files in $run"
+    exit 0
+  fi
+  for host in "${!nspawn[@]}"; do kill "${nspawn[$host]}" 2>/dev/null || true; done
+  for host in "${!nspawn[@]}"; do
+    wait "${nspawn[$host]}" 2>/dev/null || true
+    umount "$run/$host/root" 2>/dev/null || true
+    ip netns del "$tag-$host" 2>/dev/null || true
+  done
+  ip netns del "$tag" 2>/dev/null || true
+  rm -rf "$run"
+  exit "$status"
+}
+trap end EXIT
+
+on() {
+  local host=$1
+  shift
+  nsenter -t "${leader[$host]}" -a env -i PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 "$@"
+}
+
+# As a power cut would. Not by systemd, whose control groups are not whole in a container.
+killed() {
+  on "$1" sh -c "kill -KILL \$(systemctl show --property=MainPID --value $2)"
+}
+
+until_well() {
+  local what=$1
+  shift
+  for _ in $(seq 300); do
+    if "$@" >/dev/null 2>&1; then return; fi
+    sleep 0.2
+  done
+  fail "$what does not come: $*"
+}
+
+step "four hosts and a network of their own"
+ip netns add "$tag"
+ip -n "$tag" link set lo up
+ip -n "$tag" link add br0 type bridge
+ip -n "$tag" addr add 10.77.0.1/24 dev br0
+ip -n "$tag" link set br0 up
+for host in "${!address[@]}"; do
+  ip netns add "$tag-$host"
+  ip -n "$tag" link add "v-$host" type veth peer name eth0 netns "$tag-$host"
+  ip -n "$tag" link set "v-$host" master br0 up
+  ip -n "$tag-$host" link set lo up
+  ip -n "$tag-$host" addr add "${address[$host]}/24" dev eth0
+  ip -n "$tag-$host" link set eth0 up
+  mkdir -p "$run/$host"/{upper,work,root}
+  mount -t overlay overlay -o "lowerdir=$base,upperdir=$run/$host/upper,workdir=$run/$host/work" "$run/$host/root"
+  root=$run/$host/root
+  echo "$host" >"$root/etc/hostname"
+  rm -f "$root/etc/machine-id"
+  systemd-machine-id-setup --root="$root" >/dev/null 2>&1
+  # Daemons are started as the documentation says, and not by their packages.
+  for unit in haproxy nginx; do systemctl --root="$root" disable "$unit" >/dev/null 2>&1; done
+  install -m 755 "$bin"/pointsman* -t "$root/usr/bin" 2>/dev/null || true
+  rm -f "$root"/usr/bin/*.d
+  setsid systemd-nspawn --quiet --register=no --keep-unit --network-namespace-path="/run/netns/$tag-$host" \
+    --directory="$root" --boot >"$run/$host.console" 2>&1 </dev/null &
+  nspawn[$host]=$!
+done
+for host in "${!address[@]}"; do
+  until_well "$host" pgrep -P "${nspawn[$host]}"
+  leader[$host]=$(pgrep -P "${nspawn[$host]}" | head -n 1)
+  until_well "systemd of $host" on "$host" systemctl is-active --quiet multi-user.target
+done
+
+step "certificates and configuration: pointsman init"
+"$bin/pointsman" init --environment production --trust-domain example.org --dir "$run/pki" --coordinator ops=10.77.0.2:7443 \
+  --balancer lb1=10.77.0.5:7444 --web blue=10.77.0.11:7444 --web green=10.77.0.12:7444 >/dev/null
+sed -i 's/^duration = .*/duration = "4s"/' "$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
+sed -i 's/^server = .*/server = "127.0.0.1:8080"/' "$run"/pki/hosts/{blue,green}/etc/pointsman/agent.toml
+
+step "each host by systemd/README.md"
+for host in "${!address[@]}"; do
+  root=$run/$host/root
+  case $host in ops) unit=pointsman-coordinator ;; lb1) unit=pointsman-lb-agent ;; *) unit=pointsman-agent ;; esac
+  install -m 644 "$units/pointsman.sysusers" "$root/usr/lib/sysusers.d/pointsman.conf"
+  install -m 644 "$units/pointsman.tmpfiles" "$root/usr/lib/tmpfiles.d/pointsman.conf"
+  on "$host" systemd-sysusers
+  install -m 644 "$units/$unit.service" "$root/usr/lib/systemd/system/"
+  cp -r "$run/pki/hosts/$host/etc/." "$root/etc/"
+  on "$host" systemd-tmpfiles --create
+done
+for host in blue green; do
+  root=$run/$host/root
+  on "$host" install -d -o pointsman-agent -g www-data -m 0755 /var/www/site
+  install -D -m 644 "$units/pointsman-agent.service.d/10-role-web.conf" \
+    "$root/etc/systemd/system/pointsman-agent.service.d/10-role-web.conf"
+  cat >"$root/etc/nginx/sites-available/default" <<'NGINX'
+server {
+  listen 8080;
+  root /var/www/site/current;
+}
+NGINX
+  on "$host" systemctl daemon-reload
+  on "$host" systemctl enable --quiet --now nginx pointsman-agent
+done
+root=$run/lb1/root
+install -D -m 644 "$units/haproxy.service.d/pointsman.conf" "$root/etc/systemd/system/haproxy.service.d/pointsman.conf"
+on lb1 sh -c 'echo "route be_maint:be_maint:0:1" > /var/lib/pointsman/route.map && chown pointsman: /var/lib/pointsman/route.map'
+on lb1 pointsman-lb-agent config-snippet --check-path /page.txt --server be_blue=10.77.0.11:8080 \
+  --server be_green=10.77.0.12:8080 >"$run/snippet.cfg"
+# Parts 1 and 3 belong into sections that Debian's file has already: a file of its own takes them as they are.
+{ printf 'defaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n'; cat "$run/snippet.cfg"; } \
+  >"$root/etc/haproxy/haproxy.cfg"
+on lb1 systemctl daemon-reload
+on lb1 haproxy -c -f /etc/haproxy/haproxy.cfg
+on lb1 systemctl enable --quiet --now haproxy pointsman-lb-agent
+on ops systemctl daemon-reload
+on ops systemctl enable --quiet --now pointsman-coordinator
+
+pointsman() {
+  ip netns exec "$tag" env POINTSMAN_CONFIG="$run/pki/people/operator-admin/config.toml" "$bin/pointsman" "$@"
+}
+
+version() {
+  mkdir -p "$run/$1"
+  echo "$1" >"$run/$1/page.txt"
+  echo "<h1>$1</h1>" >"$run/$1/index.html"
+}
+
+serves() {
+  local got
+  got=$(ip netns exec "$tag" curl -fsS -m 5 -H 'Host: www.example.org' http://10.77.0.5/page.txt)
+  [ "$got" = "$1" ] || fail "visitors get \`$got\`, not $1"
+}
+
+step "the first release, and the doctor's word"
+for number in 1 2 3 4; do version "v$number"; done
+until_well "every agent" pointsman status production
+pointsman deploy production --artifact "$run/v1" --release v1 --yes
+serves v1
+pointsman doctor production
+
+step "releases under visitors"
+# Each line is the status of one request; whoever waits for longer than five seconds was not served.
+ip netns exec "$tag" sh -c 'while :; do
+  curl -s -o /dev/null -m 5 -w "%{http_code}\n" -H "Host: www.example.org" http://10.77.0.5/page.txt || true; sleep 0.005
+done' >"$run/visits" &
+visitors=$!
+pointsman deploy production --artifact "$run/v2" --release v2 --yes
+serves v2
+
+step "every daemon restarted, killed and reloaded in a release"
+pointsman deploy production --artifact "$run/v3" --release v3 --yes &
+deploy=$!
+for unit in pointsman-lb-agent haproxy; do
+  sleep 0.5
+  on lb1 systemctl reload "$unit"
+done
+on ops systemctl restart pointsman-coordinator
+on green systemctl restart pointsman-agent
+killed lb1 pointsman-lb-agent
+killed ops pointsman-coordinator
+killed blue pointsman-agent
+wait "$deploy" || fail "the release of v3 ended with $?"
+serves v3
+
+step "a daemon ends when it is asked to, also while the coordinator listens to it"
+on lb1 systemctl stop pointsman-lb-agent
+on lb1 journalctl -u pointsman-lb-agent --no-pager | grep "did not end in time" >/dev/null && fail "lb-agent left streams open"
+on lb1 systemctl start pointsman-lb-agent
+
+step "a version without its page is found and turned back; what failed stands in the log's text"
+rm "$run/v4/index.html"
+until_well "every agent" pointsman doctor production
+if pointsman deploy production --artifact "$run/v4" --release v4 --yes; then fail "v4 went through"; fi
+serves v3
+on lb1 journalctl POINTSMAN_RELEASE=v4 --no-pager -o cat | grep "PM0401" >/dev/null || fail "no PM0401 in the log of lb1"
+
+step "the way back"
+pointsman rollback production
+serves v2
+
+kill "$visitors"
+wait "$visitors" 2>/dev/null || true
+visitors=
+made=$(wc -l <"$run/visits")
+failed=$(grep -vc '^200$' "$run/visits" || true)
+step "$made requests, $failed of them failed"
+[ "$failed" = 0 ] || fail "visitors saw it: $(sort "$run/visits" | uniq -c | tr '\n' ' ')"
