@@ -70,7 +70,7 @@ codes! {
     // PM03xx: database.
     DatabaseUnreachable = "PM0301", "the database cannot be reached";
     DatabaseUnfit = "PM0302", "the database server is not fit for this";
-    DatabaseToolUnfit = "PM0303", "a program of PostgreSQL is missing or too old";
+    DatabaseToolUnfit = "PM0303", "a program of PostgreSQL is missing or unfit";
     DatabaseBusy = "PM0304", "another dump, migration or restore holds the database";
     StatementRefused = "PM0305", "the database refused a statement";
     BackupFailed = "PM0306", "a backup could not be taken";

@@ -44,7 +44,9 @@ fn why(check: &str) -> &'static str {
         "server" => "nothing can be done with a server that does not answer",
         "version" => "another version answers otherwise",
         "primary" => "a standby takes no migrations",
-        "tools" => "an older `pg_dump` does not know what the server holds",
+        "tools" => {
+            "an older `pg_dump` does not know what the server holds, and a newer one's dump may not load"
+        }
         "pooler" => "locks belong to sessions: through a pooler they would guard nothing",
         "role" => "a right that is missing is met in the middle of a release",
         "extensions" => "a backup that needs one can be restored only where it is there",
