@@ -56,10 +56,10 @@ pub(crate) async fn create(
     let template = template_of(settings);
     let found = Shape::ask(client, &template).await?;
     let template = if found.is_some() { template.as_str() } else { "template0" };
-    let doing = format!("create the database `{name}`");
-    client.batch_execute(&shape.creation(name, template)).await.map_err(|error| refused(&doing, &error))?;
+    shape.create(client, name, template).await?;
     let comment = format!("COMMENT ON DATABASE {} IS {}", quoted(name), crate::statement::literal(comment));
-    client.batch_execute(&comment).await.map_err(|error| refused(&doing, &error))
+    let noted = client.batch_execute(&comment).await;
+    noted.map_err(|error| refused(&format!("note whose the database `{name}` is"), &error))
 }
 
 /// Fills an empty database from a backup and compares it with the manifest.

@@ -19,6 +19,7 @@ mod session;
 mod settings;
 mod shape;
 mod statement;
+mod template;
 mod tools;
 
 pub use authority::Authority;

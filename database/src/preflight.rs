@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, room};
+use crate::{Session, Settings, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -43,15 +43,15 @@ pub enum Verdict {
 }
 
 impl Finding {
-    fn fine(check: &'static str, found: impl Into<String>) -> Self {
+    pub(crate) fn fine(check: &'static str, found: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Fine, found: found.into(), hint: String::new() }
     }
 
-    fn warning(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn warning(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Warning, found: found.into(), hint: hint.into() }
     }
 
-    fn refused(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
+    pub(crate) fn refused(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Refused, found: found.into(), hint: hint.into() }
     }
 
@@ -101,6 +101,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     let live = Shape::of(session.client(), &settings.name).await?;
     findings.extend(role(settings, &session, &live).await?);
     findings.extend(extensions(settings, &session).await?);
+    findings.extend(template::look(settings, &session, &live).await?);
     findings.push(prepared(settings, &session).await?);
     findings.push(other_work(&session, &live).await?);
     findings.push(match room::for_dump(settings, &session).await {
@@ -239,9 +240,6 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
     let prepared = Shape::ask(session.client(), &template).await?.is_some();
     let there = if prepared { in_template(settings, &template).await? } else { Vec::new() };
     let mut findings = Vec::new();
-    if prepared {
-        findings.extend(foreign_template(session, &template).await?);
-    }
     for row in &rows {
         let (name, available, creatable): (String, bool, bool) =
             (field(row, 0)?, field(row, 1)?, field(row, 2)?);
@@ -264,20 +262,6 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
         findings.push(Finding::fine("extensions", format!("{} can be restored", rows.len())));
     }
     Ok(findings)
-}
-
-/// Only its owner may begin a database from a template that is not marked as one for everybody.
-async fn foreign_template(session: &Session, template: &str) -> Result<Option<Finding>, Problem> {
-    let sql = "SELECT pg_get_userbyid(datdba)::text, current_user::text FROM pg_database
-                WHERE datname = $1 AND NOT datistemplate AND NOT pg_has_role(datdba, 'USAGE')";
-    let row = session.client().query_opt(sql, &[&template]).await;
-    let row = row.map_err(|error| refused("ask for the owner of the template", &error))?;
-    let Some(row) = row else { return Ok(None) };
-    let (owner, user): (String, String) = (field(&row, 0)?, field(&row, 1)?);
-    let found =
-        format!("`{template}`, which restores begin from, belongs to `{owner}`: `{user}` may not use it");
-    let hint = format!("as a superuser: `ALTER DATABASE \"{template}\" OWNER TO \"{user}\"`");
-    Ok(Some(Finding::refused("extensions", found, hint)))
 }
 
 async fn in_template(settings: &Settings, template: &str) -> Result<Vec<String>, Problem> {

@@ -7,6 +7,9 @@ use tokio_postgres::Client;
 
 use crate::statement::{field, literal, quoted, refused};
 
+/// The first version of the server in which a database says who sorts its texts.
+const PROVIDERS: i32 = 15;
+
 /// A database from outside. Part of a manifest.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Shape {
@@ -24,6 +27,8 @@ pub struct Shape {
     pub provider: String,
     /// The locale of ICU or of the built-in provider.
     pub locale: Option<String>,
+    /// What ICU sorts otherwise than its locale says.
+    pub rules: Option<String>,
     /// Where its files are.
     pub tablespace: String,
     /// How many may connect; -1 for no limit.
@@ -67,7 +72,7 @@ impl Shape {
                         shobj_description(d.oid, 'pg_database'), d.datconnlimit, d.datcollate::text,
                         d.datctype::text, coalesce(to_jsonb(d) ->> 'datlocprovider', 'c'),
                         coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
-                        d.datacl IS NOT NULL
+                        to_jsonb(d) ->> 'daticurules', d.datacl IS NOT NULL
                    FROM pg_database d
                    JOIN pg_roles r ON r.oid = d.datdba
                    JOIN pg_tablespace t ON t.oid = d.dattablespace
@@ -78,7 +83,7 @@ impl Shape {
             .map_err(failed)?;
         let Some(row) = row else { return Ok(None) };
         let oid: u32 = field(&row, 0)?;
-        let grants = if field(&row, 10)? { Some(grants(client, oid).await?) } else { None };
+        let grants = if field(&row, 11)? { Some(grants(client, oid).await?) } else { None };
         Ok(Some(Self {
             oid,
             owner: field(&row, 1)?,
@@ -90,6 +95,7 @@ impl Shape {
             ctype: field(&row, 7)?,
             provider: field(&row, 8)?,
             locale: field(&row, 9)?,
+            rules: field(&row, 10)?,
             grants,
             settings: settings(client, oid).await?,
         }))
@@ -103,12 +109,47 @@ impl Shape {
         })
     }
 
-    /// The statement that creates an empty database of this shape from a template.
-    pub(crate) fn creation(&self, name: &str, template: &str) -> String {
+    /// Creates a database of this shape from a template.
+    pub(crate) async fn create(&self, client: &Client, name: &str, template: &str) -> Result<(), Problem> {
+        let failed = |error: tokio_postgres::Error| refused(&format!("create the database `{name}`"), &error);
+        let asked = "SELECT current_setting('server_version_num')::int / 10000";
+        let major: i32 = field(&client.query_one(asked, &[]).await.map_err(failed)?, 0)?;
+        client.batch_execute(&self.creation(name, template, major)).await.map_err(failed)
+    }
+
+    /// Whether a database can begin from that one: both store and sort texts alike.
+    pub(crate) fn sorts_like(&self, other: &Self) -> bool {
+        self.texts() == other.texts()
+    }
+
+    /// How its texts are stored and sorted, in words.
+    pub(crate) fn sorting(&self) -> String {
+        let provider = match self.provider.as_str() {
+            "i" => "icu",
+            "b" => "builtin",
+            _ => "libc",
+        };
+        let (locale, rules) = (self.locale.as_deref(), self.rules.as_deref());
+        let locale = locale.map(|locale| format!(" `{locale}`")).unwrap_or_default();
+        let rules = rules.map(|rules| format!(" with the rules `{rules}`")).unwrap_or_default();
+        format!("{}, {}, {}, {provider}{locale}{rules}", self.encoding, self.collate, self.ctype)
+    }
+
+    fn texts(&self) -> (&str, &str, &str, &str, Option<&str>, Option<&str>) {
+        let (locale, rules) = (self.locale.as_deref(), self.rules.as_deref());
+        (&self.encoding, &self.collate, &self.ctype, &self.provider, locale, rules)
+    }
+
+    fn creation(&self, name: &str, template: &str, major: i32) -> String {
         let locale = self.locale.as_deref().map(literal);
+        let rules = self.rules.as_deref().map(|rules| format!(" ICU_RULES {}", literal(rules)));
         let provider = match (self.provider.as_str(), locale) {
-            ("i", Some(locale)) => format!(" LOCALE_PROVIDER icu ICU_LOCALE {locale}"),
+            ("i", Some(locale)) => {
+                format!(" LOCALE_PROVIDER icu ICU_LOCALE {locale}{}", rules.unwrap_or_default())
+            }
             ("b", Some(locale)) => format!(" LOCALE_PROVIDER builtin BUILTIN_LOCALE {locale}"),
+            // Unsaid, it would be that of the template, whose cluster may have been made with another one.
+            _ if major >= PROVIDERS => " LOCALE_PROVIDER libc".to_owned(),
             _ => String::new(),
         };
         // Naming the default tablespace needs a right that its absence does not.
@@ -236,6 +277,32 @@ async fn settings(client: &Client, oid: u32) -> Result<Vec<Setting>, Problem> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_sorts_texts_is_said_to_servers_that_know_of_it() {
+        let shape = |provider: &str, locale: Option<&str>, rules: Option<&str>| Shape {
+            provider: provider.into(),
+            locale: locale.map(str::to_owned),
+            rules: rules.map(str::to_owned),
+            tablespace: "pg_default".into(),
+            ..Shape::default()
+        };
+        let cases = [
+            (shape("c", None, None), 14, ""),
+            (shape("c", None, None), 15, " LOCALE_PROVIDER libc"),
+            (shape("i", Some("de"), None), 15, " LOCALE_PROVIDER icu ICU_LOCALE 'de'"),
+            (
+                shape("i", Some("de"), Some("&a < g")),
+                16,
+                " LOCALE_PROVIDER icu ICU_LOCALE 'de' ICU_RULES '&a < g'",
+            ),
+            (shape("b", Some("C.UTF-8"), None), 17, " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8'"),
+        ];
+        for (shape, major, expected) in cases {
+            let statement = shape.creation("n", "t", major);
+            assert_eq!(statement.split_once(" LC_CTYPE ''").unwrap().1, expected);
+        }
+    }
 
     #[test]
     fn lists_become_their_elements_and_nothing_leaves_its_quotes() {

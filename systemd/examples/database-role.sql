@@ -21,11 +21,32 @@ GRANT :"owner" TO :"role";
 GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
 
 -- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
--- of the live one and nothing else. Its encoding and locale are the live one's.
+-- of the live one and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
+-- only some versions of the server have is read by name: who sorts is said since 15.
+CREATE TEMPORARY VIEW sorting AS
+SELECT datname, pg_encoding_to_char(encoding) AS encoding, datcollate, datctype, j ->> 'datlocprovider' AS provider,
+       coalesce(j ->> 'datlocale', j ->> 'daticulocale') AS locale, j ->> 'daticurules' AS rules
+  FROM pg_database d, to_jsonb(d) AS j;
+
+SELECT EXISTS (
+       SELECT 1 FROM sorting t, sorting l
+        WHERE t.datname = :'template' AND l.datname = :'database'
+          AND (t.encoding, t.datcollate, t.datctype, t.provider, t.locale, t.rules) IS DISTINCT FROM
+              (l.encoding, l.datcollate, l.datctype, l.provider, l.locale, l.rules)) AS unlike \gset
+\if :unlike
+\warn :template stores or sorts texts otherwise than :database and is made anew.
+DROP DATABASE :"template";
+\endif
+
 SELECT format('CREATE DATABASE %I OWNER %I TEMPLATE template0 ENCODING %L LC_COLLATE %L LC_CTYPE %L', :'template', :'role',
-              pg_encoding_to_char(encoding), datcollate, datctype)
-  FROM pg_database
+              encoding, datcollate, datctype) ||
+       CASE provider WHEN 'c' THEN ' LOCALE_PROVIDER libc'
+                     WHEN 'i' THEN format(' LOCALE_PROVIDER icu ICU_LOCALE %L', locale) || coalesce(' ICU_RULES ' || quote_literal(rules), '')
+                     WHEN 'b' THEN format(' LOCALE_PROVIDER builtin BUILTIN_LOCALE %L', locale)
+                     ELSE '' END
+  FROM sorting
  WHERE datname = :'database' AND NOT EXISTS (SELECT 1 FROM pg_database WHERE datname = :'template') \gexec
+DROP VIEW sorting;
 
 ALTER DATABASE :"template" OWNER TO :"role";
 

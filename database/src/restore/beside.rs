@@ -84,7 +84,7 @@ async fn made(
     let comment = format!("pointsman: being restored from {}", id.as_str());
     let prepared = prepared::of(settings, client, id.as_str()).await?;
     match &prepared {
-        Some(prepared) => prepared::copy(client, &shape, prepared, &name).await?,
+        Some(prepared) => shape.create(client, &name, prepared).await?,
         None => copy::create(settings, client, &shape, &name, &comment).await?,
     }
     let restored = Named { oid: Shape::of(client, &name).await?.oid, aside: name.clone() };

@@ -33,7 +33,7 @@ pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result
     let branch = Scratch::of(settings, &format!("{id}, tried"));
     scratch::drop_if_ours(client, &branch.database).await?;
     let shape = Shape::of(client, &prepared.database).await?;
-    copy(client, &shape, &prepared.database, &branch.database).await?;
+    shape.create(client, &branch.database, &prepared.database).await?;
     let comment = format!(
         "COMMENT ON DATABASE {} IS {}",
         quoted(&branch.database),
@@ -56,10 +56,4 @@ pub(super) async fn of(settings: &Settings, client: &Client, id: &str) -> Result
         .map_err(|error| refused("look for a prepared copy", &error))?;
     let comment: Option<String> = found.map(|row| field(&row, 0)).transpose()?.flatten();
     Ok((comment == Some(Scratch::comment(settings, id))).then_some(scratch.database))
-}
-
-/// Makes a database from the prepared one, which stays.
-pub(super) async fn copy(client: &Client, shape: &Shape, prepared: &str, name: &str) -> Result<(), Problem> {
-    let created = client.batch_execute(&shape.creation(name, prepared)).await;
-    created.map_err(|error| refused(&format!("copy the prepared database to `{}`", quoted(name)), &error))
 }

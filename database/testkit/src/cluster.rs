@@ -50,6 +50,11 @@ impl Cluster {
 
     /// The same with further lines of `postgresql.conf`.
     pub fn start_with(settings: &str) -> Result<Self> {
+        Self::made_with(&[], settings)
+    }
+
+    /// The same with further arguments of `initdb`.
+    pub fn made_with(arguments: &[&str], settings: &str) -> Result<Self> {
         let server = Server::newest()?;
         let folder = tempfile::Builder::new().prefix("pointsman-pg-").tempdir()?;
         // The server's user must be able to pass through.
@@ -58,7 +63,7 @@ impl Cluster {
         for name in ["data", "socket"] {
             cluster.create_folder(name)?;
         }
-        cluster.initialise(settings)?;
+        cluster.initialise(arguments, settings)?;
         cluster.start_again()?;
         cluster.psql("postgres", "CREATE ROLE guarded NOLOGIN")?;
         Ok(cluster)
@@ -73,7 +78,7 @@ impl Cluster {
         Ok(())
     }
 
-    fn initialise(&self, settings: &str) -> Result<()> {
+    fn initialise(&self, arguments: &[&str], settings: &str) -> Result<()> {
         let data = self.data();
         let made = self
             .server
@@ -86,6 +91,7 @@ impl Cluster {
                 "--locale=C.UTF-8",
                 "--no-sync",
             ])
+            .args(arguments)
             .arg("--pgdata")
             .arg(&data)
             .stdin(Stdio::null())

@@ -103,11 +103,16 @@ impl Place {
     }
 
     pub fn of(cluster: Arc<Cluster>, name: &str) -> Self {
+        Self::created(cluster, name, "")
+    }
+
+    /// The same with more that `CREATE DATABASE` says of it.
+    pub fn created(cluster: Arc<Cluster>, name: &str, how: &str) -> Self {
         let (owner, app, agent) = (format!("{name}_owner"), format!("{name}_app"), format!("{name}_agent"));
         let roles = format!("CREATE ROLE {owner} NOLOGIN; CREATE ROLE {app} LOGIN; GRANT {owner} TO {app};");
         cluster.psql("postgres", &roles).unwrap();
         cluster
-            .psql("postgres", &format!("CREATE DATABASE {name} OWNER {owner} TEMPLATE template0"))
+            .psql("postgres", &format!("CREATE DATABASE {name} OWNER {owner} TEMPLATE template0 {how}"))
             .unwrap();
         // PostGIS belongs to the superuser, everything else to the owner.
         let sql = format!("CREATE EXTENSION postgis; GRANT INSERT ON spatial_ref_sys TO {owner};");

@@ -1,0 +1,66 @@
+//! The database that restores begin from, because it holds the extensions that only a superuser can create: whether one
+//! like the live database can begin from it.
+
+use pointsman_core::Problem;
+
+use crate::copy::template_of;
+use crate::preflight::Finding;
+use crate::shape::Shape;
+use crate::statement::{field, refused};
+use crate::{Session, Settings};
+
+/// What findings are about.
+const CHECK: &str = "template";
+
+/// Looks at it; none is well too, where no extension needs it.
+pub(crate) async fn look(
+    settings: &Settings,
+    session: &Session,
+    live: &Shape,
+) -> Result<Vec<Finding>, Problem> {
+    let name = template_of(settings);
+    let Some(shape) = Shape::ask(session.client(), &name).await? else { return Ok(Vec::new()) };
+    let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
+    findings.extend(unlike(settings, &name, &shape, live));
+    if findings.is_empty() {
+        findings.push(Finding::fine(CHECK, name));
+    }
+    Ok(findings)
+}
+
+/// The server lets no database begin from one that stores or sorts texts otherwise.
+fn unlike(settings: &Settings, template: &str, shape: &Shape, live: &Shape) -> Option<Finding> {
+    if shape.sorts_like(live) {
+        return None;
+    }
+    let found = format!(
+        "`{template}`, which restores begin from, stores or sorts texts otherwise ({}) than `{}` ({})",
+        shape.sorting(),
+        settings.name,
+        live.sorting()
+    );
+    Some(Finding::refused(CHECK, found, format!("this makes it anew: {}", script(settings, live))))
+}
+
+/// The command that runs the script which makes it.
+fn script(settings: &Settings, live: &Shape) -> String {
+    let (database, owner, role) = (&settings.name, &live.owner, &settings.user);
+    format!(
+        "`su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database={database} -v owner={owner} -v role={role} -d postgres' \
+         < database-role.sql`"
+    )
+}
+
+/// Only its owner may begin a database from a template that is not marked as one for everybody.
+async fn foreign(session: &Session, template: &str) -> Result<Option<Finding>, Problem> {
+    let sql = "SELECT pg_get_userbyid(datdba)::text, current_user::text FROM pg_database
+                WHERE datname = $1 AND NOT datistemplate AND NOT pg_has_role(datdba, 'USAGE')";
+    let row = session.client().query_opt(sql, &[&template]).await;
+    let row = row.map_err(|error| refused("ask for the owner of the template", &error))?;
+    let Some(row) = row else { return Ok(None) };
+    let (owner, user): (String, String) = (field(&row, 0)?, field(&row, 1)?);
+    let found =
+        format!("`{template}`, which restores begin from, belongs to `{owner}`: `{user}` may not use it");
+    let hint = format!("as a superuser: `ALTER DATABASE \"{template}\" OWNER TO \"{user}\"`");
+    Ok(Some(Finding::refused(CHECK, found, hint)))
+}

@@ -1,0 +1,76 @@
+//! A copy sorts as the database that it is one of, whoever sorts in the cluster around it.
+#![allow(clippy::allow_attributes, clippy::unwrap_used, clippy::panic, reason = "all of it is test")]
+
+mod kit;
+
+use std::sync::Arc;
+
+use kit::{Place, rule};
+use pointsman_database::{Progress, backup, preflight};
+use pointsman_database_testkit::Cluster;
+
+/// A cluster in which others sort than in the database, and what both are made with. Versions before 15 know of libc alone.
+const MIXED: [(&[&str], &str, &str); 2] = [
+    (&[], "LOCALE_PROVIDER icu ICU_LOCALE 'de-DE'", "a Ä B c"),
+    (&["--locale-provider=icu", "--icu-locale=en-US"], "LOCALE_PROVIDER libc", "B a c Ä"),
+];
+
+fn place(arguments: &[&str], how: &str) -> Option<Place> {
+    let cluster = Arc::new(Cluster::made_with(arguments, "").ok()?);
+    (cluster.server().major >= 15).then(|| Place::created(cluster, "mixed", how))
+}
+
+/// Who sorts in a database, and what comes of it.
+fn sorting(place: &Place, database: &str) -> String {
+    place.sql_in(
+        database,
+        "SELECT d.datlocprovider, d.datcollate, coalesce(to_jsonb(d) ->> 'datlocale', to_jsonb(d) ->> 'daticulocale'),
+                (SELECT string_agg(w, ' ' ORDER BY w) FROM unnest('{a,B,c,Ä}'::text[]) AS w)
+           FROM pg_database d WHERE datname = current_database()",
+    )
+}
+
+async fn assert_copied(place: &Place, release: &str, order: &str) {
+    preflight::judge(&preflight::look(&place.settings).await).unwrap();
+    let taken = place.take(release).await.unwrap();
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap();
+    let expected = sorting(place, "mixed");
+    assert!(expected.ends_with(order), "{expected}");
+    assert_eq!(sorting(place, &copy.database), expected);
+    copy.remove(&place.settings).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_sorts_as_its_database_and_not_as_its_cluster() {
+    for (arguments, how, order) in MIXED {
+        let Some(place) = place(arguments, how) else { return };
+        assert_copied(&place, "r1", order).await;
+        // Without a template the copy begins from the cluster's own.
+        place.sql("DROP TABLE features; DROP EXTENSION postgis");
+        place.sql_in("postgres", "DROP DATABASE pointsman_template_mixed");
+        assert_copied(&place, "r2", order).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_template_that_sorts_otherwise_is_told_before_a_restore_needs_it_and_made_anew() {
+    for (arguments, how, order) in MIXED {
+        let Some(place) = place(arguments, how) else { return };
+        let other = format!(
+            "CREATE DATABASE pointsman_template_mixed OWNER {} TEMPLATE template0",
+            place.settings.user
+        );
+        place.sql_in("postgres", "DROP DATABASE pointsman_template_mixed");
+        place.sql_in("postgres", &other);
+        place.sql_in("pointsman_template_mixed", "CREATE EXTENSION postgis");
+        let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+        assert!(refused.message.contains("stores or sorts texts otherwise"), "{refused:?}");
+        assert!(
+            refused.hint.contains("-v database=mixed -v owner=mixed_owner -v role=mixed_agent"),
+            "{refused:?}"
+        );
+        place.run_role_script();
+        assert_copied(&place, "r1", order).await;
+    }
+}
