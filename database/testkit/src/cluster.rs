@@ -29,6 +29,7 @@ const SETTINGS: &str = "listen_addresses = ''
 max_connections = 80
 max_prepared_transactions = 8
 wal_level = logical
+password_encryption = 'scram-sha-256'
 log_min_messages = warning
 log_line_prefix = '%m [%p] %q%u@%d %a '
 ";

@@ -154,20 +154,20 @@ async fn missing_extension(place: &Place) -> Result<String, String> {
 
 async fn unrestorable_trigger(place: &Place) -> Result<String, String> {
     // The trigger's check reads a table that it does not name in full: in a restore, whose search path is empty, the
-    // constraint that the trigger relies on cannot be built.
+    // constraint that says the same lets no row in.
     let owner = format!("{}_owner", place.settings.name);
     place.sql(&format!(
         "SET ROLE {owner};
          CREATE FUNCTION kind(text) RETURNS int IMMUTABLE LANGUAGE plpgsql
            AS $$ BEGIN RETURN (SELECT count(*) FROM visits WHERE path = $1); END $$;
-         CREATE INDEX features_kind ON features (kind(name));
+         ALTER TABLE features ADD CONSTRAINT features_kind CHECK (kind(name) >= 0);
          CREATE FUNCTION counted() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM kind(new.name); RETURN new; END $$;
          CREATE TRIGGER counted BEFORE INSERT ON features FOR EACH ROW EXECUTE FUNCTION counted();"
     ));
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::Read).await.unwrap();
     let outcome = noticed(place.verify(&taken.id, VerifyLevel::RestoreTest).await);
-    place.sql("DROP INDEX features_kind; DROP TRIGGER counted ON features;");
+    place.sql("ALTER TABLE features DROP CONSTRAINT features_kind; DROP TRIGGER counted ON features;");
     if place.databases().contains("pointsman_verify") {
         return Err("a copy is left over".to_owned());
     }

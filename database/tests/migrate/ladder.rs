@@ -71,7 +71,8 @@ impl Traffic {
 }
 
 async fn longest_wait(client: &tokio_postgres::Client) -> f64 {
-    let sql = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - l.waitstart)) * 1000, 0)::float8
+    // A visitor's statement has nothing else to wait for; when the wait itself began is told since version 14 only.
+    let sql = "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - a.query_start)) * 1000, 0)::float8
                  FROM pg_locks l JOIN pg_stat_activity a USING (pid) WHERE NOT l.granted AND a.application_name = 'visitor' AND a.datname = current_database()";
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
