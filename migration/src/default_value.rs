@@ -1,6 +1,6 @@
 //! Whether a column that is added makes PostgreSQL rewrite the table.
 
-use squawk_syntax::ast::{self, AstNode, Constraint};
+use squawk_syntax::ast::{self, AstNode, Constraint, GeneratedAs, GeneratedKind};
 
 use crate::parse::{name, relation};
 
@@ -58,9 +58,13 @@ pub(crate) fn is_serial(add: &ast::AddColumn) -> bool {
 fn fills_rows(constraint: &Constraint) -> bool {
     match constraint {
         Constraint::DefaultConstraint(default) => default.expr().is_some_and(|value| is_volatile(&value)),
-        Constraint::GeneratedConstraint(generated) => {
-            !generated.syntax().text().to_string().to_ascii_lowercase().ends_with("virtual")
-        }
+        Constraint::GeneratedConstraint(generated) => match generated.generated_as() {
+            // PostgreSQL 18 computes it when it is read, unless it is to be stored; those before 18 take no other.
+            Some(GeneratedAs::GeneratedStored(computed)) => {
+                matches!(computed.generated_kind(), Some(GeneratedKind::Stored(_)))
+            }
+            _ => true,
+        },
         _ => false,
     }
 }
