@@ -146,9 +146,21 @@ impl Ended {
         }
         let problem =
             Problem::new(code, format!("cannot {doing}: `{}` ended with {}", self.name, self.status));
-        let told = |line: &&str| !line.trim().is_empty() && !line.contains("warning:");
-        Err(self.complaints.lines().filter(told).take(MAX_CAUSES).fold(problem, Problem::cause))
+        Err(self
+            .complaints
+            .lines()
+            .filter(|line| tells_why(line))
+            .take(MAX_CAUSES)
+            .fold(problem, Problem::cause))
     }
+}
+
+/// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where.
+fn tells_why(line: &str) -> bool {
+    let beside = ["pg_restore: while ", "pg_restore: from TOC entry "];
+    !line.trim().is_empty()
+        && !line.contains("warning:")
+        && !beside.iter().any(|words| line.starts_with(words))
 }
 
 /// The end of what a child says.
@@ -195,5 +207,24 @@ impl PasswordFile {
 impl Drop for PasswordFile {
     fn drop(&mut self) {
         _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_cause_is_what_the_server_refused() {
+        let complaints = [
+            "",
+            "pg_restore: warning: errors ignored on restore: 1",
+            "pg_restore: while PROCESSING TOC:",
+            "pg_restore: from TOC entry 3; 3079 16390 EXTENSION postgis ",
+            "pg_restore: error: could not execute query: ERROR:  permission denied to create extension",
+            "HINT:  Must be superuser to create this extension.",
+        ];
+        let told: Vec<_> = complaints.into_iter().filter(|line| tells_why(line)).collect();
+        assert_eq!(told, complaints[4..]);
     }
 }
