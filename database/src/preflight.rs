@@ -89,6 +89,13 @@ pub fn judge(findings: &[Finding]) -> Result<(), Problem> {
 async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result<(), Problem> {
     findings.push(name(settings));
     findings.push(folder(settings));
+    let pooler = pooler(settings).await?;
+    let refused = pooler.verdict == Verdict::Refused;
+    findings.push(pooler);
+    if refused {
+        // All others set what would stay behind it.
+        return Ok(());
+    }
     let session = Session::open(settings, &settings.maintenance, "preflight").await?;
     let server = Server::ask(&session).await?;
     findings.push(version(&server));
@@ -97,7 +104,6 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
         Ok(tools) => Finding::fine("tools", tools.version),
         Err(problem) => Finding::problem("tools", &problem),
     });
-    findings.push(pooler(settings, &session).await?);
     let live = Shape::of(session.client(), &settings.name).await?;
     findings.extend(role(settings, &session, &live).await?);
     findings.extend(extensions(settings, &session).await?);
@@ -160,7 +166,8 @@ fn standby(server: &Server) -> Finding {
 }
 
 /// Locks and snapshots belong to sessions: through a pooler they would be somebody else's.
-async fn pooler(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
+async fn pooler(settings: &Settings) -> Result<Finding, Problem> {
+    let session = Session::untouched(settings, &settings.maintenance, "preflight").await?;
     let failed = |error: tokio_postgres::Error| refused("look for a pooler", &error);
     let asked = "SELECT pg_backend_pid(), pg_try_advisory_lock(hashtextextended('pointsman probe', 0)),
                         pg_advisory_unlock(hashtextextended('pointsman probe', 0))";

@@ -11,10 +11,20 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::Zeroizing;
 
-use crate::Settings;
+use crate::{Settings, statement};
 
 /// How long a server may take to accept a session.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Settings of the server, the database or the role that would end the agent's sessions while they wait for something
+/// else, or cut short what takes long. Not every version has all of them.
+const LIMITS: [&str; 5] = [
+    "statement_timeout",
+    "lock_timeout",
+    "idle_in_transaction_session_timeout",
+    "idle_session_timeout",
+    "transaction_timeout",
+];
 
 /// A session; it ends when this is dropped.
 pub struct Session {
@@ -24,13 +34,39 @@ pub struct Session {
 }
 
 impl Session {
-    /// Connects to a database of the configured server, under an application name that begins with `pointsman-`.
+    /// Connects to a database of the configured server, under an application name that begins with `pointsman-`. Nothing
+    /// of it ends by itself: whoever wants a limit sets one.
     pub async fn open(settings: &Settings, database: &str, purpose: &str) -> Result<Self, Problem> {
-        let opening = Self::connect(settings, database, purpose);
-        let session = tokio::time::timeout(CONNECT_TIMEOUT, opening)
-            .await
-            .unwrap_or_else(|_| Err(unreachable(settings, database).cause("no answer within 5 s")))?;
-        Ok(session)
+        let opening = async {
+            let session = Self::connect(settings, database, purpose).await?;
+            session.lift_limits().await.map_err(|error| refused(settings, database, &error))?;
+            Ok(session)
+        };
+        in_time(settings, database, opening).await
+    }
+
+    /// The same, and nothing is set: what is set behind a pooler stays with whoever comes next.
+    pub(crate) async fn untouched(
+        settings: &Settings,
+        database: &str,
+        purpose: &str,
+    ) -> Result<Self, Problem> {
+        in_time(settings, database, Self::connect(settings, database, purpose)).await
+    }
+
+    async fn lift_limits(&self) -> Result<(), tokio_postgres::Error> {
+        let sql = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
+                    WHERE name = ANY ($1) AND setting <> '0'";
+        self.client.query(sql, &[&LIMITS.as_slice()]).await.map(drop)
+    }
+
+    /// What a program is started with, as `PGOPTIONS`, for its sessions to have no limits either.
+    pub(crate) async fn no_limits(&self) -> Result<String, Problem> {
+        let sql = "SELECT coalesce(string_agg(format('-c %s=0', name), ' '), '') FROM pg_catalog.pg_settings
+                    WHERE name = ANY ($1)";
+        let row = self.client.query_one(sql, &[&LIMITS.as_slice()]).await;
+        let row = row.map_err(|error| statement::refused("ask for the limits of sessions", &error))?;
+        statement::field(&row, 0)
     }
 
     async fn connect(settings: &Settings, database: &str, purpose: &str) -> Result<Self, Problem> {
@@ -73,6 +109,15 @@ impl Drop for Session {
     fn drop(&mut self) {
         self.connection.abort();
     }
+}
+
+async fn in_time(
+    settings: &Settings,
+    database: &str,
+    opening: impl Future<Output = Result<Session, Problem>>,
+) -> Result<Session, Problem> {
+    let opened = tokio::time::timeout(CONNECT_TIMEOUT, opening).await;
+    opened.unwrap_or_else(|_| Err(unreachable(settings, database).cause("no answer within 5 s")))
 }
 
 fn config(settings: &Settings, database: &str, purpose: &str) -> Result<Config, Problem> {

@@ -108,6 +108,30 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn limits_of_the_server_end_no_session_of_the_agent() {
+    let place = Place::new();
+    let (name, user) = (&place.settings.name, &place.settings.user);
+    let server = place.cluster.server().major;
+    let limits = [
+        ("statement_timeout", 13),
+        ("lock_timeout", 13),
+        ("idle_in_transaction_session_timeout", 13),
+        ("idle_session_timeout", 14),
+        ("transaction_timeout", 17),
+    ];
+    for (limit, _) in limits.iter().filter(|(_, since)| *since <= server) {
+        // Of the role, because the agent works in the maintenance database too; of the database, because that goes along.
+        place.sql_in("postgres", &format!("ALTER ROLE {user} SET {limit} = '40ms'"));
+        place.sql_in("postgres", &format!("ALTER ROLE {user} IN DATABASE {name} SET {limit} = '40ms'"));
+    }
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, pointsman_database::VerifyLevel::RestoreTest).await.unwrap();
+    beside(&place, &taken.id).await;
+    swap(&place, &taken.id, 0).await.unwrap();
+    restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_schema_that_went_on_is_compared_by_what_both_have() {
     let place = Place::new();
     let taken = place.take("r1").await.unwrap();

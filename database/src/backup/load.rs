@@ -15,8 +15,6 @@ use crate::{Progress, Session, Settings, room};
 
 /// How many tables are loaded at once where the archive is unpacked first.
 const JOBS: u32 = 2;
-/// More would only wait for the disk.
-const SESSION_OPTIONS: &str = "-c synchronous_commit=off -c statement_timeout=0 -c lock_timeout=0";
 
 /// Loads an archive. The first error ends it, and the database is then good for nothing but to be looked at.
 pub(crate) async fn load(
@@ -26,12 +24,12 @@ pub(crate) async fn load(
     database: &str,
     progress: &Progress,
 ) -> Result<(), Problem> {
-    let there = extensions_of(settings, database).await?;
+    let target = Target::ask(settings, database).await?;
     match archive.manifest.format {
-        Format::Custom => load_archive(settings, tools, archive, database, &there, progress).await,
+        Format::Custom => load_archive(settings, tools, archive, &target, progress).await,
         Format::SqlGz => {
             let mut program = Program::new(settings, &tools.program("psql"), "load")?;
-            program.command().env("PGDATABASE", database).env("PGOPTIONS", SESSION_OPTIONS).args([
+            program.command().env("PGDATABASE", database).env("PGOPTIONS", &target.options).args([
                 "--no-psqlrc",
                 "--quiet",
                 "--no-password",
@@ -47,16 +45,15 @@ async fn load_archive(
     settings: &Settings,
     tools: &Tools,
     archive: &Archive,
-    database: &str,
-    there: &[String],
+    target: &Target<'_>,
     progress: &Progress,
 ) -> Result<(), Problem> {
-    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, there))?;
+    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, &target.extensions))?;
     let mut program = Program::new(settings, &tools.program("pg_restore"), "load")?;
     program
         .command()
-        .env("PGOPTIONS", SESSION_OPTIONS)
-        .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", database])
+        .env("PGOPTIONS", &target.options)
+        .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", target.database])
         .arg("--use-list")
         .arg(&list.0);
     let free = room::free(&settings.backup.dir)?.saturating_sub(settings.backup.floor_bytes);
@@ -82,15 +79,28 @@ fn wanted(list: Vec<String>, there: &[String]) -> Vec<String> {
     list.into_iter().filter(about_one).collect()
 }
 
-/// Extensions that an empty database holds already.
-async fn extensions_of(settings: &Settings, database: &str) -> Result<Vec<String>, Problem> {
-    let session = Session::open(settings, database, "restore").await?;
-    let rows = session
-        .client()
-        .query("SELECT extname::text FROM pg_extension", &[])
-        .await
-        .map_err(|error| refused("list extensions", &error))?;
-    rows.iter().map(|row| field(row, 0)).collect()
+/// The empty database that is loaded.
+struct Target<'a> {
+    database: &'a str,
+    /// Extensions that it holds already.
+    extensions: Vec<String>,
+    /// What sessions that load it begin with.
+    options: String,
+}
+
+impl<'a> Target<'a> {
+    async fn ask(settings: &Settings, database: &'a str) -> Result<Self, Problem> {
+        let session = Session::open(settings, database, "restore").await?;
+        let rows = session
+            .client()
+            .query("SELECT extname::text FROM pg_extension", &[])
+            .await
+            .map_err(|error| refused("list extensions", &error))?;
+        let extensions = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+        // Commits need not wait for the disk: what a crash cuts short is loaded anew.
+        let options = format!("-c synchronous_commit=off {}", session.no_limits().await?);
+        Ok(Self { database, extensions, options })
+    }
 }
 
 /// A list of contents in a file that is gone when it was used.

@@ -30,8 +30,6 @@ impl Snapshot {
         let counters = contents::counters(client).await?;
         let before = contents::sequences(client).await?;
         for statement in [
-            "SET idle_in_transaction_session_timeout = 0",
-            "SET statement_timeout = 0",
             "SET lock_timeout = '5s'",
             // Rows that the role may not see must not be left out silently.
             "SET row_security = off",
