@@ -4,6 +4,7 @@
 mod authority;
 pub mod backup;
 mod child;
+mod collation;
 pub mod contents;
 mod copy;
 pub mod guard;

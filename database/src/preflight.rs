@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, room, template};
+use crate::{Session, Settings, collation, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -108,6 +108,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     findings.extend(role(settings, &session, &live).await?);
     findings.extend(extensions(settings, &session).await?);
     findings.extend(template::look(settings, &session, &live).await?);
+    findings.extend(collation::look(settings, &session, &server).await?);
     findings.push(prepared(settings, &session).await?);
     findings.push(other_work(&session, &live).await?);
     findings.push(match room::for_dump(settings, &session).await {

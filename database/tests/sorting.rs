@@ -6,7 +6,8 @@ mod kit;
 use std::sync::Arc;
 
 use kit::{Place, rule};
-use pointsman_database::{Progress, backup, preflight};
+use pointsman_database::preflight::{self, Verdict};
+use pointsman_database::{Progress, VerifyLevel, backup};
 use pointsman_database_testkit::Cluster;
 
 /// A cluster in which others sort than in the database, and what both are made with. Versions before 15 know of libc alone.
@@ -73,4 +74,31 @@ async fn a_template_that_sorts_otherwise_is_told_before_a_restore_needs_it_and_m
         place.run_role_script();
         assert_copied(&place, "r1", order).await;
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_upgrade_of_the_system_does_to_the_order_of_texts_is_told() {
+    let (arguments, how, order) = MIXED[0];
+    let Some(place) = place(arguments, how) else { return };
+    let older =
+        "UPDATE pg_database SET datcollversion = '1' WHERE datname IN ('mixed', 'pointsman_template_mixed')";
+    place.sql_in("postgres", older);
+    let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+    assert!(refused.message.contains("lets no restore begin from it"), "{refused:?}");
+    let refresh = "ALTER DATABASE \"pointsman_template_mixed\" REFRESH COLLATION VERSION";
+    assert!(refused.hint.contains(refresh), "{refused:?}");
+    let taken = place.take("r0").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap_err();
+
+    place.run_role_script();
+    assert_copied(&place, "r1", order).await;
+    let told = |findings: Vec<preflight::Finding>| {
+        findings.into_iter().find(|found| found.check == "collation").unwrap()
+    };
+    let warned = told(preflight::look(&place.settings).await);
+    assert_eq!(warned.verdict, Verdict::Warning, "{warned:?}");
+    assert!(warned.hint.contains("REINDEX DATABASE \"mixed\""), "{warned:?}");
+    place.sql("REINDEX DATABASE mixed");
+    place.sql("ALTER DATABASE mixed REFRESH COLLATION VERSION");
+    assert_eq!(told(preflight::look(&place.settings).await).verdict, Verdict::Fine);
 }

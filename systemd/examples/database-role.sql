@@ -50,6 +50,15 @@ DROP VIEW sorting;
 
 ALTER DATABASE :"template" OWNER TO :"role";
 
+-- After an upgrade of the system the server lets no database begin from one that was made with an older collation. This
+-- one holds no texts whose order could be wrong.
+SELECT current_setting('server_version_num')::int >= 150000 AS collations_have_versions \gset
+\if :collations_have_versions
+SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
+  FROM pg_database
+ WHERE datname = :'template' AND datcollversion <> pg_database_collation_actual_version(oid) \gexec
+\endif
+
 \connect :"database"
 SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS schemas,
        string_agg(format('CREATE EXTENSION IF NOT EXISTS %1$I WITH SCHEMA %2$I VERSION %3$L; ALTER EXTENSION %1$I UPDATE TO %3$L',

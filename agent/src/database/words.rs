@@ -50,6 +50,7 @@ fn why(check: &str) -> &'static str {
         "pooler" => "locks belong to sessions: through a pooler they would guard nothing",
         "role" => "a right that is missing is met in the middle of a release",
         "extensions" => "a backup that needs one can be restored only where it is there",
+        "collation" => "an index finds nothing where it was built in another order",
         "template" => "a restore begins from it, and could not",
         "prepared transactions" => {
             "they hold locks that nobody waits out, and keep a restore from being swapped in"
