@@ -4,6 +4,7 @@ use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
 use crate::backup::{Archive, Manifest, load};
+use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
@@ -87,14 +88,23 @@ pub(crate) async fn compare(
         client.batch_execute(statement).await.map_err(|error| refused("look into the copy", &error))?;
     }
     let copied = contents::take(client, progress, "restore").await?;
-    let differences = contents::differences(&manifest.contents, &copied);
-    if differences.is_empty() {
+    let other_server = manifest.server_major() != Some(Server::ask(&session).await?.major());
+    let contents::Differences { wrong, upgraded } =
+        contents::differences(&manifest.contents, &copied, other_server);
+    if !upgraded.is_empty() {
+        tracing::warn!(
+            backup = manifest.id,
+            ?upgraded,
+            "server or extensions were upgraded since the backup"
+        );
+    }
+    if wrong.is_empty() {
         return Ok(());
     }
     let message = format!("`{database}` differs from backup `{}` that it was restored from", manifest.id);
     let problem = Problem::new(Code::CopyDiffers, message)
         .hint("take another backup: `pointsman db backup ENV`; an older one: `pointsman db list ENV`");
-    Err(differences.into_iter().fold(problem, Problem::cause))
+    Err(wrong.into_iter().fold(problem, Problem::cause))
 }
 
 /// Drops a database of ours, with whoever is connected to it.

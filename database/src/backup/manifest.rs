@@ -130,6 +130,11 @@ impl Manifest {
         SCHEMA
     }
 
+    /// 15 of a server 15.18.
+    pub(crate) fn server_major(&self) -> Option<u32> {
+        self.server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+    }
+
     /// Writes it; from then on the backup is complete.
     pub(crate) fn write(&self, folder: &Path, id: &BackupId) -> io::Result<()> {
         let mut text = serde_json::to_vec_pretty(self)?;

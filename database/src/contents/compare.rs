@@ -8,18 +8,32 @@ use super::{Contents, Sequence, Table};
 /// Most differences that are told: the first ones tell enough.
 const MAX_TOLD: usize = 20;
 
-/// Every difference between what a manifest says and what a restored copy holds, in words.
-pub(crate) fn differences(manifest: &Contents, copy: &Contents) -> Vec<String> {
+/// Differences in words, the first ones of each kind.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Differences {
+    /// The copy is not what was dumped.
+    pub wrong: Vec<String>,
+    /// What another version of the server or of an extension brings.
+    pub upgraded: Vec<String>,
+}
+
+/// Every difference between what a manifest says and what a restored copy holds. Where the server is another one, or an
+/// extension has another version, the number of functions, types and the like says nothing.
+pub(crate) fn differences(manifest: &Contents, copy: &Contents, other_server: bool) -> Differences {
     let mut found = Vec::new();
     tables(manifest, copy, &mut found);
     sequences(manifest, copy, &mut found);
     if manifest.large_objects != copy.large_objects {
         found.push(was("large objects", manifest.large_objects, copy.large_objects));
     }
-    maps("extension", &manifest.extensions, &copy.extensions, &mut found);
-    maps("number of", &manifest.objects, &copy.objects, &mut found);
+    let (absent, mut upgraded) = maps("extension", &manifest.extensions, &copy.extensions);
+    found.extend(absent);
+    let (absent, changed) = maps("number of", &manifest.objects, &copy.objects);
+    let counts = if other_server || !upgraded.is_empty() { &mut upgraded } else { &mut found };
+    counts.extend(absent.into_iter().chain(changed));
     found.truncate(MAX_TOLD);
-    found
+    upgraded.truncate(MAX_TOLD);
+    Differences { wrong: found, upgraded }
 }
 
 fn was(what: &str, expected: impl Display, found: impl Display) -> String {
@@ -60,24 +74,23 @@ fn sequences(manifest: &Contents, copy: &Contents, found: &mut Vec<String>) {
     }
 }
 
+/// What only one of both has, and what is another in both.
 fn maps<V: PartialEq + Display>(
     what: &str,
     manifest: &BTreeMap<String, V>,
     copy: &BTreeMap<String, V>,
-    found: &mut Vec<String>,
-) {
+) -> (Vec<String>, Vec<String>) {
+    let (mut absent, mut changed) = (Vec::new(), Vec::new());
     for (name, expected) in manifest {
         match copy.get(name) {
-            None => found.push(format!("{what} `{name}` is missing")),
-            Some(copy) if copy != expected => found.push(was(&format!("{what} {name}"), expected, copy)),
+            None => absent.push(format!("{what} `{name}` is missing")),
+            Some(copy) if copy != expected => changed.push(was(&format!("{what} {name}"), expected, copy)),
             Some(_) => {}
         }
     }
-    found.extend(
-        copy.keys()
-            .filter(|name| !manifest.contains_key(*name))
-            .map(|name| format!("{what} `{name}` was not there")),
-    );
+    let added = copy.keys().filter(|name| !manifest.contains_key(*name));
+    absent.extend(added.map(|name| format!("{what} `{name}` was not there")));
+    (absent, changed)
 }
 
 #[cfg(test)]
@@ -104,10 +117,14 @@ mod tests {
 
     type Change = fn(&mut Contents);
 
-    fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {
+    fn compared(other_server: bool, change: impl FnOnce(&mut Contents)) -> Differences {
         let mut copy = contents();
         change(&mut copy);
-        differences(&contents(), &copy)
+        differences(&contents(), &copy, other_server)
+    }
+
+    fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {
+        compared(false, change).wrong
     }
 
     #[test]
@@ -115,21 +132,32 @@ mod tests {
         assert!(told(|_| {}).is_empty());
         assert!(told(|copy| copy.tables[0].counters.inserted = 9).is_empty());
         assert!(told(|copy| copy.sequences[0].after = 6).is_empty());
-        let cases: [(Change, &str); 8] = [
+        let cases: [(Change, &str); 7] = [
             (|copy| copy.tables[0].rows = 6, "rows of `public.layers`: 6 instead of 7"),
             (|copy| copy.tables[0].owner = "x".into(), "owner of `public.layers`: x instead of gis"),
             (|copy| copy.tables.clear(), "table `public.layers` is missing"),
             (|copy| copy.sequences[0].after = 4, "sequence `public.ids`: 4 instead of 5 to 9"),
             (|copy| copy.large_objects = 1, "large objects: 1 instead of 2"),
             (|copy| copy.extensions.clear(), "extension `postgis` is missing"),
-            (
-                |copy| _ = copy.extensions.insert("postgis".into(), "3.4".into()),
-                "extension postgis: 3.4 instead of 3.3.2",
-            ),
             (|copy| _ = copy.objects.insert("triggers".into(), 0), "number of triggers: 0 instead of 1"),
         ];
         for (change, expected) in cases {
             assert_eq!(told(change), [expected]);
         }
+    }
+    #[test]
+    fn what_an_upgrade_brings_is_told_apart_from_what_is_lost() {
+        let fewer: Change = |copy| _ = copy.objects.insert("triggers".into(), 0);
+        let number = "number of triggers: 0 instead of 1".to_owned();
+        assert_eq!(compared(true, fewer), Differences { wrong: vec![], upgraded: vec![number.clone()] });
+        let upgraded = compared(false, |copy| {
+            fewer(copy);
+            copy.extensions.insert("postgis".into(), "3.4".into());
+            copy.tables[0].rows = 6;
+        });
+        assert_eq!(upgraded.wrong, ["rows of `public.layers`: 6 instead of 7"]);
+        assert_eq!(upgraded.upgraded, ["extension postgis: 3.4 instead of 3.3.2".to_owned(), number]);
+        let lost = compared(true, |copy| copy.extensions.clear());
+        assert_eq!(lost.wrong, ["extension `postgis` is missing"]);
     }
 }

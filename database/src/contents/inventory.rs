@@ -43,13 +43,15 @@ const ROLES: &str = "
      WHERE d.refclassid = 'pg_authid'::regclass
        AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
+/// Since version 18 what is `NOT NULL` is a constraint too: not counted, so that a copy on another version compares.
 const OBJECTS: &str = "
     WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
     SELECT 'indexes', count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace IN (SELECT oid FROM ours)
     UNION ALL
     SELECT 'views', count(*) FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace IN (SELECT oid FROM ours)
     UNION ALL
-    SELECT 'constraints', count(*) FROM pg_constraint WHERE connamespace IN (SELECT oid FROM ours)
+    SELECT 'constraints', count(*) FROM pg_constraint
+     WHERE contype <> 'n' AND connamespace IN (SELECT oid FROM ours)
     UNION ALL
     SELECT 'functions', count(*) FROM pg_proc WHERE pronamespace IN (SELECT oid FROM ours)
     UNION ALL

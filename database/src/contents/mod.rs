@@ -5,7 +5,7 @@ mod compare;
 mod inventory;
 mod schema_version;
 
-pub(crate) use compare::differences;
+pub(crate) use compare::{Differences, differences};
 pub(crate) use inventory::{counters, sequences, take};
 pub(crate) use schema_version::schema_version;
 
