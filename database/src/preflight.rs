@@ -149,10 +149,26 @@ fn folder(settings: &Settings) -> Finding {
 
 fn version(server: &Server) -> Finding {
     if MAJORS.contains(&server.major()) {
-        return Finding::fine("version", server.version.clone());
+        return if server.counters_complete() {
+            Finding::fine("version", server.version.clone())
+        } else {
+            slow_swap(server)
+        };
     }
     let found = format!("PostgreSQL {} is not one of {} to {}", server.version, MAJORS.start(), MAJORS.end());
     Finding::refused("version", found, "the backups of this server must be taken another way")
+}
+
+/// The swap of a restore compares all rows once more where counters do not tell whether any were written.
+fn slow_swap(server: &Server) -> Finding {
+    let version = &server.version;
+    let found =
+        format!("PostgreSQL {version}: a restore reads both databases while visitors wait for its swap");
+    Finding::warning(
+        "version",
+        found,
+        "nothing needs to be done; a server of 15 or above counts what is written",
+    )
 }
 
 fn standby(server: &Server) -> Finding {
@@ -331,5 +347,29 @@ async fn room_for_copy(settings: &Settings, session: &Session) -> Finding {
         Ok(()) => Finding::fine(check, "enough"),
         // A backup can be taken all the same, only not tested.
         Err(problem) => Finding { verdict: Verdict::Warning, ..Finding::problem(check, &problem) },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_refused_served_slowly_or_served() {
+        let verdict = |number: u32| {
+            let text = number.to_string();
+            version(&Server { number, version: text, system: String::new(), standby: false }).verdict
+        };
+        let expected = [
+            (120_022, Verdict::Refused),
+            (130_000, Verdict::Warning),
+            (140_020, Verdict::Warning),
+            (150_000, Verdict::Fine),
+            (180_006, Verdict::Fine),
+            (190_000, Verdict::Refused),
+        ];
+        for (number, expected) in expected {
+            assert_eq!(verdict(number), expected, "{number}");
+        }
     }
 }

@@ -5,6 +5,9 @@ use pointsman_core::Problem;
 use crate::Session;
 use crate::statement::{field, refused};
 
+/// From this version on counters are in shared memory, and not sent to a process that may not have read them yet.
+const COUNTERS_COMPLETE_FROM: u32 = 15;
+
 /// What a server says of itself.
 #[derive(Clone, Debug)]
 pub(crate) struct Server {
@@ -36,6 +39,11 @@ impl Server {
             system: field(&row, 2)?,
             standby: field(&row, 3)?,
         })
+    }
+
+    /// Whether what a session wrote is counted in full when it has ended.
+    pub(crate) fn counters_complete(&self) -> bool {
+        self.major() >= COUNTERS_COMPLETE_FROM
     }
 
     /// 15 for 15.18.

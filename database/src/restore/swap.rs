@@ -19,8 +19,6 @@ use crate::{Authority, Progress, Session, Settings};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
-/// From this version on the server's counters are complete when a session has ended.
-const COUNTERS_COMPLETE_FROM: u32 = 15;
 
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -66,7 +64,7 @@ pub async fn swap(
     must_not_be_fenced(&live, authority).await?;
     raise_fence(settings, &record.restored.aside, authority).await?;
     gate::must_be_endable(client, [record.replaced.oid, record.restored.oid]).await?;
-    let counters_complete = Server::ask(guard.session()).await?.major() >= COUNTERS_COMPLETE_FROM;
+    let counters_complete = Server::ask(guard.session()).await?.counters_complete();
     // Compared shortly before, with nobody kept waiting, that need not be done again: what came since is counted.
     let known = match counters_complete {
         true => since_compared(settings, &live, &record).await?,
