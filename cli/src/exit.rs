@@ -69,7 +69,8 @@ impl Exit {
             | Code::MigrationsRefused
             | Code::MigrationBreaking
             | Code::RouteDrift
-            | Code::LossGrown => Self::Refused,
+            | Code::LossGrown
+            | Code::CopyMissing => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,
             Code::JournalCorrupt | Code::JournalUnwritable | Code::InvariantBroken => Self::Held,
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {
@@ -85,10 +86,15 @@ impl Exit {
             let code = release.turned_back.as_ref().and_then(|problem| Code::parse(&problem.code));
             matches!(code, Some(Code::AgentUnreachable | Code::CertificateRefused))
         };
+        let too_much = || {
+            let code = release.turned_back.as_ref().and_then(|problem| Code::parse(&problem.code));
+            code == Some(Code::LossGrown)
+        };
         match release.outcome.as_str() {
             "confirmed" => Some(Self::Done),
             "rolled-back" => Some(Self::RolledBack),
             "refused" if unreachable() => Some(Self::Unreachable),
+            "refused" if too_much() => Some(Self::Refused),
             "aborted" | "refused" => Some(Self::Failed),
             _ if release.held.is_some() => Some(Self::Held),
             _ => None,

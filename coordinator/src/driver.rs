@@ -9,11 +9,11 @@ use futures_util::{FutureExt as _, StreamExt as _};
 use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
-    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Problem, Reading,
-    Request, RequestKind, State, Timestamp, invariants, judging,
+    Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Plan, Problem,
+    Reading, Request, RequestKind, State, Timestamp, invariants, judging,
 };
 use tokio::sync::{mpsc, oneshot};
-use tracing::{error, info};
+use tracing::{error, info, warn};
 
 use crate::noted::{self, Noted};
 use crate::watcher::Watcher;
@@ -352,6 +352,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let now = self.clock.now();
         let facts = self.journal.append(&plan.environment, epoch, &plan.release, now, events).await?;
         for fact in &facts {
+            tell(&plan, &fact.event);
             machine::fold(&mut flight.state, fact).map_err(|error| {
                 error!(%error, "the release engine recorded a fact that cannot be");
                 let what = "a fact was recorded that cannot follow";
@@ -396,4 +397,18 @@ fn given_up(key: &OrderKey) -> Problem {
     Problem::new(Code::OperatorStopped, format!("step `{}` was given up on request", key.step))
         .aftermath(Aftermath::Unknown)
         .on(&key.host)
+}
+
+/// Says in the log what an operator looks for there: why a release goes back, or waits.
+fn tell(plan: &Plan, event: &Event) {
+    let (environment, release) = (&plan.environment, &plan.release);
+    let (problem, what) = match event {
+        Event::OrderFailed { problem, .. } => (problem, "an order failed"),
+        Event::GatesRead(Reading::Fail(problem)) => (problem, "the gates failed"),
+        Event::GatesRead(Reading::Unknown(problem)) => (problem, "the gates cannot be read"),
+        Event::TurnedBack(problem) => (problem, "turning back"),
+        Event::Held(problem) => (problem, "held: it waits for a person"),
+        _ => return,
+    };
+    warn!(%environment, %release, code = %problem.code, problem = %problem.in_full(), "{what}");
 }

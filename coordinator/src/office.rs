@@ -224,7 +224,13 @@ impl Office {
         self.book().told.standing.fold(state);
         self.keep(state);
         let outcome = state.outcome().map_or("open", Outcome::as_str);
-        info!(environment = %self.environment.name, release = %state.plan.release, outcome, "release over");
+        let (environment, release) = (&self.environment.name, &state.plan.release);
+        match &state.turned_back {
+            None => info!(%environment, %release, outcome, "release over"),
+            Some(problem) => {
+                warn!(%environment, %release, outcome, code = %problem.code, problem = %problem.in_full(), "release over");
+            }
+        }
     }
 
     /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
@@ -642,7 +648,13 @@ impl Office {
         let Some(kept) = book.told.open() else { return Ok(()) };
         let (holder, by) = (&kept.state.plan.release, &kept.state.plan.created_by);
         let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
-        let hint = format!("wait for it: `pointsman status {} -f`", self.environment.name);
+        let environment = &self.environment.name;
+        let hint = match kept.state.phase {
+            Phase::Held { .. } => format!(
+                "it waits for a person: `pointsman status {environment}` says why, `pointsman resume {environment}` goes on"
+            ),
+            _ => format!("wait for it: `pointsman status {environment} -f`"),
+        };
         Err(Problem::new(Code::EnvironmentBusy, message).retry_useful().hint(hint))
     }
 

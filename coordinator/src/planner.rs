@@ -8,7 +8,7 @@ use pointsman_core::{
     LiveRelease, MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch,
     SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
 };
-use pointsman_proto::v1;
+use pointsman_proto::{convert, v1};
 
 use crate::environment::Environment;
 
@@ -300,15 +300,8 @@ fn database_alone(
     if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
         survives(standing, database, &environment.name)?;
     }
-    if let DatabaseWork::SwapBack { backup, accept_loss } = &work
-        && let Some(written) = seen.database.as_ref().and_then(|facts| facts.written_since_swap)
-        && written > *accept_loss
-    {
-        let message = format!("{written} rows were written since the swap, {accept_loss} are given up");
-        return Err(Problem::new(Code::LossGrown, message).hint(format!(
-            "`pointsman db restore {} --backup {backup} --undo --accept-loss {written}` gives them up",
-            environment.name
-        )));
+    if matches!(work, DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) {
+        can_be_swapped(&environment.name, &work, seen)?;
     }
     let away = away(environment, standing, &work, seen)?;
     let database = database.map(|database| DatabasePlan { keeps_away: away.is_some(), ..database });
@@ -355,6 +348,32 @@ fn database_alone(
         drain_end: environment.drain_end,
         limits: environment.limits,
     })
+}
+
+/// Refuses a swap before anybody is led away for it: from a database that cannot be asked, and where a swap back would lose
+/// too much or there is none to take back. What a swap itself loses is counted in its first step.
+fn can_be_swapped(environment: &EnvironmentName, work: &DatabaseWork, seen: &Seen) -> Result<(), Problem> {
+    let Some(facts) = &seen.database else {
+        let silent = seen.silent.values().next().cloned();
+        return Err(silent.unwrap_or_else(|| {
+            Problem::new(Code::DatabaseUnreachable, "nobody knows how the database stands").retry_useful()
+        }));
+    };
+    if let Some(problem) = facts.problem.clone().and_then(convert::problem_from_wire) {
+        return Err(problem);
+    }
+    let DatabaseWork::SwapBack { backup, accept_loss } = work else { return Ok(()) };
+    let Some(written) = facts.written_since_swap else {
+        return Err(Problem::new(Code::CopyMissing, "no swap is there to take back")
+            .hint(format!("`pointsman db status {environment}` shows where a restore stands")));
+    };
+    if written <= *accept_loss {
+        return Ok(());
+    }
+    let message = format!("{written} rows were written since the swap, {accept_loss} are given up");
+    Err(Problem::new(Code::LossGrown, message).hint(format!(
+        "`pointsman db restore {environment} --backup {backup} --undo --accept-loss {written}` gives them up"
+    )))
 }
 
 /// Refuses to contract what was expanded after the version that serves had been released: by one that was rolled back, say.

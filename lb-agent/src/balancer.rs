@@ -124,6 +124,25 @@ impl Balancer {
         ))
     }
 
+    /// The same while visitors are there. Where a reload has HAProxy begin to check anew, nobody knows how the servers are,
+    /// which is no failure of theirs.
+    pub(crate) fn stays_healthy(
+        &self,
+        rows: &[StatRow],
+        backend: &BackendName,
+        min_up: u32,
+    ) -> Result<(), Problem> {
+        let Err(problem) = self.healthy_enough(rows, backend, min_up) else { return Ok(()) };
+        let servers = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
+        let may_be = servers.filter(|row| row.healthy() || row.untried()).count();
+        if u32::try_from(may_be).unwrap_or(u32::MAX) < min_up.max(1) {
+            return Err(problem);
+        }
+        let message = format!("HAProxy has just started and has not checked `{backend}` yet");
+        let blind = Problem::new(Code::WatchBlind, message).retry_useful();
+        Err(problem.causes.into_iter().fold(blind, Problem::cause).hint(problem.hint))
+    }
+
     /// Whether answers of the frontend can show by which route they came.
     pub(crate) fn shows_epoch(&self) -> bool {
         self.workers.shows_epoch()

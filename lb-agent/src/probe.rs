@@ -40,7 +40,11 @@ pub async fn probe(
     let give_up = Instant::now() + patience;
     loop {
         let rows = balancer.workers.stat().await?;
-        match balancer.healthy_enough(&rows, backend, min_up) {
+        let healthy = match memory {
+            None => balancer.healthy_enough(&rows, backend, min_up),
+            Some(_) => balancer.stays_healthy(&rows, backend, min_up),
+        };
+        match healthy {
             Ok(()) => break,
             Err(problem) if Instant::now() >= give_up => return Err(problem),
             Err(_) => tokio::time::sleep(LOOK_EVERY).await,

@@ -238,6 +238,13 @@ impl StatRow {
     pub fn healthy(&self) -> bool {
         self.status == "UP" && self.check_status.trim_start_matches("* ").contains("OK")
     }
+
+    /// Whether a server takes traffic and has neither proved that it can nor failed to: its worker has just started, and has
+    /// not checked it yet, or not often enough.
+    pub fn untried(&self) -> bool {
+        let last = self.check_status.trim_start_matches("* ");
+        self.status.starts_with("UP") && !self.healthy() && (last == "INI" || last.contains("OK"))
+    }
 }
 
 /// Parses `show stat`: the rows of backends and servers, without frontends and listeners.

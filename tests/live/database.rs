@@ -150,7 +150,7 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
     load.more(20).await.unwrap();
     let before = site.routes().await.unwrap();
     let refused = swap("9").await;
-    assert_eq!(refused.code, 1, "{refused:?}");
+    assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.says("PM0314") && refused.says("10 rows"), "{refused:?}");
     assert_eq!(site.routes().await.unwrap(), before, "nobody was led away for it");
     assert_eq!(database.sql(damaged).unwrap(), "7");
@@ -172,6 +172,10 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
     let undone = site.cli(&[&undo[..], &["--accept-loss", "1"]].concat()).await.unwrap();
     assert_eq!(undone.code, 0, "{undone:?}");
     assert_eq!(database.sql(damaged).unwrap(), "7");
+    let before = site.routes().await.unwrap();
+    let again = site.cli(&undo).await.unwrap();
+    assert!(again.code == 4 && again.says("PM0312"), "{again:?}");
+    assert_eq!(site.routes().await.unwrap(), before, "nobody was led away for it");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -50,11 +50,11 @@ pub fn configuration(init: &Init, part: &Part<'_>) -> Option<(PathBuf, String)> 
         Role::WebAgent => Some((
             host("agent.toml"),
             format!(
-                "listen = \"0.0.0.0:{port}\"\nstate  = \"/var/lib/pointsman-agent\"\n\n{}\n\
+                "listen = \"0.0.0.0:{port}\"\nstate  = \"/var/lib/pointsman-agent\"\n\n\
+                 # What an activation may do besides, by name; above every [section]:\n# units = [\"app.service\"]\n\
+                 # hooks.warm-up = {{ argv = [\"/usr/local/bin/warm-up\"], timeout = \"30s\" }}\n\n{}\n\
                  # The site on this host: nginx serves `current` in the root.\n\
-                 [web]\nroot   = \"/var/www/site\"\nserver = \"127.0.0.1:8080\"\nhost   = \"www.{}\"\n\n\
-                 # What an activation may do besides, by name:\n# units = [\"app.service\"]\n\
-                 # hooks.warm-up = {{ argv = [\"/usr/local/bin/warm-up\"], timeout = \"30s\" }}\n",
+                 [web]\nroot   = \"/var/www/site\"\nserver = \"127.0.0.1:8080\"\nhost   = \"www.{}\"\n",
                 pki("agent"),
                 init.trust_domain
             ),

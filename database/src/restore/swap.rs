@@ -179,12 +179,14 @@ pub async fn swap_back(
     Ok(Swapped { lost, gap_ms, ..told(&record, &record.restored.aside) })
 }
 
-/// Rows that a swap back would lose now, by the count of the server that this session of the live database asks; none
-/// where no swap can be taken back.
+/// Rows that a swap back would lose now, by the count of the server that this session of the live database asks; 0 where a
+/// swap was cut short and nobody has looked yet, none where no swap can be taken back.
 pub async fn written_since_swap(settings: &Settings, live: &Session) -> Result<Option<u64>, Problem> {
-    match Record::read(settings)?.filter(|record| record.stage == Stage::Swapped) {
-        Some(record) => Ok(Some(since_swap(&record, Written::ask(live.client()).await?.rows()))),
-        None => Ok(None),
+    let Some(record) = Record::read(settings)? else { return Ok(None) };
+    match record.stage {
+        Stage::Swapped => Ok(Some(since_swap(&record, Written::ask(live.client()).await?.rows()))),
+        Stage::Swapping | Stage::SwappingBack => Ok(Some(0)),
+        Stage::Filling | Stage::Ready | Stage::TakenBack => Ok(None),
     }
 }
 

@@ -62,7 +62,10 @@ pub(super) fn present(seen: &Seen) -> Result<Said, &Problem> {
         return Ok(Said::ok(listed(known)));
     };
     let fix = if *first == maintenance || Some(*first) == hold {
-        format!("add:\nbackend {first}\n  {}", page_line(PLAIN_PAGE, 120))
+        format!(
+            "add:\nbackend {first}\n  {}",
+            page_line(PLAIN_PAGE, if Some(*first) == hold { 5 } else { 120 })
+        )
     } else {
         format!(
             "add, or take it out of `backends` in lb-agent.toml:\nbackend {first}\n{}\n  server s1 <address>:<port> check",

@@ -1,6 +1,7 @@
 //! Old workers and reloads around a switch. HAProxy is a fake here.
 
-use pointsman_core::Code;
+use pointsman_core::{Action, Code, RouteEpoch};
+use pointsman_proto::convert;
 
 use crate::fake::Answer;
 use crate::rig::{P, Rig, V};
@@ -198,6 +199,35 @@ async fn a_worker_that_the_master_cannot_reach_is_asked_for_again() {
         let done = rig.agent.set_route(P, V).await.unwrap();
         assert!(!done.detail.contains("keep"), "{command}: {done:?}");
     }
+}
+
+/// After a reload HAProxy shows servers as up that it has not checked yet, or not often enough. Before visitors are moved
+/// they are waited for; while visitors are there nobody knows, which is no failure.
+#[tokio::test]
+async fn servers_that_a_new_worker_has_not_checked_yet_have_not_failed() {
+    let seen = async |status: &'static str, check: &'static str| {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            for row in world.servers.get_mut("be_blue").unwrap() {
+                (row.1, row.2) = (status.to_owned(), check.to_owned());
+            }
+        });
+        let action = Action::ProbeBalancer {
+            checks: Vec::new(),
+            backend: "be_blue".parse().unwrap(),
+            epoch: RouteEpoch(5),
+            min_up: 1,
+            patience_ms: 0,
+        };
+        rig.agent.observe(convert::action_to_wire(&action)).await.err().map(|problem| problem.code)
+    };
+    for (status, check) in [("UP 1/3", "INI"), ("UP", "INI"), ("UP -1/3", "* INI"), ("UP 0/3", "L7OK")] {
+        assert_eq!(seen(status, check).await, Some(Code::WatchBlind), "{status} {check}");
+    }
+    for (status, check) in [("UP 2/3", "L4CON"), ("DOWN", "INI"), ("DOWN", "L7STS")] {
+        assert_eq!(seen(status, check).await, Some(Code::BackendUnhealthy), "{status} {check}");
+    }
+    assert_eq!(seen("UP", "L7OK").await, None);
 }
 
 #[tokio::test]
