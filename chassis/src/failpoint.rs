@@ -88,6 +88,20 @@ mod armed {
         let Some(armed) = ARMED.get_or_init(armed) else { return };
         if armed.place == place && PASSED.fetch_add(1, Ordering::SeqCst).saturating_add(1) == armed.times {
             let _ = kill_process(getpid(), armed.signal);
+            // A thread that sleeps may be the one to take the signal. This one must not go on before it has: by then all are
+            // to stop, and this one does as soon as it has looked.
+            while armed.signal == Signal::STOP && stop_is_pending() {
+                std::thread::sleep(std::time::Duration::from_micros(100));
+            }
         }
+    }
+
+    /// Whether a signal to stop waits for this process. Where nobody can tell it is taken to have come.
+    fn stop_is_pending() -> bool {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        let pending = status.lines().find_map(|line| line.strip_prefix("ShdPnd:"));
+        let pending = pending.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0);
+        let stop = u32::try_from(Signal::STOP.as_raw()).unwrap_or(0);
+        pending & 1u64.checked_shl(stop.saturating_sub(1)).unwrap_or(0) != 0
     }
 }
