@@ -371,7 +371,8 @@ impl World {
                 let facts =
                     |backup: &Backup| v1::BackupFacts { id: backup.id.to_string(), ..Default::default() };
                 let backups = server.backups.iter().filter(|backup| !backup.given_up).map(facts).collect();
-                seen.database = Some(v1::DatabaseFacts { backups, ..Default::default() });
+                let written_since_swap = server.written_since_swap(self.now);
+                seen.database = Some(v1::DatabaseFacts { backups, written_since_swap, ..Default::default() });
             } else if let Some(web) = host.web() {
                 if !host.up {
                     seen.silent.insert(host.name.clone(), silent);

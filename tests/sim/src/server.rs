@@ -295,6 +295,15 @@ impl Server {
         live.rows(now).saturating_sub(kept)
     }
 
+    /// What an agent says of a swap that can be taken back.
+    pub fn written_since_swap(&self, now: u64) -> Option<u64> {
+        match self.restore.as_ref()?.stage {
+            Stage::Swapped => Some(self.loss(now)),
+            Stage::Swapping | Stage::SwappingBack => Some(0),
+            Stage::Filling | Stage::Ready | Stage::TakenBack => None,
+        }
+    }
+
     /// Ends a swap that was cut short: whoever is live is open, and it is noted who that is.
     pub fn finish(&mut self, now: u64) {
         let Some(live) = self.live().map(|(number, _)| number) else { return };
