@@ -58,8 +58,13 @@ pub fn pass(place: &'static str) {
 mod armed {
     use std::sync::OnceLock;
     use std::sync::atomic::{AtomicU32, Ordering};
+    use std::time::{Duration, Instant};
 
     use rustix::process::{Signal, getpid, kill_process};
+
+    /// How long some thread may take to take a signal, and how often it is looked whether one has.
+    const TAKEN_WITHIN: Duration = Duration::from_secs(5);
+    const LOOK_EVERY: Duration = Duration::from_micros(100);
 
     struct Armed {
         place: String,
@@ -90,8 +95,9 @@ mod armed {
             let _ = kill_process(getpid(), armed.signal);
             // A thread that sleeps may be the one to take the signal. This one must not go on before it has: by then all are
             // to stop, and this one does as soon as it has looked.
-            while armed.signal == Signal::STOP && stop_is_pending() {
-                std::thread::sleep(std::time::Duration::from_micros(100));
+            let give_up = Instant::now() + TAKEN_WITHIN;
+            while armed.signal == Signal::STOP && stop_is_pending() && Instant::now() < give_up {
+                std::thread::sleep(LOOK_EVERY);
             }
         }
     }
