@@ -301,7 +301,7 @@ fn database_alone(
         survives(standing, database, &environment.name)?;
     }
     if matches!(work, DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) {
-        can_be_swapped(&environment.name, &work, seen)?;
+        can_be_swapped(environment, &work, seen)?;
     }
     let away = away(environment, standing, &work, seen)?;
     let database = database.map(|database| DatabasePlan { keeps_away: away.is_some(), ..database });
@@ -352,9 +352,10 @@ fn database_alone(
 
 /// Refuses a swap before anybody is led away for it: from a database that cannot be asked, and where a swap back would lose
 /// too much or there is none to take back. What a swap itself loses is counted in its first step.
-fn can_be_swapped(environment: &EnvironmentName, work: &DatabaseWork, seen: &Seen) -> Result<(), Problem> {
+fn can_be_swapped(environment: &Environment, work: &DatabaseWork, seen: &Seen) -> Result<(), Problem> {
     let Some(facts) = &seen.database else {
-        let silent = seen.silent.values().next().cloned();
+        let silent =
+            environment.database.as_ref().and_then(|database| seen.silent.get(&database.host)).cloned();
         return Err(silent.unwrap_or_else(|| {
             Problem::new(Code::DatabaseUnreachable, "nobody knows how the database stands").retry_useful()
         }));
@@ -363,6 +364,7 @@ fn can_be_swapped(environment: &EnvironmentName, work: &DatabaseWork, seen: &See
         return Err(problem);
     }
     let DatabaseWork::SwapBack { backup, accept_loss } = work else { return Ok(()) };
+    let environment = &environment.name;
     let Some(written) = facts.written_since_swap else {
         return Err(Problem::new(Code::CopyMissing, "no swap is there to take back")
             .hint(format!("`pointsman db status {environment}` shows where a restore stands")));
