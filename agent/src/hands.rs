@@ -6,7 +6,7 @@ use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_chassis::http_check::Target;
 use pointsman_checks::{Memory, Place};
-use pointsman_core::{Action, Check, Code, Evidence, Order, Problem};
+use pointsman_core::{Action, Activation, Check, Code, Evidence, Order, Problem, several};
 use pointsman_proto::v1;
 use tonic::Streaming;
 
@@ -47,7 +47,7 @@ impl WebHands {
         let seen = pointsman_checks::judged(checks, vec![(&self.place, seen)])?;
         let detail = match checks.len() {
             0 => format!("no checks to make on `{}`", self.place.server.address),
-            made => format!("{made} checks on `{}` passed", self.place.server.address),
+            made => format!("{} on `{}` passed", several(made, "check", "checks"), self.place.server.address),
         };
         Ok(pointsman_checks::evidence(seen, detail))
     }
@@ -83,13 +83,18 @@ impl Hands for WebHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectHost { artifact } => {
+            Action::InspectHost { artifact, activation } => {
                 let (site, artifact, floor) = (self.site.clone(), *artifact, self.web.floor_bytes);
-                on_disk(move || host::inspect(&site, &artifact, floor)).await
+                let evidence = on_disk(move || host::inspect(&site, &artifact, floor)).await?;
+                host::fit(&self.config, activation).await.map(|()| evidence)
             }
             Action::ProbeHost { checks } => self.probe(checks, Some(&self.memory)).await,
             _ => Err(not_ours()),
         }
+    }
+
+    async fn diagnose(&self, activation: &Activation) -> Vec<v1::Finding> {
+        host::findings(&self.config, activation).await
     }
 
     async fn describe(&self) -> v1::AgentStatus {

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pointsman_core::several;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -43,7 +44,7 @@ fn judge(certificate: &[u8], min_left_ms: u64, now_s: u64) -> Result<String, Str
         .map_err(|error| format!("the certificate cannot be read: {error}"))?;
     let ends = u64::try_from(parsed.validity().not_after.timestamp()).unwrap_or(0);
     let left_ms = ends.saturating_sub(now_s).saturating_mul(1000);
-    let left = format!("the certificate ends in {} days", left_ms / DAY_MS);
+    let left = format!("the certificate ends in {}", several(left_ms / DAY_MS, "day", "days"));
     if left_ms < min_left_ms {
         return Err(format!("{left}, expected at least {}", min_left_ms / DAY_MS));
     }

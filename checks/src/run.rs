@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use pointsman_core::{Check, CheckName, CheckSeen, CheckVerdict, Code, Evidence, OnFail, Problem};
+use pointsman_core::{Check, CheckName, CheckSeen, CheckVerdict, Code, Evidence, OnFail, Problem, several};
 use tokio::time::Instant;
 
 use crate::make::make;
@@ -164,7 +164,9 @@ async fn repeated(
         };
         let Some(pause) = pause else {
             let again = tries > 1 && spec.retry.is_some();
-            let say = |reason: String| if again { format!("{reason} ({tries} tries)") } else { reason };
+            let say = |reason: String| {
+                if again { format!("{reason} ({})", several(tries, "try", "tries")) } else { reason }
+            };
             return (tried, Err(reason.said(say)));
         };
         tokio::time::sleep(pause).await;

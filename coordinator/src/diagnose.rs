@@ -2,7 +2,7 @@
 
 use pointsman_chassis::SystemClock;
 use pointsman_core::ports::Clock as _;
-use pointsman_core::{Code, Problem};
+use pointsman_core::{Code, Problem, several};
 use pointsman_proto::{convert, v1};
 
 use crate::check_config::check_config;
@@ -17,6 +17,10 @@ const ENDS_SOON_S: i64 = 7 * 86_400;
 /// A certificate of the site that ends sooner is named, in seconds: renewals come 30 days before the end, and one that
 /// has not come by then is stuck.
 const SITE_ENDS_SOON_S: i64 = 14 * 86_400;
+
+fn days(seconds: i64) -> String {
+    several(seconds / 86_400, "day", "days")
+}
 
 /// One finding.
 pub fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {
@@ -101,9 +105,10 @@ fn of_preflight(
         fix,
         ..finding(&agent.host, "unknown", what, problem)
     };
-    let (agent_word, object) = match agent.database {
-        Some(_) => ("database-agent", "the database server"),
-        None => ("lb-agent", "HAProxy's configuration"),
+    let (agent_word, object) = match (&agent.database, &agent.web) {
+        (Some(_), _) => ("database-agent", "the database server"),
+        (_, Some(_)) => ("agent", "units and hooks"),
+        _ => ("lb-agent", "HAProxy's configuration"),
     };
     match found {
         Ok(Some(findings)) => findings.clone(),
@@ -135,12 +140,7 @@ fn of_coordinator(office: &Office, certificate_ends: i64, now_ms: u64) -> Vec<v1
     } else {
         "ok"
     };
-    findings.push(finding(
-        "coordinator",
-        verdict,
-        format!("certificate ends in {} days", left_s / 86_400),
-        None,
-    ));
+    findings.push(finding("coordinator", verdict, format!("certificate ends in {}", days(left_s)), None));
     findings
 }
 
@@ -220,7 +220,10 @@ fn of_signals(host: &str, balancer: &v1::BalancerFacts) -> Option<v1::Finding> {
     }
     let connections = balancer.signals_connections;
     if connections > 0 {
-        let what = format!("access lines come to `{listen}` over {connections} connections");
+        let what = format!(
+            "access lines come to `{listen}` over {}",
+            several(connections, "connection", "connections")
+        );
         return Some(finding(host, "ok", what, None));
     }
     let problem = Problem::new(
@@ -237,13 +240,11 @@ fn of_certificate(host: &str, found: &v1::CertificateFacts, now_s: i64) -> Vec<v
     let left_s = found.not_after.saturating_sub(now_s);
     if found.not_after > 0 {
         let (verdict, what) = match left_s {
-            ..=0 => {
-                ("fail", format!("certificate `{}` ended {} days ago", found.path, left_s.abs() / 86_400))
-            }
+            ..=0 => ("fail", format!("certificate `{}` ended {} ago", found.path, days(left_s.abs()))),
             _ if left_s < SITE_ENDS_SOON_S => {
-                ("warn", format!("certificate `{}` ends in {} days", found.path, left_s / 86_400))
+                ("warn", format!("certificate `{}` ends in {}", found.path, days(left_s)))
             }
-            _ => ("ok", format!("certificate `{}` ends in {} days", found.path, left_s / 86_400)),
+            _ => ("ok", format!("certificate `{}` ends in {}", found.path, days(left_s))),
         };
         findings.push(finding(host, verdict, what, None));
     }

@@ -36,6 +36,7 @@ mod step;
 mod time;
 pub mod verdict;
 mod verdict_plan;
+mod words;
 
 pub use check::{
     Check, CheckFrom, CheckMoment, CheckSeen, CheckSpec, CheckVerdict, InvalidCheckSpec, MAX_SEEN,
@@ -64,3 +65,4 @@ pub use standing::{LiveRelease, MaintenanceStanding, Standing};
 pub use step::{MAX_SPLITS, Step};
 pub use time::Timestamp;
 pub use verdict_plan::{Before, OnFail, VerdictMode, VerdictPlan};
+pub use words::{bytes, several};

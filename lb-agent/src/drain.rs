@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_chassis::agent_service::Rule;
-use pointsman_core::{Aftermath, BackendName, Code, DrainEnd, Evidence, Problem};
+use pointsman_core::{Aftermath, BackendName, Code, DrainEnd, Evidence, Problem, several};
 use pointsman_proto::v1;
 use tokio::time::Instant;
 
@@ -138,8 +138,11 @@ pub async fn drain(
         });
     }
     if end == DrainEnd::Leave {
-        let detail =
-            format!("{left} requests left running on `{backend}`{}", by_server(balancer, backend).await);
+        let detail = format!(
+            "{} left running on `{backend}`{}",
+            several(left, "request", "requests"),
+            by_server(balancer, backend).await
+        );
         return Ok(Evidence { already: false, detail, ..Evidence::default() });
     }
     let cut = by_server(balancer, backend).await;
@@ -152,7 +155,11 @@ pub async fn drain(
     match wait_empty(balancer, backend, Instant::now() + AFTER_CUT).await? {
         0 => Ok(Evidence {
             already: false,
-            detail: format!("{left} requests on `{backend}` cut after {} s{cut}", timeout.as_secs()),
+            detail: format!(
+                "{} on `{backend}` cut after {} s{cut}",
+                several(left, "request", "requests"),
+                timeout.as_secs()
+            ),
             ..Evidence::default()
         }),
         still => Err(Problem::new(

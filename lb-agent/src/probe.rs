@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pointsman_chassis::http_check::Target;
 use pointsman_checks::{Memory, Pin, Place};
-use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch};
+use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch, several};
 use tokio::time::Instant;
 
 use crate::balancer::{Balancer, health};
@@ -72,7 +72,7 @@ pub async fn probe(
     let health = health(&balancer.workers.stat().await?, backend);
     let passed = match checks.len() {
         0 => format!("no checks to make on `{backend}`"),
-        made => format!("{made} checks on `{backend}` passed"),
+        made => format!("{} on `{}` passed", several(made, "check", "checks"), backend),
     };
     let detail = format!("{passed}, {} of {} servers healthy", health.up, health.total);
     Ok(pointsman_checks::evidence(all, detail))

@@ -259,6 +259,7 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
     }
     match (count, stale.as_slice()) {
         (0, _) => unseen_old_process(balancer).await,
+        (1, []) => "; 1 old worker follows".to_owned(),
         (_, []) => format!("; {count} old workers follow"),
         _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
     }

@@ -76,7 +76,7 @@ async fn a_websocket_lives_until_its_slot_is_filled_anew() {
     // Its slot gets new files: it has its time, and is then cut, which is said.
     site.released("v3").await.unwrap();
     let detail = drained(&site.client().unwrap()).await;
-    assert!(detail.contains("1 requests on `be_blue` cut"), "{detail}");
+    assert!(detail.contains("1 request on `be_blue` cut"), "{detail}");
     assert_eq!(in_time(socket.read(&mut [0; 16])).await.unwrap_or(0), 0, "it is cut");
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
@@ -90,6 +90,6 @@ async fn a_websocket_that_is_left_lives_through_the_release_of_its_slot() {
     site.released("v2").await.unwrap();
     site.released("v3").await.unwrap();
     let detail = drained(&site.client().unwrap()).await;
-    assert!(detail.contains("1 requests left running on `be_blue`"), "{detail}");
+    assert!(detail.contains("1 request left running on `be_blue`"), "{detail}");
     says(&mut socket, b"still here").await;
 }

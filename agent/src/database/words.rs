@@ -1,5 +1,6 @@
 //! What was done with the database, in words for people.
 
+use pointsman_core::{bytes, several};
 use pointsman_database::backup::Backup;
 use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
@@ -12,9 +13,9 @@ const NAMED: usize = 6;
 
 /// A backup that passed its check.
 pub fn backup(backup: &Backup) -> String {
-    let megabytes = backup.bytes / 1_000_000;
     let level = backup.verified.map_or("nothing", |level| level.as_str());
-    format!("backup `{}`: {megabytes} MB, {} rows, checked by `{level}`", backup.id, backup.rows)
+    let rows = several(backup.rows, "row", "rows");
+    format!("backup `{}`: {}, {rows}, checked by `{level}`", backup.id, bytes(backup.bytes))
 }
 
 /// What was found of one thing that the work will need.
@@ -69,13 +70,17 @@ pub fn rehearsal(rehearsal: &Rehearsal) -> String {
     let works = planned(|replanned| matches!(replanned, Replanned::Works));
     let undecided = planned(|replanned| matches!(replanned, Replanned::Undecided { .. }));
     let mut words = format!(
-        "{} statements took {} ms on the copy, {rewritten} bytes rewritten",
-        rehearsal.statements.len(),
-        took.as_millis()
+        "{} took {} ms on the copy, {} rewritten",
+        several(rehearsal.statements.len(), "statement", "statements"),
+        took.as_millis(),
+        bytes(rewritten)
     );
     if works + undecided > 0 {
-        words
-            .push_str(&format!("; {works} statements of the live version still work, {undecided} undecided"));
+        let still = match works {
+            1 => "1 statement of the live version still works".to_owned(),
+            _ => format!("{works} statements of the live version still work"),
+        };
+        words.push_str(&format!("; {still}, {undecided} undecided"));
     }
     with_notes(words, &rehearsal.notes)
 }
@@ -91,8 +96,9 @@ pub fn ran(ran: &Ran) -> String {
     let stall = segments().map(|segment| segment.longest_stall).max().unwrap_or_default();
     let tries: u32 = segments().map(|segment| segment.lock_tries).sum();
     let words = format!(
-        "{} applied; locks after {tries} tries, held at most {:.1} ms; the longest that anybody waited: {} ms",
+        "{} applied; locks after {}, held at most {:.1} ms; the longest that anybody waited: {} ms",
         files.join(", "),
+        several(tries, "try", "tries"),
         held.as_secs_f64() * 1000.0,
         stall.as_millis()
     );

@@ -1,8 +1,9 @@
 //! The database and its backups.
 
+use pointsman_core::bytes;
 use pointsman_proto::v1;
 
-use super::{bytes, or, problem_line, span, time};
+use super::{or, problem_line, span, time};
 
 /// Applied migrations that are shown: the newest.
 const SHOWN: usize = 8;

@@ -31,6 +31,12 @@ pub fn ending(release: &v1::Release) -> String {
         ("rolled-back" | "aborted" | "refused", "maintenance-off") => {
             format!("not taken down after {took}: the maintenance page of {} is still up", plan.environment)
         }
+        ("rolled-back" | "aborted", purpose) if purpose.starts_with("db-") => format!(
+            "not done after {took}: {}{}; what is true of the database: `pointsman db status {}`",
+            if led_away(release) { "visitors waited meanwhile, and " } else { "" },
+            visitors(&plan),
+            plan.environment
+        ),
         ("rolled-back", _) => format!(
             "rolled back after {took}: {}{}; {} stays on {} to be looked at",
             visitors(&plan),
@@ -52,6 +58,11 @@ pub fn ending(release: &v1::Release) -> String {
             format!("release {} of {}: {}", plan.release, plan.environment, or(other, "still running"))
         }
     }
+}
+
+/// Whether visitors were led away from the slot that serves them while something was done.
+fn led_away(release: &v1::Release) -> bool {
+    release.orders.iter().any(|order| order.step == "maintain" && order.state == "done")
 }
 
 /// Where several load balancers stand now, and how far apart they moved the visitors, where that is known: each was read back.

@@ -826,7 +826,7 @@ fn quantities() {
         text.push_str(&format!("{us} us: {}\n", super::lines::took(us)));
     }
     for count in [0, 999, 1_000, 999_999, 1_000_000, 999_999_999, 1_000_000_000, 44_120_551_424] {
-        text.push_str(&format!("{count} bytes: {}\n", super::bytes(count)));
+        text.push_str(&format!("{count} bytes: {}\n", pointsman_core::bytes(count)));
     }
     for ms in [0, T0.0, u64::MAX] {
         text.push_str(&format!("at {ms}: {}\n", super::time(ms)));

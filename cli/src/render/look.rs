@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use pointsman_core::{Code, EnvironmentName};
+use pointsman_core::{Code, EnvironmentName, bytes};
 use pointsman_proto::v1;
 
 use super::lines::took;
-use super::{bytes, or, problem_line, short, span, time};
+use super::{or, problem_line, short, span, time};
 
 fn live(live: Option<&v1::Live>) -> String {
     live.map_or_else(
@@ -56,7 +56,10 @@ pub fn status(status: &v1::StatusReply) -> String {
         (None, _) if status.live.is_none() => {
             format!("release: `pointsman deploy {} --artifact DIR --release ID`", status.environment)
         }
-        (None, _) => "no way back is known yet".to_owned(),
+        (None, _) => format!(
+            "release: `pointsman deploy {} --artifact DIR --release ID`; no earlier release to go back to",
+            status.environment
+        ),
     };
     if let (Some(release), Some(found)) = (&status.release, &status.way_back)
         && release.outcome.is_empty()
@@ -234,13 +237,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         "release     {} ({})  {counter}{} {since}{} by {}\n",
         plan.release, plan.purpose, release.phase, begun, plan.created_by
     );
-    for problem in release.held.iter().chain(&release.turned_back).chain(&release.after_end) {
-        text.push_str(&format!(
-            "            {}\n            hint: {}\n",
-            problem_line(problem),
-            problem.hint
-        ));
-    }
+    text.push_str(&reasons(release));
     if over {
         if release.watched_on_until_ms > 0 {
             text.push_str(&format!(
@@ -265,6 +262,29 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n"));
     }
     text.push_str(&super::verdict::block(release));
+    text
+}
+
+/// Why the release does not go on, why it turned back, and what came after its end, each with its causes. What stopped it
+/// on its way back may be what turned it back: then it is told once.
+fn reasons(release: &v1::Release) -> String {
+    let mut text = String::new();
+    let (held, turned) = (release.held.as_ref(), release.turned_back.as_ref());
+    let turned = turned.filter(|turned| held.is_none_or(|held| problem_line(held) != problem_line(turned)));
+    for (label, problem) in
+        [("held by", held), ("turned back", turned), ("afterwards", release.after_end.as_ref())]
+    {
+        let Some(problem) = problem else { continue };
+        text.push_str(&format!("{label:<12}{}\n", problem_line(problem)));
+        for cause in problem.causes.iter().take(SHOWN_CAUSES) {
+            let shown: String = cause.chars().take(SHOWN_CHARS).collect();
+            let rest = if shown.len() < cause.len() { " …" } else { "" };
+            text.push_str(&format!("            cause: {shown}{rest}\n"));
+        }
+        if !problem.hint.is_empty() {
+            text.push_str(&format!("            hint: {}\n", problem.hint));
+        }
+    }
     text
 }
 
@@ -332,6 +352,10 @@ fn oldest(backend: &v1::BackendFacts) -> String {
 
 /// Requests that run longer than this are named, in seconds.
 const LONG_RUNNING_S: u64 = 5;
+
+/// Causes of one failure that the screen shows, and how much of each, in characters: the rest stands in the agent's log.
+const SHOWN_CAUSES: usize = 3;
+const SHOWN_CHARS: usize = 240;
 
 /// What happened to the routes lately that nobody ordered, the newest last.
 fn event_lines(status: &v1::StatusReply) -> String {

@@ -1,8 +1,9 @@
 //! A plan, before anything is done.
 
+use pointsman_core::bytes;
 use pointsman_proto::v1;
 
-use super::{bytes, or, short, span};
+use super::{or, short, span};
 
 /// Everything that was chosen.
 pub fn plan(plan: &v1::Plan) -> String {

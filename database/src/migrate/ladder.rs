@@ -6,7 +6,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::time::{Duration, Instant};
 
-use pointsman_core::{Code, Problem};
+use pointsman_core::{Code, Problem, several};
 
 use super::blockers::{self, Blocker};
 use super::fault::Fault;
@@ -162,9 +162,9 @@ impl<'a> Ladder<'a> {
 
     fn over(&self) -> Problem {
         let message = format!(
-            "a lock could not be had within {} s ({} tries): {}",
+            "a lock could not be had within {} s ({}): {}",
             self.budget.as_secs_f64(),
-            self.tries,
+            several(self.tries, "try", "tries"),
             blockers::named(&self.blockers)
         );
         Problem::new(Code::LockNotHad, message).retry_useful().hint(blockers::way_out(&self.blockers))

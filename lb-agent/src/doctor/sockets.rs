@@ -114,6 +114,7 @@ pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {
     Ok(match (&seen.processes, &seen.wanted.master) {
         (Some(Ok(processes)), _) => match processes.old_workers.len() {
             0 => Said::ok("the master answers"),
+            1 => Said::ok("the master answers, 1 old worker still serves"),
             count => Said::ok(format!("the master answers, {count} old workers still serve")),
         },
         (Some(Err(problem)), Some(path)) => {

@@ -266,7 +266,7 @@ async fn there_and_back_with_a_reload_and_an_idle_client() {
     assert_eq!(epoch(&mut idle), "5");
     haproxy.reload().await;
     let done = haproxy.agent.set_route(P, V).await.unwrap();
-    assert!(!done.already && done.detail.contains("1 old workers follow"), "{done:?}");
+    assert!(!done.already && done.detail.contains("1 old worker follows"), "{done:?}");
     assert_eq!(epoch(&mut idle), "6", "the idle client of the old worker");
     assert_eq!(haproxy.agent.on_disk(), Some(route(V)));
     assert!(haproxy.agent.set_route(P, V).await.unwrap().already);

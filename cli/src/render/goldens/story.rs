@@ -350,7 +350,7 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
         Step::Check if on_balancer => {
             (format!("2 checks on `{}` passed, 1 of 1 servers healthy", plan.to.backend), 96_000)
         }
-        Step::Check => ("1 checks on `127.0.0.1:8080` passed".to_owned(), 18_000),
+        Step::Check => ("1 check on `127.0.0.1:8080` passed".to_owned(), 18_000),
         Step::Maintain | Step::Unmaintain if !on_balancer => {
             let puts_up = matches!(plan.purpose, Purpose::Maintenance { on: true, .. });
             let there = puts_up == (step == Step::Maintain);
