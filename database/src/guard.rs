@@ -45,11 +45,6 @@ impl Guard {
     pub fn session(&self) -> &Session {
         &self.session
     }
-
-    /// The same, where a transaction needs it for itself: a short one.
-    pub fn session_mut(&mut self) -> &mut Session {
-        &mut self.session
-    }
 }
 
 async fn busy(session: &Session, settings: &Settings) -> Problem {

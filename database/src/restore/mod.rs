@@ -8,6 +8,7 @@ mod loss;
 mod prepared;
 mod record;
 mod recover;
+mod rename;
 mod settle;
 mod swap;
 

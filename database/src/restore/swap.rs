@@ -11,10 +11,11 @@ use super::gate::{self, Written};
 use super::loss::{exact, grown, since_compared, written_in};
 use super::record::{Record, Stage, old_name};
 use super::recover::{Cut, finish};
+use super::rename::Renamer;
 use crate::backup::BackupId;
 use crate::guard::Guard;
 use crate::server::Server;
-use crate::statement::{field, quoted, refused};
+use crate::statement::{field, refused};
 use crate::{Authority, Progress, Session, Settings};
 
 /// How long another dump, migration or restore is waited for.
@@ -46,7 +47,7 @@ pub async fn swap(
 ) -> Result<Swapped, Problem> {
     let id = BackupId::parse(id)?;
     authority.check()?;
-    let mut guard = Guard::take(settings, GUARD_WAIT).await?;
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
     finish(settings, guard.session().client()).await?;
     let Some(mut record) = Record::read(settings)?.filter(|record| record.backup == id.as_str()) else {
         return Err(missing(id.as_str()));
@@ -70,7 +71,7 @@ pub async fn swap(
         true => since_compared(settings, &live, &record).await?,
         false => None,
     };
-    let (mut lost, written) = match known.filter(|(lost, _)| *lost <= accepted_loss) {
+    let (lost, written) = match known.filter(|(lost, _)| *lost <= accepted_loss) {
         Some(known) => known,
         None => {
             let (loss, written) = exact(settings, &live, &record, progress).await?;
@@ -84,6 +85,7 @@ pub async fn swap(
 
     // Nobody writes to it yet: what is written from now on would be lost by a swap back.
     record.written_at_swap = Some(written_in(settings, &record.restored.aside).await?.rows());
+    let mut renamer = Renamer::open(settings).await?;
     authority.check()?;
     record.at(Stage::Swapping, settings)?;
     let cut = Cut::armed(settings);
@@ -91,27 +93,32 @@ pub async fn swap(
     let (shut_at, mut gap_ms) = (Instant::now(), 0);
     let outcome = async {
         let client = guard.session().client();
+        let both = [record.replaced.oid, record.restored.oid];
         gate::shut(client, &settings.name).await?;
         failpoint::pass("swap-shut");
-        gate::clear(client, [record.replaced.oid, record.restored.oid], live.pid()).await?;
-        failpoint::pass("swap-cleared");
-        lost = match Written::ask(live.client()).await?.since(&written) {
-            Some(more) if counters_complete => lost.saturating_add(more),
-            // Nobody can tell from outside: all of it is compared again.
-            _ => exact(settings, &live, &record, progress).await?.0.total(),
+        let emptied = async {
+            gate::clear(client, both, live.pid()).await?;
+            failpoint::pass("swap-cleared");
+            let lost = match Written::ask(live.client()).await?.since(&written) {
+                Some(more) if counters_complete => lost.saturating_add(more),
+                // Nobody can tell from outside: all of it is compared again.
+                _ => exact(settings, &live, &record, progress).await?.0.total(),
+            };
+            if lost > accepted_loss {
+                return Err(grown(lost, accepted_loss));
+            }
+            drop(live);
+            gate::clear(client, both, 0).await?;
+            Ok(lost)
         };
-        if lost > accepted_loss {
-            return Err(grown(lost, accepted_loss));
-        }
-        drop(live);
-        gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
-        authority.check()?;
-        let names = [(&settings.name, &record.replaced.aside), (&record.restored.aside, &settings.name)];
-        rename(&mut guard, names).await?;
+        let (live_name, restored) = (settings.name.as_str(), record.restored.aside.as_str());
+        let names = [(live_name, record.replaced.aside.as_str()), (restored, live_name)];
+        let lost = renamer.swap(client, record.replaced.oid, names, emptied, authority).await?;
         gap_ms = ms_since(shut_at);
-        Ok(())
+        Ok(lost)
     }
     .await;
+    let lost = outcome.as_ref().map_or(lost, |lost| *lost);
     settled(settings, &guard, cut, outcome, Stage::Swapped).await?;
     Ok(Swapped { lost, gap_ms, ..told(&record, &record.replaced.aside) })
 }
@@ -126,7 +133,7 @@ pub async fn swap_back(
 ) -> Result<Swapped, Problem> {
     authority.check()?;
     progress.say("restore: taking it back");
-    let mut guard = Guard::take(settings, GUARD_WAIT).await?;
+    let guard = Guard::take(settings, GUARD_WAIT).await?;
     finish(settings, guard.session().client()).await?;
     let Some(mut record) = Record::read(settings)? else { return Err(nothing_to_take_back(settings)) };
     match record.stage {
@@ -147,33 +154,39 @@ pub async fn swap_back(
         return Err(grown(lost, accepted_loss));
     }
 
+    let mut renamer = Renamer::open(settings).await?;
     authority.check()?;
     record.at(Stage::SwappingBack, settings)?;
     let cut = Cut::armed(settings);
     failpoint::pass("swap-intended");
-    let (shut_at, mut gap_ms) = (Instant::now(), 0);
-    let mut lost = lost;
+    let (mut shut_at, mut gap_ms) = (Instant::now(), 0);
     let outcome = async {
         let client = guard.session().client();
-        gate::shut(client, &settings.name).await?;
-        failpoint::pass("swap-shut");
-        gate::clear(client, [record.replaced.oid, record.restored.oid], live.pid()).await?;
-        failpoint::pass("swap-cleared");
-        lost = since_swap(&record, Written::ask(live.client()).await?.rows());
-        if lost > accepted_loss {
-            return Err(grown(lost, accepted_loss));
-        }
-        drop(live);
+        let both = [record.replaced.oid, record.restored.oid];
         // Nobody knows its name yet; opened now, it is open in the moment when it is live.
         gate::open(client, &record.replaced.aside).await?;
-        gate::clear(client, [record.replaced.oid, record.restored.oid], 0).await?;
-        authority.check()?;
-        let names = [(&settings.name, &record.restored.aside), (&record.replaced.aside, &settings.name)];
-        rename(&mut guard, names).await?;
+        shut_at = Instant::now();
+        gate::shut(client, &settings.name).await?;
+        failpoint::pass("swap-shut");
+        let emptied = async {
+            gate::clear(client, both, live.pid()).await?;
+            failpoint::pass("swap-cleared");
+            let lost = since_swap(&record, Written::ask(live.client()).await?.rows());
+            if lost > accepted_loss {
+                return Err(grown(lost, accepted_loss));
+            }
+            drop(live);
+            gate::clear(client, both, 0).await?;
+            Ok(lost)
+        };
+        let (live_name, replaced) = (settings.name.as_str(), record.replaced.aside.as_str());
+        let names = [(live_name, record.restored.aside.as_str()), (replaced, live_name)];
+        let lost = renamer.swap(client, record.restored.oid, names, emptied, authority).await?;
         gap_ms = ms_since(shut_at);
-        Ok(())
+        Ok(lost)
     }
     .await;
+    let lost = outcome.as_ref().map_or(lost, |lost| *lost);
     progress.done();
     settled(settings, &guard, cut, outcome, Stage::TakenBack).await?;
     Ok(Swapped { lost, gap_ms, ..told(&record, &record.restored.aside) })
@@ -257,29 +270,13 @@ async fn must_not_be_fenced(live: &Session, authority: &dyn Authority) -> Result
     Err(Problem::new(Code::Fenced, message))
 }
 
-/// The one visible instant. It is not waited until it is on disk: nothing written later can be there without it, and it
-/// is before anybody is told of it.
-async fn rename(guard: &mut Guard, names: [(&String, &String); 2]) -> Result<(), Problem> {
-    let failed = |error: tokio_postgres::Error| refused("swap the databases", &error);
-    let transaction = guard.session_mut().client_mut().transaction().await.map_err(failed)?;
-    transaction.batch_execute("SET LOCAL synchronous_commit = off").await.map_err(failed)?;
-    for (from, to) in names {
-        let sql = format!("ALTER DATABASE {} RENAME TO {}", quoted(from), quoted(to));
-        transaction.batch_execute(&sql).await.map_err(failed)?;
-        failpoint::pass("swap-renamed");
-    }
-    transaction.commit().await.map_err(failed)?;
-    failpoint::pass("swap-committed");
-    Ok(())
-}
-
 /// Whatever came out: the databases themselves tell who is live, and whoever it is, is open. An answer that was lost
 /// is no failure if the swap is there.
 async fn settled(
     settings: &Settings,
     guard: &Guard,
     cut: Cut,
-    outcome: Result<(), Problem>,
+    outcome: Result<u64, Problem>,
     wanted: Stage,
 ) -> Result<(), Problem> {
     let stage = match finish(settings, guard.session().client()).await {
@@ -291,5 +288,5 @@ async fn settled(
         }
     };
     cut.disarm();
-    if stage == Some(wanted) { Ok(()) } else { outcome }
+    if stage == Some(wanted) { Ok(()) } else { outcome.map(drop) }
 }
