@@ -12,7 +12,7 @@ use crate::{Session, Settings};
 /// What findings are about.
 const CHECK: &str = "collation";
 /// From this version on a database remembers the version of its collation.
-const REMEMBERED_FROM: u32 = 15;
+pub(crate) const REMEMBERED_FROM: u32 = 15;
 
 const CHANGED: &str = "
 SELECT datname::text, datcollversion, coalesce(pg_database_collation_actual_version(oid), 'none')

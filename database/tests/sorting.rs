@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use kit::{Place, rule};
 use pointsman_database::preflight::{self, Verdict};
-use pointsman_database::{Progress, VerifyLevel, backup};
+use pointsman_database::{Progress, VerifyLevel, backup, restore};
 use pointsman_database_testkit::Cluster;
 
 /// A cluster in which others sort than in the database, and what both are made with. Versions before 15 know of libc alone.
@@ -74,6 +74,22 @@ async fn a_template_that_sorts_otherwise_is_told_before_a_restore_needs_it_and_m
         place.run_role_script();
         assert_copied(&place, "r1", order).await;
     }
+}
+
+/// A copy that was kept from before has wrong indexes, and the server lets nothing begin from it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_prepared_copy_from_before_an_upgrade_of_the_system_is_not_used() {
+    let (arguments, how, _) = MIXED[0];
+    let Some(place) = place(arguments, how) else { return };
+    let (settings, progress) = (&place.settings, Progress::default());
+    let taken = place.take("r1").await.unwrap();
+    let (_, copy) = restore::prepare(settings, &taken.id, &rule(), &progress).await.unwrap();
+    let older = format!("UPDATE pg_database SET datcollversion = '1' WHERE datname = '{}'", copy.database);
+    place.sql_in("postgres", &older);
+    let made = restore::beside(settings, &taken.id, &rule(), &progress).await.unwrap();
+    let version =
+        "SELECT datcollversion = pg_database_collation_actual_version(oid) FROM pg_database WHERE datname";
+    assert_eq!(place.sql_in("postgres", &format!("{version} = '{}'", made.database)), "t");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -82,7 +82,7 @@ async fn made(
         ..archive.manifest.shape.clone()
     };
     let comment = format!("pointsman: being restored from {}", id.as_str());
-    let prepared = prepared::of(settings, client, id.as_str()).await?;
+    let prepared = prepared::of(settings, client, &server, id.as_str()).await?;
     match &prepared {
         Some(prepared) => shape.create(client, &name, prepared).await?,
         None => copy::create(settings, client, &shape, &name, &comment).await?,

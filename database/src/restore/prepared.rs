@@ -6,7 +6,9 @@ use tokio_postgres::Client;
 
 use super::gate;
 use crate::backup::{self, Verified};
+use crate::collation;
 use crate::scratch::{self, Scratch};
+use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, literal, quoted, refused};
 use crate::{Authority, Progress, Session, Settings};
@@ -44,14 +46,25 @@ pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result
     Ok(branch)
 }
 
-/// The prepared copy of a backup, if there is one. One that can be connected to may have been changed.
-pub(super) async fn of(settings: &Settings, client: &Client, id: &str) -> Result<Option<String>, Problem> {
+/// The prepared copy of a backup, if there is one. One that can be connected to may have been changed; and in one from
+/// before the system sorted otherwise the indexes on texts are wrong, and the server copies it no more.
+pub(super) async fn of(
+    settings: &Settings,
+    client: &Client,
+    server: &Server,
+    id: &str,
+) -> Result<Option<String>, Problem> {
     let scratch = Scratch::of(settings, id);
+    let sorts_as_then = match server.major() >= collation::REMEMBERED_FROM {
+        true => "AND datcollversion IS NOT DISTINCT FROM pg_database_collation_actual_version(oid)",
+        false => "",
+    };
+    let sql = format!(
+        "SELECT shobj_description(oid, 'pg_database') FROM pg_database
+          WHERE datname = $1 AND NOT datallowconn {sorts_as_then}"
+    );
     let found = client
-        .query_opt(
-            "SELECT shobj_description(oid, 'pg_database') FROM pg_database WHERE datname = $1 AND NOT datallowconn",
-            &[&scratch.database],
-        )
+        .query_opt(&sql, &[&scratch.database])
         .await
         .map_err(|error| refused("look for a prepared copy", &error))?;
     let comment: Option<String> = found.map(|row| field(&row, 0)).transpose()?.flatten();
