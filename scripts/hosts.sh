@@ -35,14 +35,14 @@ units=$PWD/systemd
 step() { printf '\n== %s\n' "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
-if [ ! -e "$base/ready" ]; then
+# The bare system and its programs; nothing else is there that a host would not have.
+included=systemd,systemd-sysv,dbus,polkitd,haproxy,nginx-light,procps,curl
+if [ "$(cat "$base/ready" 2>/dev/null)" != "$included" ]; then
   step "a bare $suite with haproxy and nginx (once)"
   rm -rf "$base"
-  included=systemd,systemd-sysv,dbus,haproxy,nginx-light,procps,curl
-  # The bare system and its programs; nothing else is there that a host would not have.
   debootstrap --variant=minbase --include="$included" "$suite" "$base" >"$cache/$suite.log" 2>&1 ||
     fail "debootstrap: see $cache/$suite.log"
-  touch "$base/ready"
+  echo "$included" >"$base/ready"
 fi
 
 run=$(mktemp -d /var/tmp/pointsman-hosts.XXXXXX)
@@ -135,7 +135,9 @@ step "certificates and configuration: pointsman init"
 "$bin/pointsman" init --environment production --trust-domain example.org --dir "$run/pki" --coordinator ops=10.77.0.2:7443 \
   --balancer lb1=10.77.0.5:7444 --web blue=10.77.0.11:7444 --web green=10.77.0.12:7444 >/dev/null
 sed -i 's/^duration = .*/duration = "4s"/' "$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
-sed -i 's/^server = .*/server = "127.0.0.1:8080"/' "$run"/pki/hosts/{blue,green}/etc/pointsman/agent.toml
+printf '\n[activate]\nrestart = ["nginx.service"]\n' >>"$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
+sed -i -e 's/^server = .*/server = "127.0.0.1:8080"/' -e 's/^# units = .*/units = ["nginx.service"]/' \
+  "$run"/pki/hosts/{blue,green}/etc/pointsman/agent.toml
 
 step "each host by systemd/README.md"
 for host in "${!address[@]}"; do
@@ -180,6 +182,14 @@ pointsman() {
   ip netns exec "$tag" env POINTSMAN_CONFIG="$run/pki/people/operator-admin/config.toml" "$bin/pointsman" "$@"
 }
 
+# What the agent asks before a release.
+may_restart() {
+  local said
+  said=$(on "$1" setpriv --reuid pointsman-agent --regid pointsman-agent --clear-groups \
+    systemctl --no-ask-password --job-mode=isolate restart nginx 2>&1) || true
+  [[ $said == *"Isolate is only valid"* ]]
+}
+
 version() {
   mkdir -p "$run/$1"
   echo "$1" >"$run/$1/page.txt"
@@ -192,9 +202,19 @@ serves() {
   [ "$got" = "$1" ] || fail "visitors get \`$got\`, not $1"
 }
 
-step "the first release, and the doctor's word"
+step "an agent that may not restart its unit is found before anything is touched"
 for number in 1 2 3 4; do version "v$number"; done
 until_well "every agent" pointsman status production
+if pointsman deploy production --artifact "$run/v1" --release v0 --yes >"$run/v0.out" 2>&1; then fail "v0 went through"; fi
+cat "$run/v0.out"
+grep -F "PM0515" "$run/v0.out" >/dev/null || fail "v0 was not refused for the restart"
+for host in blue green; do
+  on "$host" sh -c 'test ! -e /var/www/site/current' || fail "$host was touched"
+  install -m 644 "$units/50-pointsman-agent.rules" "$run/$host/root/etc/polkit-1/rules.d/"
+done
+
+step "the first release, and the doctor's word"
+for host in blue green; do until_well "polkit's rule on $host" may_restart "$host"; done
 pointsman deploy production --artifact "$run/v1" --release v1 --yes
 serves v1
 pointsman doctor production

@@ -10,8 +10,8 @@ use std::time::Duration;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::receipt::{Admission, Fate};
 use pointsman_core::{
-    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, OrderDigest, OrderKey,
-    PeerName, Problem, ReleaseId, Step,
+    Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, OrderDigest,
+    OrderKey, PeerName, Problem, ReleaseId, Step,
 };
 use pointsman_proto::agent_v1::agent_server::Agent;
 use pointsman_proto::convert::{self, ReceivedOrder};
@@ -81,8 +81,10 @@ pub trait Hands: Send + Sync + 'static {
     /// How the host stands.
     fn describe(&self) -> impl Future<Output = v1::AgentStatus> + Send;
 
-    /// Looks at everything that orders will need. A role without checks of its own has nothing to say.
-    fn diagnose(&self) -> impl Future<Output = Vec<v1::Finding>> + Send {
+    /// Looks at everything that orders will need, on a web host at what follows a change of version. A role without
+    /// checks of its own has nothing to say.
+    fn diagnose(&self, activation: &Activation) -> impl Future<Output = Vec<v1::Finding>> + Send {
+        _ = activation;
         std::future::ready(Vec::new())
     }
 
@@ -546,10 +548,13 @@ impl<H: Hands> Agent for AgentService<H> {
 
     async fn diagnose(
         &self,
-        request: Request<agent_v1::DescribeRequest>,
+        request: Request<agent_v1::DiagnoseRequest>,
     ) -> Result<Response<v1::DiagnoseReply>, Status> {
-        self.for_us(&request, &request.get_ref().environment)?;
-        let mut findings = self.hands.diagnose().await;
+        let asked = request.get_ref();
+        self.for_us(&request, &asked.environment)?;
+        let activation = convert::activation_from_wire("diagnose_request", &asked.restart, &asked.hooks)
+            .map_err(|problem| status_of_problem(&problem))?;
+        let mut findings = self.hands.diagnose(&activation).await;
         for finding in &mut findings {
             finding.subject.clone_from(&self.own.name);
         }

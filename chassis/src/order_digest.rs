@@ -38,9 +38,11 @@ fn fields(action: &Action) -> Vec<String> {
     let named = |name: &str| vec![name.to_owned()];
     let mut fields;
     match action {
-        Action::InspectHost { artifact } => {
+        Action::InspectHost { artifact, activation } => {
             fields = named("inspect-host");
             fields.push(artifact.to_string());
+            fields.extend(counted(&activation.restart));
+            fields.extend(counted(&activation.hooks));
         }
         Action::InspectBalancer { expected, backends } => {
             fields = named("inspect-balancer");

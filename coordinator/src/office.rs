@@ -10,9 +10,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note, Outcome, Phase,
-    Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing, State, Step,
-    Timestamp, VerdictMode,
+    Activation, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note,
+    Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing,
+    State, Step, Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -495,16 +495,15 @@ impl Office {
         described.ok().and_then(|status| status.database).map(|facts| facts.progress).unwrap_or_default()
     }
 
-    /// Asks every load balancer's agent what it finds of all that a switch needs, and the database's of all that
-    /// backups, migrations and restores do.
+    /// Asks every agent what it finds of all that orders will need of its host: switches, what follows a change of
+    /// version, backups, migrations and restores.
     pub async fn look_into(&self) -> Vec<(HostName, Result<Option<Vec<v1::Finding>>, Problem>)> {
-        let database = self.environment.database.as_ref().map(|database| &database.host);
-        let asked = self
-            .environment
-            .balancers
-            .iter()
-            .chain(database)
-            .map(|host| async move { (host.clone(), self.fleet.diagnose(host, LOOK_INTO_MS).await) });
+        let (environment, nothing) = (&self.environment, &Activation::default());
+        let asked = environment.agents.keys().map(|host| async move {
+            let activated = environment.slots.values().any(|slot| slot.hosts.contains(host));
+            let activation = if activated { &environment.activation } else { nothing };
+            (host.clone(), self.fleet.diagnose(host, activation, LOOK_INTO_MS).await)
+        });
         join_all(asked).await
     }
 

@@ -126,6 +126,7 @@ codes! {
     AnswerLost = "PM0512", "the answer to an order was lost";
     MessageInvalid = "PM0513", "a message is malformed";
     CertificateUnusable = "PM0514", "certificate files cannot be used";
+    ActivationUnfit = "PM0515", "a host cannot do what follows a change of version";
     // PM06xx: configuration and usage.
     ConfigInvalid = "PM0601", "a configuration file is wrong";
     EnvironmentUnknown = "PM0602", "there is no such environment";

@@ -31,6 +31,8 @@ pub enum Action {
     InspectHost {
         /// The artifact that is to come.
         artifact: ArtifactDigest,
+        /// What will be done after the change.
+        activation: Activation,
     },
     /// Load balancer: say whether it is fit for the release, and change nothing.
     InspectBalancer {

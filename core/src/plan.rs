@@ -477,7 +477,10 @@ impl Plan {
                     .chain([self.maintenance_backend.clone()])
                     .collect(),
             }),
-            Step::Preflight => self.artifact().map(|artifact| Action::InspectHost { artifact }),
+            Step::Preflight => {
+                let activation = self.activation.clone();
+                self.artifact().map(|artifact| Action::InspectHost { artifact, activation })
+            }
             Step::Stage => self.artifact().map(|artifact| Action::Stage { artifact }),
             Step::Discard => self.artifact().map(|artifact| Action::Discard { artifact }),
             // Whoever is still served may meet a broken connection; whoever waits should not wait long for that.

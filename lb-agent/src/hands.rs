@@ -7,7 +7,7 @@ use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_checks::Memory;
-use pointsman_core::{Action, Code, Evidence, Order, Problem};
+use pointsman_core::{Action, Activation, Code, Evidence, Order, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tonic::Streaming;
 
@@ -115,7 +115,7 @@ impl Hands for LbHands {
         self.balancer.signals.as_ref().map(|signals| signals.ticks(&from)).ok_or_else(signals::missing)
     }
 
-    async fn diagnose(&self) -> Vec<v1::Finding> {
+    async fn diagnose(&self, _: &Activation) -> Vec<v1::Finding> {
         // Where access lines are taken in; without such a place HAProxy's log is not looked at.
         let log_to = self.balancer.config.signals.as_ref().map(|signals| signals.listen);
         doctor::diagnose(&self.balancer, log_to).await

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_core::{
-    Action, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, Step, SwapTo,
+    Action, Activation, BackupId, Code, Epoch, Evidence, MigrationPhase, Migrations, Order, Problem, Step,
+    SwapTo,
 };
 use pointsman_database::backup::{self, BackupOrder};
 use pointsman_database::migrate::{self, RunOrder};
@@ -369,7 +370,7 @@ impl Hands for DatabaseHands {
         }
     }
 
-    async fn diagnose(&self) -> Vec<v1::Finding> {
+    async fn diagnose(&self, _: &Activation) -> Vec<v1::Finding> {
         preflight::look(&self.settings).await.iter().map(words::finding).collect()
     }
 

@@ -11,9 +11,11 @@ use pointsman_chassis::{failpoint, process};
 use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId};
 use tracing::warn;
 
-use super::Site;
-use crate::config::{Config, Hook};
+use super::{Site, granted};
+use crate::config::Config;
 
+/// What restarts units. Never another one that a search path may lead to.
+pub const SYSTEMCTL: &str = "/usr/bin/systemctl";
 /// How long a unit may take to restart: systemd's own limit for starting is 90 s.
 const RESTART: Duration = Duration::from_secs(100);
 
@@ -41,14 +43,22 @@ pub async fn activate(
     for unit in &activation.restart {
         still_rules()?;
         let arguments = ["restart", "--", unit.as_str()].map(str::to_owned);
-        let restarted = process::run("/usr/bin/systemctl", &arguments, RESTART).await;
-        restarted.map_err(|error| hook_failed(&format!("restart of `{unit}`"), &error))?;
+        let restarted = process::run(SYSTEMCTL, &arguments, RESTART).await;
+        restarted.map_err(|error| {
+            let hint = format!(
+                "on this host: `journalctl -u {unit} -n 50`; if it was not permitted: `journalctl -u polkit -n 20`"
+            );
+            hook_failed(&format!("restart of `{unit}`"), &hint, &error)
+        })?;
     }
     for (name, hook) in hooks {
         let Some((program, arguments)) = hook.argv.split_first() else { continue };
         still_rules()?;
         let run = process::run(program, arguments, Duration::from_millis(hook.timeout.ms())).await;
-        run.map_err(|error| hook_failed(&format!("hook `{name}`"), &error))?;
+        run.map_err(|error| {
+            let hint = "run it by hand on this host, as the agent's user, and look at its output";
+            hook_failed(&format!("hook `{name}`"), hint, &error)
+        })?;
     }
     let site = site.clone();
     tokio::task::spawn_blocking(move || collect(&site, keep));
@@ -56,44 +66,13 @@ pub async fn activate(
     Ok(Evidence { already: !moved, detail: format!("`current` is {what}"), ..Evidence::default() })
 }
 
-fn hook_failed(what: &str, error: &process::RunError) -> Problem {
+fn hook_failed(what: &str, hint: &str, error: &process::RunError) -> Problem {
     // The link has moved, so this is not nothing; the same order runs the rest again.
     Problem::new(Code::HookFailed, format!("{what} failed"))
         .aftermath(Aftermath::Changed)
         .retry_useful()
         .cause(error.to_string())
-        .hint("run it by hand on this host, as the agent's user, and look at its output")
-}
-
-fn granted<'a>(config: &'a Config, activation: &'a Activation) -> Result<Vec<(&'a str, &'a Hook)>, Problem> {
-    let refuse = |what: String, line: String| {
-        Err(Problem::new(Code::NotGranted, format!("{what} is not allowed on this host"))
-            .hint(format!("add to agent.toml on this host: `{line}`")))
-    };
-    if let Some(unit) = activation.restart.iter().find(|unit| !config.grants(unit)) {
-        return refuse(format!("restarting unit `{unit}`"), format!("units = [\"{unit}\"]"));
-    }
-    let mut hooks = Vec::new();
-    for name in &activation.hooks {
-        match config.hook(name) {
-            Some(hook) if hook.argv.first().is_some_and(|program| program.starts_with('/')) => {
-                hooks.push((name.as_str(), hook))
-            }
-            Some(_) => {
-                return refuse(
-                    format!("hook `{name}` without an absolute path"),
-                    format!("hooks.{name} = {{ argv = [\"/absolute/path\"], timeout = \"10s\" }}"),
-                );
-            }
-            None => {
-                return refuse(
-                    format!("hook `{name}`"),
-                    format!("hooks.{name} = {{ argv = [\"/absolute/path\"], timeout = \"10s\" }}"),
-                );
-            }
-        }
-    }
-    Ok(hooks)
+        .hint(hint)
 }
 
 /// Replaces `current` in one instant; before that `previous` the same way. Returns whether anything moved.

@@ -2,6 +2,7 @@
 
 mod activate;
 mod flag;
+mod grants;
 mod inspect;
 mod site;
 mod stage;
@@ -9,6 +10,7 @@ mod work;
 
 pub use activate::activate;
 pub use flag::set_flag;
+pub use grants::{findings, fit, granted};
 pub use inspect::{describe, inspect};
 pub use site::Site;
 pub use stage::{accept_offer, discard, receive, seal};

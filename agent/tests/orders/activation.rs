@@ -195,6 +195,42 @@ async fn what_is_not_granted_is_found_out_before_anything_moves() {
     }
 }
 
+/// A release to a host that could not restart or run what it must is over before it begins.
+#[tokio::test]
+async fn what_a_host_cannot_do_is_found_out_in_the_preflight() {
+    let (rig, _scratch) = with_hooks().await;
+    let made = site("x");
+    let cases: [(&[&str], &[&str], Option<Code>); 6] = [
+        (&[], &["fine"], None),
+        (&[], &["fine", "missing"], Some(Code::ActivationUnfit)),
+        (&[], &["relative"], Some(Code::NotGranted)),
+        (&[], &["unknown"], Some(Code::NotGranted)),
+        (&["sshd.service"], &[], Some(Code::NotGranted)),
+        (&["sshd.service"], &["missing"], Some(Code::NotGranted)),
+    ];
+    for (units, hooks, expected) in cases {
+        let activation = Activation {
+            restart: units.iter().map(|unit| unit.parse().unwrap()).collect(),
+            hooks: hooks.iter().map(|hook| hook.parse().unwrap()).collect(),
+        };
+        let inspect = Action::InspectHost { artifact: made.digest, activation };
+        let seen = rig.perform(Step::Preflight, inspect).await;
+        assert_eq!(
+            seen.as_ref().err().map(|problem| problem.code),
+            expected,
+            "{units:?} {hooks:?}: {seen:?}"
+        );
+        if let Err(problem) = seen {
+            assert_eq!(problem.aftermath, Aftermath::Unchanged);
+            assert!(!problem.hint.is_empty(), "{problem:?}");
+        }
+        let findings = rig.diagnose(units, hooks).await;
+        assert_eq!(findings.len(), units.len() + hooks.len(), "{findings:?}");
+        let failed = findings.iter().any(|finding| finding.verdict == "fail");
+        assert_eq!(failed, expected.is_some(), "{findings:?}");
+    }
+}
+
 #[tokio::test]
 async fn hooks_that_end_well_and_badly() {
     let (rig, scratch) = with_hooks().await;

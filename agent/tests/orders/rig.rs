@@ -14,6 +14,7 @@ use pointsman_core::{
     Action, Activation, ArtifactDigest, Code, Epoch, Evidence, HostName, Order, OrderKey, PeerName, Problem,
     ReleaseId, Step, Timestamp,
 };
+use pointsman_proto::agent_v1::DiagnoseRequest;
 use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::agent_v1::agent_server::AgentServer;
 use pointsman_proto::convert::{self, ReceivedOrder};
@@ -291,6 +292,16 @@ floor_bytes = 0
         };
         self.perform(Step::Activate, Action::Activate { artifact: tree.map(|tree| tree.digest), activation })
             .await
+    }
+
+    pub async fn diagnose(&self, restart: &[&str], hooks: &[&str]) -> Vec<v1::Finding> {
+        let texts = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        let request = DiagnoseRequest {
+            environment: "production".to_owned(),
+            restart: texts(restart),
+            hooks: texts(hooks),
+        };
+        self.client.clone().diagnose(request).await.unwrap().into_inner().findings
     }
 
     pub async fn flag(&self, on: bool) -> Result<Evidence, Problem> {

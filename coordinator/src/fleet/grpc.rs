@@ -9,7 +9,7 @@ use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::ports::{Clock as _, Fleet};
 use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
-    Action, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem,
+    Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem,
 };
 use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::convert::{self, Exchange, ReceivedOrder};
@@ -152,14 +152,19 @@ impl GrpcFleet {
         bounded(host, timeout_ms, client.rate_limits(request)).await.map_err(|problem| self.named(problem))
     }
 
-    /// What a load balancer's agent finds of all that a switch needs; `None` when it is too old to look.
+    /// What an agent finds of all that orders will need of its host; `None` when it is too old to look.
     pub async fn diagnose(
         &self,
         host: &HostName,
+        activation: &Activation,
         timeout_ms: u64,
     ) -> Result<Option<Vec<v1::Finding>>, Problem> {
         let mut client = self.client(host)?;
-        let request = agent_v1::DescribeRequest { environment: self.environment.to_string() };
+        let request = agent_v1::DiagnoseRequest {
+            environment: self.environment.to_string(),
+            restart: activation.restart.iter().map(ToString::to_string).collect(),
+            hooks: activation.hooks.iter().map(ToString::to_string).collect(),
+        };
         let call = async {
             match client.diagnose(request).await {
                 Err(status) if status.code() == tonic::Code::Unimplemented => Ok(tonic::Response::new(None)),

@@ -7,6 +7,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pointsman_chassis::agent_service::Hands as _;
+use pointsman_core::Activation;
 use pointsman_lb_agent::LbHands;
 use pointsman_proto::v1;
 use tempfile::TempDir;
@@ -144,7 +145,7 @@ impl Balancer {
         let mut wanted = config(&self.folder.path().display().to_string(), &self.frontend.to_string());
         // HAProxy itself says which files it has loaded.
         wanted.haproxy.config.clear();
-        LbHands::new(wanted).unwrap().diagnose().await
+        LbHands::new(wanted).unwrap().diagnose(&Activation::default()).await
     }
 
     /// Looks until these are the findings that are not well.
@@ -287,7 +288,7 @@ async fn an_haproxy_that_went_wrong_is_told_what() {
     let wanted = config(&balancer.folder.path().display().to_string(), &bind);
     let hands = LbHands::new(wanted).unwrap();
     loop {
-        let findings = hands.diagnose().await;
+        let findings = hands.diagnose(&Activation::default()).await;
         let verdict =
             |check: &str| findings.iter().find(|finding| finding.check == check).unwrap().verdict.clone();
         let found =

@@ -40,9 +40,11 @@ fn optional<T: ToString>(value: Option<&T>) -> String {
 pub fn action_to_wire(action: &Action) -> wire::Action {
     use wire::action::Kind;
     let kind = match action {
-        Action::InspectHost { artifact } => {
-            Kind::InspectHost(wire::InspectHost { artifact: artifact.to_string() })
-        }
+        Action::InspectHost { artifact, activation } => Kind::InspectHost(wire::InspectHost {
+            artifact: artifact.to_string(),
+            restart: texts(&activation.restart),
+            hooks: texts(&activation.hooks),
+        }),
         Action::InspectBalancer { expected, backends } => Kind::InspectBalancer(wire::InspectBalancer {
             expected_route: expected.to_string(),
             backends: texts(backends),
@@ -109,13 +111,26 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
     wire::Action { kind: Some(kind) }
 }
 
+/// What is done after a change of version, from the fields `restart` and `hooks` of a message.
+pub fn activation_from_wire(
+    message: &str,
+    restart: &[String],
+    hooks: &[String],
+) -> Result<Activation, Problem> {
+    Ok(Activation {
+        restart: list::<UnitName>(&format!("{message}.restart"), restart)?,
+        hooks: list::<HookName>(&format!("{message}.hooks"), hooks)?,
+    })
+}
+
 /// An action from the wire.
 pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
     use wire::action::Kind;
     Ok(match action.kind.as_ref().ok_or_else(|| missing("action"))? {
-        Kind::InspectHost(inspect) => {
-            Action::InspectHost { artifact: field("inspect_host.artifact", &inspect.artifact)? }
-        }
+        Kind::InspectHost(inspect) => Action::InspectHost {
+            artifact: field("inspect_host.artifact", &inspect.artifact)?,
+            activation: activation_from_wire("inspect_host", &inspect.restart, &inspect.hooks)?,
+        },
         Kind::InspectBalancer(inspect) => Action::InspectBalancer {
             expected: field::<Route>("inspect_balancer.expected_route", &inspect.expected_route)?,
             backends: list::<BackendName>("inspect_balancer.backends", &inspect.backends)?,
@@ -124,10 +139,7 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
         Kind::Discard(discard) => Action::Discard { artifact: field("discard.artifact", &discard.artifact)? },
         Kind::Activate(activate) => Action::Activate {
             artifact: optional_field("activate.artifact", &activate.artifact)?,
-            activation: Activation {
-                restart: list::<UnitName>("activate.restart", &activate.restart)?,
-                hooks: list::<HookName>("activate.hooks", &activate.hooks)?,
-            },
+            activation: activation_from_wire("activate", &activate.restart, &activate.hooks)?,
         },
         Kind::Drain(drain) => Action::Drain {
             backend: field("drain.backend", &drain.backend)?,

@@ -11,7 +11,7 @@ mod signal;
 mod update;
 mod verdict;
 
-pub use action::{action_from_wire, action_to_wire};
+pub use action::{action_from_wire, action_to_wire, activation_from_wire};
 pub use order::{
     Exchange, ReceivedOrder, evidence_from_wire, evidence_to_wire, order_from_wire, order_to_wire,
 };
