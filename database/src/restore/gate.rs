@@ -99,6 +99,9 @@ pub(crate) async fn clear(client: &Client, databases: [u32; 2], but: i32) -> Res
 pub(crate) struct Written {
     rows: u64,
     files: BTreeMap<u32, u32>,
+    /// The same as `rows`, of each table. Empty in records from before it was kept.
+    #[serde(default)]
+    tables: BTreeMap<u32, u64>,
 }
 
 impl Written {
@@ -119,8 +122,10 @@ impl Written {
             .map_err(|error| refused("ask how much was written", &error))?;
         let mut written = Self::default();
         for row in &rows {
-            written.rows = written.rows.saturating_add(field::<i64>(row, 2)?.unsigned_abs());
-            written.files.insert(field(row, 0)?, field(row, 1)?);
+            let (table, rows) = (field(row, 0)?, field::<i64>(row, 2)?.unsigned_abs());
+            written.rows = written.rows.saturating_add(rows);
+            written.tables.insert(table, rows);
+            written.files.insert(table, field(row, 1)?);
         }
         Ok(written)
     }
@@ -134,6 +139,50 @@ impl Written {
     /// or the counters began anew, so that nobody can tell.
     pub(crate) fn since(&self, earlier: &Self) -> Option<u64> {
         (self.files == earlier.files).then_some(())?;
+        // A crash of the server sets them all to nothing: what was written since may hide it in the sum, but not in every
+        // table.
+        let begun_anew = earlier.tables.iter().any(|(table, then)| self.tables.get(table) < Some(then));
+        (!begun_anew).then_some(())?;
         self.rows.checked_sub(earlier.rows)
+    }
+}
+
+/// Rows that stand in the tables, about: as many can have been written at most, where nobody can tell how many were.
+pub(crate) async fn all_rows(client: &Client) -> Result<u64, Problem> {
+    let row = client
+        .query_one(
+            "SELECT coalesce(sum(greatest(c.reltuples, pg_stat_get_live_tuples(c.oid), 0)), 0)::bigint
+               FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+              WHERE c.relkind = 'r' AND n.nspname !~ '^pg_'
+                AND n.nspname NOT IN ('information_schema', 'pointsman')",
+            &[],
+        )
+        .await
+        .map_err(|error| refused("ask how many rows there are", &error))?;
+    Ok(field::<i64>(&row, 0)?.unsigned_abs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn written(tables: &[(u32, u64)]) -> Written {
+        Written {
+            rows: tables.iter().map(|(_, rows)| rows).sum(),
+            files: tables.iter().map(|(table, _)| (*table, *table)).collect(),
+            tables: tables.iter().copied().collect(),
+        }
+    }
+
+    #[test]
+    fn counters_that_began_anew_count_nothing_however_high_they_are_again() {
+        let then = written(&[(1, 500), (2, 7)]);
+        assert_eq!(written(&[(1, 501), (2, 9)]).since(&then), Some(3));
+        assert_eq!(written(&[(1, 3), (2, 0)]).since(&then), None);
+        assert_eq!(written(&[(1, 9_000), (2, 0)]).since(&then), None, "the sum alone would say 8,493");
+        assert_eq!(written(&[(1, 501), (3, 9)]).since(&then), None, "a table is another one");
+        // What was noted before tables were told apart.
+        let then = Written { tables: BTreeMap::new(), ..then };
+        assert_eq!(written(&[(1, 501), (2, 9)]).since(&then), Some(3));
     }
 }

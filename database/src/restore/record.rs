@@ -32,7 +32,10 @@ pub(crate) struct Record {
     /// What both databases were compared at, and what came out. Not there in records from before it was kept.
     #[serde(default)]
     pub compared: Option<Compared>,
-    /// Where rows stood right after the swap, to tell what a swap back would lose.
+    /// What the server had counted right before the swap, to tell what a swap back would lose.
+    #[serde(default)]
+    pub at_swap: Option<Written>,
+    /// The rows of it alone, in records from before all of it was kept.
     pub written_at_swap: Option<u64>,
 }
 
@@ -80,6 +83,7 @@ impl Record {
             restored,
             replaced,
             compared: None,
+            at_swap: None,
             written_at_swap: None,
         }
     }

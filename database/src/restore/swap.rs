@@ -21,6 +21,9 @@ use crate::{Authority, Progress, Session, Settings};
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
 
+/// How late servers before 15 may tell what was written: their collector has its numbers on disk every half second.
+const COUNTED_LATE: Duration = Duration::from_secs(1);
+
 /// What was done.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Swapped {
@@ -84,7 +87,7 @@ pub async fn swap(
     }
 
     // Nobody writes to it yet: what is written from now on would be lost by a swap back.
-    record.written_at_swap = Some(written_in(settings, &record.restored.aside).await?.rows());
+    record.at_swap = Some(written_in(settings, &record.restored.aside).await?);
     let mut renamer = Renamer::open(settings).await?;
     authority.check()?;
     record.at(Stage::Swapping, settings)?;
@@ -149,10 +152,11 @@ pub async fn swap_back(
     let live = Session::open(settings, &settings.name, "swap").await?;
     must_not_be_fenced(&live, authority).await?;
     gate::must_be_endable(client, [record.replaced.oid, record.restored.oid]).await?;
-    let lost = since_swap(&record, Written::ask(live.client()).await?.rows());
+    let lost = since_swap(&record, live.client()).await?;
     if lost > accepted_loss {
         return Err(grown(lost, accepted_loss));
     }
+    let counters_complete = Server::ask(guard.session()).await?.counters_complete();
 
     let mut renamer = Renamer::open(settings).await?;
     authority.check()?;
@@ -171,7 +175,10 @@ pub async fn swap_back(
         let emptied = async {
             gate::clear(client, both, live.pid()).await?;
             failpoint::pass("swap-cleared");
-            let lost = since_swap(&record, Written::ask(live.client()).await?.rows());
+            if !counters_complete {
+                tokio::time::sleep(COUNTED_LATE).await;
+            }
+            let lost = since_swap(&record, live.client()).await?;
             if lost > accepted_loss {
                 return Err(grown(lost, accepted_loss));
             }
@@ -197,14 +204,25 @@ pub async fn swap_back(
 pub async fn written_since_swap(settings: &Settings, live: &Session) -> Result<Option<u64>, Problem> {
     let Some(record) = Record::read(settings)? else { return Ok(None) };
     match record.stage {
-        Stage::Swapped => Ok(Some(since_swap(&record, Written::ask(live.client()).await?.rows()))),
+        Stage::Swapped => since_swap(&record, live.client()).await.map(Some),
         Stage::Swapping | Stage::SwappingBack => Ok(Some(0)),
         Stage::Filling | Stage::Ready | Stage::TakenBack => Ok(None),
     }
 }
 
-fn since_swap(record: &Record, rows: u64) -> u64 {
-    record.written_at_swap.map_or(rows, |then| rows.saturating_sub(then))
+/// Rows that were written since the swap. Where nobody can tell, because tables were made, emptied or rewritten since, or
+/// the server has crashed and counts anew, it may be all of them.
+async fn since_swap(record: &Record, live: &Client) -> Result<u64, Problem> {
+    let written = Written::ask(live).await?;
+    let since = match (&record.at_swap, record.written_at_swap) {
+        (Some(then), _) => written.since(then),
+        (None, Some(then)) => written.rows().checked_sub(then),
+        (None, None) => Some(written.rows()),
+    };
+    match since {
+        Some(rows) => Ok(rows),
+        None => Ok(gate::all_rows(live).await?.max(written.rows()).max(1)),
+    }
 }
 
 fn told(record: &Record, aside: &str) -> Swapped {
