@@ -1,5 +1,6 @@
 //! Databases that exist only to try something in: a restore, a migration. Their names and their comments both tell that
-//! they are ours, and only what bears both is ever dropped.
+//! they are ours. Only what bears both is ever dropped, or what bears such a name and no comment at all: a crash may have
+//! come between.
 
 use std::time::Duration;
 
@@ -92,7 +93,7 @@ async fn drop_all(client: &Client, all: impl Iterator<Item = Found>) -> Result<V
     Ok(dropped)
 }
 
-/// Drops a database if both its name and its comment are those of one of ours.
+/// Drops a database if both its name and its comment are those of one of ours, or it has the name and no comment yet.
 pub(crate) async fn drop_if_ours(client: &Client, name: &str) -> Result<bool, Problem> {
     let row = client
         .query_opt(
@@ -103,7 +104,7 @@ pub(crate) async fn drop_if_ours(client: &Client, name: &str) -> Result<bool, Pr
         .map_err(|error| refused(&format!("look at `{name}`"), &error))?;
     let Some(row) = row else { return Ok(false) };
     let comment: String = field(&row, 0)?;
-    if !is_ours(name) || !comment.starts_with(COMMENT) {
+    if !is_ours(name) || !(comment.is_empty() || comment.starts_with(COMMENT)) {
         return Ok(false);
     }
     drop_database(client, name).await?;

@@ -13,7 +13,7 @@ use kit::{Place, rule, until};
 use pointsman_chassis::failpoint;
 use pointsman_core::Code;
 use pointsman_database::restore::{self, Recovered, Stage};
-use pointsman_database::{Progress, Settings, scratch};
+use pointsman_database::{Progress, Settings, VerifyLevel, backup, scratch};
 
 async fn beside(place: &Place, id: &str) -> restore::Beside {
     restore::beside(&place.settings, id, &rule(), &Progress::default()).await.unwrap()
@@ -108,6 +108,43 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
     assert!(!place.databases().contains("_old_"), "{}", place.databases());
 }
 
+/// The server's counters begin anew after a crash of it: what they say then is no count of what was written since the swap.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    swap(&place, &taken.id, 0).await.unwrap();
+    place.sql("SELECT pg_stat_reset()");
+    place.sql("INSERT INTO features (name) VALUES ('after')");
+    let back = |accepted| {
+        let settings = place.settings.clone();
+        async move { restore::swap_back(&settings, accepted, &rule(), &Progress::default()).await }
+    };
+    let refused = back(1).await.unwrap_err();
+    assert_eq!((refused.code, stage(&place)), (Code::LossGrown, Some(Stage::Swapped)));
+    assert_eq!(place.sql("SELECT count(*) FROM features WHERE name = 'after'"), "1", "and it is still there");
+    // As many as there are, at most: a person may say so.
+    let taken_back = back(1_000_000).await.unwrap();
+    assert!((3_000..100_000).contains(&taken_back.lost), "{taken_back:?}");
+}
+
+/// A kill comes between any two steps: neither half an unpacked dump nor a copy that nobody has named yet is in the way.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kill_left_of_a_check_does_not_keep_the_next_from_being_made() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap();
+    let (name, user) = (copy.database.clone(), &place.settings.user);
+    copy.remove(&place.settings).await.unwrap();
+    place.sql_in("postgres", &format!("CREATE DATABASE {name} OWNER {user}"));
+    let spool = place.settings.backup.dir.join(format!("{}.spool.part", taken.id));
+    std::fs::write(&spool, "half").unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+    assert!(!spool.exists());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn limits_of_the_server_end_no_session_of_the_agent() {
     let place = Place::new();
@@ -126,7 +163,7 @@ async fn limits_of_the_server_end_no_session_of_the_agent() {
         place.sql_in("postgres", &format!("ALTER ROLE {user} IN DATABASE {name} SET {limit} = '40ms'"));
     }
     let taken = place.take("r1").await.unwrap();
-    place.verify(&taken.id, pointsman_database::VerifyLevel::RestoreTest).await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
     beside(&place, &taken.id).await;
     swap(&place, &taken.id, 0).await.unwrap();
     restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap();

@@ -99,6 +99,8 @@ impl Archive {
 
     /// Unpacks it into a file that is gone with the returned guard.
     pub(crate) async fn unpack(&self, to: &Path, progress: &Progress) -> Result<Part, Problem> {
+        // Whoever unpacks holds the guard: one that is there was left by a crash.
+        Part::clear(to);
         let (part, file) = Part::begin(to).map_err(|error| unwritten("unpack a backup", &error))?;
         self.unpacked_into(file, progress, "unpacked").await?;
         Ok(part)

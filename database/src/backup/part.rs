@@ -19,11 +19,20 @@ pub(crate) struct Part {
 }
 
 impl Part {
-    /// Begins the file; only its owner may read it. Fails if one of that name is being written already.
-    pub(crate) fn begin(path: &Path) -> io::Result<(Self, File)> {
+    fn temporary_of(path: &Path) -> PathBuf {
         let mut name = path.as_os_str().to_owned();
         name.push(ENDING);
-        let temporary = PathBuf::from(name);
+        PathBuf::from(name)
+    }
+
+    /// Takes away what a crash left of it, if nobody else can be writing it.
+    pub(crate) fn clear(path: &Path) {
+        _ = std::fs::remove_file(Self::temporary_of(path));
+    }
+
+    /// Begins the file; only its owner may read it. Fails if one of that name is being written already.
+    pub(crate) fn begin(path: &Path) -> io::Result<(Self, File)> {
+        let temporary = Self::temporary_of(path);
         let file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
         Ok((Self { temporary, path: path.to_owned() }, file))
     }
