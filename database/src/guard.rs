@@ -21,6 +21,7 @@ impl Guard {
     /// Takes it, waiting at most this long for whoever has it.
     pub async fn take(settings: &Settings, within: Duration) -> Result<Self, Problem> {
         let session = Session::open(settings, &settings.maintenance, "guard").await?;
+        must_be_fit(&session, settings).await?;
         let give_up = Instant::now() + within;
         loop {
             let row = session
@@ -45,6 +46,27 @@ impl Guard {
     pub fn session(&self) -> &Session {
         &self.session
     }
+}
+
+/// Whatever is done with the database is done on a primary, and by a role that could not do more than it must: a dump
+/// brings code, and indexes run it.
+async fn must_be_fit(session: &Session, settings: &Settings) -> Result<(), Problem> {
+    let sql = "SELECT r.rolsuper, pg_is_in_recovery() FROM pg_roles r WHERE r.rolname = current_user";
+    let asked = session.client().query_one(sql, &[]).await;
+    let row = asked.map_err(|error| refused("ask who the agent is to the server", &error))?;
+    if field(&row, 1)? {
+        let message = "the server is in recovery: the agent works on the primary";
+        return Err(Problem::new(Code::DatabaseUnfit, message)
+            .hint("set `host` in the agent's [database] section to the primary"));
+    }
+    if field(&row, 0)? && !settings.allow_superuser {
+        let message = format!("`{}` is a superuser; the agent needs less", settings.user);
+        return Err(Problem::new(Code::DatabaseUnfit, message).hint(
+            "the script `database-role.sql` makes a role with less power; else `allow_superuser = true` in the agent's \
+             [database] section",
+        ));
+    }
+    Ok(())
 }
 
 async fn busy(session: &Session, settings: &Settings) -> Problem {

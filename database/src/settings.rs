@@ -20,7 +20,7 @@ pub struct Settings {
     pub user: String,
     /// The file with its password; none with peer authentication.
     pub password_file: Option<PathBuf>,
-    /// Required for a host that is reached by name.
+    /// Required for a host other than this one.
     pub tls: Option<TlsSettings>,
     /// The database to connect to for what cannot be done inside of the other one.
     #[serde(default = "default_maintenance")]
