@@ -10,8 +10,9 @@ use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
 use crate::{Progress, Session, Settings, contents};
 
-/// Longest name of a database that is worked with: those that are made from it are longer, and names end at 63 bytes.
-pub(crate) const MAX_NAME_BYTES: usize = 40;
+/// Longest name of a database that is worked with: names end at 63 bytes, and the longest that is made from one is
+/// `NAME_restore_20261126T103029Z_2`.
+pub(crate) const MAX_NAME_BYTES: usize = 36;
 
 /// The database that new ones are copied from, if it is there: it holds the extensions that only a superuser can create.
 pub(crate) fn template_of(settings: &Settings) -> String {

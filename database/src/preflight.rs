@@ -336,6 +336,12 @@ async fn other_work(session: &Session, live: &Shape) -> Result<Finding, Problem>
     Ok(Finding::warning("other work", found, "wait until it has ended: `pointsman db status ENV`"))
 }
 
+/// Refuses when a copy will be made and will probably not fit: a full disk under the live database is worse than no release.
+pub async fn must_have_room_for_copy(settings: &Settings) -> Result<(), Problem> {
+    let session = Session::open(settings, &settings.maintenance, "preflight").await?;
+    room::for_copy(settings, &session).await
+}
+
 async fn room_for_copy(settings: &Settings, session: &Session) -> Finding {
     let check = "room for a copy";
     if room::free_for_data(session).await.is_none() {

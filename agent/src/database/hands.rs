@@ -365,7 +365,13 @@ impl Hands for DatabaseHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectDatabase { pending, .. } => self.inspect(pending.as_ref()).await,
+            Action::InspectDatabase { verify, pending } => {
+                let evidence = self.inspect(pending.as_ref()).await?;
+                if *verify == VerifyLevel::RestoreTest || pending.is_some() {
+                    preflight::must_have_room_for_copy(&self.settings).await?;
+                }
+                Ok(evidence)
+            }
             _ => Err(not_ours()),
         }
     }

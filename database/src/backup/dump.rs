@@ -46,9 +46,16 @@ pub(crate) async fn database(
 }
 
 /// Dumps roles and tablespaces, without passwords: what a restore elsewhere needs first.
-pub(crate) async fn roles(settings: &Settings, tools: &Tools, file: File) -> Result<Written, Problem> {
+///
+/// `pg_dump` lifts the limits of its session itself, this does not: `limits` is what it is to begin with.
+pub(crate) async fn roles(
+    settings: &Settings,
+    tools: &Tools,
+    limits: &str,
+    file: File,
+) -> Result<Written, Problem> {
     let mut program = Program::new(settings, &tools.program("pg_dumpall"), "roles")?;
-    program.command().env("PGDATABASE", &settings.maintenance).args([
+    program.command().env("PGDATABASE", &settings.maintenance).env("PGOPTIONS", limits).args([
         "--globals-only",
         "--no-role-passwords",
         "--no-password",

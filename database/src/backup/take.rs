@@ -79,8 +79,9 @@ async fn take_bounded(
     let (roles, roles_file) =
         Part::begin(&id.file(folder, ROLES_ENDING)).map_err(|error| unwritten(&error))?;
     let dumping = dump::database(settings, &tools, &snapshot, file, progress);
-    let (written, contents, _) =
-        tokio::try_join!(dumping, snapshot.contents(progress), dump::roles(settings, &tools, roles_file))?;
+    let limits = guard.session().no_limits().await?;
+    let roles_dumping = dump::roles(settings, &tools, &limits, roles_file);
+    let (written, contents, _) = tokio::try_join!(dumping, snapshot.contents(progress), roles_dumping)?;
     let mut contents = contents;
     contents.sequences = snapshot.sequences().await?;
     let schema_version =

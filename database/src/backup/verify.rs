@@ -13,7 +13,7 @@ use crate::guard::Guard;
 use crate::scratch::{self, Scratch};
 use crate::server::Server;
 use crate::tools::Tools;
-use crate::{Authority, Progress, Settings, VerifyLevel, copy, moment};
+use crate::{Authority, Progress, Settings, VerifyLevel, copy, moment, room};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
@@ -188,6 +188,7 @@ async fn restore(
     copy::must_be_possible(client, manifest).await?;
     let scratch = Scratch::of(settings, &manifest.id);
     scratch::drop_if_ours(client, &scratch.database).await?;
+    room::for_copy(settings, guard.session()).await?;
     authority.check()?;
     let comment = Scratch::comment(settings, &manifest.id);
     copy::create(settings, client, &manifest.shape, &scratch.database, &comment).await?;

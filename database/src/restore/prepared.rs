@@ -11,7 +11,7 @@ use crate::scratch::{self, Scratch};
 use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, literal, quoted, refused};
-use crate::{Authority, Progress, Session, Settings};
+use crate::{Authority, Progress, Session, Settings, room};
 
 /// Restores and checks a backup and keeps the result, shut; those of earlier backups are dropped. It takes as much room as
 /// the database.
@@ -34,6 +34,7 @@ pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result
     let client = session.client();
     let branch = Scratch::of(settings, &format!("{id}, tried"));
     scratch::drop_if_ours(client, &branch.database).await?;
+    room::for_copy(settings, &session).await?;
     let shape = Shape::of(client, &prepared.database).await?;
     shape.create(client, &branch.database, &prepared.database).await?;
     let comment = format!(
