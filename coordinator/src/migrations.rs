@@ -4,7 +4,7 @@ use std::io::Read as _;
 
 use pointsman_core::manifest::Kind;
 use pointsman_core::{ArtifactDigest, Code, MigrationPhase, Problem};
-use pointsman_migration::{Finding, Phase, Recorded, Set, Version, breaking};
+use pointsman_migration::{Finding, Phase, Recorded, Set, Version, breaking_after};
 use pointsman_proto::v1;
 
 use crate::artifact_store::ArtifactStore;
@@ -135,10 +135,15 @@ fn still_to_apply(
     let pending =
         pointsman_migration::pending(set, phase, &recorded, &named).map_err(|findings| refused(&findings))?;
     let scripts = pending.scripts.iter().filter_map(|migration| migration.script(phase));
-    let broken: Vec<Finding> = match phase {
-        Phase::Expand => scripts.flat_map(breaking).collect(),
-        _ => Vec::new(),
-    };
+    let mut broken: Vec<Finding> = Vec::new();
+    if phase == Phase::Expand {
+        // As the agent judges them: what an earlier file makes, the version that serves does not know.
+        let mut made = Vec::new();
+        for script in scripts {
+            broken.extend(breaking_after(script, &made));
+            made.extend(script.makes());
+        }
+    }
     if !broken.is_empty() {
         return Err(refused(&broken));
     }

@@ -9,7 +9,7 @@ use pointsman_migration::Version;
 use pointsman_proto::v1;
 
 /// Tables that are named with their loss: those that lose most.
-const NAMED: usize = 6;
+const NAMED: usize = 20;
 
 /// A backup that passed its check.
 pub fn backup(backup: &Backup) -> String {
@@ -138,13 +138,19 @@ pub fn restored(beside: &Beside, loss: &Loss) -> String {
     let more = tables.len().saturating_sub(NAMED);
     let rest = if more > 0 { format!(" and {more} tables more") } else { String::new() };
     let least = if loss.at_least { "at least " } else { "" };
-    format!(
-        "restored beside as `{}`; with it {least}{} rows written since the backup are lost{}{}{rest}",
+    let words = format!(
+        "restored beside as `{}`; with it {least}{} written since the backup are lost{}{}{rest}",
         beside.database,
-        loss.total(),
+        several(loss.total(), "row", "rows"),
         if named.is_empty() { "" } else { ": " },
         named.join(", ")
-    )
+    );
+    let lacking: Vec<String> = beside
+        .not_copied
+        .iter()
+        .map(|statement| format!("it lacks what a superuser must say: `{statement}`"))
+        .collect();
+    with_notes(words, &lacking)
 }
 
 /// A swap.
@@ -153,8 +159,10 @@ pub fn swapped(swapped: &Swapped) -> String {
         return format!("it is the live one already; `{}` is kept aside", swapped.aside);
     }
     format!(
-        "swapped: nobody could connect for {} ms, {} rows given up; `{}` is kept aside",
-        swapped.gap_ms, swapped.lost, swapped.aside
+        "swapped: nobody could connect for {} ms, {} given up; `{}` is kept aside",
+        swapped.gap_ms,
+        several(swapped.lost, "row", "rows"),
+        swapped.aside
     )
 }
 
