@@ -5,7 +5,7 @@
 //! worker stayed the same was changed by hand, and is reported and left, unless the configuration says otherwise.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use pointsman_chassis::hints::Hints;
@@ -35,11 +35,12 @@ const TURN: Duration = Duration::from_millis(200);
 pub struct Guard {
     started: Instant,
     set_at_ms: Arc<AtomicU64>,
+    old_behind: Arc<AtomicBool>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { started: Instant::now(), set_at_ms: Arc::default() }
+        Self { started: Instant::now(), set_at_ms: Arc::default(), old_behind: Arc::default() }
     }
 }
 
@@ -51,6 +52,12 @@ impl Guard {
     /// A route was set: the guard is alert for a while.
     pub fn route_was_set(&self) {
         self.set_at_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+    }
+
+    /// Notes whether an old worker keeps another route, or could not be asked: it is told again with the next look. Returns
+    /// whether that was so before.
+    pub fn old_are_behind(&self, behind: bool) -> bool {
+        self.old_behind.swap(behind, Ordering::Relaxed)
     }
 
     fn pause(&self) -> Duration {
@@ -123,12 +130,17 @@ pub async fn refresh(balancer: &Balancer) {
 async fn look(balancer: &Balancer) {
     let Some(Seen { found, pid, on_disk, runtime, confirmed }) = see(balancer).await else { return };
     match (found, on_disk) {
-        (Found::Stands, _) => balancer.events.stands(),
+        (Found::Stands, on_disk) => {
+            balancer.events.stands();
+            if let Some(route) = on_disk.filter(|_| balancer.guard.old_behind.load(Ordering::Relaxed)) {
+                switch::set_old_workers(balancer, &route).await;
+            }
+        }
         (Found::Reloaded, Some(route)) => {
             let first = balancer.file.settled().is_none();
-            follow(balancer, pid, &route).await;
+            let old = follow(balancer, pid, &route).await;
             if !first {
-                let what = format!("HAProxy has a new worker, {pid}: route `{route}` stands");
+                let what = format!("HAProxy has a new worker, {pid}: route `{route}` stands{old}");
                 balancer.events.tell(Kind::ReloadSeen, what);
             }
             balancer.events.stands();
@@ -149,16 +161,17 @@ async fn restore(balancer: &Balancer, pid: u32, found: Option<&Route>, route: &R
         return balancer.events.drifted(&what);
     }
     balancer.file.keep_again(route).await;
-    follow(balancer, pid, route).await;
-    let what = format!("HAProxy's new worker {pid} had route {found}: `{route}` is set again");
+    let old = follow(balancer, pid, route).await;
+    let what = format!("HAProxy's new worker {pid} had route {found}: `{route}` is set again{old}");
     balancer.events.tell(Kind::ReloadRestored, what);
     balancer.events.stands();
 }
 
-/// Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map.
-async fn follow(balancer: &Balancer, pid: u32, route: &Route) {
-    switch::set_old_workers(balancer, route).await;
+/// Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map. Says what came of it.
+async fn follow(balancer: &Balancer, pid: u32, route: &Route) -> String {
+    let old = switch::set_old_workers(balancer, route).await;
     balancer.file.settle(pid);
+    old
 }
 
 /// Reports what somebody else has changed, and sets it back where the configuration says so.

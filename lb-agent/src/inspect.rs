@@ -1,5 +1,6 @@
 //! Looking at the balancer without changing anything: for the preflight, and for `status`.
 
+use futures_util::future::join_all;
 use pointsman_chassis::host_facts;
 use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
@@ -88,24 +89,38 @@ pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
     }
 }
 
+/// Old workers that route otherwise, or may: what cannot be seen of them must not hide how the balancer stands, least of
+/// all from whoever wants to go back.
+async fn stale_workers(balancer: &Balancer, route: Option<&Route>) -> Vec<String> {
+    let workers = &balancer.workers;
+    let old = match workers.old().await {
+        Ok(old) => old,
+        Err(problem) => return vec![format!("not seen, may be by another route: {problem}")],
+    };
+    let asked = join_all(old.iter().map(async |worker| (worker.pid, workers.old_route(worker).await))).await;
+    let told = |(pid, found): (u32, Result<Option<Option<Route>>, Problem>)| match found {
+        Ok(Some(found)) if found.as_ref() != route => {
+            let found = found.map_or_else(|| "none".to_owned(), |route| route.to_string());
+            Some(format!("{pid}: {found}"))
+        }
+        Ok(_) => None,
+        Err(problem) => Some(format!("{pid}: not told, {}", problem.message)),
+    };
+    let mut stale: Vec<String> = asked.into_iter().filter_map(told).collect();
+    if let Ok(Some(left)) = workers.unseen_old_process().await {
+        stale.push(format!("not seen, {} s left: may be by another route", left.as_secs().max(1)));
+    }
+    stale
+}
+
 async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Problem> {
     guard::refresh(balancer).await;
     let workers = &balancer.workers;
     let route = workers.route().await?;
     let rows = workers.stat().await?;
-    let mut stale_workers = Vec::new();
-    for worker in workers.old().await? {
-        if let Some(old) = workers.old_route(&worker).await?
-            && old != route
-        {
-            let old = old.map_or_else(|| "none".to_owned(), |route| route.to_string());
-            stale_workers.push(format!("{}: {old}", worker.pid));
-        }
-    }
-    if let Some(left) = workers.unseen_old_process().await? {
-        stale_workers.push(format!("not seen, {} s left: may be by another route", left.as_secs().max(1)));
-    }
-    let all_rows = rows_of_all(balancer).await?;
+    let stale_workers = stale_workers(balancer, route.as_ref()).await;
+    // One that does not answer is named there, and serves requests that nobody can count.
+    let all_rows = rows_of_all(balancer).await.unwrap_or_else(|_| rows.clone());
     let mut backends = Vec::new();
     for granted in &balancer.config.haproxy.backends {
         let counted = health(&rows, &granted.0);

@@ -240,22 +240,27 @@ async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -
     }
 }
 
-/// Tells the old workers, and names those that keep their route. They end by themselves with `hard-stop-after`.
+/// Tells the old workers, all at once, and names those that keep their route. The guard tells them again until they follow
+/// or end, which they do by themselves with `hard-stop-after`.
 pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
     let old = match balancer.workers.old().await {
         Ok(old) => old,
         Err(problem) => {
-            warn!(problem = %problem.in_full(), "cannot see the old workers");
+            if !balancer.guard.old_are_behind(true) {
+                warn!(problem = %problem.in_full(), "cannot see the old workers");
+            }
             return "; old workers could not be seen".to_owned();
         }
     };
     let count = old.len();
-    let mut stale = Vec::new();
-    for worker in old {
-        if let Err(problem) = leads(balancer, &worker, wanted).await {
-            warn!(pid = worker.pid, problem = %problem.in_full(), "an old worker keeps its route");
-            stale.push(worker.pid.to_string());
-        }
+    let told =
+        join_all(old.iter().map(async |worker| (worker.pid, leads(balancer, worker, wanted).await))).await;
+    let behind = || told.iter().filter_map(|(pid, led)| Some((pid, led.as_ref().err()?)));
+    let stale: Vec<String> = behind().map(|(pid, _)| pid.to_string()).collect();
+    if !balancer.guard.old_are_behind(!stale.is_empty()) {
+        behind().for_each(|(pid, problem)| {
+            warn!(pid, problem = %problem.in_full(), "an old worker keeps its route, and is told again and again");
+        });
     }
     match (count, stale.as_slice()) {
         (0, _) => unseen_old_process(balancer).await,

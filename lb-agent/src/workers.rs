@@ -362,7 +362,11 @@ impl Workers {
             Steering::ServerStates(_) => server.to_owned(),
         };
         let command = Command::of(&["shutdown", "sessions", "server", &named])?;
-        self.current.ask(&command).await?;
+        let said = self.current.ask(&command).await?;
+        if !said.trim().is_empty() {
+            return Err(unreadable(&command, said.trim()));
+        }
+        // An old worker may not know the server.
         for worker in self.old().await? {
             worker.ask(&command).await?;
         }

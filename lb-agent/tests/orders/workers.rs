@@ -253,3 +253,31 @@ async fn status_names_workers_that_keep_another_route() {
     assert_eq!((facts.route.as_str(), facts.route_on_disk.as_str()), (V, V));
     assert_eq!(facts.stale_workers, [format!("100: {P}")]);
 }
+
+/// Whoever wants to go back must not be kept from it by a worker of before that hangs.
+#[tokio::test]
+async fn an_old_worker_that_hangs_hides_nothing_and_is_told_again_until_it_follows() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.instead("@!100 ", 12, |_| Some(Answer::silence()));
+    });
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("old workers 100 keep"), "{done:?}");
+    let described = rig.agent.describe().await;
+    assert_eq!(described.problem, None, "how the balancer stands is known all the same");
+    let found = described.balancer.unwrap();
+    assert_eq!(found.route, V);
+    assert!(found.stale_workers.iter().any(|stale| stale.starts_with("100: not told")), "{found:?}");
+
+    let hands = rig.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    let follows = async {
+        while rig.stands().2 != [V] {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(60), follows).await.expect("it is never told again");
+    guard.abort();
+    assert_eq!(rig.agent.describe().await.balancer.unwrap().stale_workers, Vec::<String>::new());
+}
