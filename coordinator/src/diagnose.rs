@@ -87,6 +87,7 @@ pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec
             findings.extend(of_preflight(agent, found));
         }
     }
+    findings.extend(of_deaf(&agents));
     findings.extend(of_routes(office, &agents));
     if part == Part::Whole {
         findings.extend(of_flags(office, &agents));
@@ -232,6 +233,25 @@ fn of_signals(host: &str, balancer: &v1::BalancerFacts) -> Option<v1::Finding> {
     )
     .hint("compare `ring` and `log` in haproxy.cfg with docs/signals.md");
     Some(finding(host, "warn", "no access lines come".to_owned(), Some(&problem)))
+}
+
+/// Load balancers that hear no visitors while others do: releases would wait for them.
+fn of_deaf(agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
+    let deaf = |facts: &&v1::BalancerFacts| facts.signals_listen.is_empty();
+    let all = || agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
+    if all().all(|(_, facts)| deaf(&facts)) {
+        return Vec::new();
+    }
+    all()
+        .filter(|(_, facts)| deaf(facts))
+        .map(|(host, _)| {
+            let problem =
+                Problem::new(Code::SignalsMissing, "its agent listens for no access lines, others do").hint(
+                    "`[signals]` in its lb-agent.toml, `ring` and `log` in its haproxy.cfg: docs/signals.md",
+                );
+            finding(host, "fail", "nobody sees the visitors behind it".to_owned(), Some(&problem))
+        })
+        .collect()
 }
 
 /// A certificate of the site: how long it lasts, whether it is what visitors get, and why no newer one is taken.

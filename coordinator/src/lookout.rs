@@ -30,7 +30,7 @@ pub enum Delivers {
     Unknown,
     /// They have.
     Yes,
-    /// One says that it has none.
+    /// All say that they have none.
     No,
 }
 

@@ -231,14 +231,16 @@ impl Merger {
         self.troubled.iter().find(|(host, _)| told.contains(*host)).map(|(_, problem)| problem.clone())
     }
 
-    /// Whether a load balancer says that it has no signals.
+    /// Whether every load balancer says that it has no signals. Where only some have none, the visitors behind them are
+    /// not seen, and that is no reason to judge nobody.
     pub(crate) fn without_signals(&self) -> bool {
-        self.silent.values().any(has_none)
+        let none = |host: &HostName| self.silent.get(host).is_some_and(has_none);
+        !self.balancers.is_empty() && self.balancers.iter().all(none)
     }
 
-    /// Whether every load balancer has told of a second, or is known not to.
+    /// Whether every load balancer has told of a second, or says that it never will.
     pub(crate) fn heard_of_all(&self) -> bool {
-        self.sent > 0 && self.silent.is_empty()
+        self.sent > 0 && self.silent.values().all(has_none)
     }
 
     /// Why nothing comes.
@@ -460,9 +462,10 @@ mod tests {
     fn without_signals_anywhere_there_is_nothing_to_watch() {
         let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
         merger.take(host("lb1"), lost(Code::SignalsMissing), now);
-        assert_eq!(merger.hopeless(), None);
+        assert_eq!((merger.hopeless(), merger.without_signals()), (None, false));
         merger.take(host("lb2"), lost(Code::SignalsMissing), now);
         assert_eq!(merger.hopeless().unwrap().code, Code::SignalsMissing);
+        assert!(merger.without_signals());
     }
 
     #[test]

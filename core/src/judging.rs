@@ -5,6 +5,41 @@ use crate::machine::turns;
 use crate::verdict::{Judgement, Verdict};
 use crate::{Code, Event, Judged, Phase, Problem, RequestKind, Ruling, State, Timestamp, VerdictMode};
 
+/// Requests of its own that a watch needs after another one, however much is known from before: silence proves nothing.
+const OWN_REQUESTS: u64 = 100;
+
+/// How many requests of its own this watch still lacks for a proof.
+fn lacking(state: &State, judgement: &Judgement) -> u64 {
+    let own = judgement.errors.limit.0.requests.saturating_sub(state.verdict.before);
+    let needed = match state.verdict.before {
+        // The first needs as many as the proof does.
+        0 => 0,
+        _ => state.plan.verdict.min_requests.max(OWN_REQUESTS),
+    };
+    needed.saturating_sub(own)
+}
+
+fn ruled(state: &State, judgement: &Judgement) -> Ruling {
+    let mut ruling = Ruling::of(&state.plan, judgement);
+    if ruling.verdict == Verdict::Promote && lacking(state, judgement) > 0 {
+        ruling.verdict = Verdict::Undecided;
+    }
+    ruling
+}
+
+fn judged(state: &State, judgement: &Judgement) -> Judged {
+    let judged = Judged::of(&state.plan, judgement);
+    match (judged.verdict, lacking(state, judgement)) {
+        (Verdict::Promote, lacking @ 1..) => Judged {
+            verdict: Verdict::Undecided,
+            told: format!("{}; with this share it must serve {lacking} requests more", judged.told),
+            needed: Some(judged.needed.unwrap_or(0).max(lacking)),
+            ..judged
+        },
+        _ => judged,
+    }
+}
+
 /// What follows from what was made of one more second, as facts to record in order. What changes nothing is not recorded.
 pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event> {
     let (plan, known) = (&state.plan, state.verdict.known);
@@ -12,7 +47,7 @@ pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event>
     if state.watched_after().is_none() || on_its_way || plan.verdict.mode == VerdictMode::Off {
         return Vec::new();
     }
-    let ruling = Ruling::of(plan, judgement);
+    let ruling = ruled(state, judgement);
     let (acts, watching) = (plan.verdict.acts(), matches!(state.phase, Phase::Watching { .. }));
     let follows = acts
         && match ruling.verdict {
@@ -33,7 +68,7 @@ pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event>
     if !follows && !is_news && !warning {
         return Vec::new();
     }
-    let judged = Judged::of(plan, judgement);
+    let judged = judged(state, judgement);
     let event = match judged.verdict {
         _ if !follows => None,
         Verdict::Rollback => turns(state, against(&judged)),
@@ -105,7 +140,7 @@ pub fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&
     let at = events.iter().position(ends);
     let judgement = judgement.filter(|_| state.plan.verdict.mode != VerdictMode::Off);
     let (Some(at), Some(judgement)) = (at, judgement) else { return events };
-    let judged = Judged::of(&state.plan, judgement);
+    let judged = judged(state, judgement);
     if let Some(Event::Held(problem) | Event::TurnedBack(problem)) = events.get_mut(at)
         && problem.code == Code::VerdictUndecided
     {

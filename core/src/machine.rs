@@ -241,7 +241,7 @@ fn watch_passed(state: &mut State, at: Timestamp) -> bool {
         Some(step) => Phase::Doing(step),
     };
     state.watch = crate::WatchProgress::default();
-    state.verdict.anew();
+    state.verdict.next_watch();
     state.split_passed_at = Some(at);
     wanted
 }
@@ -300,7 +300,7 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
         HeldAt::Step(step) => Phase::Doing(step),
         HeldAt::Watch(after) => {
             // Who lets it go on has looked at what was found: evidence of a fault that is over would stay for long.
-            state.verdict.judge = state.verdict.judge.saturating_add(1);
+            state.verdict.next_judge();
             Phase::Watching { after, until: at.plus_ms(state.watch_ms()) }
         }
     };

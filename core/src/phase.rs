@@ -124,6 +124,8 @@ pub struct VerdictProgress {
     pub judge: u32,
     /// The verdict that was recorded last in this watch.
     pub known: Option<Verdict>,
+    /// Requests that this judge had counted on the new slot when the watch before this one ended.
+    pub before: u64,
     /// It was recorded in this watch that something is too bad which the plan only warns of.
     pub warned: bool,
     /// What was recorded last, with its numbers.
@@ -134,6 +136,20 @@ impl VerdictProgress {
     /// Another watch begins: what was recorded before it is no verdict in it.
     pub(crate) fn anew(&mut self) {
         (self.known, self.warned) = (None, false);
+    }
+
+    /// Another watch follows one that ended well: the judge goes on, and what it knows is known, but more visitors are there
+    /// now, and some of them must have been seen before it is proof of anything.
+    pub(crate) fn next_watch(&mut self) {
+        self.anew();
+        self.before =
+            self.last.as_ref().map_or(self.before, |last| last.errors.new.requests.max(self.before));
+    }
+
+    /// Another judge begins.
+    pub(crate) fn next_judge(&mut self) {
+        self.anew();
+        (self.judge, self.before) = (self.judge.saturating_add(1), 0);
     }
 }
 

@@ -192,7 +192,7 @@ impl VerdictPlan {
             horizon,
             // When a watch may end, and must, the release engine says: it also counts what nobody watched.
             min_watch: 1,
-            max_watch: horizon,
+            max_watch: Choices::NO_END,
             ..Choices::default()
         })
     }

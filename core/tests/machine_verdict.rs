@@ -255,3 +255,45 @@ fn each_split_is_proven_anew() {
     story.tell(Event::WatchPassed);
     assert_eq!((story.state.phase.clone(), story.state.verdict.known), (Phase::Doing(Step::Canary(2)), None));
 }
+
+/// The judge goes on from one split to the next, and knows already that the version is good: with a tenth of the visitors.
+#[test]
+fn a_watch_without_visitors_of_its_own_proves_nothing() {
+    let mut plan = plan(deploy(), Site { splits: &[10, 50], ..Site::of(1, 1) });
+    plan.verdict = decides();
+    let mut story = Story::begun(plan);
+    let confirm_to_watch = |story: &mut Story| {
+        while story.state.watched_after().is_none() {
+            let Phase::Doing(step) = story.state.phase else { panic!("{:?}", story.state.phase) };
+            story.confirm(step);
+        }
+    };
+    confirm_to_watch(&mut story);
+    let params = story.state.plan.verdict.params(story.state.plan.watched_ms()).unwrap();
+    let (mut judge, mut number) = (Judge::new(params), 0);
+    let mut seen = |seconds: u64, new: Counts| {
+        let mut tick = || {
+            number += 1;
+            judge.step(&Tick { number, new, old: counts(100, 0), latency: Latency::Known })
+        };
+        (1..seconds).for_each(|_| _ = tick());
+        tick()
+    };
+    let good = seen(20, counts(3_000, 0));
+    assert_eq!(green(&mut story, 21_000, &good), Vec::<&str>::new(), "not told yet");
+    assert_eq!(tell(&mut story, &good), ["judged"]);
+    assert_eq!(green(&mut story, 1_000, &good), ["judged", "watch-passed"]);
+    confirm_to_watch(&mut story);
+    assert_eq!(story.state.verdict.before, 60_000);
+
+    let silent = seen(25, counts(0, 0));
+    assert_eq!(silent.verdict(), Verdict::Promote, "the judge itself only knows the version");
+    story.now = story.now.plus_ms(25_000);
+    assert_eq!(tell(&mut story, &silent), Vec::<&str>::new());
+    assert_eq!(green(&mut story, 1_000, &silent), Vec::<&str>::new());
+    let few = seen(1, counts(99, 0));
+    assert_eq!(tell(&mut story, &few), Vec::<&str>::new());
+    let enough = seen(1, counts(1, 0));
+    assert_eq!(tell(&mut story, &enough), ["judged"]);
+    assert_eq!(green(&mut story, 1_000, &enough), ["judged", "watch-passed"]);
+}

@@ -71,11 +71,17 @@ pub struct Choices {
     pub horizon: u64,
     /// Ticks with data before anything is promoted.
     pub min_watch: u64,
-    /// Ticks after which pointsman stops waiting for evidence, and only a person may promote.
+    /// Ticks after which pointsman stops waiting for evidence, and only a person may promote. [`Self::NO_END`]: whoever
+    /// watches decides when it has taken long enough.
     pub max_watch: u64,
     /// Ticks that are judged as one. With more than 1 a total failure of that many ticks is a blip, and everything is
     /// noticed that many times later.
     pub blip: u64,
+}
+
+impl Choices {
+    /// A watch without an end of its own.
+    pub const NO_END: u64 = u64::MAX;
 }
 
 impl Default for Choices {
@@ -178,14 +184,17 @@ impl Params {
             within("dispersion", dispersion, &DISPERSION)?;
         }
         within("horizon", choices.horizon as f64, &TICKS)?;
-        within("max_watch", choices.max_watch as f64, &TICKS)?;
+        let ends = choices.max_watch != Choices::NO_END;
+        if ends {
+            within("max_watch", choices.max_watch as f64, &TICKS)?;
+        }
         within("min_watch", choices.min_watch as f64, &TICKS)?;
         within("blip", choices.blip as f64, &BLIP)?;
         if choices.min_watch > choices.max_watch {
             let (found, expected) = (choices.min_watch as f64, "`max_watch` or less");
             return Err(InvalidParams { field: "min_watch", found, expected });
         }
-        if choices.horizon < choices.max_watch {
+        if ends && choices.horizon < choices.max_watch {
             let (found, expected) = (choices.horizon as f64, "`max_watch` or more");
             return Err(InvalidParams { field: "horizon", found, expected });
         }
@@ -291,6 +300,7 @@ mod tests {
         for (choices, field) in cases {
             assert_eq!(Params::new(choices).map_err(|error| error.field), Err(field), "{choices:?}");
         }
+        assert!(Params::new(Choices { max_watch: Choices::NO_END, horizon: 600, ..good }).is_ok());
         let error = Params::new(Choices { horizon: 600, ..good }).unwrap_err();
         assert_eq!(error.to_string(), "`horizon` is 600, expected `max_watch` or more");
     }

@@ -100,7 +100,12 @@ fn in_time(requests: u64, rate: f64) -> String {
 fn announced(plan: &Plan, needed: Option<u64>, rate: f64) -> String {
     let verdict = &plan.verdict;
     if verdict.mode == VerdictMode::Off {
-        return String::new();
+        let released = matches!(plan.purpose, pointsman_core::Purpose::Deploy { .. });
+        return match released {
+            true => "they decide nothing here: no load balancer has signals of them, or `verdict = \"off\"`"
+                .to_owned(),
+            false => String::new(),
+        };
     }
     let Some(needed) = needed else {
         return "visitors fail or wait so often already that no number of requests proves a release good"
