@@ -36,13 +36,18 @@ step() { printf '\n== %s\n' "$*"; }
 fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # The bare system and its programs; nothing else is there that a host would not have.
-included=systemd,systemd-sysv,dbus,polkitd,haproxy,nginx-light,procps,curl
-if [ "$(cat "$base/ready" 2>/dev/null)" != "$included" ]; then
+included=systemd,systemd-sysv,dbus,haproxy,nginx-light,procps,curl
+# It wants a system bus while it is configured, and so a system that is there already.
+later=polkitd
+if [ "$(cat "$base/ready" 2>/dev/null)" != "$included,$later" ]; then
   step "a bare $suite with haproxy and nginx (once)"
   rm -rf "$base"
   debootstrap --variant=minbase --include="$included" "$suite" "$base" >"$cache/$suite.log" 2>&1 ||
     fail "debootstrap: see $cache/$suite.log"
-  echo "$included" >"$base/ready"
+  systemd-nspawn --quiet --register=no --keep-unit --pipe --resolv-conf=replace-host --directory="$base" \
+    sh -c "DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $later" \
+    >>"$cache/$suite.log" 2>&1 </dev/null || fail "apt-get install $later: see $cache/$suite.log"
+  echo "$included,$later" >"$base/ready"
 fi
 
 run=$(mktemp -d /var/tmp/pointsman-hosts.XXXXXX)
