@@ -1,10 +1,11 @@
 //! Secrets of checks: read from files where the check is made, never sent, and taken out of everything that is said.
 
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Component, Path};
 
-use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat, openat2};
+use rustix::fs::{CWD, Mode, OFlags, openat};
 use zeroize::Zeroizing;
 
 use crate::template::percent_encoded;
@@ -16,6 +17,20 @@ const MAX_BYTES: u64 = 4096;
 const OTHERS_WRITE: u32 = 0o022;
 /// Strangers may read.
 const STRANGERS: u32 = 0o007;
+
+/// Opens a file below a folder, through no link and no `..`: name by name, so that it is the same on every system.
+fn beneath(mut folder: File, inside: &Path) -> io::Result<File> {
+    let mut names = inside.components().peekable();
+    while let Some(name) = names.next() {
+        let Component::Normal(name) = name else {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "it leads out of its folder"));
+        };
+        let kind = if names.peek().is_some() { OFlags::DIRECTORY } else { OFlags::NONBLOCK };
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | kind;
+        folder = File::from(openat(&folder, name, flags, Mode::empty())?);
+    }
+    Ok(folder)
+}
 
 /// Reads a secret below a granted folder. What others could have written, or strangers can read, is no secret.
 pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, String> {
@@ -31,7 +46,7 @@ pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, Stri
     let failed = |error: &dyn std::fmt::Display| format!("cannot read secret file `{file}`: {error}");
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let directory = openat(CWD, folder, flags, Mode::empty()).map_err(|error| failed(&error))?;
-    let directory = std::fs::File::from(directory);
+    let directory = File::from(directory);
     let owned = directory.metadata().map_err(|error| failed(&error))?;
     let us = rustix::process::geteuid().as_raw();
     if (owned.uid() != 0 && owned.uid() != us) || owned.mode() & OTHERS_WRITE != 0 {
@@ -40,11 +55,7 @@ pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, Stri
             folder.display()
         ));
     }
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS | ResolveFlags::NO_MAGICLINKS;
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-    let opened =
-        openat2(&directory, inside, flags, Mode::empty(), resolve).map_err(|error| failed(&error))?;
-    let opened = std::fs::File::from(opened);
+    let opened = beneath(directory, inside).map_err(|error| failed(&error))?;
     let found = opened.metadata().map_err(|error| failed(&error))?;
     if !found.is_file() {
         return Err(failed(&"it is no regular file"));

@@ -333,7 +333,8 @@ async fn other_work(session: &Session, live: &Shape) -> Result<Finding, Problem>
     let (pid, application, query): (i32, String, String) =
         (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
     let found = format!("session {pid} (`{application}`) holds tables for long: `{query}`");
-    Ok(Finding::warning("other work", found, "wait until it has ended: `pointsman db status ENV`"))
+    let look = format!("on the database: `SELECT state, query FROM pg_stat_activity WHERE pid = {pid}`");
+    Ok(Finding::warning("other work", found, format!("wait until it has ended; {look}")))
 }
 
 /// Refuses when a copy will be made and will probably not fit: a full disk under the live database is worse than no release.

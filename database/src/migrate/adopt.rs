@@ -79,7 +79,7 @@ async fn version_by_table(settings: &Settings, session: &Session) -> Result<Vers
     };
     if let Some(odd) = table.unreadable.first() {
         let message = format!("the table {} holds `{odd}`, which is no version", table.name());
-        return refused(message, "versions are like 1.2.0: correct that row, or mark the files by hand");
+        return refused(message, "versions are like 1.2.0: correct or delete that row, then try again");
     }
     match table.highest() {
         Some(version) => Ok(version.clone()),

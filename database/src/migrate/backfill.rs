@@ -200,7 +200,10 @@ impl<'a> Run<'a> {
             .aftermath(pointsman_core::Aftermath::Changed)
             .retry_useful()
             .cause(format!("{} rows are done and saved", walk.rows))
-            .hint("who holds them: `SELECT * FROM pg_stat_activity WHERE xact_start < now() - interval '2 s'`; then `pointsman resume ENV`"))
+            .hint(
+                "who holds them: `SELECT * FROM pg_stat_activity WHERE xact_start < now() - interval '2 s'`; then \
+                 the same command again: `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
+            ))
     }
 
     async fn in_transaction(
@@ -253,7 +256,10 @@ impl<'a> Run<'a> {
         )
         .retry_useful()
         .aftermath(pointsman_core::Aftermath::Changed)
-        .hint("on the database: `SELECT * FROM pg_stat_replication`; then `pointsman resume ENV`"))
+        .hint(
+            "on the database: `SELECT * FROM pg_stat_replication`; then the same command again: \
+             `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
+        ))
     }
 }
 

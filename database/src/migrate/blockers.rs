@@ -122,9 +122,12 @@ pub(crate) fn way_out(blockers: &[Blocker]) -> String {
         }
         Some(Blocker { pid: Some(pid), .. }) => {
             format!(
-                "wait for it, or on the database: `SELECT pg_cancel_backend({pid})`; then `pointsman resume ENV`"
+                "wait for it, or on the database: `SELECT pg_cancel_backend({pid})`; then the same command again: \
+                 `pointsman deploy ENV ...` or `pointsman db contract ENV ...`"
             )
         }
-        _ => "`pointsman resume ENV` when the table is less busy".to_owned(),
+        _ => "when the table is less busy the same command again: \
+              `pointsman deploy ENV ...` or `pointsman db contract ENV ...`"
+            .to_owned(),
     }
 }

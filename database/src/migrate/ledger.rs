@@ -273,5 +273,5 @@ fn unreadable(error: tokio_postgres::Error) -> Problem {
 }
 
 fn unfit(message: &str) -> Problem {
-    Problem::new(Code::RecordsUnfit, message).hint("compare with a backup: `pointsman db backups ENV`")
+    Problem::new(Code::RecordsUnfit, message).hint("compare with a backup: `pointsman db list ENV`")
 }

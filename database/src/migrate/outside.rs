@@ -78,7 +78,7 @@ impl<'a> Run<'a> {
                 format!("{at}: an earlier try of this statement was cut short, and the catalog does not show whether it took effect"),
             )
             .aftermath(Aftermath::Unknown)
-            .hint("look yourself; if it took effect: `INSERT INTO pointsman.statement` as the page of this error says")),
+            .hint("look yourself, then tell the records as `pointsman explain PM0338` says")),
             Found::Unseen => Ok(false),
         }
     }
@@ -144,7 +144,10 @@ impl<'a> Run<'a> {
                     format!("{at}: the server reports success, and the catalog does not show the effect"),
                 )
                 .aftermath(Aftermath::Unknown)
-                .hint("on the database: look at what the statement makes; then `pointsman resume ENV`"))
+                .hint(
+                    "on the database: look at what the statement makes; then the same command again: \
+                     `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
+                ))
             }
         }
     }

@@ -70,7 +70,7 @@ async fn known_format(session: &Session) -> Result<Found, Problem> {
         )
         .hint("install on the database host the version of pointsman that wrote them")),
         None => Err(Problem::new(Code::RecordsUnfit, "the table `pointsman.fence` has lost its row")
-            .hint("compare with a backup: `pointsman db backups ENV`")),
+            .hint("compare with a backup: `pointsman db list ENV`")),
     }
 }
 

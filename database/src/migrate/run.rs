@@ -155,7 +155,10 @@ impl<'a> Run<'a> {
                     table.name(),
                     migration.version
                 );
-                return Err(Problem::new(Code::NotAdopted, message).hint("`pointsman db adopt ENV`"));
+                return Err(Problem::new(Code::NotAdopted, message).hint(
+                    "is its work there? leave its file out of the folder; if not, delete its row from the table; \
+                     then `pointsman deploy ENV ...`",
+                ));
             }
         }
         Ok(())

@@ -39,7 +39,11 @@ async fn one(session: &Session, script: &Script, statement: &Statement) -> Resul
         let at = format!("{}:{}:{}", script.path, statement.line, statement.column);
         Problem::new(Code::VerifyFailed, format!("{at}: statement {}: {why}", statement.ordinal))
             .aftermath(Aftermath::Changed)
-            .hint("the migration stands; take it back: `pointsman abort ENV`, or correct the data and `pointsman resume ENV`")
+            .hint(
+                "the migration stands: correct the data, or take an expand that has a `.down.sql` back: \
+                 `pointsman db down ENV VERSION --migrations FOLDER`; then, if it was a deploy, \
+                 `pointsman deploy ENV ...`",
+            )
     };
     let asked = tokio::time::timeout(STATEMENT_LIMIT * 2, session.client().query(&statement.sql, &[])).await;
     let rows = match asked {

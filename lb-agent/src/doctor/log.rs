@@ -74,6 +74,10 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
     }
 }
 
+/// What sets how lines look; of several that stand in one section the last counts.
+const SETS_FORMAT: [&[&str]; 4] =
+    [&["log-format"], &["option", "httplog"], &["option", "httpslog"], &["option", "tcplog"]];
+
 pub(super) fn format(seen: &Seen, written: &Written) -> Said {
     if seen.log_to.is_none() {
         return not_asked_for();
@@ -81,10 +85,20 @@ pub(super) fn format(seen: &Seen, written: &Written) -> Said {
     let config = &written.config;
     let line = |section: &Section| add_to(config.home_of(section), &format!("log-format \"{FORMAT}\""));
     for section in frontend::routing_or_all(seen, config) {
-        let Some(found) = config.in_effect(section, &["log-format"]) else {
+        let Some(found) = config.last_of(section, &SETS_FORMAT) else {
             let what = format!("`{}` ({}) has no `log-format`", section.title(), section.place);
             return Said::fail(what, line(section));
         };
+        if found.word(0) == "option" {
+            let option = format!("option {}", found.word(1));
+            return Said::fail(
+                format!("{}: `{option}` replaces the `log-format` before it", found.place),
+                format!(
+                    "remove `{option}` at {}, and have in its section:\n  log-format \"{FORMAT}\"",
+                    found.place
+                ),
+            );
+        }
         let text = found.words().iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" ");
         let fields: Vec<&str> = text.split_whitespace().collect();
         let at = format!("at {}:\n  log-format \"{FORMAT}\"", found.place);

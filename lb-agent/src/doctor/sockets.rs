@@ -84,7 +84,7 @@ pub(super) fn others(seen: &Seen) -> Result<Said, &Problem> {
     let own = socket_path(seen);
     let is_own = |socket: &CliSocket| {
         let path = bare(&socket.address);
-        path == own
+        path == bare(&own)
             || (path.starts_with('/') && canonical(path).is_some_and(|path| Some(path) == canonical(&own)))
     };
     // The master reaches its workers through a pair of sockets that nobody else has.

@@ -220,7 +220,13 @@ impl HaproxyConfig {
 
     /// The line that is in effect in a section for a keyword that may stand once: the last one of the nearest section.
     pub fn in_effect<'a>(&'a self, section: &'a Section, with: &[&str]) -> Option<&'a Line> {
-        let nearest = |section: &'a Section| section.lines.iter().rev().find(|line| line.begins(with));
+        self.last_of(section, &[with])
+    }
+
+    /// The same for a setting that several keywords set: the last of any of them counts.
+    pub fn last_of<'a>(&'a self, section: &'a Section, any: &[&[&str]]) -> Option<&'a Line> {
+        let sets = |line: &Line| any.iter().any(|with| line.begins(with));
+        let nearest = |section: &'a Section| section.lines.iter().rev().find(|line| sets(line));
         self.chain(section).into_iter().find_map(nearest)
     }
 

@@ -380,6 +380,13 @@ const CASES: &[Case] = &[
     case("log-format", (" tr=%Tr", ""), Fail, "lack `tr=%Tr`", "log-format \"pm1 be=%b"),
     case("log-format", (" rc=%rc", ""), Warn, "lack `rc=%rc`", "log-format \"pm1 be=%b"),
     case("log-format", ("log-format", "#"), Fail, "has no `log-format`", "log-format \"pm1 be=%b"),
+    case(
+        "log-format",
+        ("  use_backend", "  option httplog\n  use_backend"),
+        Fail,
+        "`option httplog` replaces the `log-format`",
+        "remove `option httplog`",
+    ),
     // The page.
     case(
         "maintenance-page",

@@ -66,7 +66,7 @@ fn the_master() {
     let failed = |count| move |seen: &mut Seen| seen.processes = Some(Ok(processes(count)));
     check(failed(0), "failed-reloads", Well, "", "");
     check(failed(2), "failed-reloads", Fail, "the last 2 reloads failed", "haproxy -c -f");
-    check(failed(0), "master-socket", Well, "1 old workers", "");
+    check(failed(0), "master-socket", Well, "1 old worker", "");
     check(
         |seen| seen.processes = None,
         "master-socket",
