@@ -58,7 +58,7 @@ fn way_down(set: &Set, version: &str, facts: &v1::DatabaseFacts) -> Result<(), P
     let recorded: Vec<Recorded> = facts.applied.iter().filter_map(recorded).collect();
     let of = |phase: Phase| recorded.iter().filter(move |record| record.phase == phase);
     if of(Phase::Contract).any(|record| record.version == version) {
-        let hint = "the way back is a restore, with its loss: `pointsman db restore ENV`";
+        let hint = "the way back is a restore, with its loss: `pointsman db list ENV`, `pointsman db restore ENV --backup ID`";
         return refuse(format!("the contract of v{version} is applied: nothing leads back before it"), hint);
     }
     match of(Phase::Expand).max_by(|one, other| one.version.cmp(&other.version)) {

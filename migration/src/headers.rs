@@ -9,7 +9,8 @@ pub struct Headers {
     /// `no-transaction`: the file is not one transaction; every statement is a segment of its own, so that a crash
     /// leaves those before it applied.
     pub no_transaction: bool,
-    /// `lock-timeout=50ms`: how long one try may wait for a lock, in milliseconds, instead of the agent's own ladder.
+    /// `lock-timeout=50ms`: how long one try may wait for a lock, in milliseconds, instead of the agent's own ladder. Never
+    /// longer than a request may wait for it: `max_stall`.
     pub lock_timeout_ms: Option<u64>,
     /// `allow-rewrite`: whole tables may be rewritten or read under a strong lock.
     pub allow_rewrite: bool,

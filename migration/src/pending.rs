@@ -29,7 +29,7 @@ pub struct Pending<'s> {
 }
 
 /// What of a phase is left to run. Refused: an applied file that is gone or says something else now, and a version
-/// below the highest applied one that the release does not name in `allow_out_of_order`.
+/// below the highest applied one that the release does not allow by `--out-of-order`.
 pub fn pending<'s>(
     set: &'s Set,
     phase: Phase,
@@ -98,7 +98,7 @@ fn out_of_order(
         &script.path,
         "out-of-order",
         format!("version {version} is below {highest}, which is applied already"),
-        format!("give it a version above, or name it in the release: `allow_out_of_order = [\"{version}\"]`"),
+        format!("give it a version above, or name it in the release: `--out-of-order {version}`"),
     ))
 }
 

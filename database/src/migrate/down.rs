@@ -30,7 +30,10 @@ impl<'a> Run<'a> {
         let refuse = |message: String, hint: &str| Err(Problem::new(Code::NoWayDown, message).hint(hint));
         if of(Phase::Contract).any(|row| row.version == *version) {
             let message = format!("the contract of version {version} is applied; nothing was taken back");
-            return refuse(message, "the way back is a restore, with its loss: `pointsman db restore ENV`");
+            return refuse(
+                message,
+                "the way back is a restore, with its loss: `pointsman db list ENV`, `pointsman db restore ENV --backup ID`",
+            );
         }
         // Taken back by an earlier try of the same order.
         if !of(Phase::Expand).any(|row| row.version == *version) {

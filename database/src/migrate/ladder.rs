@@ -41,6 +41,7 @@ pub(crate) struct Ladder<'a> {
     settings: &'a Settings,
     progress: &'a Progress,
     budget: Duration,
+    max_stall: Duration,
     own_moment_ms: Option<u64>,
     began: Instant,
     tries: u32,
@@ -51,12 +52,22 @@ pub(crate) struct Ladder<'a> {
     last_old: Instant,
 }
 
+/// How long one lock of several may be waited for, in milliseconds: the server counts anew for each, while whoever needs
+/// one that is held already waits for all that follow.
+fn share_of_moment(ms: u64, max_stall: Duration, locks: usize) -> u64 {
+    let longest = u64::try_from(max_stall.as_millis()).unwrap_or(u64::MAX);
+    let locks = u64::try_from(locks).unwrap_or(u64::MAX).max(1);
+    // None at all would be no limit.
+    ms.min(longest).checked_div(locks).unwrap_or(1).max(1)
+}
+
 impl<'a> Ladder<'a> {
-    /// A ladder that is climbed for `budget`; a file may ask for moments of its own length.
+    /// A ladder that is climbed for `budget`; a file may ask for moments of its own length. None is longer than `max_stall`,
+    /// in which all of its locks are waited for.
     pub(crate) fn new(
         settings: &'a Settings,
         progress: &'a Progress,
-        budget: Duration,
+        (budget, max_stall): (Duration, Duration),
         own_moment_ms: Option<u64>,
     ) -> Self {
         let now = Instant::now();
@@ -64,6 +75,7 @@ impl<'a> Ladder<'a> {
             settings,
             progress,
             budget,
+            max_stall,
             own_moment_ms,
             began: now,
             tries: 0,
@@ -99,6 +111,7 @@ impl<'a> Ladder<'a> {
         let ask = self.ask();
         if let Ask::Moment(ms) = ask {
             self.moments = self.moments.saturating_add(1);
+            let ms = share_of_moment(ms, self.max_stall, locks.len());
             work.client().batch_execute(&format!("SET LOCAL lock_timeout = {ms}")).await?;
         }
         for command in locks.as_sql(ask == Ask::Nowait) {

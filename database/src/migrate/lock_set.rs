@@ -66,6 +66,11 @@ impl LockSet {
         self.tables.keys().copied().collect()
     }
 
+    /// How many tables.
+    pub(crate) fn len(&self) -> usize {
+        self.tables.len()
+    }
+
     /// One command for each mode, strongest first; `nowait` ends it.
     pub(crate) fn as_sql(&self, nowait: bool) -> Vec<String> {
         let mut by_mode: BTreeMap<LockMode, Vec<String>> = BTreeMap::new();

@@ -55,8 +55,12 @@ impl<'a> Run<'a> {
         let locks = self.locks(statements).await?;
         let attempt = entry.intend(&second, first, self.sessions.work.pid()).await?;
         failpoint::pass("migrate-intended");
-        let mut ladder =
-            Ladder::new(self.settings, self.progress, self.lock_budget(), job.script.headers.lock_timeout_ms);
+        let mut ladder = Ladder::new(
+            self.settings,
+            self.progress,
+            (self.lock_budget(), self.max_stall()),
+            job.script.headers.lock_timeout_ms,
+        );
         let this = Try { job, statements, attempt, ending, locks: &locks };
         let ended = loop {
             match self.one_try(&this, &mut ladder).await {
