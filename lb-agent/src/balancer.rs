@@ -164,8 +164,13 @@ impl Balancer {
             if !self.shows_epoch() {
                 return self.states_differ();
             }
+            let show =
+                self.config.haproxy.socket.0.by_hand(&format!("show map {}", self.config.haproxy.map_name()));
             Problem::new(Code::RouteDrift, "HAProxy's map holds no valid route")
-                .hint("see it: `echo 'show map' | socat - /run/haproxy/pointsman.sock`")
+                .cause("every visitor gets the maintenance page")
+                .hint(format!(
+                    "`systemctl reload haproxy` reads it from the map file again; what is there: {show}"
+                ))
         };
         self.workers.route().await?.ok_or_else(missing)
     }

@@ -168,6 +168,6 @@ pub async fn drain(
         )
         .aftermath(Aftermath::Changed)
         .retry_useful()
-        .hint("see them: `echo 'show sess' | socat - /run/haproxy/pointsman.sock`")),
+        .hint(format!("see them: {}", balancer.config.haproxy.socket.0.by_hand("show sess")))),
     }
 }

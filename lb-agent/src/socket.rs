@@ -266,7 +266,10 @@ pub fn unreadable(command: &Command, why: &str) -> Problem {
         Code::HaproxyReplyUnexpected,
         format!("cannot read HAProxy's answer to `{}`: {why}", command.verb()),
     )
-    .hint("see the answer: `echo 'show info' | socat - /run/haproxy/pointsman.sock`")
+    .hint(format!(
+        "give it by hand to the socket that lb-agent.toml names and see the answer: `{}`",
+        command.verb()
+    ))
 }
 
 #[cfg(test)]

@@ -77,6 +77,9 @@ fn is_gone(reply: &str) -> bool {
 /// Longest part of an unexpected answer that is shown.
 const MAX_SHOWN_CHARS: usize = 200;
 
+/// What HAProxy answers to a value for a key that its map does not have.
+const NO_ENTRY: &str = "entry not found.";
+
 /// The first line of an answer that is not as expected, short.
 pub(crate) fn first_line(reply: &str) -> String {
     let line = reply.lines().next().filter(|line| !line.is_empty());
@@ -98,9 +101,14 @@ impl MapKey {
         }
     }
 
+    /// Sets the route. Where somebody has deleted the entry, and everybody gets the maintenance page, it is added again.
     async fn set(&self, line: &Line<'_>, route: &Route) -> Result<(), Problem> {
-        let command = Command::of(&["set", "map", &self.map, &self.key, &route.to_string()])?;
-        let Some(reply) = line.ask(&command).await? else { return Ok(()) };
+        let command = |verb| Command::of(&[verb, "map", &self.map, &self.key, &route.to_string()]);
+        let Some(mut reply) = line.ask(&command("set")?).await? else { return Ok(()) };
+        if reply.trim() == NO_ENTRY {
+            let Some(added) = line.ask(&command("add")?).await? else { return Ok(()) };
+            reply = added;
+        }
         if reply::is_empty_success(&reply) {
             return Ok(());
         }

@@ -82,6 +82,6 @@ impl Runtime<'_> {
         Problem::new(Code::CertificateNotTaken, format!("certificate `{}`: {what}", self.path.as_str()))
             .aftermath(Aftermath::Unchanged)
             .cause(format!("its answer: {}", first_line(answer)))
-            .hint("compare the path in haproxy.cfg and lb-agent.toml: `echo 'show ssl cert' | socat - /run/haproxy/pointsman.sock`")
+            .hint("compare the path in haproxy.cfg and lb-agent.toml; `show ssl cert`, given to the socket that lb-agent.toml names, lists what HAProxy has")
     }
 }

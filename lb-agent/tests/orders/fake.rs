@@ -202,6 +202,10 @@ impl World {
                 }
                 if found { "\n".to_owned() } else { "entry not found.\n\n".to_owned() }
             }
+            ["add", "map", _, key, value] => {
+                worker.map.push(((*key).to_owned(), (*value).to_owned()));
+                "\n".to_owned()
+            }
             [verb, "ssl", "cert", path, ..] => self.certificate_answers(verb, path),
             ["show", "table", "st_rl", "data.http_req_rate", "gt", above] => {
                 let above: u64 = above.parse().unwrap();

@@ -137,11 +137,7 @@ async fn the_way_to_the_maintenance_page_and_off_a_dying_slot_is_open() {
 
 #[tokio::test]
 async fn a_text_for_an_answer_is_a_refusal() {
-    for text in [
-        "entry not found.\n\n",
-        "Permission denied\n\n",
-        "Unknown map identifier. Please use #<id> or <file>.\n\n",
-    ] {
+    for text in ["Permission denied\n\n", "Unknown map identifier. Please use #<id> or <file>.\n\n"] {
         let rig = Rig::new().await;
         rig.fake.with(|world| world.instead("set map", 1, |_| Some(Answer::text(text))));
         let refused = rig.agent.set_route(P, V).await;
@@ -243,14 +239,13 @@ async fn a_frontend_that_reads_another_map_takes_the_route_back_everywhere() {
 async fn a_key_that_was_deleted_at_runtime() {
     let rig = Rig::new().await;
     rig.fake.with(|world| world.current.map.clear());
-    let refused = rig.agent.set_route(P, V).await.unwrap_err();
-    assert_eq!(
-        (refused.code, refused.aftermath),
-        (Code::RouteNotApplied, Aftermath::Unchanged),
-        "{refused:?}"
-    );
-    assert_eq!(rig.agent.on_disk(), Some(route(P)), "a reload brings the old route");
-    assert_eq!(rig.agent.inspect(P).await.unwrap_err().code, Code::RouteDrift);
+    let refused = rig.agent.inspect(P).await.unwrap_err();
+    assert_eq!(refused.code, Code::RouteDrift);
+    assert!(refused.hint.contains("systemctl reload haproxy"), "{refused:?}");
+    // Whoever switches all the same adds it again: everybody is on the maintenance page meanwhile.
+    let done = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &done);
+    done.unwrap();
 }
 
 #[tokio::test]
