@@ -31,7 +31,9 @@ const P99: &str = "p99";
 /// The error rate that must not be reached: one request in so many.
 const ONE_IN: u64 = 100;
 /// The 99th percentile that must not be reached, in milliseconds.
-const P99_LIMIT_MS: u64 = 2_000;
+pub(crate) const P99_LIMIT_MS: u64 = 2_000;
+/// Of so many seconds one may be incomplete: a reload leaves one.
+const INCOMPLETE_ONE_IN: u64 = 10;
 /// Requests that there must be: with fewer, one failure more or less decides, and a 99th percentile is the slowest.
 const MIN_REQUESTS: u64 = 100;
 
@@ -132,7 +134,7 @@ type Seen<'e> = BTreeMap<(&'e CheckName, &'e HostName, bool), (Timestamp, &'e Ch
 
 /// Judges every point by what is recorded.
 pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Point> {
-    let (mut seen, mut traffic): (Seen<'_>, Option<(Timestamp, &TrafficSeen)>) = (BTreeMap::new(), None);
+    let (mut seen, mut traffic): (Seen<'_>, Option<(Timestamp, TrafficSeen)>) = (BTreeMap::new(), None);
     let mut ticks: BTreeMap<&str, (Timestamp, &str, Option<&str>)> = BTreeMap::new();
     for entry in entries {
         let at = entry.fact.at;
@@ -141,7 +143,10 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
                 let before = *step == Step::Check;
                 seen.extend(made.iter().map(|seen| ((&seen.name, host, before), (at, seen))));
             }
-            Event::Noted(Note::Traffic(met)) => traffic = Some((at, met)),
+            Event::Noted(Note::Traffic(met)) => {
+                let before = traffic.take().map(|(_, before)| before);
+                traffic = Some((at, before.map_or_else(|| met.clone(), |before| together(&before, met))));
+            }
             Event::Noted(Note::Tick { point, by, text }) => {
                 ticks.insert(point.as_str(), (at, by, text.as_deref()));
             }
@@ -155,8 +160,8 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
     let mut points = Vec::new();
     for (name, text) in SEED {
         points.push(match name {
-            ERROR_RATE => judged_traffic(name, text, traffic, error_rate),
-            P99 => judged_traffic(name, text, traffic, p99),
+            ERROR_RATE => judged_traffic(name, text, traffic.as_ref(), error_rate),
+            P99 => judged_traffic(name, text, traffic.as_ref(), p99),
             _ => judged_checks(name, text, plan, &by_point.remove(name).unwrap_or_default(), &seen),
         });
     }
@@ -238,7 +243,7 @@ fn worse(one: Verdict, other: Verdict) -> Verdict {
 fn judged_traffic(
     name: &str,
     text: &str,
-    traffic: Option<(Timestamp, &TrafficSeen)>,
+    traffic: Option<&(Timestamp, TrafficSeen)>,
     judge: impl Fn(&TrafficSeen) -> (Verdict, String),
 ) -> Point {
     let silent = || (Verdict::NoData, "no data: no visitors were counted during the watch".to_owned());
@@ -249,7 +254,7 @@ fn judged_traffic(
         manual: false,
         verdict,
         evidence: vec![line],
-        at: traffic.map(|(at, _)| at),
+        at: traffic.map(|(at, _)| *at),
     }
 }
 
@@ -266,22 +271,40 @@ fn error_rate(met: &TrafficSeen) -> (Verdict, String) {
         shown % 100
     );
     let verdict = if failures.saturating_mul(ONE_IN) >= requests { Verdict::Failed } else { Verdict::Passed };
-    enough(verdict, requests, line)
+    enough(verdict, met, line)
 }
 
 fn p99(met: &TrafficSeen) -> (Verdict, String) {
-    let TrafficSeen { seconds, requests, p99_ms, .. } = *met;
+    let TrafficSeen { seconds, requests, slow, p99_ms, .. } = *met;
     let Some(p99_ms) = p99_ms else {
         return (Verdict::NoData, format!("no data: nothing can be said of latencies in {seconds} s"));
     };
+    // Of several stretches the highest is shown; what counts is how many were slow in all.
     let line = format!("{p99_ms} ms over {requests} requests in {seconds} s");
-    enough(if p99_ms < P99_LIMIT_MS { Verdict::Passed } else { Verdict::Failed }, requests, line)
+    let within = slow.map_or(p99_ms < P99_LIMIT_MS, |slow| slow.saturating_mul(ONE_IN) <= requests);
+    enough(if within { Verdict::Passed } else { Verdict::Failed }, met, line)
 }
 
-/// A pass rests on enough requests.
-fn enough(verdict: Verdict, requests: u64, line: String) -> (Verdict, String) {
+/// Two stretches as one.
+fn together(one: &TrafficSeen, other: &TrafficSeen) -> TrafficSeen {
+    TrafficSeen {
+        seconds: one.seconds.saturating_add(other.seconds),
+        incomplete: one.incomplete.saturating_add(other.incomplete),
+        requests: one.requests.saturating_add(other.requests),
+        failures: one.failures.saturating_add(other.failures),
+        slow: one.slow.zip(other.slow).map(|(one, other)| one.saturating_add(other)),
+        p99_ms: one.p99_ms.max(other.p99_ms),
+    }
+}
+
+/// A pass rests on enough requests, and on load balancers that told of theirs.
+fn enough(verdict: Verdict, met: &TrafficSeen, line: String) -> (Verdict, String) {
+    let TrafficSeen { seconds, incomplete, requests, .. } = *met;
     if verdict == Verdict::Passed && requests < MIN_REQUESTS {
         return (Verdict::NoData, format!("{line}: too few, {MIN_REQUESTS} are needed"));
+    }
+    if verdict == Verdict::Passed && incomplete.saturating_mul(INCOMPLETE_ONE_IN) > seconds {
+        return (Verdict::NoData, format!("{line}: in {incomplete} s not every load balancer told of all"));
     }
     (verdict, line)
 }

@@ -5,13 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::histogram::Histogram;
-use pointsman_core::{Note, Phase, ReleaseId, SlotName, Step, TrafficSeen};
+use pointsman_core::{Note, ReleaseId, SlotName, TrafficSeen};
 use pointsman_proto::{convert, v1};
+use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
 use tracing::warn;
 
+use crate::checklist::P99_LIMIT_MS;
 use crate::office::Office;
 use crate::traffic::Watchers;
+
+/// How often what was met is noted: so much of it a coordinator that is killed forgets.
+const NOTE_EVERY: Duration = Duration::from_secs(60);
 
 /// How often it is looked whether a watch has begun, or is over, where nothing else tells.
 const LOOK: Duration = Duration::from_millis(500);
@@ -24,33 +29,32 @@ pub async fn witness(office: Arc<Office>) {
             tokio::time::sleep(LOOK).await;
             continue;
         };
-        let met = meet(&office, &watchers, &release, &slot).await;
-        // Nothing is noted of nothing: the checklist says that there is no data.
-        if met.seconds == 0 {
-            continue;
-        }
-        if let Err(problem) = office.note(&release, Note::Traffic(met)).await {
-            warn!(%release, problem = %problem.in_full(), "what visitors met is not noted");
-        }
+        meet(&office, &watchers, &release, &slot).await;
     }
 }
 
-/// The release whose last watch runs, with its slot: all visitors are on it.
+/// The release whose visitors are watched, with its slot: a split's share of them, or all; also while it is held there.
 fn watched(office: &Office) -> Option<(ReleaseId, SlotName)> {
     let open = office.open_release()?;
     let kept = office.release(Some(&open)).ok().flatten()?;
-    let watching = matches!(kept.state.phase, Phase::Watching { after: Step::Switch, .. });
-    watching.then(|| (open, kept.state.plan.to.name.clone()))
+    kept.state.watched_after().map(|_| (open, kept.state.plan.to.name.clone()))
+}
+
+/// Notes what has been met, and begins anew. Nothing is noted of nothing: the checklist says that there is no data.
+async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
+    let seen = std::mem::take(met).seen();
+    if seen.seconds == 0 {
+        return;
+    }
+    if let Err(problem) = office.note(release, Note::Traffic(seen)).await {
+        warn!(%release, problem = %problem.in_full(), "what visitors met is not noted");
+    }
 }
 
 /// Adds up until the watch is over.
-async fn meet(
-    office: &Arc<Office>,
-    watchers: &Watchers,
-    release: &ReleaseId,
-    slot: &SlotName,
-) -> TrafficSeen {
+async fn meet(office: &Arc<Office>, watchers: &Watchers, release: &ReleaseId, slot: &SlotName) {
     let mut met = Met::default();
+    let mut note_at = Instant::now() + NOTE_EVERY;
     // The end of the watch is seen at once: whoever asks for the checklist right after it is to find this in it.
     let mut moves = office.moves();
     let runs = || watched(office).is_some_and(|(running, _)| running == *release);
@@ -72,9 +76,13 @@ async fn meet(
                 Ok(()) = moves.changed() => {}
                 () = tokio::time::sleep(LOOK) => {}
             }
+            if Instant::now() >= note_at {
+                note(office, release, &mut met).await;
+                note_at = Instant::now() + NOTE_EVERY;
+            }
         }
     }
-    met.seen()
+    note(office, release, &mut met).await;
 }
 
 /// What has been met so far.
@@ -82,8 +90,6 @@ async fn meet(
 struct Met {
     seen: TrafficSeen,
     latency: Histogram,
-    /// Some second said nothing of latencies: what the others say is not the whole.
-    silent: bool,
 }
 
 impl Met {
@@ -92,7 +98,7 @@ impl Met {
             return;
         }
         self.seen.seconds = self.seen.seconds.saturating_add(1);
-        self.silent |= !tick.latency_usable;
+        self.seen.incomplete = self.seen.incomplete.saturating_add(u64::from(!tick.latency_usable));
         let slots = tick.slots.iter().filter(|found| found.slot == slot.as_str());
         let cells = slots.flat_map(|slot| &slot.cells).filter(|cell| cell.release == release.as_str());
         for cell in cells.filter_map(|cell| cell.cell.as_ref()) {
@@ -105,9 +111,9 @@ impl Met {
     }
 
     fn seen(mut self) -> TrafficSeen {
-        let p99 = self.latency.quantile_ms(990).filter(|_| !self.silent);
         // Rounded up: a limit that is just missed is missed.
-        self.seen.p99_ms = p99.map(|ms| ms.ceil() as u64);
+        self.seen.p99_ms = self.latency.quantile_ms(990).map(|ms| ms.ceil() as u64);
+        self.seen.slow = Some(self.latency.above(P99_LIMIT_MS - 1));
         self.seen
     }
 }

@@ -27,15 +27,19 @@ pub enum Note {
     },
 }
 
-/// What visitors met over a stretch of time.
+/// What visitors met over a stretch of time. A watch has several, one after the other.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TrafficSeen {
     /// How long was looked, in seconds with data.
     pub seconds: u64,
+    /// Seconds of them in which a load balancer said nothing, or not everything.
+    pub incomplete: u64,
     /// Requests that ended.
     pub requests: u64,
     /// Those that failed: 5xx, or broken off by the server.
     pub failures: u64,
+    /// Those that took two seconds or longer; `None` in journals from before that was noted.
+    pub slow: Option<u64>,
     /// Their 99th percentile, in milliseconds; `None` where nothing can be said of latencies.
     pub p99_ms: Option<u64>,
 }

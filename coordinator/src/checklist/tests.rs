@@ -147,9 +147,15 @@ fn what_nobody_looks_at_does_not_pass() {
 
 #[test]
 fn signals_pass_only_with_enough_of_them() {
-    let met = |requests, failures, p99_ms| {
-        vec![Note::Traffic(TrafficSeen { seconds: 60, requests, failures, p99_ms })]
+    let seen = |requests, failures, p99_ms| TrafficSeen {
+        seconds: 60,
+        incomplete: 6,
+        requests,
+        failures,
+        slow: None,
+        p99_ms,
     };
+    let met = |requests, failures, p99_ms| vec![Note::Traffic(seen(requests, failures, p99_ms))];
     let rate = |requests, failures| verdict(met(requests, failures, None), "error-rate");
     assert_eq!(
         rate(10_000, 99),
@@ -165,6 +171,23 @@ fn signals_pass_only_with_enough_of_them() {
     assert_eq!(slowest(500, None), Verdict::NoData);
     assert_eq!(slowest(99, Some(3)), Verdict::NoData);
     assert_eq!(verdict(all_well(), "p99").0, Verdict::NoData);
+
+    // What one stretch of the watch met is not forgotten for the next one, and what was slow is counted over all.
+    let failing = Note::Traffic(seen(1_000, 50, Some(10)));
+    let well = Note::Traffic(seen(1_000, 0, Some(10)));
+    let (worst, evidence) = verdict(vec![failing, well], "error-rate");
+    assert_eq!(
+        (worst, evidence[0].as_str()),
+        (Verdict::Failed, "2.50 %: 50 of 2000 requests failed in 120 s")
+    );
+    let slow = |slow| Note::Traffic(TrafficSeen { slow: Some(slow), ..seen(1_000, 0, Some(2_500)) });
+    assert_eq!(verdict(vec![slow(12), slow(8)], "p99").0, Verdict::Passed);
+    assert_eq!(verdict(vec![slow(12), slow(9)], "p99").0, Verdict::Failed);
+    // A load balancer that says nothing hides its visitors: that is no pass, but what failed has failed.
+    let partly = |failures| Note::Traffic(TrafficSeen { incomplete: 7, ..seen(1_000, failures, Some(10)) });
+    assert_eq!(verdict(vec![partly(0)], "error-rate").0, Verdict::NoData);
+    assert_eq!(verdict(vec![partly(0)], "p99").0, Verdict::NoData);
+    assert_eq!(verdict(vec![partly(10)], "error-rate").0, Verdict::Failed);
 }
 
 #[test]

@@ -7,9 +7,26 @@ use serde::{Deserialize, Serialize};
 #[derive(Serialize, Deserialize)]
 #[serde(tag = "of", rename_all = "kebab-case")]
 pub enum Note {
-    Checks { step: String, host: String, seen: Vec<Seen> },
-    Traffic { seconds: u64, requests: u64, failures: u64, p99_ms: Option<u64> },
-    Tick { point: String, by: String, text: Option<String> },
+    Checks {
+        step: String,
+        host: String,
+        seen: Vec<Seen>,
+    },
+    Traffic {
+        seconds: u64,
+        #[serde(default)]
+        incomplete: u64,
+        requests: u64,
+        failures: u64,
+        #[serde(default)]
+        slow: Option<u64>,
+        p99_ms: Option<u64>,
+    },
+    Tick {
+        point: String,
+        by: String,
+        text: Option<String>,
+    },
 }
 
 /// [`domain::CheckSeen`].
@@ -37,8 +54,10 @@ pub fn note_of(note: &domain::Note) -> Note {
         },
         domain::Note::Traffic(traffic) => Note::Traffic {
             seconds: traffic.seconds,
+            incomplete: traffic.incomplete,
             requests: traffic.requests,
             failures: traffic.failures,
+            slow: traffic.slow,
             p99_ms: traffic.p99_ms,
         },
         domain::Note::Tick { point, by, text } => {
@@ -59,8 +78,15 @@ pub fn note_from(note: Note) -> Option<domain::Note> {
             host: host.parse().ok()?,
             seen: seen.iter().map(seen_from).collect::<Option<_>>()?,
         },
-        Note::Traffic { seconds, requests, failures, p99_ms } => {
-            domain::Note::Traffic(domain::TrafficSeen { seconds, requests, failures, p99_ms })
+        Note::Traffic { seconds, incomplete, requests, failures, slow, p99_ms } => {
+            domain::Note::Traffic(domain::TrafficSeen {
+                seconds,
+                incomplete,
+                requests,
+                failures,
+                slow,
+                p99_ms,
+            })
         }
         Note::Tick { point, by, text } => domain::Note::Tick { point: point.parse().ok()?, by, text },
     })

@@ -750,8 +750,10 @@ mod tests {
             }),
             Event::Noted(domain::Note::Traffic(domain::TrafficSeen {
                 seconds: 60,
+                incomplete: 2,
                 requests: 1000,
                 failures: 3,
+                slow: Some(1),
                 p99_ms: Some(120),
             })),
             Event::Noted(domain::Note::Tick {
