@@ -43,6 +43,8 @@ pub struct Ows {
     pub layers: Vec<String>,
     /// Also ask for one feature of the first layer.
     pub get_feature: bool,
+    /// No feature is an answer, too.
+    pub may_be_empty: bool,
     /// Also ask for a map of the first layer.
     pub get_map: bool,
 }
@@ -191,7 +193,7 @@ impl Ows {
             let json = answer.json()?;
             let features = json.get("features").and_then(serde_json::Value::as_array);
             let features = features.ok_or_else(|| format!("expected features, got {}", answer.excerpt()))?;
-            return Ok(format!("{} feature", features.len()));
+            return self.some(features.is_empty(), &format!("{} feature", features.len()));
         }
         let text = document(answer)?;
         let mut root = Element::default();
@@ -207,7 +209,18 @@ impl Ows {
             return Err(format!("expected a collection of features, got a document `{}`", root.name));
         }
         let number = root.attribute("numberReturned").or_else(|| root.attribute("numberOfFeatures"));
-        Ok(format!("{} feature", number.unwrap_or("a")))
+        self.some(number == Some("0"), &format!("{} feature", number.unwrap_or("a")))
+    }
+
+    /// A layer that lost its data answers as well as one that has them.
+    fn some(&self, none: bool, told: &str) -> Result<String, String> {
+        let layer = self.layers.first().map(String::as_str).unwrap_or_default();
+        match none && !self.may_be_empty {
+            true => {
+                Err(format!("layer `{layer}` has no feature; where that is right: `may_be_empty = true`"))
+            }
+            false => Ok(told.to_owned()),
+        }
     }
 
     /// Judges the answer to a request for a map: an image, by its first bytes too.
@@ -290,6 +303,7 @@ mod tests {
             path: "/geoserver/ows".to_owned(),
             layers: layers.iter().map(|layer| (*layer).to_owned()).collect(),
             get_feature: true,
+            may_be_empty: false,
             get_map: true,
         }
     }
@@ -361,6 +375,23 @@ mod tests {
             wms.map(&answer("text/xml", report)).unwrap_err(),
             "the service reports an exception (LayerNotDefined): Could not find layer a"
         );
+    }
+
+    #[test]
+    fn a_layer_without_a_feature_has_lost_its_data() {
+        let wfs = ows(Service::Wfs, "2.0.0", &["a"]);
+        let empty = Ows { may_be_empty: true, ..wfs.clone() };
+        let collection = |number: &str| format!("<FeatureCollection numberReturned=\"{number}\"/>");
+        for (kind, none, one) in [
+            ("application/json", r#"{"features": []}"#.to_owned(), r#"{"features": [{}]}"#.to_owned()),
+            ("text/xml", collection("0"), collection("1")),
+        ] {
+            assert_eq!(wfs.feature(&answer(kind, &one)).unwrap(), "1 feature");
+            let said = wfs.feature(&answer(kind, &none)).unwrap_err();
+            assert!(said.starts_with("layer `a` has no feature") && said.contains("may_be_empty"), "{said}");
+            assert_eq!(empty.feature(&answer(kind, &none)).unwrap(), "0 feature");
+        }
+        assert!(wfs.feature(&answer("text/xml", &collection("unknown"))).is_ok(), "it says nothing");
     }
 
     #[test]

@@ -422,6 +422,9 @@ fn ows_of(written: &written::Ows) -> Result<Ows, String> {
     if (feature && service == Service::Wms) || (map && service == Service::Wfs) {
         return Err("`get_feature` is for WFS, `get_map` for WMS".to_owned());
     }
+    if written.may_be_empty && !feature {
+        return Err("`may_be_empty` is for `get_feature`".to_owned());
+    }
     if (feature || map) && written.layers.is_empty() {
         return Err("`get_feature` and `get_map` ask for the first of `layers`: there is none".to_owned());
     }
@@ -432,6 +435,7 @@ fn ows_of(written: &written::Ows) -> Result<Ows, String> {
         path: written.path.clone(),
         layers: written.layers.clone(),
         get_feature: feature,
+        may_be_empty: written.may_be_empty,
         get_map: map,
     })
 }
@@ -523,6 +527,10 @@ mod tests {
                 "`version` is `3`: expected `1.1.0` or `2.0.0`",
             ),
             ("ows = { service = 'WMS', version = '1.3.0', path = '/', get_map = true }", "there is none"),
+            (
+                "ows = { service = 'WFS', version = '2.0.0', path = '/', may_be_empty = true }",
+                "is for `get_feature`",
+            ),
             ("http = { path = '/' }\nretry = { times = 0, every = '1s' }", "`retry` is 0 times"),
             ("http = { path = '/' }\nafter = 'Not A Name'", "`after`: "),
             (

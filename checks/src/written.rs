@@ -175,6 +175,9 @@ pub struct Ows {
     /// Ask for a feature of the first layer.
     #[serde(default, skip_serializing_if = "is_false")]
     pub get_feature: bool,
+    /// That layer may have no feature at all.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub may_be_empty: bool,
     /// Ask for a map of the first layer.
     #[serde(default, skip_serializing_if = "is_false")]
     pub get_map: bool,

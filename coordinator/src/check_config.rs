@@ -1,5 +1,5 @@
 //! `config check`: whether the environment's file is valid and in effect, and whether monitoring services give its checks
-//! something to judge. Each is asked once; nothing is changed.
+//! something to judge. Each is asked once. pointsman changes nothing by it; a check whose steps write does so here, too.
 
 use std::collections::BTreeSet;
 

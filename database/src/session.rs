@@ -120,14 +120,8 @@ async fn in_time(
     opened.unwrap_or_else(|_| Err(unreachable(settings, database).cause("no answer within 5 s")))
 }
 
-/// Whether what goes to this host stays on this machine.
-fn stays_here(host: &str) -> bool {
-    let loopback = || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
-    host.starts_with('/') || host == "localhost" || loopback()
-}
-
 fn config(settings: &Settings, database: &str, purpose: &str) -> Result<Config, Problem> {
-    if settings.tls.is_none() && !stays_here(&settings.host) {
+    if settings.tls.is_none() && !settings.is_here() {
         let message =
             format!("`{}` is another machine: without TLS anybody between could read along", settings.host);
         return Err(Problem::new(Code::ConfigInvalid, message).hint(
@@ -189,20 +183,5 @@ fn refused(settings: &Settings, database: &str, error: &tokio_postgres::Error) -
     match error.as_db_error() {
         Some(error) => problem.cause(format!("{}: {}", error.code().code(), error.message())),
         None => problem.because(error),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::stays_here;
-
-    #[test]
-    fn only_what_stays_on_the_machine_needs_no_tls() {
-        for host in ["/run/postgresql", "localhost", "127.0.0.1", "127.0.0.5", "::1"] {
-            assert!(stays_here(host), "{host}");
-        }
-        for host in ["db", "10.0.0.5", "localhost.example.org", "::2", ""] {
-            assert!(!stays_here(host), "{host}");
-        }
     }
 }

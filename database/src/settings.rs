@@ -39,6 +39,18 @@ pub struct Settings {
     pub backup: BackupSettings,
 }
 
+impl Settings {
+    /// Whether the server is on this machine: what goes to it leaves it nowhere.
+    pub(crate) fn is_here(&self) -> bool {
+        stays_here(&self.host)
+    }
+}
+
+fn stays_here(host: &str) -> bool {
+    let loopback = || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+    host.starts_with('/') || host == "localhost" || loopback()
+}
+
 /// How the server proves who it is.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -98,4 +110,19 @@ fn default_keep() -> usize {
 
 fn default_floor() -> u64 {
     1 << 30
+}
+
+#[cfg(test)]
+mod tests {
+    use super::stays_here;
+
+    #[test]
+    fn only_what_stays_on_the_machine_needs_no_tls() {
+        for host in ["/run/postgresql", "localhost", "127.0.0.1", "127.0.0.5", "::1"] {
+            assert!(stays_here(host), "{host}");
+        }
+        for host in ["db", "10.0.0.5", "localhost.example.org", "::2", ""] {
+            assert!(!stays_here(host), "{host}");
+        }
+    }
 }

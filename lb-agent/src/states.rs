@@ -47,6 +47,13 @@ pub struct ServerName {
     server: String,
 }
 
+impl ServerName {
+    /// HAProxy's backend.
+    pub fn backend(&self) -> &str {
+        &self.backend
+    }
+}
+
 impl FromStr for ServerName {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {

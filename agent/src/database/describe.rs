@@ -50,6 +50,7 @@ async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), 
     facts.adoptable = status.records.is_empty() && status.schema_version.is_some();
     let earlier = status.records.len().saturating_sub(APPLIED);
     facts.applied = applied(&status, earlier);
+    facts.unfinished = status.leftovers.iter().map(words::unfinished).collect();
     facts.beside = restore::pending(settings)?.iter().map(words::pending).collect();
     facts.written_since_swap = restore::written_since_swap(settings, &session).await?;
     Ok(())

@@ -2,7 +2,7 @@
 
 use pointsman_core::{bytes, several};
 use pointsman_database::backup::Backup;
-use pointsman_database::migrate::{Ran, Rehearsal, Replanned};
+use pointsman_database::migrate::{Leftover, Ran, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
 use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
 use pointsman_migration::Version;
@@ -164,6 +164,16 @@ pub fn swapped(swapped: &Swapped) -> String {
         several(swapped.lost, "row", "rows"),
         swapped.aside
     )
+}
+
+/// A file of which a part stands.
+pub fn unfinished(left: &Leftover) -> String {
+    let stands = several(left.done, "statement stands", "statements stand");
+    let tried = match left.trying {
+        Some(statement) => format!(", what came of statement {statement} is looked up by the next try"),
+        None => String::new(),
+    };
+    format!("v{} {}: {stands}{tried}", left.version, left.phase)
 }
 
 /// A restore that is not settled.

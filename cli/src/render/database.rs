@@ -30,6 +30,9 @@ pub fn database(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
     for applied in facts.applied.iter().skip(earlier) {
         text.push_str(&format!("{:<9} v{} {}\n", applied.state, applied.version, applied.phase));
     }
+    for unfinished in &facts.unfinished {
+        text.push_str(&format!("partly    {unfinished}\n"));
+    }
     for other in &facts.beside {
         text.push_str(&format!("beside    {other}\n"));
     }
@@ -69,6 +72,9 @@ pub(super) fn line(agent: &v1::AgentStatus, now_ms: u64) -> String {
         schema_version(&facts.schema_version),
         bytes(facts.bytes)
     );
+    if !facts.unfinished.is_empty() {
+        text.push_str(&format!("; applied in part: {}", facts.unfinished.join("; ")));
+    }
     for other in &facts.beside {
         text.push_str(&format!("; beside it {other}"));
     }
@@ -105,7 +111,7 @@ pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
 /// A schema version for people. A table from before pointsman may have written it with its `v`.
 pub fn schema_version(version: &str) -> String {
     match version.trim_start_matches('v') {
-        "" => "unknown".to_owned(),
+        "" => "version unknown".to_owned(),
         number => format!("v{number}"),
     }
 }
@@ -155,6 +161,18 @@ mod tests {
         };
         let told = line(&agent(Some(running)), 17_000);
         assert!(told.ends_with("no backup; beside it `site_restore_1`; now: backup: 3 MB\n"), "{told}");
+        let partly = "v2.1.0 expand: 2 statements stand";
+        let half = v1::DatabaseFacts {
+            schema_version: String::new(),
+            unfinished: vec![partly.to_owned()],
+            ..facts()
+        };
+        assert!(line(&agent(Some(half.clone())), 0).ends_with(&format!("; applied in part: {partly}\n")));
+        let told = database(&half, 17_000);
+        assert!(
+            told.contains(&format!("partly    {partly}\n")) && told.contains("version unknown"),
+            "{told}"
+        );
     }
 
     #[test]

@@ -283,7 +283,7 @@ pub fn database(environment: &EnvironmentName, facts: &v1::DatabaseFacts) -> Val
         "kind": "database", "environment": environment.as_str(), "name": facts.name,
         "server_version": text(&facts.server_version), "bytes": facts.bytes,
         "schema_version": text(&facts.schema_version), "applied": applied,
-        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(), "beside": facts.beside,
+        "backups": facts.backups.iter().map(backup).collect::<Vec<_>>(), "beside": facts.beside, "unfinished": facts.unfinished,
         "progress": text(&facts.progress), "problem": facts.problem.as_ref().map(wire_problem),
     })
 }

@@ -212,7 +212,8 @@ pub fn plan_json(plan: &v1::VerdictPlan) -> Value {
         "min_requests": plan.min_requests, "on_undecided": Some(&plan.on_undecided).filter(|word| !word.is_empty()),
         "error_rate": plan.error_rate, "on_errors": plan.on_errors, "p99_ms": plan.p99_ms,
         "on_slowness": plan.on_slowness, "announced": plan.announced, "requests_needed": ms(plan.requests_needed),
-        "rate_per_s": plan.rate, "p99_before_ms": ms(plan.p99_before_ms),
+        "rate_per_s": plan.rate, "p99_before_ms": ms(plan.p99_before_ms), "after_ms": ms(plan.after_ms),
+        "fix_forward": plan.fix_forward,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use pointsman_chassis::host_facts;
 use pointsman_core::{Code, Problem};
 
 use super::archive::Archive;
@@ -15,6 +16,9 @@ use crate::{Progress, Session, Settings, room};
 
 /// How many tables are loaded at once where the archive is unpacked first.
 const JOBS: u32 = 2;
+/// Most memory that an index is built with, in kB: with more none was built faster, with this a tenth faster than with the
+/// server's usual 64 MB.
+const INDEX_MEMORY_KB: u64 = 256 << 10;
 
 /// Loads an archive. The first error ends it, and the database is then good for nothing but to be looked at.
 pub(crate) async fn load(
@@ -98,9 +102,31 @@ impl<'a> Target<'a> {
             .map_err(|error| refused("list extensions", &error))?;
         let extensions = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
         // Commits need not wait for the disk: what a crash cuts short is loaded anew.
-        let options = format!("-c synchronous_commit=off {}", session.no_limits().await?);
+        let options = format!(
+            "-c synchronous_commit=off -c maintenance_work_mem={}kB {}",
+            memory_kb(settings, &session).await?,
+            session.no_limits().await?
+        );
         Ok(Self { database, extensions, options })
     }
+}
+
+/// What one index may be built with, in kB: what the server gives anyway, or more where the machine has it to spare. A
+/// quarter of what is free goes to all jobs together.
+async fn memory_kb(settings: &Settings, session: &Session) -> Result<u64, Problem> {
+    let sql = "SELECT setting::bigint FROM pg_catalog.pg_settings WHERE name = 'maintenance_work_mem'";
+    let row = session.client().query_one(sql, &[]).await;
+    let row = row.map_err(|error| refused("ask how much memory the server gives", &error))?;
+    let given = field::<i64>(&row, 0)?.unsigned_abs();
+    let free_kb = match settings.is_here() {
+        true => host_facts(&settings.backup.dir).memory_available_bytes >> 10,
+        false => 0,
+    };
+    Ok(given.max(spare_kb(free_kb)))
+}
+
+fn spare_kb(free_kb: u64) -> u64 {
+    (free_kb / 4 / u64::from(JOBS)).min(INDEX_MEMORY_KB)
 }
 
 /// A list of contents in a file that is gone when it was used.
@@ -126,6 +152,13 @@ impl Drop for List {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn indexes_are_built_with_what_is_to_spare() {
+        assert_eq!(super::spare_kb(0), 0);
+        assert_eq!(super::spare_kb(800 << 10), 100 << 10);
+        assert_eq!(super::spare_kb(64 << 20), 256 << 10);
+    }
+
     #[test]
     fn comments_on_extensions_of_the_template_are_left_out_and_nothing_else() {
         let list = [

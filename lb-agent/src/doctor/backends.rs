@@ -1,11 +1,14 @@
 //! The slots' backends: there, with servers that are checked, and without anything that keeps visitors where they were.
 
+use std::collections::BTreeSet;
+
 use pointsman_core::Problem;
 
 use super::page::{PLAIN_PAGE, page_line};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
 use crate::balancer::health;
+use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 
 /// The lines that check a server as a visitor would ask it.
@@ -17,8 +20,14 @@ const HARMLESS_RETRIES: &[&str] = &["none", "conn-failure", "0rtt-rejected"];
 /// Algorithms that pick a server by the request or in a fixed order.
 const STATIC: &[&str] = &["static-rr", "source", "uri", "url_param", "rdp-cookie", "hash"];
 
-/// The backends that a route may name but for the maintenance page's, as they stand in the files.
+/// The backends that a route may name but for the maintenance page's, as they stand in the files: under their own names or,
+/// where servers' states are the switch, those in which the servers are.
 fn slots<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
+    if seen.wanted.driver == Driver::ServerState {
+        let servers = seen.wanted.servers.values().flatten();
+        let names: BTreeSet<&str> = servers.map(|server| server.0.backend()).collect();
+        return names.into_iter().filter_map(|name| config.backend(name)).collect();
+    }
     let names = seen.wanted.backends.iter().filter(|name| !seen.wanted.needs_no_servers(&name.0));
     names.filter_map(|name| config.backend(name.0.as_str())).collect()
 }

@@ -22,6 +22,7 @@ use pointsman_core::Problem;
 use pointsman_proto::v1;
 
 use crate::balancer::Balancer;
+use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Section};
 use seen::{Seen, Written};
 
@@ -256,10 +257,29 @@ const CHECKS: &[(&str, &str, Look)] = &[
     ),
 ];
 
+/// What only a map needs: where servers' states move visitors there is none, and no line that looks it up.
+const OF_THE_MAP: [&str; 13] = [
+    "map-loaded",
+    "map-one-entry",
+    "map-on-disk",
+    "route-lookup",
+    "lookup-default",
+    "default-backend",
+    "canary",
+    "route-shown",
+    "visitors-header",
+    "side-trusted",
+    "trusted-addresses",
+    "maintenance-page",
+    "hold",
+];
+
 /// Every finding, the good ones too.
 pub fn examine(seen: &Seen) -> Vec<Finding> {
+    let by_states = seen.wanted.driver == Driver::ServerState;
     CHECKS
         .iter()
+        .filter(|(check, _, _)| !by_states || !OF_THE_MAP.contains(check))
         .map(|(check, why, look)| {
             let said = match look {
                 Live(look) => look(seen)

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pointsman_chassis::config::Parsed;
 use pointsman_core::{Code, Problem, Route};
 use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::examine;
@@ -141,6 +142,28 @@ fn the_driver() {
     check(fit(Default::default()), "driver", Fail, "no driver fits", "config-snippet");
     let by_states = |all: &mut Seen| all.wanted.driver = Driver::ServerState;
     check(by_states, "driver", Warn, "the driver `map` fits", "driver = \"map\"");
+}
+
+/// Where servers' states are the switch there is no map, and the backends are those in which the servers are.
+#[test]
+fn by_states_nothing_is_asked_of_a_map() {
+    let by_name = |seen: &Seen| -> std::collections::BTreeMap<&'static str, Verdict> {
+        examine(seen).into_iter().map(|finding| (finding.check, finding.verdict)).collect()
+    };
+    let mut seen = seen(&fragment());
+    assert!(by_name(&seen).contains_key("map-loaded"));
+    seen.wanted.driver = Driver::ServerState;
+    let mut in_backend = |server: &str| {
+        let (slot, server) = ("be_blue".parse().unwrap(), server.parse().unwrap());
+        seen.wanted.servers = [(Parsed(slot), vec![Parsed(server)])].into();
+        by_name(&seen)
+    };
+    let found = in_backend("be_app/s1");
+    for check in ["map-loaded", "route-lookup", "maintenance-page", "canary", "side-trusted"] {
+        assert!(!found.contains_key(check), "{check}");
+    }
+    assert_eq!(found["cookie-persistence"], Unknown, "`be_app` does not stand in these files");
+    assert_eq!(in_backend("be_blue/s1")["cookie-persistence"], Well);
 }
 
 #[test]
