@@ -10,13 +10,12 @@ const OWN_REQUESTS: u64 = 100;
 
 /// How many requests of its own this watch still lacks for a proof.
 fn lacking(state: &State, judgement: &Judgement) -> u64 {
-    let own = judgement.errors.limit.0.requests.saturating_sub(state.verdict.before);
-    let needed = match state.verdict.before {
-        // The first needs as many as the proof does.
-        0 => 0,
-        _ => state.plan.verdict.min_requests.max(OWN_REQUESTS),
-    };
-    needed.saturating_sub(own)
+    let seen = judgement.errors.limit.0.requests;
+    match (state.verdict.before, seen.checked_sub(state.verdict.before)) {
+        // The first needs as many as the proof does; so does a judge that had to begin anew, and knows of none before.
+        (0, _) | (_, None) => 0,
+        (_, Some(own)) => state.plan.verdict.min_requests.max(OWN_REQUESTS).saturating_sub(own),
+    }
 }
 
 fn ruled(state: &State, judgement: &Judgement) -> Ruling {
