@@ -571,6 +571,14 @@ fn what_the_doctor_finds() {
         ],
     ];
     let database = database.concat();
+    let cause = "HAProxy's socket does not answer";
+    let down = ["version", "socket-level", "map-loaded"].map(|name| check_unknown(name, cause));
+    let down =
+        [well.clone(), down.to_vec(), vec![check_unknown("other-sockets", "cannot be listed")]].concat();
+    let on_web = |finding: v1::Finding| v1::Finding { subject: "web1".to_owned(), ..finding };
+    let unit = on_web(check("activate-unit", "ok", "unit `app.service` may be restarted", "", ""));
+    let hook = on_web(check("activate-hook", "ok", "hook `warm-up` runs `/usr/local/bin/warm-up`", "", ""));
+    let activation = [well.clone(), vec![unit, hook]].concat();
     let environment = "production".parse().unwrap();
     let mut cases = Cases::default();
     for (name, findings, folded) in [
@@ -582,6 +590,8 @@ fn what_the_doctor_finds() {
         ("a load balancer among all", &balancer, Some(&environment)),
         ("a load balancer alone", &balancer, None),
         ("a database", &database, Some(&environment)),
+        ("a load balancer that is down", &down, Some(&environment)),
+        ("units and hooks", &activation, Some(&environment)),
         ("nothing", &vec![], None),
     ] {
         cases.add(name, &super::findings(findings, folded));

@@ -464,9 +464,20 @@ pub fn history(releases: &[v1::Release]) -> String {
 pub fn findings(findings: &[v1::Finding], folded: Option<&EnvironmentName>) -> String {
     let mut text = String::new();
     for verdict in ["ok", "unknown", "warn", "fail"] {
-        let of_it = findings.iter().filter(|finding| finding.verdict == verdict);
-        for finding in of_it.filter(|finding| folded.is_none() || !is_passed_check(finding)) {
-            text.push_str(&one_finding(finding));
+        let of_it: Vec<_> = findings.iter().filter(|finding| finding.verdict == verdict).collect();
+        let told = of_it.iter().filter(|finding| folded.is_none() || !is_passed_check(finding));
+        for finding in told {
+            match of_one_cause(&of_it, finding).as_slice() {
+                [first, _, others @ ..] if verdict == "unknown" => {
+                    // What cannot be asked leaves all of its checks unknown, and is told once.
+                    if std::ptr::eq(*first, *finding) {
+                        let more = others.len().saturating_add(1);
+                        let check = format!("{} and {more} more", finding.check);
+                        text.push_str(&one_finding(&v1::Finding { check, ..(*finding).clone() }));
+                    }
+                }
+                _ => text.push_str(&one_finding(finding)),
+            }
         }
         if let Some(environment) = folded.filter(|_| verdict == "ok") {
             text.push_str(&passed(findings, environment));
@@ -485,6 +496,15 @@ pub fn findings(findings: &[v1::Finding], folded: Option<&EnvironmentName>) -> S
     format!("{text}{end}")
 }
 
+/// The findings of a host that say the same.
+fn of_one_cause<'a>(findings: &[&'a v1::Finding], one: &v1::Finding) -> Vec<&'a v1::Finding> {
+    let same = |other: &&&v1::Finding| {
+        (&other.subject, &other.what, &other.fix) == (&one.subject, &one.what, &one.fix)
+            && !other.check.is_empty()
+    };
+    findings.iter().filter(same).copied().collect()
+}
+
 fn is_passed_check(finding: &v1::Finding) -> bool {
     finding.verdict == "ok" && !finding.check.is_empty()
 }
@@ -497,15 +517,19 @@ fn passed(findings: &[v1::Finding], environment: &EnvironmentName) -> String {
         *count = count.saturating_add(1);
     }
     let lines = counts.iter().map(|(host, count)| {
-        let of_database = |finding: &v1::Finding| finding.check.starts_with("database-");
-        let what = if findings.iter().any(|finding| finding.subject == **host && of_database(finding)) {
-            format!(
-                "{count} checks of the database pass: `pointsman doctor {environment} -o json` lists them"
-            )
-        } else {
-            format!("{count} checks of HAProxy pass: `pointsman doctor lb {environment}` lists them")
+        let has = |kind: &str| {
+            findings.iter().any(|finding| finding.subject == **host && finding.check.starts_with(kind))
         };
-        format!("{} {host:<12} {what}\n", sign("ok"))
+        let (of_what, listed) = match (has("database-"), has("activate-")) {
+            (true, _) => ("the database", format!("doctor {environment} -o json")),
+            (_, true) => ("units and hooks", format!("doctor {environment} -o json")),
+            _ => ("HAProxy", format!("doctor lb {environment}")),
+        };
+        let passes = match count {
+            1 => format!("1 check of {of_what} passes"),
+            _ => format!("{count} checks of {of_what} pass"),
+        };
+        format!("{} {host:<12} {passes}: `pointsman {listed}` lists them\n", sign("ok"))
     });
     lines.collect()
 }
