@@ -75,6 +75,14 @@ pub fn rehearsal(rehearsal: &Rehearsal) -> String {
         took.as_millis(),
         bytes(rewritten)
     );
+    if let Some(longest) = rehearsal.statements.iter().max_by_key(|measured| measured.duration) {
+        words.push_str(&format!("; the longest {}, {} ms", longest.place, longest.duration.as_millis()));
+        let locks: Vec<String> =
+            longest.locks.iter().map(|(relation, mode)| format!("{mode} on {relation}")).collect();
+        if !locks.is_empty() {
+            words.push_str(&format!(" under {}", locks.join(", ")));
+        }
+    }
     if works + undecided > 0 {
         let still = match works {
             1 => "1 statement of the live version still works".to_owned(),
