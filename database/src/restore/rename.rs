@@ -25,6 +25,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(1);
 const QUICK_CUTS: (u32, Duration) = (10, Duration::from_millis(1));
 /// And then: the server gives up after fifty counts.
 const LATER_CUTS: Duration = Duration::from_millis(10);
+/// Longest that one renaming may take with nobody in its way: the server itself gives up after five seconds.
+const LONGEST: Duration = Duration::from_secs(15);
 /// How often it is begun again after that.
 const TRIES: u32 = 4;
 
@@ -81,13 +83,13 @@ impl Renamer {
                 };
                 let renamed = match early {
                     Some(renamed) => renamed,
-                    None => hurried(begun, teller).await,
+                    None => hurried(begun, teller).await?,
                 };
                 again_if_in_use(&transaction, teller, &first, renamed).await?;
                 told
             };
             failpoint::pass("swap-renamed");
-            let renamed = hurried(pin!(transaction.batch_execute(&second)), teller).await;
+            let renamed = hurried(pin!(transaction.batch_execute(&second)), teller).await?;
             again_if_in_use(&transaction, teller, &second, renamed).await?;
             failpoint::pass("swap-renamed");
             authority.check()?;
@@ -148,9 +150,23 @@ async fn locked(teller: &Client, pid: i32, database: u32) -> Result<(), Problem>
 
 /// Waits for a renaming that nothing stands in the way of any more, and cuts the server's sleep short meanwhile.
 async fn hurried(
+    renaming: Pin<&mut impl Future<Output = Result<(), Error>>>,
+    teller: &Client,
+) -> Result<Result<(), Error>, Problem> {
+    tokio::time::timeout(LONGEST, cut_short(renaming, teller)).await.map_err(|_| {
+        let message = format!("the server did not rename the database within {} s", LONGEST.as_secs());
+        Problem::new(Code::SwapRefused, message)
+            .retry_useful()
+            .hint("on the database host: `systemctl status postgresql`; then try again")
+    })
+}
+
+async fn cut_short(
     mut renaming: Pin<&mut impl Future<Output = Result<(), Error>>>,
     teller: &Client,
 ) -> Result<(), Error> {
+    // Nobody waits for the disk: a notification that is lost in a crash wakes nobody who is still there.
+    const NOTIFY: &str = "BEGIN; SET LOCAL synchronous_commit = off; NOTIFY pointsman_rename; COMMIT";
     let (quick, quickly) = QUICK_CUTS;
     let mut cuts = 0_u32;
     loop {
@@ -160,7 +176,7 @@ async fn hurried(
             () = tokio::time::sleep(pause) => {
                 cuts = cuts.saturating_add(1);
                 // Without it the server wakes by itself.
-                _ = teller.batch_execute("NOTIFY pointsman_rename").await;
+                _ = teller.batch_execute(NOTIFY).await;
             }
         }
     }
@@ -179,7 +195,7 @@ async fn again_if_in_use(
         }
         let back = "ROLLBACK TO SAVEPOINT renaming; RELEASE SAVEPOINT renaming";
         transaction.batch_execute(back).await.map_err(failed)?;
-        renamed = hurried(pin!(transaction.batch_execute(sql)), teller).await;
+        renamed = hurried(pin!(transaction.batch_execute(sql)), teller).await?;
     }
     renamed.map_err(failed)
 }
