@@ -1,10 +1,14 @@
-//! What two databases have and do not have in common, table by table: rows are compared by their keys and a hash, group
-//! by group, and only groups that differ are read.
+//! What two databases have and do not have in common, table by table: rows are compared by hashes of their keys and of
+//! themselves, group by group. Only groups that differ are read, in the order of the keys' hashes on both sides, so that a
+//! table of any size takes no more memory than a few rows.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::pin::Pin;
 
+use futures_util::TryStreamExt as _;
 use pointsman_core::Problem;
-use tokio_postgres::Client;
+use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
 use crate::statement::{field, literal, quoted, refused};
@@ -58,17 +62,13 @@ pub(crate) async fn compare(
     }
     tell("large objects");
     let name = ("pg_catalog".to_owned(), "pg_largeobject".to_owned());
-    let query =
-        format!("SELECT oid::text, hashtextextended(md5(lo_get(oid)), {seed}) FROM pg_largeobject_metadata");
-    let loss = difference(&name, pairs(live, &query).await?, pairs(restored, &query).await?);
+    let source = format!(
+        "SELECT oid::text AS k, 0 AS g, hashtextextended(md5(lo_get(oid)), {seed}) AS h FROM pg_largeobject_metadata"
+    );
+    let sorted = Query::sorted(&source, seed);
+    let loss = difference(&name, &sorted, live, restored, &[0]).await?;
     found.extend((loss.total() > 0).then_some(loss));
     Ok(found)
-}
-
-/// Keys and hashes.
-async fn pairs(client: &Client, sql: &str) -> Result<Vec<(String, i64)>, Problem> {
-    let rows = client.query(sql, &[]).await.map_err(|error| refused("compare large objects", &error))?;
-    rows.iter().map(|row| Ok((field(row, 0)?, field(row, 1)?))).collect()
 }
 
 async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
@@ -113,32 +113,100 @@ async fn both(
     if differing.is_empty() {
         return Ok(TableLoss::of(name));
     }
-    Ok(difference(name, query.rows(live, &differing).await?, query.rows(restored, &differing).await?))
+    difference(name, &Query::sorted(&query.source(), seed), live, restored, &differing).await
 }
 
-/// What the live rows have that the restored ones have not, and the other way round.
-fn difference(name: &Name, live: Vec<(String, i64)>, restored: Vec<(String, i64)>) -> TableLoss {
+/// What the live rows of these groups have that the restored ones have not, and the other way round.
+async fn difference(
+    name: &Name,
+    sorted: &str,
+    live: &Client,
+    restored: &Client,
+    groups: &[i32],
+) -> Result<TableLoss, Problem> {
+    let (live, restored) = tokio::try_join!(
+        Sorted::ask(name, sorted, live, groups),
+        Sorted::ask(name, sorted, restored, groups)
+    )?;
+    let (mut live, mut restored) = (live, restored);
     let mut loss = TableLoss::of(name);
-    let mut left: HashMap<String, Vec<i64>> = HashMap::new();
-    for (key, hash) in restored {
-        left.entry(key).or_default().push(hash);
+    let (mut mine, mut theirs) = tokio::try_join!(live.next(), restored.next())?;
+    loop {
+        let order = match (&mine, &theirs) {
+            (None, None) => return Ok(loss),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some(mine), Some(theirs)) => mine.key.cmp(&theirs.key),
+        };
+        let had = if order.is_le() { std::mem::replace(&mut mine, live.next().await?) } else { None };
+        let kept = if order.is_ge() { std::mem::replace(&mut theirs, restored.next().await?) } else { None };
+        let rows = |same: Option<Same>| same.map(|same| same.rows).unwrap_or_default();
+        tell_apart(rows(had), rows(kept), &mut loss);
     }
-    for (key, hash) in live {
-        match left.get_mut(&key).and_then(|hashes| take(hashes, hash)) {
-            None => loss.inserted = loss.inserted.saturating_add(1),
-            Some(found) if found != hash => loss.updated = loss.updated.saturating_add(1),
-            Some(_) => {}
+}
+
+/// How often each hash is there, of rows of one key.
+type Rows = BTreeMap<i64, u64>;
+
+/// Rows of one key: equal ones are the same, of the others as many as both have are changed, and the rest is there once.
+fn tell_apart(live: Rows, mut restored: Rows, loss: &mut TableLoss) {
+    let mut more: u64 = 0;
+    for (hash, count) in live {
+        let there = restored.remove(&hash).unwrap_or_default();
+        more = more.saturating_add(count.saturating_sub(there));
+        if there > count {
+            restored.insert(hash, there.saturating_sub(count));
         }
     }
-    loss.deleted = left.values().map(|hashes| hashes.len() as u64).sum();
-    loss
+    let less: u64 = restored.values().sum();
+    let changed = more.min(less);
+    loss.updated = loss.updated.saturating_add(changed);
+    loss.inserted = loss.inserted.saturating_add(more.saturating_sub(changed));
+    loss.deleted = loss.deleted.saturating_add(less.saturating_sub(changed));
 }
 
-/// Takes the same hash out, or any other.
-fn take(hashes: &mut Vec<i64>, wanted: i64) -> Option<i64> {
-    match hashes.iter().position(|hash| *hash == wanted) {
-        Some(index) => Some(hashes.swap_remove(index)),
-        None => hashes.pop(),
+/// Rows of one key.
+struct Same {
+    /// Two hashes of the key: two keys with both in common are not to be expected in any database.
+    key: (i64, i64),
+    rows: Rows,
+}
+
+/// Rows in the order of their keys' hashes, as they come.
+struct Sorted {
+    rows: Pin<Box<RowStream>>,
+    of: String,
+    /// The first row of the next key.
+    ahead: Option<((i64, i64), i64)>,
+}
+
+impl Sorted {
+    async fn ask(name: &Name, sql: &str, client: &Client, groups: &[i32]) -> Result<Self, Problem> {
+        let of = format!("compare the rows of {}", literal(&name.1));
+        let rows = client.query_raw(sql, [groups]).await.map_err(|error| refused(&of, &error))?;
+        let mut sorted = Self { rows: Box::pin(rows), of, ahead: None };
+        sorted.ahead = sorted.row().await?;
+        Ok(sorted)
+    }
+
+    async fn row(&mut self) -> Result<Option<((i64, i64), i64)>, Problem> {
+        let row = self.rows.try_next().await.map_err(|error| refused(&self.of, &error))?;
+        row.map(|row| Ok(((field(&row, 0)?, field(&row, 1)?), field(&row, 2)?))).transpose()
+    }
+
+    /// All rows of the next key.
+    async fn next(&mut self) -> Result<Option<Same>, Problem> {
+        let Some((key, hash)) = self.ahead.take() else { return Ok(None) };
+        let mut rows = Rows::from([(hash, 1)]);
+        while let Some((of, hash)) = self.row().await? {
+            if of != key {
+                self.ahead = Some((of, hash));
+                break;
+            }
+            let count = rows.entry(hash).or_default();
+            *count = count.saturating_add(1);
+        }
+        Ok(Some(Same { key, rows }))
     }
 }
 
@@ -177,10 +245,32 @@ impl Query<'_> {
         rows.iter().map(|row| Ok((field(row, 0)?, (field(row, 1)?, field(row, 2)?)))).collect()
     }
 
-    /// Keys and hashes of some groups.
-    async fn rows(&self, client: &Client, groups: &[i32]) -> Result<Vec<(String, i64)>, Problem> {
-        let sql = format!("SELECT k, h FROM ({}) s WHERE g = ANY ($1)", self.source());
-        let rows = client.query(&sql, &[&groups]).await.map_err(|error| self.failed(&error))?;
-        rows.iter().map(|row| Ok((field(row, 0)?, field(row, 1)?))).collect()
+    /// Hashes of the keys and rows of some groups, in the order of the keys'.
+    fn sorted(source: &str, seed: i64) -> String {
+        let other = seed.wrapping_add(1);
+        format!(
+            "SELECT hashtextextended(k, {seed}), hashtextextended(k, {other}), h FROM ({source}) s
+              WHERE g = ANY ($1::int[]) ORDER BY 1, 2"
+        )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_of_one_key_are_told_apart_by_how_often_each_is_there() {
+        let told = |live: &[(i64, u64)], restored: &[(i64, u64)]| {
+            let mut loss = TableLoss::default();
+            let rows = |rows: &[(i64, u64)]| rows.iter().copied().collect::<Rows>();
+            tell_apart(rows(live), rows(restored), &mut loss);
+            (loss.inserted, loss.updated, loss.deleted)
+        };
+        assert_eq!(told(&[(1, 1)], &[(1, 1)]), (0, 0, 0));
+        assert_eq!(told(&[(1, 1)], &[(2, 1)]), (0, 1, 0));
+        assert_eq!(told(&[(1, 3)], &[(1, 1)]), (2, 0, 0));
+        assert_eq!(told(&[(1, 1), (3, 1)], &[(1, 4), (2, 1)]), (0, 1, 3));
+        assert_eq!(told(&[], &[(7, 2)]), (0, 0, 2));
     }
 }
