@@ -3,6 +3,7 @@
 
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -139,13 +140,24 @@ impl Drop for Running {
 }
 
 impl Ended {
-    /// Passes if it ended well; otherwise says why not, with its last words.
+    /// Passes if it ended well; otherwise says why not, with its last words: under this code, unless they tell of the moment
+    /// and of nothing that it worked on.
     pub(crate) fn well(self, code: Code, doing: &str) -> Result<Self, Problem> {
         if self.status.success() {
             return Ok(self);
         }
-        let problem =
-            Problem::new(code, format!("cannot {doing}: `{}` ended with {}", self.name, self.status));
+        let message = format!("cannot {doing}: `{}` ended with {}", self.name, self.status);
+        let problem = match self.of_the_moment() {
+            Some(Moment::NoRoom) => Problem::new(Code::NoRoom, message)
+                .hint("make room, for the database or for its backups as the cause says: `df -h`"),
+            Some(Moment::Killed) => Problem::new(code_of_killed(code), message)
+                .retry_useful()
+                .hint("somebody killed it, or the system for want of memory: `journalctl -k -g oom`"),
+            Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
+                .retry_useful()
+                .hint("look at the server, `systemctl status postgresql`, and type the same again"),
+            None => Problem::new(code, message),
+        };
         Err(self
             .complaints
             .lines()
@@ -154,6 +166,46 @@ impl Ended {
             .fold(problem, Problem::cause))
     }
 }
+
+/// Why a program failed through no fault of what it worked on.
+enum Moment {
+    NoRoom,
+    Killed,
+    ServerGone,
+}
+
+/// A backup that was not taken stays just that; one that exists is not to blame.
+fn code_of_killed(code: Code) -> Code {
+    if code == Code::BackupFailed { code } else { Code::DatabaseToolUnfit }
+}
+
+impl Ended {
+    fn of_the_moment(&self) -> Option<Moment> {
+        let says = |words: &[&str]| words.iter().any(|words| self.complaints.contains(words));
+        let killed = [Signal::KILL, Signal::TERM].map(|signal| Some(signal.as_raw()));
+        if says(&NO_ROOM) {
+            Some(Moment::NoRoom)
+        } else if killed.contains(&self.status.signal()) {
+            Some(Moment::Killed)
+        } else {
+            says(&SERVER_GONE).then_some(Moment::ServerGone)
+        }
+    }
+}
+
+/// What libpq and a server say whose disk is full.
+const NO_ROOM: [&str; 2] = ["No space left on device", "could not extend file"];
+
+/// What they say when a session cannot begin or go on.
+const SERVER_GONE: [&str; 7] = [
+    "server closed the connection unexpectedly",
+    "no connection to the server",
+    "could not connect to server",
+    "connection to server ",
+    "terminating connection",
+    "canceling statement due to",
+    "out of shared memory",
+];
 
 /// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where.
 fn tells_why(line: &str) -> bool {
@@ -226,5 +278,22 @@ mod tests {
         ];
         let told: Vec<_> = complaints.into_iter().filter(|line| tells_why(line)).collect();
         assert_eq!(told, complaints[4..]);
+    }
+
+    #[test]
+    fn what_failed_for_want_of_room_or_of_a_server_says_nothing_about_the_backup() {
+        let code = |status: i32, complaints: &str| {
+            let (name, status) = ("pg_restore".to_owned(), ExitStatus::from_raw(status));
+            let ended = Ended { name, status, complaints: complaints.to_owned() };
+            ended.well(Code::BackupUnrestorable, "load it").unwrap_err().code
+        };
+        let failed = 1 << 8;
+        let full = "pg_restore: error: COPY failed: ERROR:  could not extend file \"base/1/2\": No space left on device";
+        assert_eq!(code(failed, full), Code::NoRoom);
+        let gone = "pg_restore: error: could not execute query: server closed the connection unexpectedly";
+        assert_eq!(code(failed, gone), Code::DatabaseUnreachable);
+        assert_eq!(code(Signal::KILL.as_raw(), ""), Code::DatabaseToolUnfit);
+        let broken = "pg_restore: error: could not execute query: ERROR:  function f() does not exist";
+        assert_eq!(code(failed, broken), Code::BackupUnrestorable);
     }
 }
