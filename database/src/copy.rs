@@ -59,6 +59,11 @@ pub(crate) async fn create(
     let found = Shape::ask(client, &template).await?;
     let template = if found.is_some() { template.as_str() } else { "template0" };
     shape.create(client, name, template).await?;
+    say_whose(client, name, comment).await
+}
+
+/// Notes in a comment whose a database is.
+pub(crate) async fn say_whose(client: &Client, name: &str, comment: &str) -> Result<(), Problem> {
     let comment = format!("COMMENT ON DATABASE {} IS {}", quoted(name), crate::statement::literal(comment));
     let noted = client.batch_execute(&comment).await;
     noted.map_err(|error| refused(&format!("note whose the database `{name}` is"), &error))

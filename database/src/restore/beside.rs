@@ -84,7 +84,10 @@ async fn made(
     let comment = format!("pointsman: being restored from {}", id.as_str());
     let prepared = prepared::of(settings, client, &server, id.as_str()).await?;
     match &prepared {
-        Some(prepared) => shape.create(client, &name, prepared).await?,
+        Some(prepared) => {
+            shape.create(client, &name, prepared).await?;
+            copy::say_whose(client, &name, &comment).await?;
+        }
         None => copy::create(settings, client, &shape, &name, &comment).await?,
     }
     let restored = Named { oid: Shape::of(client, &name).await?.oid, aside: name.clone() };
