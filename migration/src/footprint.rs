@@ -204,13 +204,16 @@ fn reindex_footprint(reindex: &ast::Reindex) -> Footprint {
     ]
     .iter()
     .any(|kind| holds(node, *kind));
+    let table = node.descendants().find_map(ast::ReindexTargetTable::cast).and_then(|t| t.table_name_ref());
     if concurrently {
-        return Footprint::outside(Class::Concurrent, Probe::Repeatable);
+        let index = node.descendants().find_map(ast::ReindexTargetIndex::cast).and_then(|t| t.index_ref());
+        let index = index.as_ref().map(AstNode::syntax);
+        let target = table.as_ref().map(AstNode::syntax).or(index).and_then(relation);
+        return Footprint::outside(Class::Concurrent, Probe::Reindexed { relation: target });
     }
     if whole {
         return Footprint::outside(Class::Rewrite, Probe::Repeatable);
     }
-    let table = node.descendants().find_map(ast::ReindexTargetTable::cast).and_then(|t| t.table_name_ref());
     Footprint::of(Class::Rewrite).locks(table, LockMode::Share)
 }
 

@@ -26,6 +26,19 @@ pub enum Probe {
         /// The table that leaves it.
         partition: Relation,
     },
-    /// Leaves no trace and does no harm twice: `VACUUM`, `REINDEX`, `ANALYZE`. Begin again.
+    /// Does no harm twice; what a failed `REINDEX CONCURRENTLY` leaves are invalid indexes with names of the server's own
+    /// making, to be dropped before it begins again.
+    Reindexed {
+        /// The index or table; none for a whole schema or database.
+        relation: Option<Relation>,
+    },
+    /// Leaves no trace and does no harm twice: `VACUUM`, `ANALYZE`. Begin again.
     Repeatable,
+}
+
+impl Probe {
+    /// Whether the statement may simply be run again.
+    pub fn is_repeatable(&self) -> bool {
+        matches!(self, Self::Reindexed { .. } | Self::Repeatable)
+    }
 }

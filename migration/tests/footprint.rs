@@ -141,7 +141,9 @@ fn what_runs_outside_of_transactions_can_be_looked_at() {
         ("drop index concurrently if exists s.i", "no s.i"),
         ("alter table s.t detach partition p concurrently", "s.t without p"),
         ("vacuum analyze t", "again"),
-        ("reindex index concurrently i", "again"),
+        ("reindex index concurrently s.i", "s.i again"),
+        ("reindex (verbose) table concurrently t", "t again"),
+        ("reindex schema concurrently s", "all again"),
     ] {
         let script = read(sql);
         let segment = script.segments.first().unwrap();
@@ -150,6 +152,8 @@ fn what_runs_outside_of_transactions_can_be_looked_at() {
             Probe::IndexValid { index, table } => format!("{index} on {table}"),
             Probe::IndexGone { index } => format!("no {index}"),
             Probe::PartitionDetached { parent, partition } => format!("{parent} without {partition}"),
+            Probe::Reindexed { relation: Some(relation) } => format!("{relation} again"),
+            Probe::Reindexed { relation: None } => "all again".to_owned(),
             Probe::Repeatable => "again".to_owned(),
             other => format!("{other:?}"),
         };

@@ -12,7 +12,7 @@ use super::ledger::literal;
 use super::limits::{self, ROW_LOCK_MS};
 use super::order::SegmentCost;
 use super::run::{Job, Run, place};
-use super::transaction::own;
+use super::transaction::{own, watched};
 use super::watcher::{Bounds, Watch};
 use super::{fence, lookback};
 
@@ -164,7 +164,7 @@ impl<'a> Run<'a> {
             let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
             let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
             failpoint::pass("migrate-statement");
-            let changed = self.in_transaction(job, statement, &sql, &up_to).await;
+            let changed = self.in_transaction(job, statement, &sql, &up_to, &watch).await;
             let seen = watch.end().await;
             cost.stalled_sessions = cost.stalled_sessions.max(seen.sessions.len());
             cost.longest_stall = cost.longest_stall.max(seen.longest);
@@ -180,7 +180,7 @@ impl<'a> Run<'a> {
                     match problem {
                         Stop::Missed => {}
                         Stop::Fenced => return Err(fence::fenced(self.epoch, None)),
-                        Stop::Failed(_) if seen.stopped.is_some() => {
+                        Stop::Failed(_) if seen.stopped.is_some() || seen.blind.is_some() => {
                             return Err(job.file().stopped(statement, &seen, self.order.max_stall_ms));
                         }
                         Stop::Failed(fault) => {
@@ -212,6 +212,7 @@ impl<'a> Run<'a> {
         statement: &Statement,
         sql: &str,
         up_to: &str,
+        watch: &Watch,
     ) -> Result<i64, Stop> {
         let begin = format!(
             "BEGIN; SET LOCAL synchronous_commit = off; SET LOCAL idle_in_transaction_session_timeout = '10s';
@@ -222,14 +223,8 @@ impl<'a> Run<'a> {
         if fence::obey(&self.sessions.work, self.epoch).await.map_err(Stop::of)?.is_none() {
             return Err(Stop::Fenced);
         }
-        let sent = tokio::time::timeout(
-            limits::patience(Class::Backfill),
-            self.sessions.work.client().execute(sql, &[]),
-        );
-        let changed = match sent.await {
-            Ok(changed) => changed.map_err(|error| Stop::of(error.into()))?,
-            Err(_) => return Err(Stop::Failed(Fault::Lost("no answer to a batch".to_owned()))),
-        };
+        let sent = self.sessions.work.client().execute(sql, &[]);
+        let changed = watched(sent, Class::Backfill, watch).await.map_err(Stop::of)?;
         failpoint::pass("migrate-statement-done");
         let rows = i64::try_from(changed).unwrap_or(i64::MAX);
         own(&self.sessions.work, &save(job, statement, up_to, rows)).await.map_err(Stop::of)?;

@@ -14,11 +14,11 @@ pub(crate) enum Found {
     Done,
     /// Its effect is not there.
     NotDone,
-    /// Something half made is in its place. This command clears it away, or finishes it.
+    /// Something half made is in its place. These commands clear it away, or finish it.
     Half {
-        /// The command, to be run outside of a transaction.
-        command: String,
-        /// Whether the statement is done once that has run.
+        /// The commands, each to be run by itself and outside of a transaction.
+        commands: Vec<String>,
+        /// Whether the statement is done once they have run.
         finishes: bool,
         /// What it is, for people.
         what: String,
@@ -48,11 +48,26 @@ const PARTITION: &str = "
 SELECT coalesce((to_jsonb(i) ->> 'inhdetachpending')::boolean, false) FROM pg_catalog.pg_inherits i
  WHERE i.inhparent = to_regclass($1) AND i.inhrelid = to_regclass($2)";
 
+/// Indexes that a `REINDEX CONCURRENTLY` left, of one index, one table or all: the new one beside the one that is valid
+/// still, or the old one behind the one that is valid now. Nothing uses them, and every write keeps them up.
+const LEFT_BY_REINDEX: &str = "
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+  FROM pg_catalog.pg_index i
+  JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid
+  JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  LEFT JOIN pg_catalog.pg_index wanted ON wanted.indexrelid = to_regclass($1::text)
+ WHERE NOT i.indisvalid AND c.relname ~ '_cc(new|old)[0-9]*$' AND n.nspname <> 'pg_toast'
+   AND ($1::text IS NULL OR i.indrelid = coalesce(wanted.indrelid, to_regclass($1::text)::oid) OR i.indrelid IN (
+        SELECT relid FROM pg_catalog.pg_partition_tree(coalesce(wanted.indrelid::regclass, to_regclass($1::text)))))
+   AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_stat_progress_create_index p WHERE p.relid = i.indrelid)
+ ORDER BY 1 LIMIT 100";
+
 /// Looks.
 pub(crate) async fn look(session: &Session, probe: &Probe) -> Result<Found, Problem> {
     let found = match probe {
         Probe::None => Ok(Found::Unseen),
         Probe::Repeatable => Ok(Found::NotDone),
+        Probe::Reindexed { relation } => left_by_reindex(session, relation.as_ref()).await,
         Probe::IndexValid { index, table } => return index_valid(session, index, table).await,
         Probe::IndexGone { index } => index_gone(session, index).await,
         Probe::PartitionDetached { parent, partition } => detached(session, parent, partition).await,
@@ -80,11 +95,29 @@ async fn index_valid(session: &Session, index: &Relation, table: &Relation) -> R
                 .hint("on the database: `SELECT * FROM pg_stat_progress_create_index`"))
         }
         (true, false, false) => Ok(Found::Half {
-            command: format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
+            commands: vec![dropped(&name)],
             finishes: false,
             what: format!("the index {name} of an earlier try was invalid: dropped"),
         }),
     }
+}
+
+async fn left_by_reindex(session: &Session, relation: Option<&Relation>) -> Result<Found, Fault> {
+    let relation = relation.map(Relation::as_sql);
+    let rows = session.client().query(LEFT_BY_REINDEX, &[&relation]).await?;
+    let names = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<String>, _>>()?;
+    if names.is_empty() {
+        return Ok(Found::NotDone);
+    }
+    Ok(Found::Half {
+        commands: names.iter().map(|name| dropped(name)).collect(),
+        finishes: false,
+        what: format!("an earlier REINDEX left {}, invalid: dropped", names.join(", ")),
+    })
+}
+
+fn dropped(index: &str) -> String {
+    format!("DROP INDEX CONCURRENTLY IF EXISTS {index}")
 }
 
 async fn index_gone(session: &Session, index: &Relation) -> Result<Found, Fault> {
@@ -96,7 +129,7 @@ async fn index_gone(session: &Session, index: &Relation) -> Result<Found, Fault>
         return Ok(Found::NotDone);
     }
     Ok(Found::Half {
-        command: format!("DROP INDEX CONCURRENTLY IF EXISTS {name}"),
+        commands: vec![dropped(&name)],
         finishes: true,
         what: format!("the index {name} was half dropped: finished"),
     })
@@ -111,7 +144,7 @@ async fn detached(session: &Session, parent: &Relation, partition: &Relation) ->
         return Ok(Found::NotDone);
     }
     Ok(Found::Half {
-        command: format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE"),
+        commands: vec![format!("ALTER TABLE {parent} DETACH PARTITION {partition} FINALIZE")],
         finishes: true,
         what: format!("the partition {partition} was half detached: finished"),
     })

@@ -67,8 +67,8 @@ impl<'a> Run<'a> {
             }
             // Whoever did it, the server judges: `IF NOT EXISTS` passes, without it the name is taken.
             Found::Done | Found::NotDone => Ok(false),
-            Found::Half { command, finishes, what } => {
-                let cleared = self.clear(&command, self.lock_budget()).await;
+            Found::Half { commands, finishes, what } => {
+                let cleared = self.clear(&commands, self.lock_budget()).await;
                 cleared.map_err(|fault| fault.while_doing(&format!("clear up before {at}")))?;
                 self.notes.push(format!("{at}: {what}"));
                 Ok(finishes)
@@ -84,15 +84,20 @@ impl<'a> Run<'a> {
     }
 
     /// Clears away or finishes what is half done. Cut short, it leaves it half done, for the next try.
-    async fn clear(&self, command: &str, waiting: Duration) -> Result<(), Fault> {
+    async fn clear(&self, commands: &[String], waiting: Duration) -> Result<(), Fault> {
         own(
             &self.sessions.work,
             &format!("SET statement_timeout = 0; SET lock_timeout = {}", waiting.as_millis()),
         )
         .await?;
         let patience = limits::patience(Class::Concurrent);
-        let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command)).await;
-        sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
+        for command in commands {
+            let sent = tokio::time::timeout(patience, self.sessions.work.client().batch_execute(command));
+            sent.await
+                .map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?
+                .map_err(Fault::from)?;
+        }
+        Ok(())
     }
 
     async fn alone(
@@ -109,7 +114,8 @@ impl<'a> Run<'a> {
         let bounds = Bounds { max_stall: self.max_stall(), max_wait: Some(self.lock_budget()) };
         let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
         let began = Instant::now();
-        let sent = watched(&self.sessions.work, statement, &watch).await;
+        let sent = self.sessions.work.client().batch_execute(&statement.sql);
+        let sent = watched(sent, statement.class, &watch).await;
         let (took, seen) = (began.elapsed(), watch.end().await);
         failpoint::pass("migrate-outside-done");
         let Err(fault) = sent else {
@@ -136,7 +142,7 @@ impl<'a> Run<'a> {
     async fn has_effect(&self, job: &Job<'a>, statement: &Statement) -> Result<(), Problem> {
         match catalog::look(&self.sessions.work, &statement.probe).await? {
             Found::Done | Found::Unseen => Ok(()),
-            Found::NotDone if statement.probe == pointsman_migration::Probe::Repeatable => Ok(()),
+            Found::NotDone | Found::Half { .. } if statement.probe.is_repeatable() => Ok(()),
             Found::NotDone | Found::Half { .. } => {
                 let at = job.file().place(statement);
                 Err(Problem::new(
@@ -172,8 +178,8 @@ impl<'a> Run<'a> {
         };
         let left = catalog::look(&self.sessions.work, &statement.probe).await;
         let problem = match left {
-            Ok(Found::Half { command, finishes: false, .. }) => {
-                match self.clear(&command, CLEAR_WAIT).await {
+            Ok(Found::Half { commands, finishes: false, .. }) => {
+                match self.clear(&commands, CLEAR_WAIT).await {
                     Ok(()) => problem.cause("the invalid index that it left was dropped"),
                     Err(fault) => problem.cause(format!(
                         "it left an invalid index, dropped by the next try: {}",

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
 use pointsman_core::{Aftermath, Problem};
-use pointsman_migration::Statement;
+use pointsman_migration::{Class, Statement};
 
 use super::fault::Fault;
 use super::ladder::Ladder;
@@ -134,7 +134,10 @@ impl<'a> Run<'a> {
         let body = self.body(this, &watch, first).await;
         let (held, seen) = (had.elapsed(), watch.end().await);
         match body {
-            Ok(()) => Ok(cost(this, ladder, held, &seen)),
+            Ok(()) => {
+                let found = self.measure.as_ref().is_some_and(Measure::stalls_visitors);
+                Ok(cost(this, ladder, held, &seen, found))
+            }
             Err(Broken { fault, at: Some(statement) }) if !fault.is_lock_missed() => {
                 let stopped = seen.stopped.is_some() || seen.blind.is_some();
                 Err(Trouble::Failed(if stopped {
@@ -167,7 +170,8 @@ impl<'a> Run<'a> {
             }
             failpoint::pass("migrate-statement");
             let began = Instant::now();
-            watched(&self.sessions.work, statement, watch).await.map_err(broken)?;
+            let sent = self.sessions.work.client().batch_execute(&statement.sql);
+            watched(sent, statement.class, watch).await.map_err(broken)?;
             let took = began.elapsed();
             if let Some(measure) = &mut self.measure {
                 measure
@@ -209,9 +213,9 @@ fn begin(limit: Duration) -> String {
     )
 }
 
-fn cost(this: &Try<'_, '_>, ladder: &Ladder<'_>, held: Duration, seen: &Seen) -> SegmentCost {
-    let stalls =
-        this.statements.iter().flat_map(|statement| &statement.locks).any(|lock| lock.mode.stalls_visitors());
+fn cost(this: &Try<'_, '_>, ladder: &Ladder<'_>, held: Duration, seen: &Seen, found: bool) -> SegmentCost {
+    let mut told = this.statements.iter().flat_map(|statement| &statement.locks);
+    let stalls = found || told.any(|lock| lock.mode.stalls_visitors());
     SegmentCost {
         first: this.statements.first().map_or(0, |statement| place(statement)),
         last: this.statements.last().map_or(0, |statement| place(statement)),
@@ -228,14 +232,18 @@ pub(crate) async fn own(session: &Session, sql: &str) -> Result<(), Fault> {
     sent.map_err(|_| Fault::Lost(format!("no answer within {:?}", limits::OWN)))?.map_err(Fault::from)
 }
 
-/// A statement of a file; it does not run on when nobody can see whom it stalls.
-pub(crate) async fn watched(session: &Session, statement: &Statement, watch: &Watch) -> Result<(), Fault> {
+/// A statement of a file, sent; it does not run on when nobody can see whom it stalls.
+pub(crate) async fn watched<T>(
+    sent: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    class: Class,
+    watch: &Watch,
+) -> Result<T, Fault> {
     if watch.has_tripped() {
         return Err(Fault::Lost("stopped by the watch".to_owned()));
     }
-    let patience = limits::patience(statement.class);
+    let patience = limits::patience(class);
     tokio::select! {
-        sent = tokio::time::timeout(patience, session.client().batch_execute(&statement.sql)) => {
+        sent = tokio::time::timeout(patience, sent) => {
             sent.map_err(|_| Fault::Lost(format!("no answer within {patience:?}")))?.map_err(Fault::from)
         }
         () = watch.blinded() => Err(Fault::Lost("the watch sees nothing any more".to_owned())),
