@@ -1,5 +1,6 @@
 //! Which migrations of an artifact are pending, by its files and what the database has recorded.
 
+use std::collections::BTreeSet;
 use std::io::Read as _;
 
 use pointsman_core::manifest::Kind;
@@ -15,7 +16,7 @@ const MAX_BYTES: u64 = 64 << 20;
 /// Findings that are told at once. Who has more begins with these.
 const MAX_FINDINGS: usize = 7;
 
-/// The versions that are to be applied, in order. Files that cannot be released are refused, with all that is wrong.
+/// The versions that are to be applied, or were and have not passed their verify file, in order. Files that cannot be released are refused, with all that is wrong.
 pub async fn pending(
     store: &ArtifactStore,
     files: &Files,
@@ -147,7 +148,16 @@ fn still_to_apply(
     if !broken.is_empty() {
         return Err(refused(&broken));
     }
-    Ok(pending.scripts.iter().map(|migration| migration.version.to_string()).collect())
+    let stands = |version: &Version| {
+        facts.applied.iter().filter(|applied| applied.state == "unverified").any(|applied| {
+            Phase::parse(&applied.phase) == Some(phase)
+                && Version::parse(&applied.version).is_ok_and(|applied| applied == *version)
+        })
+    };
+    let looked_at = set.migrations().iter().filter(|m| m.verify.is_some() && stands(&m.version));
+    let versions: BTreeSet<&Version> =
+        pending.scripts.iter().copied().chain(looked_at).map(|migration| &migration.version).collect();
+    Ok(versions.into_iter().map(Version::to_string).collect())
 }
 
 /// What the database has recorded of a version. What cannot be read is not taken for applied.
@@ -220,6 +230,19 @@ mod tests {
         assert_eq!(pending(facts(&["1.9.0"]), MigrationPhase::Expand).unwrap(), ["1.10.0"]);
         assert!(pending(facts(&["1.9.0", "1.10.0"]), MigrationPhase::Expand).unwrap().is_empty());
         assert_eq!(pending(facts(&[]), MigrationPhase::Contract).unwrap(), ["1.10.0"]);
+    }
+
+    #[test]
+    fn what_stands_and_was_not_verified_is_looked_at_again_by_the_next_release() {
+        let mut stands = facts(&["1.9.0", "1.10.0"]);
+        stands.applied[0].state = "unverified".to_owned();
+        let looks = [&THREE[..], &[("v1.9.0.verify.sql", "SELECT true;")]].concat();
+        let pending =
+            |files: &[(&str, &str)], phase| still_to_apply(&set(files), phase, &stands, &[]).unwrap();
+        assert_eq!(pending(&looks, MigrationPhase::Expand), ["1.9.0"]);
+        // Who takes the verify file away wants no look.
+        assert!(pending(&THREE, MigrationPhase::Expand).is_empty());
+        assert_eq!(pending(&looks, MigrationPhase::Contract), ["1.10.0"]);
     }
 
     #[test]

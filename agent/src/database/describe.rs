@@ -50,7 +50,8 @@ async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), 
     facts.adoptable = status.records.is_empty() && status.schema_version.is_some();
     let earlier = status.records.len().saturating_sub(APPLIED);
     facts.applied = applied(&status, earlier);
-    facts.unfinished = status.leftovers.iter().map(words::unfinished).collect();
+    let unverified = status.records.iter().filter(|record| record.unverified).map(words::unverified);
+    facts.unfinished = status.leftovers.iter().map(words::unfinished).chain(unverified).collect();
     facts.beside = restore::pending(settings)?.iter().map(words::pending).collect();
     facts.written_since_swap = restore::written_since_swap(settings, &session).await?;
     Ok(())
@@ -62,11 +63,19 @@ fn refused(error: &tokio_postgres::Error) -> Problem {
         .because(error)
 }
 
+fn state(record: &migrate::Record) -> &'static str {
+    match record {
+        migrate::Record { adopted: true, .. } => "adopted",
+        migrate::Record { unverified: true, .. } => "unverified",
+        _ => "applied",
+    }
+}
+
 fn applied(status: &Status, earlier: usize) -> Vec<v1::AppliedMigration> {
     let wire = |record: &migrate::Record| v1::AppliedMigration {
         version: record.version.to_string(),
         phase: record.phase.as_str().to_owned(),
-        state: if record.adopted { "adopted" } else { "applied" }.to_owned(),
+        state: state(record).to_owned(),
         raw_hash: record.raw_hash.to_vec(),
         token_hash: record.token_hash.to_vec(),
     };

@@ -261,7 +261,8 @@ fn must_be_pending(status: &migrate::Status, wanted: &Migrations) -> Result<(), 
     let of_table = status.schema_version.as_deref().filter(|_| status.records.is_empty());
     let of_table = of_table.and_then(|version| Version::parse(version).ok());
     let there = |version: &Version| {
-        status.records.iter().any(|record| record.phase == phase && record.version == *version)
+        let stands = |record: &migrate::Record| record.phase == phase && record.version == *version;
+        status.records.iter().any(|record| stands(record) && !record.unverified)
             || of_table.as_ref().is_some_and(|highest| version <= highest)
     };
     let versions = wanted.versions.iter().filter_map(|text| Version::parse(text).ok());
@@ -430,6 +431,7 @@ mod tests {
             version: Version::parse(version).unwrap(),
             phase,
             adopted: false,
+            unverified: false,
             release: "by-hand".to_owned(),
             at: String::new(),
             raw_hash: [0; 32],
@@ -448,6 +450,9 @@ mod tests {
         assert_eq!(refused.code, Code::PlanOutOfDate);
         assert!(refused.message.starts_with("v1.10.0 was applied"), "{refused:?}");
         assert!(must_be_pending(&applied, &contract).is_ok());
+        // What stands and was not verified is part of the plan: its verify file is looked at again.
+        let unverified = migrate::Record { unverified: true, ..record("1.10.0", Phase::Expand) };
+        assert!(must_be_pending(&stands(vec![unverified], Some("1.10.0")), &expand).is_ok());
         // A table from before pointsman counts by its highest version, as when it is adopted.
         let by_hand = must_be_pending(&stands(Vec::new(), Some("1.9.0")), &expand).unwrap_err();
         assert!(by_hand.message.starts_with("v1.9.0 was"), "{by_hand:?}");

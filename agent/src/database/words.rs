@@ -2,7 +2,7 @@
 
 use pointsman_core::{bytes, several};
 use pointsman_database::backup::Backup;
-use pointsman_database::migrate::{Leftover, Ran, Rehearsal, Replanned};
+use pointsman_database::migrate::{Leftover, Ran, Record, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
 use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
 use pointsman_migration::Version;
@@ -182,6 +182,14 @@ pub fn unfinished(left: &Leftover) -> String {
         None => String::new(),
     };
     format!("v{} {}: {stands}{tried}", left.version, left.phase)
+}
+
+/// A file that stands, and whose version's verify file has not passed.
+pub fn unverified(record: &Record) -> String {
+    format!(
+        "v{} {}: its verify file has not passed; the next release looks again",
+        record.version, record.phase
+    )
 }
 
 /// A restore that is not settled.

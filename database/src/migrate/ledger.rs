@@ -7,6 +7,10 @@ use pointsman_migration::{Phase, Recorded, Script, Statement, Version};
 use super::fault::Fault;
 use crate::Session;
 
+/// The place, before a file's statements, of the look that its verify file takes once they stand: owed while its attempt has
+/// no outcome.
+const LOOK: i32 = 0;
+
 /// Most rows read of any table of ours: far beyond a long life of releases.
 const MAX_ROWS: i64 = 100_000;
 
@@ -32,6 +36,8 @@ pub struct Record {
     pub phase: Phase,
     /// Whether it was only marked as there.
     pub adopted: bool,
+    /// Whether the verify file of its version has not passed since it was applied.
+    pub unverified: bool,
     /// The release that applied it.
     pub release: String,
     /// When, as the server writes it.
@@ -137,6 +143,19 @@ impl Entry<'_> {
         self.file_sql("applied")
     }
 
+    /// That the verify file has still to look at what stands now. Goes into the transaction that ends the file.
+    pub(crate) fn owed_look_sql(&self) -> String {
+        format!(
+            "INSERT INTO pointsman.attempt (version, phase, ordinal, attempt, state, epoch, release, backend)
+             SELECT {}, {LOOK}, coalesce(max(attempt), 0) + 1, 'intended', {}, {}, 0 FROM pointsman.attempt
+              WHERE (version, phase, ordinal) = ({}, {LOOK});",
+            self.key(),
+            self.epoch,
+            literal(self.release),
+            self.key()
+        )
+    }
+
     /// The row of a file whose effects were there before.
     pub(crate) fn adopted_sql(&self) -> String {
         self.file_sql("adopted")
@@ -162,7 +181,9 @@ impl Entry<'_> {
             "UPDATE pointsman.migration SET state = 'undone', release = {}, at = now()
               WHERE version = {version} AND phase = 'expand';
              DELETE FROM pointsman.statement WHERE version = {version} AND phase IN ('expand', 'down');
-             DELETE FROM pointsman.backfill WHERE version = {version} AND phase IN ('expand', 'down');",
+             DELETE FROM pointsman.backfill WHERE version = {version} AND phase IN ('expand', 'down');
+             UPDATE pointsman.attempt SET outcome = 'undone'
+              WHERE (version, phase, ordinal) = ({version}, 'expand', {LOOK}) AND outcome IS NULL;",
             literal(self.release)
         )
     }
@@ -230,8 +251,11 @@ impl Entry<'_> {
 /// Every file that is applied or adopted.
 pub(crate) async fn records(session: &Session) -> Result<Vec<Record>, Problem> {
     let sql = format!(
-        "SELECT version, phase, state, release, at::text, raw_hash, token_hash FROM pointsman.migration
-          WHERE state IN ('applied', 'adopted') LIMIT {MAX_ROWS}"
+        "SELECT version, phase, state, release, at::text, raw_hash, token_hash, EXISTS (
+                SELECT 1 FROM pointsman.attempt a
+                 WHERE (a.version, a.phase, a.ordinal, a.state) = (m.version, m.phase, {LOOK}, 'intended')
+                   AND a.outcome IS NULL)
+           FROM pointsman.migration m WHERE state IN ('applied', 'adopted') LIMIT {MAX_ROWS}"
     );
     let rows = session.client().query(&sql, &[]).await.map_err(unreadable)?;
     let mut records = rows.iter().map(record).collect::<Result<Vec<_>, _>>()?;
@@ -250,11 +274,23 @@ fn record(row: &tokio_postgres::Row) -> Result<Record, Problem> {
             .map_err(|error| unfit("a version in `pointsman.migration`").because(&error))?,
         phase: Phase::parse(&text(1)?).ok_or_else(|| unfit("a phase in `pointsman.migration` is unknown"))?,
         adopted: text(2)? == "adopted",
+        unverified: row.try_get(7).map_err(unreadable)?,
         release: text(3)?,
         at: text(4)?,
         raw_hash: hash(5)?,
         token_hash: hash(6)?,
     })
+}
+
+/// Notes that the verify file of a version passed.
+pub(crate) async fn verified(second: &Session, version: &Version, phase: Phase) -> Result<(), Problem> {
+    let sql = format!(
+        "UPDATE pointsman.attempt SET outcome = 'verified'
+          WHERE (version, phase, ordinal, state) = ($1, $2, {LOOK}, 'intended') AND outcome IS NULL"
+    );
+    let noted = second.client().execute(&sql, &[&version.to_string(), &phase.as_str()]).await;
+    noted.map_err(|error| Fault::from(error).while_doing("note that a verify file passed"))?;
+    Ok(())
 }
 
 /// Makes durable, and marks so, what earlier tries did without having said so.

@@ -9,6 +9,7 @@ use pointsman_migration::Statement;
 use super::failure::File;
 use super::fault::Fault;
 use super::order::Measured;
+use super::run::place;
 use crate::Session;
 
 /// Tables, indexes and what belongs to them, of users.
@@ -21,6 +22,9 @@ const LOCKS: &str = "
 SELECT l.relation, l.relation::regclass::text, l.mode FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
  WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.relation >= 16384
    AND c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relnamespace IS DISTINCT FROM to_regnamespace('pointsman')";
+
+/// Modes that visitors wait for, as `pg_locks` spells them: whether they read or only if they write.
+const STALLING: [&str; 4] = ["ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"];
 
 /// The measurements of a run.
 #[derive(Debug, Default)]
@@ -59,27 +63,39 @@ impl Measure {
         let held = locks(work, &self.old).await?;
         let added = held.difference(&self.locks).cloned().collect();
         self.locks = held;
-        self.statements.push(Measured {
-            place: file.place(statement),
-            class: statement.class,
-            duration,
-            locks: added,
-            rewritten_bytes,
-        });
+        self.note(file, statement, duration, added, rewritten_bytes);
         Ok(())
     }
 
     /// A statement outside of a transaction has run: its locks are gone.
     pub(crate) fn outside(&mut self, file: &File<'_>, statement: &Statement, duration: Duration) {
         self.locks.clear();
-        let place = file.place(statement);
+        self.note(file, statement, duration, Vec::new(), 0);
+    }
+
+    fn note(
+        &mut self,
+        file: &File<'_>,
+        statement: &Statement,
+        duration: Duration,
+        locks: Vec<(String, String)>,
+        rewritten_bytes: u64,
+    ) {
         self.statements.push(Measured {
-            place,
+            path: file.script.path.clone(),
+            ordinal: place(statement),
+            place: file.place(statement),
             class: statement.class,
             duration,
-            locks: Vec::new(),
-            rewritten_bytes: 0,
+            locks,
+            rewritten_bytes,
         });
+    }
+
+    /// Whether a statement of the transaction that is open took a lock that visitors wait for, as none of the text may have
+    /// told: a function or a trigger took it.
+    pub(crate) fn stalls_visitors(&self) -> bool {
+        self.locks.iter().any(|(_, mode)| STALLING.contains(&mode.as_str()))
     }
 
     /// Statements measured so far.

@@ -67,6 +67,10 @@ pub struct SegmentCost {
 /// What a statement did on the copy.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Measured {
+    /// The file, as the set has it.
+    pub path: String,
+    /// Its place among the statements of the file, from 1.
+    pub ordinal: usize,
     /// Where it stands: `path:line:column`.
     pub place: String,
     /// Its class, as the text tells it.

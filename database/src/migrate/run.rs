@@ -48,7 +48,10 @@ pub(crate) struct Run<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// The version is there.
-    Applied,
+    Applied {
+        /// Whether a verify file has still to look at it.
+        to_verify: bool,
+    },
     /// The version was taken back.
     Undone,
 }
@@ -115,7 +118,8 @@ impl<'a> Run<'a> {
         let mut ran = Ran::default();
         for migration in &pending.scripts {
             let Some(script) = migration.script(self.order.phase) else { continue };
-            let applied = self.apply(&migration.version, script, Ending::Applied).await;
+            let ending = Ending::Applied { to_verify: migration.verify.is_some() };
+            let applied = self.apply(&migration.version, script, ending).await;
             ran.applied.push(applied.map_err(|problem| after(problem, &ran.applied))?);
         }
         ran.already = ran.applied.is_empty();
@@ -124,17 +128,18 @@ impl<'a> Run<'a> {
         Ok(ran)
     }
 
-    /// Verify files of what this release applied, in this try or an earlier one.
+    /// Verify files of what this release applied, in this try or an earlier one, and of whatever no release has seen pass.
     async fn verify(&mut self, set: &Set, applied: &[Applied], records: &[Record]) -> Result<(), Problem> {
         let (phase, release) = (self.order.phase, &self.order.release);
-        let earlier =
-            records.iter().filter(|row| row.phase == phase && !row.adopted && row.release == *release);
+        let wanted = |row: &&Record| row.unverified || (!row.adopted && row.release == *release);
+        let earlier = records.iter().filter(|row| row.phase == phase).filter(wanted);
         let versions = earlier.map(|row| &row.version).chain(applied.iter().map(|file| &file.version));
         for migration in versions.filter_map(|version| set.get(version)) {
             let Some(script) = &migration.verify else { continue };
             self.progress.say(format!("looking at {}", script.path));
             self.sessions.prepare_work().await?;
             verify::look(&self.sessions.work, script).await?;
+            ledger::verified(&self.sessions.second, &migration.version, phase).await?;
         }
         Ok(())
     }
@@ -146,7 +151,8 @@ impl<'a> Run<'a> {
         };
         for migration in pending.iter().filter(|migration| table.holds(&migration.version)) {
             let Some(script) = &migration.expand else { continue };
-            let job = Job { version: &migration.version, script, ending: Ending::Applied, done: 0 };
+            let ending = Ending::Applied { to_verify: false };
+            let job = Job { version: &migration.version, script, ending, done: 0 };
             // A file that records its own version early, and was interrupted after that, is ours to finish.
             if self.entry(&job).done(&self.sessions.second).await?.is_empty() {
                 let message = format!(
@@ -272,11 +278,12 @@ impl<'a> Run<'a> {
                 let rows = table.map(|table| table.delete_sql(job.version)).unwrap_or_default();
                 entry.undone_sql() + &rows
             }
-            Ending::Applied if job.script.phase == Phase::Expand => {
+            Ending::Applied { to_verify } => {
+                let table = table.filter(|_| job.script.phase == Phase::Expand);
                 let row = table.map(|table| table.insert_sql(job.version)).transpose()?.unwrap_or_default();
-                entry.applied_sql() + &row
+                let look = if to_verify { entry.owed_look_sql() } else { String::new() };
+                entry.applied_sql() + &row + &look
             }
-            Ending::Applied => entry.applied_sql(),
         })
     }
 

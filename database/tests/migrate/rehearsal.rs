@@ -70,6 +70,26 @@ async fn locks_that_are_held_too_long_on_the_copy_are_refused() {
 }
 
 #[tokio::test]
+async fn a_file_that_may_rewrite_may_hold_locks_for_nothing_else() {
+    let ground = Ground::new(T);
+    let slow = "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int; SELECT pg_sleep(2.5)";
+    let problem = rehearse(&ground, &[("v1.0.0.sql", slow)]).await.unwrap_err();
+    assert!(problem.message.contains("2000 ms are allowed"), "{problem}");
+    let rewrites = "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c float8 DEFAULT random(); SELECT pg_sleep(2.5)";
+    rehearse(&ground, &[("v1.0.0.sql", rewrites)]).await.unwrap();
+}
+
+#[tokio::test]
+async fn locks_that_only_a_function_tells_of_are_seen() {
+    let ground = Ground::new(&format!(
+        "{T}; CREATE FUNCTION add() RETURNS void LANGUAGE plpgsql AS 'BEGIN ALTER TABLE public.t ADD COLUMN c int; END'"
+    ));
+    let file = [("v1.0.0.sql", "SELECT add(); SELECT pg_sleep(2.5)")];
+    let problem = rehearse(&ground, &file).await.unwrap_err();
+    assert!(problem.message.contains("2000 ms are allowed"), "{problem}");
+}
+
+#[tokio::test]
 async fn what_breaks_the_slot_that_serves_is_refused() {
     let ground = Ground::new(T);
     let problem =

@@ -1,7 +1,7 @@
 //! What a run applies, and what stands when something in it fails.
 
 use pointsman_core::{Aftermath, Code};
-use pointsman_database::migrate;
+use pointsman_database::migrate::{self, RunOrder};
 use pointsman_migration::Phase;
 
 use crate::kit::{Crew, Ground, set};
@@ -150,6 +150,33 @@ async fn an_index_that_cannot_be_built_leaves_no_invalid_one() {
 }
 
 #[tokio::test]
+async fn what_a_failed_reindex_leaves_is_dropped() {
+    let ground = Ground::new(
+        "CREATE TABLE t (a int); INSERT INTO t VALUES (0), (1);
+         CREATE FUNCTION over(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1';
+         CREATE INDEX t_over ON t (over(a)); CREATE INDEX t_a ON t (a);
+         CREATE OR REPLACE FUNCTION over(int) RETURNS int IMMUTABLE LANGUAGE sql AS 'SELECT 1 / $1'",
+    );
+    let indexes = || {
+        ground.sql("SELECT string_agg(indexrelid::regclass::text || indisvalid, ',' ORDER BY indexrelid::regclass::text) FROM pg_index WHERE indrelid = 't'::regclass")
+    };
+    let before = indexes();
+    let file = [("v1.0.0.sql", "REINDEX TABLE CONCURRENTLY t")];
+    let problem = ground.expand(&file).await.unwrap_err();
+    assert!(problem.message.contains("22012"), "{problem}");
+    assert_eq!(indexes(), before);
+    // One that was left by a process that is no more.
+    let by_hand =
+        ground.cluster.psql_as("pointsman", &ground.settings.name, "REINDEX INDEX CONCURRENTLY t_over");
+    assert!(by_hand.is_err());
+    assert_ne!(indexes(), before);
+    ground.sql("DELETE FROM t WHERE a = 0");
+    let ran = ground.expand(&[("v1.0.0.sql", "REINDEX INDEX CONCURRENTLY public.t_over")]).await.unwrap();
+    assert!(ran.notes[0].contains("t_over_ccnew, invalid: dropped"), "{:?}", ran.notes);
+    assert_eq!(indexes(), before);
+}
+
+#[tokio::test]
 async fn a_contract_follows_its_expand_only() {
     let ground = Ground::new(T);
     let files = [
@@ -183,6 +210,34 @@ async fn verify_files_look_after_the_run_and_change_nothing() {
     let problem = ground.expand(&[expand, writes]).await.unwrap_err();
     assert!(problem.message.contains("25006"), "{problem}");
     assert_eq!(ground.sql("SELECT count(*) FROM t"), "100");
+}
+
+#[tokio::test]
+async fn what_a_verify_file_has_not_passed_is_looked_at_again_by_every_release_until_it_does() {
+    let ground = Ground::new(T);
+    let files = [
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.0.0.down.sql", "ALTER TABLE t DROP COLUMN c"),
+        ("v1.0.0.verify.sql", "SELECT c IS NOT NULL FROM t"),
+    ];
+    let unverified = async || ground.status().await.records.iter().any(|record| record.unverified);
+    ground.expand(&files).await.unwrap_err();
+    let next = || RunOrder { release: "r2".to_owned(), ..ground.order(Phase::Expand) };
+    assert_eq!(ground.run(&files, &next()).await.unwrap_err().code, Code::VerifyFailed);
+    assert!(unverified().await);
+    ground.sql("UPDATE t SET c = 1");
+    ground.run(&files, &next()).await.unwrap();
+    assert!(!unverified().await);
+    // Once it has passed only the release itself would look again.
+    ground.sql("UPDATE t SET c = NULL");
+    ground.run(&files, &RunOrder { release: "r3".to_owned(), ..next() }).await.unwrap();
+    // What is taken back is owed no look, and what comes again is owed one.
+    ground.down(&files, "1.0.0").await.unwrap();
+    assert_eq!(ground.status().await.leftovers, Vec::new());
+    ground.run(&files, &next()).await.unwrap_err();
+    assert!(unverified().await);
+    ground.down(&files, "1.0.0").await.unwrap();
+    assert_eq!((unverified().await, ground.status().await.leftovers), (false, Vec::new()));
 }
 
 #[tokio::test]
