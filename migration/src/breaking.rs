@@ -287,7 +287,7 @@ fn dropped(scene: &Scene<'_>) -> Option<Told> {
     };
     let objects = object::dropped(tree);
     let excused = |object: &Object| {
-        scene.recreated.iter().any(|again| again.may_be(object))
+        scene.recreated.iter().any(|again| again.is(object))
             || (object.kind == "table" && scene.is_new(&object.name))
     };
     if !objects.is_empty() && objects.iter().all(excused) {

@@ -27,9 +27,15 @@ impl Object {
         })
     }
 
-    /// Whether both may be the same thing.
-    pub(crate) fn may_be(&self, other: &Object) -> bool {
-        self.kind == other.kind && self.name.may_be(&other.name)
+    /// Whether both are the same thing, as far as names tell.
+    pub(crate) fn is(&self, other: &Object) -> bool {
+        self.kind == other.kind && self.name.is(&other.name)
+    }
+
+    /// Whether it holds nothing: made again, it is what it was. A table would come back empty, a sequence at its beginning,
+    /// and what is of a type or domain goes with it.
+    pub(crate) fn is_code(&self) -> bool {
+        !matches!(self.kind, "table" | "sequence" | "type" | "domain")
     }
 }
 

@@ -25,6 +25,15 @@ impl Relation {
         }
     }
 
+    /// Whether both are the same relation, as far as names tell: without a schema it is in `public`, where nobody set another
+    /// search path. A rehearsal sees what is lost where this is wrong.
+    pub fn is(&self, other: &Relation) -> bool {
+        fn schema(relation: &Relation) -> &str {
+            relation.schema.as_deref().unwrap_or("public")
+        }
+        self.name == other.name && schema(self) == schema(other)
+    }
+
     /// Whether both may be the same relation: equal names, and no two schemas that differ.
     pub fn may_be(&self, other: &Relation) -> bool {
         self.name == other.name
@@ -65,5 +74,7 @@ mod tests {
         let two = Relation { schema: Some("two".into()), name: "t".into() };
         assert!(bare.may_be(&one) && two.may_be(&bare) && one.may_be(&one));
         assert!(!one.may_be(&two) && !bare.may_be(&Relation::unqualified("u")));
+        let public = Relation { schema: Some("public".into()), name: "t".into() };
+        assert!(bare.is(&public) && bare.is(&bare) && !bare.is(&one) && !public.is(&one));
     }
 }

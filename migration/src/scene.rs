@@ -1,7 +1,7 @@
 //! A script's statements again as trees, each with what stands before and around it: what both gates look at.
 
-use squawk_syntax::SyntaxNode;
-use squawk_syntax::ast::Stmt;
+use squawk_syntax::ast::{AstNode as _, Stmt};
+use squawk_syntax::{SyntaxKind, SyntaxNode};
 
 use crate::footprint::{self, Footprint};
 use crate::object::{self, Object};
@@ -15,7 +15,7 @@ pub(crate) struct Scene<'s> {
     pub(crate) segment: usize,
     /// Tables that visitors cannot know yet: made before this statement by the script, or by those before it.
     pub(crate) new_tables: Vec<Relation>,
-    /// What it drops and the same transaction makes again later.
+    /// What it drops and the same transaction makes again later, if nothing is lost by that.
     pub(crate) recreated: Vec<Object>,
 }
 
@@ -44,9 +44,10 @@ pub(crate) fn told(node: &SyntaxNode, rule: &'static str, message: impl Into<Str
 }
 
 impl Scene<'_> {
-    /// Whether a table is one that visitors cannot know yet.
+    /// Whether a table is one that visitors cannot know yet: made under this very name, because another schema may hold one
+    /// that they know well.
     pub(crate) fn is_new(&self, table: &Relation) -> bool {
-        self.new_tables.iter().any(|new| new.may_be(table))
+        self.new_tables.iter().any(|new| new.is(table))
     }
 
     /// Whether the statement changes such a table alone.
@@ -73,7 +74,7 @@ pub(crate) fn scenes<'s>(script: &'s Script, made_before: &[Relation]) -> Vec<Sc
 
 /// Tables that are new once a statement has run.
 pub(crate) fn makes(tree: &Stmt, made: &[Relation]) -> Vec<Relation> {
-    let is_new = |table: &Relation| made.iter().any(|new| new.may_be(table));
+    let is_new = |table: &Relation| made.iter().any(|new| new.is(table));
     let Footprint { made, .. } = footprint::of(tree, &is_new);
     made
 }
@@ -83,10 +84,16 @@ fn find_recreated(scenes: &mut [Scene<'_>]) {
         scenes.iter().map(|scene| (scene.segment, object::created(&scene.tree))).collect();
     for (index, scene) in scenes.iter_mut().enumerate() {
         let later = created.get(index + 1..).unwrap_or_default();
+        // With it goes what depends on it, and that nobody makes again.
+        let mut words = scene.tree.syntax().descendants_with_tokens();
+        if words.any(|element| element.kind() == SyntaxKind::CASCADE_KW) {
+            continue;
+        }
         let again = |object: &Object| {
-            later.iter().any(|(segment, made)| {
-                *segment == scene.segment && made.as_ref().is_some_and(|made| made.may_be(object))
-            })
+            object.is_code()
+                && later.iter().any(|(of, made)| {
+                    *of == scene.segment && made.as_ref().is_some_and(|made| made.is(object))
+                })
         };
         scene.recreated = object::dropped(&scene.tree).into_iter().filter(again).collect();
     }

@@ -188,11 +188,11 @@ impl<'s> Reading<'s> {
                 self.tell(at, refusal.rule, refusal.message, refusal.hint);
                 continue;
             }
-            let is_new = |relation: &Relation| made.iter().any(|new| new.may_be(relation));
+            let is_new = |relation: &Relation| made.iter().any(|new| new.is(relation));
             let mut print = footprint::of(&tree, &is_new);
-            print.locks.retain(|lock| {
-                !is_new(&lock.relation) && !renamed.iter().any(|new| new.may_be(&lock.relation))
-            });
+            print
+                .locks
+                .retain(|lock| !is_new(&lock.relation) && !renamed.iter().any(|new| new.is(&lock.relation)));
             if headers.batch.is_some() {
                 print = Footprint { class: Class::Backfill, transactional: false, ..print };
             }
