@@ -4,7 +4,8 @@ use pointsman_core::{Code, Problem};
 use pointsman_migration::{Phase, Set, Version};
 
 use super::ledger::{self, Record};
-use super::order::{Ran, RunOrder};
+use super::measure::Measure;
+use super::order::{Measured, Ran, RunOrder};
 use super::run::{Ending, Run};
 use crate::{Authority, Progress, Settings};
 
@@ -21,6 +22,22 @@ pub async fn down(
     let ran = run.back(set, version).await;
     progress.done();
     ran
+}
+
+/// The same, with what each statement does.
+pub(crate) async fn measured(
+    settings: &Settings,
+    set: &Set,
+    version: &Version,
+    order: &RunOrder<'_>,
+    authority: &dyn Authority,
+    progress: &Progress,
+) -> Result<(Ran, Vec<Measured>), Problem> {
+    let mut run = Run::open(settings, order, authority, progress).await?;
+    run.measure = Some(Measure::default());
+    let ran = run.back(set, version).await;
+    progress.done();
+    Ok((ran?, run.measure.take().map(|measure| measure.statements).unwrap_or_default()))
 }
 
 impl<'a> Run<'a> {

@@ -25,6 +25,7 @@ mod outside;
 mod pooler;
 mod records;
 mod rehearse;
+mod relied_on;
 mod replan;
 mod restorable;
 mod run;
@@ -34,6 +35,7 @@ mod transaction;
 mod verify;
 mod version_table;
 mod watcher;
+mod written;
 
 pub use adopt::{Adopted, adopt};
 pub use blockers::Blocker;

@@ -4,12 +4,14 @@
 use std::time::Duration;
 
 use pointsman_core::{Code, Problem};
-use pointsman_migration::{Class, Script, Set, Version};
+use pointsman_migration::{Class, Phase, Script, Set, Version};
 
 use super::measure::Measure;
 use super::order::{Measured, Ran, Rehearsal, RunOrder, SegmentCost};
+use super::relied_on::{self, ReliedOn};
 use super::run::Run;
-use super::{gate, replan, restorable, status};
+use super::sessions::leave_our_schema;
+use super::{gate, replan, restorable, status, written};
 use crate::{Authority, Progress, Session, Settings};
 
 /// A table of more than this is not written anew without the header `allow-rewrite`.
@@ -30,20 +32,36 @@ pub async fn rehearse(
             Problem::new(Code::UsageWrong, message).hint("restore a copy first: `pointsman db verify ENV`")
         );
     }
-    // What the text alone rules out is said before anything is run.
-    let pending = status::pending(settings, set, order.phase, &order.out_of_order).await?;
+    // What the text alone rules out is said before anything is run. The copy is asked what is pending: where the live
+    // database has no records yet, the copy has been adopted, and what was there before pointsman is nobody's to judge.
+    let copy = Session::open(settings, scratch_database, "look").await?;
+    leave_our_schema(&copy).await?;
+    let of_copy = Settings { name: scratch_database.to_owned(), ..settings.clone() };
+    let standing = status::look(&of_copy, &copy).await?;
+    let pending = status::left(&standing.records, set, order.phase, &order.out_of_order)?;
     let scripts: Vec<&Script> =
         pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
     gate::check(&scripts)?;
+    let window = replan::Window::open(settings).await?;
+    let before = match order.phase {
+        Phase::Expand => Some((ReliedOn::look(&copy).await?, written::look(&copy, &scripts).await?)),
+        _ => None,
+    };
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
     let rehearsed = on(settings, set, &on_copy, authority, progress).await;
     progress.done();
     let (ran, measured) = rehearsed.map_err(untouched)?;
     judge(&scripts, &ran, &measured, order.max_stall_ms)?;
-    restorable::look(&Session::open(settings, scratch_database, "look").await?).await?;
-    let (replanned, note) = replan::look(settings, scratch_database).await?;
-    replan::judge(&replanned)?;
-    Ok(Rehearsal { statements: measured, ran, replanned, notes: note.into_iter().collect() })
+    restorable::look(&copy).await?;
+    // Queries that break tell more than what they miss.
+    let (replanned, notes) = replan::look(&copy, &window, order.phase, progress).await?;
+    replan::judge(&replanned, order.phase)?;
+    if let Some((relied_on, written)) = before {
+        let mut taken = relied_on.taken(&ReliedOn::look(&copy).await?);
+        taken.extend(written.refused_now(&copy).await?);
+        relied_on::judge(&taken).map_err(untouched)?;
+    }
+    Ok(Rehearsal { statements: measured, ran, replanned, notes })
 }
 
 /// Takes a version back on the copy, and looks what the version that serves makes of it.
@@ -57,11 +75,19 @@ pub async fn rehearse_down(
     progress: &Progress,
 ) -> Result<Rehearsal, Problem> {
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
-    let ran = super::down(settings, set, version, &on_copy, authority, progress).await.map_err(untouched)?;
-    restorable::look(&Session::open(settings, scratch_database, "look").await?).await?;
-    let (replanned, note) = replan::look(settings, scratch_database).await?;
-    replan::judge(&replanned)?;
-    Ok(Rehearsal { statements: Vec::new(), ran, replanned, notes: note.into_iter().collect() })
+    let copy = Session::open(settings, scratch_database, "look").await?;
+    leave_our_schema(&copy).await?;
+    let down: Vec<&Script> =
+        set.get(version).and_then(|migration| migration.down.as_ref()).into_iter().collect();
+    gate::check(&down)?;
+    let window = replan::Window::open(settings).await?;
+    let rehearsed = super::down::measured(settings, set, version, &on_copy, authority, progress).await;
+    let (ran, measured) = rehearsed.map_err(untouched)?;
+    judge(&down, &ran, &measured, order.max_stall_ms)?;
+    restorable::look(&copy).await?;
+    let (replanned, notes) = replan::look(&copy, &window, order.phase, progress).await?;
+    replan::judge(&replanned, order.phase)?;
+    Ok(Rehearsal { statements: measured, ran, replanned, notes })
 }
 
 async fn on(

@@ -1,20 +1,24 @@
 //! Whether the statements of the slot that serves still work on the new schema: they are planned again on the copy, and
 //! what is no longer planned there is planned on the schema of today too, to tell what broke from what never could be told.
+//!
+//! The server counts calls since long ago, of versions that are gone too. An expand takes nothing from any of them; a contract
+//! and a way down do by design, so of those only what is called while the rehearsal goes on counts as the serving slot's.
 
-use std::collections::BTreeMap;
-use std::time::Duration;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
 
-use pointsman_core::{Code, Problem};
+use pointsman_core::{Code, Problem, several};
+use pointsman_migration::Phase;
 
 use super::fault::Fault;
 use super::order::Replanned;
 use super::sessions::leave_our_schema;
 use super::transaction::own;
-use crate::{Session, Settings};
+use crate::{Progress, Session, Settings};
 
 /// The statements most called, of this database, that read or write rows. Our own and those of psql's `\d` are not a slot's.
 const MOST_CALLED: &str = "
-SELECT s.query, s.userid FROM {schema}.pg_stat_statements s
+SELECT s.query, s.userid, sum(s.calls)::bigint FROM {schema}.pg_stat_statements s
  WHERE s.dbid = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND s.query ~* '^\\s*(/\\*.*?\\*/\\s*)*(select|insert|update|delete|with|merge|values|table)\\y'
    AND s.query !~* '\\ypointsman\\.' AND s.query !~* 'pg_catalog\\.|pg_stat_|pg_locks|pg_backend_pid'
@@ -28,6 +32,11 @@ const SHOWN_CHARS: usize = 200;
 const PLAN_LIMIT: Duration = Duration::from_secs(5);
 /// Longest it may wait for a lock on the live database, in milliseconds; it asks for the weakest.
 const PLAN_LOCK_MS: u32 = 100;
+/// How often a lock that was missed there is asked for again, and the pause between.
+const LIVE_TRIES: u32 = 10;
+const LIVE_PAUSE: Duration = Duration::from_millis(200);
+/// How long it is heard at least which queries the serving slot calls.
+const HEARD: Duration = Duration::from_secs(10);
 
 /// A role's own `search_path`, for this database or for all.
 const PATHS: &str = "
@@ -36,49 +45,114 @@ SELECT s.setrole, substr(c.setting, length('search_path=') + 1) FROM pg_catalog.
    AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
  ORDER BY s.setdatabase, s.setrole";
 
-/// Plans the running slot's statements again. The note says why nothing could be looked at.
-pub(crate) async fn look(
-    settings: &Settings,
-    scratch: &str,
-) -> Result<(Vec<Replanned>, Option<String>), Problem> {
-    let live = Session::open(settings, &settings.name, "look").await?;
-    let Some(schema) = extension(&live).await? else {
-        let note = "the extension `pg_stat_statements` is not there: which queries the slot that serves needs is not known";
-        return Ok((Vec::new(), Some(note.to_owned())));
-    };
-    let statements = match called(&live, &schema).await {
-        Ok(statements) => statements,
-        // It needs to be preloaded, and the role needs `pg_read_all_stats`.
-        Err(fault) => {
-            let note = format!(
-                "`pg_stat_statements` cannot be read, so no query was planned again: {}",
-                fault.words()
-            );
-            return Ok((Vec::new(), Some(note)));
+/// Calls of each statement as a rehearsal begins.
+pub(crate) struct Window {
+    live: Session,
+    began: Instant,
+    /// Why nothing can be looked at, or what was called how often.
+    called: Result<BTreeMap<(String, u32), i64>, String>,
+    schema: String,
+}
+
+impl Window {
+    /// Notes what was called until now.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, Problem> {
+        let live = Session::open(settings, &settings.name, "look").await?;
+        leave_our_schema(&live).await?;
+        let (schema, called) = match extension(&live).await? {
+            Some(schema) => {
+                let called = called(&live, &schema).await.map(|all| all.into_iter().collect());
+                // It needs to be preloaded, and the role needs `pg_read_all_stats`.
+                let unread = |fault: Fault| {
+                    format!("`pg_stat_statements` cannot be read, so no query was planned again: {}", fault.words())
+                };
+                (schema, called.map_err(unread))
+            }
+            None => (
+                String::new(),
+                Err("the extension `pg_stat_statements` is not there: which queries the slot that serves needs is not known"
+                    .to_owned()),
+            ),
+        };
+        Ok(Self { live, began: Instant::now(), called, schema })
+    }
+
+    /// What was called since, after a while of at least `least`.
+    async fn since(&self, least: Duration, progress: &Progress) -> Result<BTreeSet<(String, u32)>, Problem> {
+        let (Ok(before), left) = (&self.called, least.saturating_sub(self.began.elapsed())) else {
+            return Ok(BTreeSet::new());
+        };
+        if !before.is_empty() && !left.is_zero() {
+            progress.say(format!("hearing for {} s which queries are called", left.as_secs().max(1)));
+            tokio::time::sleep(left).await;
         }
+        let now = called(&self.live, &self.schema)
+            .await
+            .map_err(|fault| fault.while_doing("read which queries are called"))?;
+        let grew =
+            now.into_iter().filter(|(statement, calls)| before.get(statement).is_none_or(|had| calls > had));
+        Ok(grew.map(|(statement, _)| statement).collect())
+    }
+}
+
+/// Plans the running slot's statements again. The notes say what could not be looked at, or is not judged.
+pub(crate) async fn look(
+    copy: &Session,
+    window: &Window,
+    phase: Phase,
+    progress: &Progress,
+) -> Result<(Vec<Replanned>, Vec<String>), Problem> {
+    let statements = match &window.called {
+        Ok(statements) => statements,
+        Err(note) => return Ok((Vec::new(), vec![note.clone()])),
     };
-    let copy = Session::open(settings, scratch, "look").await?;
-    leave_our_schema(&live).await?;
-    leave_our_schema(&copy).await?;
-    let paths = paths(&live).await.map_err(|fault| fault.while_doing("read search paths"))?;
-    let mut found = Vec::new();
-    for (query, role) in statements {
-        let path = paths.get(&role).or_else(|| paths.get(&0)).map(String::as_str);
-        let Err(new) = plan(&copy, &query, path).await? else {
+    let live = &window.live;
+    let paths = paths(live).await.map_err(|fault| fault.while_doing("read search paths"))?;
+    let in_use = match phase {
+        Phase::Expand => None,
+        _ => Some(window.since(HEARD, progress).await?),
+    };
+    let (mut found, mut unused): (Vec<Replanned>, u64) = (Vec::new(), 0);
+    for (query, role) in statements.keys() {
+        let path = paths.get(role).or_else(|| paths.get(&0)).map(String::as_str);
+        let Err(new) = plan(copy, query, path).await? else {
             found.push(Replanned::Works);
             continue;
         };
-        let shown = shown(&query);
-        found.push(match plan(&live, &query, path).await? {
-            Ok(()) => Replanned::Broken { query: shown, why: new },
-            Err(_) => Replanned::Undecided { query: shown, why: new },
-        });
+        let (shown, why) = (shown(query), new.words());
+        if plan_live(live, query, path).await?.is_err() {
+            found.push(Replanned::Undecided { query: shown, why });
+        } else if in_use.as_ref().is_none_or(|called| called.contains(&(query.clone(), *role))) {
+            found.push(Replanned::Broken { query: shown, why });
+        } else {
+            unused = unused.saturating_add(1);
+        }
     }
-    Ok((found, None))
+    let note = || {
+        format!(
+            "{} that nobody called for {} s no longer works: left to the versions that are gone",
+            several(unused, "query", "queries"),
+            window.began.elapsed().as_secs()
+        )
+    };
+    Ok((found, (unused > 0).then(note).into_iter().collect()))
+}
+
+/// Planned on the live database, where a moment's lock says nothing.
+async fn plan_live(live: &Session, query: &str, path: Option<&str>) -> Result<Result<(), Fault>, Problem> {
+    let mut planned = plan(live, query, path).await?;
+    for _ in 0..LIVE_TRIES {
+        if !planned.as_ref().is_err_and(Fault::is_lock_missed) {
+            break;
+        }
+        tokio::time::sleep(LIVE_PAUSE).await;
+        planned = plan(live, query, path).await?;
+    }
+    Ok(planned)
 }
 
 /// Refuses when something broke.
-pub(crate) fn judge(found: &[Replanned]) -> Result<(), Problem> {
+pub(crate) fn judge(found: &[Replanned], phase: Phase) -> Result<(), Problem> {
     let broken: Vec<String> = found
         .iter()
         .filter_map(|replanned| match replanned {
@@ -92,8 +166,13 @@ pub(crate) fn judge(found: &[Replanned]) -> Result<(), Problem> {
         broken.len(),
         found.len()
     );
-    let problem = Problem::new(Code::QueriesBroken, message)
-        .hint("move what they need into a contract file: `-- pointsman: phase=contract`");
+    let hint = match phase {
+        Phase::Expand => "move what takes it from them into a contract file: `-- pointsman: phase=contract`",
+        _ => {
+            "the version that serves still uses it: release one that does not, `pointsman deploy ENV`, then again"
+        }
+    };
+    let problem = Problem::new(Code::QueriesBroken, message).hint(hint);
     Err(broken.iter().skip(1).fold(problem, Problem::cause))
 }
 
@@ -105,11 +184,11 @@ async fn extension(live: &Session) -> Result<Option<String>, Problem> {
     read.map_err(|error| Fault::from(error).while_doing("look for extensions"))
 }
 
-async fn called(live: &Session, schema: &str) -> Result<Vec<(String, u32)>, Fault> {
+async fn called(live: &Session, schema: &str) -> Result<Vec<((String, u32), i64)>, Fault> {
     let rows = live.client().query(&MOST_CALLED.replace("{schema}", schema), &[&MAX_STATEMENTS]).await?;
     Ok(rows
         .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
+        .map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)))
         .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
@@ -122,26 +201,32 @@ async fn paths(live: &Session) -> Result<BTreeMap<u32, String>, Fault> {
 }
 
 /// Plans one statement in a transaction that may not write and is rolled back; the inner error is what the server said.
-async fn plan(session: &Session, query: &str, path: Option<&str>) -> Result<Result<(), String>, Problem> {
+async fn plan(session: &Session, query: &str, path: Option<&str>) -> Result<Result<(), Fault>, Problem> {
     let begin = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {PLAN_LOCK_MS}; {}",
         PLAN_LIMIT.as_millis(),
         path.map(|path| format!("SET LOCAL search_path = {path}")).unwrap_or_default()
     );
     own(session, &begin).await.map_err(|fault| fault.while_doing("begin to plan queries"))?;
-    let planned = own(session, &format!("PREPARE pointsman_query AS {query}")).await;
-    let told = match planned {
-        Ok(()) => {
-            own(session, "DEALLOCATE pointsman_query")
-                .await
-                .map_err(|fault| fault.while_doing("plan queries"))?;
-            Ok(())
-        }
-        Err(Fault::Lost(why)) => return Err(super::fault::lost("plan queries").cause(why)),
-        Err(fault) => Err(fault.words()),
-    };
-    own(session, "ROLLBACK").await.map_err(|fault| fault.while_doing("end the planning of queries"))?;
-    Ok(told)
+    let planned = explained(session, query).await;
+    if let Err(Fault::Lost(why)) = planned {
+        return Err(super::fault::lost("plan queries").cause(why));
+    }
+    own(session, "ROLLBACK; DEALLOCATE ALL")
+        .await
+        .map_err(|fault| fault.while_doing("end the planning of queries"))?;
+    Ok(planned)
+}
+
+/// Prepared, a statement is only understood; a plan is made when it is to be executed: then an index that `ON CONFLICT` names
+/// is missed. Nothing is executed.
+async fn explained(session: &Session, query: &str) -> Result<(), Fault> {
+    own(session, &format!("PREPARE pointsman_query AS {query}")).await?;
+    let sql = "SELECT cardinality(parameter_types) FROM pg_catalog.pg_prepared_statements WHERE name = 'pointsman_query'";
+    let count: i32 = session.client().query_one(sql, &[]).await?.try_get(0)?;
+    let nulls = vec!["NULL"; usize::try_from(count).unwrap_or_default()].join(", ");
+    let arguments = if count > 0 { format!("({nulls})") } else { String::new() };
+    own(session, &format!("EXPLAIN EXECUTE pointsman_query{arguments}")).await
 }
 
 fn shown(query: &str) -> String {

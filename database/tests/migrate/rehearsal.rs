@@ -133,6 +133,68 @@ async fn queries_of_the_running_slot_are_planned_again() {
 }
 
 #[tokio::test]
+async fn a_contract_may_take_what_only_versions_that_are_gone_have_called() {
+    let ground = Ground::new(T);
+    ground.cluster.psql(&ground.settings.name, "CREATE EXTENSION pg_stat_statements").unwrap();
+    let app = ground.client("app", "app").await;
+    app.query("SELECT a FROM t WHERE id = $1", &[&1]).await.unwrap();
+    drop(app);
+    let files = [("v1.0.0.contract.sql", "ALTER TABLE t DROP COLUMN a")];
+    let rehearse = async |copy: &str| {
+        let (set, order) = (set(&files), ground.order(Phase::Contract));
+        migrate::rehearse(&ground.settings, copy, &set, &order, &Crew(1), &ground.progress).await
+    };
+    let told = rehearse(&ground.copy().await).await.unwrap();
+    assert!(told.notes.iter().any(|note| note.contains("1 query that nobody called")), "{:?}", told.notes);
+    // One that is called while it is rehearsed is in use.
+    let copy = ground.copy().await;
+    let app = ground.client("app", "app").await;
+    let (ended, end) = tokio::sync::oneshot::channel::<()>();
+    let calling = async {
+        let mut end = end;
+        while end.try_recv().is_err() {
+            app.query("SELECT a FROM t WHERE id = $1", &[&1]).await.unwrap();
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+    };
+    let rehearsing = async {
+        let told = rehearse(&copy).await;
+        ended.send(()).unwrap();
+        told
+    };
+    let (told, ()) = tokio::join!(rehearsing, calling);
+    assert_eq!(told.unwrap_err().code, Code::QueriesBroken);
+}
+
+#[tokio::test]
+async fn an_upsert_that_misses_its_index_is_broken() {
+    let ground = Ground::new(&format!("{T}; CREATE UNIQUE INDEX t_a ON t (a)"));
+    ground.cluster.psql(&ground.settings.name, "CREATE EXTENSION pg_stat_statements").unwrap();
+    let app = ground.client("app", "app").await;
+    app.execute("INSERT INTO t VALUES (1, 1) ON CONFLICT (a) DO NOTHING", &[]).await.unwrap();
+    drop(app);
+    let problem = rehearse(&ground, &[("v1.0.0.sql", "DROP INDEX CONCURRENTLY t_a")]).await.unwrap_err();
+    assert_eq!(problem.code, Code::QueriesBroken, "{problem}");
+    assert!(problem.message.contains("42P10"), "{problem}");
+}
+
+#[tokio::test]
+async fn what_was_there_before_the_copy_was_adopted_is_nobodys_to_judge() {
+    let mut ground = Ground::new(&format!(
+        "{T}; CREATE TABLE schema_version (version text); INSERT INTO schema_version VALUES ('1.0.0')"
+    ));
+    ground.settings.version_table = Some("schema_version".to_owned());
+    let files = [("v1.0.0.sql", "DROP TABLE old"), ("v1.1.0.sql", "ALTER TABLE t ADD COLUMN c int")];
+    let copy = ground.copy().await;
+    let on_copy = pointsman_database::Settings { name: copy.clone(), ..ground.settings.clone() };
+    migrate::adopt(&on_copy, &set(&files), &Crew(1)).await.unwrap();
+    let order = ground.order(Phase::Expand);
+    let told =
+        migrate::rehearse(&ground.settings, &copy, &set(&files), &order, &Crew(1), &ground.progress).await;
+    assert_eq!(told.unwrap().ran.applied.len(), 1);
+}
+
+#[tokio::test]
 async fn without_statistics_of_statements_it_says_so() {
     let ground = Ground::new(T);
     let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
