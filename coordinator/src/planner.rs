@@ -300,6 +300,9 @@ fn database_alone(
     if let (DatabaseWork::Contract, Some(database)) = (&work, &database) {
         survives(standing, database, &environment.name)?;
     }
+    if let DatabaseWork::Down { version } = &work {
+        lives_without(standing, version, &environment.name)?;
+    }
     if matches!(work, DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. }) {
         can_be_swapped(environment, &work, seen)?;
     }
@@ -396,6 +399,19 @@ fn survives(
         .hint(format!(
             "release a version that knows it first: `pointsman deploy {environment} --migrations FOLDER`"
         )))
+}
+
+/// Refuses to take back what the version that serves was released with, or after: it may need it.
+fn lives_without(standing: &Standing, version: &str, environment: &EnvironmentName) -> Result<(), Problem> {
+    if standing.live.is_none() || standing.ahead_of_live.contains(version) {
+        return Ok(());
+    }
+    let message = format!(
+        "the version that serves was released when migration `{version}` stood already, and may need it"
+    );
+    Err(Problem::new(Code::NoWayDown, message)
+        .cause("what would be dropped was there for it from its first visitor on")
+        .hint(format!("lead visitors back to a version that knows nothing of it first: `pointsman rollback {environment}`")))
 }
 
 /// Where visitors are led while databases are swapped, and what stands before that.
@@ -796,5 +812,20 @@ mod tests {
         assert!(plan(&site, &Standing::default(), contract(), &seen).is_ok());
         let ahead = Standing { ahead_of_live: ["1.2.0".to_owned()].into(), ..Standing::default() };
         assert_eq!(code(plan(&site, &ahead, contract(), &seen)), Code::MigrationBreaking);
+        // The other way round: only what the version that serves knows nothing of can be taken from under it.
+        let down = || {
+            let work = DatabaseWork::Down { version: "1.2.0".to_owned() };
+            wish(Wanted::Database(work, Some(files.clone())))
+        };
+        let live = || {
+            Some(LiveRelease {
+                slot: pointsman_core::SlotName::parse("blue").unwrap(),
+                release: None,
+                artifact: None,
+            })
+        };
+        let needs = Standing { live: live(), ..Standing::default() };
+        assert_eq!(code(plan(&site, &needs, down(), &seen)), Code::NoWayDown);
+        assert!(plan(&site, &Standing { live: live(), ..ahead }, down(), &seen).is_ok());
     }
 }

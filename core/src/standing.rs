@@ -58,10 +58,20 @@ impl Standing {
             return;
         }
         if let Purpose::Database(work) = &state.plan.purpose {
-            // The version before does not work with the schema any more.
-            if *work == DatabaseWork::Contract && state.ordered(Step::Contract) {
-                self.previous = None;
-                self.ahead_of_previous.clear();
+            match work {
+                // The version before does not work with the schema any more.
+                DatabaseWork::Contract if state.ordered(Step::Contract) => self.leads_nowhere_back(),
+                DatabaseWork::Down { version } if state.ordered(Step::Contract) => {
+                    // One that was released with it needs what is taken back.
+                    if !self.ahead_of_previous.contains(version) {
+                        self.leads_nowhere_back();
+                    }
+                    if outcome == Outcome::Confirmed {
+                        self.ahead_of_live.remove(version);
+                        self.ahead_of_previous.remove(version);
+                    }
+                }
+                _ => {}
             }
             if state.plan.keeps_away() {
                 self.route = Some(state.route());
@@ -116,6 +126,11 @@ impl Standing {
                 });
             }
         }
+    }
+
+    fn leads_nowhere_back(&mut self) {
+        self.previous = None;
+        self.ahead_of_previous.clear();
     }
 
     /// What a release has expanded stays, however the release ended.

@@ -282,6 +282,28 @@ fn after_a_contract_nothing_leads_back() {
 }
 
 #[test]
+fn after_a_way_down_nothing_leads_back_to_a_version_that_needs_what_is_gone() {
+    let live =
+        |slot: &str| LiveRelease { slot: SlotName::parse(slot).unwrap(), release: None, artifact: None };
+    let known = || std::collections::BTreeSet::from(["1.2.0".to_owned()]);
+    let before = Standing {
+        live: Some(live("green")),
+        previous: Some(live("blue")),
+        ahead_of_live: known(),
+        ..Standing::default()
+    };
+    for (ahead_of_previous, previous) in [(known(), Some(live("blue"))), (Default::default(), None)] {
+        let plan = alone(DatabaseWork::Down { version: "1.2.0".to_owned() });
+        let mut story = Story::begun(plan.clone());
+        plan.steps().iter().for_each(|step| story.confirm(*step));
+        let mut standing = Standing { ahead_of_previous, ..before.clone() };
+        standing.fold(&story.state);
+        assert_eq!(standing.previous, previous);
+        assert!(standing.ahead_of_live.is_empty() && standing.ahead_of_previous.is_empty());
+    }
+}
+
+#[test]
 fn an_abort_does_not_wait_for_a_dump() {
     let mut story = Story::begun(migrating());
     story.reach(Step::Backup);

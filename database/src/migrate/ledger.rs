@@ -68,6 +68,16 @@ pub(crate) struct Attempt {
     pub(crate) number: i32,
 }
 
+/// An attempt that has no outcome.
+#[derive(Clone, Debug)]
+pub(crate) struct Open {
+    pub(crate) attempt: Attempt,
+    /// Its transaction, as far as it came.
+    pub(crate) xid: Option<String>,
+    /// Whether it was one of the statement that stands there now: the file may have been corrected since.
+    pub(crate) same: bool,
+}
+
 /// A text as SQL.
 pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
@@ -96,13 +106,14 @@ impl Entry<'_> {
     ) -> Result<Attempt, Problem> {
         let ordinal = ordinal(first);
         let sql = format!(
-            "INSERT INTO pointsman.attempt (version, phase, ordinal, attempt, state, epoch, release, backend)
-             SELECT {}, {ordinal}, coalesce(max(attempt), 0) + 1, 'intended', $1, $2, $3 FROM pointsman.attempt
+            "INSERT INTO pointsman.attempt (version, phase, ordinal, attempt, state, epoch, release, backend, token_hash)
+             SELECT {}, {ordinal}, coalesce(max(attempt), 0) + 1, 'intended', $1, $2, $3, $4 FROM pointsman.attempt
               WHERE (version, phase, ordinal) = ({}, {ordinal}) RETURNING attempt",
             self.key(),
             self.key()
         );
-        let row = second.client().query_one(&sql, &[&self.epoch, &self.release, &backend]).await;
+        let hash = first.token_hash.as_slice();
+        let row = second.client().query_one(&sql, &[&self.epoch, &self.release, &backend, &hash]).await;
         let number = row.and_then(|row| row.try_get(0));
         let number = number.map_err(|error| Fault::from(error).while_doing("note what is intended"))?;
         Ok(Attempt { ordinal, number })
@@ -226,24 +237,27 @@ impl Entry<'_> {
             .map_err(unreadable)
     }
 
-    /// Attempts at this statement that have no outcome: their number and transaction.
+    /// Attempts at this place of the file that have no outcome.
     pub(crate) async fn open_attempts(
         &self,
         session: &Session,
         first: &Statement,
-    ) -> Result<Vec<(Attempt, Option<String>)>, Problem> {
+    ) -> Result<Vec<Open>, Problem> {
         let ordinal = ordinal(first);
         let sql = format!(
-            "SELECT attempt, xid::text FROM pointsman.attempt i
+            "SELECT attempt, xid::text, coalesce(token_hash = $1, true) FROM pointsman.attempt i
               WHERE (version, phase, ordinal, state) = ({}, {ordinal}, 'intended') AND outcome IS NULL
                 AND NOT EXISTS (SELECT 1 FROM pointsman.attempt d WHERE d.state = 'done'
                     AND (d.version, d.phase, d.ordinal, d.attempt) = (i.version, i.phase, i.ordinal, i.attempt))
               ORDER BY attempt LIMIT {MAX_ROWS}",
             self.key()
         );
-        let rows = session.client().query(&sql, &[]).await.map_err(unreadable)?;
-        let read =
-            |row: &tokio_postgres::Row| Ok((Attempt { ordinal, number: row.try_get(0)? }, row.try_get(1)?));
+        let hash = first.token_hash.as_slice();
+        let rows = session.client().query(&sql, &[&hash]).await.map_err(unreadable)?;
+        let read = |row: &tokio_postgres::Row| {
+            let attempt = Attempt { ordinal, number: row.try_get(0)? };
+            Ok(Open { attempt, xid: row.try_get(1)?, same: row.try_get(2)? })
+        };
         rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)
     }
 }

@@ -18,11 +18,11 @@ const END_PAUSE: Duration = Duration::from_millis(20);
 
 /// Notes that earlier tries of a transaction, which begins with this statement and is not recorded as done, did nothing.
 pub(crate) async fn settle(entry: &Entry<'_>, second: &Session, first: &Statement) -> Result<(), Problem> {
-    for (attempt, xid) in entry.open_attempts(second, first).await? {
-        if let Some(xid) = &xid {
+    for open in entry.open_attempts(second, first).await? {
+        if let Some(xid) = &open.xid {
             ended(second, xid).await?;
         }
-        entry.note_outcome(second, attempt, "ended without effect").await;
+        entry.note_outcome(second, open.attempt, "ended without effect").await;
     }
     Ok(())
 }

@@ -9,7 +9,7 @@ use pointsman_migration::{Class, Statement};
 
 use super::catalog::{self, Found};
 use super::fault::Fault;
-use super::ledger::Attempt;
+use super::ledger::{Attempt, Open};
 use super::limits;
 use super::order::SegmentCost;
 use super::run::{Job, Run, place};
@@ -20,6 +20,26 @@ use crate::Session;
 
 /// How long clearing up after a failure waits for others: whoever made it fail may still be there.
 const CLEAR_WAIT: Duration = Duration::from_secs(2);
+
+/// Whether an earlier try was cut short at this place of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Tried {
+    Never,
+    /// One of the statement that stands there now.
+    Same,
+    /// Only ones of statements that stood there before the file was corrected.
+    Another,
+}
+
+impl Tried {
+    fn of(open: &[Open]) -> Self {
+        match (open.is_empty(), open.iter().any(|open| open.same)) {
+            (true, _) => Self::Never,
+            (false, true) => Self::Same,
+            (false, false) => Self::Another,
+        }
+    }
+}
 
 impl<'a> Run<'a> {
     /// Runs the statement, unless an earlier try has done it.
@@ -34,7 +54,7 @@ impl<'a> Run<'a> {
         }
         self.may_go_on()?;
         let (entry, second) = (self.entry(job), self.sessions.second.clone());
-        let tried = !entry.open_attempts(&second, statement).await?.is_empty();
+        let tried = Tried::of(&entry.open_attempts(&second, statement).await?);
         let mut cost =
             SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
         let already = self.as_it_stands(job, statement, tried).await?;
@@ -57,11 +77,17 @@ impl<'a> Run<'a> {
         &mut self,
         job: &Job<'a>,
         statement: &Statement,
-        tried: bool,
+        tried: Tried,
     ) -> Result<bool, Problem> {
         let at = job.file().place(statement);
-        match catalog::look(&self.sessions.work, &statement.probe).await? {
-            Found::Done if tried => {
+        let mut found = catalog::look(&self.sessions.work, &statement.probe).await?;
+        if (&found, tried) == (&Found::Done, Tried::Another)
+            && let Some(other) = catalog::made_by_another(&statement.probe)
+        {
+            found = other;
+        }
+        match found {
+            Found::Done if tried != Tried::Never => {
                 self.notes.push(format!("{at}: done by an earlier try"));
                 Ok(true)
             }
@@ -73,7 +99,7 @@ impl<'a> Run<'a> {
                 self.notes.push(format!("{at}: {what}"));
                 Ok(finishes)
             }
-            Found::Unseen if tried => Err(Problem::new(
+            Found::Unseen if tried != Tried::Never => Err(Problem::new(
                 Code::StandsUnclear,
                 format!("{at}: an earlier try of this statement was cut short, and the catalog does not show whether it took effect"),
             )

@@ -7,7 +7,11 @@ use super::fault::Fault;
 use crate::Session;
 
 /// The shape of the tables below. A change counts it up.
-const FORMAT: i32 = 1;
+const FORMAT: i32 = 2;
+
+/// What makes the first shape the second. Looking works on both.
+const FROM_FIRST: &str =
+    "ALTER TABLE pointsman.attempt ADD COLUMN token_hash bytea; UPDATE pointsman.fence SET format = 2;";
 
 const CREATE: &str = "
 CREATE SCHEMA pointsman;
@@ -23,7 +27,7 @@ CREATE TABLE pointsman.statement (
 CREATE TABLE pointsman.attempt (
     version text, phase text, ordinal int, attempt int, state text CHECK (state IN ('intended', 'done')),
     epoch bigint NOT NULL, release text NOT NULL, backend int NOT NULL, xid xid8, outcome text,
-    at timestamptz NOT NULL DEFAULT now(), PRIMARY KEY (version, phase, ordinal, attempt, state));
+    at timestamptz NOT NULL DEFAULT now(), token_hash bytea, PRIMARY KEY (version, phase, ordinal, attempt, state));
 CREATE TABLE pointsman.backfill (
     version text, phase text, ordinal int, last_key text, rows bigint NOT NULL, PRIMARY KEY (version, phase, ordinal));
 COMMENT ON SCHEMA pointsman IS 'records of pointsman: which migrations this database has, and in whose name';
@@ -34,8 +38,10 @@ COMMENT ON SCHEMA pointsman IS 'records of pointsman: which migrations this data
 pub(crate) enum Found {
     /// It has none.
     Absent,
-    /// It has them, in a shape that this program knows.
+    /// It has them, as this program writes them.
     Present,
+    /// It has them as the first version wrote them: enough to look at, and brought up to date by the next run.
+    First,
 }
 
 /// Looks for the records; refuses what it does not know.
@@ -64,6 +70,7 @@ async fn known_format(session: &Session) -> Result<Found, Problem> {
     let row = row.map_err(|error| Fault::from(error).while_doing("read the records' format"))?;
     match row.and_then(|row| row.try_get::<_, i32>(0).ok()) {
         Some(FORMAT) => Ok(Found::Present),
+        Some(1) => Ok(Found::First),
         Some(newer) => Err(Problem::new(
             Code::StateTooNew,
             format!("the records in schema `pointsman` have format {newer}; this agent knows {FORMAT}"),
@@ -74,14 +81,15 @@ async fn known_format(session: &Session) -> Result<Found, Problem> {
     }
 }
 
-/// Creates the records if they are not there. The caller holds the database's guard.
+/// Creates the records if they are not there, or brings them up to date. The caller holds the database's guard.
 pub(crate) async fn ensure(session: &Session, epoch: i64) -> Result<(), Problem> {
-    if find(session).await? == Found::Present {
-        return Ok(());
-    }
-    let create = format!(
-        "BEGIN; {CREATE} INSERT INTO pointsman.fence (epoch, format) VALUES ({epoch}, {FORMAT}); COMMIT"
-    );
+    let create = match find(session).await? {
+        Found::Present => return Ok(()),
+        Found::First => format!("BEGIN; {FROM_FIRST} COMMIT"),
+        Found::Absent => format!(
+            "BEGIN; {CREATE} INSERT INTO pointsman.fence (epoch, format) VALUES ({epoch}, {FORMAT}); COMMIT"
+        ),
+    };
     if let Err(error) = session.client().batch_execute(&create).await {
         _ = session.client().batch_execute("ROLLBACK").await;
         return Err(Fault::from(error).while_doing("create the schema `pointsman`"));

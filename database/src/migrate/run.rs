@@ -12,6 +12,7 @@ use super::ledger::{self, Entry, Record};
 use super::measure::Measure;
 use super::order::{Applied, Ran, RunOrder, SegmentCost};
 use super::sessions::Sessions;
+use super::status::Leftover;
 use super::version_table::VersionTable;
 use super::{fence, gate, status, verify};
 use crate::{Authority, Progress, Settings};
@@ -108,6 +109,7 @@ impl<'a> Run<'a> {
             return Err(Problem::new(Code::MigrationsUnfit, message));
         }
         let records = ledger::records(&self.sessions.second).await?;
+        no_way_down_begun(&status::leftovers(&self.sessions.second).await?)?;
         let pending = status::left(&records, set, self.order.phase, &self.order.out_of_order)?;
         self.notes.extend(pending.notes);
         self.adopted_first(&pending.scripts).await?;
@@ -307,6 +309,16 @@ impl<'a> Run<'a> {
     pub(crate) fn lock_budget(&self) -> Duration {
         Duration::from_millis(self.order.lock_budget_ms)
     }
+}
+
+/// Refuses to go forward from a schema that is half taken back.
+fn no_way_down_begun(leftovers: &[Leftover]) -> Result<(), Problem> {
+    let begun = leftovers.iter().find(|left| left.phase == Phase::Down.as_str() && left.done > 0);
+    let Some(Leftover { version, .. }) = begun else { return Ok(()) };
+    let message = format!("the down file of version {version} was begun and is not finished");
+    Err(Problem::new(Code::MigrationsUnfit, message)
+        .aftermath(pointsman_core::Aftermath::Unchanged)
+        .hint(format!("finish it first: `pointsman db down ENV {version} --migrations FOLDER`")))
 }
 
 /// A statement's place in its file, from 1.

@@ -46,9 +46,11 @@ WITH done AS (SELECT version, phase, count(*) AS n FROM pointsman.statement GROU
            SELECT 1 FROM pointsman.attempt d WHERE d.state = 'done'
               AND (d.version, d.phase, d.ordinal, d.attempt) = (i.version, i.phase, i.ordinal, i.attempt))
      GROUP BY 1, 2)
-SELECT version, phase, coalesce(d.n, 0), t.ordinal FROM done d FULL JOIN trying t USING (version, phase)
+SELECT f.version, f.phase, f.n, f.ordinal
+  FROM (SELECT version, phase, coalesce(d.n, 0) AS n, t.ordinal
+          FROM done d FULL JOIN trying t USING (version, phase)) f
  WHERE NOT EXISTS (SELECT 1 FROM pointsman.migration m WHERE m.state IN ('applied', 'adopted')
-                      AND (m.version, m.phase) = (version, phase))
+                      AND (m.version, m.phase) = (f.version, f.phase))
  ORDER BY 1, 2 LIMIT 1000";
 
 /// Looks at the configured database. One without our records is as welcome as one with them.
@@ -86,7 +88,7 @@ pub(crate) async fn look(settings: &Settings, session: &Session) -> Result<Statu
         None => None,
     };
     let mut status = Status::default();
-    if records::find(session).await? == Found::Present {
+    if records::find(session).await? != Found::Absent {
         status.records = ledger::records(session).await?;
         status.epoch = Some(epoch(session).await?);
         status.leftovers = leftovers(session).await?;
@@ -105,7 +107,7 @@ async fn epoch(session: &Session) -> Result<Epoch, Problem> {
     Ok(Epoch(u64::try_from(epoch).unwrap_or_default()))
 }
 
-async fn leftovers(session: &Session) -> Result<Vec<Leftover>, Problem> {
+pub(crate) async fn leftovers(session: &Session) -> Result<Vec<Leftover>, Problem> {
     let rows = session.client().query(LEFTOVERS, &[]).await.map_err(unreadable)?;
     let read = |row: &tokio_postgres::Row| {
         let (done, trying): (i64, Option<i32>) = (row.try_get(2)?, row.try_get(3)?);

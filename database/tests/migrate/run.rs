@@ -150,6 +150,46 @@ async fn an_index_that_cannot_be_built_leaves_no_invalid_one() {
 }
 
 #[tokio::test]
+async fn an_index_that_a_file_made_before_it_was_corrected_is_not_taken_for_its_own() {
+    let ground = Ground::new(T);
+    ground.expand(&[("v1.0.0.sql", "CREATE TABLE u (id int)")]).await.unwrap();
+    ground.sql("CREATE INDEX t_a ON t (id)");
+    // As a crash leaves it between the end of the statement and its record.
+    ground.sql("INSERT INTO pointsman.attempt (version, phase, ordinal, attempt, state, epoch, release, backend, token_hash)
+                VALUES ('1.1.0', 'expand', 1, 1, 'intended', 1, 'r0', 0, '\\x00')");
+    let ran = ground
+        .expand(&[
+            ("v1.0.0.sql", "CREATE TABLE u (id int)"),
+            ("v1.1.0.sql", "CREATE INDEX CONCURRENTLY t_a ON t (a)"),
+        ])
+        .await
+        .unwrap();
+    assert!(ran.notes[0].contains("said something else: dropped"), "{:?}", ran.notes);
+    assert!(ground.sql("SELECT pg_get_indexdef('t_a'::regclass)").ends_with("(a)"));
+}
+
+#[tokio::test]
+async fn a_way_down_that_was_begun_is_finished_before_anything_goes_forward() {
+    let ground = Ground::new(T);
+    let broken = ("v1.0.0.down.sql", "DROP INDEX CONCURRENTLY t_a;\nALTER TABLE t DROP COLUMN none");
+    let files = [
+        ("v1.0.0.sql", "CREATE INDEX CONCURRENTLY t_a ON t (a)"),
+        broken,
+        ("v1.1.0.sql", "CREATE TABLE u (id int)"),
+    ];
+    ground.expand(&files[..1]).await.unwrap();
+    ground.down(&files[..2], "1.0.0").await.unwrap_err();
+    let problem = ground.expand(&files).await.unwrap_err();
+    assert!(
+        problem.code == Code::MigrationsUnfit && problem.hint.contains("pointsman db down"),
+        "{problem:?}"
+    );
+    let whole = ("v1.0.0.down.sql", "DROP INDEX CONCURRENTLY t_a;\nSELECT 1");
+    ground.down(&[files[0], whole], "1.0.0").await.unwrap();
+    assert_eq!(ground.expand(&[files[0], whole, files[2]]).await.unwrap().applied.len(), 2);
+}
+
+#[tokio::test]
 async fn what_a_failed_reindex_leaves_is_dropped() {
     let ground = Ground::new(
         "CREATE TABLE t (a int); INSERT INTO t VALUES (0), (1);
