@@ -175,7 +175,8 @@ async fn a_schema_that_went_on_is_compared_by_what_both_have() {
     let taken = place.take("r1").await.unwrap();
     place.sql(&format!(
         "SET ROLE {}_owner;
-         ALTER TABLE features ADD COLUMN layer int NOT NULL DEFAULT 1; DROP TABLE visits;
+         ALTER TABLE features ADD COLUMN layer int NOT NULL DEFAULT 1, ADD COLUMN colour text; DROP TABLE visits;
+         UPDATE features SET layer = 7 WHERE id IN (1, 2); UPDATE features SET colour = 'red' WHERE id IN (2, 3);
          CREATE TABLE fresh AS SELECT generate_series(1, 5) AS n; UPDATE features SET name = 'z' WHERE id = 9;",
         place.settings.name
     ));
@@ -183,7 +184,7 @@ async fn a_schema_that_went_on_is_compared_by_what_both_have() {
     let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     let told: Vec<_> =
         loss.tables.iter().map(|t| (t.table.as_str(), t.inserted, t.updated, t.deleted)).collect();
-    let expected = [("changes", 1, 0, 0), ("features", 0, 1, 0), ("fresh", 5, 0, 0), ("visits", 0, 0, 500)];
+    let expected = [("changes", 5, 0, 0), ("features", 0, 4, 0), ("fresh", 5, 0, 0), ("visits", 0, 0, 500)];
     assert_eq!(told, expected);
     restore::discard(&place.settings, &rule()).await.unwrap();
     assert!(!place.databases().contains("_restore_"));

@@ -26,8 +26,12 @@ const COUNTS_FROM: VerifyLevel = VerifyLevel::Read;
 /// Removes what is older than the newest `keep` good backups. What a release that is not confirmed yet may need stays,
 /// and so does everything as long as no good one stands for it; a damaged one is never removed, somebody should look.
 pub async fn retain(settings: &Settings, keep_for: &[String]) -> Result<Retained, Problem> {
-    let backups = catalog::list(settings).await?;
-    let doomed = doomed(&backups, settings.backup.keep, keep_for);
+    let mut backups = catalog::list(settings).await?;
+    // Of another database that shares the folder nothing is ours to remove.
+    backups.retain(|backup| backup.database == settings.name);
+    let pending = crate::restore::pending(settings)?.map(|pending| pending.backup);
+    let mut doomed = doomed(&backups, settings.backup.keep, keep_for);
+    doomed.retain(|id| pending.as_ref() != Some(id));
     let folder = settings.backup.dir.clone();
     let mut retained = Retained::default();
     for backup in backups {
@@ -41,7 +45,8 @@ pub async fn retain(settings: &Settings, keep_for: &[String]) -> Result<Retained
     Ok(retained)
 }
 
-/// The ids that may go. `backups` are sorted, the oldest first.
+/// The ids that may go. `backups` are sorted, the oldest first. The newest that was restored for its check stays until one
+/// after it was: of those that were only read nobody knows yet whether they can be restored.
 fn doomed(backups: &[Backup], keep: usize, keep_for: &[String]) -> BTreeSet<String> {
     let good = |backup: &&Backup| {
         backup.fault.is_none() && backup.verified.is_some_and(|level| level >= COUNTS_FROM)
@@ -51,9 +56,13 @@ fn doomed(backups: &[Backup], keep: usize, keep_for: &[String]) -> BTreeSet<Stri
         return BTreeSet::new();
     };
     let enough = backups.iter().filter(good).count() >= keep.max(1);
+    let restored =
+        |backup: &&Backup| backup.fault.is_none() && backup.verified == Some(VerifyLevel::RestoreTest);
+    let proven = backups.iter().rfind(restored).map(|backup| backup.id.as_str());
     let before = backups.iter().take_while(|backup| backup.id != oldest.id);
     before
         .filter(|backup| enough && backup.fault.is_none() && !keep_for.contains(&backup.release))
+        .filter(|backup| proven != Some(backup.id.as_str()))
         .map(|backup| backup.id.clone())
         .collect()
 }
@@ -98,13 +107,17 @@ mod tests {
         }
     }
 
-    /// Ids with `+` for verified, `-` for digest only, `!` for damaged; the oldest first.
+    /// Ids with `+` for restored, `~` for read, `-` for digest only, `!` for damaged; the oldest first.
     fn check(backups: &str, keep: usize, keep_for: &[&str], expected: &str) {
         let backups: Vec<Backup> = backups
             .split_whitespace()
             .map(|text| {
                 let (id, kind) = text.split_at(1);
-                let level = if kind == "+" { VerifyLevel::RestoreTest } else { VerifyLevel::Digest };
+                let level = match kind {
+                    "+" => VerifyLevel::RestoreTest,
+                    "~" => VerifyLevel::Read,
+                    _ => VerifyLevel::Digest,
+                };
                 backup(id, Some(level), kind == "!")
             })
             .collect();
@@ -126,5 +139,13 @@ mod tests {
         check("a! b+ c+", 1, &[], "b");
         check("a+ b!", 1, &[], "");
         check("", 1, &[], "");
+    }
+
+    #[test]
+    fn what_is_known_to_restore_is_not_given_up_for_what_was_only_read() {
+        check("a+ b~", 1, &[], "");
+        check("a+ b+ c~", 1, &[], "a");
+        check("a+ b~ c+", 1, &[], "a b");
+        check("a~ b~", 1, &[], "a");
     }
 }

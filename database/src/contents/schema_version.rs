@@ -1,4 +1,4 @@
-//! The version that a database says it has, in the table that was there before pointsman.
+//! The version that a database says it has: by our records, and in the table that was there before them.
 
 use pointsman_core::Problem;
 use tokio_postgres::Client;
@@ -8,8 +8,29 @@ use crate::statement::{field, refused};
 /// The table that is looked for when the settings name none.
 const CUSTOMARY: &str = "schema_version";
 
-/// The highest version in it, by number and not by text; none without such a table or with an empty one.
+/// The highest version of both, by number and not by text; none where neither says one.
 pub(crate) async fn schema_version(client: &Client, table: Option<&str>) -> Result<Option<String>, Problem> {
+    let (ours, theirs) = (of_records(client).await?, of_table(client, table).await?);
+    Ok(ours.into_iter().chain(theirs).max_by_key(|version| numbers(version)))
+}
+
+async fn of_records(client: &Client) -> Result<Option<String>, Problem> {
+    let failed = |error: tokio_postgres::Error| refused("read the records", &error);
+    let there = client
+        .query_one("SELECT to_regclass('pointsman.migration') IS NOT NULL", &[])
+        .await
+        .map_err(failed)?;
+    if !field::<bool>(&there, 0)? {
+        return Ok(None);
+    }
+    let sql =
+        "SELECT version FROM pointsman.migration WHERE phase = 'expand' AND state IN ('applied', 'adopted')";
+    let rows = client.query(sql, &[]).await.map_err(failed)?;
+    let versions: Vec<String> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+    Ok(versions.into_iter().max_by_key(|version| numbers(version)))
+}
+
+async fn of_table(client: &Client, table: Option<&str>) -> Result<Option<String>, Problem> {
     let failed = |error: tokio_postgres::Error| refused("read the schema version", &error);
     let table = table.unwrap_or(CUSTOMARY);
     let found = client

@@ -16,16 +16,27 @@ use crate::statement::{field, literal, quoted, refused};
 /// Into how many groups the rows of a table go.
 const GROUPS: u32 = 1024;
 
+/// Of the tables of extensions those rows that a dump holds. What every row got when its column was added, or gets by a
+/// constant default, is no row's own.
 const COLUMNS: &str = "
-    SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY (i.indkey), false)
+    SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY (i.indkey), false),
+           CASE WHEN a.attgenerated = '' THEN
+               't.' || quote_ident(a.attname) || '::text IS DISTINCT FROM ' || CASE
+                    WHEN a.atthasmissing THEN quote_nullable(((a.attmissingval::text)::text[])[1])
+                    WHEN a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) ~ '[[:alpha:]_]\\(' THEN 'NULL'
+                    ELSE '(' || coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') || ')::text' END END,
+           coalesce(e.condition, '')
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
       LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
+      LEFT JOIN (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) e
+             ON e.oid = c.oid
      WHERE c.relkind = 'r' AND c.relpersistence <> 't'
        AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pointsman')
-       AND NOT EXISTS (SELECT 1 FROM pg_depend d
-            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+       AND (e.oid IS NOT NULL OR NOT EXISTS (SELECT 1 FROM pg_depend d
+            WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
      ORDER BY a.attnum";
 
 /// A table's columns, and those of its key.
@@ -33,6 +44,10 @@ const COLUMNS: &str = "
 struct Columns {
     all: Vec<String>,
     key: BTreeSet<String>,
+    /// Of a column whether a row has a value of its own in it, as SQL; not of computed ones.
+    own: BTreeMap<String, String>,
+    /// Which rows count, as SQL; empty where all do.
+    condition: String,
 }
 
 type Name = (String, String);
@@ -66,7 +81,7 @@ pub(crate) async fn compare(
         "SELECT oid::text AS k, 0 AS g, hashtextextended(md5(lo_get(oid)), {seed}) AS h FROM pg_largeobject_metadata"
     );
     let sorted = Query::sorted(&source, seed);
-    let loss = difference(&name, &sorted, live, restored, &[0]).await?;
+    let loss = difference(&name, (live, &sorted), (restored, &sorted), &[0]).await?;
     found.extend((loss.total() > 0).then_some(loss));
     Ok(found)
 }
@@ -80,6 +95,10 @@ async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
         if field(row, 3)? {
             table.key.insert(column.clone());
         }
+        if let Some(own) = field(row, 4)? {
+            table.own.insert(column.clone(), own);
+        }
+        table.condition = field(row, 5)?;
         table.all.push(column);
     }
     Ok(tables)
@@ -91,7 +110,8 @@ async fn count(client: &Client, name: &Name) -> Result<u64, Problem> {
     Ok(field::<i64>(&row, 0)?.unsigned_abs())
 }
 
-/// A table that both have: of its columns those that both have count.
+/// A table that both have: the columns that both have count, and of those that only the live one has what rows have of their
+/// own in them, because a restore takes it from them.
 async fn both(
     live: &Client,
     restored: &Client,
@@ -105,30 +125,37 @@ async fn both(
     let keyed = !in_live.key.is_empty() && in_live.key == in_restored.key;
     let key: Vec<&String> =
         common.iter().copied().filter(|column| !keyed || in_live.key.contains(*column)).collect();
-    let query = Query { name, key: &row_of(&key), row: &row_of(&common), seed };
-    let (mine, theirs) = (query.groups(live).await?, query.groups(restored).await?);
+    let only_live = in_live.all.iter().filter(|column| !in_restored.all.contains(column));
+    let own: Vec<&str> = only_live.filter_map(|column| in_live.own.get(column)).map(String::as_str).collect();
+    let row = row_of(&common);
+    let with_own = match own.is_empty() {
+        true => row.clone(),
+        false => format!("{row} || CASE WHEN {} THEN ' and more' ELSE '' END", own.join(" OR ")),
+    };
+    let (key, condition) = (row_of(&key), in_live.condition.as_str());
+    let of_live = Query { name, key: &key, row: &with_own, condition, seed };
+    let of_restored = Query { row: &row, ..of_live };
+    let (mine, theirs) = (of_live.groups(live).await?, of_restored.groups(restored).await?);
     let numbers: BTreeSet<&i32> = mine.keys().chain(theirs.keys()).collect();
     let differing: Vec<i32> =
         numbers.into_iter().filter(|number| mine.get(number) != theirs.get(number)).copied().collect();
     if differing.is_empty() {
         return Ok(TableLoss::of(name));
     }
-    difference(name, &Query::sorted(&query.source(), seed), live, restored, &differing).await
+    let sorted = [of_live, of_restored].map(|query| Query::sorted(&query.source(), seed));
+    let [of_live, of_restored] = &sorted;
+    difference(name, (live, of_live), (restored, of_restored), &differing).await
 }
 
 /// What the live rows of these groups have that the restored ones have not, and the other way round.
 async fn difference(
     name: &Name,
-    sorted: &str,
-    live: &Client,
-    restored: &Client,
+    live: (&Client, &str),
+    restored: (&Client, &str),
     groups: &[i32],
 ) -> Result<TableLoss, Problem> {
-    let (live, restored) = tokio::try_join!(
-        Sorted::ask(name, sorted, live, groups),
-        Sorted::ask(name, sorted, restored, groups)
-    )?;
-    let (mut live, mut restored) = (live, restored);
+    let (mut live, mut restored) =
+        tokio::try_join!(Sorted::ask(name, live, groups), Sorted::ask(name, restored, groups))?;
     let mut loss = TableLoss::of(name);
     let (mut mine, mut theirs) = tokio::try_join!(live.next(), restored.next())?;
     loop {
@@ -181,7 +208,7 @@ struct Sorted {
 }
 
 impl Sorted {
-    async fn ask(name: &Name, sql: &str, client: &Client, groups: &[i32]) -> Result<Self, Problem> {
+    async fn ask(name: &Name, (client, sql): (&Client, &str), groups: &[i32]) -> Result<Self, Problem> {
         let of = format!("compare the rows of {}", literal(&name.1));
         let rows = client.query_raw(sql, [groups]).await.map_err(|error| refused(&of, &error))?;
         let mut sorted = Self { rows: Box::pin(rows), of, ahead: None };
@@ -215,19 +242,22 @@ fn row_of(columns: &[&String]) -> String {
     format!("ROW({})::text", names.join(", "))
 }
 
+#[derive(Clone, Copy)]
 struct Query<'a> {
     name: &'a Name,
     key: &'a str,
     row: &'a str,
+    /// Which rows count; empty where all do.
+    condition: &'a str,
     seed: i64,
 }
 
 impl Query<'_> {
     fn source(&self) -> String {
-        let Self { name, key, row, seed } = self;
+        let Self { name, key, row, condition, seed } = self;
         format!(
             "SELECT k, (hashtextextended(k, {seed}) & {mask})::int AS g, hashtextextended(r, {seed}) AS h
-               FROM (SELECT {key} AS k, {row} AS r FROM ONLY {}.{} t) rows",
+               FROM (SELECT {key} AS k, {row} AS r FROM ONLY {}.{} t {condition}) rows",
             quoted(&name.0),
             quoted(&name.1),
             mask = GROUPS.saturating_sub(1),
