@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, collation, room, template};
+use crate::{Session, Settings, backup, collation, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -89,6 +89,7 @@ pub fn judge(findings: &[Finding]) -> Result<(), Problem> {
 async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result<(), Problem> {
     findings.push(name(settings));
     findings.push(folder(settings));
+    findings.push(alone_in_folder(settings).await);
     let pooler = pooler(settings).await?;
     let refused = pooler.verdict == Verdict::Refused;
     findings.push(pooler);
@@ -117,6 +118,26 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     });
     findings.push(room_for_copy(settings, &session).await);
     Ok(())
+}
+
+/// Two databases in one folder would take each other's record of a restore, and what a dump left unfinished.
+async fn alone_in_folder(settings: &Settings) -> Finding {
+    let check = "folder's database";
+    let backups = match backup::list(settings).await {
+        Ok(backups) => backups,
+        Err(problem) => return Finding::problem(check, &problem),
+    };
+    let other = backups.iter().find(|backup| backup.fault.is_none() && backup.database != settings.name);
+    match other {
+        None => Finding::fine(check, "no other database's backups are in it"),
+        Some(backup) => {
+            let folder = settings.backup.dir.display();
+            let found = format!("`{folder}` holds backups of the database `{}` too", backup.database);
+            let hint = "give each database a folder of its own: `dir` in `[database.backup]` of its agent; move what is not \
+                        of this one";
+            Finding::refused(check, found, hint)
+        }
+    }
 }
 
 fn name(settings: &Settings) -> Finding {

@@ -4,7 +4,7 @@
 use squawk_syntax::ast::{self, AstNode, Stmt};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
-use crate::parse::{fold, holds};
+use crate::parse::{fold, holds, name};
 use crate::token::{Kind, Token, lex};
 use crate::{Batch, Phase, body};
 
@@ -253,12 +253,24 @@ fn verify(statement: &Stmt, phase: Phase) -> Option<Refusal> {
 }
 
 fn batched(statement: &Stmt, batch: Option<&Batch>) -> Option<Refusal> {
-    if batch.is_none() || matches!(statement, Stmt::Update(_) | Stmt::Delete(_)) {
-        return None;
+    let batch = batch?;
+    match statement {
+        Stmt::Delete(_) => None,
+        Stmt::Update(update) => {
+            let mut changed = update.syntax().descendants().filter_map(ast::ColumnTarget::cast);
+            if !changed.any(|column| name(column.syntax()).as_ref() == Some(&batch.key)) {
+                return None;
+            }
+            let message = format!(
+                "it changes `{}`, along which the batches go: rows would come again and again",
+                batch.key
+            );
+            refuse("batch-key", message, "name another key in the header `batch=COLUMN:ROWS`")
+        }
+        _ => refuse(
+            "batch",
+            "a file with the header `batch` holds `UPDATE` and `DELETE` alone",
+            "move it to another version",
+        ),
     }
-    refuse(
-        "batch",
-        "a file with the header `batch` holds `UPDATE` and `DELETE` alone",
-        "move it to another version",
-    )
 }

@@ -109,21 +109,35 @@ impl Archive {
     /// Gives all of it to a program's input. The program must end well, or the problem has this code.
     pub(crate) async fn feed(
         &self,
+        program: Program,
+        code: Code,
+        progress: &Progress,
+        doing: &'static str,
+    ) -> Result<u64, Problem> {
+        self.feed_through(program, code, progress, doing, |input| input).await
+    }
+
+    /// The same with something between that changes it on its way.
+    pub(crate) async fn feed_through<W: Write + Send + 'static>(
+        &self,
         mut program: Program,
         code: Code,
         progress: &Progress,
         doing: &'static str,
+        through: impl FnOnce(io::PipeWriter) -> W,
     ) -> Result<u64, Problem> {
         let (reader, writer) =
             io::pipe().map_err(|error| self.damaged("it cannot be read").because(&error))?;
         program.command().stdin(Stdio::from(reader));
         let running = program.start()?;
-        let fed = self.unpacked_into(writer, progress, doing).await;
+        let fed = self.unpacked_into(through(writer), progress, doing).await;
+        // What reads to the end of its input sees that end only when nobody can write any more.
+        let fed = fed.map(|(_, bytes)| bytes);
         let ended = running.end().await?;
         // A program that fails closes its input; then what it says is the reason.
         let code = if fed.is_ok() { code } else { Code::BackupDamaged };
         ended.well(code, &format!("read backup `{}`", self.manifest.id))?;
-        fed.map(|(_, bytes)| bytes)
+        fed
     }
 
     /// Moves what is in it on a thread that may block.

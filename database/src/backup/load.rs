@@ -9,6 +9,7 @@ use super::archive::Archive;
 use super::dump::unwritten;
 use super::manifest::Format;
 use super::part;
+use super::plain::WithoutComments;
 use crate::child::Program;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
@@ -40,7 +41,9 @@ pub(crate) async fn load(
                 "--set=ON_ERROR_STOP=1",
                 "--file=-",
             ]);
-            archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ())
+            let without = |input| WithoutComments::on(target.extensions, input);
+            let fed = archive.feed_through(program, Code::BackupUnrestorable, progress, "loaded", without);
+            fed.await.map(|_| ())
         }
     }
 }

@@ -7,6 +7,7 @@ mod load;
 mod manifest;
 mod name;
 mod part;
+mod plain;
 mod retain;
 mod snapshot;
 mod stream;
