@@ -207,9 +207,16 @@ const SERVER_GONE: [&str; 7] = [
     "out of shared memory",
 ];
 
-/// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where.
+/// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where. Lines that
+/// quote rows are left out, they are not for the journal.
 fn tells_why(line: &str) -> bool {
-    let beside = ["pg_restore: while ", "pg_restore: from TOC entry "];
+    let beside = [
+        "pg_restore: while ",
+        "pg_restore: from TOC entry ",
+        "DETAIL:  Key (",
+        "DETAIL:  Failing row ",
+        "CONTEXT:  COPY ",
+    ];
     !line.trim().is_empty()
         && !line.contains("warning:")
         && !beside.iter().any(|words| line.starts_with(words))
@@ -275,9 +282,11 @@ mod tests {
             "pg_restore: from TOC entry 3; 3079 16390 EXTENSION postgis ",
             "pg_restore: error: could not execute query: ERROR:  permission denied to create extension",
             "HINT:  Must be superuser to create this extension.",
+            "DETAIL:  Key (mail)=(ada@example.org) is duplicated.",
+            "CONTEXT:  COPY people, line 1: \"1 ada@example.org\"",
         ];
         let told: Vec<_> = complaints.into_iter().filter(|line| tells_why(line)).collect();
-        assert_eq!(told, complaints[4..]);
+        assert_eq!(told, complaints[4..6]);
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::error::Error as _;
 
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Row;
+use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::FromSqlOwned;
 
 /// A statement that the server refused, or whose answer was lost.
@@ -14,10 +15,7 @@ pub(crate) fn refused(doing: &str, error: &tokio_postgres::Error) -> Problem {
         Some(found) => {
             let problem = Problem::new(Code::StatementRefused, message);
             let problem = problem.cause(format!("{}: {}", found.code().code(), found.message()));
-            match found.detail() {
-                Some(detail) => problem.cause(detail),
-                None => problem,
-            }
+            details(found).into_iter().fold(problem, Problem::cause)
         }
         None if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) => {
             Problem::new(Code::DatabaseUnreachable, format!("{message}: the session ended"))
@@ -26,6 +24,28 @@ pub(crate) fn refused(doing: &str, error: &tokio_postgres::Error) -> Problem {
         }
         None => Problem::new(Code::StatementRefused, message).because(error),
     }
+}
+
+/// What the server said beside its message. Where it found fault with values it quotes them, and rows are not for the journal:
+/// then only whose they are is told.
+pub(crate) fn details(found: &DbError) -> Vec<String> {
+    if !tells_values(found.code()) {
+        return found.detail().into_iter().chain(found.where_()).map(str::to_owned).collect();
+    }
+    let parts = [
+        ("table", found.table()),
+        ("column", found.column()),
+        ("constraint", found.constraint()),
+        ("type", found.datatype()),
+    ];
+    let named: Vec<String> =
+        parts.iter().filter_map(|(what, name)| name.map(|name| format!("{what} `{name}`"))).collect();
+    if named.is_empty() { Vec::new() } else { vec![named.join(", ")] }
+}
+
+/// Classes of what is wrong with data, and of what it breaks.
+fn tells_values(state: &SqlState) -> bool {
+    ["22", "23"].iter().any(|class| state.code().starts_with(class))
 }
 
 /// A field of a row.

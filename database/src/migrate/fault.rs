@@ -4,6 +4,8 @@ use pointsman_core::{Aftermath, Code, Problem};
 use tokio_postgres::Error;
 use tokio_postgres::error::{ErrorPosition, Severity, SqlState};
 
+use crate::statement;
+
 /// Why a statement did not succeed.
 #[derive(Debug)]
 pub(crate) enum Fault {
@@ -37,11 +39,12 @@ impl From<Error> for Fault {
             Some(ErrorPosition::Original(at)) => usize::try_from(*at).ok().and_then(|at| at.checked_sub(1)),
             _ => None,
         };
-        let more = refused.detail().into_iter().chain(refused.hint()).chain(refused.where_());
+        let mut more = statement::details(refused);
+        more.extend(refused.hint().map(str::to_owned));
         Self::Refused(Refusal {
             state: refused.code().code().to_owned(),
             message: refused.message().to_owned(),
-            more: more.map(str::to_owned).collect(),
+            more,
             position,
         })
     }

@@ -47,7 +47,7 @@ async fn an_interrupted_one_goes_on_after_the_last_batch() {
 async fn a_key_that_cannot_lead_is_refused() {
     let ground = Ground::new(T);
     for (file, found) in [
-        ("-- pointsman: batch=n:100\nUPDATE t SET n = 1", "not both unique"),
+        ("-- pointsman: batch=n:100\nDELETE FROM t", "not both unique"),
         ("-- pointsman: batch=nope:100\nUPDATE t SET n = 1", "no column"),
     ] {
         let problem = ground.expand(&[("v1.0.0.sql", file)]).await.unwrap_err();

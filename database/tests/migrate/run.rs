@@ -190,6 +190,17 @@ async fn a_way_down_that_was_begun_is_finished_before_anything_goes_forward() {
 }
 
 #[tokio::test]
+async fn values_of_rows_are_not_told() {
+    let ground = Ground::new(
+        "CREATE TABLE people (id int PRIMARY KEY, mail text); INSERT INTO people VALUES (1, 'ada@example.org')",
+    );
+    let twice = [("v1.0.0.sql", "INSERT INTO people SELECT id, mail FROM people")];
+    let problem = ground.expand(&twice).await.unwrap_err();
+    assert_eq!(problem.causes, ["table `people`, constraint `people_pkey`"]);
+    assert!(problem.message.contains("23505"), "{problem}");
+}
+
+#[tokio::test]
 async fn what_a_failed_reindex_leaves_is_dropped() {
     let ground = Ground::new(
         "CREATE TABLE t (a int); INSERT INTO t VALUES (0), (1);
