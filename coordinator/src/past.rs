@@ -15,8 +15,8 @@ const TIMES_SECONDS: u32 = 450;
 /// Requests below which nothing is said of a 99th percentile: fewer than five of them are above it.
 const LEAST_REQUESTS: u64 = 500;
 
-/// What one second saw of a backend: requests, errors, requests over the limit.
-type Moment = (u32, u32, u32);
+/// What one second saw of a backend: requests, errors, requests whose time is known, and those over the limit.
+type Moment = [u32; 4];
 
 /// One backend.
 #[derive(Debug, Default)]
@@ -45,10 +45,11 @@ impl Past {
         if second.blind.is_some() {
             return;
         }
-        let mut found: BTreeMap<&BackendName, [u64; 3]> = BTreeMap::new();
+        let mut found: BTreeMap<&BackendName, [u64; 4]> = BTreeMap::new();
         for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
             let sums = found.entry(&key.backend).or_default();
-            let now = [cell.judged(), cell.failures, cell.latency.above(self.limit_ms)];
+            let (timed, slow) = (cell.latency.total(), cell.latency.above(self.limit_ms));
+            let now = [cell.judged(), cell.failures, timed, slow];
             sums.iter_mut().zip(now).for_each(|(sum, now)| *sum = sum.saturating_add(now));
             let backend = self.backends.entry(key.backend.clone()).or_default();
             if second.seen.latency_usable() {
@@ -57,9 +58,8 @@ impl Past {
             }
         }
         for (name, backend) in &mut self.backends {
-            let [requests, errors, slow] = found.get(name).copied().unwrap_or_default();
             let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            backend.moments.push_back((small(requests), small(errors), small(slow)));
+            backend.moments.push_back(found.get(name).copied().unwrap_or_default().map(small));
             if backend.moments.len() > SECONDS {
                 backend.moments.pop_front();
             }
@@ -79,19 +79,18 @@ impl Past {
         let Some(Backend { moments, times: [newer, older] }) = self.backends.get(backend) else {
             return Before::default();
         };
-        let (mut requests, mut errors, mut slow) = (0u64, 0u64, 0u64);
+        let mut sums = [0u64; 4];
         let mut bunches = [Dispersion::default(); 2];
-        for (all, failed, late) in moments {
-            requests = requests.saturating_add(u64::from(*all));
-            errors = errors.saturating_add(u64::from(*failed));
-            slow = slow.saturating_add(u64::from(*late));
-            let [of_errors, of_slow] = &mut bunches;
+        for moment in moments {
+            sums.iter_mut().zip(moment).for_each(|(sum, now)| *sum = sum.saturating_add(u64::from(*now)));
+            let ([all, failed, timed, late], [of_errors, of_slow]) = (moment, &mut bunches);
             of_errors.add(*all, *failed);
-            of_slow.add(*all, *late);
+            of_slow.add(*timed, *late);
         }
-        let ppm = |part: u64| match requests {
-            0 => 0,
-            all => u32::try_from(part.saturating_mul(1_000_000) / all).unwrap_or(u32::MAX),
+        let [requests, errors, timed, slow] = sums;
+        let ppm = |part: u64, all: u64| match part.saturating_mul(1_000_000).checked_div(all) {
+            Some(ppm) => u32::try_from(ppm).unwrap_or(u32::MAX),
+            None => 0,
         };
         let mut times = newer.clone();
         times.merge(older);
@@ -101,8 +100,8 @@ impl Past {
         Before {
             seconds: u64::try_from(moments.len()).unwrap_or(u64::MAX),
             requests,
-            errors_ppm: ppm(errors),
-            over_limit_ppm: ppm(slow),
+            errors_ppm: ppm(errors, requests),
+            over_limit_ppm: ppm(slow, timed),
             p99_ms: p99.map(|ms| ms.ceil() as u64),
             bunches_milli: (requests > 0).then(|| (milli(of_errors), milli(of_slow))),
         }

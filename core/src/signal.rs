@@ -15,6 +15,9 @@ pub const SUFFICIENT_PERCENT: u64 = 99;
 /// The class of the checks that pointsman itself makes through the load balancer.
 pub const OWN_CHECKS: &str = "check";
 
+/// The status of a connection that became something else, as a WebSocket: its time is how long the visitor stayed.
+const UPGRADED: u16 = 101;
+
 /// How a request ended, seen from the slot that it was for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -80,7 +83,8 @@ pub struct Cell {
     pub retries: u64,
     /// Beside the requests: what HAProxy answered by itself.
     pub not_forwarded: u64,
-    /// How long the requests took whose visitor stayed, from the first byte of the request to the end of the answer.
+    /// How long the requests took whose visitor stayed, from the first byte of the request to the end of the answer. A
+    /// connection that was upgraded has no such time.
     pub latency: Histogram,
 }
 
@@ -105,7 +109,8 @@ impl Cell {
         self.latency.merge(latency);
     }
 
-    /// Counts one request. `took_ms` is missing where HAProxy does not know it, `retries` where the line does not say.
+    /// Counts one request. `took_ms` is missing where HAProxy does not know it, and nothing is made of it where the
+    /// connection was upgraded; `retries` is missing where the line does not say.
     pub fn count(&mut self, ending: Ending, status: u16, took_ms: Option<u64>, retries: Retries) {
         if ending == Ending::NotForwarded {
             self.not_forwarded = self.not_forwarded.saturating_add(1);
@@ -123,6 +128,7 @@ impl Cell {
             self.responses_5xx = self.responses_5xx.saturating_add(u64::from(status >= 500));
             self.connection_errors = self.connection_errors.saturating_add(u64::from(unconnected));
         }
+        let took_ms = took_ms.filter(|_| status != UPGRADED);
         took_ms.into_iter().for_each(|ms| self.latency.record(ms));
     }
 }
@@ -296,6 +302,14 @@ mod tests {
         assert_eq!((cell.retried, cell.retries, cell.not_forwarded), (2, 3, 1));
         // Whoever left took as long as they stayed, which is no time of the slot's.
         assert_eq!((cell.latency.total(), cell.latency.above(2000)), (3, 0));
+    }
+
+    #[test]
+    fn a_connection_that_was_upgraded_has_no_time() {
+        let mut cell = Cell::default();
+        cell.count(Ending::Answered, 101, Some(3_600_000), Retries::default());
+        cell.count(Ending::Failed { unconnected: false }, 101, Some(3_600_000), Retries::default());
+        assert_eq!((cell.judged(), cell.failures, cell.latency.total()), (2, 1, 0));
     }
 
     #[test]

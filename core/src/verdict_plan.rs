@@ -205,21 +205,23 @@ fn counts(
     since: RouteEpoch,
     (limit, baseline): (u64, u64),
 ) -> Counts {
-    let mut sum = [0u64; 4];
+    let mut sum = [0u64; 5];
     for (key, cell) in &second.cells {
         // A line that does not say its route says enough by its backend.
         let ours = key.backend == *backend && (key.epoch >= since || key.epoch == RouteEpoch(0));
         if !ours || key.class.as_str() == OWN_CHECKS {
             continue;
         }
-        let found = [cell.judged(), cell.failures, cell.latency.above(limit), cell.latency.above(baseline)];
+        let latency = &cell.latency;
+        let slow = [latency.total(), latency.above(limit), latency.above(baseline)];
+        let found = [cell.judged(), cell.failures].into_iter().chain(slow);
         for (sum, found) in sum.iter_mut().zip(found) {
             *sum = sum.saturating_add(found);
         }
     }
-    let [requests, errors, over_limit, over_baseline] =
+    let [requests, errors, timed, over_limit, over_baseline] =
         sum.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    Counts { requests, errors, over_limit, over_baseline }
+    Counts { requests, errors, timed, over_limit, over_baseline }
 }
 
 impl Plan {
@@ -258,6 +260,25 @@ mod tests {
         for action in OnFail::ALL {
             assert_eq!(OnFail::parse(action.as_str()), Some(action));
         }
+    }
+
+    fn visitors(backend: &str, epoch: u64, cell: signal::Cell) -> (signal::CellKey, signal::Cell) {
+        let (backend, class) = (backend.parse().unwrap(), crate::RouteClass::parse("other").unwrap());
+        (signal::CellKey { backend, epoch: RouteEpoch(epoch), class }, cell)
+    }
+
+    fn answered(cell: &mut signal::Cell, times: u64, status: u16, took_ms: Option<u64>) {
+        (0..times).for_each(|_| cell.count(signal::Ending::Answered, status, took_ms, Default::default()));
+    }
+
+    #[test]
+    fn a_websocket_that_closes_is_a_request_and_not_a_slow_one() {
+        let mut cell = signal::Cell::default();
+        answered(&mut cell, 97, 200, Some(40));
+        answered(&mut cell, 3, 101, Some(600_000));
+        let second = signal::Tick { cells: [visitors("be_green", 4, cell)].into(), ..Default::default() };
+        let found = counts(&second, &"be_green".parse().unwrap(), RouteEpoch(4), (2_000, 500));
+        assert_eq!(found, Counts { requests: 100, timed: 97, ..Counts::default() });
     }
 
     #[test]

@@ -38,7 +38,7 @@ fn decides() -> VerdictPlan {
 }
 
 fn counts(requests: u32, errors: u32) -> Counts {
-    Counts { requests, errors, ..Counts::default() }
+    Counts { requests, errors, timed: requests, ..Counts::default() }
 }
 
 /// What is known after so many seconds of the same.
@@ -141,7 +141,7 @@ fn each_limit_has_its_own_action() {
         if on_errors == OnFail::Warn {
             assert!(tell(&mut story, &judgement).is_empty(), "it is said once");
             // A limit that only warns hides nothing that the other one finds.
-            let slow = Counts { requests: 100, errors: 20, over_limit: 40, over_baseline: 40 };
+            let slow = Counts { over_limit: 40, over_baseline: 40, ..counts(100, 20) };
             let judgement = after(&story, 20, slow, counts(100, 0));
             assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
         }

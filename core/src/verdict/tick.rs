@@ -7,6 +7,8 @@ pub struct Counts {
     pub requests: u32,
     /// Requests that failed.
     pub errors: u32,
+    /// Requests whose time is known: only of these can be said how many were slow.
+    pub timed: u32,
     /// Requests that took longer than the limit.
     pub over_limit: u32,
     /// Requests that took longer than the frozen threshold, which comes from what the old slot did before the release.
@@ -16,11 +18,12 @@ pub struct Counts {
 impl Counts {
     fn add_up(&self, latency: Latency) -> bool {
         let slow = self.over_limit.max(self.over_baseline);
-        self.errors <= self.requests && (latency == Latency::Unknown || slow <= self.requests)
+        let times = latency == Latency::Unknown || (slow <= self.timed && self.timed <= self.requests);
+        self.errors <= self.requests && times
     }
 }
 
-/// Whether the times of (nearly) all requests of a tick are known.
+/// Whether the times of (nearly) all requests of a tick are known that have one: a WebSocket has none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Latency {
     /// They are.
@@ -81,7 +84,7 @@ impl Tick {
             return Sample::default();
         }
         let count = |counts: Counts| Slot {
-            requests: counts.requests.into(),
+            requests: counts.timed.into(),
             over_limit: counts.over_limit.into(),
             over_baseline: counts.over_baseline.into(),
         };
@@ -139,9 +142,11 @@ mod tests {
         let counts = |requests, errors, over_limit, over_baseline| Counts {
             requests,
             errors,
+            timed: requests,
             over_limit,
             over_baseline,
         };
+        let timed = |timed| Counts { timed, ..counts(5, 0, 3, 0) };
         let good = counts(5, 5, 0, 5);
         let cases = [
             (good, Latency::Known, Some(6), Ok(())),
@@ -152,6 +157,9 @@ mod tests {
             (counts(5, 0, 6, 0), Latency::Known, None, Err(Refused::DoesNotAddUp)),
             (counts(5, 0, 0, 6), Latency::Known, None, Err(Refused::DoesNotAddUp)),
             (counts(5, 0, 0, 6), Latency::Unknown, None, Ok(())),
+            (timed(3), Latency::Known, None, Ok(())),
+            (timed(2), Latency::Known, None, Err(Refused::DoesNotAddUp)),
+            (timed(6), Latency::Known, None, Err(Refused::DoesNotAddUp)),
             (counts(5, 6, 0, 0), Latency::Unknown, None, Err(Refused::DoesNotAddUp)),
         ];
         for (counts, latency, last, expected) in cases {

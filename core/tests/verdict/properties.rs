@@ -9,7 +9,8 @@ fn counts() -> impl Strategy<Value = Counts> {
     let share = prop_oneof![Just(0.0), Just(1.0), 0.0..1.0f64];
     (0..2_000u32, share.clone(), share.clone(), share).prop_map(|(requests, errors, limit, baseline)| {
         let of = |share: f64| (f64::from(requests) * share) as u32;
-        Counts { requests, errors: of(errors), over_limit: of(limit), over_baseline: of(baseline) }
+        let (over_limit, over_baseline) = (of(limit), of(baseline));
+        Counts { requests, errors: of(errors), timed: requests, over_limit, over_baseline }
     })
 }
 

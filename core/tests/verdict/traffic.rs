@@ -32,7 +32,8 @@ impl Dice {
         let mean = requests * bad / f64::from(bunch);
         let (errors, slow) = (self.poisson(mean) * bunch, self.poisson(mean) * bunch);
         let good = self.poisson(requests * (1.0 - 2.0 * bad).max(0.0));
-        Counts { requests: good + errors + slow, errors, over_limit: slow, over_baseline: slow }
+        let requests = good + errors + slow;
+        Counts { requests, errors, timed: requests, over_limit: slow, over_baseline: slow }
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::{Ear, Heard, Second, Signals};
 use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
 use pointsman_core::verdict::{Judge, Judgement};
@@ -18,6 +19,8 @@ use crate::world::{Happening, Life, World};
 const RATE: u64 = 20_000;
 /// One in so many visitors of a version that fails them gets an error.
 const FAILING: u64 = 5;
+/// How long every request takes, in milliseconds.
+const TOOK_MS: u32 = 1;
 /// Seconds of failing visitors that were judged and kept, after which they must not be all that the release goes on with:
 /// a verdict takes four.
 const MUST_FALL: u64 = 6;
@@ -142,7 +145,9 @@ impl World {
                     serves.is_some_and(|web| self.hurts(web.current)) && self.stands(Guard::VisitorsCount);
                 let failures = if fails { requests / FAILING } else { 0 };
                 let key = CellKey { backend: slot.backend.clone(), epoch: route.epoch, class: class.clone() };
-                tick.cells.entry(key).or_default().merge(&Cell { requests, failures, ..Cell::default() });
+                let latency = Histogram::from_buckets([(TOOK_MS, requests)]).unwrap_or_default();
+                let cell = Cell { requests, failures, latency, ..Cell::default() };
+                tick.cells.entry(key).or_default().merge(&cell);
             }
         }
         tick
