@@ -357,6 +357,10 @@ fn unusable_because(
             let Coverage { seen, expected } = coverage;
             Some(format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed"))
         }
+        Some(_) if !merged.timed().sufficient() => {
+            let Coverage { seen, expected } = merged.timed();
+            Some(format!("{seen} of {expected} requests came with a time: is `option logasap` set?"))
+        }
         Some(_) => None,
     }
 }
@@ -387,7 +391,7 @@ fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotP
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::signal::Growth;
+    use pointsman_core::signal::{Cell, Growth};
     use pointsman_core::{ReleaseId, Timestamp};
 
     fn host(name: &str) -> HostName {
@@ -488,6 +492,23 @@ mod tests {
             "98 of 100 access lines came, 99 % needed"
         );
         assert!(because(None).unwrap().contains("just reloaded"));
+    }
+
+    #[test]
+    fn lines_without_times_say_nothing_of_latencies() {
+        let key = CellKey {
+            backend: "be_blue".parse().unwrap(),
+            epoch: RouteEpoch(4),
+            class: "api".parse().unwrap(),
+        };
+        let tick = Tick {
+            coverage: Some(Coverage { seen: 3, expected: 3 }),
+            cells: [(key, Cell { requests: 3, ..Cell::default() })].into(),
+            ..Tick::default()
+        };
+        let merger = Merger::new(&[]);
+        let because = unusable_because(&tick, &[], &merger, &BTreeSet::new()).unwrap();
+        assert_eq!(because, "0 of 3 requests came with a time: is `option logasap` set?");
     }
 
     #[test]

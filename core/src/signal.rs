@@ -83,6 +83,8 @@ pub struct Cell {
     pub retries: u64,
     /// Beside the requests: what HAProxy answered by itself.
     pub not_forwarded: u64,
+    /// Of the requests whose visitor stayed, those whose connection became something else, as a WebSocket.
+    pub upgraded: u64,
     /// How long the requests took whose visitor stayed, from the first byte of the request to the end of the answer. A
     /// connection that was upgraded has no such time.
     pub latency: Histogram,
@@ -94,10 +96,16 @@ impl Cell {
         self.requests.saturating_sub(self.client_aborts)
     }
 
+    /// How many of the requests that have a time came with it: lines that are written before an answer is over do not know
+    /// it.
+    pub fn timed(&self) -> Coverage {
+        Coverage { seen: self.latency.total(), expected: self.judged().saturating_sub(self.upgraded) }
+    }
+
     /// Adds another cell to this one.
     pub fn merge(&mut self, other: &Self) {
         let Self { requests, failures, responses_5xx, connection_errors, .. } = other;
-        let Self { client_aborts, retried, retries, not_forwarded, latency, .. } = other;
+        let Self { client_aborts, retried, retries, not_forwarded, upgraded, latency, .. } = other;
         self.requests = self.requests.saturating_add(*requests);
         self.failures = self.failures.saturating_add(*failures);
         self.responses_5xx = self.responses_5xx.saturating_add(*responses_5xx);
@@ -106,6 +114,7 @@ impl Cell {
         self.retried = self.retried.saturating_add(*retried);
         self.retries = self.retries.saturating_add(*retries);
         self.not_forwarded = self.not_forwarded.saturating_add(*not_forwarded);
+        self.upgraded = self.upgraded.saturating_add(*upgraded);
         self.latency.merge(latency);
     }
 
@@ -128,8 +137,11 @@ impl Cell {
             self.responses_5xx = self.responses_5xx.saturating_add(u64::from(status >= 500));
             self.connection_errors = self.connection_errors.saturating_add(u64::from(unconnected));
         }
-        let took_ms = took_ms.filter(|_| status != UPGRADED);
-        took_ms.into_iter().for_each(|ms| self.latency.record(ms));
+        match took_ms {
+            _ if status == UPGRADED => self.upgraded = self.upgraded.saturating_add(1),
+            Some(took_ms) => self.latency.record(took_ms),
+            None => {}
+        }
     }
 }
 
@@ -142,12 +154,13 @@ pub struct Retries {
     pub redispatched: bool,
 }
 
-/// How many of the requests that HAProxy's own counters know came as access lines.
+/// How many of what was expected came: of the requests that HAProxy's own counters know those with an access line, of the
+/// requests that have a time those that came with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Coverage {
-    /// Lines that came.
+    /// What came.
     pub seen: u64,
-    /// Requests that ended.
+    /// What should have come.
     pub expected: u64,
 }
 
@@ -224,9 +237,15 @@ pub struct Tick {
 }
 
 impl Tick {
-    /// Whether the lines are complete enough to speak of latencies.
+    /// Whether the lines are complete enough to speak of latencies, and tell them.
     pub fn latency_usable(&self) -> bool {
-        self.coverage.is_some_and(Coverage::sufficient)
+        self.coverage.is_some_and(Coverage::sufficient) && self.timed().sufficient()
+    }
+
+    /// How many of the visitors' requests that have a time came with it.
+    pub fn timed(&self) -> Coverage {
+        let visitors = self.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS);
+        visitors.fold(Coverage::default(), |sum, (_, cell)| sum.merge(cell.timed()))
     }
 
     /// Adds the same second of another load balancer.
@@ -310,6 +329,21 @@ mod tests {
         cell.count(Ending::Answered, 101, Some(3_600_000), Retries::default());
         cell.count(Ending::Failed { unconnected: false }, 101, Some(3_600_000), Retries::default());
         assert_eq!((cell.judged(), cell.failures, cell.latency.total()), (2, 1, 0));
+        assert_eq!(cell.timed(), Coverage::default());
+    }
+
+    #[test]
+    fn requests_that_come_without_their_time_leave_latencies_unknown() {
+        let mut second = tick(Some(Coverage::default()), 0);
+        let count = |second: &mut Tick, requests, took_ms| {
+            let cell = second.cells.values_mut().next().unwrap();
+            (0..requests).for_each(|_| cell.count(Ending::Answered, 200, took_ms, Retries::default()));
+        };
+        count(&mut second, 99, Some(40));
+        count(&mut second, 1, None);
+        assert!(second.latency_usable());
+        count(&mut second, 1, None);
+        assert_eq!((second.timed(), second.latency_usable()), (Coverage { seen: 99, expected: 101 }, false));
     }
 
     #[test]
@@ -330,12 +364,13 @@ mod tests {
             class: RouteClass::parse("api").unwrap(),
         };
         let growth = Growth { requests, ..Growth::default() };
+        let latency = Histogram::from_buckets([(40, requests)]).unwrap();
         Tick {
             number: 7,
             at: Timestamp(requests),
             span_ms: 1000,
             counters: [(key.backend.clone(), growth)].into(),
-            cells: [(key, Cell { requests, ..Cell::default() })].into(),
+            cells: [(key, Cell { requests, latency, ..Cell::default() })].into(),
             coverage,
             lines_tell_retries: true,
             broken_lines: 1,

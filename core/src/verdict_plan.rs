@@ -276,6 +276,7 @@ mod tests {
         let mut cell = signal::Cell::default();
         answered(&mut cell, 97, 200, Some(40));
         answered(&mut cell, 3, 101, Some(600_000));
+        assert_eq!(cell.timed(), signal::Coverage { seen: 97, expected: 97 });
         let second = signal::Tick { cells: [visitors("be_green", 4, cell)].into(), ..Default::default() };
         let found = counts(&second, &"be_green".parse().unwrap(), RouteEpoch(4), (2_000, 500));
         assert_eq!(found, Counts { requests: 100, timed: 97, ..Counts::default() });

@@ -35,6 +35,7 @@ pub fn cell_to_wire(key: &CellKey, cell: &Cell) -> v1::SignalCell {
         retried: cell.retried,
         retries: cell.retries,
         not_forwarded: cell.not_forwarded,
+        upgraded: cell.upgraded,
         latency: Some(histogram_to_wire(&cell.latency)),
     }
 }
@@ -55,10 +56,11 @@ pub fn cell_from_wire(wire: &v1::SignalCell) -> Result<(CellKey, Cell), Problem>
         retried: wire.retried,
         retries: wire.retries,
         not_forwarded: wire.not_forwarded,
+        upgraded: wire.upgraded,
         latency: wire.latency.as_ref().map_or_else(|| Ok(Histogram::default()), histogram_from_wire)?,
     };
     let counted = cell.failures.saturating_add(cell.client_aborts);
-    let parts = [counted, cell.retried, cell.latency.total()];
+    let parts = [counted, cell.retried, cell.latency.total(), cell.upgraded];
     if parts.iter().any(|part| *part > cell.requests)
         || cell.responses_5xx.max(cell.connection_errors) > cell.failures
     {
@@ -152,6 +154,7 @@ mod tests {
         for ms in [0, 3, 511, 512, 2_000, 70_000] {
             cell.count(Ending::Answered, 200, Some(ms), Retries::default());
         }
+        cell.count(Ending::Answered, 101, Some(70_000), Retries::default());
         cell.count(Ending::Failed { unconnected: true }, 503, None, Retries { count: 3, redispatched: true });
         Tick {
             number: 3,
@@ -172,10 +175,11 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let spoils: [fn(&mut v1::SignalTick); 7] = [
+        let spoils: [fn(&mut v1::SignalTick); 8] = [
             |tick| tick.number = 0,
             |tick| tick.span_ms = 0,
-            |tick| tick.cells[0].failures = 8,
+            |tick| tick.cells[0].failures = 9,
+            |tick| tick.cells[0].upgraded = 9,
             |tick| tick.cells[0].client_aborts = u64::MAX,
             |tick| tick.cells[0].backend = "blue".to_owned(),
             |tick| tick.cells[0].latency.as_mut().unwrap().bucket[0] = 4_000,
