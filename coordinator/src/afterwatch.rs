@@ -57,7 +57,7 @@ async fn watch(office: &Arc<Office>, state: &State) {
     let still = || office.watched_on().is_some_and(|(on, _)| on.plan.release == plan.release);
     while still() {
         // Whoever gives up this wait loses nothing.
-        if tokio::time::timeout(LOOK, watcher.hear(visitors, &SystemClock, plan)).await.is_err() {
+        if tokio::time::timeout(LOOK, watcher.hear(visitors, &SystemClock, state)).await.is_err() {
             continue;
         }
         let (judgement, release) = (watcher.judgement(), &plan.release);

@@ -283,7 +283,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
     async fn news_of_visitors(&self, watcher: &mut Option<Watcher<S::Ear>>, state: &State) -> Vec<Event> {
         let Some(watcher) = watcher else { return std::future::pending().await };
         loop {
-            watcher.hear(&self.signals, &self.clock, &state.plan).await;
+            watcher.hear(&self.signals, &self.clock, state).await;
             let events = judging::heard(state, self.clock.now(), watcher.judgement());
             if !events.is_empty() {
                 return events;

@@ -76,7 +76,7 @@ impl Visitors {
 /// Failed requests of every hundred of the new slot in a second; -1 without requests.
 fn bar(plan: &Plan, heard: &Heard) -> f32 {
     let Heard::Second(second) = heard else { return -1.0 };
-    let new = plan.judged_tick(second.number, &second.seen).new;
+    let new = plan.judged_new(&second.seen);
     if new.requests == 0 {
         return -1.0;
     }

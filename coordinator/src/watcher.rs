@@ -117,10 +117,11 @@ impl<E: Ear> Watcher<E> {
 
     /// Hears one more second, has it judged, and puts away what is known: then it may be acted on. Whoever gives up the
     /// wait for it loses nothing.
-    pub async fn hear<S: Signals<Ear = E>>(&mut self, signals: &S, clock: &impl Clock, plan: &Arc<Plan>) {
+    pub async fn hear<S: Signals<Ear = E>>(&mut self, signals: &S, clock: &impl Clock, state: &State) {
+        let plan = &state.plan;
         if self.fresh.is_none() {
             let heard = self.ear.next().await;
-            self.judgement = self.take(&heard, clock.now(), plan);
+            self.judgement = self.take(&heard, clock.now(), state);
             self.fresh = Some(heard);
         }
         if let Err(problem) = signals.keep(plan, put_away(plan, self.number, &self.judge)).await {
@@ -131,10 +132,11 @@ impl<E: Ear> Watcher<E> {
         }
     }
 
-    fn take(&mut self, heard: &Heard, now: Timestamp, plan: &Plan) -> Judgement {
+    fn take(&mut self, heard: &Heard, now: Timestamp, state: &State) -> Judgement {
         match heard {
             Heard::Second(second) if second.blind.is_none() => {
-                let judgement = self.judge.step(&plan.judged_tick(second.number, &second.seen));
+                let tick = state.plan.judged_tick(second.number, &second.seen, state.visitors_since());
+                let judgement = self.judge.step(&tick);
                 match judgement.refused {
                     None => (self.seen_at, self.problem) = (now, None),
                     // It is no data, whatever it says.
@@ -323,7 +325,7 @@ mod tests {
 
         async fn hear(&self, watcher: &mut Watcher<FakeEar>, state: &State, heard: Heard) -> Judgement {
             self.tell.send(heard).unwrap();
-            watcher.hear(&self.fake, &self.clock, &state.plan).await;
+            watcher.hear(&self.fake, &self.clock, state).await;
             *watcher.judgement()
         }
 

@@ -230,6 +230,12 @@ impl State {
         }
     }
 
+    /// The step that brought visitors where they are: the one that they are watched after, and the last one when the release
+    /// is over.
+    pub fn visitors_since(&self) -> Step {
+        self.watched_after().unwrap_or(Step::Switch)
+    }
+
     /// How long visitors are to be watched where the release stands, in milliseconds.
     pub fn watch_ms(&self) -> u64 {
         self.watched_after().and_then(|after| self.plan.watch_ms(after)).unwrap_or_default()

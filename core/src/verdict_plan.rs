@@ -198,17 +198,31 @@ impl VerdictPlan {
     }
 }
 
+/// Which requests of a backend count.
+#[derive(Clone, Copy, Debug)]
+struct Since {
+    /// Those that this route, or a later one, brought there.
+    route: RouteEpoch,
+    /// Those whose line does not say its route, too.
+    unsaid: bool,
+}
+
+impl Since {
+    fn holds(self, epoch: RouteEpoch) -> bool {
+        if epoch == RouteEpoch(0) { self.unsaid } else { epoch >= self.route }
+    }
+}
+
 /// Requests and failures of one backend, from a route on.
 fn counts(
     second: &signal::Tick,
     backend: &BackendName,
-    since: RouteEpoch,
+    since: Since,
     (limit, baseline): (u64, u64),
 ) -> Counts {
     let mut sum = [0u64; 5];
     for (key, cell) in &second.cells {
-        // A line that does not say its route says enough by its backend.
-        let ours = key.backend == *backend && (key.epoch >= since || key.epoch == RouteEpoch(0));
+        let ours = key.backend == *backend && since.holds(key.epoch);
         if !ours || key.class.as_str() == OWN_CHECKS {
             continue;
         }
@@ -230,16 +244,36 @@ impl Plan {
         self.steps().iter().filter_map(|step| self.watch_ms(*step)).fold(0, u64::saturating_add)
     }
 
-    /// A second of signals as this release is judged by it. Its own checks are no visitors, and what its slot answered
-    /// before it was there is not its own.
-    pub fn judged_tick(&self, number: u64, second: &signal::Tick) -> Tick {
-        let limits = (self.verdict.p99_ms, self.verdict.baseline_ms());
-        let since = self.route(Step::Expose).map_or(RouteEpoch(0), |route| route.epoch);
-        let old = self.from.as_ref().map(|slot| counts(second, &slot.backend, RouteEpoch(0), limits));
+    /// What visitors met on the slot that is being released. The release's own checks are no visitors, and what the slot
+    /// answered before the release was there is not its own.
+    pub fn judged_new(&self, second: &signal::Tick) -> Counts {
+        let route = self.route(Step::Expose).map_or(RouteEpoch(0), |route| route.epoch);
+        // A line that does not say its route says enough by its backend.
+        counts(second, &self.to.backend, Since { route, unsaid: true }, self.slow_ms())
+    }
+
+    /// What visitors met meanwhile on the slot that served before, where they are watched after this step. Whoever an
+    /// earlier route brought there says nothing of now: when all visitors have been led away only the slowest requests
+    /// are left, and such a slot would seem sick for as long as they come.
+    fn judged_old(&self, second: &signal::Tick, after: Step) -> Counts {
+        let Some(slot) = &self.from else { return Counts::default() };
+        let route = self.route(after);
+        let unsaid = route.as_ref().is_none_or(|route| route.share_of(&slot.backend) > 0);
+        let route = route.map_or(RouteEpoch(0), |route| route.epoch);
+        counts(second, &slot.backend, Since { route, unsaid }, self.slow_ms())
+    }
+
+    /// Slower than the limit, and than before.
+    fn slow_ms(&self) -> (u64, u64) {
+        (self.verdict.p99_ms, self.verdict.baseline_ms())
+    }
+
+    /// A second of signals as this release is judged by it, where visitors are watched after this step.
+    pub fn judged_tick(&self, number: u64, second: &signal::Tick, after: Step) -> Tick {
         Tick {
             number,
-            new: counts(second, &self.to.backend, since, limits),
-            old: old.unwrap_or_default(),
+            new: self.judged_new(second),
+            old: self.judged_old(second, after),
             latency: if second.latency_usable() { Latency::Known } else { Latency::Unknown },
         }
     }
@@ -278,7 +312,8 @@ mod tests {
         answered(&mut cell, 3, 101, Some(600_000));
         assert_eq!(cell.timed(), signal::Coverage { seen: 97, expected: 97 });
         let second = signal::Tick { cells: [visitors("be_green", 4, cell)].into(), ..Default::default() };
-        let found = counts(&second, &"be_green".parse().unwrap(), RouteEpoch(4), (2_000, 500));
+        let since = Since { route: RouteEpoch(4), unsaid: true };
+        let found = counts(&second, &"be_green".parse().unwrap(), since, (2_000, 500));
         assert_eq!(found, Counts { requests: 100, timed: 97, ..Counts::default() });
     }
 

@@ -12,10 +12,11 @@ use judgements::judged;
 use plans::{Site, deploy, plan};
 use pointsman_core::judging::{heard, with_last_word};
 use pointsman_core::machine::{apply, gates_read};
+use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};
 use pointsman_core::{
-    Code, Event, HeldAt, OnFail, Outcome, Phase, Reading, Request, RequestKind, Stamped, Step, VerdictMode,
-    VerdictPlan,
+    Code, Event, HeldAt, OnFail, Outcome, Phase, Reading, Request, RequestKind, RouteClass, RouteEpoch,
+    Split, Stamped, Step, VerdictMode, VerdictPlan,
 };
 use story::{Story, lost, refused};
 
@@ -296,4 +297,23 @@ fn a_watch_without_visitors_of_its_own_proves_nothing() {
     let enough = seen(1, counts(1, 0));
     assert_eq!(tell(&mut story, &enough), ["judged"]);
     assert_eq!(green(&mut story, 1_000, &enough), ["judged", "watch-passed"]);
+}
+
+#[test]
+fn who_was_brought_to_the_old_slot_before_the_switch_says_nothing_of_now() {
+    let mut plan = plan(deploy(), Site::of(1, 1));
+    plan.splits = vec![Split { percent: 10, hold_ms: 60_000 }];
+    let old = plan.from.clone().unwrap().backend;
+    let epoch = |step| plan.route(step).unwrap().epoch;
+    let (split, switch) = (epoch(Step::Canary(1)), epoch(Step::Switch));
+    let counted = |epoch, after| {
+        let key = CellKey { backend: old.clone(), epoch, class: RouteClass::parse("other").unwrap() };
+        let cell = Cell { requests: 3, failures: 1, ..Cell::default() };
+        let second = signal::Tick { cells: [(key, cell)].into(), ..signal::Tick::default() };
+        plan.judged_tick(1, &second, after).old.requests
+    };
+    let unsaid = RouteEpoch(0);
+    let before = plan.route_before.epoch;
+    assert_eq!([before, split, unsaid].map(|epoch| counted(epoch, Step::Canary(1))), [0, 3, 3]);
+    assert_eq!([split, switch, unsaid].map(|epoch| counted(epoch, Step::Switch)), [0, 3, 0]);
 }
