@@ -3,7 +3,8 @@
 use futures_util::future::join_all;
 use pointsman_core::ports::Fleet as _;
 use pointsman_core::{
-    Action, Check, CheckFrom, CheckName, Code, HostName, Problem, ReleaseId, Route, SlotName, SlotPlan,
+    Action, Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, HostName, Problem, ReleaseId, Route,
+    SlotName, SlotPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -71,14 +72,19 @@ pub async fn make_of(office: &Office, slot: &SlotPlan, checks: &[Check]) -> v1::
         ..Default::default()
     };
     for (problem, seen, host) in answers {
-        // A check that failed says so itself; what made none has another reason.
-        if let Some(problem) = problem.filter(|_| seen.is_empty()) {
+        if let Some(problem) = problem.filter(|_| !says_itself(&seen)) {
             reply.silent.push(convert::problem_to_wire(&problem));
         }
         let made = |seen| v1::CheckMade { host: host.to_string(), seen: Some(seen) };
         reply.checks.extend(convert::seen_to_wire(&seen).into_iter().map(made));
     }
     reply
+}
+
+/// Whether what was seen says that something is wrong. What made no check has another reason, and where many were made the
+/// one that failed may not have come through.
+fn says_itself(seen: &[CheckSeen]) -> bool {
+    seen.iter().any(|seen| seen.verdict != CheckVerdict::Passed)
 }
 
 /// The slot that was named, or the one that serves.
@@ -139,4 +145,21 @@ async fn routes(office: &Office) -> Vec<(HostName, Result<Route, Problem>)> {
     let look = office.look().await;
     let known = |host: &HostName| look.iter().find(|status| status.host == host.as_str()).cloned();
     balancers.iter().map(|host| (host.clone(), route(host, known(host).unwrap_or_default()))).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_problem_is_told_unless_a_check_tells_it() {
+        let of = |verdicts: &[CheckVerdict]| -> Vec<CheckSeen> {
+            let seen = |verdict: &CheckVerdict| CheckSeen::new("api".parse().unwrap(), *verdict, 1, "seen");
+            verdicts.iter().map(seen).collect()
+        };
+        assert!(!says_itself(&[]));
+        assert!(!says_itself(&of(&[CheckVerdict::Passed, CheckVerdict::Passed])));
+        assert!(says_itself(&of(&[CheckVerdict::Passed, CheckVerdict::Failed])));
+        assert!(says_itself(&of(&[CheckVerdict::NotMade])));
+    }
 }

@@ -161,11 +161,11 @@ pub struct CheckSeen {
     pub what: String,
 }
 
-/// Longest evidence of one check, in characters: all checks of a place fit into one answer's headers.
+/// Longest evidence of one check, in characters: a line on a screen.
 const MAX_SEEN_CHARS: usize = 160;
 
-/// Most checks of which a place tells in one answer.
-pub const MAX_SEEN: usize = 24;
+/// Most checks of which a place tells in one answer: all that an environment may have, at eight servers.
+pub const MAX_SEEN: usize = 512;
 
 impl CheckSeen {
     /// What was seen, cut to what may travel.

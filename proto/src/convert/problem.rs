@@ -2,7 +2,7 @@
 
 use pointsman_core::{Aftermath, Code, HostName, Problem, Retry};
 
-use super::{seen_from_wire, seen_to_wire};
+use super::seen::{seen_from_wire, seen_to_headers};
 use crate::v1;
 
 /// A problem for the wire.
@@ -20,7 +20,7 @@ pub fn problem_to_wire(problem: &Problem) -> v1::Problem {
         message: problem.message.clone(),
         causes: problem.causes.clone(),
         hint: problem.hint.clone(),
-        checks: seen_to_wire(&problem.checks),
+        checks: seen_to_headers(&problem.checks),
     }
 }
 
