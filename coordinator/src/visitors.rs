@@ -5,6 +5,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use pointsman_chassis::durable;
 use pointsman_core::ports::{Heard, Signals};
@@ -20,6 +21,11 @@ use crate::lookout::{Lookout, LookoutEar};
 const CHART_SECONDS: usize = 60;
 /// Largest file that is read: a judge takes about two kilobytes.
 const MOST_BYTES: u64 = 64 * 1024;
+/// Longest wait for the disk: the next second is there by then, and what is known is put away with it. Without this a slow
+/// disk would have the same second put away again and again.
+const KEEP: Duration = Duration::from_secs(1);
+/// So many seconds in a row that were not put away are told.
+const UNKEPT_SECONDS: u32 = 5;
 /// Bytes of the checksum at the end of the file.
 const CHECKSUM: usize = 32;
 
@@ -32,12 +38,21 @@ struct Shown {
     chart: VecDeque<f32>,
 }
 
+/// What could not be put away.
+#[derive(Debug, Default)]
+struct Unkept {
+    /// Seconds in a row.
+    seconds: u32,
+    why: String,
+}
+
 /// The visitors of an environment's releases. Cheap to clone.
 #[derive(Clone)]
 pub struct Visitors {
     lookout: Option<Arc<Lookout>>,
     file: Arc<Path>,
     shown: Arc<Mutex<Option<Shown>>>,
+    unkept: Arc<Mutex<Unkept>>,
     changed: watch::Sender<u64>,
     /// Held by whoever writes the file: a writer that nobody waits for any more goes on.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -48,7 +63,45 @@ impl Visitors {
     pub fn new(folder: &Path, environment: &EnvironmentName, lookout: Option<Arc<Lookout>>) -> Self {
         let file: PathBuf = folder.join(environment.as_str());
         let (shown, changed, writing) = (Arc::default(), watch::Sender::new(0), Arc::default());
-        Self { lookout, file: file.into(), shown, changed, writing }
+        Self { lookout, file: file.into(), shown, unkept: Arc::default(), changed, writing }
+    }
+
+    /// Why what is known has not been put away for some seconds; empty where it was. Nothing waits for it: only a
+    /// coordinator that starts anew would have to begin anew.
+    fn unkept(&self) -> String {
+        let unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        if unkept.seconds < UNKEPT_SECONDS { String::new() } else { unkept.why.clone() }
+    }
+
+    fn note_kept(&self, kept: &Result<(), Problem>) {
+        let mut unkept = self.unkept.lock().unwrap_or_else(PoisonError::into_inner);
+        *unkept = match kept {
+            Ok(()) => Unkept::default(),
+            Err(problem) => {
+                Unkept { seconds: unkept.seconds.saturating_add(1), why: problem.in_full().to_string() }
+            }
+        };
+    }
+
+    async fn put_away(&self, bytes: Vec<u8>) -> Result<(), Problem> {
+        let file = Arc::clone(&self.file);
+        let lost = || {
+            Problem::new(Code::JournalUnwritable, format!("`{}` cannot be written", self.file.display()))
+                .aftermath(Aftermath::Unknown)
+                .retry_useful()
+        };
+        let written = async {
+            let alone = Arc::clone(&self.writing).lock_owned().await;
+            let written = tokio::task::spawn_blocking(move || {
+                let written = write(&file, bytes);
+                drop(alone);
+                written
+            });
+            written.await
+        };
+        let written = tokio::time::timeout(KEEP, written).await;
+        let written = written.map_err(|_| lost().cause(format!("the disk takes longer than {KEEP:?}")))?;
+        written.map_err(|error| lost().because(&error))?.map_err(|error| lost().because(&error))
     }
 
     fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
@@ -59,7 +112,7 @@ impl Visitors {
     pub fn now(&self, release: &ReleaseId) -> Option<v1::Verdict> {
         let shown = self.shown().clone().filter(|shown| shown.plan.release == *release)?;
         let verdict = convert::verdict_to_wire(&shown.plan, &Judged::of(&shown.plan, &shown.judgement));
-        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, ..verdict })
+        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, unkept: self.unkept(), ..verdict })
     }
 
     /// Changes with every second that is heard.
@@ -130,20 +183,9 @@ impl Signals for Visitors {
     }
 
     async fn keep(&self, _plan: &Plan, bytes: Vec<u8>) -> Result<(), Problem> {
-        let file = Arc::clone(&self.file);
-        let lost = || {
-            Problem::new(Code::JournalUnwritable, format!("`{}` cannot be written", self.file.display()))
-                .aftermath(Aftermath::Unknown)
-                .retry_useful()
-        };
-        let alone = Arc::clone(&self.writing).lock_owned().await;
-        let written = tokio::task::spawn_blocking(move || {
-            let written = write(&file, bytes);
-            drop(alone);
-            written
-        });
-        let written = written.await;
-        written.map_err(|error| lost().because(&error))?.map_err(|error| lost().because(&error))
+        let kept = self.put_away(bytes).await;
+        self.note_kept(&kept);
+        kept
     }
 
     fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, heard: &Heard) {
@@ -197,5 +239,25 @@ mod tests {
         assert!(read(&file).is_err());
         std::fs::write(&file, vec![0; 1 << 17]).unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("too many"));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_put_away_is_told_after_some_seconds() {
+        let folder = tempfile::tempdir().unwrap();
+        // A file stands where the folder should be.
+        let taken = folder.path().join("verdicts");
+        std::fs::write(&taken, b"").unwrap();
+        let visitors = Visitors::new(&taken, &"production".parse().unwrap(), None);
+        let keep = async || {
+            let kept = visitors.put_away(vec![7]).await;
+            visitors.note_kept(&kept);
+            visitors.unkept()
+        };
+        for _ in 1..UNKEPT_SECONDS {
+            assert_eq!(keep().await, "");
+        }
+        assert!(keep().await.contains("cannot be written"), "{}", visitors.unkept());
+        std::fs::remove_file(&taken).unwrap();
+        assert_eq!(keep().await, "");
     }
 }

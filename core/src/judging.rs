@@ -133,9 +133,34 @@ pub(crate) fn undecided(state: &State) -> Event {
     )))
 }
 
+fn ends(event: &Event) -> bool {
+    matches!(event, Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_))
+}
+
+/// What follows from a reading of the gates, with what the visitors' judge has said by then: a second may have been judged
+/// that nothing was recorded of yet, because the gates were read in the same moment. It must not end well then.
+pub fn gates_and_visitors(
+    state: &State,
+    now: Timestamp,
+    mut gates: Vec<Event>,
+    judgement: Option<&Judgement>,
+) -> Vec<Event> {
+    let said = judgement.map(|judgement| heard(state, now, judgement)).unwrap_or_default();
+    let goes_ahead = match said.last() {
+        Some(Event::TurnedBack(_)) => true,
+        // Gates that fail outweigh everything.
+        Some(Event::Held(_)) => !gates.iter().any(|event| matches!(event, Event::TurnedBack(_))),
+        _ => false,
+    };
+    if !goes_ahead {
+        return with_last_word(state, gates, judgement);
+    }
+    gates.retain(|event| !ends(event));
+    gates.into_iter().chain(said).collect()
+}
+
 /// Puts what is known of the visitors before the end of a watch, so that every end carries its numbers.
-pub fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&Judgement>) -> Vec<Event> {
-    let ends = |event: &Event| matches!(event, Event::WatchPassed | Event::TurnedBack(_) | Event::Held(_));
+fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&Judgement>) -> Vec<Event> {
     let at = events.iter().position(ends);
     let judgement = judgement.filter(|_| state.plan.verdict.mode != VerdictMode::Off);
     let (Some(at), Some(judgement)) = (at, judgement) else { return events };

@@ -10,7 +10,7 @@ mod story;
 
 use judgements::judged;
 use plans::{Site, deploy, plan};
-use pointsman_core::judging::{heard, with_last_word};
+use pointsman_core::judging::{gates_and_visitors, heard};
 use pointsman_core::machine::{apply, gates_read};
 use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};
@@ -70,7 +70,7 @@ fn green(story: &mut Story, later_ms: u64, judgement: &Judgement) -> Vec<&'stati
     let last = story.now.plus_ms(later_ms.saturating_sub(1_000));
     story.now = story.now.plus_ms(later_ms);
     let events = gates_read(&story.state, Some(last), story.now, Reading::Pass);
-    let events = with_last_word(&story.state, events, Some(judgement));
+    let events = gates_and_visitors(&story.state, story.now, events, Some(judgement));
     let kinds = events.iter().map(Event::kind).collect();
     events.into_iter().for_each(|event| story.tell(event));
     kinds
@@ -316,4 +316,24 @@ fn who_was_brought_to_the_old_slot_before_the_switch_says_nothing_of_now() {
     let before = plan.route_before.epoch;
     assert_eq!([before, split, unsaid].map(|epoch| counted(epoch, Step::Canary(1))), [0, 3, 3]);
     assert_eq!([split, switch, unsaid].map(|epoch| counted(epoch, Step::Switch)), [0, 3, 0]);
+}
+
+#[test]
+fn a_watch_does_not_pass_in_the_moment_its_visitors_are_found_to_fare_badly() {
+    // The last reading of the gates comes before anybody has recorded what was made of the last second.
+    let mut story = watched(acts());
+    let judgement = failing(&story);
+    assert_eq!(green(&mut story, 60_000, &judgement), ["judged", "turned-back"]);
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+
+    let mut story = watched(acts());
+    let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
+    assert_eq!(green(&mut story, 60_000, &judgement), ["judged", "held"]);
+    assert_eq!(why(&story), Code::SharedFault);
+    // Gates that fail turn back even what is shared by both slots.
+    let mut story = watched(acts());
+    let gates = vec![Event::GatesRead(Reading::Fail(refused())), Event::TurnedBack(refused())];
+    let events = gates_and_visitors(&story.state, story.now, gates, Some(&judgement));
+    events.into_iter().for_each(|event| story.tell(event));
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
 }

@@ -107,6 +107,9 @@ pub fn block(release: &v1::Release) -> String {
     if !verdict.blind.is_empty() {
         text.push_str(&format!("              out of sight: {}\n", verdict.blind));
     }
+    if !verdict.unkept.is_empty() {
+        text.push_str(&format!("              lost if the coordinator ends: {}\n", verdict.unkept));
+    }
     text
 }
 
@@ -200,6 +203,7 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
         "rollback_at": verdict.rollback_at, "promote_at": verdict.promote_at,
         "requests_needed": verdict.requests_needed, "warns": verdict.warns, "shared": verdict.shared,
         "shadow": verdict.shadow, "blind": Some(&verdict.blind).filter(|blind| !blind.is_empty()),
+        "unkept": Some(&verdict.unkept).filter(|unkept| !unkept.is_empty()),
         "chart_percent": verdict.chart,
     })
 }

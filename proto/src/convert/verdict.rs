@@ -49,6 +49,7 @@ pub fn verdict_to_wire(plan: &Plan, judged: &Judged) -> v1::Verdict {
         shared: judged.shared,
         chart: Vec::new(),
         blind: String::new(),
+        unkept: String::new(),
         shadow: plan.verdict.mode == VerdictMode::Shadow,
     }
 }
