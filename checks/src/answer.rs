@@ -21,6 +21,11 @@ pub struct Answer {
 const EXCERPT_CHARS: usize = 60;
 
 impl Answer {
+    /// Whether the status is one of success.
+    pub fn succeeded(&self) -> bool {
+        (200..300).contains(&self.status)
+    }
+
     /// The first header field of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())

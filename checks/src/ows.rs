@@ -226,7 +226,8 @@ impl Ows {
     /// Judges the answer to a request for a map: an image, by its first bytes too.
     pub fn map(&self, answer: &Answer) -> Result<String, String> {
         let kind = answer.media_type().to_owned();
-        if kind.starts_with("image/") && is_image(&answer.body) {
+        // A page of failure may be an image, too.
+        if answer.succeeded() && kind.starts_with("image/") && is_image(&answer.body) {
             return Ok(format!("a map of {} bytes", answer.body.len()));
         }
         // A failure comes as XML, whatever format was asked for.
@@ -253,7 +254,7 @@ fn document(answer: &Answer) -> Result<&str, String> {
     let text = std::str::from_utf8(&answer.body).map_err(|_| "the answer is no UTF-8 text".to_owned());
     // An exception report may come with a status of failure, and says more.
     let says = text.as_ref().is_ok_and(|text| text.contains("ExceptionReport"));
-    if !(200..300).contains(&answer.status) && !says {
+    if !answer.succeeded() && !says {
         return Err(format!("expected status 2xx, got {}: {}", answer.status, answer.excerpt()));
     }
     text.map_err(|error| format!("{error}: {}", answer.excerpt()))
@@ -367,6 +368,10 @@ mod tests {
         let mut map = answer("image/png", "");
         map.body = b"\x89PNG\r\n\x1a\nrest".to_vec();
         assert_eq!(wms.map(&map).unwrap(), "a map of 12 bytes");
+        for status in [404, 503] {
+            let said = wms.map(&Answer { status, ..map.clone() }).unwrap_err();
+            assert!(said.starts_with(&format!("expected status 2xx, got {status}")), "{said}");
+        }
         assert!(wms.map(&answer("image/png", "<html/>")).unwrap_err().contains("expected an image"));
         let report = r#"<ServiceExceptionReport xmlns="http://www.opengis.net/ogc"><ServiceException
             code="LayerNotDefined">Could not find
