@@ -196,11 +196,18 @@ impl Ows {
             return self.some(features.is_empty(), &format!("{} feature", features.len()));
         }
         let text = document(answer)?;
-        let mut root = Element::default();
+        let (mut root, mut counted) = (Element::default(), 0_u64);
         xml::walk(text, |open| {
-            if let [own] = open {
-                root = own.clone();
-            }
+            let features = match open {
+                [own] => {
+                    root = own.clone();
+                    0
+                }
+                [_, own] => u64::from(matches!(own.name.as_str(), "member" | "featureMember")),
+                [_, members, _] => u64::from(members.name == "featureMembers"),
+                _ => 0,
+            };
+            counted = counted.saturating_add(features);
         })?;
         if let Some(report) = exception(text, &root) {
             return Err(report);
@@ -208,8 +215,10 @@ impl Ows {
         if root.name != "FeatureCollection" {
             return Err(format!("expected a collection of features, got a document `{}`", root.name));
         }
+        // WFS 1.1.0 may leave the number out, and what is no number says nothing: then the features themselves count.
         let number = root.attribute("numberReturned").or_else(|| root.attribute("numberOfFeatures"));
-        self.some(number == Some("0"), &format!("{} feature", number.unwrap_or("a")))
+        let number = number.and_then(|number| number.trim().parse().ok()).unwrap_or(counted);
+        self.some(number == 0, &format!("{number} feature"))
     }
 
     /// A layer that lost its data answers as well as one that has them.
@@ -396,7 +405,32 @@ mod tests {
             assert!(said.starts_with("layer `a` has no feature") && said.contains("may_be_empty"), "{said}");
             assert_eq!(empty.feature(&answer(kind, &none)).unwrap(), "0 feature");
         }
-        assert!(wfs.feature(&answer("text/xml", &collection("unknown"))).is_ok(), "it says nothing");
+    }
+
+    #[test]
+    fn where_no_number_is_given_features_are_counted() {
+        let wfs = ows(Service::Wfs, "1.1.0", &["a"]);
+        let judged = |attributes: &str, inside: &str| {
+            let gml = format!(
+                r#"<wfs:FeatureCollection xmlns:wfs="http://www.opengis.net/wfs" xmlns:gml="http://www.opengis.net/gml"
+                   {attributes}><gml:boundedBy><gml:null>unknown</gml:null></gml:boundedBy>{inside}</wfs:FeatureCollection>"#
+            );
+            wfs.feature(&answer("text/xml", &gml))
+        };
+        let one = "<a><name>Bonn</name></a>";
+        for none in ["", "<gml:featureMembers/>"] {
+            for attributes in ["", "numberReturned=\"unknown\""] {
+                assert!(judged(attributes, none).unwrap_err().contains("has no feature"), "{none}");
+            }
+        }
+        for tag in ["gml:featureMember", "gml:featureMembers", "wfs:member"] {
+            let found = judged("", &format!("<{tag}>{one}</{tag}>"));
+            assert_eq!(found.as_deref(), Ok("1 feature"), "{tag}");
+        }
+        assert_eq!(
+            judged("", &format!("<gml:featureMembers>{one}{one}</gml:featureMembers>")).unwrap(),
+            "2 feature"
+        );
     }
 
     #[test]
