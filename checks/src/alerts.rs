@@ -15,9 +15,14 @@ use crate::template::percent_encoded;
 /// Names of alerts that evidence repeats.
 const NAMED: usize = 5;
 
-/// Asks for the alerts that fire, and are neither silenced nor inhibited.
+/// Asks for the alerts that fire, and are neither silenced nor inhibited. Where nothing feeds an Alertmanager nothing fires
+/// there either, so it is asked first for what must.
 pub async fn make(alerts: &Alerts, grants: &Arc<Grants>, until: Instant) -> Result<String, Miss> {
     let granted = grants.alertmanager(&alerts.url).map_err(Miss::Blind)?;
+    for name in &alerts.require {
+        let answer = monitor::ask(&alerts.url, granted, &required_path(name), grants, until).await;
+        judge_required(name, &answer.map_err(Miss::Blind)?)?;
+    }
     let mut path = "/api/v2/alerts?active=true&silenced=false&inhibited=false".to_owned();
     for matcher in &alerts.matchers {
         path.push_str(&format!("&filter={}", percent_encoded(matcher)));
@@ -26,8 +31,24 @@ pub async fn make(alerts: &Alerts, grants: &Arc<Grants>, until: Instant) -> Resu
     judge(alerts, &answer)
 }
 
-/// Says which alerts fire. An answer that is no list is no silence, and no alert either.
-fn judge(alerts: &Alerts, answer: &Answer) -> Result<String, Miss> {
+/// Asks for one alert, silenced or not: somebody feeds it all the same. It is of the whole site, so no matcher applies.
+fn required_path(name: &str) -> String {
+    let quoted = name.replace('\\', "\\\\").replace('"', "\\\"");
+    let matcher = percent_encoded(&format!("alertname=\"{quoted}\""));
+    format!("/api/v2/alerts?active=true&silenced=true&inhibited=true&filter={matcher}")
+}
+
+fn judge_required(name: &str, answer: &Answer) -> Result<(), Miss> {
+    match firing(answer)?.iter().any(|found| found == name) {
+        true => Ok(()),
+        false => Err(Miss::Blind(format!(
+            "alert `{name}` does not fire, and it must: nobody feeds the Alertmanager"
+        ))),
+    }
+}
+
+/// The names of alerts in an answer. One that is no list is no silence, and no alert either.
+fn firing(answer: &Answer) -> Result<Vec<String>, Miss> {
     if answer.status != 200 {
         return Err(Miss::Blind(format!("expected status 200, got {}: {}", answer.status, answer.excerpt())));
     }
@@ -38,8 +59,13 @@ fn judge(alerts: &Alerts, answer: &Answer) -> Result<String, Miss> {
     let name = |alert: &Value| {
         alert.pointer("/labels/alertname").and_then(Value::as_str).unwrap_or("without a name").to_owned()
     };
-    let (ignored, firing): (Vec<String>, Vec<String>) =
-        list.iter().map(name).partition(|name| alerts.ignore.contains(name));
+    Ok(list.iter().map(name).collect())
+}
+
+/// Says which alerts fire.
+fn judge(alerts: &Alerts, answer: &Answer) -> Result<String, Miss> {
+    let may = |name: &String| alerts.ignore.contains(name) || alerts.require.contains(name);
+    let (ignored, firing): (Vec<String>, Vec<String>) = firing(answer)?.into_iter().partition(may);
     if firing.is_empty() {
         return Ok(format!("no alert fires, {} ignored", ignored.len()));
     }
@@ -56,6 +82,7 @@ mod tests {
             url: "http://monitor:9093".to_owned(),
             matchers: vec!["service=p2d2".to_owned()],
             ignore: vec!["Watchdog".to_owned()],
+            require: Vec::new(),
         };
         judge(&alerts, &Answer { status, body: body.as_bytes().to_vec(), ..Answer::default() })
     }
@@ -76,5 +103,21 @@ mod tests {
             let miss = judged(status, body).unwrap_err();
             assert!(matches!(&miss, Miss::Blind(text) if text.contains(said)), "{miss:?}");
         }
+    }
+
+    #[test]
+    fn where_what_must_fire_does_not_nobody_is_there_to_see() {
+        let answer = |body: &str| Answer { status: 200, body: body.as_bytes().to_vec(), ..Answer::default() };
+        let watchdog = answer(r#"[{"labels":{"alertname":"Watchdog"}}]"#);
+        assert_eq!(judge_required("Watchdog", &watchdog), Ok(()));
+        for (name, answer) in [("Watchdog", answer("[]")), ("DeadMansSwitch", watchdog)] {
+            let miss = judge_required(name, &answer).unwrap_err();
+            assert!(matches!(&miss, Miss::Blind(text) if text.contains("nobody feeds")), "{miss:?}");
+        }
+        assert!(
+            required_path("a\"b").ends_with("filter=alertname%3D%22a%5C%22b%22"),
+            "{}",
+            required_path("a\"b")
+        );
     }
 }

@@ -163,9 +163,10 @@ fn kind(
         (None, None, None, Some(alerts), None, None, None) => {
             few("alerts.matchers", alerts.matchers.len())?;
             few("alerts.ignore", alerts.ignore.len())?;
+            few("alerts.require", alerts.require.len())?;
             let url = service("alerts.url", &alerts.url)?;
-            let (matchers, ignore) = (alerts.matchers.clone(), alerts.ignore.clone());
-            Ok(Kind::Alerts(Alerts { url, matchers, ignore }))
+            let written::Alerts { matchers, ignore, require, .. } = alerts.clone();
+            Ok(Kind::Alerts(Alerts { url, matchers, ignore, require }))
         }
         (None, None, None, None, Some(written), None, None) => {
             metric_of(written).map_err(|error| format!("`metric`: {error}"))

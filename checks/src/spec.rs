@@ -95,6 +95,8 @@ pub struct Alerts {
     pub matchers: Vec<String>,
     /// Alerts that may fire, by name.
     pub ignore: Vec<String>,
+    /// Alerts that must fire, by name: where one does not, nobody feeds the Alertmanager.
+    pub require: Vec<String>,
 }
 
 /// A number of a Prometheus is within its limits.

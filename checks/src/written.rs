@@ -195,6 +195,9 @@ pub struct Alerts {
     /// Alerts that may fire, by name.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub ignore: Vec<String>,
+    /// Alerts that must fire, by name, whatever `matchers` says.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub require: Vec<String>,
 }
 
 /// A number of a Prometheus is within its limits. At least one of `max` and `min`.

@@ -297,6 +297,14 @@ async fn only_granted_alertmanagers_are_asked() {
     );
     let seen = run(&[check("alerts", &wanted(""))], &place, None).await.unwrap();
     assert_eq!(seen[0].what, "1 alerts fire: `Watchdog`");
+
+    // What must fire may fire.
+    let requires = |name: &str| format!(r#"alerts = {{ url = "{url}", require = ["{name}"] }}"#);
+    let seen = run(&[check("alerts", &requires("Watchdog"))], &place, None).await.unwrap();
+    assert_eq!(seen[0].what, "no alert fires, 1 ignored");
+    let seen = run(&[check("alerts", &requires("DeadMansSwitch"))], &place, None).await.unwrap();
+    assert_eq!(seen[0].verdict, CheckVerdict::NotMade);
+    assert!(seen[0].what.contains("nobody feeds the Alertmanager"), "{}", seen[0].what);
 }
 
 #[tokio::test]
