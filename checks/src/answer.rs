@@ -13,9 +13,15 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// From the request to the end of the answer, in milliseconds.
     pub took_ms: u64,
-    /// The exchange knows secrets: nothing of its body is repeated, because a server may say more than it was told.
+    /// The exchange knows secrets: nothing that came back is repeated, because a server may say more than it was told.
     pub private: bool,
 }
+
+/// The header field that sets a cookie.
+pub(crate) const SET_COOKIE: &str = "set-cookie";
+
+/// What messages say of what is not repeated.
+pub(crate) const HIDDEN: &str = "something else, not shown";
 
 /// Longest part of a body that evidence repeats, in characters.
 const EXCERPT_CHARS: usize = 60;
@@ -33,7 +39,7 @@ impl Answer {
 
     /// The cookie of this name that the answer sets.
     pub fn set_cookie(&self, name: &str) -> Option<&str> {
-        let set = self.headers.iter().filter(|(field, _)| field == "set-cookie");
+        let set = self.headers.iter().filter(|(field, _)| field == SET_COOKIE);
         set.rev().find_map(|(_, value)| {
             let (found, rest) = value.split_once('=')?;
             (found.trim() == name).then(|| rest.split(';').next().unwrap_or_default().trim())
@@ -54,6 +60,16 @@ impl Answer {
     pub fn json(&self) -> Result<Value, String> {
         serde_json::from_slice(&self.body)
             .map_err(|error| format!("the body is no JSON ({error}): {}", self.excerpt()))
+    }
+
+    /// A part of the answer as messages repeat it.
+    pub fn shown(&self, part: &str) -> String {
+        if self.private { HIDDEN.to_owned() } else { format!("`{part}`") }
+    }
+
+    /// The same of a header field. A cookie that is set opens somebody's session, whoever knows of it.
+    pub fn shown_header(&self, name: &str, value: &str) -> String {
+        if name == SET_COOKIE { HIDDEN.to_owned() } else { self.shown(value) }
     }
 
     /// How the body begins.

@@ -3,7 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, HIDDEN};
 use crate::extract::Extract;
 use crate::json_path::JsonPath;
 use crate::page;
@@ -41,7 +41,8 @@ impl Expect {
             let wanted = wanted.render(values, str::to_owned)?;
             let found = answer.header(name).ok_or_else(|| format!("there is no header `{name}`"))?;
             if !found.contains(&wanted) {
-                return Err(format!("expected header `{name}` with `{wanted}`, got `{found}`"));
+                let found = answer.shown_header(name, found);
+                return Err(format!("expected header `{name}` with `{wanted}`, got {found}"));
             }
         }
         if let Some(wanted) = &self.body {
@@ -60,7 +61,8 @@ impl Expect {
         for (part, wanted) in &self.equals {
             let (wanted, found) = (wanted.render(values, str::to_owned)?, part.take(answer)?);
             if found != wanted {
-                return Err(format!("expected `{wanted}` at `{part}`, got `{found}`"));
+                let found = part.shown(answer, &found);
+                return Err(format!("expected `{wanted}` at `{part}`, got {found}"));
             }
         }
         match &self.html {
@@ -96,6 +98,7 @@ impl Expect {
             let wanted = wanted.render(values)?;
             let found = place.find(&body).unwrap_or(&Value::Null);
             if *found != wanted {
+                let found = if answer.private { HIDDEN.to_owned() } else { found.to_string() };
                 return Err(format!("expected {wanted} at `{}`, got {found}", place.as_str()));
             }
         }
@@ -169,5 +172,40 @@ mod tests {
         assert!(wrong(html, &found).contains("an element `div#app`"));
         let body = Expect { body: Some(Template::parse("yes").unwrap()), ..Expect::default() };
         assert!(wrong(body, &found).contains("got 7 bytes without it"));
+    }
+
+    #[test]
+    fn what_a_private_exchange_answers_and_whatever_cookie_is_set_is_not_repeated() {
+        let found = |private| Answer {
+            headers: vec![
+                ("set-cookie".to_owned(), "session=hunter2; HttpOnly".to_owned()),
+                ("location".to_owned(), "/in?code=hunter2".to_owned()),
+            ],
+            private,
+            ..answer(r#"{"token":"hunter2"}"#)
+        };
+        let text = |text: &str| Template::parse(text).unwrap();
+        let header =
+            |name: &str| Expect { headers: vec![(name.to_owned(), text("no"))], ..Expect::default() };
+        let equals = |part: &str| Expect {
+            equals: vec![(Extract::parse(part).unwrap(), text("no"))],
+            ..Expect::default()
+        };
+        let json =
+            (JsonPath::parse("$.token").unwrap(), JsonTemplate::parse(&serde_json::json!("no")).unwrap());
+        let json = Expect { json: vec![json], ..Expect::default() };
+        let cookies = [header("set-cookie"), equals("cookie:session"), equals("header:set-cookie")];
+        let others =
+            [header("location"), equals("json:$.token"), equals("regex:hunter."), equals("body"), json];
+        for expect in &cookies {
+            let said = wrong(expect.clone(), &found(false));
+            assert!(said.ends_with("got something else, not shown"), "{said}");
+        }
+        for expect in cookies.into_iter().chain(others) {
+            let said = wrong(expect.clone(), &found(true));
+            assert!(said.starts_with("expected") && !said.contains("hunter2"), "{said}");
+            let open = wrong(expect, &found(false));
+            assert!(open.contains("hunter2") || open.contains("not shown"), "{open}");
+        }
     }
 }

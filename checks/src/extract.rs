@@ -3,7 +3,7 @@
 
 use regex::Regex;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, HIDDEN};
 use crate::json_path::{JsonPath, as_text};
 use crate::page;
 
@@ -60,6 +60,15 @@ impl Extract {
                 "`{text}` takes nothing out of an answer: expected `json:$.name`, `header:name`, `cookie:name`, \
                  `regex:…`, `html:selector@attribute` or `body`"
             )),
+        }
+    }
+
+    /// What was taken, as messages repeat it.
+    pub fn shown(&self, answer: &Answer, value: &str) -> String {
+        match self {
+            Self::Cookie(_) => HIDDEN.to_owned(),
+            Self::Header(name) => answer.shown_header(name, value),
+            Self::Json(_) | Self::Regex(_) | Self::Html(..) | Self::Body => answer.shown(value),
         }
     }
 
