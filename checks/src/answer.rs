@@ -34,7 +34,12 @@ impl Answer {
 
     /// The first header field of this name.
     pub fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.header_values(name).next()
+    }
+
+    /// Every header field of this name: a login may set several cookies.
+    pub fn header_values(&self, name: &str) -> impl Iterator<Item = &str> {
+        self.headers.iter().filter(move |(field, _)| field == name).map(|(_, value)| value.as_str())
     }
 
     /// The cookie of this name that the answer sets.

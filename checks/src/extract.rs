@@ -63,6 +63,11 @@ impl Extract {
         }
     }
 
+    /// Whether one of several parts of this name is this: only header fields may come more than once.
+    pub fn any_is(&self, answer: &Answer, wanted: &str) -> bool {
+        matches!(self, Self::Header(name) if answer.header_values(name).any(|found| found == wanted))
+    }
+
     /// What was taken, as messages repeat it.
     pub fn shown(&self, answer: &Answer, value: &str) -> String {
         match self {
