@@ -20,6 +20,7 @@ mod lookout;
 mod migrations;
 mod noted;
 mod office;
+mod offset;
 pub mod opening;
 mod past;
 pub mod planner;

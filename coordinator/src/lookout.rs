@@ -123,7 +123,7 @@ async fn look_out(lookout: std::sync::Weak<Lookout>, balancers: Vec<HostName>, f
     }
     drop(report);
     let mut merger = Merger::new(&balancers);
-    let mut last = Instant::now();
+    let (mut last, mut numbers) = (Instant::now(), Numbers::default());
     loop {
         let due = merger.due().unwrap_or_else(|| last + SILENCE);
         tokio::select! {
@@ -137,7 +137,8 @@ async fn look_out(lookout: std::sync::Weak<Lookout>, balancers: Vec<HostName>, f
         lookout.note(&merger);
         while let Some(whole) = merger.whole(Instant::now()) {
             last = Instant::now();
-            lookout.tell(Heard::Second(second_of(&merger, whole)));
+            let number = numbers.of(whole.second);
+            lookout.tell(Heard::Second(second_of(&merger, number, whole)));
         }
         if last.elapsed() >= SILENCE {
             last = Instant::now();
@@ -146,12 +147,26 @@ async fn look_out(lookout: std::sync::Weak<Lookout>, balancers: Vec<HostName>, f
     }
 }
 
+/// Numbers of seconds: those of the coordinator's clock, and growing also where it was set back, because nobody judges a
+/// number twice.
+#[derive(Debug, Default)]
+struct Numbers {
+    last: u64,
+}
+
+impl Numbers {
+    fn of(&mut self, second: u64) -> u64 {
+        self.last = second.max(self.last.saturating_add(1));
+        self.last
+    }
+}
+
 /// A second, with what is not in it.
-fn second_of(merger: &Merger, whole: Whole) -> Second {
-    let Whole { second, merged, told } = whole;
+fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
+    let Whole { merged, told, .. } = whole;
     let missing = merger.missing(&told).into_iter().next();
     let blind = missing.or_else(|| merger.trouble_of(&told)).or_else(|| lost_lines(merged.coverage));
-    Second { number: second, seen: Arc::new(merged), blind }
+    Second { number, seen: Arc::new(merged), blind }
 }
 
 /// Lines are not lost evenly: where too few came nothing is made of them. Where HAProxy was just reloaded nobody knows how
@@ -160,4 +175,16 @@ fn lost_lines(coverage: Option<Coverage>) -> Option<Problem> {
     let Coverage { seen, expected } = coverage.filter(|coverage| !coverage.sufficient())?;
     let message = format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed");
     Some(Problem::new(Code::SignalsMissing, message).hint("see docs/signals.md: when coverage is below 99 %"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_grow_whatever_the_clock_does() {
+        let mut numbers = Numbers::default();
+        let found = [100, 101, 104, 40, 41, 107, 108].map(|second| numbers.of(second));
+        assert_eq!(found, [100, 101, 104, 105, 106, 107, 108]);
+    }
 }

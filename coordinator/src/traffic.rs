@@ -21,6 +21,7 @@ use tonic::Status;
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::office::{Exposed, Office};
+use crate::offset::Offset;
 
 /// Watchers at once, over all environments: each has a stream of its own to every load balancer.
 const WATCHERS: usize = 16;
@@ -38,8 +39,8 @@ const OPEN_MS: u64 = 3_000;
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same where an agent says that it has no signals: that is so until somebody changes its configuration.
 const WITHOUT_AGAIN: Duration = Duration::from_secs(60);
-/// A clock that goes apart further than this at once was set anew.
-const CLOCK_STEP_S: u128 = 2;
+/// A second that has just ended, and is so many before one that was sent: the coordinator's clock was set back.
+const SET_BACK_S: u64 = 10;
 /// Seconds that are open at once: more would be a clock that jumps.
 const OPEN_SECONDS: usize = 8;
 
@@ -69,10 +70,18 @@ impl Watchers {
     }
 }
 
-/// What came from a load balancer: a tick with the second it belongs to, by the coordinator's clock, or why there is none.
+/// What came from a load balancer: a tick, or why there is none.
 pub(crate) enum Report {
-    Ticked(u64, Box<Tick>, Option<Problem>),
+    Ticked(Ticked),
     Silent(Problem),
+}
+
+pub(crate) struct Ticked {
+    /// The second it belongs to, by the coordinator's clock.
+    second: u64,
+    tick: Box<Tick>,
+    /// What is wrong with its lines.
+    problem: Option<Problem>,
 }
 
 /// Reads one load balancer for ever.
@@ -100,7 +109,7 @@ async fn read_once(
 ) -> Result<(), Problem> {
     let mut ticks = fleet.signals(host, OPEN_MS).await?;
     // The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
-    let mut ahead_s: Option<i128> = None;
+    let mut offset = Offset::default();
     loop {
         let next = tokio::time::timeout(SILENCE, ticks.message()).await;
         let wire = next
@@ -109,12 +118,10 @@ async fn read_once(
             .ok_or_else(|| broken(host).cause("the agent ended it"))?;
         let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
         let (second, now) = (i128::from(tick.at.0 / 1000), i128::from(SystemClock.now().0 / 1000));
-        let apart = second.saturating_sub(now);
-        let ahead =
-            *ahead_s.insert(ahead_s.filter(|ahead| apart.abs_diff(*ahead) <= CLOCK_STEP_S).unwrap_or(apart));
+        let ahead = offset.take(second.saturating_sub(now));
         let second = u64::try_from(second.saturating_sub(ahead)).unwrap_or(0);
         let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
-        let report = Report::Ticked(second, Box::new(tick), problem);
+        let report = Report::Ticked(Ticked { second, tick: Box::new(tick), problem });
         if send.send((host.clone(), report)).await.is_err() {
             return Ok(());
         }
@@ -167,7 +174,7 @@ impl Merger {
     pub(crate) fn take(&mut self, host: HostName, report: Report, now: Instant) {
         match report {
             Report::Silent(problem) => drop(self.silent.insert(host, problem)),
-            Report::Ticked(second, tick, problem) => {
+            Report::Ticked(Ticked { second, tick, problem }) => {
                 self.silent.remove(&host);
                 match problem {
                     Some(problem) => drop(self.troubled.insert(host.clone(), problem)),
@@ -180,6 +187,10 @@ impl Merger {
 
     /// A tick that comes after its second was sent, or twice, is left out: a number that was shown does not change.
     fn place(&mut self, second: u64, tick: &Tick, host: HostName, now: Instant) {
+        if second.saturating_add(SET_BACK_S) < self.sent {
+            self.open.clear();
+            self.sent = 0;
+        }
         if second <= self.sent || (self.open.len() >= OPEN_SECONDS && !self.open.contains_key(&second)) {
             return;
         }
@@ -408,7 +419,7 @@ mod tests {
             coverage: Some(Coverage { seen: requests, expected: requests }),
             ..Tick::default()
         };
-        Report::Ticked(number, Box::new(tick), None)
+        Report::Ticked(Ticked { second: number, tick: Box::new(tick), problem: None })
     }
 
     fn requests(whole: &Whole) -> u64 {
@@ -477,6 +488,17 @@ mod tests {
         let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
         (1..1000).for_each(|second| merger.take(host("lb1"), tick(second, 1), now));
         assert_eq!(merger.open.len(), OPEN_SECONDS);
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_does_not_end_everything() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1")]));
+        merger.take(host("lb1"), tick(10_000, 3), now);
+        assert_eq!(merger.whole(now).unwrap().second, 10_000);
+        for second in [6_400, 6_401] {
+            merger.take(host("lb1"), tick(second, 3), now);
+            assert_eq!(merger.whole(now).unwrap().second, second);
+        }
     }
 
     #[test]
