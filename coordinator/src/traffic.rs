@@ -39,6 +39,13 @@ const OPEN_MS: u64 = 3_000;
 const AGAIN: Duration = Duration::from_secs(1);
 /// The same where an agent says that it has no signals: that is so until somebody changes its configuration.
 const WITHOUT_AGAIN: Duration = Duration::from_secs(60);
+/// Between two ticks that were held up there is less than this: they come as fast as the network has them.
+const BURST: Duration = Duration::from_millis(200);
+/// Ticks of one burst, as many as an agent keeps.
+const MOST_IN_BURST: usize = 900;
+/// Ticks that are older than this are of no use to anybody: whoever judges has taken their seconds for lost, and a person
+/// may have looked meanwhile.
+const OF_USE_S: u64 = 60;
 /// A second that has just ended, and is so many before one that was sent: the coordinator's clock was set back.
 const SET_BACK_S: u64 = 10;
 /// Seconds that are open at once: more would be a clock that jumps.
@@ -82,12 +89,26 @@ pub(crate) struct Ticked {
     tick: Box<Tick>,
     /// What is wrong with its lines.
     problem: Option<Problem>,
+    /// It came as soon as it was over, as far as that can be told.
+    fresh: bool,
+}
+
+/// How far a load balancer has been read. It outlives a stream: what was counted while one was broken comes first in the
+/// next, as long as the agent keeps it.
+#[derive(Debug, Default)]
+pub(crate) struct Read {
+    /// The life and the number of the tick that was read last; without a life a stream begins with what comes now.
+    pub(crate) life: String,
+    pub(crate) number: u64,
+    /// The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
+    offset: Offset,
 }
 
 /// Reads one load balancer for ever.
 pub(crate) async fn read(fleet: GrpcFleet, host: HostName, send: mpsc::Sender<(HostName, Report)>) {
+    let mut so_far = Read::default();
     loop {
-        let Err(problem) = read_once(&fleet, &host, &send).await else { return };
+        let Err(problem) = read_once(&fleet, &host, &mut so_far, &send).await else { return };
         let again = if has_none(&problem) { WITHOUT_AGAIN } else { AGAIN };
         if send.send((host.clone(), Report::Silent(problem))).await.is_err() {
             return;
@@ -105,26 +126,79 @@ fn has_none(problem: &Problem) -> bool {
 async fn read_once(
     fleet: &GrpcFleet,
     host: &HostName,
+    so_far: &mut Read,
     send: &mpsc::Sender<(HostName, Report)>,
 ) -> Result<(), Problem> {
-    let mut ticks = fleet.signals(host, OPEN_MS).await?;
-    // The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
-    let mut offset = Offset::default();
+    let mut ticks = fleet.signals(host, so_far, OPEN_MS).await?;
     loop {
         let next = tokio::time::timeout(SILENCE, ticks.message()).await;
-        let wire = next
-            .map_err(|_| broken(host).cause(format!("nothing for {} s", SILENCE.as_secs())))?
-            .map_err(|status| broken(host).because(&status))?
-            .ok_or_else(|| broken(host).cause("the agent ended it"))?;
-        let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
-        let (second, now) = (i128::from(tick.at.0 / 1000), i128::from(SystemClock.now().0 / 1000));
-        let ahead = offset.take(second.saturating_sub(now));
-        let second = u64::try_from(second.saturating_sub(ahead)).unwrap_or(0);
-        let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
-        let report = Report::Ticked(Ticked { second, tick: Box::new(tick), problem });
-        if send.send((host.clone(), report)).await.is_err() {
-            return Ok(());
+        let next = next.map_err(|_| broken(host).cause(format!("nothing for {} s", SILENCE.as_secs())))?;
+        let mut burst = vec![received(host, next)?];
+        let mut end = None;
+        // What was held up comes in a burst, the newest last: only that one shows how far the clocks are apart.
+        while burst.last().is_some_and(|tick| so_far.offset.is_late(apart_s(tick, now_s()))) {
+            let Ok(next) = tokio::time::timeout(BURST, ticks.message()).await else { break };
+            match received(host, next) {
+                Ok(tick) if burst.len() < MOST_IN_BURST => burst.push(tick),
+                Ok(tick) => burst = vec![tick],
+                Err(problem) => {
+                    end = Some(problem);
+                    break;
+                }
+            }
         }
+        for report in so_far.take(host, burst, now_s())? {
+            if send.send((host.clone(), Report::Ticked(report))).await.is_err() {
+                return Ok(());
+            }
+        }
+        if let Some(problem) = end {
+            return Err(problem);
+        }
+    }
+}
+
+fn received(
+    host: &HostName,
+    came: Result<Option<v1::SignalTick>, Status>,
+) -> Result<v1::SignalTick, Problem> {
+    came.map_err(|status| broken(host).because(&status))?
+        .ok_or_else(|| broken(host).cause("the agent ended it"))
+}
+
+fn now_s() -> u64 {
+    SystemClock.now().0 / 1000
+}
+
+/// How far the load balancer's clock is ahead, as this tick shows it if it has just come.
+fn apart_s(tick: &v1::SignalTick, now_s: u64) -> i128 {
+    i128::from(tick.at_ms / 1000).saturating_sub(i128::from(now_s))
+}
+
+impl Read {
+    /// Takes in ticks that came at once, the newest last. What is so old that whoever judges has gone on is left out.
+    fn take(
+        &mut self,
+        host: &HostName,
+        burst: Vec<v1::SignalTick>,
+        now_s: u64,
+    ) -> Result<Vec<Ticked>, Problem> {
+        let Some(newest) = burst.last() else { return Ok(Vec::new()) };
+        let (ahead_s, last) = (self.offset.take(apart_s(newest, now_s)), newest.number);
+        let mut reports = Vec::new();
+        for wire in burst {
+            // One that cannot be read is not asked for again.
+            (self.life, self.number) = (wire.life.clone(), wire.number);
+            let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
+            let second = i128::from(tick.at.0 / 1000).saturating_sub(ahead_s);
+            let second = u64::try_from(second).unwrap_or(0);
+            let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
+            if second.saturating_add(OF_USE_S) >= now_s {
+                let fresh = tick.number == last;
+                reports.push(Ticked { second, tick: Box::new(tick), problem, fresh });
+            }
+        }
+        Ok(reports)
     }
 }
 
@@ -174,20 +248,20 @@ impl Merger {
     pub(crate) fn take(&mut self, host: HostName, report: Report, now: Instant) {
         match report {
             Report::Silent(problem) => drop(self.silent.insert(host, problem)),
-            Report::Ticked(Ticked { second, tick, problem }) => {
+            Report::Ticked(Ticked { second, tick, problem, fresh }) => {
                 self.silent.remove(&host);
                 match problem {
                     Some(problem) => drop(self.troubled.insert(host.clone(), problem)),
                     None => drop(self.troubled.remove(&host)),
                 }
-                self.place(second, &tick, host, now);
+                self.place(second, fresh, &tick, host, now);
             }
         }
     }
 
     /// A tick that comes after its second was sent, or twice, is left out: a number that was shown does not change.
-    fn place(&mut self, second: u64, tick: &Tick, host: HostName, now: Instant) {
-        if second.saturating_add(SET_BACK_S) < self.sent {
+    fn place(&mut self, second: u64, fresh: bool, tick: &Tick, host: HostName, now: Instant) {
+        if fresh && second.saturating_add(SET_BACK_S) < self.sent {
             self.open.clear();
             self.sent = 0;
         }
@@ -419,7 +493,7 @@ mod tests {
             coverage: Some(Coverage { seen: requests, expected: requests }),
             ..Tick::default()
         };
-        Report::Ticked(Ticked { second: number, tick: Box::new(tick), problem: None })
+        Report::Ticked(Ticked { second: number, tick: Box::new(tick), problem: None, fresh: true })
     }
 
     fn requests(whole: &Whole) -> u64 {
@@ -488,6 +562,41 @@ mod tests {
         let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
         (1..1000).for_each(|second| merger.take(host("lb1"), tick(second, 1), now));
         assert_eq!(merger.open.len(), OPEN_SECONDS);
+    }
+
+    fn wire(number: u64, at_s: u64) -> v1::SignalTick {
+        let life = "a".to_owned();
+        v1::SignalTick { life, number, at_ms: at_s * 1000, span_ms: 1000, ..Default::default() }
+    }
+
+    #[test]
+    fn what_was_counted_while_a_stream_was_broken_belongs_to_its_own_seconds() {
+        let (lb1, mut read) = (host("lb1"), Read::default());
+        let mut take = |burst: Vec<v1::SignalTick>, now_s| -> Vec<(u64, bool)> {
+            let reports = read.take(&lb1, burst, now_s).unwrap();
+            reports.iter().map(|report| (report.second, report.fresh)).collect()
+        };
+        // Its clock is 40 seconds ahead.
+        assert_eq!(take(vec![wire(7, 1_040)], 1_000), [(1_000, true)]);
+        let missed = (8..=11).map(|number| wire(number, 1_033 + number)).collect();
+        assert_eq!(take(missed, 1_004), [(1_001, false), (1_002, false), (1_003, false), (1_004, true)]);
+        // After a long time only the last minute is of use.
+        let missed: Vec<_> = (12..=411).map(|number| wire(number, 1_033 + number)).collect();
+        assert_eq!(take(missed, 1_404).first(), Some(&(1_344, false)));
+        assert_eq!((read.life.as_str(), read.number), ("a", 411));
+        assert!(read.take(&lb1, vec![v1::SignalTick { span_ms: 0, ..wire(412, 1_445) }], 1_405).is_err());
+        assert_eq!(read.number, 412, "it is not asked for again");
+    }
+
+    #[test]
+    fn a_second_that_comes_late_does_not_set_the_clock_back() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        merger.take(host("lb2"), lost(Code::AgentUnreachable), now);
+        merger.take(host("lb1"), tick(100, 3), now);
+        assert_eq!(merger.whole(now).unwrap().second, 100);
+        let Report::Ticked(late) = tick(50, 3) else { panic!("a tick") };
+        merger.take(host("lb2"), Report::Ticked(Ticked { fresh: false, ..late }), now);
+        assert!(merger.whole(now).is_none());
     }
 
     #[test]

@@ -21,6 +21,7 @@ use super::transfer::send_artifact;
 use crate::artifact_store::ArtifactStore;
 use crate::environment::Environment;
 use crate::journal::JournalStore;
+use crate::traffic::Read;
 
 /// The agents of one environment.
 #[derive(Clone)]
@@ -115,15 +116,19 @@ impl GrpcFleet {
         }
     }
 
-    /// What visitors meet at a load balancer, from now on.
-    pub async fn signals(
+    /// What visitors meet at a load balancer, from where it was read to, or from now on.
+    pub(crate) async fn signals(
         &self,
         host: &HostName,
+        so_far: &Read,
         timeout_ms: u64,
     ) -> Result<tonic::Streaming<v1::SignalTick>, Problem> {
         let mut client = self.client(host)?;
-        let request =
-            agent_v1::SignalsRequest { environment: self.environment.to_string(), ..Default::default() };
+        let request = agent_v1::SignalsRequest {
+            environment: self.environment.to_string(),
+            life: so_far.life.clone(),
+            after: so_far.number,
+        };
         bounded(host, timeout_ms, client.signals(request))
             .await
             .map_err(|problem| self.named(problem).on(host))
