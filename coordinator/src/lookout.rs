@@ -165,12 +165,15 @@ impl Numbers {
 fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
     let Whole { merged, told, .. } = whole;
     let missing = merger.missing(&told).into_iter().next();
-    let blind = missing.or_else(|| merger.trouble_of(&told)).or_else(|| lost_lines(merged.coverage));
+    let blind = missing
+        .or_else(|| merger.trouble_of(&told))
+        .or_else(|| merger.unknown_of(&told))
+        .or_else(|| lost_lines(merged.coverage));
     Second { number, seen: Arc::new(merged), blind }
 }
 
 /// Lines are not lost evenly: where too few came nothing is made of them. Where HAProxy was just reloaded nobody knows how
-/// many there should be, and only the times are left out.
+/// many there should be, and only the times are left out, for as long as that takes.
 fn lost_lines(coverage: Option<Coverage>) -> Option<Problem> {
     let Coverage { seen, expected } = coverage.filter(|coverage| !coverage.sufficient())?;
     let message = format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed");

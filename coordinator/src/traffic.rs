@@ -46,6 +46,9 @@ const MOST_IN_BURST: usize = 900;
 /// Ticks that are older than this are of no use to anybody: whoever judges has taken their seconds for lost, and a person
 /// may have looked meanwhile.
 const OF_USE_S: u64 = 60;
+/// For so many seconds coverage may be unknown: a reload takes 10. Whoever counts no lines and cannot read HAProxy's counters
+/// would look for ever like a load balancer without visitors.
+const UNKNOWN_S: u32 = 15;
 /// A second that has just ended, and is so many before one that was sent: the coordinator's clock was set back.
 const SET_BACK_S: u64 = 10;
 /// Seconds that are open at once: more would be a clock that jumps.
@@ -225,6 +228,8 @@ pub(crate) struct Merger {
     /// Load balancers that tell nothing, and those that tell with a problem.
     silent: BTreeMap<HostName, Problem>,
     troubled: BTreeMap<HostName, Problem>,
+    /// For how many seconds those of whom it is not known now have not told how complete their lines are.
+    unknown_s: BTreeMap<HostName, u32>,
 }
 
 /// A second that is to be sent.
@@ -242,6 +247,7 @@ impl Merger {
             sent: 0,
             silent: BTreeMap::new(),
             troubled: BTreeMap::new(),
+            unknown_s: BTreeMap::new(),
         }
     }
 
@@ -250,6 +256,13 @@ impl Merger {
             Report::Silent(problem) => drop(self.silent.insert(host, problem)),
             Report::Ticked(Ticked { second, tick, problem, fresh }) => {
                 self.silent.remove(&host);
+                match tick.coverage {
+                    Some(_) => drop(self.unknown_s.remove(&host)),
+                    None => {
+                        let unknown_s = self.unknown_s.entry(host.clone()).or_default();
+                        *unknown_s = unknown_s.saturating_add(1);
+                    }
+                }
                 match problem {
                     Some(problem) => drop(self.troubled.insert(host.clone(), problem)),
                     None => drop(self.troubled.remove(&host)),
@@ -314,6 +327,20 @@ impl Merger {
     /// What is wrong with the lines of those who told.
     pub(crate) fn trouble_of(&self, told: &BTreeSet<HostName>) -> Option<Problem> {
         self.troubled.iter().find(|(host, _)| told.contains(*host)).map(|(_, problem)| problem.clone())
+    }
+
+    /// Of whom it has not been known for too long how complete their lines are.
+    pub(crate) fn unknown_of(&self, told: &BTreeSet<HostName>) -> Option<Problem> {
+        let unknown = |(host, seconds): &(&HostName, &u32)| told.contains(*host) && **seconds > UNKNOWN_S;
+        let (host, seconds) = self.unknown_s.iter().find(unknown)?;
+        let message = format!("for {seconds} s `{host}` has not told how many of its access lines came");
+        Some(
+            Problem::new(Code::SignalsMissing, message)
+                .cause("the agent there cannot read HAProxy's counters, or not soon enough")
+                .retry_useful()
+                .on(host)
+                .hint("see docs/signals.md: when coverage is below 99 %"),
+        )
     }
 
     /// Whether every load balancer says that it has no signals. Where only some have none, the visitors behind them are
@@ -597,6 +624,30 @@ mod tests {
         let Report::Ticked(late) = tick(50, 3) else { panic!("a tick") };
         merger.take(host("lb2"), Report::Ticked(Ticked { fresh: false, ..late }), now);
         assert!(merger.whole(now).is_none());
+    }
+
+    #[test]
+    fn who_never_knows_how_many_lines_there_are_is_not_seen() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        let told = BTreeSet::from([host("lb1"), host("lb2")]);
+        let unknown = |second| match tick(second, 0) {
+            Report::Ticked(mut ticked) => {
+                ticked.tick.coverage = None;
+                Report::Ticked(ticked)
+            }
+            silent @ Report::Silent(_) => silent,
+        };
+        for second in 1..=u64::from(UNKNOWN_S) {
+            merger.take(host("lb1"), unknown(second), now);
+            merger.take(host("lb2"), tick(second, 0), now);
+        }
+        assert_eq!(merger.unknown_of(&told), None, "a reload");
+        merger.take(host("lb1"), unknown(16), now);
+        let problem = merger.unknown_of(&told).unwrap();
+        assert_eq!((problem.code, problem.host), (Code::SignalsMissing, Some(host("lb1"))));
+        assert_eq!(merger.unknown_of(&BTreeSet::from([host("lb2")])), None);
+        merger.take(host("lb1"), tick(17, 0), now);
+        assert_eq!(merger.unknown_of(&told), None);
     }
 
     #[test]
