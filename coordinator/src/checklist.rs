@@ -129,6 +129,19 @@ pub async fn tick(
     of(office, Some(id)).await
 }
 
+/// The worst that was seen of each check at once: one load balancer may have made it at several servers, and one of them that
+/// fails is not made good by another.
+fn worst(made: &[CheckSeen]) -> impl Iterator<Item = &CheckSeen> {
+    let mut worst: BTreeMap<&CheckName, &CheckSeen> = BTreeMap::new();
+    for seen in made {
+        let known = worst.entry(&seen.name).or_insert(seen);
+        if known.verdict.worse(seen.verdict) != known.verdict {
+            *known = seen;
+        }
+    }
+    worst.into_values()
+}
+
 /// What was seen of one check in one place, the newest of before and after the switch.
 type Seen<'e> = BTreeMap<(&'e CheckName, &'e HostName, bool), (Timestamp, &'e CheckSeen)>;
 
@@ -141,7 +154,7 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
         match &entry.fact.event {
             Event::Noted(Note::Checks { step, host, seen: made }) => {
                 let before = *step == Step::Check;
-                seen.extend(made.iter().map(|seen| ((&seen.name, host, before), (at, seen))));
+                seen.extend(worst(made).map(|seen| ((&seen.name, host, before), (at, seen))));
             }
             Event::Noted(Note::Traffic(met)) => {
                 let before = traffic.take().map(|(_, before)| before);

@@ -49,8 +49,11 @@ impl Noted {
         let last = follows.iter().any(ends);
         let mut notes = Vec::new();
         for (host, seen) in seen {
-            let verdicts: BTreeMap<_, _> =
-                seen.iter().map(|seen| (seen.name.clone(), seen.verdict)).collect();
+            let mut verdicts: BTreeMap<CheckName, CheckVerdict> = BTreeMap::new();
+            for seen in &seen {
+                let verdict = verdicts.entry(seen.name.clone()).or_insert(seen.verdict);
+                *verdict = verdict.worse(seen.verdict);
+            }
             let before = self.verdicts.insert(host.clone(), verdicts.clone());
             if last || before.as_ref() != Some(&verdicts) {
                 notes.extend(note(step, &host, seen));

@@ -142,6 +142,17 @@ impl CheckVerdict {
         }
     }
 
+    /// The worse of two: one load balancer makes a check at each of several servers. A failure is worse than silence, and
+    /// silence worse than a pass.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        match (self, other) {
+            (Self::Failed, _) | (_, Self::Failed) => Self::Failed,
+            (Self::NotMade, _) | (_, Self::NotMade) => Self::NotMade,
+            (Self::Passed, Self::Passed) => Self::Passed,
+        }
+    }
+
     /// Finds the verdict that a word names.
     pub fn parse(word: &str) -> Option<Self> {
         [Self::Passed, Self::Failed, Self::NotMade].into_iter().find(|verdict| verdict.as_str() == word)

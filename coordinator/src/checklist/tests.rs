@@ -212,3 +212,23 @@ fn the_names_of_points_are_not_given_twice() {
         assert!(problem.message.contains(expected), "{}", problem.message);
     }
 }
+
+#[test]
+fn of_several_servers_behind_one_load_balancer_the_worst_counts() {
+    use CheckVerdict::{Failed, NotMade, Passed};
+    for (verdicts, expected) in [
+        ([Passed, Passed], Verdict::Passed),
+        ([Failed, Passed], Verdict::Failed),
+        ([NotMade, Passed], Verdict::NoData),
+        ([NotMade, Failed], Verdict::Failed),
+    ] {
+        let mut notes = all_well();
+        notes.push(made(Step::Switch, "lb1", &verdicts.map(|verdict| ("maps", verdict))));
+        assert_eq!(verdict(notes, "services").0, expected, "{verdicts:?}");
+        let mut notes = all_well();
+        notes.push(made(Step::Switch, "lb1", &verdicts.map(|verdict| ("maps", verdict))));
+        // What is made again counts anew.
+        notes.push(made(Step::Switch, "lb1", &[("maps", Passed), ("maps", Passed)]));
+        assert_eq!(verdict(notes, "services").0, Verdict::Passed, "{verdicts:?}");
+    }
+}
