@@ -20,6 +20,9 @@ const LOOK: Duration = Duration::from_millis(500);
 /// Pause before a release back is tried again: it could not begin, or was refused.
 const AGAIN: Duration = Duration::from_secs(10);
 
+/// Visitors who are out of sight for longer than this are told of: a reload takes 10 s. Nothing else follows, as nothing waits.
+const BLIND_MS: u64 = 15_000;
+
 /// Watches on after every release of an environment, for ever.
 pub async fn afterwatch(office: Arc<Office>) {
     let mut moves = office.moves();
@@ -57,14 +60,14 @@ async fn watch(office: &Arc<Office>, state: &State) {
     let still = || office.watched_on().is_some_and(|(on, _)| on.plan.release == plan.release);
     while still() {
         // Whoever gives up this wait loses nothing.
-        if tokio::time::timeout(LOOK, watcher.hear(visitors, &SystemClock, state)).await.is_err() {
-            continue;
-        }
+        let heard = tokio::time::timeout(LOOK, watcher.hear(visitors, &SystemClock, state)).await.is_ok();
         let (judgement, release) = (watcher.judgement(), &plan.release);
         let verdict = Ruling::of(plan, judgement).verdict;
         let judged = || Judged::of(plan, judgement);
         match verdict {
             // The visitors are heard on meanwhile: they may fare well again before there is a way back.
+            // It stands, and there is nothing new.
+            Verdict::Rollback | Verdict::Hold if !heard => {}
             Verdict::Rollback if Instant::now() < next_try => {}
             Verdict::Rollback => {
                 let closed = turn_back(office, release, &judged().told).await.err();
@@ -76,7 +79,10 @@ async fn watch(office: &Arc<Office>, state: &State) {
                 office.found_after_end(release, Some(judging::after_end(state, &judged(), None)))
             }
             Verdict::Promote | Verdict::Inconclusive | Verdict::Undecided => {
-                office.found_after_end(release, None);
+                let unseen = watcher.unseen(SystemClock.now(), BLIND_MS);
+                let environment = &plan.environment;
+                let unseen = unseen.map(|problem| problem.hint(format!("`pointsman doctor {environment}`")));
+                office.found_after_end(release, unseen);
             }
         }
     }

@@ -322,11 +322,13 @@ impl Office {
         Some((last.state.clone(), until))
     }
 
-    /// Notes what keeps a release that is over and watched on from going back by itself; none if nothing does.
+    /// Notes what is wrong with a release that is over and watched on: its visitors fare badly, and it does not go back by
+    /// itself, or nobody sees them. None if nothing is.
     pub fn found_after_end(&self, release: &ReleaseId, problem: Option<Problem>) {
         let mut book = self.book();
-        if let Some(problem) = problem.as_ref().filter(|_| book.after_end.is_none()) {
-            warn!(%release, problem = %problem.in_full(), "visitors fare badly after the end of the release");
+        let known = book.after_end.as_ref().map(|(_, known)| known.code);
+        if let Some(problem) = problem.as_ref().filter(|problem| known != Some(problem.code)) {
+            warn!(%release, problem = %problem.in_full(), "after the end of the release");
         }
         book.after_end = problem.map(|problem| (release.clone(), problem));
     }

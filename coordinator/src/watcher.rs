@@ -161,23 +161,28 @@ impl<E: Ear> Watcher<E> {
     /// Joins what the gates said with whether the visitors are in sight. A failing gate outweighs everything; visitors out
     /// of sight outweigh gates that are green.
     pub fn join(&self, gates: Reading, now: Timestamp, plan: &Plan) -> Reading {
-        let stale = now < self.seen_at || now.ms_since(self.seen_at) > STALE_MS;
+        let unseen = || self.unseen(now, STALE_MS).filter(|_| plan.verdict.acts());
         match gates {
-            Reading::Pass if stale && plan.verdict.acts() => Reading::Unknown(self.out_of_sight(plan)),
+            Reading::Pass => unseen().map_or(Reading::Pass, |problem| {
+                let environment = &plan.environment;
+                Reading::Unknown(problem.hint(format!(
+                    "`pointsman doctor {environment}`; without signals: `pointsman resume {environment}`, then `pointsman promote {environment}`"
+                )))
+            }),
             gates => gates,
         }
     }
 
-    fn out_of_sight(&self, plan: &Plan) -> Problem {
-        let environment = &plan.environment;
+    /// Why the visitors have been out of sight for longer than this, if they have.
+    pub fn unseen(&self, now: Timestamp, for_ms: u64) -> Option<Problem> {
+        if now >= self.seen_at && now.ms_since(self.seen_at) <= for_ms {
+            return None;
+        }
         let problem = Problem::new(Code::WatchBlind, "what visitors meet cannot be seen").retry_useful();
-        let problem = match &self.problem {
+        Some(match &self.problem {
             Some(why) => problem.cause(why.to_string()),
-            None => problem.cause(format!("no signals for {} s", STALE_MS / 1_000)),
-        };
-        problem.hint(format!(
-            "`pointsman doctor {environment}`; without signals: `pointsman resume {environment}`, then `pointsman promote {environment}`"
-        ))
+            None => problem.cause(format!("no signals for {} s", for_ms / 1_000)),
+        })
     }
 }
 
@@ -392,6 +397,10 @@ mod tests {
         assert!(matches!(well(&watcher, rig.clock.now()), Reading::Unknown(_)));
         rig.hear(&mut watcher, &state, second(3, 0)).await;
         assert_eq!(well(&watcher, rig.clock.now()), Reading::Pass);
+        // Whoever waits longer before they say so is told later.
+        let now = rig.later(15_000);
+        assert!(watcher.unseen(now, 15_000).is_none());
+        assert_eq!(watcher.unseen(now, 14_999).unwrap().code, Code::WatchBlind);
         let failed = Reading::Fail(Problem::new(Code::CheckFailed, "no"));
         assert_eq!(watcher.join(failed.clone(), rig.later(60_000), &state.plan), failed);
     }
