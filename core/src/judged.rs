@@ -61,7 +61,7 @@ impl MetricJudged {
 /// A verdict with every number behind it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Judged {
-    /// What is to happen, with the plan's action for what went wrong taken into account: what only warns is undecided.
+    /// What is to happen, with the plan's action for what went wrong taken into account: what only warns decides nothing.
     pub verdict: Verdict,
     /// Something is too bad that the plan only warns of.
     pub warns: bool,
@@ -86,7 +86,7 @@ pub struct Judged {
 /// What a plan makes of a judgement, without its numbers: made every second, told seldom.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Ruling {
-    /// What is to happen, with the plan's action for what went wrong taken into account: what only warns is undecided.
+    /// What is to happen, with the plan's action for what went wrong taken into account: what only warns decides nothing.
     pub verdict: Verdict,
     /// Something is too bad that the plan only warns of.
     pub warns: bool,
@@ -105,21 +105,20 @@ impl Ruling {
             // Of two that are as bad the last is told: errors.
             .max_by_key(|(action, _)| *action);
         let enough = judgement.errors.limit.0.requests >= plan.verdict.min_requests;
+        let proven = enough && plan.verdict.counting().iter().all(|metric| judgement.proven_in(*metric));
         let verdict = match worst {
             Some((OnFail::Rollback, _)) => Verdict::Rollback,
             Some((OnFail::Hold, _)) => Verdict::Hold,
-            Some((OnFail::Warn, _)) => Verdict::Undecided,
-            None => match judgement.verdict() {
-                Verdict::Promote if enough => Verdict::Promote,
-                Verdict::Hold => Verdict::Hold,
-                _ => Verdict::Undecided,
-            },
+            _ if proven => Verdict::Promote,
+            None if judgement.verdict() == Verdict::Hold => Verdict::Hold,
+            Some((OnFail::Warn, _)) | None => Verdict::Undecided,
         };
+        let reason = if verdict == Verdict::Promote { Reason::Proven } else { judgement.reason };
         Self {
             verdict,
             warns: matches!(worst, Some((OnFail::Warn, _))),
             shared: matches!(worst, Some((_, Reason::BothSick(_)))),
-            reason: worst.map_or(judgement.reason, |(_, reason)| reason),
+            reason: worst.map_or(reason, |(_, reason)| reason),
         }
     }
 }
@@ -129,18 +128,20 @@ impl Judged {
     pub fn of(plan: &Plan, judgement: &Judgement) -> Self {
         let ruling = Ruling::of(plan, judgement);
         let old = plan.from.as_ref().unwrap_or(&plan.to);
-        let told = Judgement { reason: ruling.reason, ..*judgement };
+        let counting = plan.verdict.counting();
+        let mut told = *judgement;
+        told.reason = ruling.reason;
         Self {
             verdict: ruling.verdict,
             warns: ruling.warns,
             shared: ruling.shared,
-            told: told.told(&plan.to.name, &old.name).to_string(),
+            told: told.told_in(&plan.to.name, &old.name, counting).to_string(),
             errors: MetricJudged::of(&judgement.errors),
             slowness: MetricJudged::of(&judgement.slowness),
             seconds: judgement.watched,
             rollback_at_milli: milli(judgement.rollback_at),
             promote_at_milli: milli(judgement.promote_at),
-            needed: judgement.requests_needed(),
+            needed: judgement.requests_needed_in(counting),
         }
     }
 }

@@ -168,6 +168,16 @@ impl VerdictPlan {
         }
     }
 
+    /// The metrics in which a release must be proven good: what only warns stands in nobody's way. Where both only warn a proof
+    /// would say nothing without them.
+    pub fn counting(&self) -> &'static [Metric] {
+        match (self.on_errors, self.on_slowness) {
+            (OnFail::Warn, OnFail::Hold | OnFail::Rollback) => &[Metric::Slowness],
+            (OnFail::Hold | OnFail::Rollback, OnFail::Warn) => &[Metric::Errors],
+            _ => &[Metric::Errors, Metric::Slowness],
+        }
+    }
+
     /// Requests that took longer than this are slower than before the release, in milliseconds. Without a measurement the
     /// limit stands for it.
     pub fn baseline_ms(&self) -> u64 {

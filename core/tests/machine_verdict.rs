@@ -337,3 +337,29 @@ fn a_watch_does_not_pass_in_the_moment_its_visitors_are_found_to_fare_badly() {
     events.into_iter().for_each(|event| story.tell(event));
     assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
 }
+
+#[test]
+fn what_only_warns_stands_in_no_proof_s_way() {
+    let slow = Counts { over_limit: 300, over_baseline: 300, ..counts(3_000, 0) };
+    let some_slow = Counts { over_limit: 25, over_baseline: 25, ..counts(3_000, 0) };
+    for new in [slow, some_slow] {
+        let mut story = watched(VerdictPlan { on_slowness: OnFail::Warn, ..decides() });
+        let judgement = after(&story, 20, new, counts(100, 0));
+        story.now = story.now.plus_ms(20_000);
+        tell(&mut story, &judgement);
+        let last = story.state.verdict.last.as_ref().unwrap();
+        assert_eq!((last.verdict, last.needed), (Verdict::Promote, Some(0)), "{}", last.told);
+        assert_eq!(green(&mut story, 1_000, &judgement).last(), Some(&"watch-passed"));
+    }
+    // Too many errors still turn back, and where both only warn both must be proven.
+    let bad = Counts { errors: 600, ..slow };
+    let mut story = watched(VerdictPlan { on_slowness: OnFail::Warn, ..decides() });
+    let judgement = after(&story, 20, bad, counts(100, 0));
+    assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
+    let warns = VerdictPlan { on_errors: OnFail::Warn, on_slowness: OnFail::Warn, ..decides() };
+    let mut story = watched(warns);
+    let judgement = after(&story, 20, slow, counts(100, 0));
+    story.now = story.now.plus_ms(20_000);
+    tell(&mut story, &judgement);
+    assert_eq!(story.state.verdict.last.as_ref().unwrap().verdict, Verdict::Undecided);
+}

@@ -1,7 +1,7 @@
 //! The judge of one watch: takes a tick, says what it means, and can be put away and taken up again between any two.
 
 use super::bytes::{Reader, Writer};
-use super::judgement::{Finding, Judgement, Metric, Reason};
+use super::judgement::{Finding, Judgement, Metric, Proven, Reason};
 use super::ledger::{Ledger, Stretch};
 use super::params::Params;
 use super::tick::{Latency, Refused, Sample, Tick};
@@ -107,8 +107,16 @@ impl Judge {
             |ledger: &Ledger, rule| Finding::of(ledger, &ledger.values(at, &params.weights), rule, params);
         let errors = finding(&state.errors, &params.errors);
         let slowness = finding(&state.slowness, &params.slowness);
+        let findings = Findings { params, errors: &errors, slowness: &slowness };
+        let timely = latency.is_some()
+            && state.watched >= params.choices().min_watch
+            && state.elapsed <= params.choices().max_watch;
         Judgement {
-            reason: self.reason(&Findings { params, errors: &errors, slowness: &slowness }, latency),
+            reason: self.reason(&findings, latency),
+            proven: Proven {
+                errors: timely && findings.proves(&errors),
+                slowness: timely && latency == Some(Latency::Known) && findings.proves(&slowness),
+            },
             tick: state.last,
             refused,
             refused_ticks: state.refused,
@@ -152,17 +160,13 @@ impl Judge {
         if self.state.watched < self.params.choices().min_watch {
             return Some(Reason::TooEarly);
         }
-        let suspicious =
-            |finding: &Finding| findings.over(finding, SUSPICIOUS) || finding.worse_than_old >= SUSPICIOUS;
-        if let Some(metric) = findings.first(suspicious) {
+        if let Some(metric) = findings.first(|finding| findings.suspects(finding)) {
             return Some(Reason::Suspicious(metric));
         }
         if latency == Latency::Unknown {
             return Some(Reason::LatencyUnknown);
         }
-        let enough = self.params.promote_at();
-        let within = |finding: &Finding| !self.params.limits_count() || finding.within_limit >= enough;
-        findings.first(|finding| !within(finding) || finding.not_worse < enough).map(Reason::Unproven)
+        findings.first(|finding| !findings.proves(finding)).map(Reason::Unproven)
     }
 
     /// Everything the judge knows, to be stored with each tick, so that whoever takes it up goes on bit for bit.
@@ -206,6 +210,17 @@ impl Findings<'_> {
     fn first(&self, holds: impl Fn(&Finding) -> bool) -> Option<Metric> {
         let slowness = || holds(self.slowness).then_some(Metric::Slowness);
         if holds(self.errors) { Some(Metric::Errors) } else { slowness() }
+    }
+
+    fn suspects(&self, finding: &Finding) -> bool {
+        self.over(finding, SUSPICIOUS) || finding.worse_than_old >= SUSPICIOUS
+    }
+
+    /// Whether all that is known of a metric proves it good, and nothing speaks against it.
+    fn proves(&self, finding: &Finding) -> bool {
+        let enough = self.params.promote_at();
+        let within = !self.params.limits_count() || finding.within_limit >= enough;
+        within && finding.not_worse >= enough && !self.suspects(finding)
     }
 
     /// Whether evidence against the limit has reached a bar, where limits count.

@@ -180,6 +180,13 @@ fn rate(bad: f64, requests: f64, dispersion: f64) -> Rate {
     Rate { bad: bad as u64, requests: requests as u64, dispersion }
 }
 
+/// Which metrics the tick just counted proves good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Proven {
+    pub errors: bool,
+    pub slowness: bool,
+}
+
 /// What a tick led to.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Judgement {
@@ -205,6 +212,7 @@ pub struct Judgement {
     pub errors: Finding,
     /// What is known of slow requests.
     pub slowness: Finding,
+    pub(super) proven: Proven,
 }
 
 impl Judgement {
@@ -231,8 +239,23 @@ impl Judgement {
         over.then_some(if finding.both_sick { Reason::BothSick(metric) } else { Reason::OverLimit(metric) })
     }
 
+    /// Whether the new slot is proven good in one metric, whatever the other one says.
+    pub fn proven_in(&self, metric: Metric) -> bool {
+        match metric {
+            Metric::Errors => self.proven.errors,
+            Metric::Slowness => self.proven.slowness,
+        }
+    }
+
     /// Requests on the new slot until it may be promoted, if it goes on as it did. `None` is: never.
     pub fn requests_needed(&self) -> Option<u64> {
-        Some(self.errors.requests_needed()?.max(self.slowness.requests_needed()?))
+        self.requests_needed_in(&[Metric::Errors, Metric::Slowness])
+    }
+
+    /// The same where only these metrics count.
+    pub fn requests_needed_in(&self, metrics: &[Metric]) -> Option<u64> {
+        metrics
+            .iter()
+            .try_fold(0, |most: u64, metric| Some(most.max(self.finding(*metric).requests_needed()?)))
     }
 }

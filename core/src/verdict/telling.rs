@@ -12,7 +12,12 @@ const MOST_TOLD: f64 = 1e6;
 impl Judgement {
     /// The judgement in words, with the names of the slot that is being released and of the one that served before.
     pub fn told<'a>(&'a self, new: &'a SlotName, old: &'a SlotName) -> Told<'a> {
-        Told { judgement: self, new, old }
+        self.told_in(new, old, &[Metric::Errors, Metric::Slowness])
+    }
+
+    /// The same where only these metrics must be proven good.
+    pub fn told_in<'a>(&'a self, new: &'a SlotName, old: &'a SlotName, metrics: &'a [Metric]) -> Told<'a> {
+        Told { judgement: self, new, old, metrics }
     }
 }
 
@@ -22,11 +27,12 @@ pub struct Told<'a> {
     judgement: &'a Judgement,
     new: &'a SlotName,
     old: &'a SlotName,
+    metrics: &'a [Metric],
 }
 
 impl fmt::Display for Told<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { judgement, new, old } = *self;
+        let Self { judgement, new, old, .. } = *self;
         match judgement.reason {
             Reason::OverLimit(metric) => {
                 let finding = judgement.finding(metric);
@@ -100,7 +106,7 @@ impl Told<'_> {
     }
 
     fn needed(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.judgement.requests_needed() {
+        match self.judgement.requests_needed_in(self.metrics) {
             Some(0) => Ok(()),
             Some(needed) => write!(f, ", about {} requests more", grouped(needed)),
             None => f.write_str(", no number of requests proves it good at these rates"),

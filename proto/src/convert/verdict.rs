@@ -1,6 +1,6 @@
 //! Verdicts, as people look at them.
 
-use pointsman_core::verdict::{Expected, requests_to_promote};
+use pointsman_core::verdict::{Expected, Metric, requests_to_promote};
 use pointsman_core::{Counted, Judged, MetricJudged, Plan, VerdictMode};
 
 use crate::v1;
@@ -62,7 +62,10 @@ pub fn verdict_plan_to_wire(plan: &Plan) -> Option<v1::VerdictPlan> {
     let verdict = &plan.verdict;
     let before = &verdict.before;
     let needed = verdict.params(plan.watched_ms()).ok().and_then(|params| {
-        let (errors, over_limit) = (millionths(before.errors_ppm), millionths(before.over_limit_ppm));
+        // What only warns needs no proof.
+        let counts = |metric, ppm| if verdict.counting().contains(&metric) { millionths(ppm) } else { 0.0 };
+        let errors = counts(Metric::Errors, before.errors_ppm);
+        let over_limit = counts(Metric::Slowness, before.over_limit_ppm);
         // What is slower than before is, before, rarer than one in a hundred.
         requests_to_promote(&params, &Expected { errors, over_limit, over_baseline: over_limit })
     });
