@@ -1,8 +1,6 @@
 //! Hears the visitors of one release, second by second, and has them judged. What it knows is put away with every second,
 //! so that a coordinator that starts anew goes on where the last one was. It decides nothing about the release.
 
-use std::sync::Arc;
-
 use pointsman_core::ports::{Clock, Ear, Heard, Signals};
 use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params};
 use pointsman_core::{Code, Plan, Problem, Reading, State, Timestamp, VerdictMode};
@@ -190,7 +188,7 @@ impl<E: Ear> Watcher<E> {
 mod tests {
     use super::*;
     use std::path::Path;
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use pointsman_core::ports::Second;
     use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Tick};
