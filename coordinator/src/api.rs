@@ -603,7 +603,7 @@ fn live_to_wire(live: &pointsman_core::LiveRelease) -> v1::Live {
 /// What is known of a release's visitors, while they are watched.
 fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Option<v1::ReleaseUpdate> {
     let kept = office.release(Some(id)).ok().flatten()?;
-    kept.state.watched_after()?;
+    kept.state.judged_after()?;
     let mut release = convert::release_to_wire(&kept.state, kept.started_at, size);
     release.verdict = Some(office.visitors().now(id)?);
     Some(v1::ReleaseUpdate {

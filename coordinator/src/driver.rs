@@ -143,6 +143,14 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                         (began, (reading, seen)) = reading => Woken::Read(began, reading, seen),
                     }
                 }
+                Next::HearVisitors => {
+                    self.watch_visitors(&mut watcher, &flight.state).await;
+                    let news = self.news_of_visitors(&mut watcher, &flight.state);
+                    tokio::select! { biased;
+                        asked = requests.recv() => Woken::Asked(asked),
+                        events = news => Woken::Heard(events),
+                    }
+                }
                 Next::Await(until) => {
                     let wait_ms = until.map(|until| until.ms_since(now).max(1));
                     let time = async {

@@ -459,7 +459,7 @@ impl Office {
             .filter(|(of, _)| *of == kept.state.plan.release && release.watched_on_until_ms > 0);
         release.after_end = after_end.map(|(_, problem)| convert::problem_to_wire(&problem));
         // While visitors are watched what is known of them is newer than what is recorded.
-        if kept.state.watched_after().is_some() || release.watched_on_until_ms > 0 {
+        if kept.state.judged_after().is_some() || release.watched_on_until_ms > 0 {
             release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
         }
         release

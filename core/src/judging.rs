@@ -43,7 +43,7 @@ fn judged(state: &State, judgement: &Judgement) -> Judged {
 pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event> {
     let (plan, known) = (&state.plan, state.verdict.known);
     let on_its_way = state.asked.as_ref().is_some_and(|asked| asked.kind != RequestKind::Promote);
-    if state.watched_after().is_none() || on_its_way || plan.verdict.mode == VerdictMode::Off {
+    if state.judged_after().is_none() || on_its_way || plan.verdict.mode == VerdictMode::Off {
         return Vec::new();
     }
     let ruling = ruled(state, judgement);

@@ -30,6 +30,8 @@ pub enum Next {
     Await(Option<Timestamp>),
     /// Read the gates of the watch.
     ReadGates,
+    /// Hear the visitors of a split while the release waits for a person, and wait for requests.
+    HearVisitors,
     /// Record this fact.
     Record(Event),
     /// Nothing: the release is over.
@@ -226,7 +228,7 @@ fn judged_folded(state: &mut State, judged: &crate::Judged) -> bool {
     state.verdict.known = Some(judged.verdict);
     state.verdict.warned |= judged.warns;
     state.verdict.last = Some(Box::new(judged.clone()));
-    state.watched_after().is_some()
+    state.judged_after().is_some()
 }
 
 /// The watch ended well: more visitors follow or, where all of them are watched, the release is over.
@@ -390,6 +392,9 @@ pub fn next(state: &State, now: Timestamp) -> Next {
     match &state.phase {
         Phase::Doing(step) => within_step(state, *step, now),
         Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch(_), .. } => Next::ReadGates,
+        Phase::Held { .. } if state.judged_after().is_some() && state.plan.verdict.acts() => {
+            Next::HearVisitors
+        }
         Phase::Held { .. } => Next::Await(None),
         Phase::Finished(_) => Next::Stop,
     }

@@ -230,10 +230,18 @@ impl State {
         }
     }
 
-    /// The step that brought visitors where they are: the one that they are watched after, and the last one when the release
+    /// The step after which visitors are judged now: the one that they are watched after. Where the release is held on its way
+    /// to more of them it is the split that stands.
+    pub fn judged_after(&self) -> Option<Step> {
+        let Phase::Held { at: HeldAt::Step(step), .. } = self.phase else { return self.watched_after() };
+        let before = self.plan.step_before(step).filter(|_| step.kind() == Kind::Forward);
+        before.filter(|before| matches!(before, Step::Canary(_)) && self.complete(*before))
+    }
+
+    /// The step that brought visitors where they are: the one that they are judged after, and the last one when the release
     /// is over.
     pub fn visitors_since(&self) -> Step {
-        self.watched_after().unwrap_or(Step::Switch)
+        self.judged_after().unwrap_or(Step::Switch)
     }
 
     /// How long visitors are to be watched where the release stands, in milliseconds.

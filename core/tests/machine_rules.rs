@@ -32,7 +32,7 @@ fn drive(story: &mut Story) -> Vec<String> {
                 read(story, Reading::Pass)
             }
             Next::GiveUp(keys) => keys.iter().for_each(|key| story.failed(key, lost())),
-            Next::ReadGates | Next::Await(None) | Next::Stop => return phases,
+            Next::ReadGates | Next::HearVisitors | Next::Await(None) | Next::Stop => return phases,
         }
         invariants::all(&story.state, story.now).unwrap();
         if phases.last() != Some(&word(&story.state)) {

@@ -291,6 +291,7 @@ fn next_words(work: &Next) -> String {
         Next::Await(None) => "wait".to_owned(),
         Next::Await(Some(_)) => "wait for a while".to_owned(),
         Next::ReadGates => "read the gates".to_owned(),
+        Next::HearVisitors => "hear visitors".to_owned(),
         Next::Record(event) => format!("record {}", event.kind()),
         Next::Stop => "stop".to_owned(),
     }

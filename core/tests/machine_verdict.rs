@@ -11,7 +11,7 @@ mod story;
 use judgements::judged;
 use plans::{Site, deploy, plan};
 use pointsman_core::judging::{gates_and_visitors, heard};
-use pointsman_core::machine::{apply, gates_read};
+use pointsman_core::machine::{Next, apply, gates_read, next};
 use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};
 use pointsman_core::{
@@ -362,4 +362,44 @@ fn what_only_warns_stands_in_no_proof_s_way() {
     story.now = story.now.plus_ms(20_000);
     tell(&mut story, &judgement);
     assert_eq!(story.state.verdict.last.as_ref().unwrap().verdict, Verdict::Undecided);
+}
+
+#[test]
+fn who_is_on_a_split_is_judged_also_while_the_release_is_held_on_its_way_to_the_next() {
+    let held = |automatic_rollback, mode| {
+        let mut plan = plan(deploy(), Site { splits: &[10, 50], ..Site::of(1, 1) });
+        plan.automatic_rollback = automatic_rollback;
+        plan.verdict = VerdictPlan { mode, ..acts() };
+        let mut story = Story::begun(plan);
+        let hold = |story: &mut Story, step| {
+            while story.state.phase != Phase::Doing(step) {
+                match story.state.phase {
+                    Phase::Doing(before) => story.confirm(before),
+                    _ => story.tell(Event::WatchPassed),
+                }
+            }
+            story.tell(Event::Held(refused()));
+        };
+        hold(&mut story, Step::Canary(1));
+        assert_eq!(next(&story.state, story.now), Next::Await(None), "nobody was moved");
+        ask(&mut story, RequestKind::Resume);
+        hold(&mut story, Step::Canary(2));
+        story
+    };
+    let mut story = held(true, VerdictMode::Act);
+    assert_eq!((story.state.judged_after(), story.state.watched_after()), (Some(Step::Canary(1)), None));
+    assert_eq!(next(&story.state, story.now), Next::HearVisitors);
+    // What is well, or shared, moves nothing.
+    let judgement = good(&story);
+    assert!(tell(&mut story, &judgement).is_empty());
+    let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    let judgement = failing(&story);
+    assert_eq!(tell(&mut story, &judgement), ["judged", "turned-back"]);
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+    // A person who wants to decide decides.
+    let mut story = held(false, VerdictMode::Act);
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    assert!(tell(&mut story, &judgement).is_empty(), "one record is enough");
+    assert_eq!(next(&held(true, VerdictMode::Shadow).state, story.now), Next::Await(None));
 }

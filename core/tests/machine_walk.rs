@@ -248,6 +248,7 @@ impl Walk {
             Next::Send(keys) => self.send(keys),
             Next::GiveUp(keys) => keys.into_iter().for_each(|key| self.lose(key)),
             Next::Await(until) => return self.wait(until),
+            Next::HearVisitors => return self.wait(None),
             Next::ReadGates => return self.read_gates(),
             Next::Record(event) => self.record(event),
             Next::Stop => return false,
