@@ -18,6 +18,8 @@ pub struct Look<'a> {
     pub keys: usize,
     /// The route that was confirmed last, if the agent remembers one.
     pub confirmed: Option<&'a Route>,
+    /// The route that the agent itself led to last, confirmed or not.
+    pub begun: Option<&'a Route>,
     /// HAProxy is steered by states of servers: a start makes all of them ready, which is no person's doing.
     pub by_states: bool,
     /// The states of servers are the agent's own half-done work.
@@ -44,6 +46,8 @@ pub enum Change {
     Runtime(String),
     /// The map file holds another one.
     File(String),
+    /// Both hold the same, and it is another one than was confirmed.
+    Both(String),
     /// The key stands not once in the worker's map, which only `add map` or `del map` by hand does.
     Keys(usize),
 }
@@ -52,7 +56,7 @@ impl Change {
     /// What differs, for people.
     pub fn words(&self) -> String {
         match self {
-            Self::Runtime(what) | Self::File(what) => what.clone(),
+            Self::Runtime(what) | Self::File(what) | Self::Both(what) => what.clone(),
             Self::Keys(keys) => format!("the route stands {keys} times in HAProxy's map, expected once"),
         }
     }
@@ -68,6 +72,14 @@ pub fn judge(look: &Look<'_>) -> Found {
     let new_worker = look.settled != Some(look.pid);
     let same = runtime.is_some() && runtime == on_disk;
     if same && look.keys == 1 {
+        if let Some(confirmed) = look.confirmed.filter(|confirmed| runtime != Some(*confirmed))
+            && runtime != look.begun
+        {
+            return Found::Changed(Change::Both(format!(
+                "HAProxy and the map file hold {}, and `{confirmed}` was confirmed last",
+                named(runtime)
+            )));
+        }
         return if new_worker { Found::Reloaded } else { Found::Stands };
     }
     let Some(disk) = on_disk else {
@@ -104,11 +116,13 @@ mod tests {
         disk: Option<u64>,
         runtime: Option<u64>,
         confirmed: Option<u64>,
+        begun: Option<u64>,
         keys: usize,
     }
 
     fn found(case: &Case) -> Found {
-        let [disk, runtime, confirmed] = [case.disk, case.runtime, case.confirmed].map(|n| n.map(route));
+        let routes = [case.disk, case.runtime, case.confirmed, case.begun];
+        let [disk, runtime, confirmed, begun] = routes.map(|n| n.map(route));
         judge(&Look {
             pid: 7,
             settled: case.settled,
@@ -116,13 +130,14 @@ mod tests {
             runtime: runtime.as_ref(),
             keys: case.keys,
             confirmed: confirmed.as_ref(),
+            begun: begun.as_ref(),
             by_states: false,
             cut_short: false,
         })
     }
 
     const WELL: Case =
-        Case { settled: Some(7), disk: Some(5), runtime: Some(5), confirmed: Some(5), keys: 1 };
+        Case { settled: Some(7), disk: Some(5), runtime: Some(5), confirmed: Some(5), begun: None, keys: 1 };
 
     #[test]
     fn what_a_look_says() {
@@ -132,6 +147,7 @@ mod tests {
             Found::BroughtBack => "brought back",
             Found::Changed(Change::Runtime(_)) => "runtime",
             Found::Changed(Change::File(_)) => "file",
+            Found::Changed(Change::Both(_)) => "both",
             Found::Changed(Change::Keys(_)) => "keys",
         };
         let cases = [
@@ -150,6 +166,15 @@ mod tests {
             (Case { disk: None, ..WELL }, "file"),
             // A reload brought an edited file into force: newer than what was confirmed, and on disk too.
             (Case { settled: Some(6), disk: Some(5), runtime: Some(9), ..WELL }, "runtime"),
+            // Map and file together, by hand or by a file that was edited and a reload.
+            (Case { confirmed: Some(4), ..WELL }, "both"),
+            (Case { confirmed: Some(6), ..WELL }, "both"),
+            (Case { confirmed: Some(4), settled: Some(6), ..WELL }, "both"),
+            // The agent's own doing, which a crash or a lost answer kept from being confirmed.
+            (Case { confirmed: Some(4), begun: Some(5), ..WELL }, "stands"),
+            (Case { confirmed: Some(4), begun: Some(5), settled: Some(6), ..WELL }, "reloaded"),
+            // Nothing was ever confirmed.
+            (Case { confirmed: None, ..WELL }, "stands"),
             (Case { keys: 2, ..WELL }, "keys"),
             (Case { keys: 0, runtime: None, ..WELL }, "runtime"),
         ];
@@ -172,6 +197,7 @@ mod tests {
             runtime: Some(&older),
             keys: 1,
             confirmed: None,
+            begun: None,
             by_states: true,
             cut_short: false,
         };

@@ -102,7 +102,8 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
     else {
         return None;
     };
-    let (on_disk, confirmed) = (balancer.file.read(), balancer.file.remembered());
+    let file = &balancer.file;
+    let (on_disk, confirmed, begun) = (file.read(), file.remembered(), file.begun());
     let found = drift::judge(&Look {
         pid: info.pid,
         settled: balancer.file.settled(),
@@ -110,6 +111,7 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
         runtime: runtime.as_ref(),
         keys,
         confirmed: confirmed.as_ref(),
+        begun: begun.as_ref(),
         by_states: !balancer.shows_epoch(),
         cut_short: workers.cut_short(),
     });
@@ -129,6 +131,10 @@ pub async fn refresh(balancer: &Balancer) {
 
 async fn look(balancer: &Balancer) {
     let Some(Seen { found, pid, on_disk, runtime, confirmed }) = see(balancer).await else { return };
+    // Of what stands at the very first look nobody can say who set it. What changes it later can be told from it.
+    if let (Found::Stands | Found::Reloaded, None, Some(route)) = (&found, &confirmed, &on_disk) {
+        balancer.file.remember(route);
+    }
     match (found, on_disk) {
         (Found::Stands, on_disk) => {
             balancer.events.stands();
@@ -182,6 +188,7 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
     let set_back = match change {
         Change::Runtime(_) => balancer.workers.set_route(route).await,
         Change::File(_) => balancer.file.write(route).await,
+        Change::Both(_) => set_everywhere(balancer, route).await,
         // Only a reload rids a map of a second entry; setting one sets both.
         Change::Keys(_) => return,
     };
@@ -189,6 +196,11 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
         Ok(()) => balancer.events.tell(Kind::Enforced, format!("`{route}` is set again, because {what}")),
         Err(problem) => balancer.events.drifted(&format!("{what}; `{route}` cannot be set again: {problem}")),
     }
+}
+
+async fn set_everywhere(balancer: &Balancer, route: &Route) -> Result<(), Problem> {
+    balancer.file.put_back(route).await?;
+    balancer.workers.set_route(route).await
 }
 
 /// At the start of the agent, before any order comes: what an earlier life left half-done is finished or taken back.
@@ -206,7 +218,11 @@ pub async fn at_start(balancer: &Balancer) {
     };
     let confirmed = balancer.file.remembered();
     let Some(wanted) = route_change::at_start(&runtime, &on_disk, confirmed.as_ref()) else { return };
-    match lead_to(balancer, (&runtime, &on_disk), wanted).await {
+    let led = lead_to(balancer, (&runtime, &on_disk), wanted).await;
+    if led.is_ok() {
+        balancer.file.remember(wanted);
+    }
+    match led {
         Ok(()) if *wanted == on_disk => {
             let what = format!("HAProxy had route `{runtime}`: `{wanted}` is set again");
             balancer.events.tell(Kind::ReloadRestored, what);

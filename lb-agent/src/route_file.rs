@@ -3,7 +3,7 @@
 //! what OPNsense is known to keep.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use pointsman_chassis::durable;
 use pointsman_core::{Aftermath, Code, Problem, Route, RouteEpoch};
@@ -22,8 +22,18 @@ pub struct RouteFile {
     key: String,
     highest: PathBuf,
     copy: PathBuf,
+    begun: PathBuf,
     settled: PathBuf,
     keeper: Keeper,
+    own: Arc<Mutex<Own>>,
+}
+
+/// The routes that stand by the agent's own doing, as this process knows them. Also on disk, for the next one; but a full
+/// disk must not make a stranger of what an order has set.
+#[derive(Debug, Default)]
+struct Own {
+    confirmed: Option<Route>,
+    begun: Option<Route>,
 }
 
 /// Who keeps the route for HAProxy's next start.
@@ -51,6 +61,16 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
         .hint("on the load balancer: `df -h`, and the owner of the map's folder")
 }
 
+/// Not flushed: the map file itself is. Without the copy a lost map leads to the maintenance page.
+fn note(path: &Path, route: &Route) {
+    let next = path.with_extension("next");
+    let _ = std::fs::write(&next, format!("{route}\n")).and_then(|()| std::fs::rename(&next, path));
+}
+
+fn noted(path: &Path) -> Option<Route> {
+    Route::parse(std::fs::read_to_string(path).ok()?.trim()).ok()
+}
+
 fn sure_again(unsure: &Path) -> Result<(), Problem> {
     match std::fs::remove_file(unsure) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(unsure, &error)),
@@ -66,8 +86,10 @@ impl RouteFile {
             key: key.to_owned(),
             highest: state.join("highest-route-epoch"),
             copy: state.join("route.copy"),
+            begun: state.join("route.begun"),
             settled: state.join("settled-worker"),
             keeper: Keeper::Disk,
+            own: Arc::default(),
         }
     }
 
@@ -191,6 +213,9 @@ impl RouteFile {
         let ours = [asked_for, here, self.given_away()];
         let known = first || ours.into_iter().flatten().any(|route| route == kept);
         if known && self.write_here(&kept).and_then(|()| sure_again(unsure)).is_ok() {
+            if first && self.remembered().is_none() {
+                self.remember(&kept);
+            }
             info!(route = %kept, "OPNsense keeps this route");
         }
     }
@@ -226,6 +251,7 @@ impl RouteFile {
 
     /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.
     pub async fn put_back(&self, route: &Route) -> Result<(), Problem> {
+        self.begin(route);
         let highest = self.highest_epoch();
         if highest > route.epoch {
             // With the route it was given to: the same order may come again, another with this number may not.
@@ -254,16 +280,43 @@ impl RouteFile {
         Route::parse(text.split_whitespace().nth(1)?).ok()
     }
 
-    /// Keeps a copy of a confirmed route, for the day the map file is lost. A failure costs only that.
+    fn own<T>(&self, act: impl FnOnce(&mut Own) -> T) -> T {
+        act(&mut self.own.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Notes a route that the agent itself is about to lead to: found later where it was never confirmed, it is nobody's
+    /// change by hand. A failure to write costs only that, and only after a crash.
+    pub fn begin(&self, route: &Route) {
+        self.own(|own| {
+            own.begun = Some(route.clone());
+            note(&self.begun, route);
+        });
+    }
+
+    /// The route that the agent itself led to last, confirmed or not.
+    pub fn begun(&self) -> Option<Route> {
+        self.own(|own| own.begun.clone()).or_else(|| noted(&self.begun))
+    }
+
+    /// From now on this is the route that was confirmed last. The copy for the next start is [`RouteFile::keep_copy`]'s.
+    pub fn confirm(&self, route: &Route) {
+        self.own(|own| own.confirmed = Some(route.clone()));
+    }
+
+    /// Keeps a copy of the confirmed route, for the day the map file is lost. A failure costs only that.
+    pub fn keep_copy(&self) {
+        self.own(|own| own.confirmed.as_ref().map(|route| note(&self.copy, route)));
+    }
+
+    /// Both of it, where nobody waits.
     pub fn remember(&self, route: &Route) {
-        let next = self.copy.with_extension("next");
-        // Not flushed: the map file itself is. Without the copy a lost map leads to the maintenance page.
-        let _ = std::fs::write(&next, format!("{route}\n")).and_then(|()| std::fs::rename(&next, &self.copy));
+        self.confirm(route);
+        self.keep_copy();
     }
 
     /// The last confirmed route.
     pub fn remembered(&self) -> Option<Route> {
-        Route::parse(std::fs::read_to_string(&self.copy).ok()?.trim()).ok()
+        self.own(|own| own.confirmed.clone()).or_else(|| noted(&self.copy))
     }
 
     /// Notes the worker that was seen with the route on disk. Not flushed: what is lost with the machine is lost with

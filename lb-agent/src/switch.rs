@@ -77,6 +77,9 @@ async fn make_ready(
         rule.check()?;
         staged = Some(balancer.file.stage(wanted)?);
     }
+    if staged.is_some() || before != *wanted {
+        balancer.file.begin(wanted);
+    }
     let until = Instant::now() + READY_FOR;
     Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged, until })
 }
@@ -142,10 +145,12 @@ pub async fn set_route(
     balancer.guard.route_was_set();
     match settled.and(confirmed) {
         Ok((detail, pid)) => {
+            // Before anybody else looks: what an order has set is no change by hand.
+            balancer.file.confirm(wanted);
             // After the answer: nobody waits for the copy.
-            let (file, route) = (balancer.file.clone(), wanted.clone());
+            let file = balancer.file.clone();
             tokio::task::spawn_blocking(move || {
-                file.remember(&route);
+                file.keep_copy();
                 file.settle(pid);
             });
             Ok(Evidence { already, detail, effect_at_us, ..Evidence::default() })

@@ -95,8 +95,9 @@ async fn a_route_that_a_reload_brings_back_is_set_again() {
     guard.abort();
     let file = haproxy.folder.path().join("route.map");
     std::fs::write(&file, format!("route {P}\n")).unwrap();
-    haproxy.reload().await;
+    haproxy.replaced().await;
     std::fs::write(&file, format!("route {V}\n")).unwrap();
+    haproxy.healthy().await;
     assert_eq!(route_now(&haproxy).await, P);
     let hands = haproxy.agent.hands.clone();
     let guard = tokio::spawn(async move { hands.guard_route().await });

@@ -232,6 +232,12 @@ impl Haproxy {
     }
 
     pub async fn reload(&self) {
+        self.replaced().await;
+        self.healthy().await;
+    }
+
+    /// The same, and the agent has not looked yet.
+    pub async fn replaced(&self) {
         let before = self.pid().await;
         self.signal("-USR2");
         self.until("a new worker", async |haproxy| {
@@ -240,7 +246,6 @@ impl Haproxy {
             socket && haproxy.pid().await != before
         })
         .await;
-        self.healthy().await;
     }
 }
 
