@@ -10,6 +10,7 @@ use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEp
 use tokio::time::Instant;
 
 use crate::balancer::{Balancer, health};
+use crate::guard;
 
 /// How often the servers are looked at while they become healthy.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -51,13 +52,18 @@ pub async fn probe(
         }
     }
     let route = balancer.standing_route().await?;
+    let drift = |message: String| {
+        Problem::new(Code::RouteDrift, message)
+            .cause("somebody or something else has changed it")
+            .hint("see it: `pointsman traffic show ENV`")
+    };
     if route.epoch != epoch {
-        return Err(Problem::new(
-            Code::RouteDrift,
-            format!("the route is `{route}`, expected epoch {epoch}"),
-        )
-        .cause("somebody or something else has changed it")
-        .hint("see it: `pointsman traffic show ENV`"));
+        return Err(drift(format!("the route is `{route}`, expected epoch {epoch}")));
+    }
+    // Checks are pinned to a side of the route, so they pass wherever visitors are: an epoch is easily copied.
+    guard::refresh(balancer).await;
+    if let Some((what, _)) = balancer.events.drift() {
+        return Err(drift(what));
     }
     let places = if checks.is_empty() && !balancer.shows_epoch() {
         Vec::new()

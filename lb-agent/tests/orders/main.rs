@@ -12,6 +12,7 @@
 mod certificates;
 mod certificates_real;
 mod drain;
+mod drift;
 mod drift_real;
 mod fake;
 mod full_disk;

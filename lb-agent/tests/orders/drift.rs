@@ -1,0 +1,113 @@
+//! What somebody else does to the route between orders, and what a look during the watch says of it. HAProxy is a fake
+//! here; `drift_real.rs` has a real one.
+
+use std::time::Duration;
+
+use pointsman_core::{Action, Code, Evidence, Problem, RouteEpoch};
+use pointsman_proto::convert;
+
+use crate::fake::KEY;
+use crate::rig::{P, Rig, V};
+
+/// One reading of the watch after the switch to `V`.
+async fn reading(rig: &Rig) -> Result<Evidence, Problem> {
+    let action = Action::ProbeBalancer {
+        checks: Vec::new(),
+        backend: "be_green".parse().unwrap(),
+        epoch: RouteEpoch(6),
+        min_up: 1,
+        patience_ms: 0,
+    };
+    rig.agent.observe(convert::action_to_wire(&action)).await
+}
+
+fn in_worker(rig: &Rig, value: &str) {
+    rig.fake.with(|world| world.current.map[0].1 = value.to_owned());
+}
+
+fn in_file(rig: &Rig, value: &str) {
+    std::fs::write(&rig.agent.map, format!("{KEY} {value}\n")).unwrap();
+}
+
+/// Checks are pinned to a side of the route, so they pass wherever visitors are.
+#[tokio::test]
+async fn a_watch_sees_every_change_by_hand_whatever_its_epoch() {
+    for (what, by_hand, worker, file) in [
+        ("everybody is led back", "be_blue:be_green:0:6", true, false),
+        ("half are led back", "be_green:be_blue:50:6", true, false),
+        ("the next reload leads back", "be_blue:be_green:0:6", false, true),
+        ("map and file", "be_blue:be_green:0:6", true, true),
+        ("map and file, half", "be_green:be_blue:50:6", true, true),
+    ] {
+        let rig = Rig::new().await;
+        rig.agent.set_route(P, V).await.unwrap();
+        reading(&rig).await.unwrap();
+        if worker {
+            in_worker(&rig, by_hand);
+        }
+        if file {
+            in_file(&rig, by_hand);
+        }
+        let failed = reading(&rig).await.expect_err(what);
+        assert_eq!(failed.code, Code::RouteDrift, "{what}: {failed:?}");
+        let found = rig.agent.describe().await.balancer.unwrap();
+        assert!(found.drift.contains(by_hand), "{what}: {:?}", found.drift);
+        in_worker(&rig, V);
+        in_file(&rig, V);
+        reading(&rig).await.unwrap();
+    }
+}
+
+async fn guarded(rig: &Rig, what: &str, done: impl Fn(&Rig) -> bool) {
+    let hands = rig.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    let until = async {
+        while !done(rig) {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), until).await.expect(what);
+    guard.abort();
+    let _ = guard.await;
+}
+
+fn settled(rig: &Rig, pid: &str) -> bool {
+    std::fs::read_to_string(rig.agent.state.join("settled-worker")).is_ok_and(|known| known.trim() == pid)
+}
+
+/// What stood at the first look is nobody's change; what changes map and file after it is.
+#[tokio::test]
+async fn the_first_look_knows_what_stands() {
+    let rig = Rig::new().await;
+    guarded(&rig, "the worker is known", |rig| settled(rig, "100")).await;
+    assert_eq!(rig.agent.describe().await.balancer.unwrap().drift, "");
+    in_worker(&rig, V);
+    in_file(&rig, V);
+    assert!(rig.agent.describe().await.balancer.unwrap().drift.contains("was confirmed last"));
+}
+
+/// An agent that is killed between the switch and its note of it finds its own work, and blames nobody.
+#[tokio::test]
+async fn what_an_order_has_set_is_no_change_by_hand() {
+    let rig = Rig::new().await;
+    guarded(&rig, "the worker is known", |rig| settled(rig, "100")).await;
+    // The last look finds that HAProxy shows nothing: what stands is not known, and not confirmed.
+    let socket = rig.fake.socket.clone();
+    let aside = socket.with_extension("aside");
+    rig.fake.with(|world| {
+        let (socket, aside) = (socket.clone(), aside.clone());
+        world.after("set map", 1, move |_| {
+            std::fs::rename(&socket, &aside).unwrap();
+            None
+        });
+    });
+    rig.agent.set_route(P, V).await.unwrap_err();
+    std::fs::rename(&aside, &socket).unwrap();
+    assert_eq!(rig.stands(), (V.to_owned(), V.to_owned(), vec![]));
+    let drift = async || rig.agent.describe().await.balancer.unwrap().drift;
+    assert_eq!(drift().await, "");
+    // The next agent, in its place.
+    let state = rig.agent.state.clone();
+    let noted = |name: &str| std::fs::read_to_string(state.join(name)).unwrap_or_default();
+    assert_eq!((noted("route.copy").trim(), noted("route.begun").trim()), (P, V));
+}
