@@ -115,9 +115,10 @@ pub async fn set_route(
     rule: &Rule,
 ) -> Result<Evidence, Problem> {
     let mut changing = balancer.changing.lock().await;
-    let ready = match changing.take().filter(|ready| ready.serves(expected, wanted)) {
-        Some(ready) if balancer.workers.route().await.ok().flatten().as_ref() == Some(&ready.before) => ready,
-        _ => make_ready(balancer, expected, wanted, min_up, rule).await?,
+    let prepared = still_good(balancer, changing.take(), expected, wanted).await;
+    let ready = match prepared {
+        Some(ready) => ready,
+        None => make_ready(balancer, expected, wanted, min_up, rule).await?,
     };
     let (before, already) = (ready.before.clone(), ready.already());
     let mut effect_at_us = None;
@@ -158,6 +159,19 @@ pub async fn set_route(
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
         Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
     }
+}
+
+/// What was made ready, if it is what this order asks for and the route of then still stands. Anything else is dropped
+/// here, before another is made: both would lie at the same place, and whoever is dropped clears it.
+async fn still_good(
+    balancer: &Balancer,
+    prepared: Option<Ready>,
+    expected: &[Route],
+    wanted: &Route,
+) -> Option<Ready> {
+    let ready = prepared.filter(|ready| ready.serves(expected, wanted))?;
+    let standing = balancer.workers.route().await.ok().flatten();
+    (standing.as_ref() == Some(&ready.before)).then_some(ready)
 }
 
 /// Flushes what was published, on a thread that may wait for the disk.

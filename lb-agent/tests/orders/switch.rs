@@ -394,3 +394,17 @@ async fn what_somebody_changed_after_it_was_prepared_is_seen() {
     assert_eq!((refused.code, refused.aftermath), (Code::RouteDrift, Aftermath::Unchanged), "{refused:?}");
     assert_eq!(rig.commands("set map"), 0);
 }
+
+/// Another of the routes that may stand: everything is made ready anew, and nothing of the first time is in the way.
+#[tokio::test]
+async fn what_was_prepared_for_another_route_is_made_ready_anew() {
+    let rig = Rig::new().await;
+    let other = "be_blue:be_blue:0:4";
+    let action = Action::SetRoute { expected: vec![route(P), route(other)], wanted: route(V), min_up: 1 };
+    let order = rig.agent.order(action);
+    rig.agent.prepare(&order).await.unwrap();
+    rig.fake.with(|world| world.current.map[0].1 = other.to_owned());
+    let done = rig.agent.send(&order).await;
+    rig.told_the_truth(V, &done);
+    done.unwrap();
+}
