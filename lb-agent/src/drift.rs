@@ -20,6 +20,8 @@ pub struct Look<'a> {
     pub confirmed: Option<&'a Route>,
     /// The route that the agent itself led to last, confirmed or not.
     pub begun: Option<&'a Route>,
+    /// The route that was on disk for a while and was taken back.
+    pub given_away: Option<&'a Route>,
     /// HAProxy is steered by states of servers: a start makes all of them ready, which is no person's doing.
     pub by_states: bool,
     /// The states of servers are the agent's own half-done work.
@@ -33,7 +35,8 @@ pub enum Found {
     Stands,
     /// A new worker has the route on disk.
     Reloaded,
-    /// A new worker has an older route than is on disk: a reload that began before it was written brought it back.
+    /// A new worker has an older route than is on disk, or one that was taken back: a reload that began before the file was
+    /// written brought it.
     BroughtBack,
     /// Somebody or something else has changed it. What differs, in words.
     Changed(Change),
@@ -92,7 +95,8 @@ pub fn judge(look: &Look<'_>) -> Found {
     // A worker that nobody has seen before may have read the map before it was written. The first one that the agent ever
     // sees is told apart from it: what it has, somebody gave it.
     let restores = new_worker && (look.by_states || look.settled.is_some()) || look.cut_short;
-    if restores && runtime.is_none_or(|runtime| runtime.epoch < disk.epoch) {
+    let was_there = |runtime: &Route| runtime.epoch < disk.epoch || look.given_away == Some(runtime);
+    if restores && runtime.is_none_or(was_there) {
         return Found::BroughtBack;
     }
     if same {
@@ -117,12 +121,13 @@ mod tests {
         runtime: Option<u64>,
         confirmed: Option<u64>,
         begun: Option<u64>,
+        given_away: Option<u64>,
         keys: usize,
     }
 
     fn found(case: &Case) -> Found {
-        let routes = [case.disk, case.runtime, case.confirmed, case.begun];
-        let [disk, runtime, confirmed, begun] = routes.map(|n| n.map(route));
+        let routes = [case.disk, case.runtime, case.confirmed, case.begun, case.given_away];
+        let [disk, runtime, confirmed, begun, given_away] = routes.map(|n| n.map(route));
         judge(&Look {
             pid: 7,
             settled: case.settled,
@@ -131,13 +136,21 @@ mod tests {
             keys: case.keys,
             confirmed: confirmed.as_ref(),
             begun: begun.as_ref(),
+            given_away: given_away.as_ref(),
             by_states: false,
             cut_short: false,
         })
     }
 
-    const WELL: Case =
-        Case { settled: Some(7), disk: Some(5), runtime: Some(5), confirmed: Some(5), begun: None, keys: 1 };
+    const WELL: Case = Case {
+        settled: Some(7),
+        disk: Some(5),
+        runtime: Some(5),
+        confirmed: Some(5),
+        begun: None,
+        given_away: None,
+        keys: 1,
+    };
 
     #[test]
     fn what_a_look_says() {
@@ -175,6 +188,9 @@ mod tests {
             (Case { confirmed: Some(4), begun: Some(5), settled: Some(6), ..WELL }, "reloaded"),
             // Nothing was ever confirmed.
             (Case { confirmed: None, ..WELL }, "stands"),
+            // A reload read a route that was taken back before the reload had ended.
+            (Case { settled: Some(6), runtime: Some(6), given_away: Some(6), ..WELL }, "brought back"),
+            (Case { runtime: Some(6), given_away: Some(6), ..WELL }, "runtime"),
             (Case { keys: 2, ..WELL }, "keys"),
             (Case { keys: 0, runtime: None, ..WELL }, "runtime"),
         ];
@@ -198,6 +214,7 @@ mod tests {
             keys: 1,
             confirmed: None,
             begun: None,
+            given_away: None,
             by_states: true,
             cut_short: false,
         };

@@ -104,6 +104,7 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
     };
     let file = &balancer.file;
     let (on_disk, confirmed, begun) = (file.read(), file.remembered(), file.begun());
+    let given_away = file.given_away();
     let found = drift::judge(&Look {
         pid: info.pid,
         settled: balancer.file.settled(),
@@ -112,6 +113,7 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
         keys,
         confirmed: confirmed.as_ref(),
         begun: begun.as_ref(),
+        given_away: given_away.as_ref(),
         by_states: !balancer.shows_epoch(),
         cut_short: workers.cut_short(),
     });
@@ -158,7 +160,7 @@ async fn look(balancer: &Balancer) {
     }
 }
 
-/// Sets the route again in a worker that a reload has given an older one.
+/// Sets the route again in a worker that a reload has given an older one, or one that was taken back.
 async fn restore(balancer: &Balancer, pid: u32, found: Option<&Route>, route: &Route) {
     let found = found.map_or_else(|| "none".to_owned(), |found| format!("`{found}`"));
     if let Err(problem) = balancer.workers.set_route(route).await {

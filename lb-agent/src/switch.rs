@@ -253,6 +253,8 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
 }
 
 async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
+    // A reload may have read meanwhile what is taken back here.
+    balancer.guard.route_was_set();
     match balancer.file.put_back(before).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),

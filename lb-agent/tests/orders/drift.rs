@@ -111,3 +111,24 @@ async fn what_an_order_has_set_is_no_change_by_hand() {
     let noted = |name: &str| std::fs::read_to_string(state.join(name)).unwrap_or_default();
     assert_eq!((noted("route.copy").trim(), noted("route.begun").trim()), (P, V));
 }
+
+/// A reload that began while the new route was on disk, and ends after that was taken back.
+#[tokio::test]
+async fn a_route_that_was_taken_back_does_not_come_by_a_reload() {
+    let rig = Rig::new().await;
+    guarded(&rig, "the worker is known", |rig| settled(rig, "100")).await;
+    rig.fake.with(|world| world.shown_epoch = Some(3));
+    let refused = rig.agent.set_route(P, V).await;
+    rig.told_the_truth(V, &refused);
+    refused.unwrap_err();
+    rig.fake.with(|world| {
+        world.shown_epoch = None;
+        world.reload_with(V);
+    });
+    guarded(&rig, "visitors are led back", |rig| {
+        rig.stands() == (P.to_owned(), P.to_owned(), vec![P.to_owned()])
+    })
+    .await;
+    let found = rig.agent.describe().await.balancer.unwrap();
+    assert!(!found.events.iter().any(|event| event.kind == "changed"), "nobody is blamed: {found:?}");
+}
