@@ -189,7 +189,8 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
     let (true, Some(route)) = (balancer.config.haproxy.enforce, confirmed) else { return };
     let set_back = match change {
         Change::Runtime(_) => balancer.workers.set_route(route).await,
-        Change::File(_) => balancer.file.write(route).await,
+        // The epoch that was in the file has been given away, by whomever.
+        Change::File(_) => balancer.file.put_back(route).await,
         Change::Both(_) => set_everywhere(balancer, route).await,
         // Only a reload rids a map of a second entry; setting one sets both.
         Change::Keys(_) => return,

@@ -132,3 +132,21 @@ async fn a_route_that_was_taken_back_does_not_come_by_a_reload() {
     let found = rig.agent.describe().await.balancer.unwrap();
     assert!(!found.events.iter().any(|event| event.kind == "changed"), "nobody is blamed: {found:?}");
 }
+
+/// What is set back by itself: HAProxy and the file, and the highest epoch that was ever there never falls.
+#[tokio::test]
+async fn what_is_enforced_keeps_the_highest_epoch() {
+    let by_hand = "be_blue:be_green:0:99";
+    for worker in [false, true] {
+        let rig = Rig::with(KEY, |_, _| "enforce = true\n".to_owned()).await;
+        rig.agent.set_route(P, V).await.unwrap();
+        in_file(&rig, by_hand);
+        if worker {
+            in_worker(&rig, by_hand);
+        }
+        guarded(&rig, "it is set back", |rig| rig.stands() == (V.to_owned(), V.to_owned(), vec![])).await;
+        assert_eq!(rig.agent.describe().await.balancer.unwrap().highest_epoch, 99);
+        let taken = rig.agent.set_route(V, "be_blue:be_green:0:7").await.unwrap_err();
+        assert_eq!(taken.code, Code::RouteEpochOld);
+    }
+}
