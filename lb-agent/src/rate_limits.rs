@@ -12,7 +12,7 @@ use crate::command::Command;
 use crate::config::TableName;
 use crate::reply::{self, TableEntry};
 use crate::socket::unreadable;
-use crate::workers::first_line;
+use crate::workers::{NO_TABLE, first_line};
 
 /// Most entries that are answered with, the highest rates: a person reads them, and one message holds them.
 const MAX_ENTRIES: usize = 500;
@@ -82,7 +82,7 @@ async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Vec<
     if let Some(entries) = reply::table(&answer, name) {
         return Ok(entries);
     }
-    let unknown = ["No such table", "Data type not stored in this table"];
+    let unknown = [NO_TABLE, "Data type not stored in this table"];
     if unknown.iter().any(|text| answer.lines().next().is_some_and(|line| line.ends_with(text))) {
         let message = format!("HAProxy has no table `{name}` of `http_req_rate`");
         return Err(Problem::new(Code::RateTableUnknown, message)

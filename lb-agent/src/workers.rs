@@ -77,6 +77,9 @@ fn is_gone(reply: &str) -> bool {
 /// Longest part of an unexpected answer that is shown.
 const MAX_SHOWN_CHARS: usize = 200;
 
+/// What HAProxy answers where it has no table of that name.
+pub(crate) const NO_TABLE: &str = "No such table";
+
 /// What HAProxy answers to a value for a key that its map does not have.
 const NO_ENTRY: &str = "entry not found.";
 
@@ -318,13 +321,22 @@ impl Workers {
     pub async fn clear_key(&self, table: &str, key: std::net::IpAddr) -> Result<(), Problem> {
         let command = Command::of(&["clear", "table", table, "key", &key.to_string()])?;
         let old = self.old().await?;
-        for line in std::iter::once(self.line()).chain(old.iter().map(Line::Old)) {
-            let Some(reply) = line.ask(&command).await? else { continue };
-            if !reply::is_empty_success(&reply) {
-                return Err(unreadable(&command, &first_line(&reply)));
+        let clear = async |line: Line<'_>| {
+            let Some(reply) = line.ask(&command).await? else { return Ok(()) };
+            // One of before a change of the configuration may count in no such table, and limits nobody by it.
+            let counts_not = matches!(line, Line::Old(_)) && reply.trim_end().ends_with(NO_TABLE);
+            match counts_not || reply::is_empty_success(&reply) {
+                true => Ok(()),
+                false => Err(unreadable(&command, &first_line(&reply))),
             }
+        };
+        // All of them, whatever one says: whoever is left out goes on refusing the address.
+        let mut cleared = Ok(());
+        for line in std::iter::once(self.line()).chain(old.iter().map(Line::Old)) {
+            let said = clear(line).await;
+            cleared = cleared.and(said);
         }
-        Ok(())
+        cleared
     }
 
     /// The current worker's answer to a command that only looks.

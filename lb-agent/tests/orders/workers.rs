@@ -3,7 +3,7 @@
 use pointsman_core::{Action, Code, RouteEpoch};
 use pointsman_proto::convert;
 
-use crate::fake::Answer;
+use crate::fake::{Answer, KEY};
 use crate::rig::{P, Rig, V};
 
 #[tokio::test]
@@ -280,4 +280,23 @@ async fn an_old_worker_that_hangs_hides_nothing_and_is_told_again_until_it_follo
     tokio::time::timeout(std::time::Duration::from_secs(60), follows).await.expect("it is never told again");
     guard.abort();
     assert_eq!(rig.agent.describe().await.balancer.unwrap().stale_workers, Vec::<String>::new());
+}
+
+/// One of before a change of the configuration counts in no such table; the one after it does.
+#[tokio::test]
+async fn an_address_is_forgotten_by_every_worker_that_counts_it() {
+    let rig = Rig::with(KEY, |_, _| "rate_limit_tables = [\"st_rl\"]\n".to_owned()).await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.reload();
+        world.instead("@!100 clear table", 1, |_| Some(Answer::text("No such table\n\n")));
+    });
+    let left = rig.agent.rate_limits("st_rl", "192.0.2.4", 0).await.unwrap();
+    assert!(left.entries.is_empty());
+    assert_eq!(rig.commands("@!101 clear table"), 1);
+    // One that fails is said, and keeps no other from forgetting.
+    rig.fake
+        .with(|world| world.instead("@!100 clear table", 1, |_| Some(Answer::text("Permission denied\n"))));
+    rig.agent.rate_limits("st_rl", "192.0.2.4", 0).await.unwrap_err();
+    assert_eq!(rig.commands("@!101 clear table"), 2);
 }
