@@ -154,6 +154,12 @@ const WORKER_GONE: &[u8] = b"Can't find the target PID";
 /// What it answers between the end of a worker and the moment in which it knows of it, some milliseconds.
 const WORKER_ENDS: &[u8] = b"Can't connect to the target CLI";
 
+/// A master that starts itself anew drops whom it was asked for, though the worker lives (measured on 2.6.12: 11 of 15
+/// reloads with two askers); one that goes on knows a moment later whether the worker has ended.
+fn passing(reply: &str) -> bool {
+    reply.is_empty() || reply.as_bytes().starts_with(WORKER_ENDS)
+}
+
 impl CommandSocket {
     /// The socket there.
     pub fn new(endpoint: &Endpoint) -> Self {
@@ -167,8 +173,9 @@ impl CommandSocket {
 
     /// Sends one command through a master socket and has it close the connection after the answer.
     ///
-    /// While HAProxy is reloaded its master starts itself anew and refuses connections, and it takes a moment to see that
-    /// a worker has ended: both are waited out, because what is true is only known afterwards.
+    /// While HAProxy is reloaded its master starts itself anew and refuses connections, or closes one without an answer,
+    /// and it takes a moment to see that a worker has ended: all of it is waited out, because what is true is only known
+    /// afterwards. No command that is sent through a master answers nothing, and all of them may be sent twice.
     pub async fn ask_master(&self, command: &Command) -> Result<String, Problem> {
         let give_up = Instant::now() + MASTER_BACK;
         let line = command.master_bytes()?;
@@ -177,8 +184,12 @@ impl CommandSocket {
                 Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
                 }
-                Ok(reply) if reply.as_bytes().starts_with(WORKER_ENDS) && Instant::now() < give_up => {
+                Ok(reply) if passing(&reply) && Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
+                }
+                Ok(reply) if reply.is_empty() => {
+                    let nothing = Error::new(ErrorKind::UnexpectedEof, "it closes without an answer");
+                    return Err(self.silent(command, &nothing));
                 }
                 answer => return answer.map_err(Unanswered::into_problem),
             }

@@ -68,10 +68,9 @@ pub struct OldWorker {
     steering: Steering,
 }
 
-/// What comes for an answer when a worker's process has gone: the master's word for it, or, from one that goes while
-/// it is asked, nothing at all. No command that is sent through the master answers nothing.
+/// What comes for an answer when a worker's process has gone: the master's word for it, and nothing else.
 fn is_gone(reply: &str) -> bool {
-    reply.is_empty() || reply.starts_with("Can't find the target PID")
+    reply.starts_with("Can't find the target PID")
 }
 
 /// Longest part of an unexpected answer that is shown.

@@ -63,3 +63,18 @@ async fn a_cut_list_of_servers_is_not_an_empty_slot() {
         assert!(!empty, "3 requests run on the slot, and this was said: {drained:?}");
     }
 }
+
+/// Right after a reload: the worker of before serves a request, and the master that starts anew says nothing of it.
+#[tokio::test]
+async fn a_worker_that_the_master_does_not_speak_of_is_not_empty() {
+    let idle = "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot,\nbe_green,s1,0,UP,L7OK,0,10,\nbe_green,BACKEND,0,UP,,0,10,\n\n";
+    let rig = Rig::new().await;
+    busy(&rig);
+    rig.fake.with(|world| {
+        world.reload();
+        world.instead("show stat", usize::MAX, move |_| Some(Answer::text(idle)));
+        world.instead("@!100 show stat", 1, |_| Some(Answer::text("")));
+    });
+    let left = rig.agent.perform(drain("be_green", DrainEnd::Leave)).await.unwrap();
+    assert!(left.detail.contains("3 requests left"), "{left:?}");
+}

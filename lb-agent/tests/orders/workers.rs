@@ -40,7 +40,7 @@ async fn an_old_worker_that_has_gone_counts_as_done() {
     }
 }
 
-/// A worker that ends while it is asked through the master gives no answer at all, as a real one was seen to do.
+/// A worker that ends while it is asked through the master gives no answer at all; the next one says that it has gone.
 #[tokio::test]
 async fn an_old_worker_that_goes_while_it_is_asked_counts_as_gone() {
     for command in ["show backend", "set map", "get map", "show stat"] {
@@ -57,6 +57,29 @@ async fn an_old_worker_that_goes_while_it_is_asked_counts_as_gone() {
         let done = rig.agent.set_route(P, V).await.unwrap();
         assert!(!done.detail.contains("keep"), "{command}: {done:?}");
     }
+}
+
+/// A master that starts itself anew closes without an answer too, and the worker that it was asked for goes on.
+#[tokio::test]
+async fn an_old_worker_is_not_gone_because_the_master_says_nothing() {
+    for command in ["show backend", "set map", "get map"] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            world.reload();
+            world.instead(&format!("@!100 {command}"), 2, |_| Some(Answer::text("")));
+        });
+        let done = rig.agent.set_route(P, V).await;
+        rig.told_the_truth(V, &done);
+        assert!(done.unwrap().detail.contains("1 old worker follows"), "{command}");
+    }
+    // What it never says is not known.
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.reload();
+        world.instead("@!100 ", usize::MAX, |_| Some(Answer::text("")));
+    });
+    let done = rig.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains("old workers 100 keep"), "{done:?}");
 }
 
 #[tokio::test]
