@@ -395,7 +395,7 @@ impl ServerStates {
         self.can_open(&states, &before, route, &steps)?;
         let recorded = self.record.read();
         self.record.write(&Recorded { begun: Some(route.clone()), ..recorded.clone() })?;
-        if let Err(problem) = self.open(line, &steps).await {
+        if let Err(problem) = self.open(line, (&states, &before), route, &steps).await {
             return Err(self.close_again(line, &states, &steps, &recorded, problem).await);
         }
         for name in &steps.drain {
@@ -467,26 +467,38 @@ impl ServerStates {
         Ok(())
     }
 
-    /// Makes servers ready and waits until each that had proved itself is up: `UP 1/3` is not.
-    async fn open(&self, line: &Line<'_>, steps: &Steps) -> Result<(), Problem> {
+    /// Makes servers ready and waits until each that had proved itself is up: `UP 1/3` is not. Which those are is told by
+    /// the rows by which opening was permitted: of a server that fails right after that nobody may say that nothing is
+    /// awaited of it.
+    async fn open(
+        &self,
+        line: &Line<'_>,
+        (states, before): (&[ServerState], &[StatRow]),
+        route: &Route,
+        steps: &Steps,
+    ) -> Result<(), Problem> {
         for (name, weight) in &steps.weights {
             set_weight(line, name, weight).await?;
         }
-        let before = self.rows_of(line).await?;
         for name in &steps.ready {
             set_state(line, name, "ready").await?;
         }
         let awaited: Vec<&ServerName> =
-            steps.ready.iter().filter(|name| find_row(&before, name).is_some_and(proved)).collect();
+            steps.ready.iter().filter(|name| find_row(before, name).is_some_and(proved)).collect();
         let give_up = Instant::now() + UP_WITHIN;
         loop {
             let rows = self.rows_of(line).await?;
             let lacking: Vec<&&ServerName> =
                 awaited.iter().filter(|name| !find_row(&rows, name).is_some_and(StatRow::healthy)).collect();
-            if lacking.is_empty() {
+            // One that was ready before may have failed meanwhile, too.
+            let opened = self.can_open(states, &rows, route, steps);
+            if lacking.is_empty() && opened.is_ok() {
                 return Ok(());
             }
             if Instant::now() >= give_up {
+                if lacking.is_empty() {
+                    return opened;
+                }
                 let shown: Vec<String> = lacking.into_iter().map(|name| shown(&rows, name)).collect();
                 let message =
                     format!("servers were made ready and are not up after {} s", UP_WITHIN.as_secs());
@@ -696,13 +708,13 @@ mod tests {
     }
 
     /// Answers as HAProxy would, with blue1 ready and green1 drained. After it was made ready, green1 is `UP 1/3` for
-    /// so many looks.
-    fn fake(socket: &std::path::Path, unproved_for: usize) -> Arc<Mutex<Vec<String>>> {
+    /// so many looks. With `fails` its check fails after the first look.
+    fn fake(socket: &std::path::Path, unproved_for: usize, fails: bool) -> Arc<Mutex<Vec<String>>> {
         let listener = UnixListener::bind(socket).unwrap();
         let commands: Arc<Mutex<Vec<String>>> = Arc::default();
         let heard = Arc::clone(&commands);
         tokio::spawn(async move {
-            let (mut blue, mut green, mut looks) = (0, 8, 0);
+            let (mut blue, mut green, mut looks, mut first) = (0, 8, 0, true);
             while let Ok((mut stream, _)) = listener.accept().await {
                 let mut chunk = vec![0; 1024];
                 let count = stream.read(&mut chunk).await.unwrap();
@@ -718,8 +730,12 @@ mod tests {
                             0 => "UP",
                             _ => "DRAIN",
                         };
+                        let (shown, check) = match fails && !std::mem::take(&mut first) {
+                            true => ("DOWN", "L4CON"),
+                            false => (shown, "L7OK"),
+                        };
                         format!(
-                            "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot\nbe_app,blue1,0,UP,L7OK,0,0\nbe_app,green1,0,{shown},L7OK,0,0\n\n"
+                            "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot\nbe_app,blue1,0,UP,L7OK,0,0\nbe_app,green1,0,{shown},{check},0,0\n\n"
                         )
                     }
                     set => {
@@ -741,10 +757,11 @@ mod tests {
 
     async fn switched(
         unproved_for: usize,
+        fails: bool,
     ) -> (Result<(), Problem>, Vec<String>, ServerStates, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("socket");
-        let commands = fake(&path, unproved_for);
+        let commands = fake(&path, unproved_for, fails);
         let socket = CommandSocket::new(&Endpoint::Unix(path));
         let driver = driver(folder.path(), 1, 1);
         let done = driver.set(&Line::Current(&socket), &Route::parse("be_green:be_blue:0:7").unwrap()).await;
@@ -754,7 +771,7 @@ mod tests {
 
     #[tokio::test]
     async fn the_old_slot_is_drained_only_when_the_new_one_is_up() {
-        let (done, commands, driver, _folder) = switched(4).await;
+        let (done, commands, driver, _folder) = switched(4, false).await;
         done.unwrap();
         let place = |wanted: &str| commands.iter().position(|command| command == wanted).unwrap();
         let (open, close) =
@@ -766,10 +783,20 @@ mod tests {
 
     #[tokio::test]
     async fn a_new_slot_that_stays_unproved_is_drained_again_and_the_old_one_never_is() {
-        let (done, commands, driver, _folder) = switched(usize::MAX).await;
+        let (done, commands, driver, _folder) = switched(usize::MAX, false).await;
         let problem = done.unwrap_err();
         assert_eq!((problem.code, problem.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
         assert!(problem.causes[0].contains("green1 is UP 1/3"), "{problem:?}");
+        assert_eq!(commands.last().unwrap(), "set server be_app/green1 state drain");
+        assert!(!commands.iter().any(|command| command.contains("blue1")), "{commands:?}");
+        assert!(!driver.cut_short());
+    }
+
+    #[tokio::test]
+    async fn a_new_slot_that_fails_right_before_it_is_opened_leaves_the_old_one_alone() {
+        let (done, commands, driver, _folder) = switched(0, true).await;
+        let problem = done.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
         assert_eq!(commands.last().unwrap(), "set server be_app/green1 state drain");
         assert!(!commands.iter().any(|command| command.contains("blue1")), "{commands:?}");
         assert!(!driver.cut_short());
