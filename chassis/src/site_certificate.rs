@@ -172,6 +172,11 @@ fn hex<'a>(bytes: impl Iterator<Item = &'a u8>) -> String {
     bytes.map(|byte| format!("{byte:02X}")).collect()
 }
 
+fn signed_itself(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, parsed)| parsed.subject().as_raw() == parsed.issuer().as_raw())
+}
+
 /// Each certificate must be signed by the next: a chain in another order is not understood by every visitor.
 fn in_order(chain: &[CertificateDer<'_>]) -> Result<(), Problem> {
     let mut issuer: Option<Vec<u8>> = None;
@@ -266,6 +271,16 @@ impl SiteCertificate {
     /// The certificate itself.
     pub fn leaf(&self) -> Option<&CertificateDer<'static>> {
         self.chain.first()
+    }
+
+    /// Whether this is what a handshake shows: leaf and chain. A server may complete a leaf that has no chain, and may leave
+    /// out an authority that signed itself: visitors have it.
+    pub fn is_shown_by(&self, shown: &[CertificateDer<'_>]) -> bool {
+        match self.chain.as_slice() {
+            [leaf] => shown.first() == Some(leaf),
+            [rest @ .., last] => shown == self.chain || (signed_itself(last) && shown == rest),
+            [] => false,
+        }
     }
 
     /// How many certificates follow the leaf.

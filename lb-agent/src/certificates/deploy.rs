@@ -7,7 +7,7 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
 
-use super::handshake::see;
+use super::handshake::{see, shows_now};
 use super::runtime::{fits_socket, is};
 use super::{Granted, check};
 use crate::balancer::Balancer;
@@ -33,7 +33,9 @@ pub async fn deploy(
 ) -> Result<Evidence, Problem> {
     let _one_at_a_time = balancer.certificates.changing.lock().await;
     let before = precheck(balancer, granted, new).await?;
-    let (on_disk, served) = (before.on_disk.pem() == new.pem(), is(&before.shown, new));
+    let on_disk = before.on_disk.pem() == new.pem();
+    // HAProxy names the leaf only: with another chain on disk, or after a crash, it may serve it with the chain of before.
+    let served = on_disk && is(&before.shown, new) && shows_now(&granted.shows, new).await.unwrap_or(true);
     if !(on_disk && served) {
         rules()?;
     }
@@ -41,7 +43,7 @@ pub async fn deploy(
         write_disk(granted, &before, new)?;
     }
     let brought = match rules() {
-        Ok(()) => bring(balancer, granted, new).await,
+        Ok(()) => bring(balancer, granted, new, served).await,
         Err(problem) => Err(problem),
     };
     match brought {
@@ -94,11 +96,17 @@ fn write_disk(granted: &Granted, before: &Before, new: &SiteCertificate) -> Resu
 
 /// Has the worker serve it, reads back, and looks with a new connection; all of it again if HAProxy was reloaded
 /// meanwhile, because a reload that began before the file was written brings the old one.
-async fn bring(balancer: &Balancer, granted: &Granted, new: &SiteCertificate) -> Result<(), Problem> {
+async fn bring(
+    balancer: &Balancer,
+    granted: &Granted,
+    new: &SiteCertificate,
+    served: bool,
+) -> Result<(), Problem> {
     let runtime = granted.runtime(balancer);
     for last in (0..TRIES).map(|number| number.saturating_add(1) == TRIES) {
         let told = balancer.workers.info().await?.pid;
-        let asked = if is(&runtime.shown().await?, new) { Ok(()) } else { runtime.serve(new).await };
+        let stands = served && is(&runtime.shown().await?, new);
+        let asked = if stands { Ok(()) } else { runtime.serve(new).await };
         // Whatever came for an answer, or none: only reading back says what the commands did.
         let shown = runtime.shown().await?;
         if balancer.workers.info().await?.pid != told {
@@ -137,7 +145,7 @@ async fn take_back(
     // What the worker served is what a reload must bring: after a crash that is not what was on disk.
     let old = before.served.as_ref().unwrap_or(&before.on_disk);
     let disk = if old.pem() == new.pem() { Ok(()) } else { granted.place.put(old) };
-    let served = serve_before(balancer, granted, before).await;
+    let served = serve_before(balancer, granted, before, new).await;
     match (disk, served) {
         (Ok(()), Ok(())) => problem.aftermath(Aftermath::Unchanged).cause("the certificate before is back"),
         (disk, served) => {
@@ -150,10 +158,16 @@ async fn take_back(
     }
 }
 
-async fn serve_before(balancer: &Balancer, granted: &Granted, before: &Before) -> Result<(), Problem> {
+async fn serve_before(
+    balancer: &Balancer,
+    granted: &Granted,
+    before: &Before,
+    new: &SiteCertificate,
+) -> Result<(), Problem> {
     let runtime = granted.runtime(balancer);
     let stands = |shown: &ShownCertificate| *shown.sha1 == before.shown.sha1;
-    if stands(&runtime.shown().await?) {
+    // Of one leaf with two chains HAProxy does not say which it serves.
+    if stands(&runtime.shown().await?) && !is(&before.shown, new) {
         return Ok(());
     }
     let old = before.served.as_ref().ok_or_else(|| {
@@ -176,7 +190,13 @@ pub async fn resume(balancer: &Balancer, granted: &Granted) -> Result<Option<Evi
         return Ok(None);
     };
     let shown = granted.runtime(balancer).shown().await?;
-    if is(&shown, &on_disk) || !is(&shown, &previous) {
+    if !is(&shown, &previous) {
+        return Ok(None);
+    }
+    // The same leaf with two chains: only a handshake tells them apart.
+    if is(&shown, &on_disk)
+        && (on_disk.pem() == previous.pem() || shows_now(&granted.shows, &on_disk).await != Some(false))
+    {
         return Ok(None);
     }
     deploy(balancer, granted, &on_disk, || Ok(())).await.map(Some)

@@ -30,24 +30,26 @@ pub struct Shows {
     pub(crate) host: String,
 }
 
-/// Keeps the leaf that was shown.
+/// Keeps the leaf and the chain that were shown.
 #[derive(Debug)]
 struct Look {
     provider: Arc<CryptoProvider>,
     schemes: Vec<SignatureScheme>,
-    seen: Mutex<Option<CertificateDer<'static>>>,
+    seen: Mutex<Vec<CertificateDer<'static>>>,
 }
 
 impl ServerCertVerifier for Look {
     fn verify_server_cert(
         &self,
         leaf: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
+        chain: &[CertificateDer<'_>],
         _: &ServerName<'_>,
         _: &[u8],
         _: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) = Some(leaf.clone().into_owned());
+        let all = std::iter::once(leaf).chain(chain);
+        *self.seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            all.map(|certificate| certificate.clone().into_owned()).collect();
         Ok(ServerCertVerified::assertion())
     }
 
@@ -97,7 +99,7 @@ fn schemes(algorithm: SignatureAlgorithm, all: &[SignatureScheme]) -> Vec<Signat
     all.iter().copied().filter(of_kind).collect()
 }
 
-async fn shown(shows: &Shows, algorithm: SignatureAlgorithm) -> Result<CertificateDer<'static>, String> {
+async fn shown(shows: &Shows, algorithm: SignatureAlgorithm) -> Result<Vec<CertificateDer<'static>>, String> {
     let provider = Arc::new(ring::default_provider());
     let schemes = schemes(algorithm, &provider.signature_verification_algorithms.supported_schemes());
     let look = Arc::new(Look { provider: Arc::clone(&provider), schemes, seen: Mutex::default() });
@@ -118,8 +120,13 @@ async fn shown(shows: &Shows, algorithm: SignatureAlgorithm) -> Result<Certifica
     tokio::time::timeout(ONE, handshake)
         .await
         .map_err(|_| format!("no handshake within {} s", ONE.as_secs()))??;
-    let seen = look.seen.lock().unwrap_or_else(PoisonError::into_inner).take();
-    seen.ok_or_else(|| "no certificate was shown".to_owned())
+    let seen = std::mem::take(&mut *look.seen.lock().unwrap_or_else(PoisonError::into_inner));
+    if seen.is_empty() { Err("no certificate was shown".to_owned()) } else { Ok(seen) }
+}
+
+/// Whether a new handshake shows this certificate with its chain just now; `None` where no handshake says.
+pub async fn shows_now(shows: &Shows, certificate: &SiteCertificate) -> Option<bool> {
+    shown(shows, certificate.algorithm()).await.ok().map(|seen| certificate.is_shown_by(&seen))
 }
 
 /// Waits for a moment until a new handshake shows this certificate.
@@ -127,15 +134,21 @@ pub async fn see(shows: &Shows, certificate: &SiteCertificate) -> Result<(), Pro
     let give_up = Instant::now() + PATIENCE;
     loop {
         let seen = shown(shows, certificate.algorithm()).await;
-        let reason = match seen {
-            Ok(leaf) if Some(&leaf) == certificate.leaf() => return Ok(()),
-            Ok(_) => "another certificate is shown".to_owned(),
-            Err(reason) => reason,
+        let (reason, silent) = match seen {
+            Ok(seen) if certificate.is_shown_by(&seen) => return Ok(()),
+            Ok(seen) if seen.first() == certificate.leaf() => {
+                ("it is shown with another chain".to_owned(), false)
+            }
+            Ok(_) => ("another certificate is shown".to_owned(), false),
+            Err(reason) => (reason, true),
         };
         if Instant::now() + PAUSE >= give_up {
             let (address, host) = (shows.address, &shows.host);
             let message = format!("a new handshake for `{host}` does not show the certificate: {reason}");
-            return Err(Problem::new(Code::CertificateNotSeen, message).cause(format!("asked {address}")).hint(
+            let problem = Problem::new(Code::CertificateNotSeen, message);
+            // A handshake that did not come about says nothing of what another one would show.
+            let problem = if silent { problem.retry_useful() } else { problem };
+            return Err(problem.cause(format!("asked {address}")).hint(
                 format!("see what is shown: `openssl s_client -connect {address} -servername {host} </dev/null`; compare `[[haproxy.certificates]]` in lb-agent.toml"),
             ));
         }

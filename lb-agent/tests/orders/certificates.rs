@@ -399,6 +399,43 @@ async fn a_folder_is_watched() {
     watching.abort();
 }
 
+/// HAProxy names the leaf and not the chain: what it serves with the leaf is seen by a handshake only.
+#[tokio::test]
+async fn the_same_leaf_with_another_chain_is_another_certificate() {
+    let short = async || {
+        let mut site = Site::new().await;
+        let made = site.authority.below().make(NEW);
+        site.new = plain(&made.pem());
+        site.old = plain(&Made { chain: String::new(), ..made }.pem());
+        std::fs::write(&site.path, &site.old).unwrap();
+        site.rig.fake.with(|world| world.certificate = site.old.clone());
+        site
+    };
+    let site = short().await;
+    assert!(!site.deploy().await.unwrap().already);
+    assert!(site.deploy().await.unwrap().already);
+    assert_eq!(site.rig.commands("set ssl cert"), 1);
+    // A handshake that goes on showing the chain of before.
+    let site = short().await;
+    site.rig.fake.with(|world| world.shown_certificate = Some(site.old.clone()));
+    let problem = site.refused(Code::CertificateNotSeen, Aftermath::Unchanged).await;
+    assert!(problem.message.contains("another chain"), "{problem:?}");
+    // A crash between disk and HAProxy: sent again it is served, and so it is without being sent again.
+    for sent in [true, false] {
+        let site = short().await;
+        std::fs::write(&site.path, &site.new).unwrap();
+        std::fs::write(site.path.with_file_name(".www.pem.previous"), &site.old).unwrap();
+        if sent {
+            assert!(!site.deploy().await.unwrap().already);
+            continue;
+        }
+        let hands = site.rig.agent.hands.clone();
+        let watching = tokio::spawn(async move { hands.watch_certificates().await });
+        site.until("it is served", async || site.stands().1 == site.new).await;
+        watching.abort();
+    }
+}
+
 #[tokio::test]
 async fn limits_are_shown_and_lifted() {
     let site = Site::new().await;
