@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman_chassis::hints::Hints;
 use pointsman_chassis::site_certificate::SiteCertificate;
-use pointsman_core::{Aftermath, Code, Problem};
+use pointsman_core::{Aftermath, Code, Problem, Retry};
 use tokio::time::Instant;
 use tracing::{info, warn};
 
@@ -20,16 +20,19 @@ const LOOK: Duration = Duration::from_secs(600);
 const TICK: Duration = Duration::from_secs(10);
 /// How long after a hint the folders are looked at: chain and key are two files, and both must have been written.
 const SETTLE: Duration = Duration::from_millis(500);
-/// How soon it is tried again when HAProxy did not answer.
+/// How soon it is tried again after a passing fault: HAProxy did not answer, or the disk was full.
 const AGAIN: Duration = Duration::from_secs(30);
 
-/// What was made of a folder's content, so that it is not tried again and again.
+/// What was made of a folder's content, so that what visitors were shown in vain is not shown to them again and again.
 #[derive(Default)]
 struct Tried {
-    /// The leaf that was given up.
-    sha1: String,
+    /// The certificate that was given up, until HAProxy is reloaded.
+    given_up: Option<Name>,
     problem: Option<Problem>,
 }
+
+/// A certificate among those that come into a folder: its leaf, and how long its chain is.
+type Name = (String, usize);
 
 /// Looks after the certificates for ever.
 pub async fn watch(balancer: Balancer) {
@@ -46,6 +49,9 @@ pub async fn watch(balancer: Balancer) {
         if pid.is_some() && pid != settled {
             let resumed = finish(&balancer, &granted).await;
             settled = pid.filter(|_| resumed);
+            // With another configuration it may be shown.
+            tried.iter_mut().for_each(|tried| tried.given_up = None);
+            next_look = Instant::now();
         }
         if Instant::now() >= next_look {
             let mut again = LOOK;
@@ -77,12 +83,27 @@ async fn finish(balancer: &Balancer, granted: &[Granted]) -> bool {
     done
 }
 
+/// When it is tried again; `None` where visitors were shown it in vain, and each try would have those of that moment see
+/// another certificate. Whatever else refused it was asked before anybody was shown anything: dates come true, and disks
+/// are cleared, without a word to the agent.
+fn again_after(problem: &Problem) -> Option<Duration> {
+    let silent = problem.code == Code::RuntimeSocketUnreachable || problem.aftermath == Aftermath::Unknown;
+    match (problem.code, problem.retry) {
+        _ if silent => Some(AGAIN),
+        (Code::CertificateNotSeen, Retry::Useless) => None,
+        // It was served for as long as no handshake came about.
+        (Code::CertificateNotSeen, Retry::Useful) | (_, Retry::Useless) => Some(LOOK),
+        (_, Retry::Useful) => Some(AGAIN),
+    }
+}
+
 /// Deploys what is in a certificate's folder if it is another than the one in place. Returns when to look again.
 async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Duration {
     let Some(folder) = &granted.watch else { return LOOK };
     let found = SiteCertificate::read_pair(&folder.join("fullchain.pem"), &folder.join("privkey.pem"));
-    let sha1 = found.as_ref().map(|found| found.facts().sha1.clone()).unwrap_or_default();
-    let given_up = tried.problem.is_some() && !sha1.is_empty() && tried.sha1 == sha1;
+    let name: Option<Name> =
+        found.as_ref().ok().map(|found| (found.facts().sha1.clone(), found.chain_length()));
+    let given_up = name.is_some() && tried.given_up == name;
     let in_place = |found: &SiteCertificate| granted.place.read().is_ok_and(|here| here.pem() == found.pem());
     let taken = match found {
         Ok(found) if in_place(&found) => Ok(()),
@@ -95,11 +116,9 @@ async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Dura
     let (problem, again) = match taken {
         Ok(()) => (None, LOOK),
         Err(problem) => {
-            // Trying it again and again would show every visitor of that moment another certificate.
-            let passing =
-                problem.code == Code::RuntimeSocketUnreachable || problem.aftermath == Aftermath::Unknown;
-            tried.sha1 = if passing { String::new() } else { sha1 };
-            (Some(problem), if passing { AGAIN } else { LOOK })
+            let again = again_after(&problem);
+            tried.given_up = if again.is_none() { name } else { None };
+            (Some(problem), again.unwrap_or(LOOK))
         }
     };
     if let Some(problem) = problem.as_ref().filter(|_| problem != tried.problem) {

@@ -436,6 +436,47 @@ async fn the_same_leaf_with_another_chain_is_another_certificate() {
     }
 }
 
+/// What keeps a renewed certificate out for a while does not keep it out for good.
+#[tokio::test]
+async fn a_passing_fault_gives_no_renewal_up() {
+    let renewed = |site: &Site| {
+        let Made { leaf, chain, key } = site.authority.make(NEW);
+        site.put_renewed(&format!("{leaf}{chain}"), &key);
+        plain(&format!("{leaf}{chain}{key}"))
+    };
+    let watch = |site: &Site| {
+        let hands = site.rig.agent.hands.clone();
+        tokio::spawn(async move { hands.watch_certificates().await })
+    };
+    // The disk was full when it came; the next look, brought about by anything in the folder, takes it.
+    let site = Site::new().await;
+    std::fs::create_dir(site.path.with_file_name(".www.pem.next")).unwrap();
+    let new = renewed(&site);
+    let watching = watch(&site);
+    site.until("it is said", async || site.reason().await.starts_with("cannot write")).await;
+    std::fs::remove_dir(site.path.with_file_name(".www.pem.next")).unwrap();
+    std::fs::write(site.rig.folder.path().join("renewed/touched"), "").unwrap();
+    site.until("it is served", async || site.stands() == (new.clone(), new.clone())).await;
+    watching.abort();
+    // The frontend showed another one until it was reloaded.
+    let site = Site::new().await;
+    site.rig.fake.with(|world| world.shown_certificate = Some(site.old.clone()));
+    let new = renewed(&site);
+    let watching = watch(&site);
+    site.until("it is said", async || site.reason().await.contains("another certificate")).await;
+    let sets = site.rig.commands("set ssl cert");
+    std::fs::write(site.rig.folder.path().join("renewed/touched"), "").unwrap();
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(
+        site.rig.commands("set ssl cert"),
+        sets,
+        "visitors are shown it once, and not again and again"
+    );
+    site.rig.fake.with(|world| (world.shown_certificate, world.pid) = (None, 101));
+    site.until("it is served", async || site.stands() == (new.clone(), new.clone())).await;
+    watching.abort();
+}
+
 #[tokio::test]
 async fn limits_are_shown_and_lifted() {
     let site = Site::new().await;
