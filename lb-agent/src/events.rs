@@ -20,6 +20,8 @@ pub enum Kind {
     ReloadRestored,
     /// A switch that a crash cut short was taken back: nobody had been moved.
     CutShort,
+    /// At the agent's start another route stood in HAProxy and on disk than was confirmed last, and is taken as it is.
+    Adopted,
     /// Somebody else has changed the route.
     Changed,
     /// What somebody else had changed was set back, because the configuration says so.
@@ -35,6 +37,7 @@ impl Kind {
             Self::ReloadSeen => "reload-seen",
             Self::ReloadRestored => "reload-restored",
             Self::CutShort => "cut-short",
+            Self::Adopted => "adopted",
             Self::Changed => "changed",
             Self::Enforced => "enforced",
             Self::WellAgain => "well-again",
@@ -42,7 +45,7 @@ impl Kind {
     }
 
     fn is_alarm(self) -> bool {
-        matches!(self, Self::Changed | Self::Enforced)
+        matches!(self, Self::Adopted | Self::Changed | Self::Enforced)
     }
 }
 

@@ -220,7 +220,9 @@ pub async fn at_start(balancer: &Balancer) {
         Err(problem) => return warn!(problem = %problem.in_full(), "cannot see HAProxy's route"),
     };
     let confirmed = balancer.file.remembered();
-    let Some(wanted) = route_change::at_start(&runtime, &on_disk, confirmed.as_ref()) else { return };
+    let Some(wanted) = route_change::at_start(&runtime, &on_disk, confirmed.as_ref()) else {
+        return adopt(balancer, &runtime, &on_disk, confirmed.as_ref());
+    };
     let led = lead_to(balancer, (&runtime, &on_disk), wanted).await;
     if led.is_ok() {
         balancer.file.remember(wanted);
@@ -240,6 +242,21 @@ pub async fn at_start(balancer: &Balancer) {
             );
             balancer.events.drifted(&what);
         }
+    }
+}
+
+/// Takes what stands in both places as it is: so a person brings a load balancer that was away to the route of the others.
+/// Whether it is that one the coordinator says. A route with the epoch of the confirmed one would not be told from it by
+/// its answers, and stays a change by hand.
+fn adopt(balancer: &Balancer, runtime: &Route, on_disk: &Route, confirmed: Option<&Route>) {
+    let Some(confirmed) = confirmed.filter(|known| runtime == on_disk && known.epoch != runtime.epoch) else {
+        return;
+    };
+    if balancer.file.begun().as_ref() != Some(runtime) {
+        balancer.file.remember(runtime);
+        let what =
+            format!("route `{runtime}` stands and is taken as it is: `{confirmed}` was confirmed last");
+        balancer.events.tell(Kind::Adopted, what);
     }
 }
 

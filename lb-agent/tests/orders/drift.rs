@@ -150,3 +150,19 @@ async fn what_is_enforced_keeps_the_highest_epoch() {
         assert_eq!(taken.code, Code::RouteEpochOld);
     }
 }
+
+/// A load balancer that was away is brought to the route of the others by hand, and its agent started anew.
+#[tokio::test]
+async fn a_start_takes_what_stands_unless_its_epoch_is_a_copy() {
+    let rig = Rig::new().await;
+    rig.agent.set_route(P, V).await.unwrap();
+    let drift = async || rig.agent.describe().await.balancer.unwrap().drift;
+    for (by_hand, taken) in [("be_blue:be_green:0:6", false), ("be_blue:be_green:0:9", true)] {
+        in_worker(&rig, by_hand);
+        in_file(&rig, by_hand);
+        assert!(drift().await.contains(by_hand));
+        rig.agent.hands.settle_at_start().await;
+        assert_eq!(drift().await.is_empty(), taken, "{by_hand}");
+    }
+    rig.agent.set_route("be_blue:be_green:0:9", "be_green:be_blue:0:10").await.unwrap();
+}
