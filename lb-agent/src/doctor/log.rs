@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
-use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 
 /// The format of access lines. Fixed words and numbers only: nothing a visitor sends gets into a line.
 pub const FORMAT: &str = "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc";
@@ -72,6 +72,20 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
             add_to(config.home_of(section), &format!("log {wanted} format raw local0")),
         ),
     }
+}
+
+pub(super) fn asap(seen: &Seen, written: &Written) -> Said {
+    if seen.log_to.is_none() {
+        return not_asked_for();
+    }
+    let config = &written.config;
+    for section in frontend::routing_or_all(seen, config) {
+        if let Setting::On(place) = config.option(section, "logasap") {
+            let what = format!("{place}: `option logasap` writes lines before answers have ended");
+            return Said::fail(what, format!("remove `option logasap` at {place}"));
+        }
+    }
+    Said::ok("lines are written when answers have ended")
 }
 
 /// What sets how lines look; of several that stand in one section the last counts.

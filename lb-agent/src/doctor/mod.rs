@@ -188,6 +188,16 @@ const CHECKS: &[(&str, &str, Look)] = &[
         InFiles(trusted::addresses),
     ),
     (
+        "source-address",
+        "whoever can say that they come from a trusted address picks the slot",
+        InFiles(trusted::source),
+    ),
+    (
+        "rate-limit",
+        "a check that is refused as one too many fails, and turns a good release back",
+        InFiles(trusted::limits),
+    ),
+    (
         "backends-present",
         "a route may name these, and falls to the page for one that is missing",
         Live(backends::present),
@@ -246,6 +256,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
     ),
     ("log-format", "a line of another form cannot be counted", InFiles(log::format)),
     (
+        "log-asap",
+        "a line is then written before its times are known, and no latency can be judged",
+        InFiles(log::asap),
+    ),
+    (
         "maintenance-page",
         "visitors get this page in maintenance; one over HAProxy's buffer stops its next start",
         InFiles(page::page),
@@ -258,7 +273,7 @@ const CHECKS: &[(&str, &str, Look)] = &[
 ];
 
 /// What only a map needs: where servers' states move visitors there is none, and no line that looks it up.
-const OF_THE_MAP: [&str; 13] = [
+const OF_THE_MAP: [&str; 15] = [
     "map-loaded",
     "map-one-entry",
     "map-on-disk",
@@ -270,6 +285,8 @@ const OF_THE_MAP: [&str; 13] = [
     "visitors-header",
     "side-trusted",
     "trusted-addresses",
+    "source-address",
+    "rate-limit",
     "maintenance-page",
     "hold",
 ];

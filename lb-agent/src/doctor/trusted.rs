@@ -192,6 +192,119 @@ pub(super) fn side(seen: &Seen, written: &Written) -> Said {
     if fronts.is_empty() { nobody_looks() } else { Said::ok("only trusted addresses pick a side") }
 }
 
+/// Whether a line leaves requests from some addresses alone, whatever else it asks for.
+fn spares(line: &Line, section: &Section) -> bool {
+    let Some(condition) = Condition::of(line) else { return false };
+    let plain = |term: &Term<'_>| Term { negated: false, ..*term }.sources(section).is_some();
+    match condition.negated {
+        true => condition
+            .alternatives
+            .iter()
+            .any(|alternative| matches!(alternative.as_slice(), [term] if !term.negated && plain(term))),
+        false => condition
+            .alternatives
+            .iter()
+            .all(|alternative| alternative.iter().any(|term| term.negated && plain(term))),
+    }
+}
+
+/// Whether a line is for requests from some addresses only.
+fn is_for_some(line: &Line, section: &Section) -> bool {
+    let within = |alternative: &Vec<Term<'_>>| alternative.iter().any(|term| term.sources(section).is_some());
+    Condition::of(line)
+        .is_some_and(|condition| !condition.negated && condition.alternatives.iter().all(within))
+}
+
+/// The first line that has a side chosen by the header.
+fn chooses(section: &Section) -> Option<usize> {
+    let by_header = |line: &Line| {
+        line.word(0) == "http-request"
+            && line.word(1).starts_with("set-var(")
+            && Condition::of(line).is_some_and(|condition| {
+                condition.alternatives.iter().flatten().any(|term| term.of_header(section))
+            })
+    };
+    section.lines.iter().position(by_header)
+}
+
+/// Whoever can say where a request comes from can say that it comes from a trusted address.
+pub(super) fn source(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    for section in &fronts {
+        let before = section.lines.iter().take(chooses(section).unwrap_or(section.lines.len()));
+        let sets = |line: &&Line| {
+            line.word(0) == "http-request" && line.word(1) == "set-src"
+                || line.word(0) == "tcp-request" && line.has("set-src")
+        };
+        if let Some(line) = before.filter(sets).find(|line| !is_for_some(line, section)) {
+            return Said::fail(
+                format!("{}: any visitor sets the address that `trusted` is asked about", line.place),
+                format!(
+                    "after the lines that read `X-Pointsman`, or for a proxy of yours only, at {}:\n  {} if {{ src <proxy> }}",
+                    line.place,
+                    line.words()
+                        .iter()
+                        .take_while(|word| *word != "if" && *word != "unless")
+                        .map(String::as_str)
+                        .collect::<Vec<_>>()
+                        .join(" ")
+                ),
+            );
+        }
+        let told = section.lines.iter().find(|line| {
+            line.word(0) == "bind" && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))
+                || line.word(0) == "tcp-request" && line.has("expect-proxy") && !is_for_some(line, section)
+        });
+        if let Some(line) = told {
+            return Said::warn(
+                format!("{}: whoever connects here says which address they come from", line.place),
+                format!(
+                    "let nobody but the proxy connect there, by a firewall; or instead of it, in `{}`:\n  tcp-request connection expect-proxy layer4 if {{ src <proxy> }}",
+                    section.title()
+                ),
+            );
+        }
+    }
+    if fronts.is_empty() { nobody_looks() } else { Said::ok("it is the connection's own") }
+}
+
+/// What refuses a request or a connection.
+const REFUSES: [&str; 4] = ["deny", "tarpit", "reject", "silent-drop"];
+
+/// A limit that counts the agent's own checks and testers makes a slot look broken that is not.
+pub(super) fn limits(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    for section in &fronts {
+        let of_rules = |line: &&Line| matches!(line.word(0), "http-request" | "tcp-request");
+        let counts = |line: &Line| line.words().iter().any(|word| word.starts_with("track-sc"));
+        let by_counters = |line: &Line| {
+            let rates =
+                |word: &str| word.contains("_rate(") || word.contains("_cnt(") || word.contains("_cur(");
+            let by_acl =
+                |word: &str| named(section, word).any(|line| line.words().iter().any(|word| rates(word)));
+            line.words().iter().any(|word| REFUSES.contains(&word.as_str()))
+                && line.words().iter().any(|word| rates(word) || by_acl(word.trim_start_matches('!')))
+        };
+        let rules = || section.lines.iter().filter(of_rules);
+        let Some(refuses) = rules().find(|line| by_counters(line) && !spares(line, section)) else {
+            continue;
+        };
+        // What is not counted has no rate.
+        let mut counting = rules().filter(|line| counts(line)).peekable();
+        if counting.peek().is_some() && counting.all(|line| spares(line, section)) {
+            continue;
+        }
+        return Said::warn(
+            format!("{}: this limit also refuses the agent's own checks, and testers", refuses.place),
+            format!(
+                "count others only, in `{}`:\n  http-request track-sc0 src table <table> unless trusted",
+                section.title()
+            ),
+        );
+    }
+    if fronts.is_empty() { nobody_looks() } else { Said::ok("none counts the agent's checks") }
+}
+
 /// A network in an address list.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Net {

@@ -387,6 +387,91 @@ const CASES: &[Case] = &[
         "`option httplog` replaces the `log-format`",
         "remove `option httplog`",
     ),
+    case(
+        "log-asap",
+        ("  use_backend", "  option logasap\n  use_backend"),
+        Fail,
+        "`option logasap` writes lines before",
+        "remove `option logasap` at haproxy.cfg:",
+    ),
+    case("log-asap", ("frontend fe\n", "frontend fe\n  no option logasap\n"), Well, "", ""),
+    // Where a request says that it comes from.
+    case(
+        "source-address",
+        ("  acl trusted", "  http-request set-src hdr(X-Forwarded-For)\n  acl trusted"),
+        Fail,
+        "any visitor sets the address",
+        "  http-request set-src hdr(X-Forwarded-For) if { src <proxy> }",
+    ),
+    case(
+        "source-address",
+        ("  acl trusted", "  http-request set-src hdr(X-Forwarded-For) if { src 10.0.0.1 }\n  acl trusted"),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "source-address",
+        ("  default_backend", "  http-request set-src hdr(X-Forwarded-For)\n  default_backend"),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "source-address",
+        ("frontend fe\n", "frontend fe\n  bind :8443 accept-proxy\n"),
+        Warn,
+        "whoever connects here says",
+        "expect-proxy layer4 if { src <proxy> }",
+    ),
+    case(
+        "source-address",
+        ("frontend fe\n", "frontend fe\n  tcp-request connection expect-proxy layer4 if { src 10.0.0.1 }\n"),
+        Well,
+        "",
+        "",
+    ),
+    // Limits.
+    case(
+        "rate-limit",
+        (
+            "frontend fe\n",
+            "frontend fe\n  http-request track-sc0 src table st_rl\n  http-request deny deny_status 429 if { sc_http_req_rate(0,st_rl) gt 9 }\n",
+        ),
+        Warn,
+        "also refuses the agent's own checks",
+        "http-request track-sc0 src table <table> unless trusted",
+    ),
+    case(
+        "rate-limit",
+        (
+            "frontend fe\n",
+            "frontend fe\n  http-request track-sc0 src table st_rl unless trusted\n  http-request deny deny_status 429 if { sc_http_req_rate(0,st_rl) gt 9 }\n",
+        ),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "rate-limit",
+        (
+            "frontend fe\n",
+            "frontend fe\n  acl many sc_http_req_rate(0,st_rl) gt 9\n  http-request track-sc0 src table st_rl\n  http-request deny deny_status 429 if many !trusted\n",
+        ),
+        Well,
+        "",
+        "",
+    ),
+    case(
+        "rate-limit",
+        (
+            "frontend fe\n",
+            "frontend fe\n  acl many src_http_req_rate(st_rl) gt 9\n  tcp-request content reject if many\n",
+        ),
+        Warn,
+        "also refuses",
+        "unless trusted",
+    ),
     // The page.
     case(
         "maintenance-page",
@@ -491,6 +576,8 @@ fn a_firewalls_configuration_is_told_what_it_lacks() {
         ("visitors-header", "unknown"),
         ("side-trusted", "unknown"),
         ("trusted-addresses", "unknown"),
+        ("source-address", "unknown"),
+        ("rate-limit", "unknown"),
         ("server-check", "fail"),
         ("httpchk", "warn"),
         // No map decides: here cookies do.
