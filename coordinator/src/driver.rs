@@ -220,7 +220,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 attempt: progress.attempts,
                 epoch: state.epoch,
                 // From the recorded moment on: one that is recorded and then sleeps must not act on what was so before.
-                deadline: progress.sent_at.plus_ms(state.plan.attempt_ms(key.step)),
+                deadline: progress.sent_at.plus_ms(state.attempt_ms(&key)),
                 action: state.plan.action(key.step, &key.host)?,
                 key: key.clone(),
             };

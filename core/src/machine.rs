@@ -3,6 +3,7 @@
 //! would have: there is no other path.
 
 use crate::judging::{self, Over};
+use crate::phase::PARTED_MS;
 use crate::step::Kind;
 use crate::{
     Aftermath, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress,
@@ -453,7 +454,9 @@ fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Stand
     let spent = match step.kind() {
         // With the database swapped nothing else is left to do: giving up early would keep visitors away.
         Kind::Forward if step == Step::Lift => persisted(state, now),
-        Kind::Forward => progress.tries >= state.plan.limits.attempts,
+        Kind::Forward => {
+            progress.tries >= state.plan.limits.attempts || parted_for_long(state, step, progress)
+        }
         // On the way back only time ends the attempts: giving up early would leave visitors on a bad slot.
         Kind::Backward => persisted(state, now),
     };
@@ -462,6 +465,12 @@ fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Stand
     }
     let due_at = progress.at.plus_ms(pause_ms(progress.tries));
     if now >= due_at || now < progress.at { Standing::Due } else { Standing::Later(due_at) }
+}
+
+/// Whether this one was asked again, in vain, while visitors met two versions for as long as they may: all go back then.
+fn parted_for_long(state: &State, step: Step, progress: &Progress) -> bool {
+    let since = state.parted_since(step).filter(|_| progress.tries > 1);
+    since.is_some_and(|since| progress.at >= since.plus_ms(PARTED_MS))
 }
 
 /// Whether a step was tried as long as one may be that nothing but time ends.

@@ -10,6 +10,11 @@ use crate::{
     Request, Step, Timestamp,
 };
 
+/// How long a load balancer that was lost on the way forward is asked again while visitors of the others have the new
+/// version already, and bound on each of these attempts: an agent that restarts is back, and what it has done before is
+/// answered at once.
+pub(crate) const PARTED_MS: u64 = 2_000;
+
 /// How a release ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Outcome {
@@ -276,6 +281,30 @@ impl State {
             return None;
         }
         at().min().zip(at().max())
+    }
+
+    /// Since when visitors meet two versions at once, because one load balancer has taken the route of a release and another
+    /// has not yet. A rollback is none: what it leaves is the version that people want to be rid of, and going back to that
+    /// would make them one again.
+    pub fn parted_since(&self, step: Step) -> Option<Timestamp> {
+        let moves = step.moves_visitors() && matches!(self.plan.purpose, Purpose::Deploy { .. });
+        if !moves || self.complete(step) {
+            return None;
+        }
+        let done = self.orders.iter().filter(|(key, progress)| key.step == step && progress.done.is_some());
+        let first = done.map(|(_, progress)| progress.at).min()?;
+        Some(first.max(self.fencing_since))
+    }
+
+    /// Bound on the attempt of an order that was sent last, in milliseconds. A repeat while visitors are parted is short: an
+    /// agent that is there answers from what it has done, or does it, in far less.
+    pub fn attempt_ms(&self, key: &OrderKey) -> u64 {
+        let bound_ms = self.plan.attempt_ms(key.step);
+        let repeated = self.orders.get(key).is_some_and(|progress| progress.tries > 1);
+        match repeated && self.parted_since(key.step).is_some() {
+            true => bound_ms.min(PARTED_MS),
+            false => bound_ms,
+        }
     }
 
     /// Whether a step may have changed something anywhere.

@@ -222,6 +222,42 @@ fn when_one_balancer_switched_and_the_other_failed_both_go_back() {
     assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
 }
 
+/// Visitors of one load balancer have the new version and those of the other do not: that is not tried for a minute.
+#[test]
+fn one_that_is_lost_while_all_take_the_route_is_asked_again_briefly() {
+    let mut story = deploy_at(Step::Switch);
+    let lb2 = key(Step::Switch, "lb2");
+    story.confirm_on(&key(Step::Switch, "lb1"));
+    story.send(&lb2);
+    assert_eq!(story.state.attempt_ms(&lb2), story.state.plan.limits.route_ms);
+    // Its answer takes as long as an attempt may: it is asked once more all the same, and not for long.
+    story.now = story.now.plus_ms(story.state.plan.limits.route_ms);
+    story.failed(&lb2, lost());
+    story.now = story.now.plus_ms(250);
+    assert_eq!(next(&story.state, story.now), Next::Send(vec![lb2.clone()]));
+    story.send(&lb2);
+    assert_eq!(story.state.attempt_ms(&lb2), 2_000);
+    story.failed(&lb2, lost());
+    assert!(matches!(record_next(&mut story), Event::TurnedBack(_)));
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+/// Going back from a rollback would lead everybody to what people want to be rid of.
+#[test]
+fn a_rollback_is_tried_for_longer() {
+    let mut story = Story::begun(plan(rollback(), Site::of(2, 1)));
+    story.reach(Step::Switch);
+    let lb2 = key(Step::Switch, "lb2");
+    story.confirm_on(&key(Step::Switch, "lb1"));
+    for _ in 1..story.state.plan.limits.attempts {
+        story.send(&lb2);
+        story.now = story.now.plus_ms(10_000);
+        story.failed(&lb2, lost());
+        story.now = story.now.plus_ms(10_000);
+        assert_eq!(next(&story.state, story.now), Next::Send(vec![lb2.clone()]));
+    }
+}
+
 #[test]
 fn a_failed_step_waits_for_the_answers_that_are_still_out() {
     let mut story = deploy_at(Step::Switch);
