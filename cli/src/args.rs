@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_chassis::config::Span;
-use pointsman_core::{BackupId, CheckName, EnvironmentName, ReleaseId, RequestId, SlotName};
+use pointsman_core::{BackupId, CheckName, EnvironmentName, HostName, ReleaseId, RequestId, SlotName};
 
 /// Release a web application to plain VMs behind HAProxy, without a visitor noticing.
 #[derive(Parser)]
@@ -59,7 +59,7 @@ pub enum Verb {
     /// Show how an environment stands, or follow its release.
     Status(Status),
     /// Move visitors back to the slot that was live before. Asks nothing: the safe way is fast.
-    Rollback(Ask),
+    Rollback(Rollback),
     /// Stop a release that has not moved visitors yet, and clean up after it.
     Abort(Ask),
     /// Hold a release where it stands until somebody resumes it. What watches it goes on watching.
@@ -128,9 +128,8 @@ impl Verb {
             Self::Plan(wish) => &wish.environment,
             Self::Deploy(deploy) => &deploy.wish.environment,
             Self::Status(status) => &status.environment,
-            Self::Rollback(ask) | Self::Abort(ask) | Self::Pause(ask) | Self::Promote(ask) => {
-                &ask.environment
-            }
+            Self::Abort(ask) | Self::Pause(ask) | Self::Promote(ask) => &ask.environment,
+            Self::Rollback(rollback) => &rollback.ask.environment,
             Self::Resume(resume) => &resume.ask.environment,
             Self::History { environment, .. } => environment,
             Self::Check(check) => &check.environment,
@@ -313,6 +312,15 @@ pub struct Ask {
 }
 
 #[derive(Args)]
+pub struct Rollback {
+    #[command(flatten)]
+    pub ask: Ask,
+    /// A load balancer that is out of service: it does not answer, and the others are moved without it. Once for each.
+    #[arg(long, value_name = "HOST")]
+    pub without: Vec<HostName>,
+}
+
+#[derive(Args)]
 pub struct Resume {
     #[command(flatten)]
     pub ask: Ask,
@@ -426,6 +434,9 @@ pub enum MaintenanceVerb {
         /// Why, for the record and `status`.
         #[arg(long)]
         reason: Option<String>,
+        /// A load balancer that is out of service: it does not answer, and the others are moved without it. Once for each.
+        #[arg(long, value_name = "HOST")]
+        without: Vec<HostName>,
         /// Do not ask.
         #[arg(short, long)]
         yes: bool,
@@ -436,6 +447,9 @@ pub enum MaintenanceVerb {
     Off {
         /// The environment, as `production`.
         environment: EnvironmentName,
+        /// A load balancer that is out of service: it does not answer, and the others are moved without it. Once for each.
+        #[arg(long, value_name = "HOST")]
+        without: Vec<HostName>,
         #[arg(short, long, hide = true)]
         yes: bool,
         #[command(flatten)]

@@ -95,6 +95,7 @@ async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<R
         request_id: None,
         reason: Some(format!("after its end: {told}")),
         by: "pointsman".to_owned(),
+        without: Vec::new(),
     };
     let back = office.roll_back(wish, Some(release)).await?;
     info!(%release, %back, told, "visitors fare too badly: back");

@@ -14,8 +14,8 @@ use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
-    ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, Problem, ReleaseId, Request as Asking,
-    RequestId, RequestKind, Role, Step, clean,
+    ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, HostName, Problem, ReleaseId,
+    Request as Asking, RequestId, RequestKind, Role, Step, clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -52,6 +52,9 @@ const UPDATES: usize = 64;
 const MAX_REASON_CHARS: usize = 500;
 /// Versions of migrations that may be named as out of order.
 const MAX_OUT_OF_ORDER: usize = 64;
+
+/// Most load balancers that are named as out of service: more than a site has.
+const MAX_WITHOUT: usize = 64;
 /// Releases listed when no number is asked for, and at most.
 const LISTED: (u32, u32) = (20, 500);
 
@@ -143,7 +146,8 @@ impl Api {
         };
         let release = convert::optional_field::<ReleaseId>("release", &wish.release)?;
         let request_id = convert::optional_field::<RequestId>("request_id", &wish.request_id)?;
-        let wish = WishOf { request_id, reason: reason_of(&wish.reason), by: who(peer) };
+        let (reason, by) = (reason_of(&wish.reason), who(peer));
+        let wish = WishOf { request_id, reason, by, without: Vec::new() };
         office.plan(wanted, release, wish).await
     }
 
@@ -158,6 +162,18 @@ impl Api {
         let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
         office.ask(release.as_ref(), asking).await
     }
+}
+
+/// The load balancers that are out of service.
+fn without(named: &[String]) -> Result<Vec<HostName>, Problem> {
+    named.iter().take(MAX_WITHOUT).map(|host| convert::field("without", host)).collect()
+}
+
+/// Which load balancers a release moves was chosen when it began.
+fn planned_already(office: &Office) -> Problem {
+    let name = &office.environment().name;
+    Problem::new(Code::NotPossibleNow, "a release is not over, and goes back on the load balancers it began on")
+        .hint(format!("`pointsman rollback {name}` leads it back, and is held for what does not answer: `pointsman status {name}`"))
 }
 
 /// Files of migrations, where some are named.
@@ -406,12 +422,16 @@ impl Coordinator for Api {
             let meant =
                 |open: &Kept| !open.state.gives_way() || named.as_ref() == Some(&open.state.plan.release);
             if office.running().is_some_and(|open| meant(&open)) {
+                if !asked.without.is_empty() {
+                    return Err(planned_already(&office));
+                }
                 return self.ask(request, RequestKind::Rollback).await;
             }
             if let Some(named) = &named {
                 office.release(Some(named))?;
             }
-            let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer) };
+            let without = without(&asked.without)?;
+            let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer), without };
             // Whoever asks may leave: what was stopped for it is not left alone.
             let rolling = tokio::spawn(async move { office.roll_back(wish, named.as_ref()).await });
             let abrupt =
@@ -455,7 +475,8 @@ impl Coordinator for Api {
             } else {
                 Wanted::MaintenanceOff
             };
-            let wish = WishOf { request_id: None, reason: reason_of(&asked.reason), by: who(&peer) };
+            let without = without(&asked.without)?;
+            let wish = WishOf { request_id: None, reason: reason_of(&asked.reason), by: who(&peer), without };
             let plan = office.plan(wanted, None, wish).await?;
             Ok(v1::AskReply { release: office.begin(plan).await?.to_string(), already: false })
         };

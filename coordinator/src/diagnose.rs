@@ -294,12 +294,18 @@ fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     flagged.map(|agent| v1::Finding { fix: fix(), ..finding(&agent.host, "fail", what(), None) }).collect()
 }
 
+/// How many of the last releases are asked which load balancers they left out: more than happen while one is repaired.
+const LEFT_OUT_LATELY: usize = 100;
+
 /// What the journal says stands against what the load balancers show.
 fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     let Some(wanted) = office.standing().route.filter(|_| office.open_release().is_none()) else {
         return Vec::new();
     };
     let differs = agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
+    let lately = office.releases(LEFT_OUT_LATELY);
+    let left_out =
+        |host: &str| lately.iter().any(|kept| kept.state.plan.without.iter().any(|out| out.as_str() == host));
     differs
         .filter(|(_, balancer)| balancer.route != wanted.to_string())
         .map(|(host, balancer)| {
@@ -308,6 +314,11 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
                 format!("the route is `{}`, the journal says `{wanted}`", balancer.route),
             )
             .hint("see `pointsman explain PM0105`");
+            if left_out(host) {
+                let problem = problem.hint("bring it to the route of the others: `pointsman explain PM0109`");
+                let what = "it was out of service when visitors were moved, and leads its own elsewhere";
+                return finding(host, "fail", what.to_owned(), Some(&problem));
+            }
             finding(host, "fail", "somebody else moved traffic".to_owned(), Some(&problem))
         })
         .collect()

@@ -509,9 +509,9 @@ impl Office {
         join_all(asked).await
     }
 
-    /// Looks at what plans depend on. Every load balancer must answer; whether a silent web host matters is for the
+    /// Looks at what plans depend on. Every load balancer must answer but those that are out of service; whether a silent web host matters is for the
     /// planner to say.
-    async fn see(&self, wanted: &Wanted) -> Result<Seen, Problem> {
+    async fn see(&self, wanted: &Wanted, without: &[HostName]) -> Result<Seen, Problem> {
         let patient = matches!(wanted, Wanted::Deploy { .. } | Wanted::Database(..));
         let host_ms = if patient { LOOK_MS } else { SHORT_LOOK_MS };
         let mut seen = Seen::default();
@@ -532,7 +532,20 @@ impl Office {
                     seen.database = status.database.or(seen.database);
                 }
                 // What moves no visitor needs no load balancer.
-                Err(problem) if balancer && !wanted.database_only() => return Err(problem),
+                Err(problem) if balancer && !wanted.database_only() && !without.contains(host) => {
+                    let name = &self.environment.name;
+                    let command = match wanted {
+                        Wanted::Rollback => format!("rollback {name}"),
+                        Wanted::MaintenanceOn(_) => format!("maintenance on {name}"),
+                        Wanted::MaintenanceOff => format!("maintenance off {name}"),
+                        Wanted::Deploy { .. } | Wanted::Database(..) => return Err(problem),
+                    };
+                    let hint = format!(
+                        "{}; if it is out of service: `pointsman {command} --without {host}`",
+                        problem.hint
+                    );
+                    return Err(problem.hint(hint));
+                }
                 Err(problem) => drop(seen.silent.insert(host.clone(), problem)),
             }
         }
@@ -563,7 +576,7 @@ impl Office {
         id: Option<ReleaseId>,
         wish: WishOf,
     ) -> Result<Plan, Problem> {
-        let mut seen = self.see(&wanted).await?;
+        let mut seen = self.see(&wanted, &wish.without).await?;
         if let Wanted::Database(DatabaseWork::Down { version }, Some(files)) = &wanted {
             migrations::may_go_down(&self.store, files, version, seen.database.as_ref()).await?;
             seen.pending = vec![version.clone()];
@@ -577,8 +590,15 @@ impl Office {
         }
         let now = SystemClock.now();
         let release = self.free_id(id, &wanted, now)?;
-        let wish =
-            Wish { wanted, release, request_id: wish.request_id, reason: wish.reason, by: wish.by, now };
+        let wish = Wish {
+            wanted,
+            release,
+            request_id: wish.request_id,
+            reason: wish.reason,
+            by: wish.by,
+            without: wish.without,
+            now,
+        };
         planner::plan(&self.environment, &self.standing(), wish, &seen)
     }
 
@@ -832,6 +852,8 @@ pub struct WishOf {
     pub reason: Option<String>,
     /// By whom.
     pub by: String,
+    /// Load balancers that are out of service.
+    pub without: Vec<HostName>,
 }
 
 /// The world moved between plan and start.

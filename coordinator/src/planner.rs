@@ -75,6 +75,8 @@ pub struct Wish {
     pub reason: Option<String>,
     /// By whom.
     pub by: String,
+    /// Load balancers that are out of service.
+    pub without: Vec<HostName>,
     /// When.
     pub now: Timestamp,
 }
@@ -82,11 +84,11 @@ pub struct Wish {
 /// What the hosts show.
 #[derive(Clone, Debug, Default)]
 pub struct Seen {
-    /// Every load balancer's facts.
+    /// The facts of every load balancer that takes part.
     pub balancers: BTreeMap<HostName, v1::BalancerFacts>,
     /// The web hosts' facts.
     pub hosts: BTreeMap<HostName, v1::WebFacts>,
-    /// Web hosts that could not be asked, and why.
+    /// Hosts that could not be asked, and why.
     pub silent: BTreeMap<HostName, Problem>,
     /// The database's facts.
     pub database: Option<v1::DatabaseFacts>,
@@ -96,6 +98,38 @@ pub struct Seen {
     pub visitors: BTreeMap<BackendName, Before>,
     /// A load balancer says that it has no signals of visitors.
     pub without_signals: bool,
+}
+
+/// Which load balancers take part. One is left out only where a person says that it is out of service and it does not
+/// answer: one that answers would go on as it was, and its visitors with it.
+fn taking_part(
+    environment: &Environment,
+    without: &[HostName],
+    seen: &Seen,
+) -> Result<Vec<HostName>, Problem> {
+    for host in without {
+        if !environment.balancers.contains(host) {
+            let known: Vec<&str> = environment.balancers.iter().map(HostName::as_str).collect();
+            return Err(Problem::new(
+                Code::UsageWrong,
+                format!("`{host}` is no load balancer of `{}`", environment.name),
+            )
+            .cause(format!("it has {}", known.join(", ")))
+            .hint("name the one that is out of service: `--without HOST`"));
+        }
+        if !seen.silent.contains_key(host) {
+            return Err(Problem::new(Code::UsageWrong, format!("load balancer `{host}` answers"))
+                .cause("its visitors would stay where they are")
+                .hint("leave `--without` out, or stop its agent and HAProxy first"));
+        }
+    }
+    let taking: Vec<HostName> =
+        environment.balancers.iter().filter(|host| !without.contains(host)).cloned().collect();
+    if taking.is_empty() {
+        return Err(Problem::new(Code::UsageWrong, "no load balancer is left to move visitors on")
+            .hint("bring one back first"));
+    }
+    Ok(taking)
 }
 
 /// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed.
@@ -164,6 +198,7 @@ pub fn plan(
         let work = work.clone();
         return database_alone(environment, standing, wish, work, seen);
     }
+    let balancers = taking_part(environment, &wish.without, seen)?;
     as_confirmed(seen)?;
     let (route, route_epoch_base) = confirmed_route(environment, standing, seen)?;
     let under_maintenance = standing.maintenance.is_some();
@@ -214,7 +249,8 @@ pub fn plan(
         created_by: wish.by,
         request_id: wish.request_id,
         reason: wish.reason,
-        balancers: environment.balancers.clone(),
+        balancers,
+        without: wish.without,
         from: live,
         to,
         maintenance_backend: environment.maintenance_backend.clone(),
@@ -338,6 +374,7 @@ fn database_alone(
         maintenance_backend: maintenance,
         under_maintenance: standing.maintenance.is_some(),
         flag_hosts: Vec::new(),
+        without: Vec::new(),
         route_before: route.unwrap_or(nowhere),
         route_epoch_base: base,
         links_before: BTreeMap::new(),
@@ -655,7 +692,15 @@ mod tests {
 
     fn wish(wanted: Wanted) -> Wish {
         let release = ReleaseId::parse("r1").unwrap();
-        Wish { wanted, release, request_id: None, reason: None, by: "test".to_owned(), now: Timestamp(1000) }
+        Wish {
+            wanted,
+            release,
+            request_id: None,
+            reason: None,
+            by: "test".to_owned(),
+            without: Vec::new(),
+            now: Timestamp(1000),
+        }
     }
 
     fn deploy() -> Wish {
@@ -677,6 +722,50 @@ mod tests {
         let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
         assert_eq!((plan.from.unwrap().name.as_str(), plan.to.name.as_str()), ("blue", "green"));
         assert_eq!(plan.route_epoch_base, RouteEpoch(9));
+    }
+
+    /// A load balancer that is gone for good keeps nobody from leading the others' visitors back; one that answers is
+    /// never left out.
+    #[test]
+    fn one_that_is_out_of_service_is_left_out_only_where_it_does_not_answer() {
+        let host = |name: &str| HostName::parse(name).unwrap();
+        let out = |names: &[&str]| Wish {
+            without: names.iter().map(|name| host(name)).collect(),
+            ..wish(Wanted::MaintenanceOn(None))
+        };
+        let route = "be_blue:be_blue:0:7";
+        let all = seen(&[("lb1", route, 7), ("lb2", route, 7)]);
+        let mut one = seen(&[("lb1", route, 7)]);
+        one.silent = [(host("lb2"), Problem::new(Code::AgentUnreachable, "no answer"))].into();
+        let planned = |wish, seen: &Seen| plan(&environment(), &Standing::default(), wish, seen);
+        let without = planned(out(&["lb2"]), &one).unwrap();
+        assert_eq!(
+            (without.balancers.clone(), without.without.clone()),
+            (vec![host("lb1")], vec![host("lb2")])
+        );
+        let asked = |host: &HostName| {
+            without.steps().iter().any(|step| without.asked(*step).any(|asked| asked == host))
+        };
+        assert!(asked(&host("lb1")) && !asked(&host("lb2")), "it is asked nothing");
+        let fact = pointsman_core::Event::Planned(std::sync::Arc::new(without.clone()));
+        let kept = crate::journal::decode(&crate::journal::encode(&fact));
+        assert_eq!(kept.unwrap(), fact, "and the journal says so");
+        assert_eq!(planned(out(&[]), &all).unwrap().balancers.len(), 2);
+        for (names, seen, why) in [
+            (&["lb2"][..], &all, "`lb2` answers"),
+            (&["lb1", "lb2"], &one, "`lb1` answers"),
+            (&["lb3"], &one, "no load balancer of"),
+            (&["blue"], &one, "no load balancer of"),
+        ] {
+            let refused = planned(out(names), seen).unwrap_err();
+            assert!(refused.code == Code::UsageWrong && refused.message.contains(why), "{refused:?}");
+        }
+        let mut none = Seen::default();
+        none.silent =
+            ["lb1", "lb2"].map(|name| (host(name), Problem::new(Code::AgentUnreachable, "gone"))).into();
+        assert!(
+            planned(out(&["lb1", "lb2"]), &none).unwrap_err().message.contains("no load balancer is left")
+        );
     }
 
     #[test]

@@ -280,6 +280,7 @@ mod tests {
             request_id: None,
             reason: None,
             by: "test".to_owned(),
+            without: Vec::new(),
             now: Timestamp(1_000),
         };
         let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();

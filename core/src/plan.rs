@@ -118,8 +118,11 @@ pub struct Plan {
     pub request_id: Option<RequestId>,
     /// Why, in the words of who asked.
     pub reason: Option<String>,
-    /// All load balancers of the site.
+    /// The load balancers of the site that take part: all but those that are out of service.
     pub balancers: Vec<HostName>,
+    /// Load balancers that did not answer and that a person said are out of service. They are asked nothing, and stand as
+    /// they stood.
+    pub without: Vec<HostName>,
     /// The slot that serves now; none before the first release.
     pub from: Option<SlotPlan>,
     /// The slot that is to serve. For maintenance: the slot that serves now or, before the first release, any.

@@ -152,6 +152,7 @@ impl Client {
             on,
             for_ms: 0,
             reason: "test".to_owned(),
+            without: Vec::new(),
         };
         Ok(self.api.set_maintenance(request).await?.into_inner().release)
     }

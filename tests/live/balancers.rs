@@ -134,6 +134,33 @@ async fn without_one_of_them_none_moves() {
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
+/// One that is gone for good keeps nobody else from going back, once a person says so.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_out_of_service_is_left_out_where_a_person_says_so() {
+    let mut site = two().await;
+    site.released("v2").await.unwrap();
+    let rollback = async |site: &Site, without: &str| {
+        site.cli(&["rollback", "production", "--reason", "test", "--without", without]).await.unwrap()
+    };
+    let told = rollback(&site, "lb2").await;
+    assert!(told.code != 0 && told.says("`lb2` answers"), "{told:?}");
+    site.kill(Daemon::SecondLbAgent).unwrap();
+    let said = refused(&site).await;
+    assert!(said.contains("--without lb2"), "{said}");
+    let told = rollback(&site, "lb2").await;
+    assert_eq!(told.code, 0, "{told:?}");
+    let [first, second] = [0, 1].map(|index| site.frontends()[index]);
+    assert!(kit::ask(first, "/page.txt").await.unwrap().contains("\nv1\n"));
+    assert!(kit::ask(second, "/page.txt").await.unwrap().contains("\nv2\n"), "it was asked nothing");
+    // It is back, and shown as what it is.
+    site.start(Daemon::SecondLbAgent, None).unwrap();
+    site.ready().await.unwrap();
+    let told = site.cli(&["doctor", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("out of service when visitors were moved"), "{told:?}");
+    let told = site.cli(&["rollback", "production", "--reason", "test"]).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0109"), "{told:?}");
+}
+
 /// Waits until a daemon has killed itself.
 async fn falls(site: &mut Site, daemon: Daemon) {
     let give_up = std::time::Instant::now() + LONGEST;

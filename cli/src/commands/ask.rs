@@ -4,7 +4,7 @@ use pointsman_core::Problem;
 use pointsman_proto::v1;
 
 use super::{Asked, wait_for};
-use crate::args::{Ask, Resume};
+use crate::args::{Ask, Resume, Rollback};
 use crate::client::Session;
 use crate::exit::Exit;
 use crate::out::Out;
@@ -15,13 +15,17 @@ fn request(ask: &Ask) -> v1::AskRequest {
         release: ask.release.as_ref().map(ToString::to_string).unwrap_or_default(),
         reason: ask.reason.clone().unwrap_or_default(),
         request_id: ask.request_id.as_ref().map(ToString::to_string).unwrap_or_default(),
+        without: Vec::new(),
     }
 }
 
 /// Moves visitors back.
-pub async fn rollback(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Problem> {
+pub async fn rollback(session: &Session, rollback: &Rollback, out: &Out) -> Result<Exit, Problem> {
+    let ask = &rollback.ask;
     let caller = session.caller(&ask.environment)?;
-    let answered = caller.answer(caller.client.clone().rollback(request(ask))).await?;
+    let without = rollback.without.iter().map(ToString::to_string).collect();
+    let asked = v1::AskRequest { without, ..request(ask) };
+    let answered = caller.answer(caller.client.clone().rollback(asked)).await?;
     wait_for(session, &ask.environment, answered.release, &ask.waiting, Asked::Back, out).await
 }
 

@@ -13,7 +13,7 @@ use crate::render;
 /// Puts the page up, takes it down, or says which.
 pub async fn maintenance(session: &Session, verb: &MaintenanceVerb, out: &Out) -> Result<Exit, Problem> {
     match verb {
-        MaintenanceVerb::On { environment, length, reason, yes, waiting } => {
+        MaintenanceVerb::On { environment, length, reason, without, yes, waiting } => {
             if !out.confirm(&format!("show the maintenance page to every visitor of {environment}?"), *yes)? {
                 return Ok(super::declined(out));
             }
@@ -22,12 +22,16 @@ pub async fn maintenance(session: &Session, verb: &MaintenanceVerb, out: &Out) -
                 on: true,
                 for_ms: length.map_or(0, |length| length.ms()),
                 reason: reason.clone().unwrap_or_default(),
+                without: without.iter().map(ToString::to_string).collect(),
             };
             set(session, environment, request, waiting, out).await
         }
-        MaintenanceVerb::Off { environment, waiting, .. } => {
-            let request =
-                v1::SetMaintenanceRequest { environment: environment.to_string(), ..Default::default() };
+        MaintenanceVerb::Off { environment, without, waiting, .. } => {
+            let request = v1::SetMaintenanceRequest {
+                environment: environment.to_string(),
+                without: without.iter().map(ToString::to_string).collect(),
+                ..Default::default()
+            };
             set(session, environment, request, waiting, out).await
         }
         MaintenanceVerb::Status { environment } => show(session, environment, out).await,

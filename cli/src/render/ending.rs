@@ -15,9 +15,10 @@ pub fn ending(release: &v1::Release) -> String {
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
         ("confirmed", _) => format!(
-            "done in {took}: {}{}{}",
+            "done in {took}: {}{}{}{}",
             confirmed(&plan),
             together(release),
+            left_out(&plan),
             super::verdict::met(release)
         ),
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
@@ -63,6 +64,16 @@ pub fn ending(release: &v1::Release) -> String {
 /// Whether visitors were led away from the slot that serves them while something was done.
 fn led_away(release: &v1::Release) -> bool {
     release.orders.iter().any(|order| order.step == "maintain" && order.state == "done")
+}
+
+/// Load balancers that stand as they stood.
+fn left_out(plan: &v1::Plan) -> String {
+    match plan.without.as_slice() {
+        [] => String::new(),
+        out => {
+            format!("; without {}, out of service, which leads visitors as before when back", out.join(", "))
+        }
+    }
 }
 
 /// Where several load balancers stand now, and how far apart they moved the visitors, where that is known: each was read back.

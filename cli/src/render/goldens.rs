@@ -14,7 +14,7 @@ use serde_json::Value;
 use self::compare::{Cases, golden};
 use self::story::{
     Story, T0, canary, check_failed, deploy, deploy_under_maintenance, drifted, first_deploy, maintenance,
-    plan, rollback, unhealthy, unreachable,
+    plan, rollback, rollback_without_one, unhealthy, unreachable,
 };
 use self::world::{before, during, first_balancer, settled, silent};
 use super::json;
@@ -101,6 +101,10 @@ fn ended() -> Vec<(&'static str, Story)> {
     vec![
         ("deploy confirmed", Story::of(deploy()).watched()),
         ("canary confirmed", Story::of(canary()).watched()),
+        (
+            "rollback without one that is out of service",
+            Story::of(rollback_without_one()).until(Step::Switch).confirmed(Step::Switch),
+        ),
         ("canary rolled back", {
             let story = (0..3)
                 .fold(Story::of(canary()).split(1), |story, _| story.read(Reading::Fail(check_failed())));
@@ -175,6 +179,7 @@ fn plans() {
         ("deploy under maintenance", deploy_under_maintenance()),
         ("rollback", rollback(Some("77ab012"))),
         ("rollback to what nobody named", rollback(None)),
+        ("rollback without one that is out of service", rollback_without_one()),
         ("maintenance on", maintenance(true)),
         ("maintenance off", maintenance(false)),
     ] {

@@ -38,7 +38,7 @@ fn plan_fields(plan: &v1::Plan) -> Value {
     let mut fields = json!({
         "environment": plan.environment, "release": plan.release, "purpose": plan.purpose,
         "artifact": text(&plan.artifact), "artifact_files": plan.artifact_files, "artifact_bytes": plan.artifact_bytes,
-        "from_slot": text(&plan.from_slot), "to_slot": plan.to_slot, "to_hosts": plan.to_hosts, "balancers": plan.balancers,
+        "from_slot": text(&plan.from_slot), "to_slot": plan.to_slot, "to_hosts": plan.to_hosts, "balancers": plan.balancers, "without": plan.without,
         "route_before": plan.route_before, "route_after": plan.route_after, "checks": plan.checks,
         "watch_ms": plan.watch_ms, "under_maintenance": plan.under_maintenance, "created_by": plan.created_by,
         "reason": text(&plan.reason), "created_at_ms": plan.created_at_ms, "to_release": text(&plan.to_release),

@@ -237,6 +237,9 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
         "release     {} ({})  {counter}{} {since}{} by {}\n",
         plan.release, plan.purpose, release.phase, begun, plan.created_by
     );
+    if !plan.without.is_empty() {
+        text.push_str(&format!("            without {}, out of service\n", plan.without.join(", ")));
+    }
     text.push_str(&reasons(release));
     if over {
         if release.watched_on_until_ms > 0 {

@@ -30,6 +30,12 @@ pub fn plan(plan: &v1::Plan) -> String {
         plan.to_hosts.join(", ")
     ));
     text.push_str(&format!("route     {} -> {}\n", plan.route_before, plan.route_after));
+    if !plan.without.is_empty() {
+        text.push_str(&format!(
+            "without   {}: out of service, asked nothing, and as it stood when it comes back\n",
+            plan.without.join(", ")
+        ));
+    }
     if plan.under_maintenance {
         text.push_str("note      the maintenance page is up and stays up\n");
     }

@@ -54,6 +54,7 @@ fn world() -> (Environment, Plan) {
         request_id: None,
         reason: None,
         by: "operator ada".to_owned(),
+        without: Vec::new(),
         now: Timestamp(1),
     };
     let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();

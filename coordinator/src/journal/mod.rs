@@ -11,4 +11,6 @@ mod verdict_record;
 
 pub use audit::{Verification, verify_file};
 pub use record::plan_bytes;
+#[cfg(test)]
+pub(crate) use record::{decode, encode};
 pub use store::{Head, JournalStore};

@@ -215,6 +215,8 @@ struct Plan {
     request_id: Option<String>,
     reason: Option<String>,
     balancers: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    without: Vec<String>,
     from: Option<Slot>,
     to: Slot,
     maintenance_backend: String,
@@ -567,6 +569,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         request_id: plan.request_id.as_ref().map(text),
         reason: plan.reason.clone(),
         balancers: texts(&plan.balancers),
+        without: texts(&plan.without),
         from: plan.from.as_ref().map(slot_of),
         to: slot_of(&plan.to),
         maintenance_backend: text(&plan.maintenance_backend),
@@ -630,6 +633,7 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
         request_id: parse_optional(record.request_id.as_ref())?,
         reason: record.reason.clone(),
         balancers: parse_all(&record.balancers)?,
+        without: parse_all(&record.without)?,
         from: match &record.from {
             Some(slot) => Some(slot_from(slot)?),
             None => None,

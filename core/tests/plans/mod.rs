@@ -113,6 +113,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
         to,
         maintenance_backend: page,
         under_maintenance: page_up,
+        without: Vec::new(),
         flag_hosts: if for_maintenance { blue.hosts.clone() } else { Vec::new() },
         route_before: Route { stable, canary: serving, percent: 0, epoch: RouteEpoch(10) },
         route_epoch_base: RouteEpoch(12),

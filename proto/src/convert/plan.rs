@@ -23,6 +23,7 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
         to_slot: plan.to.name.to_string(),
         to_hosts: plan.to.hosts.iter().map(ToString::to_string).collect(),
         balancers: plan.balancers.iter().map(ToString::to_string).collect(),
+        without: plan.without.iter().map(ToString::to_string).collect(),
         route_before: plan.route_before.to_string(),
         route_after: last.as_ref().unwrap_or(&plan.route_before).to_string(),
         steps: plan.steps().iter().map(|step| step_to_wire(plan, *step)).collect(),

@@ -393,6 +393,7 @@ impl World {
             request_id: None,
             reason: None,
             by: "ada".to_owned(),
+            without: Vec::new(),
             now: self.wall(),
         };
         let standing = self.remembered(&told.standing);

@@ -72,6 +72,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
         maintenance_backend: BackendName::parse("be_maint").unwrap(),
         under_maintenance: false,
         flag_hosts: Vec::new(),
+        without: Vec::new(),
         route_before: route("be_blue:be_green:0:40"),
         route_epoch_base: RouteEpoch(40),
         links_before: [(host("web2"), Some(artifact(0x77)))].into(),
@@ -138,6 +139,11 @@ pub fn rollback(to: Option<&str>) -> Plan {
         to: to.map(|release| ReleaseId::parse(release).unwrap()),
     };
     Plan { reason: Some("checkout broken".to_owned()), ..plan("rollback-1795468440", purpose, "green") }
+}
+
+/// The same while a load balancer is out of service.
+pub fn rollback_without_one() -> Plan {
+    Plan { balancers: vec![host("lb1")], without: vec![host("lb2")], ..rollback(Some("77ab012")) }
 }
 
 pub fn maintenance(on: bool) -> Plan {
