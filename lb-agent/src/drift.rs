@@ -3,13 +3,15 @@
 
 use pointsman_core::Route;
 
+use crate::reply::WorkerId;
+
 /// What a look found.
 #[derive(Clone, Copy, Debug)]
 pub struct Look<'a> {
     /// The worker that takes new connections.
-    pub pid: u32,
+    pub worker: WorkerId,
     /// The worker that was last seen with the route on disk.
-    pub settled: Option<u32>,
+    pub settled: Option<WorkerId>,
     /// The route that a reload would bring; `None` when there is no valid one.
     pub on_disk: Option<&'a Route>,
     /// The route that new requests are routed by; `None` when there is no valid one.
@@ -72,7 +74,7 @@ fn named(route: Option<&Route>) -> String {
 /// Judges a look.
 pub fn judge(look: &Look<'_>) -> Found {
     let Look { runtime, on_disk, .. } = *look;
-    let new_worker = look.settled != Some(look.pid);
+    let new_worker = !look.settled.is_some_and(|settled| settled.is(look.worker));
     let same = runtime.is_some() && runtime == on_disk;
     if same && look.keys == 1 {
         if let Some(confirmed) = look.confirmed.filter(|confirmed| runtime != Some(*confirmed))
@@ -115,6 +117,10 @@ mod tests {
         Route::parse(&format!("be_blue:be_green:0:{epoch}")).unwrap()
     }
 
+    fn worker(pid: u32) -> WorkerId {
+        WorkerId { pid, started_s: None }
+    }
+
     struct Case {
         settled: Option<u32>,
         disk: Option<u64>,
@@ -129,8 +135,8 @@ mod tests {
         let routes = [case.disk, case.runtime, case.confirmed, case.begun, case.given_away];
         let [disk, runtime, confirmed, begun, given_away] = routes.map(|n| n.map(route));
         judge(&Look {
-            pid: 7,
-            settled: case.settled,
+            worker: worker(7),
+            settled: case.settled.map(worker),
             on_disk: disk.as_ref(),
             runtime: runtime.as_ref(),
             keys: case.keys,
@@ -207,7 +213,7 @@ mod tests {
     fn states_are_set_again_after_every_start_and_a_crash() {
         let (disk, older) = (route(5), route(4));
         let look = Look {
-            pid: 7,
+            worker: worker(7),
             settled: None,
             on_disk: Some(&disk),
             runtime: Some(&older),
@@ -219,9 +225,9 @@ mod tests {
             cut_short: false,
         };
         assert_eq!(judge(&look), Found::BroughtBack);
-        let cut = Look { settled: Some(7), runtime: None, cut_short: true, ..look };
+        let cut = Look { settled: Some(worker(7)), runtime: None, cut_short: true, ..look };
         assert_eq!(judge(&cut), Found::BroughtBack);
-        let person = Look { settled: Some(7), runtime: None, ..look };
+        let person = Look { settled: Some(worker(7)), runtime: None, ..look };
         assert!(matches!(judge(&person), Found::Changed(_)));
     }
 }

@@ -16,6 +16,7 @@ use tracing::warn;
 use crate::balancer::Balancer;
 use crate::drift::{self, Change, Found, Look};
 use crate::events::Kind;
+use crate::reply::WorkerId;
 use crate::switch;
 
 /// How often the guard looks, and how often soon after a switch, when such a reload may be under way.
@@ -87,7 +88,7 @@ pub async fn watch(balancer: Balancer) {
 /// What a look has found.
 struct Seen {
     found: Found,
-    pid: u32,
+    worker: WorkerId,
     on_disk: Option<Route>,
     runtime: Option<Route>,
     confirmed: Option<Route>,
@@ -106,7 +107,7 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
     let (on_disk, confirmed, begun) = (file.read(), file.remembered(), file.begun());
     let given_away = file.given_away();
     let found = drift::judge(&Look {
-        pid: info.pid,
+        worker: info.worker(),
         settled: balancer.file.settled(),
         on_disk: on_disk.as_ref(),
         runtime: runtime.as_ref(),
@@ -117,7 +118,7 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
         by_states: !balancer.shows_epoch(),
         cut_short: workers.cut_short(),
     });
-    Some(Seen { found, pid: info.pid, on_disk, runtime, confirmed })
+    Some(Seen { found, worker: info.worker(), on_disk, runtime, confirmed })
 }
 
 /// Has the events say whether the route stands now, and not whether it stood half a second ago, for whoever asks how it
@@ -132,7 +133,7 @@ pub async fn refresh(balancer: &Balancer) {
 }
 
 async fn look(balancer: &Balancer) {
-    let Some(Seen { found, pid, on_disk, runtime, confirmed }) = see(balancer).await else { return };
+    let Some(Seen { found, worker, on_disk, runtime, confirmed }) = see(balancer).await else { return };
     // Of what stands at the very first look nobody can say who set it. What changes it later can be told from it.
     if let (Found::Stands | Found::Reloaded, None, Some(route)) = (&found, &confirmed, &on_disk) {
         balancer.file.remember(route);
@@ -146,14 +147,15 @@ async fn look(balancer: &Balancer) {
         }
         (Found::Reloaded, Some(route)) => {
             let first = balancer.file.settled().is_none();
-            let old = follow(balancer, pid, &route).await;
+            let old = follow(balancer, worker, &route).await;
             if !first {
+                let pid = worker.pid;
                 let what = format!("HAProxy has a new worker, {pid}: route `{route}` stands{old}");
                 balancer.events.tell(Kind::ReloadSeen, what);
             }
             balancer.events.stands();
         }
-        (Found::BroughtBack, Some(route)) => restore(balancer, pid, runtime.as_ref(), &route).await,
+        (Found::BroughtBack, Some(route)) => restore(balancer, worker, runtime.as_ref(), &route).await,
         (Found::Changed(change), _) => changed(balancer, &change, confirmed.as_ref()).await,
         // Without a route on disk there is none to set again.
         (Found::Reloaded | Found::BroughtBack, None) => {}
@@ -161,24 +163,25 @@ async fn look(balancer: &Balancer) {
 }
 
 /// Sets the route again in a worker that a reload has given an older one, or one that was taken back.
-async fn restore(balancer: &Balancer, pid: u32, found: Option<&Route>, route: &Route) {
+async fn restore(balancer: &Balancer, worker: WorkerId, found: Option<&Route>, route: &Route) {
     let found = found.map_or_else(|| "none".to_owned(), |found| format!("`{found}`"));
+    let pid = worker.pid;
     if let Err(problem) = balancer.workers.set_route(route).await {
         let what =
             format!("HAProxy's new worker {pid} has route {found}, and `{route}` cannot be set: {problem}");
         return balancer.events.drifted(&what);
     }
     balancer.file.keep_again(route).await;
-    let old = follow(balancer, pid, route).await;
+    let old = follow(balancer, worker, route).await;
     let what = format!("HAProxy's new worker {pid} had route {found}: `{route}` is set again{old}");
     balancer.events.tell(Kind::ReloadRestored, what);
     balancer.events.stands();
 }
 
 /// Of two reloads in a row, the worker of the first is an old one already, perhaps with the old map. Says what came of it.
-async fn follow(balancer: &Balancer, pid: u32, route: &Route) -> String {
+async fn follow(balancer: &Balancer, worker: WorkerId, route: &Route) -> String {
     let old = switch::set_old_workers(balancer, route).await;
-    balancer.file.settle(pid);
+    balancer.file.settle(worker);
     old
 }
 

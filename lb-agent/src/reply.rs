@@ -1,7 +1,9 @@
 //! HAProxy's answers, parsed whole or not at all. Columns and fields are found by name: versions append.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::net::IpAddr;
+use std::str::FromStr;
 
 /// What `show info` says that we need.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,6 +16,51 @@ pub struct Info {
     pub stopping: bool,
     /// Seconds since it started.
     pub uptime_s: u64,
+    /// When it started, in seconds since 1970; versions before 2.6 do not say.
+    pub started_s: Option<u64>,
+}
+
+impl Info {
+    /// Which worker this is.
+    pub fn worker(&self) -> WorkerId {
+        WorkerId { pid: self.pid, started_s: self.started_s }
+    }
+}
+
+/// One worker among all that there ever are: after a start of the machine the first worker often has the process id that
+/// the last one had before it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WorkerId {
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, where that is known.
+    pub started_s: Option<u64>,
+}
+
+impl WorkerId {
+    /// Whether both name one worker, as far as both say.
+    pub fn is(self, other: Self) -> bool {
+        let started = self.started_s.zip(other.started_s);
+        self.pid == other.pid && started.is_none_or(|(one, other)| one == other)
+    }
+}
+
+impl fmt::Display for WorkerId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.started_s {
+            Some(started_s) => write!(f, "{} {started_s}", self.pid),
+            None => write!(f, "{}", self.pid),
+        }
+    }
+}
+
+impl FromStr for WorkerId {
+    type Err = std::num::ParseIntError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let mut words = text.split_whitespace();
+        let pid = words.next().unwrap_or_default().parse()?;
+        Ok(Self { pid, started_s: words.next().map(str::parse).transpose()? })
+    }
 }
 
 /// A whole answer ends with an empty line. One without was cut, by the end of the worker that gave it.
@@ -30,6 +77,7 @@ pub fn info(reply: &str) -> Option<Info> {
         version: (*fields.get("Version")?).to_owned(),
         stopping: *fields.get("Stopping")? != "0",
         uptime_s: fields.get("Uptime_sec")?.parse().ok()?,
+        started_s: fields.get("Start_time_sec").and_then(|text| text.parse().ok()),
     })
 }
 

@@ -11,6 +11,7 @@ use tracing::{info, warn};
 
 use crate::config::{Config, Driver};
 use crate::opnsense::Opnsense;
+use crate::reply::WorkerId;
 
 /// Mode of the map file: HAProxy reads it as root before it gives up its rights, or as its own user.
 const MAP_MODE: u32 = 0o644;
@@ -321,16 +322,16 @@ impl RouteFile {
 
     /// Notes the worker that was seen with the route on disk. Not flushed: what is lost with the machine is lost with
     /// HAProxy's processes.
-    pub fn settle(&self, pid: u32) {
-        if self.settled() != Some(pid) {
+    pub fn settle(&self, worker: WorkerId) {
+        if self.settled() != Some(worker) {
             let next = self.settled.with_extension("next");
-            let _ = std::fs::write(&next, format!("{pid}\n"))
+            let _ = std::fs::write(&next, format!("{worker}\n"))
                 .and_then(|()| std::fs::rename(&next, &self.settled));
         }
     }
 
     /// The worker that was last seen with the route on disk, also by an agent that has ended since.
-    pub fn settled(&self) -> Option<u32> {
+    pub fn settled(&self) -> Option<WorkerId> {
         std::fs::read_to_string(&self.settled).ok()?.trim().parse().ok()
     }
 

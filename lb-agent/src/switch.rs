@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::balancer::Balancer;
+use crate::reply::WorkerId;
 use crate::route_file::Staged;
 use crate::workers::OldWorker;
 
@@ -43,7 +44,7 @@ pub struct Ready {
     /// What stood when it was made ready.
     before: Route,
     /// The worker that took new connections then.
-    worker: u32,
+    worker: WorkerId,
     /// The new map file, flushed, beside the one in place. None where the route is on disk already.
     staged: Option<Staged>,
     until: Instant,
@@ -70,7 +71,7 @@ async fn make_ready(
 ) -> Result<Ready, Problem> {
     let before = precheck(balancer, expected, wanted, min_up).await?;
     let worker =
-        balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.pid;
+        balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.worker();
     let on_disk = balancer.file.read();
     let mut staged = None;
     if on_disk.as_ref() != Some(wanted) {
@@ -145,14 +146,14 @@ pub async fn set_route(
     failpoint::pass("route-confirmed");
     balancer.guard.route_was_set();
     match settled.and(confirmed) {
-        Ok((detail, pid)) => {
+        Ok((detail, worker)) => {
             // Before anybody else looks: what an order has set is no change by hand.
             balancer.file.confirm(wanted);
             // After the answer: nobody waits for the copy.
             let file = balancer.file.clone();
             tokio::task::spawn_blocking(move || {
                 file.keep_copy();
-                file.settle(pid);
+                file.settle(worker);
             });
             Ok(Evidence { already, detail, effect_at_us, ..Evidence::default() })
         }
@@ -317,7 +318,11 @@ async fn unseen_old_process(balancer: &Balancer) -> String {
 
 /// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded since
 /// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
-async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(String, u32), Problem> {
+async fn confirm(
+    balancer: &Balancer,
+    wanted: &Route,
+    mut told: WorkerId,
+) -> Result<(String, WorkerId), Problem> {
     let give_up = Instant::now() + START_WAITED;
     for _ in 0..RELOADS_FOLLOWED {
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
@@ -329,15 +334,15 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
             balancer.workers.route(),
             join_all(looks)
         );
-        let (pid, found) = (info?.pid, found?);
-        if pid != told {
+        let (worker, found) = (info?.worker(), found?);
+        if worker != told {
             balancer.workers.set_route(wanted).await?;
-            told = pid;
+            told = worker;
             continue;
         }
         if found.as_ref() != Some(wanted) {
             // Another worker may have answered this than the one that named itself.
-            if balancer.workers.info().await?.pid != told {
+            if balancer.workers.info().await?.worker() != told {
                 continue;
             }
             let found = found.map_or_else(|| "nothing".to_owned(), |route| route.to_string());
@@ -354,7 +359,7 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: u32) -> Result<(
             Start::Lasts => "; a reload is under way, and its worker is told when it takes over",
         };
         // After the look for one that starts: it may have taken over in between.
-        if balancer.workers.info().await?.pid != told {
+        if balancer.workers.info().await?.worker() != told {
             continue;
         }
         seen?;

@@ -104,12 +104,12 @@ async fn bring(
 ) -> Result<(), Problem> {
     let runtime = granted.runtime(balancer);
     for last in (0..TRIES).map(|number| number.saturating_add(1) == TRIES) {
-        let told = balancer.workers.info().await?.pid;
+        let told = balancer.workers.info().await?.worker();
         let stands = served && is(&runtime.shown().await?, new);
         let asked = if stands { Ok(()) } else { runtime.serve(new).await };
         // Whatever came for an answer, or none: only reading back says what the commands did.
         let shown = runtime.shown().await?;
-        if balancer.workers.info().await?.pid != told {
+        if balancer.workers.info().await?.worker() != told {
             continue;
         }
         match asked {
@@ -123,7 +123,7 @@ async fn bring(
             }
         }
         let seen = see(&granted.shows, new).await;
-        if balancer.workers.info().await?.pid == told {
+        if balancer.workers.info().await?.worker() == told {
             return seen;
         }
     }

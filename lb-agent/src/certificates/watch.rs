@@ -45,10 +45,10 @@ pub async fn watch(balancer: Balancer) {
     let (mut settled, mut next_look) = (None, Instant::now());
     loop {
         // HAProxy is down or busy: the next look will tell.
-        let pid = balancer.workers.info().await.ok().map(|info| info.pid);
-        if pid.is_some() && pid != settled {
+        let worker = balancer.workers.info().await.ok().map(|info| info.worker());
+        if worker.is_some() && worker != settled {
             let resumed = finish(&balancer, &granted).await;
-            settled = pid.filter(|_| resumed);
+            settled = worker.filter(|_| resumed);
             // With another configuration it may be shown.
             tried.iter_mut().for_each(|tried| tried.given_up = None);
             next_look = Instant::now();

@@ -72,7 +72,8 @@ async fn guarded(rig: &Rig, what: &str, done: impl Fn(&Rig) -> bool) {
 }
 
 fn settled(rig: &Rig, pid: &str) -> bool {
-    std::fs::read_to_string(rig.agent.state.join("settled-worker")).is_ok_and(|known| known.trim() == pid)
+    std::fs::read_to_string(rig.agent.state.join("settled-worker"))
+        .is_ok_and(|known| known.split_whitespace().next() == Some(pid))
 }
 
 /// What stood at the first look is nobody's change; what changes map and file after it is.
@@ -165,4 +166,19 @@ async fn a_start_takes_what_stands_unless_its_epoch_is_a_copy() {
         assert_eq!(drift().await.is_empty(), taken, "{by_hand}");
     }
     rig.agent.set_route("be_blue:be_green:0:9", "be_green:be_blue:0:10").await.unwrap();
+}
+
+/// After a start of the machine the first worker may have the number of the last one before it.
+#[tokio::test]
+async fn a_worker_of_another_start_is_new_though_its_number_is_the_same() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.started_s = Some(1_000));
+    rig.agent.set_route(P, V).await.unwrap();
+    guarded(&rig, "the worker is known", |rig| settled(rig, "100")).await;
+    rig.fake.with(|world| {
+        (world.started_s, world.current.map[0].1) = (Some(2_000), P.to_owned());
+    });
+    guarded(&rig, "its route is set again", |rig| rig.stands().1 == V).await;
+    let found = rig.agent.describe().await.balancer.unwrap();
+    assert!(!found.events.iter().any(|event| event.kind == "changed"), "nobody is blamed: {found:?}");
 }

@@ -22,7 +22,7 @@ async fn started(enforce: bool) -> Option<(Haproxy, JoinHandle<()>)> {
 
 async fn known(haproxy: &Haproxy) -> bool {
     let settled = std::fs::read_to_string(haproxy.agent.state.join("settled-worker")).unwrap_or_default();
-    settled.trim() == haproxy.pid().await
+    settled.split_whitespace().next() == Some(haproxy.pid().await.as_str())
 }
 
 async fn route_now(haproxy: &Haproxy) -> String {

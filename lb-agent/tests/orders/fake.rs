@@ -62,6 +62,8 @@ pub struct World {
     /// Every command that came, in order, on either socket.
     pub commands: Vec<String>,
     pub pid: u32,
+    /// When the worker started, where HAProxy says so.
+    pub started_s: Option<u64>,
     /// A worker that reads its configuration and cannot be asked anything yet.
     pub starting: Option<u32>,
     pub current: Worker,
@@ -181,7 +183,11 @@ impl World {
         let words: Vec<&str> = command.split(' ').collect();
         match words.as_slice() {
             ["show", "info"] => {
-                format!("Name: HAProxy\nVersion: 9.9\nPid: {}\nUptime_sec: 5\nStopping: 0\n\n", self.pid)
+                let started = self.started_s.map_or(String::new(), |at| format!("Start_time_sec: {at}\n"));
+                format!(
+                    "Name: HAProxy\nVersion: 9.9\nPid: {}\nUptime_sec: 5\n{started}Stopping: 0\n\n",
+                    self.pid
+                )
             }
             ["show", "backend"] => format!("# name\n{}\n\n", worker.backends.join("\n")),
             ["show", "stat"] => self.stat(),
@@ -299,6 +305,7 @@ impl Fake {
         let world = World {
             commands: Vec::new(),
             pid: 100,
+            started_s: None,
             starting: None,
             current: Worker { map: vec![(KEY.to_owned(), route.to_owned())], backends },
             old: BTreeMap::new(),

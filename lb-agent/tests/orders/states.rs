@@ -100,7 +100,9 @@ impl Site {
                 let settled =
                     std::fs::read_to_string(haproxy.agent.state.join("settled-worker")).unwrap_or_default();
                 let up = found.backends.iter().all(|backend| backend.servers_up > 0);
-                found.route == wanted && up && settled.trim() == haproxy.pid().await
+                found.route == wanted
+                    && up
+                    && settled.split_whitespace().next() == Some(haproxy.pid().await.as_str())
             })
             .await;
         guard.abort();
