@@ -134,10 +134,6 @@ pub async fn refresh(balancer: &Balancer) {
 
 async fn look(balancer: &Balancer) {
     let Some(Seen { found, worker, on_disk, runtime, confirmed }) = see(balancer).await else { return };
-    // Of what stands at the very first look nobody can say who set it. What changes it later can be told from it.
-    if let (Found::Stands | Found::Reloaded, None, Some(route)) = (&found, &confirmed, &on_disk) {
-        balancer.file.remember(route);
-    }
     match (found, on_disk) {
         (Found::Stands, on_disk) => {
             balancer.events.stands();

@@ -214,9 +214,6 @@ impl RouteFile {
         let ours = [asked_for, here, self.given_away()];
         let known = first || ours.into_iter().flatten().any(|route| route == kept);
         if known && self.write_here(&kept).and_then(|()| sure_again(unsure)).is_ok() {
-            if first && self.remembered().is_none() {
-                self.remember(&kept);
-            }
             info!(route = %kept, "OPNsense keeps this route");
         }
     }
