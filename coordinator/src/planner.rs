@@ -760,9 +760,8 @@ mod tests {
             let refused = planned(out(names), seen).unwrap_err();
             assert!(refused.code == Code::UsageWrong && refused.message.contains(why), "{refused:?}");
         }
-        let mut none = Seen::default();
-        none.silent =
-            ["lb1", "lb2"].map(|name| (host(name), Problem::new(Code::AgentUnreachable, "gone"))).into();
+        let gone = |name| (host(name), Problem::new(Code::AgentUnreachable, "gone"));
+        let none = Seen { silent: ["lb1", "lb2"].map(gone).into(), ..Seen::default() };
         assert!(
             planned(out(&["lb1", "lb2"]), &none).unwrap_err().message.contains("no load balancer is left")
         );
