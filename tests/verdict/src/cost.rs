@@ -1,11 +1,13 @@
-//! What one tick of one environment costs.
+//! What one tick of one environment costs, and a second of a thousand.
 
 use std::hint::black_box;
-use std::time::Instant;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
 use anyhow::Result;
 use pointsman_core::SlotName;
 use pointsman_core::verdict::{Judge, Params};
+use rustix::time::{ClockId, clock_gettime};
 
 use crate::chance::Chance;
 use crate::traffic::{Doing, Load, Scenario, Second};
@@ -19,6 +21,44 @@ pub struct Cost {
     pub judged_us: f64,
     /// And told in words, with intervals and the requests that are still needed.
     pub told_us: f64,
+}
+
+/// Environments that are watched at once.
+const ENVIRONMENTS: usize = 1_000;
+
+/// Seconds of theirs that are timed.
+const ROUNDS: u64 = 5;
+
+/// Processor time for a second of a thousand environments, in seconds, as the coordinator does it: each is judged, told in
+/// words and put away in a file of its own, durably. What comes over the network is not in it.
+pub fn of_a_thousand(seed: u64) -> Result<f64> {
+    let folder = tempfile::tempdir()?;
+    let load = Load { per_second: 100.0, split: 0.5 };
+    let mut doing = Doing::taking(1.0);
+    doing.errors = 0.005;
+    let (scenario, mut chance) = (Scenario::steady(load, doing, doing), Chance::of(seed, 2, 0));
+    let (new, old) = (SlotName::parse("green")?, SlotName::parse("blue")?);
+    let mut judges: Vec<(Judge, PathBuf)> = (0..ENVIRONMENTS)
+        .map(|number| (Judge::new(Params::default()), folder.path().join(number.to_string())))
+        .collect();
+    let mut spent = Duration::ZERO;
+    for at in 1..=ROUNDS {
+        let second = scenario.second(at, &mut chance);
+        let began = processor_time();
+        for (judge, file) in &mut judges {
+            let judgement = judge.step(&second.tick(at));
+            black_box(judgement.told(&new, &old).to_string());
+            pointsman_chassis::durable::replace(file, &judge.to_bytes(), 0o600)?;
+        }
+        spent += processor_time().saturating_sub(began);
+    }
+    Ok(spent.as_secs_f64() / ROUNDS as f64)
+}
+
+fn processor_time() -> Duration {
+    let now = clock_gettime(ClockId::ProcessCPUTime);
+    let part = |number: i64| u64::try_from(number).unwrap_or_default();
+    Duration::from_secs(part(now.tv_sec)) + Duration::from_nanos(part(now.tv_nsec))
 }
 
 /// Times a judge on ticks that were drawn before.

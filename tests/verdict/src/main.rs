@@ -52,7 +52,8 @@ const METHOD: &str = "simulated traffic: requests come by themselves at a mean r
     the old one 0.1 %, 100 requests/s, half of them on the new slot; null is: not within two hours. bad_requests: served by \
     the new slot until the rollback. bound_ratio: median over what no test can beat (Wald), at 10 requests/s and 50 %. \
     Peers are rebuilt from their sources and documents, see the same traffic, and have ideal scrapes each 15 s. \
-    tick_us: one tick judged and its state written, of one environment. live_reaction_ms is not measured here: it needs a \
+    tick_us: one tick judged and its state made ready to be written, of one environment. thousand_environments_cpu: the share of one \
+    processor that a thousand take, each second judged, told and written durably. live_reaction_ms is not measured here: it needs a \
     load balancer, and `scripts/bench.sh verdict` adds it.";
 
 #[expect(clippy::print_stdout, reason = "this is what the program is for")]
@@ -82,6 +83,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "bound_ratio": fewer.bound_ratio(),
         "tick_us": rounded(cost.judged_us),
         "tick_told_us": rounded(cost.told_us),
+        "thousand_environments_cpu": rounded(cost::of_a_thousand(arguments.seed)?),
         "live_reaction_ms": Value::Null,
         "false_rollback_percent": good.by_rule,
         "false_rollback_percent_by_request": good.by_request_percent,
