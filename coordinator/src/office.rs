@@ -29,6 +29,7 @@ use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 use crate::visitors::Visitors;
+use crate::way_back;
 use crate::witness::witness;
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
@@ -126,6 +127,7 @@ impl Office {
         tokio::spawn(Arc::clone(&office).work());
         tokio::spawn(witness(Arc::clone(&office)));
         tokio::spawn(afterwatch(Arc::clone(&office)));
+        tokio::spawn(way_back::keep_known(Arc::clone(&office)));
         Ok(office)
     }
 

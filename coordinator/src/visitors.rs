@@ -53,6 +53,7 @@ pub struct Visitors {
     file: Arc<Path>,
     shown: Arc<Mutex<Option<Shown>>>,
     unkept: Arc<Mutex<Unkept>>,
+    no_way_back: Arc<Mutex<String>>,
     changed: watch::Sender<u64>,
     /// Held by whoever writes the file: a writer that nobody waits for any more goes on.
     writing: Arc<tokio::sync::Mutex<()>>,
@@ -63,7 +64,8 @@ impl Visitors {
     pub fn new(folder: &Path, environment: &EnvironmentName, lookout: Option<Arc<Lookout>>) -> Self {
         let file: PathBuf = folder.join(environment.as_str());
         let (shown, changed, writing) = (Arc::default(), watch::Sender::new(0), Arc::default());
-        Self { lookout, file: file.into(), shown, unkept: Arc::default(), changed, writing }
+        let (unkept, no_way_back) = (Arc::default(), Arc::default());
+        Self { lookout, file: file.into(), shown, unkept, no_way_back, changed, writing }
     }
 
     /// Why what is known has not been put away for some seconds; empty where it was. Nothing waits for it: only a
@@ -112,7 +114,17 @@ impl Visitors {
     pub fn now(&self, release: &ReleaseId) -> Option<v1::Verdict> {
         let shown = self.shown().clone().filter(|shown| shown.plan.release == *release)?;
         let verdict = convert::verdict_to_wire(&shown.plan, &Judged::of(&shown.plan, &shown.judgement));
-        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, unkept: self.unkept(), ..verdict })
+        let no_way_back = self.no_way_back.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let unkept = self.unkept();
+        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, unkept, no_way_back, ..verdict })
+    }
+
+    /// Notes why a rollback would lead nowhere just now; empty where it would lead back. Says whether that is news.
+    pub fn note_way_back(&self, closed: String) -> bool {
+        let mut known = self.no_way_back.lock().unwrap_or_else(PoisonError::into_inner);
+        let news = *known != closed;
+        *known = closed;
+        news
     }
 
     /// Changes with every second that is heard.

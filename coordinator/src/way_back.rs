@@ -1,9 +1,54 @@
 //! Whether a rollback would lead anywhere just now, by what the agents said a moment ago.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use pointsman_core::{Code, LiveRelease, Purpose, SlotPlan, Standing};
 use pointsman_proto::v1;
+use tracing::{info, warn};
 
+use crate::office::Office;
 use crate::opening::Kept;
+
+/// How often it is looked at while visitors of a release are watched.
+const LOOK_EVERY: Duration = Duration::from_secs(10);
+/// So many looks in a row that find it closed are told: one may have met a reload.
+const TOLD_AFTER: u32 = 2;
+
+/// Looks after the way back while a release has visitors that it may have to lose again, for ever. Nothing follows but that
+/// it is told: whoever has no way back should know before it is needed.
+pub async fn keep_known(office: Arc<Office>) {
+    let mut closed_looks: u32 = 0;
+    loop {
+        tokio::time::sleep(LOOK_EVERY).await;
+        let closed = closed_now(&office).await;
+        closed_looks = if closed.is_some() { closed_looks.saturating_add(1) } else { 0 };
+        let told = closed.filter(|_| closed_looks >= TOLD_AFTER).unwrap_or_default();
+        if closed_looks > 0 && told.is_empty() {
+            continue;
+        }
+        let found = told.clone();
+        if office.visitors().note_way_back(told) {
+            match found.as_str() {
+                "" => info!(environment = %office.environment().name, "there is a way back again"),
+                found => warn!(environment = %office.environment().name, found, "no way back just now"),
+            }
+        }
+    }
+}
+
+/// Why there is no way back; nothing where there is one, or nobody may need it.
+async fn closed_now(office: &Office) -> Option<String> {
+    let running = office.running();
+    let met = running.as_ref().is_some_and(|kept| kept.state.judged_after().is_some());
+    if !met && office.watched_on().is_none() {
+        return None;
+    }
+    let back = leads_back(&office.standing(), running.as_ref())?;
+    let slot = office.environment().slots.get(&back.slot)?;
+    let found = way_back(&back, slot, &office.look().await);
+    (!found.ready).then_some(found.found)
+}
 
 /// Where a rollback would lead. While a release moves visitors that is where they were before it.
 pub fn leads_back(standing: &Standing, open: Option<&Kept>) -> Option<LiveRelease> {

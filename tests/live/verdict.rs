@@ -158,6 +158,11 @@ async fn a_version_that_fails_after_its_release_is_gone_too() {
     let (current, held) = (site.blue.live(), site.blue.live().read_link().unwrap());
     std::fs::remove_file(&current).unwrap();
     std::os::unix::fs::symlink("releases/other", &current).unwrap();
+    // Before anybody needs it, too.
+    stands(&client, "that there is no way back is told", |release| {
+        release.verdict.as_ref().is_some_and(|verdict| verdict.no_way_back.contains("blue"))
+    })
+    .await;
     site.green.fail_visitors(true).unwrap();
     let closed = stands(&client, "the way back is closed", |release| release.after_end.is_some()).await;
     let after_end = closed.after_end.unwrap();

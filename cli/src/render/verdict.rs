@@ -110,6 +110,9 @@ pub fn block(release: &v1::Release) -> String {
     if !verdict.unkept.is_empty() {
         text.push_str(&format!("              lost if the coordinator ends: {}\n", verdict.unkept));
     }
+    if !verdict.no_way_back.is_empty() {
+        text.push_str(&format!("              no way back just now: {}\n", verdict.no_way_back));
+    }
     text
 }
 
@@ -204,6 +207,7 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
         "requests_needed": verdict.requests_needed, "warns": verdict.warns, "shared": verdict.shared,
         "shadow": verdict.shadow, "blind": Some(&verdict.blind).filter(|blind| !blind.is_empty()),
         "unkept": Some(&verdict.unkept).filter(|unkept| !unkept.is_empty()),
+        "no_way_back": Some(&verdict.no_way_back).filter(|closed| !closed.is_empty()),
         "chart_percent": verdict.chart,
     })
 }

@@ -50,6 +50,7 @@ pub fn verdict_to_wire(plan: &Plan, judged: &Judged) -> v1::Verdict {
         chart: Vec::new(),
         blind: String::new(),
         unkept: String::new(),
+        no_way_back: String::new(),
         shadow: plan.verdict.mode == VerdictMode::Shadow,
     }
 }
