@@ -123,7 +123,7 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
                 rewrite.rewritten_bytes,
                 locks(rewrite)
             );
-            return Err(refused(&message));
+            return Err(refused(&message, STEPS_OR_ALLOW));
         }
         let rewrites = |segment: &SegmentCost| {
             let within = |m: &&Measured| (segment.first..=segment.last).contains(&m.ordinal);
@@ -146,16 +146,21 @@ fn judge(scripts: &[&Script], ran: &Ran, measured: &[Measured], max_stall_ms: u6
                 segment.last,
                 segment.lock_held.as_millis()
             );
-            return Err(refused(&message));
+            return Err(refused(&message, if allowed { STEPS } else { STEPS_OR_ALLOW }));
         }
     }
     Ok(())
 }
 
-fn refused(message: &str) -> Problem {
+const STEPS: &str = "move what takes long into a file of its own, away from what changes tables: rows with `batch=`, then \
+                     `pointsman deploy ENV`";
+const STEPS_OR_ALLOW: &str = "write it in steps that do not (`CONCURRENTLY`, `NOT VALID` and `VALIDATE`, `batch=`), or allow \
+                              it: `-- pointsman: allow-rewrite`";
+
+fn refused(message: &str, hint: &str) -> Problem {
     Problem::new(Code::MigrationDangerous, message)
         .cause("this was the rehearsal on a copy; the live database was not touched")
-        .hint("write it in steps that do not (`CONCURRENTLY`, `NOT VALID` and `VALIDATE`, `batch=`), or allow it: `-- pointsman: allow-rewrite`")
+        .hint(hint)
 }
 
 fn locks(measured: &Measured) -> String {
