@@ -11,7 +11,7 @@ use crate::place::Place;
 use crate::session::Session;
 
 /// Runs one file against the place. In the file, `{{url}}` is the server, `{{host}}` its name and `{{side}}` the side of the
-/// route that `X-Pointsman` asks for; secrets are variables by their names.
+/// route that is meant; each of its requests asks for that by `X-Pointsman`. Secrets are variables by their names.
 pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, Miss> {
     let (command, path) = place.grants.hurl(file).map_err(Miss::Blind)?;
     let left = until.saturating_duration_since(Instant::now());
@@ -29,6 +29,10 @@ pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) 
         "--variable".to_owned(),
         format!("side={}", place.pin.as_ref().map_or("", |pin| pin.side)),
     ];
+    // Every request of the file is led to the side that is meant.
+    if let Some(pin) = &place.pin {
+        arguments.extend(["--header".to_owned(), format!("X-Pointsman: {}", pin.side)]);
+    }
     if let Some(secrets) = &secrets {
         arguments.extend(["--secrets-file".to_owned(), secrets.path().display().to_string()]);
     }

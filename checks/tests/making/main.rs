@@ -329,7 +329,12 @@ async fn hurl_files_run_with_secrets_in_a_file() {
     let written = |file: &str| format!("hurl = \"{file}\"\nsecrets = {{ password = \"SECRETS/wrong\" }}");
     let seen = run(&[world.check("ok", &written("ok.hurl"))], &place, None).await.unwrap();
     assert_eq!((seen[0].verdict, seen[0].what.as_str()), (CheckVerdict::Passed, "`ok.hurl` passed"));
+    let pin = Some(Pin { side: "canary", epoch: "7".to_owned() });
+    let pinned = Place { pin, ..place.clone() };
+    let seen = run(&[world.check("pinned", &written("ok.hurl"))], &pinned, None).await.unwrap();
+    assert_eq!(seen[0].verdict, CheckVerdict::Passed);
     let log = std::fs::read_to_string(log).unwrap();
+    assert_eq!(log.matches("arg X-Pointsman: canary").count(), 1, "{log}");
     assert!(
         log.contains("file /etc/pointsman/checks/ok.hurl") && log.contains("password=hunter2-wrong"),
         "{log}"
