@@ -251,8 +251,9 @@ fn adopt(balancer: &Balancer, runtime: &Route, on_disk: &Route, confirmed: Optio
     let Some(confirmed) = confirmed.filter(|known| runtime == on_disk && known.epoch != runtime.epoch) else {
         return;
     };
+    balancer.file.remember(runtime);
+    // A move of its own that was cut short between both notes is nobody's change.
     if balancer.file.begun().as_ref() != Some(runtime) {
-        balancer.file.remember(runtime);
         let what =
             format!("route `{runtime}` stands and is taken as it is: `{confirmed}` was confirmed last");
         balancer.events.tell(Kind::Adopted, what);
