@@ -175,7 +175,9 @@ async fn a_schema_that_went_on_is_compared_by_what_both_have() {
     let taken = place.take("r1").await.unwrap();
     place.sql(&format!(
         "SET ROLE {}_owner;
-         ALTER TABLE features ADD COLUMN layer int NOT NULL DEFAULT 1, ADD COLUMN colour text; DROP TABLE visits;
+         ALTER TABLE features ADD COLUMN layer int NOT NULL DEFAULT 1, ADD COLUMN colour text,
+             ADD COLUMN shown boolean NOT NULL DEFAULT false, ADD COLUMN price numeric(10, 2) DEFAULT 0, ADD COLUMN code char(4) DEFAULT 'ab',
+             ADD COLUMN tags text[] DEFAULT ARRAY['a', 'b'], ADD COLUMN host inet DEFAULT '10.0.0.1'; DROP TABLE visits;
          UPDATE features SET layer = 7 WHERE id IN (1, 2); UPDATE features SET colour = 'red' WHERE id IN (2, 3);
          CREATE TABLE fresh AS SELECT generate_series(1, 5) AS n; UPDATE features SET name = 'z' WHERE id = 9;",
         place.settings.name

@@ -17,18 +17,25 @@ use crate::statement::{field, literal, quoted, refused};
 const GROUPS: u32 = 1024;
 
 /// Of the tables of extensions those rows that a dump holds. What every row got when its column was added, or gets by a
-/// constant default, is no row's own.
+/// constant default, is no row's own; both are compared as the server writes elements of arrays, which is how it keeps the
+/// former.
 const COLUMNS: &str = "
     SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY (i.indkey), false),
            CASE WHEN a.attgenerated = '' THEN
-               't.' || quote_ident(a.attname) || '::text IS DISTINCT FROM ' || CASE
-                    WHEN a.atthasmissing THEN quote_nullable(((a.attmissingval::text)::text[])[1])
-                    WHEN a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) ~ '[[:alpha:]_]\\(' THEN 'NULL'
-                    ELSE '(' || coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') || ')::text' END END,
+               CASE WHEN a.atthasmissing AND ty.typcategory = 'A' THEN
+                    't.' || quote_ident(a.attname) || '::text IS DISTINCT FROM '
+                        || quote_nullable(((a.attmissingval::text)::text[])[1])
+               WHEN a.atthasmissing THEN
+                    'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ' || quote_literal(a.attmissingval::text)
+               ELSE 'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ARRAY[(' || CASE
+                        WHEN a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) ~ '[[:alpha:]_]\\(' THEN 'NULL'
+                        ELSE coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') END
+                        || ')::' || format_type(a.atttypid, a.atttypmod) || ']::text' END END,
            coalesce(e.condition, '')
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN pg_type ty ON ty.oid = a.atttypid
       LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
       LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
       LEFT JOIN (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) e
