@@ -123,16 +123,14 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
 /// Two databases in one folder would take each other's record of a restore, and what a dump left unfinished.
 async fn alone_in_folder(settings: &Settings) -> Finding {
     let check = "folder's database";
-    let backups = match backup::list(settings).await {
-        Ok(backups) => backups,
-        Err(problem) => return Finding::problem(check, &problem),
-    };
-    let other = backups.iter().find(|backup| backup.fault.is_none() && backup.database != settings.name);
-    match other {
-        None => Finding::fine(check, "no other database's backups are in it"),
-        Some(backup) => {
+    let (folder, database) = (settings.backup.dir.clone(), settings.name.clone());
+    let looking = tokio::task::spawn_blocking(move || backup::neighbour(&folder, &database)).await;
+    match looking.unwrap_or_else(|_| Err(Problem::new(Code::FileSystem, "cannot list backups"))) {
+        Err(problem) => Finding::problem(check, &problem),
+        Ok(None) => Finding::fine(check, "no other database's backups are in it"),
+        Ok(Some(other)) => {
             let folder = settings.backup.dir.display();
-            let found = format!("`{folder}` holds backups of the database `{}` too", backup.database);
+            let found = format!("`{folder}` holds backups of the database `{other}` too");
             let hint = "give each database a folder of its own: `dir` in `[database.backup]` of its agent; move what is not \
                         of this one";
             Finding::refused(check, found, hint)

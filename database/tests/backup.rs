@@ -98,6 +98,20 @@ async fn the_plain_format_is_what_the_old_commands_read() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_databases_do_not_share_a_folder() {
+    let mut place = Place::new();
+    let refused = async |place: &Place| {
+        let findings = pointsman_database::preflight::look(&place.settings).await;
+        let folder = findings.into_iter().find(|finding| finding.check == "folder's database").unwrap();
+        folder.verdict == pointsman_database::preflight::Verdict::Refused
+    };
+    place.take("r1").await.unwrap();
+    assert!(!refused(&place).await);
+    place.settings.name = "postgres".to_owned();
+    assert!(refused(&place).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn whoever_stops_waiting_leaves_nothing_behind() {
     let place = Place::new();
     // A lock that pg_dump waits for keeps it in the middle.

@@ -115,6 +115,13 @@ pub(crate) fn found(folder: &Path, database: &str) -> Result<Vec<Backup>, Proble
     Ok(backups)
 }
 
+/// A database that has sound backups in the folder too, if there is one.
+pub(crate) fn neighbour(folder: &Path, database: &str) -> Result<Option<String>, Problem> {
+    let backups = ids(folder)?.into_iter().map(|id| Backup::of(folder, &id));
+    let mut others = backups.filter(|backup| backup.fault.is_none() && backup.database != database);
+    Ok(others.next().map(|backup| backup.database))
+}
+
 fn ids(folder: &Path) -> Result<Vec<BackupId>, Problem> {
     let failed = |error: std::io::Error| {
         Problem::new(Code::FileSystem, format!("cannot list the folder of backups `{}`", folder.display()))

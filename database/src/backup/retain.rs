@@ -26,9 +26,7 @@ const COUNTS_FROM: VerifyLevel = VerifyLevel::Read;
 /// Removes what is older than the newest `keep` good backups. What a release that is not confirmed yet may need stays,
 /// and so does everything as long as no good one stands for it; a damaged one is never removed, somebody should look.
 pub async fn retain(settings: &Settings, keep_for: &[String]) -> Result<Retained, Problem> {
-    let mut backups = catalog::list(settings).await?;
-    // Of another database that shares the folder nothing is ours to remove.
-    backups.retain(|backup| backup.database == settings.name);
+    let backups = catalog::list(settings).await?;
     let pending = crate::restore::pending(settings)?.map(|pending| pending.backup);
     let mut doomed = doomed(&backups, settings.backup.keep, keep_for);
     doomed.retain(|id| pending.as_ref() != Some(id));
