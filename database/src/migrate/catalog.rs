@@ -102,17 +102,6 @@ async fn index_valid(session: &Session, index: &Relation, table: &Relation) -> R
     }
 }
 
-/// What an earlier try of another statement has made under the name that this one is to make: not what is wanted.
-pub(crate) fn made_by_another(probe: &Probe) -> Option<Found> {
-    let Probe::IndexValid { index, .. } = probe else { return None };
-    let name = index.as_sql();
-    Some(Found::Half {
-        commands: vec![dropped(&name)],
-        finishes: false,
-        what: format!("the index {name} was made by an earlier try that said something else: dropped"),
-    })
-}
-
 async fn left_by_reindex(session: &Session, relation: Option<&Relation>) -> Result<Found, Fault> {
     let relation = relation.map(Relation::as_sql);
     let rows = session.client().query(LEFT_BY_REINDEX, &[&relation]).await?;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_chassis::failpoint;
 use pointsman_core::{Aftermath, Code, Problem};
-use pointsman_migration::{Class, Statement};
+use pointsman_migration::{Class, Probe, Statement};
 
 use super::catalog::{self, Found};
 use super::fault::Fault;
@@ -80,13 +80,14 @@ impl<'a> Run<'a> {
         tried: Tried,
     ) -> Result<bool, Problem> {
         let at = job.file().place(statement);
-        let mut found = catalog::look(&self.sessions.work, &statement.probe).await?;
-        if (&found, tried) == (&Found::Done, Tried::Another)
-            && let Some(other) = catalog::made_by_another(&statement.probe)
-        {
-            found = other;
-        }
-        match found {
+        match catalog::look(&self.sessions.work, &statement.probe).await? {
+            // What a statement made that stood there before the file was corrected is not what this one is to make.
+            Found::Done if tried == Tried::Another && matches!(statement.probe, Probe::IndexValid { .. }) => {
+                self.notes.push(format!(
+                    "{at}: an earlier try, cut short, said something else here; the index that is there may be its"
+                ));
+                Ok(false)
+            }
             Found::Done if tried != Tried::Never => {
                 self.notes.push(format!("{at}: done by an earlier try"));
                 Ok(true)

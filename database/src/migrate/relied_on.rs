@@ -27,7 +27,8 @@ WITH ours AS (SELECT oid FROM pg_catalog.pg_namespace
       FROM mine m JOIN pg_catalog.pg_attribute a ON a.attrelid = m.oid AND a.attnum > 0 AND NOT a.attisdropped
      WHERE m.relkind <> 'S')";
 
-/// Kind, name, and what it must stay: none of these may go. A table is the one that it was, whatever its name.
+/// Kind, name, and what it must stay: none of these may go. A table is the one that it was, whatever its name; a function
+/// counts with every list of arguments that it can be called with, those with a default left out one by one.
 const GOODS: &str = "
 SELECT 'table', name, oid::text FROM mine WHERE relkind IN ('r', 'p', 'f')
 UNION ALL SELECT 'view', name, '' FROM mine WHERE relkind IN ('v', 'm')
@@ -41,9 +42,15 @@ UNION ALL SELECT 'right to', lower(a.privilege_type) || ' ' || name || ' of '
            WHERE a.grantee <> relowner
 UNION ALL SELECT 'unique index', regexp_replace(pg_get_indexdef(i.indexrelid), '^CREATE UNIQUE INDEX .*? ON (ONLY )?', ''), ''
             FROM pg_catalog.pg_index i JOIN mine m ON m.oid = i.indrelid WHERE i.indisunique AND i.indisvalid
-UNION ALL SELECT 'function', p.oid::regprocedure::text, coalesce(pg_get_function_result(p.oid), '')
-            FROM pg_catalog.pg_proc p WHERE p.pronamespace IN (SELECT oid FROM ours)
+UNION ALL SELECT 'function', quote_ident(n.nspname) || '.' || quote_ident(p.proname) || '(' || coalesce((
+                     SELECT string_agg(format_type(a.type, NULL), ', ' ORDER BY a.at)
+                       FROM unnest(p.proargtypes::oid[]) WITH ORDINALITY AS a (type, at) WHERE a.at <= k), '') || ')',
+                 min(coalesce(pg_get_function_result(p.oid), ''))
+            FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_namespace n ON n.oid = p.pronamespace,
+                 generate_series((p.pronargs - p.pronargdefaults)::int, p.pronargs::int) AS k
+           WHERE n.oid IN (SELECT oid FROM ours)
              AND NOT EXISTS (SELECT 1 FROM of_extensions e WHERE e.classid = 'pg_proc'::regclass AND e.objid = p.oid)
+           GROUP BY 2
 UNION ALL SELECT 'type', format_type(t.oid, NULL), ''
             FROM pg_catalog.pg_type t WHERE t.typtype IN ('e', 'd', 'r') AND t.typnamespace IN (SELECT oid FROM ours)
              AND NOT EXISTS (SELECT 1 FROM of_extensions e WHERE e.classid = 'pg_type'::regclass AND e.objid = t.oid)

@@ -90,7 +90,7 @@ impl Window {
             .await
             .map_err(|fault| fault.while_doing("read which queries are called"))?;
         let grew =
-            now.into_iter().filter(|(statement, calls)| before.get(statement).is_none_or(|had| calls > had));
+            now.into_iter().filter(|(statement, calls)| before.get(statement).is_none_or(|had| calls != had));
         Ok(grew.map(|(statement, _)| statement).collect())
     }
 }

@@ -15,8 +15,10 @@ use crate::Session;
 /// Longest that one try may take, in milliseconds.
 const TRY_LIMIT_MS: u32 = 5_000;
 
+/// Columns, with their types and whether they are of the key.
 const TABLE: &str = "
-SELECT quote_ident(a.attname), a.attgenerated <> '', a.attidentity = 'a'
+SELECT quote_ident(a.attname), a.attgenerated <> '', a.attidentity = 'a', format_type(a.atttypid, a.atttypmod),
+       EXISTS (SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = c.oid AND i.indisprimary AND a.attnum = ANY (i.indkey))
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
  WHERE c.oid = to_regclass($1) AND c.relkind IN ('r', 'p') ORDER BY a.attnum";
 
@@ -34,10 +36,20 @@ enum Outcome {
 /// Ways to write a row, and how each ended.
 type Outcomes = BTreeMap<&'static str, Outcome>;
 
-/// Tables as they took rows before, and their columns then.
+/// Tables as they took rows before.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Written {
-    tables: BTreeMap<String, (BTreeSet<String>, Outcomes)>,
+    tables: BTreeMap<String, Tried>,
+}
+
+/// A table that was tried.
+#[derive(Clone, Debug)]
+struct Tried {
+    /// Its columns then: the version that serves knows no others.
+    columns: BTreeSet<String>,
+    /// The row that it was tried with, as a condition: the same before and after, where the table has a key.
+    row: String,
+    outcomes: Outcomes,
 }
 
 /// Tables that the scripts alter, or add triggers and rules to.
@@ -51,11 +63,15 @@ pub(crate) async fn look(session: &Session, scripts: &[&Script]) -> Result<Writt
     let mut written = Written::default();
     for table in altered(scripts) {
         let columns = columns(session, &table).await?;
-        if !columns.is_empty() {
-            let outcomes = outcomes(session, &table, &columns, &[]).await?;
-            let names = columns.into_iter().map(|column| column.name).collect();
-            written.tables.insert(table, (names, outcomes));
-        }
+        let row = match one_row(session, &table, &columns).await {
+            Ok(Some(row)) => row,
+            // What may not even be read will be told by the run itself.
+            Ok(None) | Err(Fault::Refused(_)) => continue,
+            Err(fault) => return Err(fault.while_doing("look for a row of a table")),
+        };
+        let outcomes = outcomes(session, &table, &columns, &row).await?;
+        let columns = columns.into_iter().map(|column| column.name).collect();
+        written.tables.insert(table, Tried { columns, row, outcomes });
     }
     Ok(written)
 }
@@ -64,12 +80,18 @@ impl Written {
     /// Tries them again, with what was a column then; says in words what was taken before and is no longer.
     pub(crate) async fn refused_now(&self, session: &Session) -> Result<Vec<String>, Problem> {
         let mut refused = Vec::new();
-        for (table, (old, before)) in &self.tables {
-            let (of_old, fresh): (Vec<_>, Vec<_>) =
-                columns(session, table).await?.into_iter().partition(|column| old.contains(&column.name));
-            let after = outcomes(session, table, &of_old, &fresh).await?;
+        for (table, before) in &self.tables {
+            let mut known = columns(session, table).await?;
+            known.retain(|column| before.columns.contains(&column.name));
+            // The migration may have deleted it.
+            let there = is_there(session, table, &before.row).await;
+            let there = there.map_err(|fault| fault.while_doing("look for a row of a table"))?;
+            if known.is_empty() || !there {
+                continue;
+            }
+            let after = outcomes(session, table, &known, &before.row).await?;
             for (way, outcome) in &after {
-                if before.get(way) != Some(&Outcome::Taken) {
+                if before.outcomes.get(way) != Some(&Outcome::Taken) {
                     continue;
                 }
                 match outcome {
@@ -91,26 +113,56 @@ struct Column {
     name: String,
     generated: bool,
     always: bool,
+    kind: String,
+    of_key: bool,
 }
 
 async fn columns(session: &Session, table: &str) -> Result<Vec<Column>, Problem> {
     let failed = |error| Fault::from(error).while_doing("look at the columns of a table");
     let rows = session.client().query(TABLE, &[&table]).await.map_err(failed)?;
     let read = |row: &tokio_postgres::Row| {
-        Ok(Column { name: row.try_get(0)?, generated: row.try_get(1)?, always: row.try_get(2)? })
+        Ok(Column {
+            name: row.try_get(0)?,
+            generated: row.try_get(1)?,
+            always: row.try_get(2)?,
+            kind: row.try_get(3)?,
+            of_key: row.try_get(4)?,
+        })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map_err(failed)
 }
 
-/// Writes in every way, with the columns that the version that serves knows; the others have what they have by default.
-async fn outcomes(
-    session: &Session,
-    table: &str,
-    known: &[Column],
-    fresh: &[Column],
-) -> Result<Outcomes, Problem> {
+/// A row to try with, as a condition; none where there is none.
+async fn one_row(session: &Session, table: &str, columns: &[Column]) -> Result<Option<String>, Fault> {
+    let key: Vec<&Column> = columns.iter().filter(|column| column.of_key).collect();
+    if columns.is_empty() {
+        return Ok(None);
+    }
+    if key.is_empty() {
+        let any = format!("(tableoid, ctid) = (SELECT tableoid, ctid FROM {table} LIMIT 1)");
+        return Ok(is_there(session, table, &any).await?.then_some(any));
+    }
+    let texts: Vec<String> =
+        key.iter().map(|column| format!("quote_literal({}::text)", column.name)).collect();
+    let sql = format!("SELECT {} FROM {table} LIMIT 1", texts.join(", "));
+    let Some(row) = session.client().query_opt(&sql, &[]).await? else { return Ok(None) };
+    let mut equal = Vec::new();
+    for (at, column) in key.iter().enumerate() {
+        let value: String = row.try_get(at)?;
+        equal.push(format!("{} = {value}::{}", column.name, column.kind));
+    }
+    Ok(Some(equal.join(" AND ")))
+}
+
+async fn is_there(session: &Session, table: &str, row: &str) -> Result<bool, Fault> {
+    let sql = format!("SELECT EXISTS (SELECT 1 FROM {table} WHERE {row})");
+    Ok(session.client().query_one(&sql, &[]).await?.try_get(0)?)
+}
+
+/// Writes in every way, with the columns that the version that serves knows: what is new has what it has by default.
+async fn outcomes(session: &Session, table: &str, known: &[Column], row: &str) -> Result<Outcomes, Problem> {
     let mut outcomes = Outcomes::new();
-    for (way, sql) in ways(table, known, fresh) {
+    for (way, sql) in ways(table, known, row) {
         if let Some(outcome) = tried(session, &sql).await? {
             outcomes.insert(way, outcome);
         }
@@ -118,31 +170,23 @@ async fn outcomes(
     Ok(outcomes)
 }
 
-fn ways(table: &str, known: &[Column], fresh: &[Column]) -> Vec<(&'static str, String)> {
+fn ways(table: &str, known: &[Column], row: &str) -> Vec<(&'static str, String)> {
     let given: Vec<&str> = known.iter().filter(|c| !c.generated).map(|c| c.name.as_str()).collect();
     let all = given.join(", ");
-    let one = format!("(SELECT tableoid, ctid FROM {table} LIMIT 1)");
     let mut ways = Vec::new();
     if given.is_empty() {
         return ways;
     }
     let insert = format!("INSERT INTO {table} ({all}) OVERRIDING SYSTEM VALUE");
-    ways.push(("add", format!("{insert} SELECT {all} FROM {table} LIMIT 1")));
+    ways.push(("add", format!("{insert} SELECT {all} FROM {table} WHERE {row}")));
     // The row itself again, so that its key is free and everything after that is asked too.
-    ways.push((
-        "replace",
-        format!(
-            "WITH one AS (DELETE FROM {table} WHERE (tableoid, ctid) = {one} RETURNING {all}) {insert} SELECT {all} FROM one"
-        ),
-    ));
+    let replaced = format!(
+        "WITH one AS (DELETE FROM {table} WHERE {row} RETURNING {all}) {insert} SELECT {all} FROM one"
+    );
+    ways.push(("replace", replaced));
     if let Some(some) = known.iter().find(|column| !column.generated && !column.always) {
-        let by_default = fresh.iter().filter(|column| !column.generated);
-        let set: String = by_default.map(|column| format!(", {} = DEFAULT", column.name)).collect();
         let name = &some.name;
-        ways.push((
-            "change",
-            format!("UPDATE {table} SET {name} = {name}{set} WHERE (tableoid, ctid) = {one}"),
-        ));
+        ways.push(("change", format!("UPDATE {table} SET {name} = {name} WHERE {row}")));
     }
     ways
 }

@@ -139,6 +139,7 @@ fn met_by(file: &str) -> &'static str {
                  CONSTRAINT kind CHECK (kind IN ('a', 'b')));
              CREATE UNIQUE INDEX by_id ON features (id); CREATE INDEX old_index ON features (area);
              INSERT INTO features (name) VALUES ('a'), ('b');
+             CREATE FUNCTION size_of(int) RETURNS text LANGUAGE sql AS 'SELECT $1::text';
              ALTER TABLE features ENABLE ROW LEVEL SECURITY; CREATE POLICY everybody ON features USING (true);
              CREATE VIEW active_features AS SELECT id, name, title FROM features WHERE state = 'active'"
         }

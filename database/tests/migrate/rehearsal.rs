@@ -195,6 +195,31 @@ async fn what_was_there_before_the_copy_was_adopted_is_nobodys_to_judge() {
 }
 
 #[tokio::test]
+async fn a_column_that_a_trigger_fills_for_the_old_version_may_be_demanded() {
+    let ground = Ground::new(T);
+    let fill = "ALTER TABLE t ADD COLUMN c int;
+                CREATE FUNCTION fill() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog, public AS
+                    'BEGIN NEW.c := NEW.a; RETURN NEW; END';
+                CREATE TRIGGER fill BEFORE INSERT OR UPDATE OF a ON t FOR EACH ROW EXECUTE FUNCTION fill()";
+    let demand = "ALTER TABLE t ADD CONSTRAINT filled CHECK (c IS NOT NULL) NOT VALID";
+    let files = [
+        ("v1.0.0.sql", fill),
+        ("v1.1.0.sql", "-- pointsman: batch=id:400\nUPDATE t SET c = a WHERE c IS NULL"),
+        ("v1.2.0.sql", demand),
+    ];
+    rehearse(&ground, &files).await.unwrap();
+    // Without the trigger the old version would be refused.
+    let column = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), files[1], files[2]];
+    assert_eq!(rehearse(&ground, &column).await.unwrap_err().code, Code::MigrationBreaking);
+    // A table that is empty afterwards cannot be tried.
+    let emptied = [
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.1.0.sql", "-- pointsman: batch=id:400\nDELETE FROM t"),
+    ];
+    rehearse(&ground, &emptied).await.unwrap();
+}
+
+#[tokio::test]
 async fn without_statistics_of_statements_it_says_so() {
     let ground = Ground::new(T);
     let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
