@@ -466,6 +466,7 @@ async fn a_passing_fault_gives_no_renewal_up() {
     site.until("it is said", async || site.reason().await.contains("another certificate")).await;
     let sets = site.rig.commands("set ssl cert");
     std::fs::write(site.rig.folder.path().join("renewed/touched"), "").unwrap();
+    // Nothing comes that could be waited for: it is that which is looked for.
     tokio::time::sleep(Duration::from_secs(2)).await;
     assert_eq!(
         site.rig.commands("set ssl cert"),
