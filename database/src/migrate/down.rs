@@ -18,13 +18,12 @@ pub async fn down(
     authority: &dyn Authority,
     progress: &Progress,
 ) -> Result<Ran, Problem> {
-    let mut run = Run::open(settings, order, authority, progress).await?;
-    let ran = run.back(set, version).await;
-    progress.done();
-    ran
+    let run = Run::open(settings, order, authority, progress).await?;
+    ended(run, set, version).await.map(|(ran, _)| ran)
 }
 
-/// The same, with what each statement does.
+/// The same on a copy, with what each statement does. Never on the live database: what is measured asks for its locks one by
+/// one, and waits for them.
 pub(crate) async fn measured(
     settings: &Settings,
     set: &Set,
@@ -35,8 +34,16 @@ pub(crate) async fn measured(
 ) -> Result<(Ran, Vec<Measured>), Problem> {
     let mut run = Run::open(settings, order, authority, progress).await?;
     run.measure = Some(Measure::default());
+    ended(run, set, version).await
+}
+
+async fn ended<'a>(
+    mut run: Run<'a>,
+    set: &'a Set,
+    version: &Version,
+) -> Result<(Ran, Vec<Measured>), Problem> {
     let ran = run.back(set, version).await;
-    progress.done();
+    run.progress.done();
     Ok((ran?, run.measure.take().map(|measure| measure.statements).unwrap_or_default()))
 }
 

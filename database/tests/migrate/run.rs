@@ -290,6 +290,26 @@ async fn what_a_verify_file_has_not_passed_is_looked_at_again_by_every_release_u
 }
 
 #[tokio::test]
+async fn a_way_down_asks_for_its_locks_as_every_run_does_and_names_who_holds_them() {
+    let ground = Ground::new(T);
+    let files = [
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.0.0.down.sql", "ALTER TABLE t DROP COLUMN c"),
+    ];
+    ground.expand(&files).await.unwrap();
+    let reader = ground.client("report", "app").await;
+    reader.batch_execute("BEGIN; SELECT count(*) FROM t").await.unwrap();
+    let (set, version) = (set(&files), pointsman_migration::Version::parse("1.0.0").unwrap());
+    let order = RunOrder { lock_budget_ms: 1_500, ..ground.order(Phase::Down) };
+    let down = migrate::down(&ground.settings, &set, &version, &order, &Crew(1), &ground.progress);
+    let problem = down.await.unwrap_err();
+    assert_eq!(problem.code, Code::LockNotHad, "{problem}");
+    assert!(problem.message.contains("(report, idle in transaction"), "{problem}");
+    reader.batch_execute("COMMIT").await.unwrap();
+    ground.down(&files, "1.0.0").await.unwrap();
+}
+
+#[tokio::test]
 async fn down_takes_the_newest_version_back_and_no_other() {
     let ground = Ground::new(T);
     let before = ground.contents();
