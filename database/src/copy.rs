@@ -2,6 +2,7 @@
 
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use crate::backup::{Archive, Manifest, load};
 use crate::server::Server;
@@ -113,10 +114,37 @@ pub(crate) async fn compare(
     Err(wrong.into_iter().fold(problem, Problem::cause))
 }
 
+/// How often a database that others are connected to is tried to be dropped. The server waits 5 s each time.
+const DROP_TRIES: usize = 3;
+
 /// Drops a database of ours, with whoever is connected to it.
+///
+/// Only a superuser may end a worker of autovacuum or a superuser's session: by force nothing is dropped then, and nobody's
+/// session ended. Without force the server itself sends workers of autovacuum away, and waits for the others.
 pub(crate) async fn drop_database(client: &Client, name: &str) -> Result<(), Problem> {
-    client
-        .batch_execute(&format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quoted(name)))
-        .await
-        .map_err(|error| refused(&format!("drop the database `{name}`"), &error))
+    let drop = format!("DROP DATABASE IF EXISTS {}", quoted(name));
+    let failed = |error| refused(&format!("drop the database `{name}`"), &error);
+    for _ in 0..DROP_TRIES {
+        match client.batch_execute(&format!("{drop} WITH (FORCE)")).await {
+            Err(error) if error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE) => {}
+            dropped => return dropped.map_err(failed),
+        }
+        match client.batch_execute(&drop).await {
+            Err(error) if error.code() == Some(&SqlState::OBJECT_IN_USE) => {}
+            dropped => return dropped.map_err(failed),
+        }
+    }
+    let message = format!("cannot drop the database `{name}`: a superuser is connected to it");
+    let problem = Problem::new(Code::StatementRefused, message).retry_useful();
+    let problem = problem.hint("end the sessions that are named, then try again");
+    Err(connected(client, name).await?.into_iter().fold(problem, Problem::cause))
+}
+
+/// Who is connected to a database, in words.
+async fn connected(client: &Client, name: &str) -> Result<Vec<String>, Problem> {
+    let sql = "SELECT format('%s (pid %s, role %s)', coalesce(nullif(application_name, ''), backend_type), pid, usename)
+                 FROM pg_stat_activity WHERE datname = $1 ORDER BY pid LIMIT 10";
+    let rows = client.query(sql, &[&name]).await;
+    let rows = rows.map_err(|error| refused(&format!("look who is connected to `{name}`"), &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
 }
