@@ -3,7 +3,7 @@
 //! What is counted are sessions of clients that wait for a lock of ours, or behind one that we wait for. Those that want
 //! what only other maintenance wants (`VACUUM`, another index build) are left out: no visitor waits with them.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -22,14 +22,15 @@ const LOOK_LIMIT: Duration = Duration::from_secs(5);
 /// A cancelled statement that still stalls somebody this much later has its session ended.
 const END_AFTER: Duration = Duration::from_secs(1);
 
-/// Asked of the waiting sessions alone: `pg_blocking_pids` takes every partition of the lock table for a moment.
+/// Asked of the waiting sessions alone: `pg_blocking_pids` takes every partition of the lock table for a moment. When a
+/// wait began the server tells from version 14 on, and not in its very first moment.
 const STALLED: &str = "
 WITH waiting AS MATERIALIZED (
     SELECT pid, query_start FROM pg_catalog.pg_stat_activity
      WHERE wait_event_type = 'Lock' AND backend_type = 'client backend' AND datname = current_database()
        AND pid <> $1 AND pid <> pg_backend_pid())
-SELECT w.pid, (extract(epoch FROM clock_timestamp()
-                  - coalesce((to_jsonb(l) ->> 'waitstart')::timestamptz, w.query_start)) * 1000)::float8
+SELECT w.pid, coalesce(w.query_start::text, ''),
+       (extract(epoch FROM clock_timestamp() - (to_jsonb(l) ->> 'waitstart')::timestamptz) * 1000)::float8
   FROM waiting w JOIN pg_catalog.pg_locks l ON l.pid = w.pid AND NOT l.granted
  WHERE l.mode <> 'ShareUpdateExclusiveLock' AND $1 = ANY (pg_catalog.pg_blocking_pids(w.pid))";
 
@@ -87,6 +88,7 @@ impl Watch {
             tripped: Arc::clone(&tripped),
             blind: Arc::clone(&blind),
             waits_since: None,
+            stalled: Stalled::default(),
             seen: Seen::default(),
         };
         Self { tripped, blind, stop: Some(stop), task: tokio::spawn(looking.until(stopped)) }
@@ -130,7 +132,32 @@ struct Looking {
     tripped: Arc<AtomicBool>,
     blind: Arc<Notify>,
     waits_since: Option<Instant>,
+    stalled: Stalled,
     seen: Seen,
+}
+
+/// A session's query: its process, and when it began.
+type Query = (i32, String);
+
+/// Queries that were seen to wait at the last look, and since when they have been.
+#[derive(Debug, Default)]
+struct Stalled(BTreeMap<Query, Instant>);
+
+impl Stalled {
+    /// How long each of these has waited: by the server where it tells, otherwise since it was first seen waiting. Never
+    /// since its query began: that may have worked for minutes before.
+    fn waits(&mut self, found: Vec<(Query, Option<f64>)>, now: Instant) -> Vec<(i32, Duration)> {
+        let before = std::mem::take(&mut self.0);
+        let mut waits = Vec::with_capacity(found.len());
+        for (query, told_ms) in found {
+            let pid = query.0;
+            let since = before.get(&query).copied().unwrap_or(now);
+            let told = told_ms.and_then(|ms| Duration::try_from_secs_f64(ms / 1000.0).ok());
+            waits.push((pid, told.unwrap_or_else(|| now.saturating_duration_since(since))));
+            self.0.insert(query, since);
+        }
+        waits
+    }
 }
 
 impl Looking {
@@ -156,16 +183,14 @@ impl Looking {
 
     async fn look(&mut self) -> Result<(), Fault> {
         let rows = self.second.client().query(STALLED, &[&self.working]).await?;
-        for row in &rows {
-            let (pid, ms): (i32, f64) = (row.try_get(0)?, row.try_get(1)?);
-            self.seen.sessions.insert(pid);
-            self.seen.longest =
-                self.seen.longest.max(Duration::try_from_secs_f64(ms / 1000.0).unwrap_or_default());
-        }
-        let now_longest = rows.iter().filter_map(|row| row.try_get::<_, f64>(1).ok()).fold(0.0, f64::max);
-        let limit_ms = self.bounds.max_stall.as_secs_f64() * 1000.0;
-        if now_longest >= limit_ms {
-            let end = now_longest >= limit_ms + END_AFTER.as_secs_f64() * 1000.0;
+        let found = rows.iter().map(|row| Ok(((row.try_get(0)?, row.try_get(1)?), row.try_get(2)?)));
+        let found = found.collect::<Result<Vec<_>, tokio_postgres::Error>>()?;
+        let waits = self.stalled.waits(found, Instant::now());
+        self.seen.sessions.extend(waits.iter().map(|(pid, _)| *pid));
+        let now_longest = waits.iter().map(|(_, wait)| *wait).max().unwrap_or_default();
+        self.seen.longest = self.seen.longest.max(now_longest);
+        if !waits.is_empty() && now_longest >= self.bounds.max_stall {
+            let end = now_longest >= self.bounds.max_stall + END_AFTER;
             self.seen.stopped.get_or_insert(Stopped::Stalled);
             return self.stop_work(end).await;
         }
@@ -195,5 +220,26 @@ impl Looking {
             if end_session { "SELECT pg_terminate_backend($1)" } else { "SELECT pg_cancel_backend($1)" };
         self.second.client().query_one(how, &[&self.working]).await?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_counted_from_its_own_beginning_and_not_from_the_querys() {
+        let mut stalled = Stalled::default();
+        let began = Instant::now();
+        let at = |ms| began + Duration::from_millis(ms);
+        let report = || ((7, "10:00".to_owned()), None);
+        let told = ((8, "10:01".to_owned()), Some(120.0));
+        let ms = Duration::from_millis;
+        assert_eq!(stalled.waits(vec![report(), told], at(0)), [(7, ms(0)), (8, ms(120))]);
+        assert_eq!(stalled.waits(vec![report()], at(90)), [(7, ms(90))]);
+        // Between two looks it had what it waited for, or it is another query.
+        assert_eq!(stalled.waits(vec![], at(140)), []);
+        assert_eq!(stalled.waits(vec![report()], at(190)), [(7, ms(0))]);
+        assert_eq!(stalled.waits(vec![((7, "10:02".to_owned()), None)], at(240)), [(7, ms(0))]);
     }
 }
