@@ -18,12 +18,24 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), format_type(a.at
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped
  WHERE c.oid = to_regclass($1)";
 
+/// Columns beside `version` that every row needs a value for.
+const NEEDED: &str = "
+SELECT quote_ident(attname), format_type(atttypid, NULL)
+  FROM pg_catalog.pg_attribute
+ WHERE attrelid = to_regclass($1) AND attnum > 0 AND NOT attisdropped AND attname <> 'version'
+   AND attnotnull AND NOT atthasdef AND attidentity = ''
+ ORDER BY attnum";
+
 /// The table as it was found.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct VersionTable {
     name: String,
     kind: String,
     rows: Vec<(String, Version)>,
+    /// Columns that say when, and must be filled.
+    times: Vec<String>,
+    /// Columns that must be filled with what only the file's author knows.
+    others: Vec<String>,
     /// Rows that are no versions.
     pub(crate) unreadable: Vec<String>,
 }
@@ -42,7 +54,13 @@ impl VersionTable {
                 .hint("correct or remove `version_table` in the agent's [database] section")
         })?;
         let sql = format!("SELECT version::text FROM {found} WHERE version IS NOT NULL LIMIT {MAX_ROWS}");
-        let mut table = Self { name: found, kind, rows: Vec::new(), unreadable: Vec::new() };
+        let mut table = Self { name: found, kind, ..Self::default() };
+        for row in session.client().query(NEEDED, &[&name]).await.map_err(failed)? {
+            let (column, kind): (String, String) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            let is_time = kind == "date" || kind.starts_with("timestamp");
+            if is_time { table.times.push(column) } else { table.others.push(column) }
+        }
         for row in session.client().query(&sql, &[]).await.map_err(failed)? {
             let text: String = row.try_get(0).map_err(failed)?;
             match Version::parse(text.trim()) {
@@ -68,17 +86,33 @@ impl VersionTable {
         &self.name
     }
 
-    /// Adds the version in the table's own style, unless the file has done so itself.
+    /// Adds the version in the table's own style, unless the file has done so itself. Where a row needs what only the file's
+    /// author knows, the file has to.
     pub(crate) fn insert_sql(&self, version: &Version) -> Result<String, Problem> {
         let text = self.spelled(version)?;
-        Ok(format!(
-            "INSERT INTO {name} (version) SELECT {text}::{kind}
-              WHERE NOT EXISTS (SELECT 1 FROM {name} WHERE version::text = ANY ({forms}));",
-            name = self.name,
-            kind = self.kind,
-            text = literal(&text),
-            forms = array(&forms(version))
-        ))
+        let name = &self.name;
+        let missing = format!(
+            "NOT EXISTS (SELECT 1 FROM {name} WHERE version::text = ANY ({}))",
+            array(&forms(version))
+        );
+        if !self.others.is_empty() {
+            let others = self.others.join(", ");
+            let told = format!(
+                "a row of {name} needs a value for {others}: write it in the file, \
+                 `INSERT INTO {name} (version, {others}) VALUES ({}, ...)`",
+                literal(&text)
+            );
+            // What is raised takes its text as a parameter: a per cent sign in a name means nothing.
+            let body = format!(
+                "BEGIN IF {missing} THEN RAISE EXCEPTION USING ERRCODE = 'not_null_violation', MESSAGE = {}; END IF; END",
+                literal(&told)
+            );
+            return Ok(format!("DO {};", literal(&body)));
+        }
+        let columns: String = self.times.iter().map(|column| format!(", {column}")).collect();
+        let now = ", now()".repeat(self.times.len());
+        let (text, kind) = (literal(&text), &self.kind);
+        Ok(format!("INSERT INTO {name} (version{columns}) SELECT {text}::{kind}{now} WHERE {missing};"))
     }
 
     /// Takes the version out again.
@@ -122,7 +156,12 @@ mod tests {
 
     fn table(kind: &str, rows: &[&str]) -> VersionTable {
         let rows = rows.iter().map(|text| ((*text).to_owned(), Version::parse(text).unwrap())).collect();
-        VersionTable { name: "public.schema_version".into(), kind: kind.into(), rows, unreadable: Vec::new() }
+        VersionTable {
+            name: "public.schema_version".into(),
+            kind: kind.into(),
+            rows,
+            ..VersionTable::default()
+        }
     }
 
     #[test]

@@ -69,3 +69,24 @@ async fn what_cannot_be_adopted_is_refused_with_what_was_found() {
         Code::RecordsUnfit
     );
 }
+
+/// Tables that people made themselves want more of a row than its version.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_row_gets_the_time_that_its_table_wants_and_the_rest_from_the_file() {
+    let timed =
+        ground("CREATE TABLE schema_version (version text PRIMARY KEY, \"applied At\" timestamptz NOT NULL)");
+    timed.expand(&[("v1.0.0.sql", "CREATE TABLE a (id int)")]).await.unwrap();
+    assert_eq!(timed.sql("SELECT version, now() - \"applied At\" < '1 hour' FROM schema_version"), "1.0.0|t");
+
+    let told = ground("CREATE TABLE schema_version (version text, \"who's 100%\" text NOT NULL, note text)");
+    let refused = told.expand(&[("v1.0.0.sql", "CREATE TABLE a (id int)")]).await.unwrap_err();
+    assert_eq!(refused.code, Code::StatementFailed);
+    assert!(
+        refused.message.contains("needs a value for \"who's 100%\"")
+            && refused.message.contains("VALUES ('1.0.0', ...)"),
+        "{refused}"
+    );
+    assert_eq!(told.sql("SELECT to_regclass('a') IS NULL"), "t");
+    let own = "CREATE TABLE a (id int); INSERT INTO schema_version VALUES ('1.0.0', 'eve', NULL)";
+    told.expand(&[("v1.0.0.sql", own)]).await.unwrap();
+}
