@@ -70,6 +70,16 @@ impl File<'_> {
         }
     }
 
+    /// The failure, beside what no rollback takes back of the statements that ran.
+    pub(crate) fn outlived<'s>(ran: impl IntoIterator<Item = &'s Statement>, problem: Problem) -> Problem {
+        if !ran.into_iter().any(|statement| statement.sql.to_ascii_lowercase().contains("setval")) {
+            return problem;
+        }
+        problem.cause(
+            "what `setval` did to a sequence stands: no rollback takes it back; compare `SELECT * FROM pg_sequences` with the tables",
+        )
+    }
+
     fn problem(&self, message: String, refusal: &Refusal) -> Problem {
         let problem = Problem::new(Code::StatementFailed, message)
             .aftermath(self.aftermath())

@@ -6,6 +6,7 @@ use pointsman_chassis::failpoint;
 use pointsman_core::{Aftermath, Problem};
 use pointsman_migration::{Class, Statement};
 
+use super::failure::File;
 use super::fault::Fault;
 use super::ladder::Ladder;
 use super::ledger::Attempt;
@@ -140,14 +141,17 @@ impl<'a> Run<'a> {
             }
             Err(Broken { fault, at: Some(statement) }) if !fault.is_lock_missed() => {
                 let stopped = seen.stopped.is_some() || seen.blind.is_some();
-                Err(Trouble::Failed(if stopped {
+                let problem = if stopped {
                     file.stopped(statement, &seen, self.order.max_stall_ms)
                 } else {
                     file.failed(statement, fault)
-                }))
+                };
+                let ran = this.statements.iter().copied().take_while(|ran| ran.ordinal <= statement.ordinal);
+                Err(Trouble::Failed(File::outlived(ran, problem)))
             }
             Err(Broken { fault, at: None }) if !fault.is_lock_missed() => {
-                Err(Trouble::Failed(file.failed_at_end(fault)))
+                let ran = this.statements.iter().copied();
+                Err(Trouble::Failed(File::outlived(ran, file.failed_at_end(fault))))
             }
             Err(_) => Err(Trouble::Missed),
         }

@@ -353,3 +353,16 @@ async fn an_older_epoch_is_refused_and_a_newer_one_waits_for_the_running_transac
     let late = migrate::run(&ground.settings, &set(&[]), &order, &Crew(8), &ground.progress).await;
     assert_eq!(late.unwrap_err().code, Code::Fenced);
 }
+
+/// Sequences follow no rollback: a failure that says nothing of them would say too little.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_failure_says_what_outlives_its_rollback() {
+    let ground = Ground::new("CREATE SEQUENCE s; CREATE TABLE t (id int)");
+    let files = [("v1.0.0.sql", "SELECT setval('s', 41); INSERT INTO t VALUES (1 / 0)")];
+    let problem = ground.expand(&files).await.unwrap_err();
+    assert_eq!(ground.sql("SELECT last_value FROM s"), "41");
+    assert!(problem.causes.iter().any(|cause| cause.contains("`setval`")), "{problem:?}");
+    let files = [("v1.0.0.sql", "INSERT INTO t VALUES (1 / 0); SELECT setval('s', 42)")];
+    let problem = ground.expand(&files).await.unwrap_err();
+    assert!(!problem.causes.iter().any(|cause| cause.contains("`setval`")), "it did not run: {problem:?}");
+}
