@@ -129,6 +129,62 @@ async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {
     assert!((3_000..100_000).contains(&taken_back.lost), "{taken_back:?}");
 }
 
+/// Where somebody's writes are not counted, counters that stand still prove nothing.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_swap_is_not_taken_back_by_counters_that_do_not_count() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let role = format!("{}_app", place.settings.name);
+    let name = &place.settings.name;
+    let uncounted = format!("ALTER ROLE {role} IN DATABASE {name} SET track_counts = off");
+    place.sql(&format!("GRANT ALL ON features TO {role}; GRANT ALL ON SEQUENCE features_id_seq TO {role}"));
+    place.sql(&uncounted);
+    assert!(restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap().at_least);
+    beside(&place, &taken.id).await;
+    swap(&place, &taken.id, 0).await.unwrap();
+    // Only a superuser may say this of a role, so it does not go along.
+    place.sql(&uncounted);
+    let mut writing = place.cluster.client("psql", &role, name);
+    let wrote = writing.args(["-X", "-q", "-c", "INSERT INTO features (name) VALUES ('after')"]).status();
+    assert!(wrote.unwrap().success());
+    let refused = restore::swap_back(&place.settings, 1, &rule(), &Progress::default()).await.unwrap_err();
+    assert_eq!((refused.code, stage(&place)), (Code::LossGrown, Some(Stage::Swapped)));
+}
+
+/// Whom only a superuser may end: workers of autovacuum, which the server itself sends away, and another superuser.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_a_superuser_looks_at_is_dropped_when_he_is_gone() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    let look = async |database: &str, seconds: u32| {
+        let mut looking = place.cluster.client("psql", "postgres", database);
+        let looking = looking.args(["-X", "-q", "-c", &format!("SELECT pg_sleep({seconds})")]).spawn();
+        let seen = format!("SELECT count(*) FROM pg_stat_activity WHERE datname = '{database}'");
+        until("somebody who looks", || (place.sql(&seen) == "1").then_some(())).await;
+        looking.unwrap()
+    };
+    let mut short = look(&made.database, 2).await;
+    restore::discard(&place.settings, &rule()).await.unwrap();
+    short.wait().unwrap();
+    assert!(!place.databases().contains(&made.database));
+
+    let made = beside(&place, &taken.id).await;
+    let mut long = look(&made.database, 600).await;
+    let refused = restore::discard(&place.settings, &rule()).await.unwrap_err();
+    assert_eq!(refused.code, Code::StatementRefused);
+    assert!(
+        refused.causes.iter().any(|cause| cause.contains("psql") && cause.contains("role postgres")),
+        "{refused:?}"
+    );
+    place.sql(&format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{}'",
+        made.database
+    ));
+    long.wait().unwrap();
+    restore::discard(&place.settings, &rule()).await.unwrap();
+}
+
 /// A kill comes between any two steps: neither half an unpacked dump nor a copy that nobody has named yet is in the way.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_kill_left_of_a_check_does_not_keep_the_next_from_being_made() {

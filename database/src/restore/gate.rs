@@ -102,6 +102,21 @@ pub(crate) struct Written {
     /// The same as `rows`, of each table. Empty in records from before it was kept.
     #[serde(default)]
     tables: BTreeMap<u32, u64>,
+    /// Whether somebody may write who is not counted.
+    #[serde(default)]
+    uncounted: bool,
+}
+
+/// Whether the server counts no writes, or not those of some role: with `track_counts` off the counters stand still, and say
+/// that nothing was written.
+pub(crate) async fn uncounted(client: &Client) -> Result<bool, Problem> {
+    let sql = "
+        SELECT current_setting('track_counts') <> 'on' OR EXISTS (
+               SELECT 1 FROM pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
+                WHERE s.setdatabase IN (0, (SELECT oid FROM pg_database WHERE datname = current_database()))
+                  AND c.setting ~* '^track_counts=' AND c.setting !~* '=(on|true|yes|1)$')";
+    let row = client.query_one(sql, &[]).await;
+    row.map_err(|error| refused("ask what the server counts", &error)).and_then(|row| field(&row, 0))
 }
 
 impl Written {
@@ -120,7 +135,7 @@ impl Written {
             )
             .await
             .map_err(|error| refused("ask how much was written", &error))?;
-        let mut written = Self::default();
+        let mut written = Self { uncounted: uncounted(client).await?, ..Self::default() };
         for row in &rows {
             let (table, rows) = (field(row, 0)?, field::<i64>(row, 2)?.unsigned_abs());
             written.rows = written.rows.saturating_add(rows);
@@ -136,8 +151,9 @@ impl Written {
     }
 
     /// How many rows were written since an earlier look; `None` when tables were emptied, rewritten, made or dropped,
-    /// or the counters began anew, so that nobody can tell.
+    /// the counters began anew, or not everybody is counted, so that nobody can tell.
     pub(crate) fn since(&self, earlier: &Self) -> Option<u64> {
+        (!self.uncounted && !earlier.uncounted).then_some(())?;
         (self.files == earlier.files).then_some(())?;
         // A crash of the server sets them all to nothing: what was written since may hide it in the sum, but not in every
         // table.
@@ -171,6 +187,7 @@ mod tests {
             rows: tables.iter().map(|(_, rows)| rows).sum(),
             files: tables.iter().map(|(table, _)| (*table, *table)).collect(),
             tables: tables.iter().copied().collect(),
+            uncounted: false,
         }
     }
 
@@ -181,6 +198,8 @@ mod tests {
         assert_eq!(written(&[(1, 3), (2, 0)]).since(&then), None);
         assert_eq!(written(&[(1, 9_000), (2, 0)]).since(&then), None, "the sum alone would say 8,493");
         assert_eq!(written(&[(1, 501), (3, 9)]).since(&then), None, "a table is another one");
+        let uncounted = Written { uncounted: true, ..written(&[(1, 500), (2, 7)]) };
+        assert_eq!(uncounted.since(&then), None, "who counts nothing has not seen that nothing happened");
         // What was noted before tables were told apart.
         let then = Written { tables: BTreeMap::new(), ..then };
         assert_eq!(written(&[(1, 501), (2, 9)]).since(&then), Some(3));

@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::{Code, Problem};
 
 use super::beside::name_of;
-use super::gate::Written;
+use super::gate::{Written, uncounted};
 use super::hashes;
 use super::record::{Compared, Record, Stage};
 use crate::backup::{BackupId, Manifest};
@@ -25,7 +25,7 @@ pub struct Loss {
     pub tables: Vec<TableLoss>,
     /// Whether rows were compared. Otherwise it is what the server has counted, also of writes that were taken back.
     pub exact: bool,
-    /// Whether it may be more: the server's counters began anew since the backup.
+    /// Whether it may be more: the server's counters began anew since the backup, or do not count everybody.
     pub at_least: bool,
 }
 
@@ -87,7 +87,8 @@ async fn estimate(settings: &Settings, id: &BackupId) -> Result<Loss, Problem> {
     let manifest = Manifest::read(&settings.backup.dir, id)?;
     let session = Session::open(settings, &settings.name, "loss").await?;
     let now = contents::counters(session.client()).await?;
-    let mut loss = Loss { backup: id.as_str().to_owned(), ..Loss::default() };
+    let at_least = uncounted(session.client()).await?;
+    let mut loss = Loss { backup: id.as_str().to_owned(), at_least, ..Loss::default() };
     for table in manifest.contents.tables.iter().filter(|table| table.schema != "pointsman") {
         let name = (table.schema.clone(), table.name.clone());
         let Some(counters) = now.get(&name) else {
