@@ -197,6 +197,18 @@ async fn a_backup_under_load_is_one_moment() {
     copy.remove(&place.settings).await.unwrap();
 }
 
+/// An index that a concurrent build left unfinished is in no dump, and no difference.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_failed_build_left_is_no_reason_to_doubt_a_backup() {
+    let place = Place::new();
+    place.sql("INSERT INTO visits SELECT * FROM visits");
+    let build = "CREATE UNIQUE INDEX CONCURRENTLY visits_at ON visits (at)";
+    assert!(place.cluster.psql(&place.settings.name, build).is_err());
+    assert_eq!(place.sql("SELECT indisvalid FROM pg_index WHERE indexrelid = 'visits_at'::regclass"), "f");
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+}
+
 /// Moves amounts between accounts and takes numbers until it is over.
 async fn writer(settings: Settings, over: Arc<AtomicBool>, moved: Arc<AtomicU64>) {
     let mut session = Session::open(&settings, &settings.name, "writer").await.unwrap();

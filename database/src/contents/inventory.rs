@@ -43,10 +43,11 @@ const ROLES: &str = "
      WHERE d.refclassid = 'pg_authid'::regclass
        AND d.dbid = (SELECT oid FROM pg_database WHERE datname = current_database())";
 
-/// Since version 18 what is `NOT NULL` is a constraint too: not counted, so that a copy on another version compares.
+/// An index that is not valid, as a concurrent build leaves it that failed, is in no dump. Since version 18 what is `NOT NULL` is a constraint too: not counted, so that a copy on another version compares.
 const OBJECTS: &str = "
     WITH ours AS (SELECT oid FROM pg_namespace WHERE nspname !~ '^pg_' AND nspname <> 'information_schema')
-    SELECT 'indexes', count(*) FROM pg_class WHERE relkind IN ('i', 'I') AND relnamespace IN (SELECT oid FROM ours)
+    SELECT 'indexes', count(*) FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid
+     WHERE (i.indisvalid OR c.relkind = 'I') AND c.relnamespace IN (SELECT oid FROM ours)
     UNION ALL
     SELECT 'views', count(*) FROM pg_class WHERE relkind IN ('v', 'm') AND relnamespace IN (SELECT oid FROM ours)
     UNION ALL
