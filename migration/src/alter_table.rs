@@ -30,7 +30,12 @@ impl Need {
 pub(crate) fn footprint(alter: &ast::AlterTable, is_new: &dyn Fn(&Relation) -> bool) -> Footprint {
     let Some(node) = alter.table_relation_name() else { return Footprint::of(Class::Rewrite) };
     let Some(table) = relation(node.syntax()) else { return Footprint::of(Class::Rewrite) };
-    let only = says(node.syntax(), SyntaxKind::ONLY_KW);
+    // Partitions that are there stay free of one that comes or goes.
+    let is_about_one = |action: &AlterTableAction| {
+        matches!(action, AlterTableAction::AttachPartition(_) | AlterTableAction::DetachPartition(_))
+    };
+    let only =
+        says(node.syntax(), SyntaxKind::ONLY_KW) || alter.actions().all(|action| is_about_one(&action));
     let mut print = Footprint::of(Class::Metadata);
     let mut mode = LockMode::AccessShare;
     let mut others = Vec::new();

@@ -146,8 +146,9 @@ fn create_table(create: &ast::CreateTable) -> Footprint {
     if create.if_not_exists().is_none() {
         print = print.made(create.table_name());
     }
+    // Partitions that are there stay free, but for one that holds all other rows: that only the catalog knows.
     let parent = create.partition_of().and_then(|partition| partition.table_name_ref());
-    print = print.locks(parent, LockMode::AccessExclusive);
+    print = print.lock(parent.and_then(|parent| relation(parent.syntax())), LockMode::AccessExclusive, true);
     for parent in create.inherits().into_iter().flat_map(|inherits| inherits.table_name_refs()) {
         print = print.locks(Some(parent), LockMode::ShareUpdateExclusive);
     }

@@ -39,6 +39,52 @@ impl LockMode {
         }
     }
 
+    /// The mode as `pg_locks` spells it.
+    pub fn in_catalog(self) -> &'static str {
+        match self {
+            LockMode::AccessShare => "AccessShareLock",
+            LockMode::RowShare => "RowShareLock",
+            LockMode::RowExclusive => "RowExclusiveLock",
+            LockMode::ShareUpdateExclusive => "ShareUpdateExclusiveLock",
+            LockMode::Share => "ShareLock",
+            LockMode::ShareRowExclusive => "ShareRowExclusiveLock",
+            LockMode::Exclusive => "ExclusiveLock",
+            LockMode::AccessExclusive => "AccessExclusiveLock",
+        }
+    }
+
+    /// The modes that two sessions cannot have beside this one on one table: table 13.2 of PostgreSQL's documentation.
+    pub fn conflicts(self) -> &'static [LockMode] {
+        use LockMode::{
+            AccessExclusive, AccessShare, Exclusive, RowExclusive, RowShare, Share, ShareRowExclusive,
+            ShareUpdateExclusive,
+        };
+        const ALL: [LockMode; 8] = [
+            AccessShare,
+            RowShare,
+            RowExclusive,
+            ShareUpdateExclusive,
+            Share,
+            ShareRowExclusive,
+            Exclusive,
+            AccessExclusive,
+        ];
+        let [_, but_readers @ ..] = &ALL;
+        let [_, _, but_lockers @ ..] = &ALL;
+        match self {
+            AccessShare => &[AccessExclusive],
+            RowShare => &[Exclusive, AccessExclusive],
+            RowExclusive => &[Share, ShareRowExclusive, Exclusive, AccessExclusive],
+            ShareUpdateExclusive => {
+                &[ShareUpdateExclusive, Share, ShareRowExclusive, Exclusive, AccessExclusive]
+            }
+            Share => &[RowExclusive, ShareUpdateExclusive, ShareRowExclusive, Exclusive, AccessExclusive],
+            ShareRowExclusive => but_lockers,
+            Exclusive => but_readers,
+            AccessExclusive => &ALL,
+        }
+    }
+
     /// Whether visitors who read or write the table may have to wait for it.
     pub fn stalls_visitors(self) -> bool {
         self >= LockMode::Share
@@ -54,4 +100,23 @@ pub struct Lock {
     pub mode: LockMode,
     /// Whether partitions and children stay free, so that `LOCK TABLE` must say `ONLY` too.
     pub only: bool,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_conflict_is_one_from_both_sides() {
+        let all = LockMode::AccessExclusive.conflicts();
+        assert_eq!(all.len(), 8);
+        let pairs = all.iter().flat_map(|one| all.iter().map(move |other| (one, other)));
+        let mut found = 0;
+        for (one, other) in pairs {
+            assert_eq!(one.conflicts().contains(other), other.conflicts().contains(one), "{one:?} {other:?}");
+            found += usize::from(one.conflicts().contains(other));
+        }
+        // The crosses of the documentation's table.
+        assert_eq!(found, 38);
+    }
 }

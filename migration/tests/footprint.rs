@@ -78,19 +78,19 @@ fn what_each_statement_does() {
         ("alter table t disable trigger a", "Metadata: t SHARE ROW EXCLUSIVE"),
         (
             "alter table t attach partition p for values in (1)",
-            "Rewrite: t SHARE UPDATE EXCLUSIVE, p ACCESS EXCLUSIVE",
+            "Rewrite: only t SHARE UPDATE EXCLUSIVE, p ACCESS EXCLUSIVE",
         ),
-        ("alter table t detach partition p", "Metadata: t ACCESS EXCLUSIVE, p ACCESS EXCLUSIVE"),
+        ("alter table t detach partition p", "Metadata: only t ACCESS EXCLUSIVE, p ACCESS EXCLUSIVE"),
         (
             "alter table t detach partition p concurrently",
-            "Concurrent outside: t SHARE UPDATE EXCLUSIVE, p ACCESS EXCLUSIVE",
+            "Concurrent outside: only t SHARE UPDATE EXCLUSIVE, p ACCESS EXCLUSIVE",
         ),
         ("alter table t set unlogged", "Rewrite: t ACCESS EXCLUSIVE"),
         (
             "create table t (a int references u, foreign key (a) references v)",
             "Metadata: u SHARE ROW EXCLUSIVE, v SHARE ROW EXCLUSIVE",
         ),
-        ("create table t partition of p for values in (1)", "Metadata: p ACCESS EXCLUSIVE"),
+        ("create table t partition of p for values in (1)", "Metadata: only p ACCESS EXCLUSIVE"),
         ("create table t (like u)", "Metadata: "),
         ("create index i on t (a)", "Rewrite: t SHARE"),
         ("create index concurrently i on t (a)", "Concurrent outside: t SHARE UPDATE EXCLUSIVE"),
@@ -206,5 +206,29 @@ fn tables_of_the_script_itself_cannot_be_locked_beforehand() {
         ("select 1 as a into t; update t set a = 2", vec![]),
     ] {
         assert_eq!(locks(sql), expected, "{sql}");
+    }
+}
+
+#[test]
+fn what_is_severed_is_told_with_its_table() {
+    let told = |sql: &str| {
+        let script = read(sql);
+        let severed: Vec<String> = script
+            .statements()
+            .flat_map(|statement| statement.severed())
+            .map(|severed| format!("{}: {:?}", severed.table, severed.part))
+            .collect();
+        severed.join(", ")
+    };
+    for (sql, expected) in [
+        ("drop table a, s.b", "a: Whole, s.b: Whole"),
+        (
+            "alter table only s.t drop constraint \"K\", drop column if exists C",
+            "s.t: Constraint(\"K\"), s.t: Column(\"c\")",
+        ),
+        ("alter table t add a int", ""),
+        ("drop view v", ""),
+    ] {
+        assert_eq!(told(sql), expected, "{sql}");
     }
 }

@@ -1,36 +1,51 @@
 //! Who holds what a migration waits for: found before anything is asked for, named when patience ends.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use pointsman_migration::LockMode;
 use tokio_postgres::Row;
 
 use super::fault::Fault;
+use super::transaction::own;
 use crate::Session;
 
 /// Most holders that are read: a message names a few, a count says the rest.
 const MAX_BLOCKERS: i64 = 50;
 /// Holders named in a message.
 const NAMED: usize = 3;
+/// How the server calls a worker of its own that vacuums.
+const AUTOVACUUM: &str = "autovacuum worker";
 /// A transaction older than this is an old one: waiting for it is not waiting for a busy table.
 const OLD_S: f64 = 1.0;
 
 const HOLDERS: &str = "
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
        extract(epoch FROM now() - a.xact_start)::float8, l.mode, l.relation::regclass::text,
-       left(coalesce(a.query, ''), 200), p.gid, p.owner::text
+       left(coalesce(a.query, ''), 200), p.gid, p.owner::text, l.relation
   FROM pg_catalog.pg_locks l
+  JOIN unnest($1::oid[], $2::text[]) AS wanted (relation, modes)
+    ON wanted.relation = l.relation AND l.mode = ANY (string_to_array(wanted.modes, ' '))
   LEFT JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
   LEFT JOIN LATERAL (
        SELECT x.gid, x.owner FROM pg_catalog.pg_locks own JOIN pg_catalog.pg_prepared_xacts x ON x.transaction = own.transactionid
         WHERE own.pid IS NULL AND own.locktype = 'transactionid' AND own.virtualtransaction = l.virtualtransaction) p ON l.pid IS NULL
  WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
-   AND l.relation = ANY ($1::oid[]) AND l.granted AND l.pid IS DISTINCT FROM $2 AND l.pid IS DISTINCT FROM pg_backend_pid()
- ORDER BY a.xact_start NULLS FIRST LIMIT $3";
+   AND l.granted AND l.pid IS DISTINCT FROM $3 AND l.pid IS DISTINCT FROM pg_backend_pid()
+ ORDER BY a.xact_start NULLS FIRST LIMIT $4";
+
+/// Whoever waits longer than `deadlock_timeout` for a vacuum cancels it. For long it is not waited: that may be a minute.
+const WAIT_FOR_VACUUM: &str = "
+SELECT format('BEGIN; SET LOCAL lock_timeout = %s; LOCK TABLE ONLY %I.%I IN SHARE UPDATE EXCLUSIVE MODE',
+              least(s.setting::bigint + 1000, 10000), n.nspname, c.relname)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, pg_catalog.pg_settings s
+ WHERE c.oid = $1 AND c.relkind IN ('r', 'p') AND s.name = 'deadlock_timeout'
+   AND has_table_privilege(c.oid, 'UPDATE, DELETE, TRUNCATE')";
 
 const WAITED_FOR: &str = "
 SELECT a.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
        extract(epoch FROM now() - a.xact_start)::float8, ''::text, NULL::text,
-       left(coalesce(a.query, ''), 200), NULL::text, NULL::text
+       left(coalesce(a.query, ''), 200), NULL::text, NULL::text, NULL::oid
   FROM pg_catalog.pg_stat_activity a WHERE a.pid = ANY (pg_catalog.pg_blocking_pids($1)) ORDER BY a.xact_start LIMIT $2";
 
 /// One session, or prepared transaction, in the way.
@@ -48,6 +63,8 @@ pub struct Blocker {
     pub mode: String,
     /// The table that it holds.
     pub relation: Option<String>,
+    /// The same by number.
+    pub relation_oid: Option<u32>,
     /// Its last query, shortened.
     pub query: String,
     /// Identifier and owner of a prepared transaction.
@@ -58,6 +75,12 @@ impl Blocker {
     /// Whether its transaction has been open for a while, so that no quick retry gets past it.
     pub(crate) fn is_old(&self) -> bool {
         self.prepared.is_some() || self.age_s.is_some_and(|age| age >= OLD_S)
+    }
+
+    /// Whether it is a vacuum of the server itself that ends when somebody waits for it. One that keeps the server from
+    /// running out of transaction numbers does not.
+    pub(crate) fn gives_way(&self) -> bool {
+        self.application == AUTOVACUUM && !self.query.contains("to prevent wraparound")
     }
 
     fn read(row: &Row) -> Option<Self> {
@@ -73,6 +96,7 @@ impl Blocker {
             relation: row.try_get(6).ok()?,
             query: row.try_get(7).ok()?,
             prepared: gid.zip(row.try_get(9).ok()?),
+            relation_oid: row.try_get(10).ok()?,
         })
     }
 }
@@ -93,10 +117,34 @@ impl fmt::Display for Blocker {
     }
 }
 
-/// Who holds any lock on these tables, oldest first, but the session `working`.
-pub(crate) async fn holders(asking: &Session, tables: &[u32], working: i32) -> Result<Vec<Blocker>, Fault> {
-    let rows = asking.client().query(HOLDERS, &[&tables, &working, &MAX_BLOCKERS]).await?;
+/// Who holds what stands against these modes on these tables, oldest first, but the session `working`.
+pub(crate) async fn holders(
+    asking: &Session,
+    wanted: &BTreeMap<u32, LockMode>,
+    working: i32,
+) -> Result<Vec<Blocker>, Fault> {
+    let tables: Vec<u32> = wanted.keys().copied().collect();
+    let modes = wanted.values().map(|mode| {
+        let against = mode.conflicts().iter().map(|mode| mode.in_catalog());
+        against.collect::<Vec<_>>().join(" ")
+    });
+    let modes: Vec<String> = modes.collect();
+    let rows = asking.client().query(HOLDERS, &[&tables, &modes, &working, &MAX_BLOCKERS]).await?;
     Ok(rows.iter().filter_map(Blocker::read).collect())
+}
+
+/// Sends the server's own vacuum of a table away: it gives way to whoever has waited for it as long as the server takes to
+/// look for a deadlock, and only then. Waiting in this mode keeps nobody from reading or writing.
+pub(crate) async fn send_vacuum_away(asking: &Session, table: u32) -> Result<(), Fault> {
+    let Some(row) = asking.client().query_opt(WAIT_FOR_VACUUM, &[&table]).await? else { return Ok(()) };
+    let lock: String = row.try_get(0)?;
+    let waited = own(asking, &lock).await;
+    own(asking, "ROLLBACK").await?;
+    // Whether it went is seen by the next try.
+    match waited {
+        Err(fault) if !fault.is_lock_missed() => Err(fault),
+        _ => Ok(()),
+    }
 }
 
 /// Whom the session `working` waits for at this moment.

@@ -123,12 +123,14 @@ impl<'a> Ladder<'a> {
         Ok(())
     }
 
-    /// A try missed: looks who is in the way, pauses, and ends when the budget is used up.
+    /// A try missed: looks who is in the way, pauses, and ends when the budget is used up. Where a statement `waited` itself,
+    /// with all other locks held, the pause is as long as after a moment.
     pub(crate) async fn missed(
         &mut self,
         second: &Session,
         working: i32,
         locks: &LockSet,
+        waited: bool,
     ) -> Result<(), Problem> {
         let asked = self.ask();
         if self.looked.is_none_or(|at| at.elapsed() >= LOOK_EVERY) || self.is_over() {
@@ -137,7 +139,8 @@ impl<'a> Ladder<'a> {
         if self.is_over() {
             return Err(self.over());
         }
-        tokio::time::sleep(pause(asked)).await;
+        let unforeseen = if waited { pause(Ask::Moment(UNFORESEEN_LOCK_MS)) } else { Duration::ZERO };
+        tokio::time::sleep(pause(asked).max(unforeseen)).await;
         Ok(())
     }
 
@@ -147,7 +150,7 @@ impl<'a> Ladder<'a> {
 
     async fn look(&mut self, second: &Session, working: i32, locks: &LockSet) -> Result<(), Problem> {
         self.looked = Some(Instant::now());
-        let found = blockers::holders(second, &locks.oids(), working).await;
+        let found = blockers::holders(second, locks.met(), working).await;
         self.blockers = found.map_err(|fault| fault.while_doing("see who holds a table"))?;
         if self.blockers.iter().any(Blocker::is_old) {
             self.last_old = Instant::now();
@@ -155,6 +158,12 @@ impl<'a> Ladder<'a> {
         }
         let waited = self.began.elapsed().as_secs();
         self.progress.say(format!("asking for locks since {waited} s: {}", blockers::named(&self.blockers)));
+        // Where others are in the way too, it may as well go on.
+        let vacuumed = self.blockers.first().filter(|_| self.blockers.iter().all(Blocker::gives_way));
+        if let Some(table) = vacuumed.and_then(|vacuum| vacuum.relation_oid) {
+            let sent = blockers::send_vacuum_away(second, table).await;
+            sent.map_err(|fault| fault.while_doing("send a vacuum away"))?;
+        }
         self.cancel(second).await
     }
 

@@ -1,7 +1,7 @@
 //! What each statement does, seen from within its own transaction on a copy: locks, tables written anew, time.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pointsman_core::Problem;
 use pointsman_migration::Statement;
@@ -35,6 +35,8 @@ pub(crate) struct Measure {
     locks: BTreeSet<(String, String)>,
     /// Relations that were there before the file: others may use them.
     old: BTreeSet<u32>,
+    /// How long the looks of this transaction took: its locks were held meanwhile for nobody's sake but theirs.
+    looked: Duration,
 }
 
 impl Measure {
@@ -55,6 +57,7 @@ impl Measure {
         statement: &Statement,
         duration: Duration,
     ) -> Result<(), Fault> {
+        let began = Instant::now();
         let now = files(work).await?;
         let rewritten =
             now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
@@ -63,6 +66,7 @@ impl Measure {
         let held = locks(work, &self.old).await?;
         let added = held.difference(&self.locks).cloned().collect();
         self.locks = held;
+        self.looked += began.elapsed();
         self.note(file, statement, duration, added, rewritten_bytes);
         Ok(())
     }
@@ -96,6 +100,11 @@ impl Measure {
     /// told: a function or a trigger took it.
     pub(crate) fn stalls_visitors(&self) -> bool {
         self.locks.iter().any(|(_, mode)| STALLING.contains(&mode.as_str()))
+    }
+
+    /// How long was looked since the last time that this was asked.
+    pub(crate) fn time_taken(&mut self) -> Duration {
+        std::mem::take(&mut self.looked)
     }
 
     /// Statements measured so far.

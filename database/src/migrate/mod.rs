@@ -32,6 +32,7 @@ mod run;
 mod sessions;
 mod status;
 mod transaction;
+mod unvalidated;
 mod verify;
 mod version_table;
 mod watcher;

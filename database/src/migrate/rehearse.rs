@@ -11,7 +11,7 @@ use super::order::{Measured, Ran, Rehearsal, RunOrder, SegmentCost};
 use super::relied_on::{self, ReliedOn};
 use super::run::Run;
 use super::sessions::leave_our_schema;
-use super::{gate, replan, restorable, status, written};
+use super::{gate, replan, restorable, status, unvalidated, written};
 use crate::{Authority, Progress, Session, Settings};
 
 /// A table of more than this is not written anew without the header `allow-rewrite`.
@@ -44,7 +44,11 @@ pub async fn rehearse(
     gate::check(&scripts)?;
     let window = replan::Window::open(settings).await?;
     let before = match order.phase {
-        Phase::Expand => Some((ReliedOn::look(&copy).await?, written::look(&copy, &scripts).await?)),
+        Phase::Expand => Some((
+            ReliedOn::look(&copy).await?,
+            written::look(&copy, &scripts).await?,
+            unvalidated::look(&copy).await?,
+        )),
         _ => None,
     };
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
@@ -56,9 +60,10 @@ pub async fn rehearse(
     // Queries that break tell more than what they miss.
     let (replanned, notes) = replan::look(&copy, &window, order.phase, progress).await?;
     replan::judge(&replanned, order.phase)?;
-    if let Some((relied_on, written)) = before {
+    if let Some((relied_on, written, unvalidated)) = before {
         let mut taken = relied_on.taken(&ReliedOn::look(&copy).await?);
         taken.extend(written.refused_now(&copy).await?);
+        taken.extend(unvalidated.broken_now(&copy).await?);
         relied_on::judge(&taken).map_err(untouched)?;
     }
     Ok(Rehearsal { statements: measured, ran, replanned, notes })

@@ -24,8 +24,8 @@ const IDLE_LIMIT_S: u64 = 10;
 
 /// Why a try of a transaction did not commit.
 enum Trouble {
-    /// A lock was not free; nothing happened.
-    Missed,
+    /// A lock was not free; nothing happened. Whether a statement waited for it, with the locks of the others held.
+    Missed { waited: bool },
     /// Anything else.
     Failed(Problem),
 }
@@ -64,12 +64,12 @@ impl<'a> Run<'a> {
         );
         let this = Try { job, statements, attempt, ending, locks: &locks };
         let ended = loop {
-            match self.one_try(&this, &mut ladder).await {
+            let waited = match self.one_try(&this, &mut ladder).await {
                 Ok(cost) => break Ok(cost),
                 Err(Trouble::Failed(problem)) => break Err(problem),
-                Err(Trouble::Missed) => {}
-            }
-            if let Err(problem) = ladder.missed(&second, self.sessions.work.pid(), &locks).await {
+                Err(Trouble::Missed { waited }) => waited,
+            };
+            if let Err(problem) = ladder.missed(&second, self.sessions.work.pid(), &locks, waited).await {
                 break Err(problem.cause(job.file().stands()));
             }
             if let Err(problem) = self.may_go_on() {
@@ -94,11 +94,9 @@ impl<'a> Run<'a> {
 
     /// The locks to ask for. Where statements are measured each asks for its own, so that it shows which.
     async fn locks(&self, statements: &[&Statement]) -> Result<LockSet, Problem> {
-        if self.measure.is_some() {
-            return Ok(LockSet::default());
-        }
         let locks = LockSet::of(&self.sessions.work, statements).await;
-        locks.map_err(|fault| fault.while_doing("look up the tables of a file"))
+        let locks = locks.map_err(|fault| fault.while_doing("look up the tables of a file"))?;
+        Ok(if self.measure.is_some() { locks.as_met() } else { locks })
     }
 
     async fn one_try(&mut self, this: &Try<'_, 'a>, ladder: &mut Ladder<'_>) -> Result<SegmentCost, Trouble> {
@@ -117,7 +115,7 @@ impl<'a> Run<'a> {
     async fn begun(&mut self, this: &Try<'_, 'a>, ladder: &mut Ladder<'_>) -> Result<SegmentCost, Trouble> {
         let file = this.job.file();
         let trouble = |fault: Fault| match fault.is_lock_missed() {
-            true => Trouble::Missed,
+            true => Trouble::Missed { waited: false },
             false => Trouble::Failed(fault.while_doing("begin a transaction")),
         };
         let first =
@@ -133,7 +131,8 @@ impl<'a> Run<'a> {
         let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
         let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
         let body = self.body(this, &watch, first).await;
-        let (held, seen) = (had.elapsed(), watch.end().await);
+        let measuring = self.measure.as_mut().map(Measure::time_taken).unwrap_or_default();
+        let (held, seen) = (had.elapsed().saturating_sub(measuring), watch.end().await);
         match body {
             Ok(()) => {
                 let found = self.measure.as_ref().is_some_and(Measure::stalls_visitors);
@@ -153,7 +152,7 @@ impl<'a> Run<'a> {
                 let ran = this.statements.iter().copied();
                 Err(Trouble::Failed(File::outlived(ran, file.failed_at_end(fault))))
             }
-            Err(_) => Err(Trouble::Missed),
+            Err(_) => Err(Trouble::Missed { waited: true }),
         }
     }
 

@@ -20,7 +20,7 @@ const GROUPS: u32 = 1024;
 /// constant default, is no row's own; both are compared as the server writes elements of arrays, which is how it keeps the
 /// former.
 const COLUMNS: &str = "
-    SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY (i.indkey), false),
+    SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false),
            CASE WHEN a.attgenerated = '' THEN
                CASE WHEN a.atthasmissing AND ty.typcategory = 'A' THEN
                     't.' || quote_ident(a.attname) || '::text IS DISTINCT FROM '

@@ -95,7 +95,17 @@ pub struct Ground {
 impl Ground {
     /// A new database, with these statements run in it by its owner.
     pub fn new(sql: &str) -> Self {
-        let cluster = shared();
+        Self::in_cluster(shared(), sql)
+    }
+
+    /// The same on a server of its own, with these lines of `postgresql.conf`.
+    pub fn on(server: &str, sql: &str) -> Self {
+        let cluster = Cluster::start_with(&format!("{SERVER}{server}")).unwrap();
+        prepare(&cluster);
+        Self::in_cluster(Arc::new(cluster), sql)
+    }
+
+    fn in_cluster(cluster: Arc<Cluster>, sql: &str) -> Self {
         let name = format!("ground_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
         cluster.psql("postgres", &format!("CREATE DATABASE {name} OWNER pointsman")).unwrap();
         let settings = settings(&cluster, &name);

@@ -218,3 +218,96 @@ async fn a_lock_that_no_text_shows_is_not_waited_for_either() {
     ground.run(&file, &order).await.unwrap();
     assert_eq!(ground.sql("SELECT count(*) FROM t"), "1");
 }
+
+/// Whoever only reads is in nobody's way who locks out writers: waiting for him would be waiting for nothing, and a report that
+/// may be cancelled would be for nothing too.
+#[tokio::test]
+async fn only_those_in_the_way_are_waited_for_and_named() {
+    let mut ground = Ground::new(&format!(
+        "{FEATURES}; CREATE FUNCTION f() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN new; END'"
+    ));
+    ground.settings.may_cancel.push("report".to_owned());
+    let report = ground.client("report", "app").await;
+    report.batch_execute("BEGIN; SELECT count(*) FROM features").await.unwrap();
+    let asleep = tokio::spawn(async move { report.batch_execute("SELECT pg_sleep(600)").await });
+    let writer = ground.client("writer", "app").await;
+    writer.batch_execute("BEGIN; UPDATE features SET name = 'y' WHERE id = 1").await.unwrap();
+    let file = "CREATE TRIGGER g BEFORE INSERT ON features FOR EACH ROW EXECUTE FUNCTION f()";
+    let mut order = ground.order(Phase::Expand);
+    order.lock_budget_ms = 4_000;
+    let problem = ground.run(&[("v1.0.0.sql", file)], &order).await.unwrap_err();
+    assert_eq!(problem.code, Code::LockNotHad);
+    assert!(problem.message.contains("writer") && !problem.message.contains("report"), "{problem}");
+    assert!(!asleep.is_finished(), "it was cancelled for nothing");
+    asleep.abort();
+}
+
+/// The other table of a foreign key is locked too when the key goes, and its text does not say which that is.
+#[tokio::test]
+async fn the_other_table_of_a_foreign_key_is_not_waited_for_with_locks_in_hand() {
+    let ground = Ground::new(
+        "CREATE TABLE users (id int PRIMARY KEY);
+         CREATE TABLE orders (id int PRIMARY KEY, owner int CONSTRAINT owner REFERENCES users, other int)",
+    );
+    let report = ground.client("report-job", "app").await;
+    for file in [
+        "ALTER TABLE orders DROP CONSTRAINT owner",
+        "ALTER TABLE orders DROP COLUMN owner",
+        "DROP TABLE orders",
+    ] {
+        report.batch_execute("BEGIN; SELECT count(*) FROM users").await.unwrap();
+        let mut order = ground.order(Phase::Contract);
+        order.lock_budget_ms = 1_500;
+        let problem = ground.run(&[("v1.0.0.contract.sql", file)], &order).await.unwrap_err();
+        assert_eq!(problem.code, Code::LockNotHad);
+        assert!(
+            problem.message.contains("`users` is held by pid") && problem.message.contains("report-job"),
+            "{problem}"
+        );
+        report.batch_execute("COMMIT").await.unwrap();
+    }
+    // A column without a key needs nothing of the other table.
+    report.batch_execute("BEGIN; SELECT count(*) FROM users").await.unwrap();
+    let mut order = ground.order(Phase::Contract);
+    order.lock_budget_ms = 1_500;
+    ground.run(&[("v1.0.0.contract.sql", "ALTER TABLE orders DROP COLUMN other")], &order).await.unwrap();
+    report.batch_execute("COMMIT").await.unwrap();
+}
+
+/// A partition that comes leaves those alone that are there.
+#[tokio::test]
+async fn a_partition_that_is_read_is_in_no_new_ones_way() {
+    let ground = Ground::new(
+        "CREATE TABLE events (n int) PARTITION BY RANGE (n);
+         CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (0) TO (100)",
+    );
+    let report = ground.client("report-job", "app").await;
+    report.batch_execute("BEGIN; SELECT count(*) FROM events_1").await.unwrap();
+    let first = "CREATE TABLE events_2 PARTITION OF events FOR VALUES FROM (100) TO (200)";
+    let files = [("v1.0.0.sql", first), ("v1.1.0.sql", "ALTER TABLE events ADD COLUMN c int")];
+    let mut order = ground.order(Phase::Expand);
+    order.lock_budget_ms = 1_500;
+    ground.run(&files[..1], &order).await.unwrap();
+    report.batch_execute("COMMIT").await.unwrap();
+    // Who holds a partition is named where the table is locked with all of them.
+    report.batch_execute("BEGIN; SELECT count(*) FROM events_1").await.unwrap();
+    let problem = ground.run(&files, &order).await.unwrap_err();
+    assert!(problem.message.contains("`events_1` is held by pid"), "{problem}");
+}
+
+/// The server's own vacuum gives way to whoever waits for it a second, which the tries never do.
+#[tokio::test]
+async fn a_vacuum_of_the_server_gives_way() {
+    // Each page costs a pause: it would take minutes.
+    let ground = Ground::on(
+        "autovacuum = on\nautovacuum_naptime = 1s\nautovacuum_vacuum_cost_delay = 100ms\nautovacuum_vacuum_cost_limit = 1\n",
+        &format!("{FEATURES}; DELETE FROM features WHERE id % 2 = 0"),
+    );
+    let vacuum = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                   WHERE l.relation = 'features'::regclass AND a.backend_type = 'autovacuum worker'
+                     AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted";
+    soon(|| (ground.cluster.psql(&ground.settings.name, vacuum).unwrap() != "0").then_some(()));
+    let mut order = ground.order(Phase::Expand);
+    order.lock_budget_ms = 20_000;
+    ground.run(&[("v1.0.0.sql", ALTER)], &order).await.unwrap();
+}

@@ -236,3 +236,36 @@ async fn without_statistics_of_statements_it_says_so() {
     .await;
     assert_eq!(live.unwrap_err().code, Code::UsageWrong);
 }
+
+#[tokio::test]
+async fn columns_that_a_key_only_carries_are_no_key() {
+    let ground = Ground::new(
+        "CREATE TABLE t (id int, note text, more json, PRIMARY KEY (id) INCLUDE (note, more));
+         INSERT INTO t VALUES (1, NULL, '{}')",
+    );
+    rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_key_that_is_gone_hides_nothing_else() {
+    let ground = Ground::new(&format!(
+        "{T}; CREATE FUNCTION tidy() RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog, public AS
+              'BEGIN EXECUTE ''ALTER TABLE t RENAME COLUMN id TO number''; END'"
+    ));
+    let file = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int; SELECT tidy()")];
+    let problem = rehearse(&ground, &file).await.unwrap_err();
+    assert_eq!(problem.code, Code::MigrationBreaking, "{problem:?}");
+    assert!(format!("{problem:?}").contains("t.id"), "{problem:?}");
+}
+
+/// Looks at many tables take longer than any lock may be held.
+#[tokio::test]
+async fn what_is_looked_at_meanwhile_is_no_time_that_a_lock_was_held() {
+    let many = "DO 'BEGIN FOR n IN 1..3000 LOOP EXECUTE format(''CREATE TABLE many_%s (id int)'', n); END LOOP; END'";
+    // On a server of its own: dumps of so many tables would push the queries of other tests out of the statistics.
+    let ground = Ground::on("", &format!("{T}; {many}"));
+    let statements: Vec<String> = (0..8)
+        .map(|n| format!("COMMENT ON COLUMN t.a IS '{n}'; ALTER TABLE t ADD COLUMN c{n} int"))
+        .collect();
+    rehearse(&ground, &[("v1.0.0.sql", &statements.join("; "))]).await.unwrap();
+}
