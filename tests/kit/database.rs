@@ -10,8 +10,10 @@ use pointsman_database_testkit::Cluster;
 use crate::daemon::{self, KillAt};
 use crate::process::{Process, binary};
 
-/// The database of every test site.
+/// The database of every test site, and the role that owns it.
 pub const DATABASE: &str = "site";
+/// The role of its agent, made by the script that is shipped.
+const ROLE: &str = "pointsman";
 
 /// The database's host.
 #[derive(Debug)]
@@ -28,14 +30,18 @@ impl DatabaseHost {
     /// Starts a server with an empty database and writes the configuration of an agent beside it.
     pub(crate) fn new(agent: SocketAddr, folder: &Path, logs: &Path, pki: &str) -> Result<Self> {
         let cluster = Cluster::start()?;
-        cluster.psql("postgres", &format!("CREATE DATABASE {DATABASE}"))?;
+        cluster.psql("postgres", &format!("CREATE ROLE {DATABASE} LOGIN"))?;
+        cluster.psql("postgres", &format!("CREATE DATABASE {DATABASE} OWNER {DATABASE}"))?;
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/examples/database-role.sql");
+        let variables = [("database", DATABASE), ("owner", DATABASE), ("role", ROLE)];
+        cluster.psql_file("postgres", &script, &variables)?;
         for name in ["state", "migrations", "backups"] {
             std::fs::create_dir_all(folder.join(name))?;
         }
         let at = |name: &str| folder.join(name);
         let config = format!(
             "listen = \"{agent}\"\nstate = {:?}\nmigrations = {:?}\n{pki}[database]\nname = \"{DATABASE}\"\nhost = {:?}\n\
-             port = {}\nuser = \"postgres\"\nallow_superuser = true\nversion_table = \"schema_version\"\n\
+             port = {}\nuser = \"{ROLE}\"\nversion_table = \"schema_version\"\n\
              [database.backup]\ndir = {:?}\nkeep = 3\nfloor_bytes = 0\n",
             at("state"),
             at("migrations"),
@@ -65,8 +71,8 @@ impl DatabaseHost {
         self.folder.join("backups")
     }
 
-    /// What SQL tells, on the site's database.
+    /// What SQL tells its owner, on the site's database.
     pub fn sql(&self, sql: &str) -> Result<String> {
-        self.cluster.psql(DATABASE, sql).with_context(|| format!("`{sql}`"))
+        self.cluster.psql_as(DATABASE, DATABASE, sql).with_context(|| format!("`{sql}`"))
     }
 }

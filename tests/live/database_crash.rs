@@ -93,7 +93,7 @@ async fn done(site: &Site, wanted: Work) {
 /// Nothing lies about: no copies, no shut database, no page.
 async fn tidy(site: &Site, when: &str) {
     let cluster = &site.database.as_ref().unwrap().cluster;
-    let copies = "SELECT count(*) FROM pg_database WHERE datname LIKE 'pointsman%'";
+    let copies = "SELECT count(*) FROM pg_database WHERE datname LIKE 'pointsman_verify%'";
     assert_eq!(cluster.psql("postgres", copies).unwrap(), "0", "{when}");
     assert!(site.visit().await.unwrap().starts_with("HTTP/1.1 200"), "{when}");
     let part = |entry: std::fs::DirEntry| entry.file_name().to_string_lossy().ends_with(".part");
