@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, backup, collation, room, template};
+use crate::{Session, Settings, backup, collation, migrate, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -110,6 +110,10 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     findings.extend(extensions(settings, &session).await?);
     findings.extend(template::look(settings, &session, &live).await?);
     findings.extend(collation::look(settings, &session, &server).await?);
+    findings.push(match migrate::history_is_known(settings).await {
+        Ok(()) => Finding::fine("history", "what was done to the database before is known"),
+        Err(problem) => Finding::warning("history", problem.message, problem.hint),
+    });
     findings.push(prepared(settings, &session).await?);
     findings.push(other_work(&session, &live).await?);
     findings.push(match room::for_dump(settings, &session).await {

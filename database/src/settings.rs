@@ -30,7 +30,8 @@ pub struct Settings {
     /// Applications (by `application_name`) whose queries may be cancelled when they keep a migration from its lock.
     #[serde(default)]
     pub may_cancel: Vec<String>,
-    /// The table with the versions that was there before pointsman, if one is to be kept up: `schema_version`.
+    /// The table with the versions that was there before pointsman, if one is to be kept up: `schema_version`. Empty: none is,
+    /// whatever is called so.
     pub version_table: Option<String>,
     /// Whether the agent may work as a superuser.
     #[serde(default)]
@@ -43,6 +44,11 @@ impl Settings {
     /// Whether the server is on this machine: what goes to it leaves it nowhere.
     pub(crate) fn is_here(&self) -> bool {
         stays_here(&self.host)
+    }
+
+    /// The table with the versions from before, where one is named.
+    pub(crate) fn named_version_table(&self) -> Option<&str> {
+        self.version_table.as_deref().filter(|name| !name.is_empty())
     }
 }
 

@@ -85,7 +85,7 @@ async fn take_bounded(
     let mut contents = contents;
     contents.sequences = snapshot.sequences().await?;
     let schema_version =
-        contents::schema_version(snapshot.session().client(), settings.version_table.as_deref()).await?;
+        contents::schema_version(snapshot.session().client(), settings.named_version_table()).await?;
     let manifest = Manifest {
         schema: Manifest::schema(),
         id: id.as_str().to_owned(),

@@ -7,6 +7,7 @@ use pointsman_migration::{Set, Version};
 use super::fault::Fault;
 use super::fence;
 use super::ledger::{self, Entry};
+use super::records::{self, Found};
 use super::sessions::Sessions;
 use super::status::adoptable;
 use super::version_table::VersionTable;
@@ -30,6 +31,9 @@ pub async fn adopt(settings: &Settings, set: &Set, authority: &dyn Authority) ->
     let second = &sessions.second;
     let version = version_by_table(settings, &sessions.work).await?;
     let there = ledger::records(second).await?;
+    if there.is_empty() {
+        VersionTable::must_be_known(&sessions.work, settings.version_table.as_deref()).await?;
+    }
     let mut sql = String::new();
     let mut marked = Vec::new();
     for migration in set.migrations().iter().filter(|migration| migration.version <= version) {
@@ -50,6 +54,19 @@ pub async fn adopt(settings: &Settings, set: &Set, authority: &dyn Authority) ->
     Ok(Adopted { version, marked })
 }
 
+/// Whether what was done to the database before is known, where nothing is recorded yet.
+pub(crate) async fn history_is_known(settings: &Settings) -> Result<(), Problem> {
+    let session = Session::open(settings, &settings.name, "preflight").await?;
+    let recorded = match records::find(&session).await? {
+        Found::Absent => false,
+        _ => !ledger::records(&session).await?.is_empty(),
+    };
+    if recorded {
+        return Ok(());
+    }
+    VersionTable::must_be_known(&session, settings.version_table.as_deref()).await
+}
+
 async fn mark(session: &Session, epoch: i64, rows: &str) -> Result<(), Problem> {
     let failed = |error| Fault::from(error).while_doing("mark files as adopted");
     session.client().batch_execute("BEGIN").await.map_err(failed)?;
@@ -65,7 +82,7 @@ async fn mark(session: &Session, epoch: i64, rows: &str) -> Result<(), Problem> 
 
 async fn version_by_table(settings: &Settings, session: &Session) -> Result<Version, Problem> {
     let refused = |message: String, hint: &str| Err(Problem::new(Code::AdoptionRefused, message).hint(hint));
-    let Some(name) = &settings.version_table else {
+    let Some(name) = settings.named_version_table() else {
         return refused(
             "the agent's configuration names no table with the version".into(),
             "in the agent's [database] section: `version_table = \"schema_version\"`",

@@ -38,6 +38,7 @@ mod version_table;
 mod watcher;
 mod written;
 
+pub(crate) use adopt::history_is_known;
 pub use adopt::{Adopted, adopt};
 pub use blockers::Blocker;
 pub use down::down;

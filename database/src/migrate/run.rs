@@ -93,7 +93,7 @@ impl<'a> Run<'a> {
     }
 
     async fn read_table(&mut self) -> Result<(), Problem> {
-        if let Some(name) = &self.settings.version_table {
+        if let Some(name) = self.settings.named_version_table() {
             self.table = VersionTable::read(&self.sessions.work, name).await?;
         }
         Ok(())
@@ -109,6 +109,9 @@ impl<'a> Run<'a> {
             return Err(Problem::new(Code::MigrationsUnfit, message));
         }
         let records = ledger::records(&self.sessions.second).await?;
+        if records.is_empty() {
+            VersionTable::must_be_known(&self.sessions.work, self.settings.version_table.as_deref()).await?;
+        }
         no_way_down_begun(&status::leftovers(&self.sessions.second).await?)?;
         let pending = status::left(&records, set, self.order.phase, &self.order.out_of_order)?;
         self.notes.extend(pending.notes);

@@ -83,7 +83,7 @@ pub(crate) fn left<'s>(
 }
 
 pub(crate) async fn look(settings: &Settings, session: &Session) -> Result<Status, Problem> {
-    let table = match &settings.version_table {
+    let table = match settings.named_version_table() {
         Some(name) => VersionTable::read(session, name).await?,
         None => None,
     };

@@ -10,6 +10,8 @@ use crate::Session;
 
 /// Most rows read.
 const MAX_ROWS: i64 = 10_000;
+/// The name that such tables mostly have.
+const CUSTOMARY: &str = "schema_version";
 
 const FIND: &str = "
 SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), format_type(a.atttypid, a.atttypmod)
@@ -17,6 +19,29 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), format_type(a.at
   JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
   LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped
  WHERE c.oid = to_regclass($1)";
+
+/// Tables of people, wherever they are: with none of them there was nothing before.
+const HAS_TABLES: &str = "
+SELECT EXISTS (
+    SELECT 1 FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+       AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pointsman')
+       AND NOT EXISTS (SELECT 1 FROM pg_catalog.pg_depend d
+            WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))";
+
+/// Tables of a name that have a column `version`, with their schemas.
+const NAMED: &str = "
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped
+ WHERE c.relname = $1 AND c.relkind IN ('r', 'p', 'v') AND n.nspname !~ '^pg_' AND n.nspname <> 'pointsman'
+ ORDER BY 1 LIMIT 5";
+
+/// How other tools say that a version was begun and did not succeed.
+const HALTED: &str = "
+SELECT quote_ident(attname), attname = 'success'
+  FROM pg_catalog.pg_attribute
+ WHERE attrelid = to_regclass($1) AND attname IN ('dirty', 'success') AND atttypid = 'bool'::regtype AND NOT attisdropped";
 
 /// Columns beside `version` that every row needs a value for.
 const NEEDED: &str = "
@@ -36,6 +61,8 @@ pub(crate) struct VersionTable {
     times: Vec<String>,
     /// Columns that must be filled with what only the file's author knows.
     others: Vec<String>,
+    /// What other tools note of a version that they began and did not finish, in words.
+    halted: Option<String>,
     /// Rows that are no versions.
     pub(crate) unreadable: Vec<String>,
 }
@@ -55,6 +82,20 @@ impl VersionTable {
         })?;
         let sql = format!("SELECT version::text FROM {found} WHERE version IS NOT NULL LIMIT {MAX_ROWS}");
         let mut table = Self { name: found, kind, ..Self::default() };
+        for row in session.client().query(HALTED, &[&name]).await.map_err(failed)? {
+            let (column, is_success): (String, bool) =
+                (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
+            let table_name = &table.name;
+            let bad = format!(
+                "SELECT version::text FROM {table_name} WHERE {column} IS NOT DISTINCT FROM {} LIMIT 1",
+                !is_success
+            );
+            if let Some(row) = session.client().query_opt(&bad, &[]).await.map_err(failed)? {
+                let version: Option<String> = row.try_get(0).map_err(failed)?;
+                let version = version.unwrap_or_else(|| "without a number".to_owned());
+                table.halted = Some(format!("version {version} has `{column} = {}`", !is_success));
+            }
+        }
         for row in session.client().query(NEEDED, &[&name]).await.map_err(failed)? {
             let (column, kind): (String, String) =
                 (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
@@ -69,6 +110,52 @@ impl VersionTable {
             }
         }
         Ok(Some(table))
+    }
+
+    /// Refuses to begin with a database of which is not known what was done to it before: its table with the versions was
+    /// not found, was not named, or says that one of them was not finished. `name` is what the settings say.
+    pub(crate) async fn must_be_known(session: &Session, name: Option<&str>) -> Result<(), Problem> {
+        let failed = |error| Fault::from(error).while_doing("look for the table with the versions");
+        let table = match name {
+            Some("") => return Ok(()),
+            Some(name) => Self::read(session, name).await?,
+            None => None,
+        };
+        if let Some(table) = table {
+            let Some(halted) = &table.halted else { return Ok(()) };
+            let message =
+                format!("the table {} says that {halted}: it was begun and not finished", table.name);
+            return Err(Problem::new(Code::AdoptionRefused, message)
+                .hint("finish or undo that version by hand, correct its row, then try again"));
+        }
+        let row = session.client().query_one(HAS_TABLES, &[]).await.map_err(failed)?;
+        if !row.try_get::<_, bool>(0).map_err(failed)? {
+            return Ok(());
+        }
+        let base = name.map_or(CUSTOMARY, |name| name.rsplit('.').next().unwrap_or(name)).trim_matches('"');
+        let rows = session.client().query(NAMED, &[&base]).await.map_err(failed)?;
+        let named: Vec<String> =
+            rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
+        let message = match (name, named.first()) {
+            (None, None) => return Ok(()),
+            (None, Some(found)) => {
+                format!("the database has a table {found}, and the agent's configuration does not name it")
+            }
+            (Some(name), _) => {
+                format!("the database has tables, and `{name}` with their version is not found")
+            }
+        };
+        let problem = Problem::new(Code::AdoptionRefused, message)
+            .cause("without it every file would run, also those whose work is there");
+        Err(match named.first() {
+            Some(found) => problem.hint(format!(
+                "in the agent's [database] section: `version_table = {:?}`; `\"\"` where it is of something else",
+                found
+            )),
+            None => problem.hint(
+                "correct `version_table` in the agent's [database] section, with the schema if need be, or remove it",
+            ),
+        })
     }
 
     /// The highest version in it, by number and not by text.

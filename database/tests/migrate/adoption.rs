@@ -90,3 +90,45 @@ async fn a_row_gets_the_time_that_its_table_wants_and_the_rest_from_the_file() {
     let own = "CREATE TABLE a (id int); INSERT INTO schema_version VALUES ('1.0.0', 'eve', NULL)";
     told.expand(&[("v1.0.0.sql", own)]).await.unwrap();
 }
+
+/// What was done to a database before must be known: a name that is not found is no empty history.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_history_that_is_not_found_is_not_an_empty_one() {
+    let files = [("v1.0.0.sql", "CREATE TABLE IF NOT EXISTS a (id int); INSERT INTO a VALUES (1)")];
+    let elsewhere =
+        "CREATE SCHEMA shop; CREATE TABLE shop.schema_version (version text); CREATE TABLE a (id int);
+                     INSERT INTO shop.schema_version VALUES ('1.0.0')";
+    for named in [Some("schema_version"), None] {
+        let mut ground = ground(elsewhere);
+        ground.settings.version_table = named.map(str::to_owned);
+        let refused = ground.expand(&files).await.unwrap_err();
+        assert_eq!(refused.code, Code::AdoptionRefused, "{refused:?}");
+        assert!(refused.hint.contains("version_table = \"shop.schema_version\""), "{refused:?}");
+        assert_eq!(ground.sql("SELECT count(*) FROM a"), "0");
+    }
+    let typo = ground("CREATE TABLE a (id int)");
+    assert_eq!(typo.expand(&files).await.unwrap_err().code, Code::AdoptionRefused);
+    // Nothing was there before: the first file may make it.
+    let fresh = ground("");
+    fresh.expand(&[("v1.0.0.sql", "CREATE TABLE schema_version (version text)")]).await.unwrap();
+    // What is recorded is known, whatever becomes of the table.
+    fresh.sql("DROP TABLE schema_version");
+    let on = [
+        ("v1.0.0.sql", "CREATE TABLE schema_version (version text)"),
+        ("v1.1.0.sql", "CREATE TABLE b (id int)"),
+    ];
+    fresh.expand(&on).await.unwrap();
+}
+
+/// Other tools note a version before its work is done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_version_that_another_tool_did_not_finish_is_not_adopted() {
+    for (columns, row) in [("dirty boolean NOT NULL", "true"), ("success boolean", "false")] {
+        let ground = ground(&format!(
+            "CREATE TABLE schema_version (version bigint, {columns}); INSERT INTO schema_version VALUES (1, NOT {row}), (2, {row})"
+        ));
+        let refused = migrate::adopt(&ground.settings, &set(&[]), &Crew(1)).await.unwrap_err();
+        assert_eq!(refused.code, Code::AdoptionRefused, "{refused:?}");
+        assert!(refused.message.contains("version 2 has"), "{refused:?}");
+    }
+}
