@@ -76,6 +76,15 @@ pub(crate) fn read(lexed: &Lexed<'_>) -> Result<Read, Vec<HeaderFault>> {
     let mut read = Read::default();
     let mut faults = Vec::new();
     for comment in &lexed.comments {
+        if let Some(mark) = way_down(comment.text) {
+            let fault = Fault {
+                at: comment.at,
+                rule: "way-down",
+                message: "what follows this mark takes the migration back, and would run right after it",
+                hint: "write it into a file of its own, `v1.2.0.down.sql`",
+            };
+            faults.push(HeaderFault { fault, entry: mark.to_owned() });
+        }
         let Some(entries) = header_of(comment.text) else { continue };
         let mut tell = |message, entry: &str| {
             let fault = Fault { at: comment.at, rule: "header", message, hint: HINT };
@@ -92,6 +101,14 @@ pub(crate) fn read(lexed: &Lexed<'_>) -> Result<Read, Vec<HeaderFault>> {
         }
     }
     if faults.is_empty() { Ok(read) } else { Err(faults) }
+}
+
+/// The mark with which other tools begin the part of a file that takes it back: of dbmate, goose, sql-migrate, MyBatis.
+fn way_down(comment: &str) -> Option<&str> {
+    const MARKS: [&str; 4] = ["migrate:down", "+goose down", "+migrate down", "//@undo"];
+    let mark = comment.strip_prefix("--")?.trim();
+    let lower = mark.to_ascii_lowercase();
+    MARKS.iter().any(|begin| lower.starts_with(begin)).then_some(mark)
 }
 
 /// What stands after `-- pointsman:`.
@@ -195,5 +212,24 @@ mod tests {
             );
         }
         assert_eq!(read(&lex("select 1;\n-- pointsman: allow-rewrite")).unwrap_err().len(), 1, "too late");
+    }
+
+    #[test]
+    fn a_part_that_takes_the_file_back_is_told_wherever_it_stands() {
+        for mark in [
+            "-- migrate:down",
+            "--migrate:down transaction:false",
+            "-- +goose Down",
+            "-- +migrate Down",
+            "-- //@UNDO",
+        ] {
+            let faults = read(&lex(&format!("-- migrate:up\nselect 1;\n{mark}\nselect 2;"))).unwrap_err();
+            assert_eq!(
+                faults.iter().map(|fault| fault.fault.rule).collect::<Vec<_>>(),
+                ["way-down"],
+                "{mark}"
+            );
+        }
+        assert!(read(&lex("-- +goose Up\nselect 1; -- we migrate:down later")).is_ok());
     }
 }

@@ -103,10 +103,10 @@ fn transaction(statement: &Stmt) -> Option<Refusal> {
 fn session(statement: &Stmt) -> Option<Refusal> {
     const RULE: &str = "session-setting";
     match statement {
-        Stmt::Set(set) if !matches!(set.set_scope(), Some(ast::SetScope::LocalScope(_))) => {
-            refuse(RULE, "this setting would outlive the migration", SESSION_HINT)
-        }
-        Stmt::Set(set) => own_setting(set),
+        Stmt::Set(set) => own_setting(set).or_else(|| {
+            let local = matches!(set.set_scope(), Some(ast::SetScope::LocalScope(_)));
+            if local { None } else { refuse(RULE, "this setting would outlive the migration", SESSION_HINT) }
+        }),
         Stmt::SetRole(_) | Stmt::ResetRole(_) | Stmt::SetSessionAuth(_) | Stmt::ResetSessionAuth(_) => {
             refuse(
                 RULE,

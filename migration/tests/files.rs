@@ -60,7 +60,7 @@ fn everything_is_told_at_once() {
             "v1.sql:1:1 own-transaction",
             "v1.sql:2:12 parse-error",
             "v1.sql:3:3 own-transaction",
-            "v1.sql:4:1 session-setting",
+            "v1.sql:4:1 own-setting",
             "v1.sql:5:1 psql-command",
             "v1.sql:6:8 parse-error",
             "v2.sql:1:1 empty",

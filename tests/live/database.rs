@@ -74,8 +74,9 @@ async fn a_release_with_a_migration_is_backed_up_rehearsed_and_applied_before_an
     let backups = listed(&site).await;
     let backup = &backups["backups"][0];
     assert_eq!((backup["release"].as_str(), backup["verified"].as_str()), (Some("v2"), Some("restore-test")));
-    let left =
-        database.cluster.psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'pointsman_verify%'");
+    let left = database
+        .cluster
+        .psql("postgres", "SELECT count(*) FROM pg_database WHERE datname LIKE 'pointsman_verify%'");
     assert_eq!(left.unwrap(), "0", "copies are dropped");
     let again = deploy(&site, "v3", &migrations(&site, &[FIRST, SECOND])).await;
     assert_eq!(again.code, 0, "{again:?}");

@@ -1,3 +1,3 @@
 -- expect: refused session-setting 2:1 in v1.2.0.sql
-SET search_path = gis;
+SET work_mem = '1GB';
 CREATE TABLE t (id int);
