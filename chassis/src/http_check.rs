@@ -18,9 +18,6 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-/// Most of a body that a check reads, in bytes: pages are smaller, and a check is no download.
-const MAX_BODY_BYTES: usize = 1 << 20;
-
 /// A server to ask.
 #[derive(Clone)]
 pub struct Target {
@@ -32,15 +29,13 @@ pub struct Target {
     pub tls: Option<Arc<ClientConfig>>,
 }
 
-/// What a server answered.
+/// What a server answered, but for the body.
 #[derive(Clone, Debug)]
 pub struct Answer {
     /// The status.
     pub status: u16,
     /// The value of the `X-Pointsman` header, if it is there.
     pub pointsman: Option<String>,
-    /// The body: at most 1 MiB is read.
-    pub body: Vec<u8>,
 }
 
 impl Answer {
@@ -76,7 +71,8 @@ pub fn tls_for(authorities: &PathBuf) -> Result<Arc<ClientConfig>, Problem> {
 const MAX_HEAD_BYTES: usize = 64 << 10;
 const MAX_HEADERS: usize = 128;
 
-/// Asks once. `side` is the `X-Pointsman` request header, by which a trusted client picks a side of the route.
+/// Asks once, and reads no body: a page may be as large as it likes, and take its time. `side` is the `X-Pointsman` request
+/// header, by which a trusted client picks a side of the route.
 pub async fn ask(
     target: &Target,
     path: &HttpPath,
@@ -88,18 +84,18 @@ pub async fn ask(
         request = request.header("x-pointsman", side);
     }
     let request = request.body(Full::new(Bytes::new())).map_err(|error| error.to_string())?;
-    let answer = send(target, request, MAX_BODY_BYTES, timeout).await?;
+    let answer = send(target, request, None, timeout).await?;
     let pointsman =
         answer.headers().get("x-pointsman").and_then(|value| value.to_str().ok()).map(str::to_owned);
-    Ok(Answer { status: answer.status().as_u16(), pointsman, body: answer.into_body().to_vec() })
+    Ok(Answer { status: answer.status().as_u16(), pointsman })
 }
 
-/// Sends one request on a connection of its own and reads the answer, at most `most` bytes of its body. The request's URI
-/// is a path; `Host`, `User-Agent` and `Connection` are added.
+/// Sends one request on a connection of its own and reads the answer, at most `most` bytes of its body, which fails if it has
+/// more, or none of it. The request's URI is a path; `Host`, `User-Agent` and `Connection` are added.
 pub async fn send(
     target: &Target,
     request: http::Request<Full<Bytes>>,
-    most: usize,
+    most: Option<usize>,
     timeout: Duration,
 ) -> Result<http::Response<Bytes>, String> {
     let asking = async {
@@ -121,7 +117,7 @@ async fn exchange<S>(
     stream: S,
     target: &Target,
     mut request: http::Request<Full<Bytes>>,
-    most: usize,
+    most: Option<usize>,
 ) -> Result<http::Response<Bytes>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -141,6 +137,7 @@ where
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
     let (head, body) = answer.into_parts();
+    let Some(most) = most else { return Ok(http::Response::from_parts(head, Bytes::new())) };
     let body = Limited::new(body, most).collect().await;
     drop(connection);
     let body = body.map_err(|error| format!("the body ended early or is over {most} bytes: {error}"))?;

@@ -44,10 +44,12 @@ fn fields(action: &Action) -> Vec<String> {
             fields.extend(counted(&activation.restart));
             fields.extend(counted(&activation.hooks));
         }
-        Action::InspectBalancer { expected, backends } => {
+        Action::InspectBalancer { expected, backends, leaving } => {
             fields = named("inspect-balancer");
             fields.push(expected.to_string());
             fields.extend(counted(backends));
+            // Agents from before this was said digest what they know of it.
+            fields.extend(leaving.then(|| "leaving".to_owned()));
         }
         Action::Stage { artifact } => {
             fields = named("stage");

@@ -13,10 +13,8 @@ use crate::page;
 use crate::place::Place;
 use crate::session::Session;
 
-/// Most of a body that is read, in bytes: pages and answers of an API are smaller.
-pub const MAX_BODY_BYTES: usize = 1 << 20;
-/// Most of a document of a map service that is read: a GeoServer with thousands of layers fits.
-pub const MAX_DOCUMENT_BYTES: usize = 16 << 20;
+/// Most of a body that is read, in bytes: bundles of scripts fit, and the document of a GeoServer with thousands of layers.
+const MAX_BODY_BYTES: usize = 16 << 20;
 
 /// A request, rendered.
 #[derive(Clone, Debug)]
@@ -31,15 +29,13 @@ pub struct Ask {
     pub body: Bytes,
     /// Redirects that are followed, on the same host.
     pub follow: u8,
-    /// Most of the answer's body that is read, in bytes.
-    pub most: usize,
 }
 
 impl Ask {
     /// A plain look at a path.
     pub fn get(path: &str) -> Self {
         let (path, headers) = (path.to_owned(), Vec::new());
-        Self { method: Method::GET, path, headers, body: Bytes::new(), follow: 0, most: MAX_BODY_BYTES }
+        Self { method: Method::GET, path, headers, body: Bytes::new(), follow: 0 }
     }
 }
 
@@ -88,7 +84,7 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
     let body = http_body_util::Full::new(ask.body.clone());
     let request =
         request.body(body).map_err(|error| format!("`{}` cannot be asked for: {error}", ask.path))?;
-    let sent = http_check::send(&place.server, request, ask.most, left.min(LONGEST)).await?;
+    let sent = http_check::send(&place.server, request, Some(MAX_BODY_BYTES), left.min(LONGEST)).await?;
     let (head, body) = sent.into_parts();
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())

@@ -5,7 +5,7 @@ use http::{HeaderValue, header};
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::client::{self, Ask, MAX_BODY_BYTES, MAX_DOCUMENT_BYTES};
+use crate::client::{self, Ask};
 use crate::extract::Extract;
 use crate::miss::Miss;
 use crate::ows::Ows;
@@ -110,7 +110,6 @@ fn rendered(exchange: &Exchange, session: &Session) -> Result<Ask, String> {
         headers,
         body,
         follow: exchange.follow,
-        most: MAX_BODY_BYTES,
     })
 }
 
@@ -137,7 +136,7 @@ async fn http(
     })
     .await?;
     for path in &paths {
-        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
+        let ask = Ask::get(path);
         let asset =
             client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))?;
         judge_asset(path, &asset)?;
@@ -212,7 +211,7 @@ async fn map_service(
     until: Instant,
 ) -> Result<String, Miss> {
     let mut look = async |path: &str| {
-        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(path) };
+        let ask = Ask::get(path);
         client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))
     };
     let answer = look(&ows.capabilities_path()).await?;

@@ -8,7 +8,7 @@ use pointsman_chassis::http_check::Target;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
-use crate::client::{self, Ask, MAX_DOCUMENT_BYTES};
+use crate::client::{self, Ask};
 use crate::grants::{Grants, Monitor};
 use crate::place::Place;
 use crate::session::Session;
@@ -42,7 +42,7 @@ pub async fn ask(
         let host = if tls.is_some() { name.clone() } else { authority.to_string() };
         let server = Target { address, host, tls: tls.clone() };
         let place = Place { server, pin: None, grants: Arc::clone(grants), key: String::new() };
-        let ask = Ask { most: MAX_DOCUMENT_BYTES, ..Ask::get(&path) };
+        let ask = Ask::get(&path);
         match client::send(&place, &mut Session::default(), ask, until).await {
             Ok(answer) => return Ok(answer),
             // A name may have an address that nothing listens at: `localhost` has two.

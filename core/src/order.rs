@@ -40,6 +40,9 @@ pub enum Action {
         expected: Route,
         /// The backends that the release will use.
         backends: Vec<BackendName>,
+        /// Whether visitors are led away from what serves because it fares badly: that it does not answer is then no
+        /// reason to stay.
+        leaving: bool,
     },
     /// Web host: have the artifact complete and verified beside what runs.
     Stage {

@@ -440,6 +440,11 @@ impl Plan {
         Route { stable: self.maintenance_backend.clone(), canary: live, percent: 0, epoch }
     }
 
+    /// Whether it leads visitors away from a version because that fares badly.
+    fn leads_away(&self) -> bool {
+        matches!(self.purpose, Purpose::Rollback { .. }) || self.verdict.fix_forward
+    }
+
     /// The routes that may stand when a step moves traffic. On the way back that is every route that this
     /// release may have set.
     fn expected_routes(&self, step: Step) -> Vec<Route> {
@@ -479,6 +484,7 @@ impl Plan {
                     .map(|slot| slot.backend.clone())
                     .chain([self.maintenance_backend.clone()])
                     .collect(),
+                leaving: self.leads_away(),
             }),
             Step::Preflight => {
                 let activation = self.activation.clone();

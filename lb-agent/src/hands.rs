@@ -95,8 +95,8 @@ impl Hands for LbHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectBalancer { expected, backends } => {
-                inspect::inspect(&self.balancer, expected, backends).await
+            Action::InspectBalancer { expected, backends, leaving } => {
+                inspect::inspect(&self.balancer, expected, backends, *leaving).await
             }
             Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
                 let patience = Duration::from_millis(*patience_ms);

@@ -2,6 +2,7 @@
 
 use futures_util::future::join_all;
 use pointsman_chassis::host_facts;
+use pointsman_chassis::http_check::Answer;
 use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
 
@@ -10,11 +11,13 @@ use crate::certificates;
 use crate::drain::{rows_of_all, running, sessions};
 use crate::{fit, guard};
 
-/// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`.
+/// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`. Whoever is `leaving` what
+/// serves may do so although it does not answer.
 pub async fn inspect(
     balancer: &Balancer,
     expected: &Route,
     backends: &[BackendName],
+    leaving: bool,
 ) -> Result<Evidence, Problem> {
     let drift = |message: String| {
         Problem::new(Code::RouteDrift, message).hint("see it: `pointsman traffic show ENV`")
@@ -55,13 +58,25 @@ pub async fn inspect(
         }
     }
     balancer.file.check_kept(&route).await?;
-    let seen = balancer.look("stable").await.map_err(|reason| {
-        Problem::new(Code::RouteNotSeen, "a request through the load balancer got no answer")
+    let seen = match balancer.look("stable").await {
+        Ok(seen) => Some(seen),
+        // What is led to is looked at by the switch, before it counts as done.
+        Err(_) if leaving => None,
+        Err(reason) => {
+            return Err(Problem::new(
+                Code::RouteNotSeen,
+                "a request through the load balancer got no answer",
+            )
             .retry_useful()
             .cause(reason)
-            .hint("compare `[frontend]` in lb-agent.toml with haproxy.cfg")
-    })?;
-    if balancer.shows_epoch() && seen.mark("epoch") != Some(route.epoch.to_string().as_str()) {
+            .hint(
+                "compare `[frontend]` in lb-agent.toml with haproxy.cfg; where what serves hangs: \
+                     `pointsman rollback ENV`, or `pointsman deploy ENV --fix-forward ...`",
+            ));
+        }
+    };
+    let wrong = |seen: &&Answer| seen.mark("epoch") != Some(route.epoch.to_string().as_str());
+    if let Some(seen) = seen.as_ref().filter(|_| balancer.shows_epoch()).filter(wrong) {
         let shown = seen.pointsman.as_deref().unwrap_or("nothing").to_owned();
         return Err(Problem::new(
             Code::RouteNotSeen,
@@ -72,7 +87,9 @@ pub async fn inspect(
     }
     let info = balancer.workers.info().await?;
     let mut detail = format!("HAProxy {}, route `{route}`", info.version);
-    if !balancer.shows_epoch() {
+    if seen.is_none() {
+        detail.push_str("; what serves does not answer");
+    } else if !balancer.shows_epoch() {
         detail = format!("{detail}; {}", fit::look(balancer).await?);
     }
     Ok(Evidence { already: true, detail, ..Evidence::default() })

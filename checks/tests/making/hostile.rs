@@ -11,7 +11,7 @@ async fn no_server_holds_a_check_up_or_fills_its_memory() {
     let world = World::start().await;
     let get = |path: &str| format!("http = {{ path = \"{path}\" }}");
     for (written, expected) in [
-        (get("/endless"), "the body ended early or is over 1048576 bytes"),
+        (get("/endless"), "the body ended early or is over 16777216 bytes"),
         (get("/slow"), "no answer within"),
         (get("/many-headers"), "no answer"),
         (get("/long-header"), "no answer"),

@@ -72,6 +72,8 @@ pub struct World {
     pub servers: BTreeMap<String, Vec<(String, String, String, u64)>>,
     /// The frontend shows this epoch whatever the map says.
     pub shown_epoch: Option<u64>,
+    /// What serves hangs: requests get no answer.
+    pub silent: bool,
     pub map_file: PathBuf,
     /// What visitors are shown, and the open transaction.
     pub certificate: String,
@@ -311,6 +313,7 @@ impl Fake {
             old: BTreeMap::new(),
             servers: servers.into(),
             shown_epoch: None,
+            silent: false,
             map_file: map_file.to_owned(),
             certificate: String::new(),
             pending: None,
@@ -436,12 +439,16 @@ impl Fake {
                         _ => return,
                     }
                 }
+                if fake.with(|world| world.silent) {
+                    return hold(stream).await;
+                }
                 let epoch = fake.with(|world| {
                     let routed = world.route().rsplit(':').next().unwrap_or_default().to_owned();
                     world.shown_epoch.map_or(routed, |epoch| epoch.to_string())
                 });
+                // A large page, of which only the beginning comes: nobody who looks at the route waits for it.
                 let answer = format!(
-                    "HTTP/1.1 200 OK\r\nX-Pointsman: epoch={epoch} side=stable\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+                    "HTTP/1.1 200 OK\r\nX-Pointsman: epoch={epoch} side=stable\r\nContent-Length: 4000000\r\nConnection: close\r\n\r\n<html>"
                 );
                 let _ = stream.write_all(answer.as_bytes()).await;
             });

@@ -175,8 +175,12 @@ impl Agent {
     }
 
     pub async fn inspect(&self, expected: &str) -> Result<Evidence, Problem> {
+        self.inspect_as(expected, false).await
+    }
+
+    pub async fn inspect_as(&self, expected: &str, leaving: bool) -> Result<Evidence, Problem> {
         let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
-        let action = Action::InspectBalancer { expected: route(expected), backends };
+        let action = Action::InspectBalancer { expected: route(expected), backends, leaving };
         self.observe(convert::action_to_wire(&action)).await
     }
 

@@ -145,7 +145,11 @@ fn kinds() -> impl Strategy<Value = Kind> {
     let drain =
         nearly().prop_map(|backend| Kind::Drain(agent_v1::Drain { backend, timeout_ms: 0, cut: true }));
     let inspect = (nearly(), nearly()).prop_map(|(expected_route, backend)| {
-        Kind::InspectBalancer(agent_v1::InspectBalancer { expected_route, backends: vec![backend] })
+        Kind::InspectBalancer(agent_v1::InspectBalancer {
+            expected_route,
+            backends: vec![backend],
+            ..Default::default()
+        })
     });
     let probe = nearly().prop_map(|backend| {
         Kind::ProbeBalancer(agent_v1::ProbeBalancer { backend, ..agent_v1::ProbeBalancer::default() })

@@ -162,7 +162,7 @@ host = "www.example.org"
 
 fn inspect(expected: &str) -> Action {
     let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
-    Action::InspectBalancer { expected: route(expected), backends }
+    Action::InspectBalancer { expected: route(expected), backends, leaving: false }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

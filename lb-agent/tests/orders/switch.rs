@@ -266,6 +266,27 @@ async fn what_an_inspection_finds() {
     assert_eq!(rig.commands("set map"), 0, "an inspection changes nothing");
 }
 
+/// Whoever goes back leaves what serves, and least of all can wait for its answer.
+#[tokio::test]
+async fn what_serves_and_hangs_keeps_nobody_from_leaving_it() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.silent = true);
+    let refused = rig.agent.inspect(P).await.unwrap_err();
+    assert!(
+        refused.code == Code::RouteNotSeen && refused.hint.contains("pointsman rollback ENV"),
+        "{refused:?}"
+    );
+    let leaving = rig.agent.inspect_as(P, true).await.unwrap();
+    assert!(leaving.detail.contains("what serves does not answer"), "{leaving:?}");
+    rig.fake.with(|world| world.silent = false);
+    rig.fake.with(|world| world.shown_epoch = Some(4));
+    assert_eq!(
+        rig.agent.inspect_as(P, true).await.unwrap_err().code,
+        Code::RouteNotSeen,
+        "an answer is judged"
+    );
+}
+
 #[tokio::test]
 async fn of_two_orders_at_once_one_moves_and_one_is_drift() {
     let rig = Rig::new().await;

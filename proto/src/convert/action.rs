@@ -45,10 +45,13 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
             restart: texts(&activation.restart),
             hooks: texts(&activation.hooks),
         }),
-        Action::InspectBalancer { expected, backends } => Kind::InspectBalancer(wire::InspectBalancer {
-            expected_route: expected.to_string(),
-            backends: texts(backends),
-        }),
+        Action::InspectBalancer { expected, backends, leaving } => {
+            Kind::InspectBalancer(wire::InspectBalancer {
+                expected_route: expected.to_string(),
+                backends: texts(backends),
+                leaving: *leaving,
+            })
+        }
         Action::Stage { artifact } => Kind::Stage(wire::Stage { artifact: artifact.to_string() }),
         Action::Discard { artifact } => Kind::Discard(wire::Discard { artifact: artifact.to_string() }),
         Action::Activate { artifact, activation } => Kind::Activate(wire::Activate {
@@ -134,6 +137,7 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
         Kind::InspectBalancer(inspect) => Action::InspectBalancer {
             expected: field::<Route>("inspect_balancer.expected_route", &inspect.expected_route)?,
             backends: list::<BackendName>("inspect_balancer.backends", &inspect.backends)?,
+            leaving: inspect.leaving,
         },
         Kind::Stage(stage) => Action::Stage { artifact: field("stage.artifact", &stage.artifact)? },
         Kind::Discard(discard) => Action::Discard { artifact: field("discard.artifact", &discard.artifact)? },
