@@ -64,6 +64,7 @@ impl Exit {
             }
             Code::PlanOutOfDate
             | Code::NotPossibleNow
+            | Code::RequestIdTaken
             | Code::NothingToRollBack
             | Code::NothingToMigrate
             | Code::MigrationsRefused

@@ -119,31 +119,7 @@ impl Api {
         peer: &Peer,
         wish: &v1::PlanRequest,
     ) -> Result<pointsman_core::Plan, Problem> {
-        use v1::plan_request::Purpose;
-        let wanted = match wish.purpose.as_ref() {
-            Some(Purpose::Deploy(deploy)) => {
-                let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
-                let migrations = files(&deploy.migrations, &deploy.out_of_order)?;
-                Wanted::Deploy {
-                    artifact,
-                    at_once: deploy.at_once,
-                    fix_forward: deploy.fix_forward,
-                    migrations,
-                }
-            }
-            Some(Purpose::Database(database)) => {
-                only_operators(peer, database)?;
-                database_work(database)?
-            }
-            Some(Purpose::Rollback(_)) => Wanted::Rollback,
-            Some(Purpose::Maintenance(page)) if page.on => {
-                Wanted::MaintenanceOn(Some(page.for_ms).filter(|ms| *ms > 0))
-            }
-            Some(Purpose::Maintenance(_)) => Wanted::MaintenanceOff,
-            None => {
-                return Err(Problem::new(Code::MessageInvalid, "field `purpose` of the message is missing"));
-            }
-        };
+        let wanted = wanted(peer, wish)?;
         let release = convert::optional_field::<ReleaseId>("release", &wish.release)?;
         let request_id = convert::optional_field::<RequestId>("request_id", &wish.request_id)?;
         let (reason, by) = (reason_of(&wish.reason), who(peer));
@@ -162,6 +138,28 @@ impl Api {
         let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
         office.ask(release.as_ref(), asking).await
     }
+}
+
+/// What a request asks for, if whoever asks may.
+fn wanted(peer: &Peer, wish: &v1::PlanRequest) -> Result<Wanted, Problem> {
+    use v1::plan_request::Purpose;
+    Ok(match wish.purpose.as_ref() {
+        Some(Purpose::Deploy(deploy)) => {
+            let artifact = convert::field::<ArtifactDigest>("deploy.artifact", &deploy.artifact)?;
+            let migrations = files(&deploy.migrations, &deploy.out_of_order)?;
+            Wanted::Deploy { artifact, at_once: deploy.at_once, fix_forward: deploy.fix_forward, migrations }
+        }
+        Some(Purpose::Database(database)) => {
+            only_operators(peer, database)?;
+            database_work(database)?
+        }
+        Some(Purpose::Rollback(_)) => Wanted::Rollback,
+        Some(Purpose::Maintenance(page)) if page.on => {
+            Wanted::MaintenanceOn(Some(page.for_ms).filter(|ms| *ms > 0))
+        }
+        Some(Purpose::Maintenance(_)) => Wanted::MaintenanceOff,
+        None => return Err(Problem::new(Code::MessageInvalid, "field `purpose` of the message is missing")),
+    })
 }
 
 /// The load balancers that are out of service.
@@ -318,9 +316,11 @@ impl Coordinator for Api {
         let created = async {
             let wish = request.get_ref().plan.clone().unwrap_or_default();
             let (office, peer) = self.office(&request, &wish.environment)?;
-            let request_id = convert::optional_field::<RequestId>("request_id", &wish.request_id)?;
-            if let Some(release) = request_id.and_then(|id| office.attached(&id)) {
-                return Ok(v1::CreateReleaseReply { release: release.to_string(), attached: true });
+            if let Some(id) = convert::optional_field::<RequestId>("request_id", &wish.request_id)? {
+                let release = convert::optional_field::<ReleaseId>("release", &wish.release)?;
+                if let Some(release) = office.attached(&id, &wanted(&peer, &wish)?, release.as_ref())? {
+                    return Ok(v1::CreateReleaseReply { release: release.to_string(), attached: true });
+                }
             }
             let plan = self.make_plan_of(&office, &peer, &wish).await?;
             let looked_at = &request.get_ref().fingerprint;
@@ -415,7 +415,9 @@ impl Coordinator for Api {
             let named = convert::optional_field::<ReleaseId>("release", &asked.release)?;
             let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
             // Asked for once more: what serves now would be led back again.
-            if let Some(release) = request_id.as_ref().and_then(|id| office.attached(id)) {
+            if let Some(id) = &request_id
+                && let Some(release) = office.attached(id, &Wanted::Rollback, None)?
+            {
                 return Ok(v1::AskReply { release: release.to_string(), already: true });
             }
             // What gives way is meant only where it is named.

@@ -25,6 +25,7 @@ pub mod opening;
 mod past;
 pub mod planner;
 mod rate_limits;
+mod repeated;
 mod state_lock;
 mod traffic;
 mod visitors;

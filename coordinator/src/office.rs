@@ -28,6 +28,7 @@ use crate::lookout::{Delivers, Lookout};
 use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
+use crate::repeated;
 use crate::visitors::Visitors;
 use crate::way_back;
 use crate::witness::witness;
@@ -647,8 +648,14 @@ impl Office {
             .hint("choose another `--release`"))
     }
 
-    /// The release of a request that was made before, if it is running or went well.
-    pub fn attached(&self, request_id: &RequestId) -> Option<ReleaseId> {
+    /// The release of a request that was made before, if it is running or went well. Refused if that was another request,
+    /// or what it brought about is no longer so: whoever repeats a job must not be told that all is well.
+    pub fn attached(
+        &self,
+        request_id: &RequestId,
+        wanted: &Wanted,
+        release: Option<&ReleaseId>,
+    ) -> Result<Option<ReleaseId>, Problem> {
         let book = self.book();
         let mut same: Vec<&Kept> = book
             .told
@@ -657,9 +664,38 @@ impl Office {
             .filter(|kept| kept.state.plan.request_id.as_ref() == Some(request_id))
             .collect();
         same.sort_by_key(|kept| std::cmp::Reverse(kept.number));
-        let last = same.first()?;
-        let lives = matches!(last.state.outcome(), None | Some(Outcome::Confirmed));
-        lives.then(|| last.state.plan.release.clone())
+        let lives = |kept: &&&Kept| matches!(kept.state.outcome(), None | Some(Outcome::Confirmed));
+        let Some(last) = same.first().filter(lives) else { return Ok(None) };
+        let plan = &last.state.plan;
+        let name = &self.environment.name;
+        let refused = |message: String| {
+            Problem::new(Code::RequestIdTaken, message).hint(format!(
+                "give this request an id of its own; what happened: `pointsman history {name}`"
+            ))
+        };
+        if !repeated::repeats(plan, wanted, release) {
+            let message = format!(
+                "request `{request_id}` was made before, for `{}`, and was another one",
+                plan.release
+            );
+            return Err(refused(message));
+        }
+        let standing = &book.told.standing;
+        let still_so = match &plan.purpose {
+            Purpose::Deploy { .. } => {
+                standing.live.as_ref().and_then(|live| live.release.as_ref()) == Some(&plan.release)
+            }
+            Purpose::Maintenance { on, .. } => standing.maintenance.is_some() == *on,
+            Purpose::Rollback { .. } | Purpose::Database(_) => true,
+        };
+        if last.state.outcome().is_some() && !still_so {
+            let message = format!(
+                "request `{request_id}` was `{}`, which went well, and is no longer what stands: somebody went on or back since",
+                plan.release
+            );
+            return Err(refused(message));
+        }
+        Ok(Some(plan.release.clone()))
     }
 
     /// Refuses while a release is open: what its orders change just now is nobody's business but its own.

@@ -146,6 +146,7 @@ codes! {
     OperatorStopped = "PM0711", "a person stopped the release";
     StateTooNew = "PM0712", "a state file is of a newer version";
     StateInUse = "PM0713", "another coordinator uses this state directory";
+    RequestIdTaken = "PM0714", "the request id stands for something else";
 }
 
 impl Code {

@@ -47,6 +47,30 @@ async fn a_second_release_waits_for_its_turn() {
     assert_eq!(site.client().unwrap().releases().await.unwrap().len(), 1);
 }
 
+/// Whoever repeats a job is told that all is well only if it is: the same request, and what it brought about still stands.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_id_stands_for_one_request_and_for_what_it_brought_about() {
+    let site = Site::builder().watch("300ms").start().await.unwrap();
+    let (v1, v2) = (site.artifact("v1").unwrap(), site.artifact("v2").unwrap());
+    let (v1, v2) = (v1.display().to_string(), v2.display().to_string());
+    assert_eq!(deploy(&site, &v1, "v1", &["--request-id", "job-1"]).await.code, 0);
+    for (artifact, release) in [(&v2, "v1"), (&v1, "other")] {
+        let told = deploy(&site, artifact, release, &["--request-id", "job-1"]).await;
+        assert!(told.code == 4 && told.says("PM0714") && told.says("was another one"), "{told:?}");
+    }
+    assert_eq!(deploy(&site, &v2, "v2", &["--request-id", "job-2"]).await.code, 0);
+    let back = ["rollback", "production", "--request-id"];
+    let told = site.cli(&[back.as_slice(), &["job-2"]].concat()).await.unwrap();
+    assert!(told.code == 4 && told.says("PM0714"), "{told:?}");
+    assert_eq!(site.cli(&[back.as_slice(), &["job-3"]].concat()).await.unwrap().code, 0);
+    let told = site.cli(&[back.as_slice(), &["job-3"]].concat()).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    let told = deploy(&site, &v2, "v2", &["--request-id", "job-2"]).await;
+    assert!(told.code == 4 && told.says("no longer what stands"), "{told:?}");
+    let releases = site.client().unwrap().releases().await.unwrap();
+    assert_eq!(releases.len(), 3, "nothing else was begun");
+}
+
 /// Whatever the release is doing just then: it is never mistaken for somebody else who moves traffic.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_second_release_hears_of_the_first_at_every_moment() {
