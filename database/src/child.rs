@@ -156,6 +156,9 @@ impl Ended {
             Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
                 .retry_useful()
                 .hint("look at the server, `systemctl status postgresql`, and type the same again"),
+            None if code == Code::BackupUnrestorable => Problem::new(code, message).hint(
+                "`pointsman doctor ENV` names what the agent's role could not restore, and what to type",
+            ),
             None => Problem::new(code, message),
         };
         Err(self

@@ -10,6 +10,7 @@ mod copy;
 pub mod guard;
 pub mod migrate;
 mod moment;
+mod obstacle;
 pub mod preflight;
 mod progress;
 pub mod restore;

@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, backup, collation, migrate, room, template};
+use crate::{Session, Settings, backup, collation, migrate, obstacle, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -38,6 +38,8 @@ pub enum Verdict {
     Fine,
     /// Something will not be as good as it could.
     Warning,
+    /// Backups can be taken, but a backup of it could not be restored by the agent's role: what restores one would fail.
+    Unrestorable,
     /// The work would fail, or do harm.
     Refused,
 }
@@ -49,6 +51,14 @@ impl Finding {
 
     pub(crate) fn warning(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { check, verdict: Verdict::Warning, found: found.into(), hint: hint.into() }
+    }
+
+    pub(crate) fn unrestorable(
+        check: &'static str,
+        found: impl Into<String>,
+        hint: impl Into<String>,
+    ) -> Self {
+        Self { check, verdict: Verdict::Unrestorable, found: found.into(), hint: hint.into() }
     }
 
     pub(crate) fn refused(check: &'static str, found: impl Into<String>, hint: impl Into<String>) -> Self {
@@ -77,10 +87,9 @@ pub async fn look(settings: &Settings) -> Vec<Finding> {
     findings
 }
 
-/// The first refusal as a problem, for whoever goes on only if there is none.
-pub fn judge(findings: &[Finding]) -> Result<(), Problem> {
-    let refusals: Vec<&Finding> =
-        findings.iter().filter(|finding| finding.verdict == Verdict::Refused).collect();
+/// The first refusal as a problem, for whoever goes on only if there is none: `worst` is what it goes on with.
+pub fn judge(findings: &[Finding], worst: Verdict) -> Result<(), Problem> {
+    let refusals: Vec<&Finding> = findings.iter().filter(|finding| finding.verdict > worst).collect();
     let Some(first) = refusals.first() else { return Ok(()) };
     let problem = Problem::new(Code::DatabaseUnfit, &first.found).hint(&first.hint);
     Err(refusals.iter().skip(1).fold(problem, |problem, finding| problem.cause(&finding.found)))
@@ -109,6 +118,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     findings.extend(role(settings, &session, &live).await?);
     findings.extend(extensions(settings, &session).await?);
     findings.extend(template::look(settings, &session, &live).await?);
+    findings.extend(obstacle::look(settings).await?);
     findings.extend(collation::look(settings, &session, &server).await?);
     findings.push(match migrate::history_is_known(settings).await {
         Ok(()) => Finding::fine("history", "what was done to the database before is known"),
@@ -285,7 +295,7 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
         .map_err(failed)?;
     let template = copy::template_of(settings);
     let prepared = Shape::ask(session.client(), &template).await?.is_some();
-    let there = if prepared { in_template(settings, &template).await? } else { Vec::new() };
+    let there = if prepared { extensions_of(settings, &template).await? } else { Vec::new() };
     let mut findings = Vec::new();
     for row in &rows {
         let (name, available, creatable): (String, bool, bool) =
@@ -311,13 +321,14 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
     Ok(findings)
 }
 
-async fn in_template(settings: &Settings, template: &str) -> Result<Vec<String>, Problem> {
-    let session = Session::open(settings, template, "preflight").await?;
+/// The extensions of a database.
+pub(crate) async fn extensions_of(settings: &Settings, database: &str) -> Result<Vec<String>, Problem> {
+    let session = Session::open(settings, database, "preflight").await?;
     let rows = session
         .client()
         .query("SELECT extname::text FROM pg_extension", &[])
         .await
-        .map_err(|error| refused("list extensions of the template", &error))?;
+        .map_err(|error| refused("list extensions", &error))?;
     rows.iter().map(|row| field(row, 0)).collect()
 }
 

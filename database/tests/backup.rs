@@ -9,13 +9,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use kit::{Place, rule, until};
 use pointsman_core::Code;
 use pointsman_database::backup::{self, Format};
-use pointsman_database::{BackupFormat, Progress, Session, Settings, VerifyLevel, preflight, scratch};
+use pointsman_database::preflight::{self, Verdict};
+use pointsman_database::{BackupFormat, Progress, Session, Settings, VerifyLevel, scratch};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_taken_once_for_a_release_and_restores_to_the_same() {
     let place = Place::new();
     let findings = preflight::look(&place.settings).await;
-    preflight::judge(&findings).unwrap();
+    preflight::judge(&findings, Verdict::Warning).unwrap();
     let taken = place.take("r1").await.unwrap();
     assert!(!taken.already);
     assert_eq!((taken.fault.as_deref(), taken.verified), (None, Some(VerifyLevel::Digest)));
@@ -47,7 +48,7 @@ async fn a_template_of_somebody_else_is_said_before_a_restore_needs_it() {
     let place = Place::new();
     let template = format!("pointsman_template_{}", place.settings.name);
     place.sql_in("postgres", &format!("ALTER DATABASE {template} OWNER TO postgres"));
-    let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
     let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
     assert!(told.contains("belongs to `postgres`") && told.contains("OWNER TO"), "{told}");
 }
@@ -269,5 +270,94 @@ async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
     for file in place.files() {
         let content = std::fs::read(place.settings.backup.dir.join(&file)).unwrap();
         assert!(!content.windows(6).any(|window| window == b"s3cret"), "{file}");
+    }
+}
+
+/// What each makes of the live database, whether it can be restored, and what is told of it.
+const OBSTACLES: &[(&str, &[&str])] = &[
+    ("GRANT CREATE ON SCHEMA public TO %rep; CREATE TABLE reports (id int); ALTER TABLE reports OWNER TO %rep", &[
+        "table public.reports", "ALTER TABLE public.reports OWNER TO %owner; GRANT ALL ON TABLE public.reports TO %rep",
+    ]),
+    ("CREATE SCHEMA others AUTHORIZATION %rep; CREATE TABLE others.t (id int); ALTER TABLE others.t OWNER TO %rep", &[
+        "schema others, table others.t", "GRANT \"%rep\" TO \"%agent\"",
+    ]),
+    ("CREATE SCHEMA others AUTHORIZATION %rep; GRANT %rep TO %agent; CREATE TABLE others.t (id int); ALTER TABLE others.t OWNER TO %owner", &[
+        "table others.t", "ALTER SCHEMA others OWNER TO %owner; GRANT ALL ON SCHEMA others TO %rep",
+    ]),
+    ("CREATE TABLE mine (id int); CREATE TYPE pair AS (a int, b int)", &[
+        "type public.pair", "table public.mine", "ALTER TYPE public.pair OWNER TO %owner",
+    ]),
+    ("CREATE FUNCTION one() RETURNS int LANGUAGE sql AS 'SELECT 1'", &["ALTER FUNCTION public.one() OWNER TO %owner"]),
+    ("SELECT lo_create(77)", &["ALTER LARGE OBJECT 77 OWNER TO %owner"]),
+    ("CREATE FUNCTION noted() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END'; ALTER FUNCTION noted() OWNER TO %owner;
+      CREATE EVENT TRIGGER noting ON ddl_command_end EXECUTE FUNCTION noted()", &[
+        "event trigger noting", "DROP EVENT TRIGGER noting",
+    ]),
+    ("CREATE PUBLICATION all_of_it FOR ALL TABLES; ALTER PUBLICATION all_of_it OWNER TO postgres", &[
+        "publication all_of_it", "CREATE PUBLICATION all_of_it FOR TABLE",
+    ]),
+    ("CREATE FUNCTION quiet() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1'; ALTER FUNCTION quiet() OWNER TO %owner", &[
+        "ALTER ROUTINE quiet() NOT LEAKPROOF",
+    ]),
+    ("GRANT SELECT ON visits TO %rep WITH GRANT OPTION; SET ROLE %rep; GRANT SELECT ON visits TO %app", &[
+        "SELECT of table public.visits to %app",
+        "SET ROLE %rep; REVOKE SELECT ON TABLE public.visits FROM %app; RESET ROLE; GRANT SELECT ON TABLE public.visits TO %app",
+    ]),
+    ("GRANT SELECT (path) ON visits TO %rep WITH GRANT OPTION; SET ROLE %rep; GRANT SELECT (path) ON visits TO %app", &[
+        "REVOKE SELECT (path) ON TABLE public.visits FROM %app",
+    ]),
+    ("ALTER DEFAULT PRIVILEGES FOR ROLE %rep GRANT SELECT ON TABLES TO %app", &[
+        "GRANT \"%rep\" TO \"%agent\"", "ALTER DEFAULT PRIVILEGES FOR ROLE %rep REVOKE ALL ON TABLES FROM %app",
+    ]),
+    ("ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public GRANT SELECT ON TABLES TO %app", &[
+        "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA public REVOKE ALL ON TABLES FROM %app",
+    ]),
+    ("GRANT EXECUTE ON FUNCTION pg_stat_reset() TO %rep", &[
+        "pg_stat_reset", "REVOKE EXECUTE ON ROUTINE pg_catalog.pg_stat_reset() FROM %rep",
+    ]),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_the_role_could_not_restore_is_told_before_a_release_meets_it_and_what_is_told_helps() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    let words = |text: &str| {
+        ["rep", "app", "owner", "agent"]
+            .iter()
+            .fold(text.to_owned(), |text, role| text.replace(&format!("%{role}"), &format!("{name}_{role}")))
+    };
+    // Before version 15 a dump does not tell whose `public` is.
+    let public: (&str, &[&str]) = (
+        "ALTER SCHEMA public OWNER TO postgres; GRANT ALL ON SCHEMA public TO %owner",
+        &["schema public", "ALTER SCHEMA public OWNER TO %owner"],
+    );
+    let public = (place.cluster.server().major >= 15).then_some(&public);
+    for (number, (sql, expected)) in OBSTACLES.iter().chain(public).enumerate() {
+        place.sql(&words("CREATE ROLE %rep"));
+        place.sql(&words(sql));
+        let bad = async || {
+            let found = preflight::look(&place.settings).await;
+            found.into_iter().filter(|found| found.verdict > Verdict::Warning).collect::<Vec<_>>()
+        };
+        let told = bad().await;
+        let all: String = told.iter().map(|found| format!("{}\n{}\n", found.found, found.hint)).collect();
+        assert!(told.iter().all(|found| found.verdict == Verdict::Unrestorable), "{sql}: {all}");
+        for expected in *expected {
+            assert!(all.contains(&words(expected)), "{sql}: {all}");
+        }
+        // It is as it is told: the backup cannot be taken, or not restored.
+        let restored = async |when: &str| {
+            let taken = place.take(&format!("{when} {number}")).await?;
+            place.verify(&taken.id, VerifyLevel::RestoreTest).await.map(drop)
+        };
+        restored("before").await.expect_err(sql);
+        for hint in told.iter().map(|found| &found.hint) {
+            let (_, typed) = hint.split_once("superuser: `").unwrap();
+            let typed = typed.split_once('`').unwrap().0.replace("FOR TABLE …", "FOR TABLE visits");
+            place.cluster.psql(&name, &typed).unwrap_or_else(|error| panic!("{sql}: {all}: {error}"));
+        }
+        assert_eq!(bad().await, [], "{sql}");
+        restored("after").await.unwrap_or_else(|problem| panic!("{sql}: {problem} {:?}", problem.causes));
+        place.sql(&words("REVOKE %rep FROM %agent; DROP OWNED BY %rep CASCADE; DROP ROLE %rep"));
     }
 }

@@ -32,7 +32,7 @@ fn sorting(place: &Place, database: &str) -> String {
 }
 
 async fn assert_copied(place: &Place, release: &str, order: &str) {
-    preflight::judge(&preflight::look(&place.settings).await).unwrap();
+    preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap();
     let taken = place.take(release).await.unwrap();
     let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
     let (_, copy) = kept.unwrap();
@@ -65,7 +65,8 @@ async fn a_template_that_sorts_otherwise_is_told_before_a_restore_needs_it_and_m
         place.sql_in("postgres", "DROP DATABASE pointsman_template_mixed");
         place.sql_in("postgres", &other);
         place.sql_in("pointsman_template_mixed", "CREATE EXTENSION postgis");
-        let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+        let refused =
+            preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
         assert!(refused.message.contains("stores or sorts texts otherwise"), "{refused:?}");
         assert!(
             refused.hint.contains("-v database=mixed -v owner=mixed_owner -v role=mixed_agent"),
@@ -99,7 +100,7 @@ async fn what_an_upgrade_of_the_system_does_to_the_order_of_texts_is_told() {
     let older =
         "UPDATE pg_database SET datcollversion = '1' WHERE datname IN ('mixed', 'pointsman_template_mixed')";
     place.sql_in("postgres", older);
-    let refused = preflight::judge(&preflight::look(&place.settings).await).unwrap_err();
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
     assert!(refused.message.contains("lets no restore begin from it"), "{refused:?}");
     let refresh = "ALTER DATABASE \"pointsman_template_mixed\" REFRESH COLLATION VERSION";
     assert!(refused.hint.contains(refresh), "{refused:?}");

@@ -9,7 +9,8 @@ use std::sync::Arc;
 
 use kit::{Place, rule};
 use pointsman_core::Code;
-use pointsman_database::{Progress, Session, Settings, TlsSettings, VerifyLevel, preflight, restore};
+use pointsman_database::preflight::{self, Verdict};
+use pointsman_database::{Progress, Session, Settings, TlsSettings, VerifyLevel, restore};
 use pointsman_database_testkit::{Cluster, server_user};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 
@@ -86,7 +87,7 @@ async fn everything_is_done_over_tls_with_a_password() {
     let address = address(0);
     let (cluster, ca) = cluster(&address, &[&address]);
     let place = over_tls(cluster, &address, &ca);
-    preflight::judge(&preflight::look(&place.settings).await).unwrap();
+    preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap();
     let taken = place.take("r1").await.unwrap();
     let verified = place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
     assert_eq!(verified.backup.verified, Some(VerifyLevel::RestoreTest));

@@ -238,14 +238,19 @@ impl DatabaseHands {
     }
 
     /// Looks at everything that the work will need; the first thing that is not as it should be is the answer.
-    async fn inspect(&self, pending: Option<&Migrations>) -> Result<Evidence, Problem> {
+    async fn inspect(&self, verify: VerifyLevel, pending: Option<&Migrations>) -> Result<Evidence, Problem> {
         let findings = preflight::look(&self.settings).await;
-        preflight::judge(&findings)?;
+        // A rehearsal runs on a restored backup.
+        let restores = verify == VerifyLevel::RestoreTest || pending.is_some();
+        preflight::judge(&findings, if restores { Verdict::Warning } else { Verdict::Unrestorable })?;
+        if restores {
+            preflight::must_have_room_for_copy(&self.settings).await?;
+        }
         // What is to be taken back is applied: whether it may be is judged where it is done.
         if let Some(pending) = pending.filter(|pending| pending.phase != MigrationPhase::Down) {
             must_be_pending(&migrate::status(&self.settings).await?, pending)?;
         }
-        let warnings = findings.iter().filter(|finding| finding.verdict == Verdict::Warning);
+        let warnings = findings.iter().filter(|finding| finding.verdict >= Verdict::Warning);
         let warnings: Vec<&str> = warnings.map(|finding| finding.found.as_str()).collect();
         let words = match warnings.as_slice() {
             [] => format!("{} things looked at, all fit", findings.len()),
@@ -366,13 +371,7 @@ impl Hands for DatabaseHands {
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         match action {
-            Action::InspectDatabase { verify, pending } => {
-                let evidence = self.inspect(pending.as_ref()).await?;
-                if *verify == VerifyLevel::RestoreTest || pending.is_some() {
-                    preflight::must_have_room_for_copy(&self.settings).await?;
-                }
-                Ok(evidence)
-            }
+            Action::InspectDatabase { verify, pending } => self.inspect(*verify, pending.as_ref()).await,
             _ => Err(not_ours()),
         }
     }

@@ -23,7 +23,7 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     let verdict = match finding.verdict {
         Verdict::Fine => "ok",
         Verdict::Warning => "warn",
-        Verdict::Refused => "fail",
+        Verdict::Unrestorable | Verdict::Refused => "fail",
     };
     v1::Finding {
         verdict: verdict.to_owned(),
@@ -52,6 +52,9 @@ fn why(check: &str) -> &'static str {
         "role" => "a right that is missing is met in the middle of a release",
         "extensions" => "a backup that needs one can be restored only where it is there",
         "collation" => "an index finds nothing where it was built in another order",
+        "restore" => {
+            "backups are taken, and the first that is restored fails: mostly in the middle of a release"
+        }
         "template" => "a restore begins from it, and could not",
         "prepared transactions" => {
             "they hold locks that nobody waits out, and keep a restore from being swapped in"
