@@ -1,10 +1,10 @@
 //! The database that restores begin from, because it holds the extensions that only a superuser can create: whether one
-//! like the live database can begin from it.
+//! like the live database can begin from it, and holds nothing then that the live one has not.
 
 use pointsman_core::Problem;
 
 use crate::copy::template_of;
-use crate::preflight::Finding;
+use crate::preflight::{Finding, extensions_of};
 use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::{Session, Settings};
@@ -21,6 +21,9 @@ pub(crate) async fn look(
     let name = template_of(settings);
     let Some(shape) = Shape::ask(session.client(), &name).await? else { return Ok(Vec::new()) };
     let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
+    if findings.is_empty() {
+        findings.extend(surplus(settings, &name, live).await?);
+    }
     findings.extend(unlike(settings, &name, &shape, live));
     if findings.is_empty() {
         findings.push(Finding::fine(CHECK, name));
@@ -40,6 +43,24 @@ fn unlike(settings: &Settings, template: &str, shape: &Shape, live: &Shape) -> O
         live.sorting()
     );
     Some(Finding::refused(CHECK, found, format!("this makes it anew: {}", script(settings, live))))
+}
+
+/// What the live database has given up stays in every copy, which then differs from its backup.
+async fn surplus(settings: &Settings, template: &str, live: &Shape) -> Result<Option<Finding>, Problem> {
+    let wanted = extensions_of(settings, &settings.name).await?;
+    let there = extensions_of(settings, template).await?;
+    let surplus: Vec<String> =
+        there.iter().filter(|name| !wanted.contains(name)).map(|name| format!("`{name}`")).collect();
+    if surplus.is_empty() {
+        return Ok(None);
+    }
+    let found = format!(
+        "`{template}`, which restores begin from, has {} and `{}` has not",
+        surplus.join(", "),
+        settings.name
+    );
+    let hint = format!("this drops it there: {}", script(settings, live));
+    Ok(Some(Finding::unrestorable(CHECK, found, hint)))
 }
 
 /// The command that runs the script which makes it.

@@ -273,6 +273,28 @@ async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_that_was_given_up_is_given_up_in_the_template_too() {
+    let place = Place::new();
+    place.sql("DROP TABLE features; DROP EXTENSION postgis CASCADE; CREATE EXTENSION pg_stat_statements");
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
+    let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
+    assert!(told.contains("has `postgis` and") && told.contains("database-role.sql"), "{told}");
+    // A backup can be taken all the same, where none is restored for its check.
+    let template = |findings: Vec<preflight::Finding>| {
+        findings
+            .into_iter()
+            .filter(|found| found.check == "template")
+            .map(|found| found.verdict)
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(template(preflight::look(&place.settings).await), [Verdict::Unrestorable]);
+    place.run_role_script();
+    assert_eq!(template(preflight::look(&place.settings).await), [Verdict::Fine]);
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+}
+
 /// What each makes of the live database, whether it can be restored, and what is told of it.
 const OBSTACLES: &[(&str, &[&str])] = &[
     ("GRANT CREATE ON SCHEMA public TO %rep; CREATE TABLE reports (id int); ALTER TABLE reports OWNER TO %rep", &[

@@ -1,5 +1,5 @@
 -- The role that pointsman's agent works as on the database host: it may dump, migrate and restore one database, and is
--- no superuser. Run it once as a superuser, again whenever extensions were added to the database:
+-- no superuser. Run it once as a superuser, again whenever extensions were added to the database or dropped in it:
 --
 --   su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database=p2d2 -v owner=p2d2 -v role=pointsman-agent -d postgres' \
 --     < database-role.sql
@@ -67,8 +67,11 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS 
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
         WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
+SELECT array_agg(extname)::text AS here FROM pg_extension \gset
 
 \connect :"template"
+-- What was dropped in the live one would be in every copy, which then is none.
+SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension WHERE extname <> ALL (:'here'::name[]) \gexec
 \if :{?extensions}
 SELECT :'schemas' \gexec
 SELECT :'extensions' \gexec
