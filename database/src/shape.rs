@@ -109,12 +109,22 @@ impl Shape {
         })
     }
 
-    /// Creates a database of this shape from a template.
+    /// Creates a database of this shape from a template. Only its owner may connect to it, whoever may to the live one: it is
+    /// there without anybody's rights until it is dressed, with all that the template holds.
     pub(crate) async fn create(&self, client: &Client, name: &str, template: &str) -> Result<(), Problem> {
         let failed = |error: tokio_postgres::Error| refused(&format!("create the database `{name}`"), &error);
         let asked = "SELECT current_setting('server_version_num')::int / 10000";
         let major: i32 = field(&client.query_one(asked, &[]).await.map_err(failed)?, 0)?;
-        client.batch_execute(&self.creation(name, template, major)).await.map_err(failed)
+        let database = quoted(name);
+        // One by one: a database is created outside of transactions, and everybody may connect to a new one.
+        for statement in [
+            self.creation(name, template, major),
+            format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"),
+            format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
+        ] {
+            client.batch_execute(&statement).await.map_err(failed)?;
+        }
+        Ok(())
     }
 
     /// Whether a database can begin from that one: both store and sort texts alike.
@@ -158,7 +168,8 @@ impl Shape {
             other => format!(" TABLESPACE {}", quoted(other)),
         };
         format!(
-            "CREATE DATABASE {} OWNER {} TEMPLATE {} ENCODING {} LC_COLLATE {} LC_CTYPE {}{provider}{tablespace}",
+            "CREATE DATABASE {} OWNER {} TEMPLATE {} ENCODING {} LC_COLLATE {} LC_CTYPE {}{provider}{tablespace} \
+             ALLOW_CONNECTIONS false",
             quoted(name),
             quoted(&self.owner),
             quoted(template),
@@ -175,9 +186,10 @@ impl Shape {
             vec![format!("ALTER DATABASE {database} CONNECTION LIMIT {}", self.connection_limit)];
         let comment = self.comment.as_deref().map_or_else(|| "NULL".to_owned(), literal);
         statements.push(format!("COMMENT ON DATABASE {database} IS {comment}"));
-        if let Some(grants) = &self.grants {
-            statements.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"));
-            statements.extend(grants.iter().map(|grant| grant.statement(&database)));
+        statements.push(format!("REVOKE ALL ON DATABASE {database} FROM PUBLIC"));
+        match &self.grants {
+            Some(grants) => statements.extend(grants.iter().map(|grant| grant.statement(&database))),
+            None => statements.push(format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC")),
         }
         statements.extend(self.settings.iter().filter_map(|setting| setting.statement(&database)));
         statements
@@ -300,7 +312,8 @@ mod tests {
         ];
         for (shape, major, expected) in cases {
             let statement = shape.creation("n", "t", major);
-            assert_eq!(statement.split_once(" LC_CTYPE ''").unwrap().1, expected);
+            let (_, told) = statement.split_once(" LC_CTYPE ''").unwrap();
+            assert_eq!(told, format!("{expected} ALLOW_CONNECTIONS false"));
         }
     }
 

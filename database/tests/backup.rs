@@ -61,6 +61,7 @@ async fn the_copy_for_a_rehearsal_is_kept_and_found_when_it_is_left_over() {
     let (_, copy) = kept.unwrap();
     assert_eq!(place.sql_in(&copy.database, "SELECT count(*) FROM features"), "3000");
     assert_eq!(place.sql_in(&copy.database, "SELECT count(*) FROM spatial_ref_sys WHERE srid = 990001"), "1");
+    assert!(!place.is_open_to_everybody(&copy.database));
     // What only looks like ours stays.
     place.sql_in("postgres", "CREATE DATABASE pointsman_verify_0123456789abcdef");
     let dropped = scratch::drop_left_over(&place.settings).await.unwrap();

@@ -564,3 +564,36 @@ async fn a_swap_that_nobody_waits_for_any_more_leaves_the_database_open() {
     until("the record", || (stage(&place) == Some(Stage::Ready)).then_some(())).await;
     swap(&place, &taken.id, 10).await.unwrap();
 }
+
+/// A new database is open to everybody, and what is restored into it is all there is.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_is_never_open_to_more_than_the_live_database_is() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let (settings, id) = (place.settings.clone(), taken.id.clone());
+    let restoring =
+        tokio::spawn(async move { restore::beside(&settings, &id, &rule(), &Progress::default()).await });
+    // While it is filled: its rights come last.
+    let name = until("the new database", || {
+        let new = format!("{}_restore_", place.settings.name);
+        place.databases().split(' ').find(|name| name.starts_with(&new)).map(str::to_owned)
+    })
+    .await;
+    assert!(!place.is_open_to_everybody(&name));
+    let made = restoring.await.unwrap().unwrap();
+    assert_eq!(made.database, name);
+    assert!(!place.is_open_to_everybody(&name));
+    // Where the live one is as a new one is, so is the restored one.
+    let as_new = format!("UPDATE pg_database SET datacl = NULL WHERE datname = '{}'", place.settings.name);
+    place.sql_in("postgres", &as_new);
+    assert!(beside(&place, &taken.id).await.already);
+    assert!(place.is_open_to_everybody(&name));
+
+    let (_, prepared) =
+        restore::prepare(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
+    let branch = restore::branch(&place.settings, &taken.id, &prepared).await.unwrap();
+    for copy in [&prepared, &branch] {
+        assert!(!place.is_open_to_everybody(&copy.database));
+    }
+    branch.remove(&place.settings).await.unwrap();
+}

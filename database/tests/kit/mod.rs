@@ -167,6 +167,12 @@ impl Place {
         self.cluster.psql(database, sql).unwrap()
     }
 
+    /// Whether every role may connect to a database.
+    pub fn is_open_to_everybody(&self, database: &str) -> bool {
+        let sql = format!("SELECT has_database_privilege('public', '{database}', 'CONNECT')");
+        self.sql_in("postgres", &sql) == "t"
+    }
+
     /// The databases that are this place's, by name or by comment.
     pub fn databases(&self) -> String {
         let sql = format!(
