@@ -269,3 +269,64 @@ async fn what_is_looked_at_meanwhile_is_no_time_that_a_lock_was_held() {
         .collect();
     rehearse(&ground, &[("v1.0.0.sql", &statements.join("; "))]).await.unwrap();
 }
+
+/// Looks for a table by its bare name, which a restore does not find.
+const BARE: &str = "
+    CREATE TABLE factors (f int); INSERT INTO factors VALUES (2);
+    CREATE FUNCTION times(int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
+        'BEGIN RETURN $1 * (SELECT max(f) FROM factors); END'";
+
+#[tokio::test]
+async fn what_a_restore_computes_is_tried_as_a_restore_finds_it() {
+    let files = [
+        (
+            "-- pointsman: allow-rewrite\nALTER TABLE t ADD COLUMN c int GENERATED ALWAYS AS (times(a)) STORED",
+            "column c of public.t",
+        ),
+        ("CREATE MATERIALIZED VIEW sums AS SELECT times(a) FROM t", "materialized view public.sums"),
+        (
+            "CREATE VIEW timed AS SELECT times(a) AS b FROM t; CREATE MATERIALIZED VIEW sums AS SELECT sum(b) FROM timed",
+            "materialized view public.sums",
+        ),
+        (
+            "CREATE DOMAIN small AS int CHECK (times(VALUE) < 1000000); CREATE DOMAIN smaller AS small;
+          CREATE TABLE u (n smaller); INSERT INTO u VALUES (1)",
+            "type public.smaller of the column n of public.u",
+        ),
+        (
+            "CREATE TABLE u (n int CHECK (times(n) > 0)); INSERT INTO u VALUES (1)",
+            "constraint u_n_check of public.u",
+        ),
+    ];
+    for (file, what) in files {
+        let ground = Ground::new(&format!("{T}; {BARE}"));
+        let problem = rehearse(&ground, &[("v1.0.0.sql", file)]).await.expect_err(file);
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::MigrationDangerous, Aftermath::Unchanged),
+            "{file}: {problem}"
+        );
+        assert!(problem.message.contains(what), "{file}: {problem}");
+        assert!(
+            problem.causes.iter().any(|cause| cause.contains("\"factors\" does not exist")),
+            "{file}: {problem:?}"
+        );
+        // With a path of its own the function finds it.
+        ground.sql("ALTER FUNCTION times SET search_path = public");
+        rehearse(&ground, &[("v1.0.0.sql", file)]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn rows_that_a_restore_does_not_look_at_keep_nobody_away() {
+    let ground = Ground::new(&format!(
+        "{T}; CREATE TABLE docs (kind text, data text);
+         CREATE FUNCTION to_day(text) RETURNS date LANGUAGE plpgsql IMMUTABLE AS
+             'BEGIN RETURN make_date(substr($1, 1, 4)::int, substr($1, 6, 2)::int, substr($1, 9, 2)::int); END';
+         INSERT INTO docs VALUES ('note', 'buy milk'), ('event', '2024-01-15');
+         CREATE INDEX ON docs (to_day(data)) WHERE kind = 'event';
+         ALTER TABLE docs ADD CHECK (to_day(data) > '2000-01-01') NOT VALID;
+         CREATE MATERIALIZED VIEW days AS SELECT to_day(data) FROM docs WITH NO DATA"
+    ));
+    rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
+}
