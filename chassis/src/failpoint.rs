@@ -37,6 +37,10 @@ pub const MIGRATE_PLACES: &[&str] = &[
     "migrate-outside-recorded",
 ];
 
+/// Those of a backup that comes or goes, and of a database that a restore makes.
+pub const BACKUP_PLACES: &[&str] =
+    &["backup-published", "backup-withdrawn", "restore-recorded", "restore-created"];
+
 /// What ends the value of the variable where the process is to be stopped, as by `kill -STOP`, instead of killed: a test
 /// then does something to the world around it, and lets it go on.
 pub const STOP: &str = ":stop";
@@ -86,7 +90,7 @@ mod armed {
     }
 
     pub fn pass(place: &'static str) {
-        let known = [super::PLACES, super::MIGRATE_PLACES, super::SWAP_PLACES]
+        let known = [super::PLACES, super::MIGRATE_PLACES, super::SWAP_PLACES, super::BACKUP_PLACES]
             .iter()
             .any(|list| list.contains(&place));
         debug_assert!(known, "`{place}` is not in a list");

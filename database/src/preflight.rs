@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pointsman_core::{Code, Problem};
+use pointsman_core::{Code, Problem, several};
 
 use crate::copy::{self, MAX_NAME_BYTES};
 use crate::server::Server;
@@ -99,6 +99,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
     findings.push(name(settings));
     findings.push(folder(settings));
     findings.push(alone_in_folder(settings).await);
+    findings.extend(untold(settings).await);
     let pooler = pooler(settings).await?;
     let refused = pooler.verdict == Verdict::Refused;
     findings.push(pooler);
@@ -150,6 +151,19 @@ async fn alone_in_folder(settings: &Settings) -> Finding {
             Finding::refused(check, found, hint)
         }
     }
+}
+
+/// Dumps that are no backups: they take room, and nobody would know.
+async fn untold(settings: &Settings) -> Option<Finding> {
+    let folder = settings.backup.dir.clone();
+    let looking = tokio::task::spawn_blocking(move || backup::untold(&folder)).await;
+    let found = looking.ok()?.ok()?;
+    let first = found.first()?;
+    let folder = settings.backup.dir.display();
+    let (count, dir) = (several(found.len(), "dump", "dumps"), format!("{folder}/{first}"));
+    let found = format!("{count} without a manifest in `{folder}`, which count as no backup: `{first}`");
+    let hint = format!("look whether somebody needs it; if nobody does: `rm {dir}.*`");
+    Some(Finding::warning("dumps", found, hint))
 }
 
 fn name(settings: &Settings) -> Finding {

@@ -12,6 +12,7 @@ use std::time::Duration;
 use kit::{Place, rule, until};
 use pointsman_chassis::failpoint;
 use pointsman_core::Code;
+use pointsman_database::preflight::{self, Verdict};
 use pointsman_database::restore::{self, Recovered, Stage};
 use pointsman_database::{Progress, Settings, VerifyLevel, backup, scratch};
 
@@ -452,36 +453,41 @@ async fn client(settings: Settings, over: Arc<AtomicBool>, served: Arc<AtomicU64
     broken
 }
 
-/// The variables that tell a copy of this program what to swap until it kills itself.
+/// The variables that tell a copy of this program what to do until it kills itself.
 const CHILD: &str = "POINTSMAN_TEST_SWAP";
 
 /// Not a test: what the copies of this program do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn child_that_swaps() {
+async fn child_that_works() {
     let Ok(text) = std::env::var(CHILD) else { return };
     let told: Vec<&str> = text.split('\n').collect();
-    let [name, host, user, dir, id, back] = told.as_slice() else { panic!("{text}") };
+    let [name, host, user, dir, id, what] = told.as_slice() else { panic!("{text}") };
     let settings = serde_json::json!({
-        "name": name, "host": host, "user": user, "backup": { "dir": dir },
+        "name": name, "host": host, "user": user, "backup": { "dir": dir, "keep": 1 },
     });
     let settings: Settings = serde_json::from_value(settings).unwrap();
     let progress = Progress::default();
-    if *back == "back" {
-        restore::swap_back(&settings, 1000, &rule(), &progress).await.unwrap();
-    } else {
-        restore::swap(&settings, id, 1000, &rule(), &progress).await.unwrap();
+    match *what {
+        "back" => drop(restore::swap_back(&settings, 1000, &rule(), &progress).await.unwrap()),
+        "forth" => drop(restore::swap(&settings, id, 1000, &rule(), &progress).await.unwrap()),
+        "beside" => drop(restore::beside(&settings, id, &rule(), &progress).await.unwrap()),
+        "take" => {
+            let order = backup::BackupOrder { release: (*id).to_owned(), label: "1.2.0".to_owned() };
+            drop(backup::take(&settings, &order, &rule(), &progress).await.unwrap());
+        }
+        _ => drop(backup::retain(&settings, &[]).await.unwrap()),
     }
 }
 
-/// Has a copy of this program swap and kill itself at a place.
-fn killed_at(place: &Place, id: &str, back: &str, at: &str) {
+/// Has a copy of this program do something and kill itself at a place.
+fn killed_at(place: &Place, id: &str, what: &str, at: &str) {
     let settings = &place.settings;
     let dir = settings.backup.dir.display().to_string();
-    let told = [settings.name.as_str(), &settings.host, &settings.user, &dir, id, back].join("\n");
+    let told = [settings.name.as_str(), &settings.host, &settings.user, &dir, id, what].join("\n");
     // Where sessions do not end in time, on a busy machine, the swap is refused and nothing has happened: once more.
     for _ in 0..5 {
         let status = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "child_that_swaps", "--nocapture"])
+            .args(["--exact", "child_that_works", "--nocapture"])
             .env(CHILD, &told)
             .env(failpoint::VARIABLE, at)
             .stdout(Stdio::null())
@@ -596,4 +602,67 @@ async fn a_copy_is_never_open_to_more_than_the_live_database_is() {
         assert!(!place.is_open_to_everybody(&copy.database));
     }
     branch.remove(&place.settings).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_a_killed_restore_made_is_removed_by_the_next_or_by_whoever_settles() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    let made = || place.databases().split(' ').filter(|name| name.contains("_restore_")).count();
+    let settle = async || restore::discard(&place.settings, &rule()).await.unwrap();
+    for (at, left) in [("restore-recorded", 0), ("restore-created", 1)] {
+        // It is told of, and who settles it is rid of it.
+        killed_at(&place, &taken.id, "beside", at);
+        assert_eq!((made(), stage(&place)), (left, Some(Stage::Filling)), "{at}");
+        settle().await;
+        assert_eq!((made(), stage(&place)), (0, None), "{at}");
+        killed_at(&place, &taken.id, "beside", at);
+        assert!(!beside(&place, &taken.id).await.already);
+        assert_eq!((made(), stage(&place)), (1, Some(Stage::Ready)), "{at}");
+        settle().await;
+    }
+    // Somebody else's database is not taken for it, whatever it is called.
+    killed_at(&place, &taken.id, "beside", "restore-recorded");
+    let name = restore::pending(&place.settings).unwrap().unwrap().restored;
+    place.sql_in("postgres", &format!("CREATE DATABASE {name}"));
+    place.sql_in("postgres", &format!("COMMENT ON DATABASE {name} IS 'mine'"));
+    settle().await;
+    assert_eq!(made(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_kill_leaves_of_a_backup_that_comes_or_goes_is_removed_by_the_next_and_nothing_else() {
+    let mut place = Place::new();
+    let dumps = |place: &Place| place.files().into_iter().filter(|file| file.ends_with(".dump.zst")).count();
+    // As the commands from before called theirs.
+    let old = place.settings.backup.dir.join("pre-migration-20240115.sql.gz");
+    std::fs::write(&old, "somebody's").unwrap();
+    killed_at(&place, "r0", "take", "backup-published");
+    assert_eq!((dumps(&place), backup::list(&place.settings).await.unwrap().len()), (1, 0));
+    let first = place.take("r1").await.unwrap();
+    assert_eq!((dumps(&place), place.files().len()), (1, 1 + 5));
+
+    place.verify(&first.id, VerifyLevel::Read).await.unwrap();
+    let second = place.take("r2").await.unwrap();
+    place.verify(&second.id, VerifyLevel::Read).await.unwrap();
+    place.settings.backup.keep = 1;
+    killed_at(&place, "", "retain", "backup-withdrawn");
+    assert_eq!((dumps(&place), backup::list(&place.settings).await.unwrap().len()), (2, 1));
+    let third = place.take("r3").await.unwrap();
+    let of_backups = [second, third].map(|backup| backup.id);
+    let left = place.files();
+    assert!(
+        left.iter().all(|file| of_backups.iter().any(|id| file.starts_with(id)) || old.ends_with(file)),
+        "{left:?}"
+    );
+    assert_eq!((left.len(), std::fs::read(&old).unwrap()), (1 + 2 * 5, b"somebody's".to_vec()));
+
+    // One whose manifest is gone is told of and left alone.
+    let manifest = format!("{}.manifest.json", of_backups[0]);
+    std::fs::remove_file(place.settings.backup.dir.join(manifest)).unwrap();
+    place.take("r4").await.unwrap();
+    assert_eq!(dumps(&place), 3);
+    let told = preflight::look(&place.settings).await;
+    let told = told.into_iter().find(|finding| finding.check == "dumps").unwrap();
+    assert!(told.verdict == Verdict::Warning && told.found.contains(&of_backups[0]), "{told:?}");
 }

@@ -52,6 +52,7 @@ fn why(check: &str) -> &'static str {
         "role" => "a right that is missing is met in the middle of a release",
         "extensions" => "a backup that needs one can be restored only where it is there",
         "collation" => "an index finds nothing where it was built in another order",
+        "dumps" => "they take room, and nobody removes them",
         "restore" => {
             "backups are taken, and the first that is restored fails: mostly in the middle of a release"
         }

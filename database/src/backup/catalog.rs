@@ -5,8 +5,9 @@ use std::path::Path;
 use pointsman_core::{Code, Problem};
 
 use super::manifest::{ENDING, Manifest, Mark};
-use super::name::BackupId;
-use crate::{Settings, VerifyLevel};
+use super::name::{self, BackupId};
+use super::part;
+use crate::{BackupFormat, Settings, VerifyLevel};
 
 /// Most backups that are looked at: a folder with more holds something else.
 const MAX_LISTED: usize = 100_000;
@@ -122,7 +123,19 @@ pub(crate) fn neighbour(folder: &Path, database: &str) -> Result<Option<String>,
     Ok(others.next().map(|backup| backup.database))
 }
 
+/// Dumps in our format that no manifest tells of: a crash of an agent from before it left a trace, or a person, took that away.
+pub(crate) fn untold(folder: &Path) -> Result<Vec<String>, Problem> {
+    let dumped = stems(folder, name::ending(BackupFormat::Custom))?;
+    let path = |id: &BackupId, ending: &str| id.file(folder, &format!("{ENDING}{ending}"));
+    let told = |id: &BackupId| path(id, "").exists() || path(id, part::ENDING).exists();
+    Ok(dumped.into_iter().filter(|id| !told(id)).map(|id| id.as_str().to_owned()).collect())
+}
+
 fn ids(folder: &Path) -> Result<Vec<BackupId>, Problem> {
+    stems(folder, ENDING)
+}
+
+fn stems(folder: &Path, ending: &str) -> Result<Vec<BackupId>, Problem> {
     let failed = |error: std::io::Error| {
         Problem::new(Code::FileSystem, format!("cannot list the folder of backups `{}`", folder.display()))
             .because(&error)
@@ -133,7 +146,7 @@ fn ids(folder: &Path) -> Result<Vec<BackupId>, Problem> {
     let mut ids = Vec::new();
     for entry in std::fs::read_dir(folder).map_err(failed)?.take(MAX_LISTED) {
         let name = entry.map_err(failed)?.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(ENDING));
+        let stem = name.to_str().and_then(|name| name.strip_suffix(ending));
         ids.extend(stem.and_then(|stem| BackupId::parse(stem).ok()));
     }
     Ok(ids)

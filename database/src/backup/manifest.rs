@@ -8,7 +8,7 @@ use pointsman_core::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::name::BackupId;
-use super::part;
+use super::part::{self, Part};
 use crate::contents::Contents;
 use crate::shape::Shape;
 use crate::{BackupFormat, VerifyLevel};
@@ -18,7 +18,7 @@ const SCHEMA: u32 = 1;
 /// The ending of a manifest.
 pub(crate) const ENDING: &str = ".manifest.json";
 /// The ending of the mark of a check that passed.
-const MARK_ENDING: &str = ".verified.json";
+pub(crate) const MARK_ENDING: &str = ".verified.json";
 /// Longest manifest that is read: a hundred thousand tables need a tenth of it.
 const MAX_BYTES: u64 = 256 << 20;
 
@@ -135,11 +135,12 @@ impl Manifest {
         self.server_version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
     }
 
-    /// Writes it; from then on the backup is complete.
-    pub(crate) fn write(&self, folder: &Path, id: &BackupId) -> io::Result<()> {
+    /// Writes it under the name that it has until the backup is complete: what a crash leaves then tells whose the other
+    /// files are.
+    pub(crate) fn withheld(&self, folder: &Path, id: &BackupId) -> io::Result<Part> {
         let mut text = serde_json::to_vec_pretty(self)?;
         text.push(b'\n');
-        part::write(&id.file(folder, ENDING), &text)
+        part::written(&id.file(folder, ENDING), &text)
     }
 
     /// Reads the manifest of a backup.

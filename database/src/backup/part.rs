@@ -58,11 +58,23 @@ impl Drop for Part {
 
 /// Writes a small file the same way.
 pub(crate) fn write(path: &Path, content: &[u8]) -> io::Result<()> {
+    written(path, content)?.publish()
+}
+
+/// A small file that is written, durably, and has not got its name yet.
+pub(crate) fn written(path: &Path, content: &[u8]) -> io::Result<Part> {
     use std::io::Write as _;
     let (part, mut file) = Part::begin(path)?;
     file.write_all(content)?;
     file.sync_all()?;
-    part.publish()
+    durable::sync_directory(path.parent().unwrap_or(Path::new("/")))?;
+    Ok(part)
+}
+
+/// Takes a file its name again, durably: it is as it was before it was published.
+pub(crate) fn withhold(path: &Path) -> io::Result<()> {
+    std::fs::rename(path, Part::temporary_of(path))?;
+    durable::sync_directory(path.parent().unwrap_or(Path::new("/")))
 }
 
 #[cfg(test)]

@@ -3,12 +3,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 
 use super::catalog::{self, Backup};
-use super::manifest::Mark;
 use super::name::BackupId;
-use super::take;
+use super::{manifest, part, take};
 use crate::{Settings, VerifyLevel};
 
 /// What was done.
@@ -65,21 +65,15 @@ fn doomed(backups: &[Backup], keep: usize, keep_for: &[String]) -> BTreeSet<Stri
         .collect()
 }
 
-/// Removes the files of a backup, its manifest first: what is left of a crash is no backup any more.
+/// Removes the files of a backup, its manifest first: what is left of a crash is no backup any more, and is removed by the next.
 fn remove(folder: &Path, backup: &Backup) -> Result<(), Problem> {
     let id = BackupId::parse(&backup.id)?;
     let failed = |error: std::io::Error| {
         Problem::new(Code::FileSystem, format!("cannot remove backup `{}`", backup.id)).because(&error)
     };
-    for ending in take::endings_beside() {
-        match std::fs::remove_file(id.file(folder, ending)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
-            _ => {}
-        }
-    }
-    Mark::remove(folder, &id).map_err(failed)?;
-    std::fs::remove_file(folder.join(&backup.file)).map_err(failed)?;
-    pointsman_chassis::durable::sync_directory(folder).map_err(failed)
+    part::withhold(&id.file(folder, manifest::ENDING)).map_err(failed)?;
+    failpoint::pass("backup-withdrawn");
+    take::withdraw(folder, &id).map_err(failed)
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 
 use super::archive::Archive;
@@ -139,18 +140,38 @@ async fn of_release(settings: &Settings, release: &str) -> Result<Option<Backup>
     Ok(found.map(|backup| Backup { already: true, ..backup }))
 }
 
-/// Removes what a crash left of files that never became complete. The guard is held: nobody writes them now.
+/// Removes what a crash left of files that never became complete, and of backups that were coming or going. The guard is held:
+/// nobody writes them now. A dump that no manifest of ours tells of may be anybody's.
 fn remove_left_over(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
         let name = entry.file_name();
-        let stem = name.to_str().and_then(|name| name.strip_suffix(part::ENDING));
-        if stem.is_some_and(|stem| BackupId::parse(stem).is_ok()) {
-            tracing::warn!(file = %entry.path().display(), "removing what an earlier backup left unfinished");
-            // It takes room and nothing else.
-            _ = std::fs::remove_file(entry.path());
+        let Some(stem) = name.to_str().and_then(|name| name.strip_suffix(part::ENDING)) else { continue };
+        if BackupId::parse(stem).is_err() {
+            continue;
+        }
+        tracing::warn!(file = %entry.path().display(), "removing what an earlier backup left unfinished");
+        let id = stem.strip_suffix(manifest::ENDING).and_then(|id| BackupId::parse(id).ok());
+        // It takes room and nothing else.
+        _ = match id.filter(|id| !id.file(folder, manifest::ENDING).exists()) {
+            Some(id) => withdraw(folder, &id),
+            None => std::fs::remove_file(entry.path()),
+        };
+    }
+}
+
+/// Removes all files of a backup whose manifest is withheld, and that last: as long as there are others, it tells of them.
+pub(crate) fn withdraw(folder: &Path, id: &BackupId) -> io::Result<()> {
+    let dumps = [BackupFormat::Custom, BackupFormat::SqlGz].map(name::ending);
+    for ending in dumps.into_iter().chain([SUM_ENDING, ROLES_ENDING, manifest::MARK_ENDING]) {
+        match std::fs::remove_file(id.file(folder, ending)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
         }
     }
+    pointsman_chassis::durable::sync_directory(folder)?;
+    part::Part::clear(&id.file(folder, manifest::ENDING));
+    pointsman_chassis::durable::sync_directory(folder)
 }
 
 /// A name that no file has.
@@ -178,13 +199,15 @@ fn publish(
     manifest: &Manifest,
     written: &Written,
 ) -> Result<(), Problem> {
+    let withheld = manifest.withheld(folder, id).map_err(|error| unwritten(&error))?;
     let mut published = Published::default();
     let sum = id.file(folder, SUM_ENDING);
     let content = format!("{}  {}\n", written.sha256, manifest.file);
     published.add(folder.join(&manifest.file), |_| dump.publish())?;
     published.add(id.file(folder, ROLES_ENDING), |_| roles.publish())?;
     published.add(sum, |path| part::write(path, content.as_bytes()))?;
-    manifest.write(folder, id).map_err(|error| unwritten(&error))?;
+    failpoint::pass("backup-published");
+    withheld.publish().map_err(|error| unwritten(&error))?;
     published.0.clear();
     // The digest is that of what was written; without the mark the backup is complete all the same.
     if let Err(error) = Mark::write(folder, id, &manifest.sha256, Level::Digest, moment::now_ms()) {
@@ -223,9 +246,4 @@ pub(crate) fn sum_of(folder: &Path, id: &BackupId) -> io::Result<String> {
     let mut text = String::new();
     File::open(id.file(folder, SUM_ENDING))?.take(1024).read_to_string(&mut text)?;
     Ok(text.split_whitespace().next().unwrap_or_default().to_owned())
-}
-
-/// The endings of every file of a backup but the dump, the one that makes it complete first.
-pub(crate) fn endings_beside() -> [&'static str; 3] {
-    [manifest::ENDING, SUM_ENDING, ROLES_ENDING]
 }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
@@ -19,6 +20,8 @@ use crate::{Authority, Progress, Session, Settings, copy, room};
 const GUARD_WAIT: Duration = Duration::from_secs(60);
 /// The longest restore: beyond it something hangs.
 const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// What is said of a database while it is filled.
+const BEING_RESTORED: &str = "pointsman: being restored from ";
 /// Names that are tried.
 const MAX_NAMES: u32 = 100;
 
@@ -81,18 +84,33 @@ async fn made(
         tablespace: live.tablespace.clone(),
         ..archive.manifest.shape.clone()
     };
-    let comment = format!("pointsman: being restored from {}", id.as_str());
+    let comment = format!("{BEING_RESTORED}{}", id.as_str());
     let prepared = prepared::of(settings, client, &server, id.as_str()).await?;
-    match &prepared {
-        Some(prepared) => {
-            shape.create(client, &name, prepared).await?;
-            copy::say_whose(client, &name, &comment).await?;
-        }
-        None => copy::create(settings, client, &shape, &name, &comment).await?,
-    }
-    let restored = Named { oid: Shape::of(client, &name).await?.oid, aside: name.clone() };
+    // Written before it is there: what a crash leaves, perhaps a whole copy, is found by its name.
+    let restored = Named { oid: 0, aside: name.clone() };
     let replaced = Named { oid: live.oid, aside: old_name(settings) };
     let mut record = Record::new(settings, id.as_str(), restored, replaced);
+    record.write(settings)?;
+    failpoint::pass("restore-recorded");
+    let created = match &prepared {
+        Some(prepared) => {
+            async {
+                shape.create(client, &name, prepared).await?;
+                copy::say_whose(client, &name, &comment).await
+            }
+            .await
+        }
+        None => copy::create(settings, client, &shape, &name, &comment).await,
+    };
+    if let Err(problem) = created {
+        // Refused, it leaves nothing to settle.
+        if let Ok(None) = still_aside(client, &record.restored).await {
+            Record::remove(settings)?;
+        }
+        return Err(problem);
+    }
+    failpoint::pass("restore-created");
+    record.restored.oid = Shape::of(client, &name).await?.oid;
     record.write(settings)?;
 
     match prepared {
@@ -121,8 +139,7 @@ async fn standing(settings: &Settings, client: &Client, backup: &str) -> Result<
         // What was written to the restored one is nowhere else.
         Stage::TakenBack => Record::remove(settings).map(|()| None),
         Stage::Filling | Stage::Ready => {
-            let name = name_of(client, record.restored.oid).await?;
-            let ours = name.filter(|name| *name == record.restored.aside);
+            let ours = still_aside(client, &record.restored).await?;
             if record.stage == Stage::Ready && record.backup == backup && ours.is_some() {
                 return Ok(ours);
             }
@@ -149,6 +166,20 @@ pub(crate) async fn name_of(client: &Client, oid: u32) -> Result<Option<String>,
         .await
         .map_err(|error| refused("look for a database", &error))?;
     row.map(|row| field(&row, 0)).transpose()
+}
+
+/// The name of a database that still has the one that it was given. One whose number nobody came to write down had none to
+/// itself: it is known by what is said of it, if anything is.
+pub(crate) async fn still_aside(client: &Client, named: &Named) -> Result<Option<String>, Problem> {
+    if named.oid != 0 {
+        let name = name_of(client, named.oid).await?;
+        return Ok(name.filter(|name| *name == named.aside));
+    }
+    let sql = "SELECT datname::text FROM pg_database
+                WHERE datname = $1 AND starts_with(coalesce(shobj_description(oid, 'pg_database'), $2), $2)";
+    let found = client.query_opt(sql, &[&named.aside, &BEING_RESTORED]).await;
+    let found = found.map_err(|error| refused("look for a database", &error))?;
+    found.map(|row| field(&row, 0)).transpose()
 }
 
 /// A name that no database has: never one that exists, whoever made it.

@@ -39,7 +39,7 @@ pub(crate) struct Record {
     pub written_at_swap: Option<u64>,
 }
 
-/// A database by number and by the name that it has while it is not live.
+/// A database by number and by the name that it has while it is not live. The number is 0 as long as it is not there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Named {
     pub oid: u32,

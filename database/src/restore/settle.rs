@@ -5,7 +5,7 @@ use std::time::Duration;
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
-use super::beside::name_of;
+use super::beside::{name_of, still_aside};
 use super::record::{Named, Record, Stage};
 use super::recover::finish;
 use crate::guard::Guard;
@@ -80,9 +80,9 @@ pub async fn discard(settings: &Settings, authority: &dyn Authority) -> Result<(
 
 /// Drops a database that still has the name that it was given; returns that name if it has another one.
 async fn drop_aside(client: &Client, named: &Named) -> Result<Option<String>, Problem> {
-    match name_of(client, named.oid).await? {
-        Some(name) if name == named.aside => copy::drop_database(client, &name).await.map(|()| None),
-        other => Ok(other),
+    match still_aside(client, named).await? {
+        Some(name) => copy::drop_database(client, &name).await.map(|()| None),
+        None => name_of(client, named.oid).await,
     }
 }
 
