@@ -234,7 +234,7 @@ const LISTS: [&str; 6] = [
 ];
 
 /// The names in `"$user", public`.
-fn elements(list: &str) -> Vec<String> {
+pub(crate) fn elements(list: &str) -> Vec<String> {
     let mut found = vec![String::new()];
     let (mut inside, mut characters) = (false, list.chars().peekable());
     while let Some(c) = characters.next() {

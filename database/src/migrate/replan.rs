@@ -14,6 +14,8 @@ use super::fault::Fault;
 use super::order::Replanned;
 use super::sessions::leave_our_schema;
 use super::transaction::own;
+use crate::shape::elements;
+use crate::statement::literal;
 use crate::{Progress, Session, Settings};
 
 /// The statements most called, of this database, that read or write rows. Our own and those of psql's `\d` are not a slot's.
@@ -38,12 +40,16 @@ const LIVE_PAUSE: Duration = Duration::from_millis(200);
 /// How long it is heard at least which queries the serving slot calls.
 const HEARD: Duration = Duration::from_secs(10);
 
-/// A role's own `search_path`, for this database or for all.
-const PATHS: &str = "
-SELECT s.setrole, substr(c.setting, length('search_path=') + 1) FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
- WHERE c.setting LIKE 'search_path=%'
-   AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
- ORDER BY s.setdatabase, s.setrole";
+/// What a session of each role begins with as its `search_path`, and the role's name: set for it in this database or for it in
+/// all, for this database, or for everybody.
+const ROLES: &str = "
+SELECT r.oid, r.rolname::text, coalesce((
+       SELECT substr(c.setting, length('search_path=') + 1)
+         FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
+        WHERE c.setting LIKE 'search_path=%' AND s.setrole IN (0, r.oid)
+          AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+        ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1), p.reset_val)
+  FROM pg_catalog.pg_roles r, pg_catalog.pg_settings p WHERE p.name = 'search_path'";
 
 /// Calls of each statement as a rehearsal begins.
 pub(crate) struct Window {
@@ -107,27 +113,36 @@ pub(crate) async fn look(
         Err(note) => return Ok((Vec::new(), vec![note.clone()])),
     };
     let live = &window.live;
-    let paths = paths(live).await.map_err(|fault| fault.while_doing("read search paths"))?;
+    let roles = roles(live).await.map_err(|fault| fault.while_doing("read search paths"))?;
     let in_use = match phase {
         Phase::Expand => None,
         _ => Some(window.since(HEARD, progress).await?),
     };
     let (mut found, mut unused): (Vec<Replanned>, u64) = (Vec::new(), 0);
+    let mut told: BTreeMap<u32, Told> = BTreeMap::new();
     for (query, role) in statements.keys() {
-        let path = paths.get(role).or_else(|| paths.get(&0)).map(String::as_str);
+        let path = roles.get(role).map(|role| role.path.as_str());
+        let of_role = told.entry(*role).or_default();
         let Err(new) = plan(copy, query, path).await? else {
+            of_role.some = true;
             found.push(Replanned::Works);
             continue;
         };
         let (shown, why) = (shown(query), new.words());
         if plan_live(live, query, path).await?.is_err() {
+            of_role.undecided = of_role.undecided.saturating_add(1);
+            of_role.first.get_or_insert_with(|| format!("`{shown}`: {why}"));
             found.push(Replanned::Undecided { query: shown, why });
-        } else if in_use.as_ref().is_none_or(|called| called.contains(&(query.clone(), *role))) {
+            continue;
+        }
+        of_role.some = true;
+        if in_use.as_ref().is_none_or(|called| called.contains(&(query.clone(), *role))) {
             found.push(Replanned::Broken { query: shown, why });
         } else {
             unused = unused.saturating_add(1);
         }
     }
+    let blind = told.into_iter().filter_map(|(role, told)| told.note(roles.get(&role)?));
     let note = || {
         format!(
             "{} that nobody called for {} s no longer works: left to the versions that are gone",
@@ -135,7 +150,38 @@ pub(crate) async fn look(
             window.began.elapsed().as_secs()
         )
     };
-    Ok((found, (unused > 0).then(note).into_iter().collect()))
+    let notes = blind.chain((unused > 0).then(note)).collect();
+    Ok((found, notes))
+}
+
+/// A role that calls queries.
+struct Role {
+    name: String,
+    /// What its sessions begin with, as it may be set.
+    path: String,
+}
+
+/// What could be told of a role's queries.
+#[derive(Default)]
+struct Told {
+    /// Whether anything could.
+    some: bool,
+    /// Queries that can be planned neither before nor after, and the first of them.
+    undecided: u64,
+    first: Option<String>,
+}
+
+impl Told {
+    /// Where nothing can be planned as a role something is wrong with how, and not with the queries.
+    fn note(self, role: &Role) -> Option<String> {
+        let first = self.first.filter(|_| !self.some)?;
+        Some(format!(
+            "attention: of the {} that `{}` calls none could be planned, neither before nor after: whether a version that calls \
+             as it does survives this is not known; {first}",
+            several(self.undecided, "query", "queries"),
+            role.name
+        ))
+    }
 }
 
 /// Planned on the live database, where a moment's lock says nothing.
@@ -192,12 +238,22 @@ async fn called(live: &Session, schema: &str) -> Result<Vec<((String, u32), i64)
         .collect::<Result<_, tokio_postgres::Error>>()?)
 }
 
-async fn paths(live: &Session) -> Result<BTreeMap<u32, String>, Fault> {
-    let rows = live.client().query(PATHS, &[]).await?;
-    Ok(rows
-        .iter()
-        .map(|row| Ok((row.try_get(0)?, row.try_get(1)?)))
-        .collect::<Result<_, tokio_postgres::Error>>()?)
+async fn roles(live: &Session) -> Result<BTreeMap<u32, Role>, Fault> {
+    let rows = live.client().query(ROLES, &[]).await?;
+    let role = |row: &tokio_postgres::Row| {
+        let (name, path): (String, String) = (row.try_get(1)?, row.try_get(2)?);
+        Ok((row.try_get(0)?, Role { path: path_of(&name, &path), name }))
+    };
+    Ok(rows.iter().map(role).collect::<Result<_, tokio_postgres::Error>>()?)
+}
+
+/// A path with the role's schema in it by name: planned by the agent, `"$user"` would be the agent.
+fn path_of(role: &str, path: &str) -> String {
+    let names = elements(path).into_iter().map(|name| match name.as_str() {
+        "$user" => literal(role),
+        name => literal(name),
+    });
+    names.collect::<Vec<_>>().join(", ")
 }
 
 /// Plans one statement in a transaction that may not write and is rolled back; the inner error is what the server said.
@@ -232,4 +288,16 @@ async fn explained(session: &Session, query: &str) -> Result<(), Fault> {
 fn shown(query: &str) -> String {
     let words = query.split_whitespace().collect::<Vec<_>>().join(" ");
     words.chars().take(SHOWN_CHARS).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_roles_own_schema_is_the_roles_and_not_the_agents() {
+        assert_eq!(path_of("app", "\"$user\", public"), "'app', 'public'");
+        assert_eq!(path_of("it's", "gis,\"$user\""), "'gis', 'it''s'");
+        assert_eq!(path_of("app", "\"\""), "''");
+    }
 }

@@ -133,6 +133,47 @@ async fn queries_of_the_running_slot_are_planned_again() {
 }
 
 #[tokio::test]
+async fn queries_of_a_role_with_a_schema_of_its_own_are_planned_as_that_role_finds_its_tables() {
+    let ground = Ground::new(&format!(
+        "{T}; CREATE SCHEMA app; GRANT USAGE ON SCHEMA app TO app; CREATE VIEW app.v AS SELECT id, a FROM t; GRANT SELECT ON app.v TO app"
+    ));
+    ground.cluster.psql(&ground.settings.name, "CREATE EXTENSION pg_stat_statements").unwrap();
+    let app = ground.client("app", "app").await;
+    app.query("SELECT a FROM v WHERE id = $1", &[&1]).await.unwrap();
+    drop(app);
+    let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
+    assert_eq!((undecided(&told, "FROM v"), told.notes), (false, Vec::new()));
+    let hidden = "DROP VIEW app.v; CREATE VIEW app.v AS SELECT id FROM t; GRANT SELECT ON app.v TO app";
+    let problem = rehearse(&ground, &[("v1.0.0.sql", hidden)]).await.unwrap_err();
+    assert_eq!(problem.code, Code::QueriesBroken, "{problem}");
+}
+
+fn undecided(told: &Rehearsal, part: &str) -> bool {
+    let of_it = |replanned: &Replanned| matches!(replanned, Replanned::Undecided { query, .. } if query.contains(part));
+    told.replanned.iter().any(of_it)
+}
+
+#[tokio::test]
+async fn where_nothing_can_be_told_of_any_query_of_a_role_that_is_said() {
+    let ground = Ground::new(T);
+    ground.cluster.psql(&ground.settings.name, "CREATE EXTENSION pg_stat_statements").unwrap();
+    let app = ground.client("app", "app").await;
+    app.batch_execute("CREATE TEMPORARY TABLE mine (n int)").await.unwrap();
+    app.query("SELECT n FROM mine", &[]).await.unwrap();
+    drop(app);
+    let file = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")];
+    let told = rehearse(&ground, &file).await.unwrap();
+    let [note] = told.notes.as_slice() else { panic!("{:?}", told.notes) };
+    assert!(undecided(&told, "FROM mine") && note.contains("of the 1 query that `app` calls none"), "{note}");
+    // One that can be planned shows that it is not for want of something that all of them need.
+    let app = ground.client("app", "app").await;
+    app.query("SELECT a FROM t", &[]).await.unwrap();
+    drop(app);
+    let told = rehearse(&ground, &file).await.unwrap();
+    assert_eq!((undecided(&told, "FROM mine"), told.notes), (true, Vec::new()));
+}
+
+#[tokio::test]
 async fn a_contract_may_take_what_only_versions_that_are_gone_have_called() {
     let ground = Ground::new(T);
     ground.cluster.psql(&ground.settings.name, "CREATE EXTENSION pg_stat_statements").unwrap();
