@@ -7,7 +7,7 @@ use pointsman_core::{Code, Problem, several};
 use crate::copy::{self, MAX_NAME_BYTES};
 use crate::server::Server;
 use crate::shape::Shape;
-use crate::statement::{field, refused};
+use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
 use crate::{Session, Settings, backup, collation, migrate, obstacle, room, template};
 
@@ -125,6 +125,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
         Ok(()) => Finding::fine("history", "what was done to the database before is known"),
         Err(problem) => Finding::warning("history", problem.message, problem.hint),
     });
+    findings.push(role_settings(settings, &session, &live).await?);
     findings.push(prepared(settings, &session).await?);
     findings.push(other_work(&session, &live).await?);
     findings.push(match room::for_dump(settings, &session).await {
@@ -253,6 +254,30 @@ const RIGHTS: &str = "
            pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(r.oid, 'pg_read_all_stats', 'MEMBER')
       FROM pg_roles r, pg_database d
      WHERE r.rolname = current_user AND d.datname = $1";
+
+/// A restored database is another one: what roles have set for the live one must be set for it too.
+async fn role_settings(settings: &Settings, session: &Session, live: &Shape) -> Result<Finding, Problem> {
+    let check = "role settings";
+    let roles = live.roles_that_see_otherwise();
+    let sql = "SELECT rolname::text FROM pg_roles WHERE rolname = ANY ($1) AND NOT pg_has_role(oid, 'MEMBER') ORDER BY 1";
+    let rows = session.client().query(sql, &[&roles]).await;
+    let rows = rows.map_err(|error| refused("ask for the role's rights", &error))?;
+    let foreign: Vec<String> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+    if foreign.is_empty() {
+        return Ok(Finding::fine(check, "a restored database gets them"));
+    }
+    let (user, roles) = (&settings.user, foreign.join(", "));
+    let found = format!(
+        "what {roles} has set for the database cannot be set for a restored one, which will not be swapped"
+    );
+    let grants: Vec<String> =
+        foreign.iter().map(|role| format!("GRANT {} TO {};", quoted(role), quoted(user))).collect();
+    Ok(Finding::warning(
+        check,
+        found,
+        format!("as a superuser: `{}`, or set them when a restore names them", grants.join(" ")),
+    ))
+}
 
 async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Vec<Finding>, Problem> {
     let row = session

@@ -179,6 +179,33 @@ impl Shape {
         )
     }
 
+    /// The settings of this database that change what its sessions see and that the other one, called `name`, lacks: as the
+    /// statements that a superuser, or the role itself, would give.
+    pub(crate) fn lacking(&self, other: &Self, name: &str) -> Vec<String> {
+        let seen = |setting: &&Setting| {
+            let name = setting.assignment.split('=').next().unwrap_or_default();
+            CHANGE_WHAT_IS_SEEN.contains(&name.to_ascii_lowercase().as_str())
+        };
+        let lacking = self.settings.iter().filter(seen).filter(|setting| !other.settings.contains(setting));
+        lacking.filter_map(|setting| setting.statement(&quoted(name))).collect()
+    }
+
+    /// The role whose setting this statement is: it may set it itself.
+    pub(crate) fn role_of<'s>(&'s self, statement: &str, name: &str) -> Option<&'s str> {
+        let is = |setting: &&Setting| setting.statement(&quoted(name)).as_deref() == Some(statement);
+        self.settings.iter().find(is)?.role.as_deref()
+    }
+
+    /// The roles that have such settings.
+    pub(crate) fn roles_that_see_otherwise(&self) -> Vec<&str> {
+        let bare = Self { settings: Vec::new(), ..Self::default() };
+        let statements = self.lacking(&bare, "");
+        let mut roles: Vec<&str> = statements.iter().filter_map(|told| self.role_of(told, "")).collect();
+        roles.sort_unstable();
+        roles.dedup();
+        roles
+    }
+
     /// The statements that give a new database all else.
     pub(crate) fn dressing(&self, name: &str) -> Vec<String> {
         let database = quoted(name);
@@ -222,6 +249,21 @@ impl Setting {
         })
     }
 }
+
+/// Settings with which the same query finds other tables, other rows, or other texts.
+const CHANGE_WHAT_IS_SEEN: [&str; 11] = [
+    "bytea_output",
+    "client_encoding",
+    "datestyle",
+    "default_text_search_config",
+    "default_transaction_read_only",
+    "intervalstyle",
+    "role",
+    "row_security",
+    "search_path",
+    "standard_conforming_strings",
+    "timezone",
+];
 
 /// Settings that the server keeps as lists of quoted names: each name is a value of its own, as `pg_dump` has it.
 const LISTS: [&str; 6] = [

@@ -130,6 +130,43 @@ async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {
     assert!((3_000..100_000).contains(&taken_back.lost), "{taken_back:?}");
 }
 
+/// A restored database in which the application looks for its tables elsewhere is not put in the live one's place.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_roles_have_set_goes_along_or_nothing_is_swapped() {
+    let place = Place::new();
+    let (name, user) = (place.settings.name.clone(), place.settings.user.clone());
+    let (owner, app) = (format!("{name}_owner"), format!("{name}_app"));
+    // The agent may act as the owner, and not as the application.
+    place.sql(&format!(
+        "ALTER ROLE {owner} IN DATABASE {name} SET search_path = shop, public;
+         ALTER ROLE {app} IN DATABASE {name} SET search_path = shop, public;
+         ALTER ROLE {app} IN DATABASE {name} SET work_mem = '1MB'"
+    ));
+    let findings = pointsman_database::preflight::look(&place.settings).await;
+    let told = findings.iter().find(|finding| finding.check == "role settings").unwrap();
+    assert!(told.found.contains(&app) && !told.found.contains(&owner), "{told:?}");
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    assert!(made.not_copied.iter().all(|statement| statement.contains(&app)), "{made:?}");
+    let refused = swap(&place, &taken.id, 0).await.unwrap_err();
+    assert_eq!((refused.code, stage(&place)), (Code::SwapRefused, Some(Stage::Ready)));
+    let [cause] = &refused.causes[..] else { panic!("{refused:?}") };
+    place.sql(cause);
+    swap(&place, &taken.id, 0).await.unwrap();
+    let paths = format!(
+        "SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+          WHERE d.datname = '{name}' AND s.setconfig @> ARRAY['search_path=shop, public'] AND setrole <> 0"
+    );
+    assert_eq!(place.sql(&paths), "2");
+
+    // As a member it sets it by itself.
+    restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap();
+    place.sql(&format!("GRANT {app} TO {user}"));
+    let again = beside(&place, &taken.id).await;
+    assert_eq!(again.not_copied, Vec::<String>::new());
+    swap(&place, &taken.id, 0).await.unwrap();
+}
+
 /// Where somebody's writes are not counted, counters that stand still prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_not_taken_back_by_counters_that_do_not_count() {

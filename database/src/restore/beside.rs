@@ -5,6 +5,7 @@ use std::time::Duration;
 use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
+use tokio_postgres::error::SqlState;
 
 use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
@@ -12,7 +13,7 @@ use crate::backup::{Archive, BackupId, must_be_whole};
 use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
-use crate::statement::{field, refused};
+use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
 use crate::{Authority, Progress, Session, Settings, copy, room};
 
@@ -207,7 +208,7 @@ async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
 async fn dress(client: &Client, live: &Shape, name: &str) -> Result<Vec<String>, Problem> {
     let mut not_copied = Vec::new();
     for statement in live.dressing(name) {
-        if let Err(error) = client.batch_execute(&statement).await {
+        if let Err(error) = set(client, &statement, live.role_of(&statement, name)).await? {
             if error.as_db_error().is_none() {
                 return Err(refused("copy the settings of the live database", &error));
             }
@@ -216,6 +217,24 @@ async fn dress(client: &Client, live: &Shape, name: &str) -> Result<Vec<String>,
         }
     }
     Ok(not_copied)
+}
+
+/// Runs such a statement. What is set of a role that role may set itself, and so may whoever can act as it.
+async fn set(
+    client: &Client,
+    statement: &str,
+    role: Option<&str>,
+) -> Result<Result<(), tokio_postgres::Error>, Problem> {
+    let done = client.batch_execute(statement).await;
+    let lacks = |error: &tokio_postgres::Error| error.code() == Some(&SqlState::INSUFFICIENT_PRIVILEGE);
+    let Some(role) = role.filter(|_| done.as_ref().is_err_and(lacks)) else { return Ok(done) };
+    if client.batch_execute(&format!("SET ROLE {}", quoted(role))).await.is_err() {
+        return Ok(done);
+    }
+    let done = client.batch_execute(statement).await;
+    let reset = client.batch_execute("RESET ROLE").await;
+    reset.map_err(|error| refused("act as the agent's own role again", &error))?;
+    Ok(done)
 }
 
 /// A restored copy carries the epoch of its time: the one that rules now must stand in it before anybody uses it.

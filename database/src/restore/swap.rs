@@ -15,6 +15,7 @@ use super::rename::Renamer;
 use crate::backup::BackupId;
 use crate::guard::Guard;
 use crate::server::Server;
+use crate::shape::Shape;
 use crate::statement::{field, refused};
 use crate::{Authority, Progress, Session, Settings};
 
@@ -64,6 +65,7 @@ pub async fn swap(
     must_stand(client, settings, record.replaced.oid, (record.restored.oid, &record.restored.aside)).await?;
     // The name was chosen when the restore began; somebody may have taken it meanwhile.
     record.replaced.aside = free_name(client, || old_name(settings)).await?;
+    must_look_alike(client, settings, &record.restored.aside).await?;
     let live = Session::open(settings, &settings.name, "swap").await?;
     must_not_be_fenced(&live, authority).await?;
     raise_fence(settings, &record.restored.aside, authority).await?;
@@ -262,6 +264,19 @@ async fn must_stand(
         format!("`{}` and `{}` are not the databases that the restore was made for", settings.name, aside.1);
     Err(Problem::new(Code::CopyMissing, message)
         .hint("`pointsman db status ENV`; then restore the backup again"))
+}
+
+/// What roles have set for the database goes along, or the application would look for its tables elsewhere.
+async fn must_look_alike(client: &Client, settings: &Settings, restored: &str) -> Result<(), Problem> {
+    let live = Shape::of(client, &settings.name).await?;
+    let lacking = live.lacking(&Shape::of(client, restored).await?, restored);
+    let Some(first) = lacking.first() else { return Ok(()) };
+    let message =
+        format!("`{restored}` lacks a setting of the live database, which changes what its sessions see");
+    let problem = Problem::new(Code::SwapRefused, message).hint(format!(
+        "as a superuser, in any database: `{first};` and what else is named, then the same command again"
+    ));
+    Err(lacking.into_iter().fold(problem, Problem::cause))
 }
 
 /// A database whose epoch is newer is ruled by somebody else.
