@@ -5,7 +5,7 @@ use std::io::Read as _;
 
 use pointsman_core::manifest::Kind;
 use pointsman_core::{ArtifactDigest, Code, MigrationPhase, Problem};
-use pointsman_migration::{Finding, Phase, Recorded, Set, Version, breaking_after};
+use pointsman_migration::{Finding, Gate, Phase, Recorded, Set, Version};
 use pointsman_proto::v1;
 
 use crate::artifact_store::ArtifactStore;
@@ -135,18 +135,12 @@ fn still_to_apply(
     }
     let pending =
         pointsman_migration::pending(set, phase, &recorded, &named).map_err(|findings| refused(&findings))?;
-    let scripts = pending.scripts.iter().filter_map(|migration| migration.script(phase));
-    let mut broken: Vec<Finding> = Vec::new();
-    if phase == Phase::Expand {
-        // As the agent judges them: what an earlier file makes, the version that serves does not know.
-        let mut made = Vec::new();
-        for script in scripts {
-            broken.extend(breaking_after(script, &made));
-            made.extend(script.makes());
-        }
-    }
-    if !broken.is_empty() {
-        return Err(refused(&broken));
+    // As the agent judges them, before anything is copied, backed up or restored for them.
+    let Gate { mut breaking, dangerous } =
+        Gate::of(pending.scripts.iter().filter_map(|migration| migration.script(phase)));
+    breaking.extend(dangerous);
+    if !breaking.is_empty() {
+        return Err(refused(&breaking));
     }
     let stands = |version: &Version| {
         facts.applied.iter().filter(|applied| applied.state == "unverified").any(|applied| {
@@ -222,6 +216,15 @@ mod tests {
         ("v1.10.0.sql", "ALTER TABLE a ADD COLUMN b int;"),
         ("v1.10.0.contract.sql", "ALTER TABLE a DROP COLUMN c;"),
     ];
+
+    #[test]
+    fn what_would_stall_visitors_is_refused_when_the_release_is_planned() {
+        let files =
+            [("v1.0.0.sql", "CREATE INDEX i ON old (a);"), ("v1.1.0.sql", "ALTER TABLE old DROP COLUMN b;")];
+        let refused = still_to_apply(&set(&files), MigrationPhase::Expand, &facts(&[]), &[]).unwrap_err();
+        let told = format!("{refused:?}");
+        assert!(told.contains("v1.0.0.sql:1:1") && told.contains("v1.1.0.sql:1:17"), "{told}");
+    }
 
     #[test]
     fn what_is_not_recorded_is_pending_in_the_order_of_versions() {
