@@ -26,6 +26,8 @@ pub struct Seen {
     pub map_entries: Option<usize>,
     /// Answers of the frontend show the route's epoch, so it looks the route up.
     pub shows_epoch: bool,
+    /// What it answers otherwise, if anything: a redirect, or a handshake that fails.
+    pub otherwise: Option<String>,
     /// The servers that the configuration names.
     pub servers: Vec<SeenServer>,
     /// By what algorithm each of HAProxy's backends picks a server.
@@ -74,7 +76,8 @@ pub fn driver_fit(seen: &Seen) -> Fit {
         None => not_map.push("HAProxy has no such map".to_owned()),
     }
     if !seen.shows_epoch {
-        not_map.push("the frontend does not show the route's epoch in `X-Pointsman`".to_owned());
+        let otherwise = seen.otherwise.as_ref().map(|answer| format!(": {answer}")).unwrap_or_default();
+        not_map.push(format!("the frontend does not show the route's epoch in `X-Pointsman`{otherwise}"));
     }
     let mut not_states = Vec::new();
     if seen.servers.is_empty() {
@@ -134,13 +137,25 @@ async fn seen(balancer: &Balancer) -> Result<Seen, Problem> {
         SeenServer { name, known: row.is_some(), checked }
     });
     let servers = servers.collect();
-    let shows_epoch = balancer.look("stable").await.is_ok_and(|answer| answer.mark("epoch").is_some());
+    let answer = balancer.look("stable").await;
+    let shows_epoch = answer.as_ref().is_ok_and(|answer| answer.mark("epoch").is_some());
+    let otherwise = match answer {
+        Err(reason) => Some(reason),
+        Ok(answer) if !(200..300).contains(&answer.status) => Some(format!("it answers {}", answer.status)),
+        Ok(_) => None,
+    };
     // An answer that is no map says that there is none of this name.
     let map_entries = match balancer.shows_epoch() {
         true => balancer.workers.key_count().await.ok(),
         false => None,
     };
-    Ok(Seen { map_entries, shows_epoch, servers, algorithms: balancer.workers.algorithms().await? })
+    Ok(Seen {
+        map_entries,
+        shows_epoch,
+        otherwise,
+        servers,
+        algorithms: balancer.workers.algorithms().await?,
+    })
 }
 
 #[cfg(test)]
@@ -166,7 +181,7 @@ mod tests {
     fn states_where_the_frontend_looks_nothing_up_and_every_server_is_checked() {
         let servers = vec![server("be_app/blue1", true, true), server("be_app/green1", true, true)];
         let algorithms = BTreeMap::from([("be_app".to_owned(), "source".to_owned())]);
-        let seen = Seen { map_entries: None, shows_epoch: false, servers, algorithms };
+        let seen = Seen { servers, algorithms, ..Seen::default() };
         let fit = driver_fit(&seen);
         assert_eq!(fit.driver, Some(Driver::ServerState));
         let text = fit.to_string();
@@ -179,12 +194,13 @@ mod tests {
     #[test]
     fn none_and_why() {
         let servers = vec![server("be_app/blue1", true, false), server("be_app/green1", false, false)];
-        let fit = driver_fit(&Seen { map_entries: Some(2), servers, ..Seen::default() });
+        let otherwise = Some("it answers 301".to_owned());
+        let fit = driver_fit(&Seen { map_entries: Some(2), servers, otherwise, ..Seen::default() });
         assert_eq!(fit.driver, None);
         assert_eq!(
             fit.to_string(),
             "no driver fits: not `map` (the key stands 2 times in the map, the frontend does not show the route's \
-             epoch in `X-Pointsman`), not `server-state` (HAProxy does not check `be_app/blue1`, HAProxy has no server \
+             epoch in `X-Pointsman`: it answers 301), not `server-state` (HAProxy does not check `be_app/blue1`, HAProxy has no server \
              `be_app/green1`)"
         );
     }

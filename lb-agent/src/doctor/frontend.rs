@@ -184,7 +184,7 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
                 let what = format!("`{}` ({}) has no `default_backend`", section.title(), section.place);
                 return Said::fail(what, add_to(section, &right));
             }
-            Some(line) if line.word(1) != maintenance => {
+            Some(line) if line.word(1) != maintenance && !falls_to(section, maintenance) => {
                 let what =
                     format!("{}: `default_backend {}`, expected `{maintenance}`", line.place, line.word(1));
                 return Said::fail(what, format!("at {}:\n  {right}", line.place));
@@ -193,6 +193,54 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
         }
     }
     if fronts.is_empty() { nobody_looks() } else { Said::ok(format!("`{maintenance}`")) }
+}
+
+/// Whether what the route does not lead anywhere falls to this backend all the same, by a rule of its own right behind: in a
+/// frontend of several applications the default may be another's.
+fn falls_to(section: &Section, maintenance: &str) -> bool {
+    let Some(last) = by_route(section).last() else { return false };
+    let behind = section.own(&["use_backend"]).skip_while(|line| line.place != last.place);
+    let same = |line: &Line| line.words().get(2..) == last.words().get(2..);
+    let mut of_page = behind.filter(|line| line.word(1) == maintenance);
+    of_page.any(|line| line.words().len() == 2 || same(line))
+}
+
+/// The rules of a frontend that name a backend by a variable made from the route.
+fn by_route(section: &Section) -> impl Iterator<Item = &Line> {
+    let set = |line: &Line| {
+        line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')')).map(str::to_owned)
+    };
+    let mut variables: Vec<String> = Vec::new();
+    for line in section.own(&["http-request"]) {
+        let Some(variable) = set(line) else { continue };
+        let made = variables.iter().any(|of| line.holds(&format!("var({of})")));
+        if made || line.words().iter().any(|word| !map_calls(word).is_empty()) {
+            variables.push(variable);
+        }
+    }
+    section.own(&["use_backend"]).filter(move |line| {
+        variables.iter().any(|variable| line.word(1).contains(&format!("var({variable})")))
+    })
+}
+
+/// A slot is one backend: what else the route leads to is neither drained nor checked nor counted.
+pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
+    let fronts = routing(seen, &written.config);
+    let built = |line: &&Line| !(line.word(1).starts_with("%[") && line.word(1).ends_with(']'));
+    let further = fronts.iter().flat_map(|section| by_route(section)).find(built);
+    match further {
+        Some(line) => Said::fail(
+            format!(
+                "{}: `use_backend {}` makes another backend's name of the route",
+                line.place,
+                line.word(1)
+            ),
+            "let one backend for each slot answer it all, choosing among its servers by rules:\n  \
+             use-server api if { path_beg /api/ }\nor lead these paths to a backend that no release changes",
+        ),
+        None if fronts.is_empty() => nobody_looks(),
+        None => Said::ok("the route leads to the backends that it names"),
+    }
 }
 
 pub(super) fn canary(seen: &Seen, written: &Written) -> Said {

@@ -166,6 +166,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "a route to a backend that does not exist falls through to here in silence",
         InFiles(frontend::default_backend),
     ),
+    (
+        "one-backend",
+        "a slot is one backend: errors and health of others are in no verdict, and nobody waits for their requests to end",
+        InFiles(frontend::one_backend),
+    ),
     ("canary", "without the percent no share of visitors can go to a canary", InFiles(frontend::canary)),
     (
         "route-shown",
@@ -273,13 +278,14 @@ const CHECKS: &[(&str, &str, Look)] = &[
 ];
 
 /// What only a map needs: where servers' states move visitors there is none, and no line that looks it up.
-const OF_THE_MAP: [&str; 15] = [
+const OF_THE_MAP: [&str; 16] = [
     "map-loaded",
     "map-one-entry",
     "map-on-disk",
     "route-lookup",
     "lookup-default",
     "default-backend",
+    "one-backend",
     "canary",
     "route-shown",
     "visitors-header",
