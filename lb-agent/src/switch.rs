@@ -78,9 +78,6 @@ async fn make_ready(
         rule.check()?;
         staged = Some(balancer.file.stage(wanted)?);
     }
-    if staged.is_some() || before != *wanted {
-        balancer.file.begin(wanted);
-    }
     let until = Instant::now() + READY_FOR;
     Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged, until })
 }
@@ -126,6 +123,8 @@ pub async fn set_route(
     if !already {
         rule.check()?;
         let on_disk = balancer.file.read();
+        // Not before: what is only made ready is no move, and may never become one.
+        balancer.file.begin(wanted);
         if let Some(staged) = &ready.staged {
             publish(balancer, staged, on_disk.as_ref().unwrap_or(&before)).await?;
         }

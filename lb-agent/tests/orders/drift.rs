@@ -7,7 +7,7 @@ use pointsman_core::{Action, Code, Evidence, Problem, RouteEpoch};
 use pointsman_proto::convert;
 
 use crate::fake::KEY;
-use crate::rig::{P, Rig, V};
+use crate::rig::{P, Rig, V, switch};
 
 /// One reading of the watch after the switch to `V`.
 async fn reading(rig: &Rig) -> Result<Evidence, Problem> {
@@ -111,6 +111,20 @@ async fn what_an_order_has_set_is_no_change_by_hand() {
     let state = rig.agent.state.clone();
     let noted = |name: &str| std::fs::read_to_string(state.join(name)).unwrap_or_default();
     assert_eq!((noted("route.copy").trim(), noted("route.begun").trim()), (P, V));
+}
+
+/// What was made ready and never asked for is no move of the agent's: whoever leads there by hand is seen.
+#[tokio::test]
+async fn what_was_only_prepared_is_a_change_by_hand_where_it_comes_to_stand() {
+    let rig = Rig::new().await;
+    rig.agent.set_route(P, P).await.unwrap();
+    rig.agent.prepare(&rig.agent.order(switch(P, V))).await.unwrap();
+    let begun = std::fs::read_to_string(rig.agent.state.join("route.begun")).unwrap_or_default();
+    assert_ne!(begun.trim(), V, "noted as begun, and nothing was");
+    in_worker(&rig, V);
+    in_file(&rig, V);
+    let drift = rig.agent.describe().await.balancer.unwrap().drift;
+    assert!(drift.contains(V) && drift.contains(P), "{drift:?}");
 }
 
 /// A reload that began while the new route was on disk, and ends after that was taken back.
