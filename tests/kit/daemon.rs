@@ -72,15 +72,14 @@ impl fmt::Display for KillAt {
     }
 }
 
-/// Starts a daemon's process.
-pub(crate) fn spawn(
-    name: &str,
-    mut command: Command,
-    kill_at: Option<KillAt>,
-    log: &Path,
-) -> Result<Process> {
-    match kill_at {
-        Some(kill_at) => command.env(failpoint::VARIABLE, kill_at.to_string()),
+/// Starts a daemon's process, which kills itself at `kill_at`.
+pub(crate) fn spawn(name: &str, command: Command, kill_at: Option<KillAt>, log: &Path) -> Result<Process> {
+    spawn_armed(name, command, kill_at.map(|at| at.to_string()), log)
+}
+
+fn spawn_armed(name: &str, mut command: Command, armed: Option<String>, log: &Path) -> Result<Process> {
+    match armed {
+        Some(armed) => command.env(failpoint::VARIABLE, armed),
         None => command.env_remove(failpoint::VARIABLE),
     };
     Process::start(name, &mut command, log)
@@ -89,23 +88,40 @@ pub(crate) fn spawn(
 impl Site {
     /// Starts a daemon, which kills itself at `kill_at`.
     pub fn start(&mut self, daemon: Daemon, kill_at: Option<KillAt>) -> Result<()> {
+        let armed = || kill_at.map(|at| at.to_string());
         let process = match daemon {
             Daemon::Blue => self.blue.agent_with(kill_at)?,
             Daemon::Green => self.green.agent_with(kill_at)?,
-            Daemon::Coordinator => self.on_its_own("coordinator", daemon, kill_at)?,
+            Daemon::Coordinator => self.on_its_own("coordinator", daemon, armed())?,
             Daemon::Database => self.database()?.agent_with(kill_at)?,
-            Daemon::LbAgent | Daemon::SecondLbAgent => self.on_its_own("lb-agent", daemon, kill_at)?,
+            Daemon::LbAgent | Daemon::SecondLbAgent => self.on_its_own("lb-agent", daemon, armed())?,
         };
         *self.slot_of(daemon)? = Some(process);
         Ok(())
     }
 
-    fn on_its_own(&self, program: &str, daemon: Daemon, kill_at: Option<KillAt>) -> Result<Process> {
+    /// Starts the agent of a load balancer, which stops itself at `at` as by `kill -STOP`: a test then does something to
+    /// HAProxy, and lets it go on.
+    pub fn start_to_stop(&mut self, daemon: Daemon, at: KillAt) -> Result<()> {
+        let process = self.on_its_own("lb-agent", daemon, Some(format!("{at}{}", failpoint::STOP)))?;
+        *self.slot_of(daemon)? = Some(process);
+        Ok(())
+    }
+
+    /// Whether a daemon is stopped.
+    pub fn is_stopped(&mut self, daemon: Daemon) -> Result<bool> {
+        let process = self.slot_of(daemon)?.as_mut().with_context(|| format!("{daemon:?} does not run"))?;
+        process.must_run()?;
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", process.pid()))?;
+        Ok(stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
+    }
+
+    fn on_its_own(&self, program: &str, daemon: Daemon, armed: Option<String>) -> Result<Process> {
         let host = daemon.host();
         let mut command = Command::new(binary(&format!("pointsman-{program}"))?);
         command.arg("--config").arg(self.folder().join(host).join(format!("{program}.toml")));
         let log = self.folder().join(format!("logs/{program}-{host}.log"));
-        spawn(&format!("{program} of {host}"), command, kill_at, &log)
+        spawn_armed(&format!("{program} of {host}"), command, armed, &log)
     }
 
     /// Kills a daemon, as a power cut would.

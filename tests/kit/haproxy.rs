@@ -199,6 +199,21 @@ impl Haproxy {
         ends.await
     }
 
+    /// Kills the one worker that a reload has left with its connections, and waits until it has gone. The master goes on.
+    pub async fn kill_old_worker(&self) -> Result<()> {
+        let old = crate::until("a worker of before the reload", LONGEST_RELOAD, || async {
+            let current: u32 = self.worker().await?.parse().ok()?;
+            // Refused while the master starts anew.
+            let listed = self.workers().await.ok()?;
+            let mut others = listed.iter().filter(|worker| **worker != current);
+            listed.contains(&current).then(|| others.next().copied()).flatten()
+        });
+        let old = old.await?;
+        let pid = Pid::from_raw(i32::try_from(old)?).context("a worker without a process id")?;
+        kill_process(pid, Signal::KILL).context("cannot kill the old worker")?;
+        self.gone(old).await
+    }
+
     async fn gone(&self, worker: u32) -> Result<()> {
         crate::until("a worker ends with its master", LONGEST_END, || async move {
             let stat = std::fs::read_to_string(format!("/proc/{worker}/stat"));

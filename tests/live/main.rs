@@ -11,6 +11,7 @@ mod database;
 mod database_crash;
 mod drift;
 mod gives_way;
+mod haproxy_killed;
 mod hostile;
 mod identity;
 mod init;
