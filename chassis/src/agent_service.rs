@@ -75,6 +75,13 @@ pub trait Hands: Send + Sync + 'static {
     /// Makes everything ready for an order, without any effect.
     fn prepare(&self, order: &Order, rule: &Rule) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 
+    /// Does what an order says by what was prepared for it, or refuses where that does not hold any more. A role that
+    /// prepares nothing has nothing to take.
+    fn commit(&self, order: &Order, rule: &Rule) -> impl Future<Output = Result<Evidence, Problem>> + Send {
+        let _ = (order, rule);
+        async { Err(not_a_balancer("moves that are prepared")) }
+    }
+
     /// Looks, and changes nothing.
     fn observe(&self, action: &Action) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 
@@ -308,13 +315,7 @@ impl<H: Hands> AgentService<H> {
             running.insert(id.clone(), under_way);
         }
         // On a task of its own: the order goes on when the connection that brought it is lost.
-        tokio::spawn(run(
-            Arc::clone(&self.hands),
-            rule,
-            received.order.clone(),
-            Arc::clone(&self.running),
-            settle,
-        ));
+        tokio::spawn(run(Arc::clone(&self.hands), rule, received.clone(), Arc::clone(&self.running), settle));
         Ok(Begin::UnderWay(settled))
     }
 }
@@ -364,13 +365,17 @@ impl Drop for Ended {
 async fn run<H: Hands>(
     hands: Arc<H>,
     rule: Rule,
-    order: Order,
+    received: ReceivedOrder,
     running: Arc<Mutex<Running>>,
     settle: watch::Sender<Settled>,
 ) {
+    let ReceivedOrder { order, only_prepared, .. } = received;
     let ended = Ended { running, id: (order.release.clone(), order.key.clone()) };
     failpoint::pass("order-begun");
-    let acted = hands.act(&order, &rule).await;
+    let acted = match only_prepared {
+        true => hands.commit(&order, &rule).await,
+        false => hands.act(&order, &rule).await,
+    };
     failpoint::pass("order-acted");
     let recorded = record(rule.ledger, &order, acted).await;
     failpoint::pass("order-settled");

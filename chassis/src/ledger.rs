@@ -305,7 +305,16 @@ mod tests {
         };
         let digest = crate::order_digest(&order);
         let environment = EnvironmentName::parse("production").unwrap();
-        (ReceivedOrder { environment, order, journal_seq: seq, journal_hash: [1; 32] }, digest)
+        (
+            ReceivedOrder {
+                environment,
+                order,
+                journal_seq: seq,
+                journal_hash: [1; 32],
+                only_prepared: false,
+            },
+            digest,
+        )
     }
 
     fn admit(ledger: &Ledger, (received, digest): &(ReceivedOrder, OrderDigest)) -> Result<Admission, Code> {

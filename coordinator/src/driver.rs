@@ -10,7 +10,7 @@ use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
     Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Plan, Problem,
-    Reading, Request, RequestKind, State, Timestamp, invariants, judging,
+    Reading, Request, RequestKind, State, Timestamp, invariants, judging, route_change,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
@@ -24,6 +24,11 @@ const GRACE_MS: u64 = 2_000;
 
 /// Which part of an order's time it may take to prepare it: there is time left to perform it then.
 const PREPARE_SHARE: u64 = 2;
+
+/// How long preparing an order may take at most. Whoever was ready first holds it until the last one is, and until what is
+/// said then has come.
+const PREPARE_WITHIN_MS: u64 = 6_000;
+const _: () = assert!(PREPARE_WITHIN_MS + GRACE_MS < route_change::LEASE_MS);
 
 /// Pause before agents that could not be fenced are asked again.
 const FENCE_AGAIN_MS: u64 = 500;
@@ -92,10 +97,13 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                         flight.aborts.insert(key.clone(), abort);
                         let prepared = together.clone().filter(|_| moves_route(&order));
                         let sending = async move {
-                            if let Some(prepared) = prepared {
-                                prepared.await?;
+                            match prepared {
+                                Some(prepared) => {
+                                    prepared.await?;
+                                    self.send(&order, self.fleet.commit(&order)).await
+                                }
+                                None => self.send(&order, self.fleet.perform(&order)).await,
                             }
-                            self.send(order).await
                         };
                         answers.push(async move { (key, Abortable::new(sending, registration).await) });
                     }
@@ -247,6 +255,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let ready = async move {
             let asked = moves.iter().map(|order| async move {
                 let timeout_ms = order.deadline.ms_since(self.clock.now()) / PREPARE_SHARE;
+                let timeout_ms = timeout_ms.min(PREPARE_WITHIN_MS);
                 let bound_ms = timeout_ms.saturating_add(GRACE_MS);
                 tokio::select! { biased;
                     prepared = self.fleet.prepare(order, timeout_ms) => prepared.map(drop),
@@ -262,7 +271,11 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
     }
 
     /// Sends an order. Whatever the port does, there is an answer within the order's bound and some grace.
-    async fn send(&self, order: Order) -> Result<Evidence, Problem> {
+    async fn send(
+        &self,
+        order: &Order,
+        sending: impl Future<Output = Result<Evidence, Problem>>,
+    ) -> Result<Evidence, Problem> {
         let left_ms = order.deadline.ms_since(self.clock.now());
         if left_ms == 0 {
             let message =
@@ -270,9 +283,8 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
             return Err(Problem::new(Code::DeadlinePassed, message).retry_useful().on(&order.key.host));
         }
         let bound_ms = left_ms.saturating_add(GRACE_MS);
-        let performed = self.fleet.perform(&order);
         tokio::select! { biased;
-            answer = performed => answer,
+            answer = sending => answer,
             () = self.clock.pause(bound_ms) => {
                 let message = format!("step `{}` was not answered within {bound_ms} ms", order.key.step);
                 Err(Problem::new(Code::AnswerLost, message).aftermath(Aftermath::Unknown).retry_useful().on(&order.key.host))

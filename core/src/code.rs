@@ -45,6 +45,7 @@ codes! {
     HaproxyConfigBroken = "PM0114", "HAProxy's configuration on disk does not load";
     SignalsMissing = "PM0115", "there are no signals of this load balancer";
     SignalsUnheard = "PM0116", "the port for access lines cannot be opened";
+    LeaseLapsed = "PM0117", "what a load balancer made ready does not hold any more";
     SiteCertificateUnfit = "PM0120", "a certificate of the site cannot be used";
     CertificateNotTaken = "PM0121", "HAProxy did not take the certificate";
     CertificateNotSeen = "PM0122", "a new handshake does not show the certificate";

@@ -1,6 +1,10 @@
 //! When a load balancer's agent lets a route follow another. Pure: the agent looks and acts, the simulated one too.
 
-use crate::{BackendName, Code, Problem, Route, RouteEpoch};
+use crate::{BackendName, Code, Epoch, Order, OrderKey, Problem, ReleaseId, Route, RouteEpoch};
+
+/// How long an agent holds what it made ready for an order, in milliseconds. The coordinator takes it as soon as all agents
+/// are ready, so this is several times what that takes, and less than a person needs to see that nothing moves.
+pub const LEASE_MS: u64 = 10_000;
 
 /// What an agent knows of its routes.
 #[derive(Clone, Copy, Debug)]
@@ -36,6 +40,57 @@ pub fn permit(known: &Known<'_>, expected: &[Route], wanted: &Route) -> Result<(
     let message = format!("route epoch {} is not above {}", wanted.epoch, known.highest);
     Err(Problem::new(Code::RouteEpochOld, message)
         .hint("make a new plan: it counts on from the highest epoch"))
+}
+
+/// For which order an agent holds itself ready. Until it is taken, given up or [`LEASE_MS`] old, nothing that the agent
+/// does by itself moves the route, and nobody else's order takes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lease {
+    release: ReleaseId,
+    key: OrderKey,
+    attempt: u32,
+    epoch: Epoch,
+}
+
+impl Lease {
+    /// The lease that an order asks for, and may take.
+    pub fn of(order: &Order) -> Self {
+        let Order { release, key, attempt, epoch, .. } = order;
+        Self { release: release.clone(), key: key.clone(), attempt: *attempt, epoch: *epoch }
+    }
+
+    /// Permits `order` to take what was made ready `age_ms` ago, while `before` stood and now `standing` does.
+    pub fn permit(
+        &self,
+        order: &Order,
+        age_ms: u64,
+        before: &Route,
+        standing: Option<&Route>,
+    ) -> Result<(), Problem> {
+        if *self != Self::of(order) {
+            let Self { release, key, attempt, .. } = self;
+            return Err(lapsed(format!(
+                "it is held ready for step `{}` of release `{release}`, try {attempt}",
+                key.step
+            )));
+        }
+        if age_ms >= LEASE_MS {
+            return Err(lapsed(format!("it was made ready {age_ms} ms ago and held for {LEASE_MS}")));
+        }
+        if standing != Some(before) {
+            let found = standing.map_or_else(|| "none".to_owned(), |route| format!("`{route}`"));
+            return Err(lapsed(format!("the route was `{before}` then, and is {found}")));
+        }
+        Ok(())
+    }
+}
+
+/// What an order to take what was made ready is refused with, where that does not hold. Nothing was done.
+pub fn lapsed(why: impl AsRef<str>) -> Problem {
+    Problem::new(Code::LeaseLapsed, "what was made ready for this move does not hold any more")
+        .retry_useful()
+        .cause(why)
+        .hint("it is made ready anew and tried again; if that goes on: `pointsman doctor ENV`")
 }
 
 /// The backends whose share grows: each must have healthy servers enough.

@@ -14,7 +14,7 @@ use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
-use crate::switch::Ready;
+use crate::switch::Prepared;
 use crate::workers::Workers;
 
 /// Bound on one request to the frontend that only looks at the route.
@@ -28,7 +28,7 @@ pub struct Balancer {
     pub(crate) file: RouteFile,
     pub(crate) frontend: Target,
     /// One change of the route at a time. Whoever holds this may change it, and finds what was made ready.
-    pub(crate) changing: Arc<Mutex<Option<Ready>>>,
+    pub(crate) changing: Arc<Mutex<Option<Prepared>>>,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
     /// What happened to the route that no order asked for.

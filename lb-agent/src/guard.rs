@@ -17,7 +17,7 @@ use crate::balancer::Balancer;
 use crate::drift::{self, Change, Found, Look};
 use crate::events::Kind;
 use crate::reply::WorkerId;
-use crate::switch;
+use crate::switch::{self, Prepared};
 
 /// How often the guard looks, and how often soon after a switch, when such a reload may be under way.
 const CALM: Duration = Duration::from_millis(500);
@@ -80,7 +80,13 @@ pub async fn watch(balancer: Balancer) {
             tokio::time::sleep(REST).await;
         }
         // Whoever changes the route just now looks after it.
-        let Ok(_changing) = balancer.changing.try_lock() else { continue };
+        let Ok(mut changing) = balancer.changing.try_lock() else { continue };
+        // What is held ready is held for the route that stood then: until it is taken, or too old, this is only told.
+        if changing.as_ref().is_some_and(Prepared::holds) {
+            tell(&balancer).await;
+            continue;
+        }
+        *changing = None;
         look(&balancer).await;
     }
 }
@@ -125,6 +131,10 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
 /// is. Changes no route: that is the guard's.
 pub async fn refresh(balancer: &Balancer) {
     let Ok(_changing) = tokio::time::timeout(TURN, balancer.changing.lock()).await else { return };
+    tell(balancer).await;
+}
+
+async fn tell(balancer: &Balancer) {
     match see(balancer).await.map(|seen| seen.found) {
         Some(Found::Stands) => balancer.events.stands(),
         Some(Found::Changed(change)) => balancer.events.drifted(&change.words()),

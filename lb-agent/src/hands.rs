@@ -7,6 +7,7 @@ use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_checks::Memory;
+use pointsman_core::route_change::Lease;
 use pointsman_core::{Action, Activation, Code, Evidence, Order, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tonic::Streaming;
@@ -87,10 +88,15 @@ impl Hands for LbHands {
     async fn prepare(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
         match &order.action {
             Action::SetRoute { expected, wanted, min_up } => {
-                switch::prepare(&self.balancer, expected, wanted, *min_up, rule).await
+                let lease = Lease::of(order);
+                switch::prepare(&self.balancer, lease, expected, wanted, *min_up, rule).await
             }
             _ => Err(not_ours("preparing anything but a route")),
         }
+    }
+
+    async fn commit(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        switch::commit(&self.balancer, order, rule).await
     }
 
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {

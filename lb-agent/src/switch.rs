@@ -10,8 +10,8 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::{SystemClock, failpoint};
-use pointsman_core::route_change::{self, Known};
-use pointsman_core::{Aftermath, Code, Evidence, Problem, Route};
+use pointsman_core::route_change::{self, Known, Lease};
+use pointsman_core::{Aftermath, Code, Evidence, Order, Problem, Route};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -32,9 +32,24 @@ const RELOADS_FOLLOWED: u32 = 5;
 const START_WAITED: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
 
-/// How long what was made ready stays good. The coordinator performs what it prepared at once, so this is far more than
-/// the way there takes, and less than a person needs to change something in between.
-const READY_FOR: Duration = Duration::from_secs(10);
+/// What is held ready for one order. Dropped it is gone, with the new map file.
+#[derive(Debug)]
+pub struct Prepared {
+    lease: Lease,
+    since: Instant,
+    ready: Ready,
+}
+
+impl Prepared {
+    fn age_ms(&self) -> u64 {
+        u64::try_from(self.since.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether it may still be taken: until then nothing but an order moves the route.
+    pub fn holds(&self) -> bool {
+        self.age_ms() < route_change::LEASE_MS
+    }
+}
 
 /// A route for which everything was looked at and made ready, so that little is left to do.
 #[derive(Debug)]
@@ -47,13 +62,12 @@ pub struct Ready {
     worker: WorkerId,
     /// The new map file, flushed, beside the one in place. None where the route is on disk already.
     staged: Option<Staged>,
-    until: Instant,
 }
 
 impl Ready {
-    /// Whether this is what an order asks for, and still fresh.
+    /// Whether this is what an order asks for.
     fn serves(&self, expected: &[Route], wanted: &Route) -> bool {
-        self.wanted == *wanted && self.expected == expected && Instant::now() < self.until
+        self.wanted == *wanted && self.expected == expected
     }
 
     fn already(&self) -> bool {
@@ -78,14 +92,14 @@ async fn make_ready(
         rule.check()?;
         staged = Some(balancer.file.stage(wanted)?);
     }
-    let until = Instant::now() + READY_FOR;
-    Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged, until })
+    Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged })
 }
 
-/// Makes everything ready for a route, so that several load balancers can take it at one moment. What was made ready
-/// for another route before is dropped.
+/// Makes everything ready for a route and holds it, so that several load balancers can take it at one moment. What was
+/// held before is dropped.
 pub async fn prepare(
     balancer: &Balancer,
+    lease: Lease,
     expected: &[Route],
     wanted: &Route,
     min_up: u32,
@@ -99,8 +113,29 @@ pub async fn prepare(
         detail: format!("ready for route `{wanted}`"),
         ..Evidence::default()
     };
-    *changing = Some(ready);
+    *changing = Some(Prepared { lease, since: Instant::now(), ready });
     Ok(evidence)
+}
+
+/// Sets the route that is held ready for this order, or refuses: what the other load balancers do meanwhile they do because
+/// this one was ready, by what it saw then.
+pub async fn commit(balancer: &Balancer, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+    let mut changing = balancer.changing.lock().await;
+    let standing =
+        balancer.workers.route().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+    let Some(prepared) = changing.take() else {
+        return Err(route_change::lapsed(
+            "nothing is held ready: it was dropped, or this agent was started anew",
+        ));
+    };
+    if let Err(problem) =
+        prepared.lease.permit(order, prepared.age_ms(), &prepared.ready.before, standing.as_ref())
+    {
+        // Another's stays what it is.
+        *changing = Some(prepared).filter(|prepared| prepared.lease != Lease::of(order));
+        return Err(problem);
+    }
+    take(balancer, prepared.ready, rule).await
 }
 
 /// Sets a route. `expected` are the routes that may stand now. Of what was made ready for it not long ago only the route
@@ -118,7 +153,12 @@ pub async fn set_route(
         Some(ready) => ready,
         None => make_ready(balancer, expected, wanted, min_up, rule).await?,
     };
-    let (before, already) = (ready.before.clone(), ready.already());
+    take(balancer, ready, rule).await
+}
+
+/// Takes what is ready: on disk, in the current worker, in the old ones; then reads back and looks.
+async fn take(balancer: &Balancer, ready: Ready, rule: &Rule) -> Result<Evidence, Problem> {
+    let (before, already, wanted) = (ready.before.clone(), ready.already(), &ready.wanted);
     let mut effect_at_us = None;
     if !already {
         rule.check()?;
@@ -165,11 +205,14 @@ pub async fn set_route(
 /// here, before another is made: both would lie at the same place, and whoever is dropped clears it.
 async fn still_good(
     balancer: &Balancer,
-    prepared: Option<Ready>,
+    prepared: Option<Prepared>,
     expected: &[Route],
     wanted: &Route,
 ) -> Option<Ready> {
-    let ready = prepared.filter(|ready| ready.serves(expected, wanted))?;
+    let ready = prepared.filter(Prepared::holds)?.ready;
+    if !ready.serves(expected, wanted) {
+        return None;
+    }
     let standing = balancer.workers.route().await.ok().flatten();
     (standing.as_ref() == Some(&ready.before)).then_some(ready)
 }

@@ -152,6 +152,7 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         deadline_ms: u64::MAX,
         journal_seq: u64::MAX,
         journal_hash: vec![0; 32],
+        only_prepared: false,
         action: Some(action.clone()),
     };
     let fence =

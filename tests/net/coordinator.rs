@@ -94,14 +94,23 @@ impl Fleet for Noted<GrpcFleet> {
     }
 
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
-        let answer = self.port.perform(order).await;
-        let heard = answer.as_ref().map(|_| ()).map_err(Clone::clone);
-        self.world.note(Deed::Answered(order.key.clone(), order.attempt, heard));
-        answer
+        self.note(order, self.port.perform(order).await)
+    }
+
+    async fn commit(&self, order: &Order) -> Result<Evidence, Problem> {
+        self.note(order, self.port.commit(order).await)
     }
 
     async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {
         self.port.observe(host, action, timeout_ms).await
+    }
+}
+
+impl Noted<GrpcFleet> {
+    fn note(&self, order: &Order, answer: Result<Evidence, Problem>) -> Result<Evidence, Problem> {
+        let heard = answer.as_ref().map(|_| ()).map_err(Clone::clone);
+        self.world.note(Deed::Answered(order.key.clone(), order.attempt, heard));
+        answer
     }
 }
 

@@ -67,6 +67,10 @@ impl Hands for WorldHands {
         Ok(Evidence::default())
     }
 
+    async fn commit(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
+        self.act(order, rule).await
+    }
+
     async fn observe(&self, action: &Action) -> Result<Evidence, Problem> {
         self.world.look(&self.host, action)
     }

@@ -219,6 +219,7 @@ floor_bytes = 0
             },
             journal_seq: number,
             journal_hash: [0; 32],
+            only_prepared: false,
         }
     }
 

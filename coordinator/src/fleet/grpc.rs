@@ -113,6 +113,7 @@ impl GrpcFleet {
             order: order.clone(),
             journal_seq: head.seq,
             journal_hash: head.hash,
+            only_prepared: false,
         }
     }
 
@@ -238,6 +239,22 @@ fn located(problem: Problem, host: &HostName) -> Problem {
     }
 }
 
+impl GrpcFleet {
+    /// Sends an order to be done, and waits for what came of it.
+    async fn have_done(&self, received: &ReceivedOrder) -> Result<Evidence, Problem> {
+        let host = &received.order.key.host;
+        let (mut client, began_us) = (self.client(host)?, SystemClock.now_us());
+        failpoint::pass("order-before-send");
+        let left_ms = received.order.deadline.ms_since(SystemClock.now());
+        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(received)))
+            .await
+            .map_err(|problem| self.named(problem))?;
+        failpoint::pass("order-after-answer");
+        let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
+        Ok(convert::evidence_from_wire(&done, exchange))
+    }
+}
+
 impl Fleet for GrpcFleet {
     async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
         let mut client = self.client(host)?;
@@ -251,6 +268,10 @@ impl Fleet for GrpcFleet {
             .await
             .map_err(|problem| self.named(problem).aftermath(Aftermath::Unchanged))?;
         self.compare_head(host, &fence).await
+    }
+
+    async fn commit(&self, order: &Order) -> Result<Evidence, Problem> {
+        self.have_done(&ReceivedOrder { only_prepared: true, ..self.received(order) }).await
     }
 
     async fn prepare(&self, order: &Order, timeout_ms: u64) -> Result<Evidence, Problem> {
@@ -267,22 +288,13 @@ impl Fleet for GrpcFleet {
 
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
         let host = &order.key.host;
-        let mut client = self.client(host)?;
         if let Action::Stage { artifact } = &order.action {
             let scope = (&self.environment, order.epoch);
-            send_artifact(client.clone(), self.store.clone(), &self.transfers, scope, host, *artifact)
+            send_artifact(self.client(host)?, self.store.clone(), &self.transfers, scope, host, *artifact)
                 .await
                 .map_err(|problem| self.named(problem).on(host))?;
         }
-        let (received, began_us) = (self.received(order), SystemClock.now_us());
-        failpoint::pass("order-before-send");
-        let left_ms = order.deadline.ms_since(SystemClock.now());
-        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(&received)))
-            .await
-            .map_err(|problem| self.named(problem))?;
-        failpoint::pass("order-after-answer");
-        let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
-        Ok(convert::evidence_from_wire(&done, exchange))
+        self.have_done(&self.received(order)).await
     }
 
     async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {

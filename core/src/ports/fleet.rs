@@ -26,6 +26,10 @@ pub trait Fleet: Send + Sync {
     /// Has an agent do what an order says, or answer from its receipt what came of it.
     fn perform(&self, order: &Order) -> impl Future<Output = Result<Evidence, Problem>> + Send;
 
+    /// Has an agent do an order that it was prepared for, and refuse it with [`crate::Code::LeaseLapsed`] where what it made
+    /// ready does not hold any more.
+    fn commit(&self, order: &Order) -> impl Future<Output = Result<Evidence, Problem>> + Send;
+
     /// Asks an agent about the world without changing it: `Inspect*` and `Probe*` actions only.
     fn observe(
         &self,

@@ -16,6 +16,7 @@ mod drift;
 mod drift_real;
 mod fake;
 mod full_disk;
+mod lease;
 mod limits;
 mod opnsense;
 mod pki;

@@ -149,12 +149,18 @@ impl Agent {
             },
             journal_seq: number,
             journal_hash: [0; 32],
+            only_prepared: false,
         }
     }
 
     pub async fn prepare(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
         let done = self.service.prepare(asked(convert::order_to_wire(order))).await.map_err(problem)?;
         Ok(evidence(done.get_ref()))
+    }
+
+    /// Has an order done by what was prepared for it.
+    pub async fn commit(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {
+        self.send(&ReceivedOrder { only_prepared: true, ..order.clone() }).await
     }
 
     pub async fn send(&self, order: &ReceivedOrder) -> Result<Evidence, Problem> {

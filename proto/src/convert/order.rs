@@ -18,6 +18,8 @@ pub struct ReceivedOrder {
     pub journal_seq: u64,
     /// That entry's hash.
     pub journal_hash: [u8; 32],
+    /// It is to be done only by what was made ready for it.
+    pub only_prepared: bool,
 }
 
 /// An order for the wire.
@@ -34,6 +36,7 @@ pub fn order_to_wire(received: &ReceivedOrder) -> wire::Order {
         journal_seq: received.journal_seq,
         journal_hash: received.journal_hash.to_vec(),
         action: Some(action_to_wire(&order.action)),
+        only_prepared: received.only_prepared,
     }
 }
 
@@ -53,6 +56,7 @@ pub fn order_from_wire(wire: &wire::Order) -> Result<ReceivedOrder, Problem> {
         },
         journal_seq: wire.journal_seq,
         journal_hash: wire.journal_hash.as_slice().try_into().map_err(|_| missing("journal_hash"))?,
+        only_prepared: wire.only_prepared,
     })
 }
 

@@ -79,6 +79,7 @@ impl Steered {
             order,
             journal_seq: self.seq,
             journal_hash: [7; 32],
+            only_prepared: false,
         }))
     }
 

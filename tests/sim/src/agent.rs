@@ -5,6 +5,7 @@ use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
 
 use pointsman_core::receipt::{self, Admission, Fate, Incoming};
+use pointsman_core::route_change::Lease;
 use pointsman_core::{
     Action, Aftermath, Code, Epoch, Evidence, Migrations, Order, OrderDigest, Problem, Route, Timestamp,
 };
@@ -116,7 +117,12 @@ impl World {
         };
         let told = match possible {
             Ok(()) => {
-                self.truth.prepared(&sent.order);
+                let now = self.now;
+                if let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) {
+                    let lease = Lease::of(&sent.order);
+                    balancer.held = balancer.standing().cloned().map(|before| (lease, now, before));
+                }
+                self.truth.prepared(&sent.order, now);
                 Told::Done(Evidence::default())
             }
             Err(problem) => {
@@ -248,6 +254,7 @@ impl World {
             order,
             journal_seq: seq,
             journal_hash: self.store.hash(seq).unwrap_or_default(),
+            only_prepared: false,
             from: last.from,
             losses: self.store.losses,
         };

@@ -1,6 +1,6 @@
 //! What orders do on load balancers, and what HAProxy does by itself.
 
-use pointsman_core::route_change::{self, Known};
+use pointsman_core::route_change::{self, Known, Lease};
 use pointsman_core::{Action, Aftermath, BackendName, Code, Problem, Route};
 
 use crate::agent::{Go, done, failed};
@@ -99,6 +99,9 @@ impl World {
         let (looks, cares) = (self.stands(Guard::ExpectedRoute), self.stands(Guard::MinHealthy));
         let (disk_first, spares) = (self.stands(Guard::DiskFirst), self.stands(Guard::Idempotency));
         let rules = self.rules(host, sent);
+        if let Err(problem) = self.take_what_is_held(host, sent) {
+            return Go::End(Err(problem));
+        }
         let Some(balancer) = self.hosts.get(host).and_then(|host| host.balancer()) else { return done() };
         let Some(Worker { pid, route: standing }) = balancer.workers.last().cloned() else {
             return failed(Code::RuntimeSocketUnreachable, Aftermath::Unchanged);
@@ -130,6 +133,9 @@ impl World {
         }
         let untouched = standing == *wanted && on_disk && spares;
         if !untouched {
+            if sent.only_prepared {
+                self.still_ready(host, &sent.order);
+            }
             if let Err(problem) = rules {
                 return Go::End(Err(problem));
             }
@@ -145,6 +151,28 @@ impl World {
             (job.before, job.told) = (Some(standing), pid);
         }
         Go::Again(self.chance.between(1, 4))
+    }
+
+    /// Whatever was held ready is over with this order, which may ask for just that.
+    fn take_what_is_held(&mut self, host: usize, sent: &Sent) -> Result<(), Problem> {
+        let now = self.now;
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
+            return Ok(());
+        };
+        let (held, standing) = (balancer.held.take(), balancer.standing().cloned());
+        if !sent.only_prepared {
+            return Ok(());
+        }
+        let permitted = match &held {
+            Some((lease, since, before)) => {
+                lease.permit(&sent.order, now.saturating_sub(*since), before, standing.as_ref())
+            }
+            None => Err(route_change::lapsed("nothing is held ready")),
+        };
+        if permitted.is_err() && held.as_ref().is_some_and(|(lease, ..)| *lease != Lease::of(&sent.order)) {
+            balancer.held = held;
+        }
+        permitted
     }
 
     fn write_disk(&mut self, host: usize, sent: &Sent, wanted: &Route) {
@@ -291,11 +319,13 @@ impl World {
 
     /// The guard of an agent: after a reload the route on disk stands again.
     pub fn guard(&mut self, host: usize, number: u32) {
+        let now = self.now;
         let Some(agent) = self.hosts.get_mut(host).filter(|host| host.up && host.number == number) else {
             return;
         };
         let changing = |job: &Job| matches!(job.sent.order.action, Action::SetRoute { .. });
-        if agent.jobs.iter().any(changing) || agent.frozen.is_some() {
+        let held = agent.balancer().is_some_and(|balancer| balancer.is_held(now));
+        if held || agent.jobs.iter().any(changing) || agent.frozen.is_some() {
             return self.guard_soon(host);
         }
         let Some(balancer) = agent.balancer_mut() else { return };

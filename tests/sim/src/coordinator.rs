@@ -163,6 +163,7 @@ impl Ports {
             order: order.clone(),
             journal_seq: seq,
             journal_hash: world.store.hash(seq).unwrap_or_default(),
+            only_prepared: false,
             digest: digest(order),
             from: self.life,
             losses: world.store.losses,
@@ -207,17 +208,13 @@ impl Fleet for Ports {
     }
 
     async fn perform(&self, order: &Order) -> Result<Evidence, Problem> {
-        self.point().await;
-        let (sent, timeout_ms) = (self.sent(order), order.deadline.ms_since(self.world().wall()));
-        let told = self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await?;
-        match told {
-            Told::Done(evidence) => {
-                self.go_ahead(order, timeout_ms);
-                Ok(evidence)
-            }
-            Told::Fenced(_) => Ok(Evidence::default()),
-            Told::Failed(problem) => Err(problem),
-        }
+        self.have_done(order, false).await
+    }
+
+    async fn commit(&self, order: &Order) -> Result<Evidence, Problem> {
+        // Without a preparation there is nothing to take.
+        let only_prepared = self.world().stands(Guard::PrepareAll);
+        self.have_done(order, only_prepared).await
     }
 
     async fn observe(&self, host: &HostName, action: &Action, timeout_ms: u64) -> Result<Evidence, Problem> {
@@ -241,6 +238,23 @@ impl Fleet for Ports {
             }
             Told::Failed(_) | Told::Fenced(_) => Ok(Evidence::default()),
             Told::Done(evidence) => Ok(evidence),
+        }
+    }
+}
+
+impl Ports {
+    async fn have_done(&self, order: &Order, only_prepared: bool) -> Result<Evidence, Problem> {
+        self.point().await;
+        let timeout_ms = order.deadline.ms_since(self.world().wall());
+        let sent = Sent { only_prepared, ..self.sent(order) };
+        let told = self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await?;
+        match told {
+            Told::Done(evidence) => {
+                self.go_ahead(order, timeout_ms);
+                Ok(evidence)
+            }
+            Told::Fenced(_) => Ok(Evidence::default()),
+            Told::Failed(problem) => Err(problem),
         }
     }
 }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use pointsman_coordinator::Environment;
 use pointsman_core::receipt::{Fate, Fence};
+use pointsman_core::route_change::{LEASE_MS, Lease};
 use pointsman_core::{
     ArtifactDigest, BackendName, Epoch, HostName, OrderDigest, ReleaseId, Route, RouteEpoch, Step,
 };
@@ -77,12 +78,19 @@ pub struct Balancer {
     pub confirmed: Route,
     /// What stood before somebody changed it by hand.
     pub before_hand: Option<Route>,
+    /// In memory: for which order it is ready, since when, and what stood then.
+    pub held: Option<(Lease, u64, Route)>,
 }
 
 impl Balancer {
     /// The route for new connections.
     pub fn standing(&self) -> Option<&Route> {
         self.workers.last().map(|worker| &worker.route)
+    }
+
+    /// Whether nothing but an order may move the route, because it is held ready for one.
+    pub fn is_held(&self, now: u64) -> bool {
+        self.held.as_ref().is_some_and(|(_, since, _)| now.saturating_sub(*since) < LEASE_MS)
     }
 }
 
@@ -92,7 +100,7 @@ pub enum Part {
     /// It serves the site.
     Web(Web),
     /// It sends visitors on.
-    Balancer(Balancer),
+    Balancer(Box<Balancer>),
     /// It has the database.
     Database(Box<Server>),
 }
@@ -167,7 +175,7 @@ impl Host {
                     boots_until: 0,
                 })
             }
-            None => Part::Balancer(Balancer {
+            None => Part::Balancer(Box::new(Balancer {
                 disk: route.clone(),
                 highest: route.epoch,
                 given_away: None,
@@ -177,7 +185,8 @@ impl Host {
                 settled: Some(1),
                 confirmed: route.clone(),
                 before_hand: None,
-            }),
+                held: None,
+            })),
         };
         let host = |name: &HostName| Self {
             name: name.clone(),
@@ -247,7 +256,7 @@ impl Host {
     /// Its part as a load balancer.
     pub fn balancer(&self) -> Option<&Balancer> {
         match &self.part {
-            Part::Balancer(balancer) => Some(balancer),
+            Part::Balancer(balancer) => Some(balancer.as_ref()),
             _ => None,
         }
     }
@@ -255,7 +264,7 @@ impl Host {
     /// Its part as a load balancer, to change.
     pub fn balancer_mut(&mut self) -> Option<&mut Balancer> {
         match &mut self.part {
-            Part::Balancer(balancer) => Some(balancer),
+            Part::Balancer(balancer) => Some(balancer.as_mut()),
             _ => None,
         }
     }
@@ -274,6 +283,9 @@ impl Host {
         self.number += 1;
         self.frozen = None;
         self.jobs.clear();
+        if let Some(balancer) = self.balancer_mut() {
+            balancer.held = None;
+        }
         if !epoch_lasts {
             self.fence.epoch = Epoch::default();
         }

@@ -24,6 +24,8 @@ pub struct Sent {
     pub journal_hash: [u8; 32],
     /// What it says.
     pub digest: OrderDigest,
+    /// It is to be done only by what was made ready for it.
+    pub only_prepared: bool,
     /// Who sent it.
     pub from: Life,
     /// How often the journal had lost its tail by then.

@@ -100,6 +100,8 @@ pub struct Truth {
     unfinished: Option<ReleaseId>,
     /// Orders that a load balancer was ready for.
     prepared: BTreeSet<(ReleaseId, OrderKey)>,
+    /// Since when its agent is ready for which try of them.
+    ready_at: BTreeMap<(ReleaseId, OrderKey, u32, Epoch), u64>,
     /// The step that moved visitors last.
     moved_by: Option<Step>,
     /// A person asked for the end of the watch.
@@ -135,8 +137,15 @@ impl Truth {
     }
 
     /// A load balancer is ready for an order.
-    pub fn prepared(&mut self, order: &Order) {
+    pub fn prepared(&mut self, order: &Order, now: u64) {
+        let attempt = (order.release.clone(), order.key.clone(), order.attempt, order.epoch);
+        self.ready_at.insert(attempt, now);
         self.prepared.insert((order.release.clone(), order.key.clone()));
+    }
+
+    /// An agent died: whatever it was ready for, the next one is not.
+    pub fn agent_died(&mut self, host: &HostName) {
+        self.ready_at.retain(|(_, key, ..), _| key.host != *host);
     }
 
     /// A host's own checks passed.
@@ -338,6 +347,15 @@ impl World {
         if let Some(unready) = unready {
             let (host, step) = (&order.key.host, order.key.step);
             self.broken("I1", || format!("`{host}` moves visitors in {step} before `{unready}` was ready"));
+        }
+    }
+
+    /// I2b: what is taken because all were ready, this one was ready for a moment ago, for just that.
+    pub fn still_ready(&mut self, host: usize, order: &Order) {
+        let attempt = (order.release.clone(), order.key.clone(), order.attempt, order.epoch);
+        let ready_ms = self.truth.ready_at.get(&attempt).map(|at| self.now.saturating_sub(*at));
+        if ready_ms.is_none_or(|ms| ms > 10_000) {
+            self.broken("I2b", || format!("host {host} takes {attempt:?}, ready {ready_ms:?} ms ago"));
         }
     }
 

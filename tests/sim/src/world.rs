@@ -380,6 +380,8 @@ impl World {
         let persistent = (self.stands(Guard::EpochPersistence), self.stands(Guard::ReceiptsDurable));
         let Some(agent) = self.hosts.get_mut(host).filter(|agent| agent.up) else { return };
         agent.crash(persistent);
+        let name = agent.name.clone();
+        self.truth.agent_died(&name);
         self.troubles += 1;
         self.hang_up(host);
         self.later(back_ms, Happening::StartAgent(host));
