@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pointsman_core::ports::{Ear, Heard, Second};
-use pointsman_core::signal::{Coverage, SUFFICIENT_PERCENT};
+use pointsman_core::signal::Tick;
 use pointsman_core::{BackendName, Before, Code, HostName, Problem};
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::JoinSet;
@@ -13,7 +13,7 @@ use tokio::time::Instant;
 
 use crate::fleet::GrpcFleet;
 use crate::past::Past;
-use crate::traffic::{Merger, REPORTS, Whole, read};
+use crate::traffic::{Merger, REPORTS, Whole, read, too_few_lines};
 
 /// Seconds on their way to whoever listens. A driver that records facts meanwhile may be a few behind.
 const SECONDS: usize = 32;
@@ -168,16 +168,15 @@ fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
     let blind = missing
         .or_else(|| merger.trouble_of(&told))
         .or_else(|| merger.unknown_of(&told))
-        .or_else(|| lost_lines(merged.coverage));
+        .or_else(|| lost_lines(&merged));
     Second { number, seen: Arc::new(merged), blind }
 }
 
-/// Lines are not lost evenly: where too few came nothing is made of them. Where HAProxy was just reloaded nobody knows how
+/// Lines are not lost evenly: where too few came, of all or of one slot, nothing is made of them. Where HAProxy was just reloaded nobody knows how
 /// many there should be, and only the times are left out, for as long as that takes.
-fn lost_lines(coverage: Option<Coverage>) -> Option<Problem> {
-    let Coverage { seen, expected } = coverage.filter(|coverage| !coverage.sufficient())?;
-    let message = format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed");
-    Some(Problem::new(Code::SignalsMissing, message).hint("see docs/signals.md: when coverage is below 99 %"))
+fn lost_lines(merged: &Tick) -> Option<Problem> {
+    let problem = Problem::new(Code::SignalsMissing, too_few_lines(merged)?);
+    Some(problem.hint("see docs/signals.md: when coverage is below 99 %"))
 }
 
 #[cfg(test)]

@@ -463,18 +463,22 @@ fn unusable_because(
     if let Some((_, problem)) = merger.troubled.iter().find(|(host, _)| told.contains(*host)) {
         return Some(problem.to_string());
     }
-    match merged.coverage {
-        None => Some("HAProxy was just reloaded or started, or its counters cannot be read".to_owned()),
-        Some(coverage) if !coverage.sufficient() => {
-            let Coverage { seen, expected } = coverage;
-            Some(format!("{seen} of {expected} access lines came, {SUFFICIENT_PERCENT} % needed"))
-        }
-        Some(_) if !merged.timed().sufficient() => {
-            let Coverage { seen, expected } = merged.timed();
-            Some(format!("{seen} of {expected} requests came with a time: is `option logasap` set?"))
-        }
-        Some(_) => None,
+    if merged.coverage.is_none() {
+        return Some("HAProxy was just reloaded or started, or its counters cannot be read".to_owned());
     }
+    if let Some(few) = too_few_lines(merged) {
+        return Some(few);
+    }
+    let Coverage { seen, expected } = merged.timed();
+    (!merged.timed().sufficient())
+        .then(|| format!("{seen} of {expected} requests came with a time: is `option logasap` set?"))
+}
+
+/// That too few access lines came, and of what.
+pub(crate) fn too_few_lines(merged: &Tick) -> Option<String> {
+    let (backend, Coverage { seen, expected }) = merged.too_few()?;
+    let of = backend.map_or_else(String::new, |backend| format!(" of `{backend}`"));
+    Some(format!("{seen} of {expected} access lines{of} came, {SUFFICIENT_PERCENT} % needed"))
 }
 
 fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotPlan) -> v1::SlotTraffic {
@@ -497,6 +501,7 @@ fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotP
         cells,
         retries: if merged.lines_tell_retries { of_lines } else { counters.retries },
         counters: Some(convert::growth_to_wire(&slot.backend, counters)),
+        coverage: merged.covered.get(&slot.backend).copied().map(convert::coverage_to_wire),
     }
 }
 
@@ -674,6 +679,15 @@ mod tests {
             "98 of 100 access lines came, 99 % needed"
         );
         assert!(because(None).unwrap().contains("just reloaded"));
+        // One slot lacks its lines, and all together do not.
+        let of = |backend: &str, seen| (backend.parse().unwrap(), Coverage { seen, expected: 100 });
+        let merged = Tick {
+            coverage: Some(Coverage { seen: 9_950, expected: 10_000 }),
+            covered: [of("be_blue", 100), of("be_canary", 97), of("be_green", 50)].into(),
+            ..Tick::default()
+        };
+        let told = unusable_because(&merged, &[], &merger, &BTreeSet::new()).unwrap();
+        assert_eq!(told, "50 of 100 access lines of `be_green` came, 99 % needed");
     }
 
     #[test]

@@ -175,8 +175,9 @@ impl Coverage {
         u128::from(self.seen) * 100 >= u128::from(self.expected) * u128::from(SUFFICIENT_PERCENT)
     }
 
-    /// Of both together. What one load balancer has too many of does not make up for what another lacks.
-    fn merge(self, other: Self) -> Self {
+    /// Of both together. What one load balancer, or one backend, has too many of does not make up for what another lacks.
+    #[must_use]
+    pub fn merge(self, other: Self) -> Self {
         let seen = |coverage: Self| coverage.seen.min(coverage.expected);
         Self {
             seen: seen(self).saturating_add(seen(other)),
@@ -228,6 +229,9 @@ pub struct Tick {
     pub cells: BTreeMap<CellKey, Cell>,
     /// How complete the lines are, over the last seconds; unknown while HAProxy's counters cannot be read.
     pub coverage: Option<Coverage>,
+    /// The same of each slot's backend, where it is known: one of which no lines come would hide behind a busy one. Of several
+    /// load balancers it is that of the one where least of its lines came.
+    pub covered: BTreeMap<BackendName, Coverage>,
     /// What HAProxy's own counters say, by backend.
     pub counters: BTreeMap<BackendName, Growth>,
     /// The lines say how often a request was tried again; else only the counters do.
@@ -239,7 +243,16 @@ pub struct Tick {
 impl Tick {
     /// Whether the lines are complete enough to speak of latencies, and tell them.
     pub fn latency_usable(&self) -> bool {
-        self.coverage.is_some_and(Coverage::sufficient) && self.timed().sufficient()
+        self.coverage.is_some() && self.too_few().is_none() && self.timed().sufficient()
+    }
+
+    /// Where too few lines came to speak of latencies, and how many: the slot that lacks most, or all together. None where
+    /// enough came everywhere, or nothing is known.
+    pub fn too_few(&self) -> Option<(Option<&BackendName>, Coverage)> {
+        let slots = self.covered.iter().map(|(backend, coverage)| (Some(backend), *coverage));
+        let all = slots.chain(self.coverage.map(|coverage| (None, coverage)));
+        let few = all.filter(|(_, coverage)| !coverage.sufficient());
+        few.min_by(|(_, one), (_, other)| one.share().total_cmp(&other.share()))
     }
 
     /// How many of the visitors' requests that have a time came with it.
@@ -261,6 +274,13 @@ impl Tick {
         }
         // What one of them does not know, nobody knows of all.
         self.coverage = self.coverage.zip(other.coverage).map(|(one, another)| one.merge(another));
+        // A load balancer of which no lines come would hide behind a busy one, too.
+        for (backend, coverage) in &other.covered {
+            let least = self.covered.entry(backend.clone()).or_insert(*coverage);
+            if coverage.share() < least.share() {
+                *least = *coverage;
+            }
+        }
         self.lines_tell_retries &= other.lines_tell_retries;
         self.broken_lines = self.broken_lines.saturating_add(other.broken_lines);
     }
@@ -357,6 +377,31 @@ mod tests {
         assert_eq!(of(200, 100).merge(of(0, 100)), of(100, 200));
     }
 
+    #[test]
+    fn no_slot_and_no_load_balancer_hides_behind_a_busy_one() {
+        let of = |backend: &str, seen, expected| (backend.parse().unwrap(), Coverage { seen, expected });
+        let whole = Some(Coverage { seen: 9_960, expected: 10_000 });
+        let mut one =
+            Tick { covered: [of("be_blue", 9_950, 9_950), of("be_green", 50, 50)].into(), ..tick(whole, 10) };
+        assert!(one.latency_usable());
+        let green = one.covered.get_mut(&"be_green".parse().unwrap()).unwrap();
+        green.seen = 10;
+        let lacks = one.too_few().map(|(backend, coverage)| (backend.unwrap().to_string(), coverage));
+        assert_eq!(lacks, Some(("be_green".to_owned(), Coverage { seen: 10, expected: 50 })));
+        assert!(!one.latency_usable());
+
+        let mut both = tick(whole, 10);
+        both.covered = [of("be_green", 9_000, 9_000)].into();
+        both.merge(&one);
+        assert!(!both.latency_usable(), "{:?}", both.covered);
+        both.covered.clear();
+        both.merge(&Tick { covered: [of("be_green", 9_000, 9_000)].into(), ..tick(whole, 10) });
+        assert!(both.latency_usable(), "an agent of before tells of no slot");
+        // Of a slot without visitors nothing is missing.
+        both.covered.extend([of("be_canary", 0, 0)]);
+        assert!(both.latency_usable());
+    }
+
     fn tick(coverage: Option<Coverage>, requests: u64) -> Tick {
         let key = CellKey {
             backend: BackendName::parse("be_blue").unwrap(),
@@ -372,6 +417,7 @@ mod tests {
             counters: [(key.backend.clone(), growth)].into(),
             cells: [(key, Cell { requests, latency, ..Cell::default() })].into(),
             coverage,
+            covered: BTreeMap::new(),
             lines_tell_retries: true,
             broken_lines: 1,
         }

@@ -712,6 +712,7 @@ fn traffic_tick() -> v1::TrafficTick {
         cells,
         retries,
         counters: None,
+        coverage: Some(v1::SignalCoverage { seen: 1_000, expected: 1_000 }),
     };
     v1::TrafficTick {
         environment: "production".to_owned(),
@@ -759,6 +760,15 @@ fn traffic_ticks() -> Vec<(&'static str, v1::TrafficTick)> {
                 tick.latency_usable = false;
                 tick.latency_unusable_because = "3256 of 3290 access lines came, 99 % needed".to_owned();
                 tick.broken_lines = 34;
+            }),
+        ),
+        (
+            "lines of one slot are lost",
+            changed(|tick| {
+                tick.slots[1].coverage = Some(v1::SignalCoverage { seen: 5, expected: 20 });
+                tick.latency_usable = false;
+                tick.latency_unusable_because =
+                    "5 of 20 access lines of `be_green` came, 99 % needed".to_owned();
             }),
         ),
         (

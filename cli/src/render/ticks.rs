@@ -81,6 +81,7 @@ impl Slot<'_> {
         let ms = |per_mille| self.cell.latency.quantile_ms(per_mille).filter(|_| tick.latency_usable);
         json!({
             "slot": self.wire.slot, "backend": self.wire.backend, "releases": self.releases,
+            "coverage": self.wire.coverage.map(|wire| convert::coverage_from_wire(wire).share()),
             "requests": self.cell.requests, "rate_per_s": per_second(self.cell.requests, tick.span_ms),
             "errors": self.cell.failures, "error_share": self.error_share(),
             "responses_5xx": self.cell.responses_5xx, "connection_errors": self.cell.connection_errors,

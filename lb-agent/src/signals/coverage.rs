@@ -33,6 +33,9 @@ const KNOWN_WORKERS: usize = 64;
 /// What a worker's counters stand at, by backend.
 pub type Counters = BTreeMap<BackendName, Growth>;
 
+/// How many lines were ever counted, by backend: all backends that are looked at, also those without a line.
+pub type Lines = BTreeMap<BackendName, u64>;
+
 /// One look at all workers.
 #[derive(Clone, Debug)]
 pub struct Look {
@@ -41,18 +44,41 @@ pub struct Look {
     /// Each worker's counters, by process.
     pub workers: BTreeMap<u32, Counters>,
     /// Lines that had been counted before the counters were read, and when they had been.
-    pub lines: (u64, u64),
+    pub lines: (Lines, Lines),
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Mark {
-    at_ms: u64,
+/// How complete the lines are.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Complete {
+    /// Of all backends together. What one has too many of does not make up for what another lacks.
+    pub whole: Coverage,
+    /// Of each backend.
+    pub backends: BTreeMap<BackendName, Coverage>,
+}
+
+/// Where one backend stands at a look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Flow {
+    /// Requests by the counters, in all.
     expected: u64,
-    /// Requests that workers may have ended after they were last looked at, in all.
-    unseen: u64,
+    /// Lines before the counters were read, and those that count for this look.
     lines: (u64, u64),
     /// Lines that had been counted when the counters had just been read.
     read: u64,
+}
+
+#[derive(Clone, Debug)]
+struct Mark {
+    at_ms: u64,
+    /// Requests that workers may have ended after they were last looked at, in all.
+    unseen: u64,
+    flows: BTreeMap<BackendName, Flow>,
+}
+
+impl Mark {
+    fn flow(&self, backend: &BackendName) -> Flow {
+        self.flows.get(backend).copied().unwrap_or_default()
+    }
 }
 
 /// What was seen so far.
@@ -65,7 +91,7 @@ pub struct Watch {
     /// Growth that no tick has taken yet.
     grown: Counters,
     /// What the last look that is over has found, and when it began.
-    judged: Option<(u64, Coverage)>,
+    judged: Option<(u64, Complete)>,
 }
 
 fn fell(before: &Growth, now: &Growth) -> bool {
@@ -93,7 +119,7 @@ impl Watch {
             self.lately.clear();
             self.judged = None;
         }
-        let mut expected = self.marks.back().map_or(0, |mark| mark.expected);
+        let mut flows = self.marks.back().map(|mark| mark.flows.clone()).unwrap_or_default();
         let unseen = self.unseen_with(&look);
         self.lately.clear();
         for (pid, counters) in &look.workers {
@@ -107,7 +133,8 @@ impl Watch {
                     None => Growth::default(),
                 };
                 let growth = between(before, *now);
-                expected = expected.saturating_add(growth.requests);
+                let flow = flows.entry(backend.clone()).or_default();
+                flow.expected = flow.expected.saturating_add(growth.requests);
                 let lately = self.lately.entry(*pid).or_default();
                 *lately = lately.saturating_add(growth.requests);
                 self.grown.entry(backend.clone()).or_default().add(growth);
@@ -118,10 +145,15 @@ impl Watch {
             self.last.clear();
         }
         self.last.extend(look.workers);
-        let (at_ms, lines) = (look.at_ms, look.lines);
-        self.marks.push_back(Mark { at_ms, expected, unseen, lines, read: lines.1 });
+        let (at_ms, (before, read)) = (look.at_ms, look.lines);
+        for (backend, read) in read {
+            let before = before.get(&backend).copied().unwrap_or(read);
+            let flow = flows.entry(backend).or_default();
+            (flow.lines, flow.read) = ((before, read), read);
+        }
+        self.marks.push_back(Mark { at_ms, unseen, flows });
         while self.marks.len() > 2
-            && self.marks.get(1).is_some_and(|mark| look.at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
+            && self.marks.get(1).is_some_and(|mark| at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
         {
             self.marks.pop_front();
         }
@@ -138,16 +170,23 @@ impl Watch {
     /// Counts lines that were still on their way when the counters were read. Says whether more of them matter.
     ///
     /// Only a few may be: with many, what came later would make up for what was lost before.
-    pub fn settle(&mut self, lines: u64) -> bool {
-        let Some(expected) = self.span().map(|(first, last)| last.expected.saturating_sub(first.expected))
-        else {
+    pub fn settle(&mut self, lines: &Lines) -> bool {
+        if self.marks.len() < 2 {
             return true;
-        };
-        let first = self.marks.front().map_or(0, |mark| mark.lines.0);
-        let Some(last) = self.marks.back_mut() else { return true };
-        let most = last.read.saturating_add((expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST));
-        last.lines.1 = lines.clamp(last.lines.1, most.max(last.lines.1));
-        last.lines.1 == most || last.lines.1.saturating_sub(first) >= expected
+        }
+        let Some(mut last) = self.marks.pop_back() else { return true };
+        let first = self.marks.front();
+        let mut settled = true;
+        for (backend, flow) in &mut last.flows {
+            let first = first.map(|mark| mark.flow(backend)).unwrap_or_default();
+            let expected = flow.expected.saturating_sub(first.expected);
+            let most = flow.read.saturating_add((expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST));
+            let so_far = lines.get(backend).copied().unwrap_or(flow.lines.1);
+            flow.lines.1 = so_far.clamp(flow.lines.1, most.max(flow.lines.1));
+            settled &= flow.lines.1 == most || flow.lines.1.saturating_sub(first.lines.0) >= expected;
+        }
+        self.marks.push_back(last);
+        settled
     }
 
     fn span(&self) -> Option<(&Mark, &Mark)> {
@@ -160,19 +199,25 @@ impl Watch {
     /// a lost one. What that hides is about two thousandths.
     pub fn judge(&mut self) {
         let judged = self.span().and_then(|(first, last)| {
-            let seen = last.lines.1.saturating_sub(first.lines.0);
-            let expected = last.expected.saturating_sub(first.expected);
+            let mut complete = Complete::default();
+            for (backend, flow) in &last.flows {
+                let first = first.flow(backend);
+                let seen = flow.lines.1.saturating_sub(first.lines.0);
+                let coverage = Coverage { seen, expected: flow.expected.saturating_sub(first.expected) };
+                complete.whole = complete.whole.merge(coverage);
+                complete.backends.insert(backend.clone(), coverage);
+            }
             let unseen = last.unseen.saturating_sub(first.unseen);
-            let known = unseen.saturating_mul(UNSEEN_PART) <= expected;
-            known.then_some((last.at_ms, Coverage { seen, expected }))
+            let known = unseen.saturating_mul(UNSEEN_PART) <= complete.whole.expected;
+            known.then_some((last.at_ms, complete))
         });
         self.judged = judged;
     }
 
     /// How complete the lines of the last seconds are; `None` while the counters cannot be read.
-    pub fn coverage(&self, now_ms: u64) -> Option<Coverage> {
-        let (at_ms, coverage) = self.judged?;
-        (now_ms.saturating_sub(at_ms) <= STALE_MS).then_some(coverage)
+    pub fn complete(&self, now_ms: u64) -> Option<&Complete> {
+        let (at_ms, complete) = self.judged.as_ref()?;
+        (now_ms.saturating_sub(*at_ms) <= STALE_MS).then_some(complete)
     }
 
     /// What grew since this was asked last.
@@ -193,7 +238,17 @@ mod tests {
     fn look(at_s: u64, workers: &[(u32, u64)], lines: u64) -> Look {
         let counters = |requests| Counters::from([(blue(), Growth { requests, ..Growth::default() })]);
         let workers = workers.iter().map(|(pid, requests)| (*pid, counters(*requests))).collect();
-        Look { at_ms: at_s * 1000, workers, lines: (lines, lines) }
+        Look { at_ms: at_s * 1000, workers, lines: (of_blue(lines), of_blue(lines)) }
+    }
+
+    fn of_blue(lines: u64) -> Lines {
+        Lines::from([(blue(), lines)])
+    }
+
+    impl Watch {
+        fn coverage(&self, now_ms: u64) -> Option<Coverage> {
+            self.complete(now_ms).map(|complete| complete.whole)
+        }
     }
 
     fn after(looks: &[Look]) -> (Option<Coverage>, u64) {
@@ -258,15 +313,40 @@ mod tests {
         let mut watch = Watch::default();
         taken(&mut watch, look(1, &[(7, 0)], 0));
         taken(&mut watch, look(2, &[(7, 62)], 60));
-        assert!(!watch.settle(61));
-        assert!(watch.settle(62));
+        assert!(!watch.settle(&of_blue(61)));
+        assert!(watch.settle(&of_blue(62)));
         watch.judge();
         assert_eq!(watch.coverage(2_000), coverage(62, 62));
         // A hundred were lost: what comes while we wait does not hide it.
         taken(&mut watch, look(3, &[(7, 10_162)], 10_060));
-        assert!(watch.settle(10_162));
+        assert!(watch.settle(&of_blue(10_162)));
         watch.judge();
         assert_eq!(watch.coverage(3_000), coverage(10_080, 10_162));
+    }
+
+    /// A slot of whose requests no line comes is one in two hundred of all, and its own whole.
+    #[test]
+    fn a_backend_without_lines_does_not_hide_behind_a_busy_one() {
+        let green: BackendName = "be_green".parse().unwrap();
+        let mut watch = Watch::default();
+        for second in 0..=5u64 {
+            let counted = |requests| Growth { requests, ..Growth::default() };
+            let counters = [(blue(), counted(second * 1_000)), (green.clone(), counted(second * 5))];
+            let lines = Lines::from([(blue(), second * 1_001), (green.clone(), 0)]);
+            watch.take(Look {
+                at_ms: second * 1_000,
+                workers: [(7, counters.into())].into(),
+                lines: (lines.clone(), lines.clone()),
+            });
+            assert!(second == 0 || !watch.settle(&lines), "the lines of one are waited for");
+            watch.judge();
+        }
+        let complete = watch.complete(5_000).unwrap();
+        assert!(complete.whole.sufficient(), "{complete:?}");
+        // What the busy one has too many of counts for nobody.
+        assert_eq!(complete.whole, Coverage { seen: 5_000, expected: 5_025 });
+        assert_eq!(complete.backends.get(&green), Some(&Coverage { seen: 0, expected: 25 }));
+        assert!(complete.backends.get(&blue()).unwrap().sufficient());
     }
 
     #[test]

@@ -61,6 +61,8 @@ struct Inner {
     config: config::Signals,
     workers: Workers,
     backends: Vec<BackendName>,
+    /// Of these backends, those that are pages of HAProxy's own.
+    pages: Vec<BackendName>,
     life: String,
     started: Instant,
     tally: Arc<Tally>,
@@ -131,9 +133,10 @@ impl Signals {
         let mut backends: Vec<BackendName> =
             haproxy.backends.iter().map(|backend| backend.0.clone()).collect();
         let pages = std::iter::once(&haproxy.maintenance_backend).chain(&haproxy.hold_backend);
-        for page in pages {
-            if !backends.contains(&page.0) {
-                backends.push(page.0.clone());
+        let pages: Vec<BackendName> = pages.map(|page| page.0.clone()).collect();
+        for page in &pages {
+            if !backends.contains(page) {
+                backends.push(page.clone());
             }
         }
         Self(Arc::new(Inner {
@@ -141,6 +144,7 @@ impl Signals {
             workers,
             tally: Arc::new(Tally::new(backends.clone())),
             backends,
+            pages,
             life: format!("{:x}-{:x}", SystemClock.now().0, std::process::id()),
             started: Instant::now(),
             ear: Arc::default(),
@@ -189,7 +193,7 @@ impl Signals {
 
     fn settled(&self) -> bool {
         let lines = self.0.tally.covered();
-        locked(&self.0.watch).settle(lines)
+        locked(&self.0.watch).settle(&lines)
     }
 
     /// The counters of every worker. The master is asked only while there are old ones, or may be.
@@ -237,16 +241,21 @@ impl Signals {
                 );
                 warned = Some(now);
             }
-            let (coverage, counters) = {
+            let (complete, counters) = {
                 let mut watch = locked(&self.0.watch);
-                (watch.coverage(self.now_ms()), watch.grown())
+                (watch.complete(self.now_ms()).cloned(), watch.grown())
             };
+            let coverage = complete.as_ref().map(|complete| complete.whole);
+            // A page is no slot: nobody asks how long it takes.
+            let slots = complete.into_iter().flat_map(|complete| complete.backends);
+            let covered = slots.filter(|(backend, _)| !self.0.pages.contains(backend)).collect();
             let tick = Tick {
                 number,
                 at: Timestamp(ended),
                 span_ms: u64::try_from(lasted_ms).unwrap_or(u64::MAX).max(1),
                 cells: counted.cells,
                 coverage,
+                covered,
                 counters,
                 lines_tell_retries: counted.lines_tell_retries,
                 broken_lines: counted.broken,

@@ -26,8 +26,8 @@ struct Open {
     cells: Vec<(usize, CellKey, Cell)>,
     broken: u64,
     without_retries: bool,
-    /// Lines of the agent's backends that were counted, in its whole life.
-    covered: u64,
+    /// Lines that were counted in the agent's whole life, by backend: as many as [`Tally::backends`], or none yet.
+    covered: Vec<u64>,
 }
 
 /// A second that is over.
@@ -67,9 +67,11 @@ impl Tally {
         });
     }
 
-    /// How many lines were ever counted.
-    pub fn covered(&self) -> u64 {
-        self.open().covered
+    /// How many lines were ever counted, of each backend.
+    pub fn covered(&self) -> BTreeMap<BackendName, u64> {
+        let open = self.open();
+        let counted = |index| open.covered.get(index).copied().unwrap_or(0);
+        self.backends.iter().enumerate().map(|(index, name)| (name.clone(), counted(index))).collect()
     }
 
     /// Ends the second. A line that comes later counts in the next one.
@@ -95,7 +97,10 @@ impl Open {
             cell.count(ending, line.status, line.took_ms, line.retries.unwrap_or_default());
             self.without_retries |= line.retries.is_none();
         }
-        self.covered = self.covered.saturating_add(1);
+        self.covered.resize(backends.len(), 0);
+        if let Some(covered) = self.covered.get_mut(backend) {
+            *covered = covered.saturating_add(1);
+        }
     }
 
     /// The cell of a line. Few are in use at once, so looking through them is faster than any map.
@@ -150,7 +155,8 @@ mod tests {
             .map(|(key, cell)| (key.backend.as_str(), cell.requests, cell.failures, cell.not_forwarded))
             .collect();
         assert_eq!(seen, [("be_blue", 1, 0, 0), ("be_maint", 0, 0, 1)]);
-        assert_eq!((tally.covered(), counted.broken, counted.lines_tell_retries), (3, 1, true));
+        let covered: Vec<u64> = tally.covered().into_values().collect();
+        assert_eq!((covered, counted.broken, counted.lines_tell_retries), (vec![2, 1], 1, true));
         let next = tally.close();
         assert!(next.cells.is_empty() && next.broken == 0);
     }
@@ -172,6 +178,6 @@ mod tests {
         feed(&tally, &["pm1 be=be_blue st=200 tsc=---- ta=3 epoch=0 class=\u{e4}"]);
         let counted = tally.close();
         assert_eq!((counted.cells.len(), counted.broken), (MAX_CELLS, 11));
-        assert_eq!(tally.covered(), MAX_CELLS as u64);
+        assert_eq!(tally.covered().into_values().sum::<u64>(), MAX_CELLS as u64);
     }
 }

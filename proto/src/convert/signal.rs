@@ -82,6 +82,17 @@ pub fn coverage_from_wire(wire: v1::SignalCoverage) -> Coverage {
     Coverage { seen: wire.seen, expected: wire.expected }
 }
 
+fn covered_to_wire(backend: &BackendName, coverage: Coverage) -> v1::BackendCoverage {
+    v1::BackendCoverage { backend: backend.to_string(), coverage: Some(coverage_to_wire(coverage)) }
+}
+
+fn covered_from_wire(wire: &v1::BackendCoverage) -> Result<(BackendName, Coverage), Problem> {
+    let missing =
+        || Problem::new(Code::MessageInvalid, "field `coverage` of a backend is missing in the message");
+    let coverage = wire.coverage.map(coverage_from_wire).ok_or_else(missing)?;
+    Ok((field("backend", &wire.backend)?, coverage))
+}
+
 /// What grew, for the wire.
 pub fn growth_to_wire(backend: &BackendName, growth: Growth) -> v1::SignalGrowth {
     v1::SignalGrowth {
@@ -118,6 +129,7 @@ pub fn tick_to_wire(tick: &Tick) -> v1::SignalTick {
         counters: tick.counters.iter().map(|(backend, growth)| growth_to_wire(backend, *growth)).collect(),
         lines_tell_retries: tick.lines_tell_retries,
         broken_lines: tick.broken_lines,
+        covered: tick.covered.iter().map(|(backend, coverage)| covered_to_wire(backend, *coverage)).collect(),
         ..Default::default()
     }
 }
@@ -136,6 +148,7 @@ pub fn tick_from_wire(wire: &v1::SignalTick) -> Result<Tick, Problem> {
         counters: wire.counters.iter().map(growth_from_wire).collect::<Result<_, _>>()?,
         lines_tell_retries: wire.lines_tell_retries,
         broken_lines: wire.broken_lines,
+        covered: wire.covered.iter().map(covered_from_wire).collect::<Result<_, _>>()?,
     })
 }
 
@@ -162,6 +175,7 @@ mod tests {
             span_ms: 1_000,
             cells: [(key.clone(), cell)].into(),
             coverage: Some(Coverage { seen: 7, expected: 7 }),
+            covered: [(key.backend.clone(), Coverage { seen: 6, expected: 7 })].into(),
             counters: [(key.backend, Growth { requests: 7, retries: 3, ..Growth::default() })].into(),
             lines_tell_retries: true,
             broken_lines: 1,
@@ -175,7 +189,9 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let spoils: [fn(&mut v1::SignalTick); 8] = [
+        let spoils: [fn(&mut v1::SignalTick); 10] = [
+            |tick| tick.covered[0].coverage = None,
+            |tick| tick.covered[0].backend = "blue".to_owned(),
             |tick| tick.number = 0,
             |tick| tick.span_ms = 0,
             |tick| tick.cells[0].failures = 9,
