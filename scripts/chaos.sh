@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Releases that are disturbed by chance, on a whole site of real parts on this machine, while visitors use it: daemons
-# are killed at every place and from outside, stopped, and HAProxy with them. Ends at the first thing that is not as it
+# Releases that are disturbed by chance, on a whole site of real parts on this machine, while visitors use it by two load
+# balancers: daemons are killed at every place and from outside, stopped, and either HAProxy with them. Ends at the first thing that is not as it
 # must be, with the seed, what was done so far and the journal of the release. Prints one JSON object on standard
 # output; everything else goes to standard error.
 #

@@ -10,7 +10,7 @@ use pointsman_core::Code;
 use pointsman_proto::v1;
 use rustix::process::Signal;
 
-use crate::bout::{Blow, Bout, Goal, Moment, Part, Story};
+use crate::bout::{Blow, Bout, Goal, Moment, Part, Story, Which};
 use crate::ear::{self, Ear};
 use crate::rest::{self, Standing};
 
@@ -120,8 +120,11 @@ impl Arena {
         }
         let mut client = self.site.client()?;
         let before = ear::newest(&mut client).await.context("the coordinator does not answer")?;
-        let load = Load::start(self.site.frontend(), LoadPlan::default())?;
-        load.more(30).await?;
+        let loads = self.site.frontends().into_iter();
+        let loads: Vec<Load> =
+            loads.map(|frontend| Load::start(frontend, LoadPlan::default())).collect::<Result<_>>()?;
+        let load = loads.first().context("the site has no load balancer")?;
+        busy(&loads).await?;
         let ear = Ear::listen(self.site.client()?, before);
         let accepted = tokio::spawn(accepted(client, wish));
         let mut fight = Fight {
@@ -129,7 +132,7 @@ impl Arena {
             live,
             pending: bout.blows.iter().map(|blow| first(blow, live)).collect::<Result<_>>()?,
             began: Instant::now(),
-            load: &load,
+            load,
             ear,
             starts_ms: Vec::new(),
             fell: Vec::new(),
@@ -154,10 +157,14 @@ impl Arena {
         let (starts_ms, fell) = (fight.starts_ms, fight.fell);
         story.fell = fell;
         self.settle(&story).await?;
-        load.more(30).await?;
-        let report = load.stop()?;
-        story.requests = report.visits.len();
-        story.failures = report.visits.iter().filter_map(|visit| wrong(visit, bout, &story)).collect();
+        busy(&loads).await?;
+        for load in loads {
+            let report = load.stop()?;
+            story.requests = story.requests.saturating_add(report.visits.len());
+            let failures: Vec<String> =
+                report.visits.iter().filter_map(|visit| wrong(visit, bout, &story)).collect();
+            story.failures.extend(failures);
+        }
         let books = Books::read(&self.site)?;
         story.back_ms =
             starts_ms.iter().filter_map(|start| back_ms(&books, &story.release, *start)).collect();
@@ -239,10 +246,18 @@ impl Arena {
     }
 }
 
+/// Waits until visitors have come by every load balancer.
+async fn busy(loads: &[Load]) -> Result<()> {
+    for load in loads {
+        load.more(30).await?;
+    }
+    Ok(())
+}
+
 fn first(blow: &Blow, live: Daemon) -> Result<Pending> {
     Ok(match blow {
         Blow::Itself(who, _) => Pending::Armed(who.daemon(live)?),
-        Blow::Outside(_, when) | Blow::Stop(_, when, _) | Blow::Haproxy(_, when) => Pending::Due(*when),
+        Blow::Outside(_, when) | Blow::Stop(_, when, _) | Blow::Haproxy(_, _, when) => Pending::Due(*when),
     })
 }
 
@@ -305,7 +320,8 @@ impl Fight<'_> {
 
     /// A daemon that ended otherwise than by a blow is told at once: nothing goes on without it.
     fn nobody_else_fell(&self, site: &mut Site) -> Result<()> {
-        for daemon in [Daemon::Coordinator, Daemon::LbAgent, Daemon::Blue, Daemon::Green] {
+        let second = (site.lb_agents().len() > 1).then_some(Daemon::SecondLbAgent);
+        for daemon in Daemon::ALL.into_iter().chain(second) {
             let meant = self.pending.iter().any(|pending| match pending {
                 Pending::Armed(armed) => *armed == daemon,
                 Pending::Away(away, _) => away.contains(&daemon),
@@ -346,12 +362,19 @@ impl Fight<'_> {
                     site.signal(daemon, Signal::STOP)?;
                     Pending::Stopped(daemon, *until, Instant::now(), self.load.so_far())
                 }
-                Blow::Haproxy(part, _) => {
+                Blow::Haproxy(which, part, _) => {
+                    let haproxy = match which {
+                        Which::First => &mut site.haproxy,
+                        Which::Second => site.second_haproxy()?,
+                    };
                     match part {
-                        Part::Master => site.haproxy.kill_master().await?,
-                        Part::Worker => site.haproxy.kill_worker().await?,
+                        Part::Master => haproxy.kill_master().await?,
+                        Part::Worker => haproxy.kill_worker().await?,
                     }
-                    site.restart_haproxy()?;
+                    match which {
+                        Which::First => site.restart_haproxy()?,
+                        Which::Second => site.restart_second_haproxy()?,
+                    }
                     Pending::Over
                 }
             },

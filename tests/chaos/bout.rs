@@ -42,6 +42,15 @@ pub enum Part {
     Worker,
 }
 
+/// A load balancer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Which {
+    /// The first, or the only one.
+    First,
+    /// The second.
+    Second,
+}
+
 /// What is done to a release.
 #[derive(Clone, Debug)]
 pub enum Blow {
@@ -51,8 +60,8 @@ pub enum Blow {
     Outside(Vec<Who>, Moment),
     /// A daemon is stopped, and goes on later.
     Stop(Who, Moment, Moment),
-    /// HAProxy loses a process, and with it all of them.
-    Haproxy(Part, Moment),
+    /// The HAProxy of a load balancer loses a process, and with it all of them.
+    Haproxy(Which, Part, Moment),
 }
 
 /// One release and what is done to it.
@@ -121,8 +130,11 @@ impl Blow {
                 format!("kill@{}", who.join("+"))
             }
             Self::Stop(who, ..) => format!("stop@{who}"),
-            Self::Haproxy(Part::Master, _) => "kill@haproxy-master".to_owned(),
-            Self::Haproxy(Part::Worker, _) => "kill@haproxy-worker".to_owned(),
+            Self::Haproxy(which, part, _) => {
+                let part = if matches!(part, Part::Master) { "master" } else { "worker" };
+                let second = if *which == Which::Second { "second-" } else { "" };
+                format!("kill@{second}haproxy-{part}")
+            }
         }
     }
 }

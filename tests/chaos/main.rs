@@ -14,7 +14,7 @@ use std::io::Write as _;
 use std::time::Duration;
 
 use arena::Arena;
-use bout::{Blow, Bout, Goal, Moment, Part, Story};
+use bout::{Blow, Bout, Goal, Moment, Part, Story, Which};
 use kit::{Books, Daemon, Site};
 use places::{PASSINGS, Passing, Who};
 use pointsman_chassis::failpoint;
@@ -144,11 +144,32 @@ async fn haproxy_killed() {
     for part in [Part::Worker, Part::Master] {
         for (kind, step) in [("order-done", "drain"), ("order-intended", "switch"), ("order-done", "switch")]
         {
-            let blow = Blow::Haproxy(part, Moment::Recorded(kind, step));
+            let blow = Blow::Haproxy(Which::First, part, Moment::Recorded(kind, step));
             let ends = &["confirmed", "rolled-back", "aborted"];
             unharmed(&mut arena, Bout { ends, ..Bout::new(Goal::Confirm, vec![blow]) }).await;
         }
     }
+}
+
+/// Either of two load balancers is killed while both take the route, and the other is not: they end by one route, as the
+/// outcome says.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_of_two_load_balancers_killed() {
+    let mut arena = Arena::open(Site::builder().balancers(2).watch(LONG)).await.unwrap();
+    let ends = &["confirmed", "rolled-back", "aborted"];
+    let switching = Moment::Recorded("order-intended", "switch");
+    let firsts = || of(Who::Balancer).copied();
+    let both = || firsts().chain(firsts().filter_map(Passing::of_second));
+    let moves = both().filter(|passing| passing.place.starts_with("route-"));
+    let blows = moves.map(|passing| Blow::Itself(passing.who, passing.at(passing.deploy)));
+    let haproxies = [Which::First, Which::Second].map(|which| Blow::Haproxy(which, Part::Master, switching));
+    for blow in blows.chain(haproxies) {
+        unharmed(&mut arena, Bout { ends, ..Bout::new(Goal::Confirm, vec![blow]) }).await;
+    }
+    // Both agents at once, each at its own place.
+    let blows = both().filter(|passing| passing.place == "route-in-worker");
+    let blows = blows.map(|passing| Blow::Itself(passing.who, passing.at(passing.deploy))).collect();
+    unharmed(&mut arena, Bout { ends, ..Bout::new(Goal::Confirm, blows) }).await;
 }
 
 /// A stopped process still accepts connections in its kernel. It must be found out all the same, while the bound of

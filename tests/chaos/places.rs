@@ -10,8 +10,10 @@ use kit::{Daemon, KillAt};
 pub enum Who {
     /// The coordinator.
     Coordinator,
-    /// The agent on the load balancer.
+    /// The agent on the load balancer; on the first, where there are two.
     Balancer,
+    /// The agent on the second load balancer.
+    SecondBalancer,
     /// The agent on the web host that is not live: the one a release goes to.
     Idle,
     /// The agent on the web host that is live.
@@ -36,7 +38,7 @@ const fn passes(who: Who, place: &'static str, deploy: u32, page: u32) -> Passin
 }
 
 /// Every daemon with every place it passes. The counts are of the site of the kit: one load balancer, two slots of one
-/// host each.
+/// host each. With a second load balancer the coordinator passes its places more often, and the others theirs as often.
 pub const PASSINGS: &[Passing] = &[
     passes(Who::Coordinator, "journal-before-commit", 19, 6),
     passes(Who::Coordinator, "journal-after-commit", 19, 6),
@@ -67,6 +69,7 @@ impl Who {
         Ok(match self {
             Self::Coordinator => Daemon::Coordinator,
             Self::Balancer => Daemon::LbAgent,
+            Self::SecondBalancer => Daemon::SecondLbAgent,
             Self::Live => live,
             Self::Idle => Daemon::of_slot(if live == Daemon::Blue { "green" } else { "blue" })?,
         })
@@ -78,6 +81,7 @@ impl fmt::Display for Who {
         f.write_str(match self {
             Self::Coordinator => "coordinator",
             Self::Balancer => "lb-agent",
+            Self::SecondBalancer => "second-lb-agent",
             Self::Idle => "idle-agent",
             Self::Live => "live-agent",
         })
@@ -85,6 +89,11 @@ impl fmt::Display for Who {
 }
 
 impl Passing {
+    /// The same of the agent on the second load balancer, where it is of the first.
+    pub fn of_second(self) -> Option<Self> {
+        (self.who == Who::Balancer).then_some(Self { who: Who::SecondBalancer, ..self })
+    }
+
     /// The n-th passing.
     pub fn at(&self, nth: u32) -> KillAt {
         KillAt { place: self.place, nth }

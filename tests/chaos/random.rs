@@ -17,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, Result, ensure};
 use arena::Arena;
-use bout::{Blow, Bout, Goal, Moment, Part, Story};
+use bout::{Blow, Bout, Goal, Moment, Part, Story, Which};
 use dice::Dice;
 use figures::{BACK_P99_MS, figures};
 use kit::Site;
@@ -34,8 +34,11 @@ const JUDGED: Duration = Duration::from_secs(60);
 /// A watch long enough to be disturbed and to fail a version.
 const WATCH: &str = "600ms";
 
-/// Outcomes that are right when a daemon hangs for so long that the plan's attempts may be used up, or when HAProxy
-/// itself was down.
+/// Every daemon of the site.
+const EVERYBODY: [Who; 5] = [Who::Coordinator, Who::Balancer, Who::SecondBalancer, Who::Idle, Who::Live];
+
+/// Outcomes that are right when a daemon hangs for so long that the plan's attempts may be used up, when HAProxy itself was
+/// down, or when one of two load balancers was away while both were to take a route.
 const ANY_END: &[&str] = &["confirmed", "rolled-back", "aborted", "refused"];
 
 #[derive(Default)]
@@ -92,7 +95,7 @@ async fn run(lasts: Duration, seed: u64, tally: &mut Tally) -> Result<()> {
     let (mut dice, began) = (Dice::new(seed), Instant::now());
     let mut past: Vec<String> = Vec::new();
     while began.elapsed() < lasts {
-        let mut arena = Arena::open(Site::builder().watch(WATCH)).await?;
+        let mut arena = Arena::open(Site::builder().balancers(2).watch(WATCH)).await?;
         let mut page = false;
         for _ in 0..BOUTS_A_SITE {
             if began.elapsed() >= lasts {
@@ -136,7 +139,8 @@ fn draw(dice: &mut Dice, page: bool) -> Bout {
     let mut bout = match kind {
         0 => {
             let part = if dice.below(2) == 0 { Part::Master } else { Part::Worker };
-            let blow = Blow::Haproxy(part, moment(dice));
+            let which = if dice.below(2) == 0 { Which::First } else { Which::Second };
+            let blow = Blow::Haproxy(which, part, moment(dice));
             Bout { ends: ANY_END, ..Bout::new(goal, vec![blow]) }
         }
         1..=3 => {
@@ -145,13 +149,14 @@ fn draw(dice: &mut Dice, page: bool) -> Bout {
         }
         // The coordinator must go on although one of those it asks says nothing.
         4 => {
-            let agent = dice.one_of(&[Who::Balancer, Who::Idle, Who::Live]).unwrap_or(Who::Live);
+            let agents = [Who::Balancer, Who::SecondBalancer, Who::Idle, Who::Live];
+            let agent = dice.one_of(&agents).unwrap_or(Who::Live);
             let stop = Blow::Stop(agent, moment(dice), Moment::Visits(u64::from(dice.below(4_000))));
             let kill = Blow::Outside(vec![Who::Coordinator], moment(dice));
             Bout { ends: ANY_END, ..Bout::new(goal, vec![stop, kill]) }
         }
         5..=8 => {
-            let all = [Who::Coordinator, Who::Balancer, Who::Idle, Who::Live];
+            let all = EVERYBODY;
             let hit = match dice.below(3) {
                 0 => vec![who(dice)],
                 1 => vec![Who::Coordinator, dice.one_of(&all[1..]).unwrap_or(Who::Idle)],
@@ -161,14 +166,27 @@ fn draw(dice: &mut Dice, page: bool) -> Bout {
         }
         _ => Bout::new(goal, themselves(dice, goal, count)),
     };
+    if hurts_balancer(&bout) {
+        bout.ends = ANY_END;
+    }
     // The units of the daemons start them again after a second.
     bout.away = pause(dice, 1_200);
     bout.mebibytes = if dice.below(4) == 0 { u64::from(dice.below(24)) } else { 0 };
     bout
 }
 
+/// Whether a load balancer is hurt, or its agent. The release goes back soon where the other one took the route meanwhile.
+fn hurts_balancer(bout: &Bout) -> bool {
+    let balancer = |who: &Who| matches!(who, Who::Balancer | Who::SecondBalancer);
+    bout.blows.iter().any(|blow| match blow {
+        Blow::Itself(who, _) | Blow::Stop(who, ..) => balancer(who),
+        Blow::Outside(who, _) => who.iter().any(balancer),
+        Blow::Haproxy(..) => true,
+    })
+}
+
 fn who(dice: &mut Dice) -> Who {
-    dice.one_of(&[Who::Coordinator, Who::Balancer, Who::Idle, Who::Live]).unwrap_or(Who::Coordinator)
+    dice.one_of(&EVERYBODY).unwrap_or(Who::Coordinator)
 }
 
 fn pause(dice: &mut Dice, below_ms: u32) -> Duration {
@@ -189,13 +207,15 @@ fn moment(dice: &mut Dice) -> Moment {
 fn themselves(dice: &mut Dice, goal: Goal, count: u32) -> Vec<Blow> {
     let page = matches!(goal, Goal::PageUp | Goal::PageDown);
     let times = |passing: &Passing| if page { passing.page } else { passing.deploy };
-    let mut left = vec![Who::Coordinator, Who::Balancer, Who::Idle];
+    let mut left = vec![Who::Coordinator, Who::Balancer, Who::SecondBalancer, Who::Idle];
     let mut blows = Vec::new();
     for _ in 0..count {
         let Some(who) = dice.one_of(&left) else { break };
         left.retain(|other| *other != who);
-        let passed = PASSINGS.iter().filter(|passing| passing.who == who && times(passing) > 0);
-        if let Some(passing) = dice.one_of(&passed.copied().collect::<Vec<Passing>>()) {
+        let seconds = PASSINGS.iter().filter_map(|passing| passing.of_second());
+        let all = PASSINGS.iter().copied().chain(seconds);
+        let passed = all.filter(|passing| passing.who == who && times(passing) > 0);
+        if let Some(passing) = dice.one_of(&passed.collect::<Vec<Passing>>()) {
             blows.push(Blow::Itself(who, passing.at(1 + dice.below(times(&passing)))));
         }
     }

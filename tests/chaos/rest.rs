@@ -1,10 +1,11 @@
 //! What must be true when a release is over and everything runs again, whatever happened on the way.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Result, ensure};
-use kit::{Books, Daemon, Site, WebHost, tree};
+use anyhow::{Context as _, Result, ensure};
+use kit::{Books, Daemon, Haproxy, Site, WebHost, tree};
 use pointsman_coordinator::journal::JournalStore;
 
 /// What the outcomes so far say, kept by the tests on their own.
@@ -41,17 +42,27 @@ pub async fn at_rest(site: &Site, standing: &Standing, release: &str, outcome: &
 }
 
 async fn route(site: &Site, standing: &Standing, wanted: &str) -> Result<()> {
-    let disk = std::fs::read_to_string(&site.haproxy.layout().map)?;
+    let mut found = 0_usize;
+    for (haproxy, frontend) in site.haproxies().zip(site.frontends()) {
+        route_of(haproxy, frontend, standing, wanted).await.with_context(|| format!("by {frontend}"))?;
+        found = found.saturating_add(1);
+    }
+    ensure!(found == site.lb_agents().len(), "{found} load balancers were looked at");
+    Ok(())
+}
+
+async fn route_of(haproxy: &Haproxy, frontend: SocketAddr, standing: &Standing, wanted: &str) -> Result<()> {
+    let disk = std::fs::read_to_string(&haproxy.layout().map)?;
     let disk = disk.lines().find_map(|line| line.strip_prefix("route ")).unwrap_or("").trim().to_owned();
     ensure!(disk == wanted, "the map file says `{disk}`, the journal `{wanted}`");
     let backend = if standing.page { "be_maint".to_owned() } else { format!("be_{}", standing.live.host()) };
     ensure!(disk.starts_with(&format!("{backend}:")), "the route is `{disk}`, expected `{backend}`");
-    let workers = site.haproxy.routes().await?;
+    let workers = haproxy.routes().await?;
     ensure!(!workers.is_empty(), "HAProxy has no worker");
     for (worker, found) in workers {
         ensure!(found == disk, "HAProxy's worker {worker} routes by `{found}`, on disk is `{disk}`");
     }
-    let page = site.visit().await?;
+    let page = kit::ask(frontend, "/page.txt").await?;
     let shown = standing.current.get(standing.live.host()).and_then(Option::as_deref);
     let marker = shown.and_then(Path::file_name).map(|name| format!("\n{}\n", name.to_string_lossy()));
     let right = if standing.page {
@@ -116,12 +127,16 @@ fn books(site: &Site, release: &str, outcome: &str) -> Result<()> {
     ensure!(contradictions.is_empty(), "{contradictions:?}");
     let deploys = books.of(release).any(|fact| fact.text("step") == "stage");
     if outcome == "confirmed" && deploys {
+        let balancers: Vec<&str> = site.lb_agents().iter().map(|(host, _)| *host).collect();
         for (step, balancer) in DEPLOY {
-            let done = books.of(release).any(|fact| {
-                let on_balancer = fact.text("host") == Daemon::LbAgent.host();
-                fact.event() == "order-done" && fact.text("step") == step && on_balancer == balancer
-            });
-            ensure!(done, "confirmed, but `{step}` is not recorded as done");
+            let hosts =
+                books.of(release).filter(|fact| fact.event() == "order-done" && fact.text("step") == step);
+            let hosts: Vec<&str> = hosts.map(|fact| fact.text("host")).collect();
+            let done = match balancer {
+                true => balancers.iter().all(|host| hosts.contains(host)),
+                false => hosts.iter().any(|host| !balancers.contains(host)),
+            };
+            ensure!(done, "confirmed, but `{step}` is recorded as done on {hosts:?} only");
         }
     }
     Ok(())
