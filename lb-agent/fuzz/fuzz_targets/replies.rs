@@ -1,29 +1,9 @@
-//! Every parser of HAProxy's answers, on any bytes: no panic, and a cut answer says nothing.
+//! See `rules/replies.rs`.
 #![no_main]
 
-use libfuzzer_sys::fuzz_target;
-use pointsman_lb_agent::reply;
+#[path = "../rules/replies.rs"]
+mod replies;
 
-fuzz_target!(|bytes: &[u8]| {
-    // The socket client refuses what is not text before any parser sees it.
-    let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let _ = reply::info(text);
-    let _ = reply::map_value(text);
-    let _ = reply::map_entries(text);
-    let _ = reply::backends(text);
-    let _ = reply::processes(text);
-    let _ = reply::server_states(text);
-    let _ = reply::algorithms(text);
-    let _ = reply::is_empty_success(text);
-    if let Some(rows) = reply::stat(text) {
-        assert!(rows.iter().all(|row| row.server != "FRONTEND"));
-        for row in rows.iter().filter(|row| row.healthy()) {
-            assert_eq!(row.status, "UP");
-        }
-    }
-    // A whole answer ends with an empty line; without it, it was cut.
-    if !text.ends_with("\n\n") && text != "\n" {
-        assert!(reply::stat(text).is_none() && reply::server_states(text).is_none());
-        assert!(reply::map_value(text).is_none() && reply::backends(text).is_none());
-    }
-});
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| replies::hold(bytes));
