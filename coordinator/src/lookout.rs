@@ -172,8 +172,8 @@ fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
     Second { number, seen: Arc::new(merged), blind }
 }
 
-/// Lines are not lost evenly: where too few came, of all or of one slot, nothing is made of them. Where HAProxy was just reloaded nobody knows how
-/// many there should be, and only the times are left out, for as long as that takes.
+/// Lines are not lost evenly: where too few came, of all or of one slot, nothing is made of them. Where HAProxy was just
+/// reloaded nobody knows how many there should be, and only the times are left out, for as long as that takes.
 fn lost_lines(merged: &Tick) -> Option<Problem> {
     let problem = Problem::new(Code::SignalsMissing, too_few_lines(merged)?);
     Some(problem.hint("see docs/signals.md: when coverage is below 99 %"))

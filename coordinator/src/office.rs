@@ -537,16 +537,20 @@ impl Office {
                 // What moves no visitor needs no load balancer.
                 Err(problem) if balancer && !wanted.database_only() && !without.contains(host) => {
                     let name = &self.environment.name;
-                    let command = match wanted {
-                        Wanted::Rollback => format!("rollback {name}"),
-                        Wanted::MaintenanceOn(_) => format!("maintenance on {name}"),
-                        Wanted::MaintenanceOff => format!("maintenance off {name}"),
-                        Wanted::Deploy { .. } | Wanted::Database(..) => return Err(problem),
+                    let command = |verb: &str| format!("`pointsman {verb} {name} --without {host}`");
+                    let way = match wanted {
+                        Wanted::Rollback => command("rollback"),
+                        Wanted::MaintenanceOn(_) => command("maintenance on"),
+                        Wanted::MaintenanceOff => command("maintenance off"),
+                        // Nothing is asked to be urgent, and the slot to be overwritten may be the one it serves from.
+                        Wanted::Deploy { .. } => {
+                            format!(
+                                "take it out of `[lb]` and `[agents]` in the environment's file of `{name}`"
+                            )
+                        }
+                        Wanted::Database(..) => return Err(problem),
                     };
-                    let hint = format!(
-                        "{}; if it is out of service: `pointsman {command} --without {host}`",
-                        problem.hint
-                    );
+                    let hint = format!("{}; if it is out of service: {way}", problem.hint);
                     return Err(problem.hint(hint));
                 }
                 Err(problem) => drop(seen.silent.insert(host.clone(), problem)),

@@ -161,6 +161,67 @@ async fn one_that_is_out_of_service_is_left_out_where_a_person_says_so() {
     assert!(told.code != 0 && told.says("PM0109"), "{told:?}");
 }
 
+/// Writes the environment's file anew and has it taken up.
+async fn environment_is(site: &mut Site, text: &str) {
+    let file = site.folder().join(format!("coordinator/environments/{ENVIRONMENT}.toml"));
+    std::fs::write(file, text).unwrap();
+    site.kill_coordinator().unwrap();
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+}
+
+/// Deploys `version` as a person does, and returns what was told.
+async fn deployed(site: &Site, version: &str) -> kit::Told {
+    let digest = digest_of(site, version).await;
+    site.cli(&["deploy", "production", "--artifact", &digest, "--release", version, "--yes"]).await.unwrap()
+}
+
+/// A deploy leaves none out. One that is gone is taken out of the environment, as the refusal says, and comes back by the
+/// words of PM0109.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_that_is_gone_is_taken_out_of_the_environment_and_comes_back() {
+    let mut site = two().await;
+    site.kill(Daemon::SecondLbAgent).unwrap();
+    site.second_haproxy().unwrap().kill_master().await.unwrap();
+    let told = deployed(&site, "v2").await;
+    assert!(told.code != 0 && told.says("lb2") && told.says("take it out of `[lb]`"), "{told:?}");
+
+    let file = site.folder().join(format!("coordinator/environments/{ENVIRONMENT}.toml"));
+    let whole = std::fs::read_to_string(file).unwrap();
+    let lines = whole.lines().filter(|line| !line.starts_with("lb2 = "));
+    let without = lines.collect::<Vec<_>>().join("\n").replace(r#"["lb1", "lb2"]"#, r#"["lb1"]"#);
+    assert!(!without.contains("lb2"), "{without}");
+    environment_is(&mut site, &without).await;
+    // Two, so that both slots are overwritten meanwhile.
+    for version in ["v2", "v3"] {
+        let told = deployed(&site, version).await;
+        assert_eq!(told.code, 0, "{told:?}");
+    }
+    let first = site.frontend();
+    assert!(kit::ask(first, "/page.txt").await.unwrap().contains("\nv3\n"));
+    assert_eq!(site.cli(&["doctor", "production"]).await.unwrap().code, 0);
+
+    site.restart_second_haproxy().unwrap();
+    site.start(Daemon::SecondLbAgent, None).unwrap();
+    environment_is(&mut site, &whole).await;
+    site.ready().await.unwrap();
+    let told = deployed(&site, "v4").await;
+    assert!(told.code != 0 && told.says("PM0109"), "{told:?}");
+
+    let route = site.haproxy.route().await.unwrap();
+    site.kill(Daemon::SecondLbAgent).unwrap();
+    let haproxy = site.second_haproxy().unwrap();
+    let map = haproxy.layout().map.clone();
+    std::fs::write(&map, format!("route {route}\n")).unwrap();
+    haproxy.ask(&format!("set map {} route {route}", map.display())).await.unwrap();
+    site.start(Daemon::SecondLbAgent, None).unwrap();
+    site.ready().await.unwrap();
+    let told = deployed(&site, "v4").await;
+    assert_eq!(told.code, 0, "{told:?}");
+    one_route(&site).await;
+    everywhere(&site, "v4").await;
+}
+
 /// Waits until a daemon has killed itself.
 async fn falls(site: &mut Site, daemon: Daemon) {
     let give_up = std::time::Instant::now() + LONGEST;
