@@ -64,8 +64,12 @@ fn verdicts(reply: &Value) -> Vec<String> {
     checks.iter().map(|c| format!("{} {} {}", text(c, "host"), text(c, "name"), text(c, "verdict"))).collect()
 }
 
+/// How much the journal holds. What visitors met while a release was watched is noted a moment after it is over, or not at
+/// all where the watch saw no whole second: that is left out.
 fn entries(site: &Site) -> usize {
-    Books::read(site).unwrap().facts.len()
+    let traffic = |fact: &&kit::Fact| fact.body.pointer("/note/of").is_some_and(|of| of == "traffic");
+    let books = Books::read(site).unwrap();
+    books.facts.len() - books.facts.iter().filter(traffic).count()
 }
 
 /// Whether any file below a folder holds a text; the file of the secret itself aside.
