@@ -4,19 +4,18 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pointsman_core::ports::{Ear, Heard, Second};
+use pointsman_core::ports::{Heard, Position, Second};
 use pointsman_core::signal::Tick;
 use pointsman_core::{BackendName, Before, Code, HostName, Problem};
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use crate::ears::{Ears, LookoutEar};
 use crate::fleet::GrpcFleet;
 use crate::past::Past;
-use crate::traffic::{Merger, REPORTS, Whole, read, too_few_lines};
+use crate::traffic::{Merger, REPORTS, Read, Whole, read, too_few_lines};
 
-/// Seconds on their way to whoever listens. A driver that records facts meanwhile may be a few behind.
-const SECONDS: usize = 32;
 /// Where nothing comes that is told this often.
 const SILENCE: Duration = Duration::from_secs(3);
 /// How long a plan waits for every load balancer to say whether it has signals: a stream is opened within its bound.
@@ -37,21 +36,28 @@ pub enum Delivers {
 /// The lookout of one environment.
 #[derive(Debug)]
 pub struct Lookout {
-    heard: broadcast::Sender<Heard>,
+    ears: Ears,
     past: Mutex<Past>,
     delivers: watch::Sender<Delivers>,
 }
 
 impl Lookout {
-    /// Hears these load balancers from now on, as long as anybody keeps the lookout.
-    pub fn begin(balancers: &[HostName], fleet: &GrpcFleet, limit_ms: u64) -> Arc<Self> {
-        let lookout = Arc::new(Self {
-            heard: broadcast::Sender::new(SECONDS),
+    /// A lookout that hears nothing yet. Slower than `limit_ms` is too slow.
+    pub fn new(limit_ms: u64) -> Arc<Self> {
+        Arc::new(Self {
+            ears: Ears::default(),
             past: Mutex::new(Past::new(limit_ms)),
             delivers: watch::Sender::new(Delivers::Unknown),
-        });
-        tokio::spawn(look_out(Arc::downgrade(&lookout), balancers.to_vec(), fleet.clone()));
-        lookout
+        })
+    }
+
+    /// Hears these load balancers from now on, as long as anybody keeps the lookout. Where another coordinator has heard
+    /// them up to `from`, what came since then is heard first, and remembered for whoever goes on there.
+    pub fn begin(self: &Arc<Self>, balancers: &[HostName], fleet: &GrpcFleet, from: Option<Position>) {
+        if from.is_some() {
+            self.ears.expect();
+        }
+        tokio::spawn(look_out(Arc::downgrade(self), balancers.to_vec(), fleet.clone(), from));
     }
 
     fn past(&self) -> MutexGuard<'_, Past> {
@@ -74,17 +80,16 @@ impl Lookout {
         }
     }
 
-    /// An ear for what comes from now on.
-    pub fn listen(&self) -> LookoutEar {
-        LookoutEar(self.heard.subscribe())
+    /// An ear for what comes from now on; with `after` for what came since that second, too, as far as it is remembered.
+    pub fn listen(&self, after: Option<u64>) -> LookoutEar {
+        self.ears.listen(after)
     }
 
     fn tell(&self, heard: Heard) {
         if let Heard::Second(second) = &heard {
             self.past().take(second);
         }
-        // Nobody listens while nothing is released.
-        let _ = self.heard.send(heard);
+        self.ears.tell(&heard);
     }
 
     fn note(&self, merger: &Merger) {
@@ -97,33 +102,24 @@ impl Lookout {
     }
 }
 
-/// An ear of a lookout.
-#[derive(Debug)]
-pub struct LookoutEar(broadcast::Receiver<Heard>);
-
-impl Ear for LookoutEar {
-    async fn next(&mut self) -> Heard {
-        loop {
-            match self.0.recv().await {
-                Ok(heard) => return heard,
-                // Seconds that were missed are seconds without data.
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
-            }
-        }
-    }
-}
-
 /// Hears until nobody keeps the lookout any more.
-async fn look_out(lookout: std::sync::Weak<Lookout>, balancers: Vec<HostName>, fleet: GrpcFleet) {
+async fn look_out(
+    lookout: std::sync::Weak<Lookout>,
+    balancers: Vec<HostName>,
+    fleet: GrpcFleet,
+    from: Option<Position>,
+) {
+    let mut numbers = Numbers { last: from.as_ref().map_or(0, |from| from.number) };
+    let marks = from.map(|from| from.read).unwrap_or_default();
     let (report, mut reports) = mpsc::channel(REPORTS);
     let mut readers = JoinSet::new();
     for host in &balancers {
-        readers.spawn(read(fleet.clone(), host.clone(), report.clone()));
+        let so_far = marks.get(host).map(Read::from).unwrap_or_default();
+        readers.spawn(read(fleet.clone(), host.clone(), so_far, report.clone()));
     }
     drop(report);
-    let mut merger = Merger::new(&balancers);
-    let (mut last, mut numbers) = (Instant::now(), Numbers::default());
+    let mut last = Instant::now();
+    let mut merger = Merger::going_on(&balancers, marks, last);
     loop {
         let due = merger.due().unwrap_or_else(|| last + SILENCE);
         tokio::select! {
@@ -163,13 +159,13 @@ impl Numbers {
 
 /// A second, with what is not in it.
 fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
-    let Whole { merged, told, .. } = whole;
+    let Whole { merged, told, read, .. } = whole;
     let missing = merger.missing(&told).into_iter().next();
     let blind = missing
         .or_else(|| merger.trouble_of(&told))
         .or_else(|| merger.unknown_of(&told))
         .or_else(|| lost_lines(&merged));
-    Second { number, seen: Arc::new(merged), blind }
+    Second { position: Position { number, read }, seen: Arc::new(merged), blind }
 }
 
 /// Lines are not lost evenly: where too few came, of all or of one slot, nothing is made of them. Where HAProxy was just

@@ -108,8 +108,7 @@ impl Office {
     ) -> Result<Arc<Self>, Problem> {
         let fleet = GrpcFleet::new(&environment, credentials, store.clone(), journal.clone())?;
         let listens = environment.verdict.mode != VerdictMode::Off;
-        let lookout =
-            listens.then(|| Lookout::begin(&environment.balancers, &fleet, environment.verdict.p99_ms));
+        let lookout = listens.then(|| Lookout::new(environment.verdict.p99_ms));
         let visitors = Visitors::new(verdicts, &environment.name, lookout);
         let office = Arc::new(Self {
             environment,
@@ -125,6 +124,7 @@ impl Office {
             moved: watch::Sender::new(0),
         });
         office.reopen().await?;
+        office.look_out().await;
         tokio::spawn(Arc::clone(&office).work());
         tokio::spawn(witness(Arc::clone(&office)));
         tokio::spawn(afterwatch(Arc::clone(&office)));
@@ -172,6 +172,14 @@ impl Office {
         }
         self.tell_of_moves();
         Ok(())
+    }
+
+    /// Begins to hear the load balancers. Where a release goes on whose visitors were heard before, so does that.
+    async fn look_out(&self) {
+        let Some(lookout) = self.visitors.lookout() else { return };
+        let goes_on = self.book().told.open().is_some() || self.watched_on().is_some();
+        let from = if goes_on { self.visitors.heard_to().await } else { None };
+        lookout.begin(&self.environment.balancers, &self.fleet, from);
     }
 
     /// Drives whatever release is open, for ever.

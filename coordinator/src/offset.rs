@@ -16,6 +16,11 @@ pub(crate) struct Offset {
 }
 
 impl Offset {
+    /// As another coordinator knew it.
+    pub(crate) fn known(ahead_s: i128) -> Self {
+        Self { ahead_s: Some(ahead_s), behind: 0 }
+    }
+
     /// Whether a tick with this difference came late, or a clock was set.
     pub(crate) fn is_late(&self, apart_s: i128) -> bool {
         self.ahead_s.is_some_and(|ahead_s| apart_s < ahead_s.saturating_sub(CLOCK_STEP_S))

@@ -113,6 +113,7 @@ mod tests {
     use super::*;
     use std::sync::Arc;
 
+    use pointsman_core::ports::Position;
     use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
     use pointsman_core::{Code, Problem, RouteClass, RouteEpoch};
 
@@ -130,7 +131,8 @@ mod tests {
             coverage: Some(Coverage { seen: requests, expected: requests }),
             ..Tick::default()
         };
-        Second { number, seen: Arc::new(seen), blind: None }
+        let position = Position { number, read: BTreeMap::new() };
+        Second { position, seen: Arc::new(seen), blind: None }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_chassis::SystemClock;
-use pointsman_core::ports::Clock as _;
+use pointsman_core::ports::{Clock as _, Mark};
 use pointsman_core::signal::{CellKey, Coverage, SUFFICIENT_PERCENT, Tick};
 use pointsman_core::{BackendName, Code, HostName, Problem, RouteEpoch};
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -41,8 +41,14 @@ const AGAIN: Duration = Duration::from_secs(1);
 const WITHOUT_AGAIN: Duration = Duration::from_secs(60);
 /// Between two ticks that were held up there is less than this: they come as fast as the network has them.
 const BURST: Duration = Duration::from_millis(200);
-/// Ticks of one burst, as many as an agent keeps.
-const MOST_IN_BURST: usize = 900;
+/// The same where a stream begins with what another coordinator has not heard: only after that comes what is new, once a
+/// second.
+const FIRST_BURST: Duration = Duration::from_millis(500);
+/// Ticks of one burst: the 900 that an agent keeps, and what comes while they are read.
+const MOST_IN_BURST: usize = 1_000;
+/// How long after a start each load balancer that another coordinator has heard is waited for, until it tells what came
+/// since: without it all those seconds would be incomplete. Shorter than what takes visitors out of sight.
+const ALL_BACK: Duration = Duration::from_secs(4);
 /// Ticks that are older than this are of no use to anybody: whoever judges has taken their seconds for lost, and a person
 /// may have looked meanwhile.
 const OF_USE_S: u64 = 60;
@@ -94,6 +100,8 @@ pub(crate) struct Ticked {
     problem: Option<Problem>,
     /// It came as soon as it was over, as far as that can be told.
     fresh: bool,
+    /// How far the load balancer is read with it.
+    mark: Mark,
 }
 
 /// How far a load balancer has been read. It outlives a stream: what was counted while one was broken comes first in the
@@ -105,11 +113,24 @@ pub(crate) struct Read {
     pub(crate) number: u64,
     /// The load balancer's clock may be off. What counts is which of its ticks belong together with those of others.
     offset: Offset,
+    /// Another coordinator has read it so far, and nothing has come since: whoever judges waits for all of it.
+    goes_on: bool,
 }
 
-/// Reads one load balancer for ever.
-pub(crate) async fn read(fleet: GrpcFleet, host: HostName, send: mpsc::Sender<(HostName, Report)>) {
-    let mut so_far = Read::default();
+impl From<&Mark> for Read {
+    fn from(mark: &Mark) -> Self {
+        let Mark { life, number, ahead_s } = mark;
+        Self { life: life.clone(), number: *number, offset: Offset::known((*ahead_s).into()), goes_on: true }
+    }
+}
+
+/// Reads one load balancer for ever, from where it was read to.
+pub(crate) async fn read(
+    fleet: GrpcFleet,
+    host: HostName,
+    mut so_far: Read,
+    send: mpsc::Sender<(HostName, Report)>,
+) {
     loop {
         let Err(problem) = read_once(&fleet, &host, &mut so_far, &send).await else { return };
         let again = if has_none(&problem) { WITHOUT_AGAIN } else { AGAIN };
@@ -139,8 +160,10 @@ async fn read_once(
         let mut burst = vec![received(host, next)?];
         let mut end = None;
         // What was held up comes in a burst, the newest last: only that one shows how far the clocks are apart.
-        while burst.last().is_some_and(|tick| so_far.offset.is_late(apart_s(tick, now_s()))) {
-            let Ok(next) = tokio::time::timeout(BURST, ticks.message()).await else { break };
+        while so_far.goes_on || burst.last().is_some_and(|tick| so_far.offset.is_late(apart_s(tick, now_s())))
+        {
+            let pause = if so_far.goes_on { FIRST_BURST } else { BURST };
+            let Ok(next) = tokio::time::timeout(pause, ticks.message()).await else { break };
             match received(host, next) {
                 Ok(tick) if burst.len() < MOST_IN_BURST => burst.push(tick),
                 Ok(tick) => burst = vec![tick],
@@ -150,12 +173,17 @@ async fn read_once(
                 }
             }
         }
-        for report in so_far.take(host, burst, now_s())? {
+        if so_far.goes_on && end.is_some() {
+            // Only the newest would show how far the clocks are apart. All of it comes again.
+            return end.map_or(Ok(()), Err);
+        }
+        let (reports, unreadable) = so_far.take(host, burst, now_s());
+        for report in reports {
             if send.send((host.clone(), Report::Ticked(report))).await.is_err() {
                 return Ok(());
             }
         }
-        if let Some(problem) = end {
+        if let Some(problem) = unreadable.or(end) {
             return Err(problem);
         }
     }
@@ -179,29 +207,39 @@ fn apart_s(tick: &v1::SignalTick, now_s: u64) -> i128 {
 }
 
 impl Read {
-    /// Takes in ticks that came at once, the newest last. What is so old that whoever judges has gone on is left out.
+    /// Takes in ticks that came at once, the newest last; with what is wrong with one that cannot be read. What is so old that
+    /// whoever judges has gone on is left out; a judge that was taken up has not gone on.
     fn take(
         &mut self,
         host: &HostName,
         burst: Vec<v1::SignalTick>,
         now_s: u64,
-    ) -> Result<Vec<Ticked>, Problem> {
-        let Some(newest) = burst.last() else { return Ok(Vec::new()) };
+    ) -> (Vec<Ticked>, Option<Problem>) {
+        let Some(newest) = burst.last() else { return (Vec::new(), None) };
         let (ahead_s, last) = (self.offset.take(apart_s(newest, now_s)), newest.number);
-        let mut reports = Vec::new();
+        let all = std::mem::take(&mut self.goes_on);
+        let (mut reports, mut unreadable) = (Vec::new(), None);
         for wire in burst {
             // One that cannot be read is not asked for again.
             (self.life, self.number) = (wire.life.clone(), wire.number);
-            let tick = convert::tick_from_wire(&wire).map_err(|problem| problem.on(host))?;
+            let tick = match convert::tick_from_wire(&wire) {
+                Ok(tick) => tick,
+                Err(problem) => {
+                    unreadable = Some(problem.on(host));
+                    continue;
+                }
+            };
             let second = i128::from(tick.at.0 / 1000).saturating_sub(ahead_s);
             let second = u64::try_from(second).unwrap_or(0);
             let problem = wire.problem.and_then(convert::problem_from_wire).map(|problem| problem.on(host));
-            if second.saturating_add(OF_USE_S) >= now_s {
+            if all || second.saturating_add(OF_USE_S) >= now_s {
                 let fresh = tick.number == last;
-                reports.push(Ticked { second, tick: Box::new(tick), problem, fresh });
+                let ahead_s = i64::try_from(ahead_s).unwrap_or(0);
+                let mark = Mark { life: wire.life, number: tick.number, ahead_s };
+                reports.push(Ticked { second, tick: Box::new(tick), problem, fresh, mark });
             }
         }
-        Ok(reports)
+        (reports, unreadable)
     }
 }
 
@@ -216,7 +254,10 @@ fn broken(host: &HostName) -> Problem {
 struct Second {
     merged: Tick,
     told: BTreeSet<HostName>,
+    marks: BTreeMap<HostName, Mark>,
     until: Instant,
+    /// Whoever told of it first did so late: it is one of a burst, which has an end.
+    late: bool,
 }
 
 /// Puts the seconds of all load balancers together.
@@ -225,6 +266,12 @@ pub(crate) struct Merger {
     open: BTreeMap<u64, Second>,
     /// The newest second that was sent.
     sent: u64,
+    /// How far each load balancer is read with everything up to that second.
+    read: BTreeMap<HostName, Mark>,
+    /// Load balancers that another coordinator has heard, and that have not told anything since; and how long that is waited
+    /// for, also where one is silent at first.
+    expected: BTreeSet<HostName>,
+    expected_until: Instant,
     /// Load balancers that tell nothing, and those that tell with a problem.
     silent: BTreeMap<HostName, Problem>,
     troubled: BTreeMap<HostName, Problem>,
@@ -237,14 +284,24 @@ pub(crate) struct Whole {
     pub(crate) second: u64,
     pub(crate) merged: Tick,
     pub(crate) told: BTreeSet<HostName>,
+    /// How far each load balancer is read with it and everything before it.
+    pub(crate) read: BTreeMap<HostName, Mark>,
 }
 
 impl Merger {
     pub(crate) fn new(balancers: &[HostName]) -> Self {
+        Self::going_on(balancers, BTreeMap::new(), Instant::now())
+    }
+
+    /// Goes on where these load balancers were read to.
+    pub(crate) fn going_on(balancers: &[HostName], read: BTreeMap<HostName, Mark>, now: Instant) -> Self {
         Self {
             balancers: balancers.to_vec(),
             open: BTreeMap::new(),
             sent: 0,
+            expected: read.keys().cloned().collect(),
+            expected_until: now + ALL_BACK,
+            read,
             silent: BTreeMap::new(),
             troubled: BTreeMap::new(),
             unknown_s: BTreeMap::new(),
@@ -253,9 +310,17 @@ impl Merger {
 
     pub(crate) fn take(&mut self, host: HostName, report: Report, now: Instant) {
         match report {
-            Report::Silent(problem) => drop(self.silent.insert(host, problem)),
-            Report::Ticked(Ticked { second, tick, problem, fresh }) => {
+            Report::Silent(problem) => {
+                if has_none(&problem) {
+                    self.expected.remove(&host);
+                }
+                self.silent.insert(host, problem);
+            }
+            Report::Ticked(Ticked { second, tick, problem, fresh, mark }) => {
                 self.silent.remove(&host);
+                if fresh {
+                    self.expected.remove(&host);
+                }
                 match tick.coverage {
                     Some(_) => drop(self.unknown_s.remove(&host)),
                     None => {
@@ -267,45 +332,64 @@ impl Merger {
                     Some(problem) => drop(self.troubled.insert(host.clone(), problem)),
                     None => drop(self.troubled.remove(&host)),
                 }
-                self.place(second, fresh, &tick, host, now);
+                self.place((second, fresh), &tick, (host, mark), now);
             }
         }
     }
 
     /// A tick that comes after its second was sent, or twice, is left out: a number that was shown does not change.
-    fn place(&mut self, second: u64, fresh: bool, tick: &Tick, host: HostName, now: Instant) {
+    fn place(
+        &mut self,
+        (second, fresh): (u64, bool),
+        tick: &Tick,
+        (host, mark): (HostName, Mark),
+        now: Instant,
+    ) {
         if fresh && second.saturating_add(SET_BACK_S) < self.sent {
             self.open.clear();
             self.sent = 0;
         }
-        if second <= self.sent || (self.open.len() >= OPEN_SECONDS && !self.open.contains_key(&second)) {
+        if second <= self.sent {
+            return self.is_read(host, mark);
+        }
+        if let Some(open) = self.open.get_mut(&second) {
+            if open.told.insert(host.clone()) {
+                open.merged.merge(tick);
+                open.marks.insert(host, mark);
+            }
             return;
         }
-        match self.open.get_mut(&second) {
-            Some(open) if !open.told.contains(&host) => {
-                open.merged.merge(tick);
-                open.told.insert(host);
-            }
-            Some(_) => {}
-            None => {
-                let told = BTreeSet::from([host]);
-                self.open.insert(second, Second { merged: tick.clone(), told, until: now + LATE });
-            }
+        let (most, alike) = if fresh { (OPEN_SECONDS, false) } else { (MOST_IN_BURST, true) };
+        if self.open.values().filter(|open| open.late == alike).count() >= most {
+            return;
+        }
+        let until = if self.expected.is_empty() { now + LATE } else { self.expected_until.max(now + LATE) };
+        let (told, marks) = ([host.clone()].into(), [(host, mark)].into());
+        self.open.insert(second, Second { merged: tick.clone(), told, marks, until, late: !fresh });
+    }
+
+    /// Notes how far a load balancer is read with what is sent, or was left out.
+    fn is_read(&mut self, host: HostName, mark: Mark) {
+        let older = |known: &Mark| known.life == mark.life && known.number > mark.number;
+        if !self.read.get(&host).is_some_and(older) {
+            self.read.insert(host, mark);
         }
     }
 
     /// The oldest second, if nobody else is waited for.
     pub(crate) fn whole(&mut self, now: Instant) -> Option<Whole> {
         let (second, open) = self.open.first_key_value()?;
-        let waited_for =
-            self.balancers.iter().any(|host| !open.told.contains(host) && !self.silent.contains_key(host));
+        let expected = |host: &HostName| self.expected.contains(host) && now < self.expected_until;
+        let gone = |host: &HostName| self.silent.contains_key(host) && !expected(host);
+        let waited_for = self.balancers.iter().any(|host| !open.told.contains(host) && !gone(host));
         if waited_for && now < open.until {
             return None;
         }
         let second = *second;
-        let Second { merged, told, .. } = self.open.remove(&second)?;
+        let Second { merged, told, marks, .. } = self.open.remove(&second)?;
         self.sent = second;
-        Some(Whole { second, merged, told })
+        marks.into_iter().for_each(|(host, mark)| self.is_read(host, mark));
+        Some(Whole { second, merged, told, read: self.read.clone() })
     }
 
     pub(crate) fn due(&self) -> Option<Instant> {
@@ -382,7 +466,7 @@ async fn watch(
     let (report, mut reports) = mpsc::channel(REPORTS);
     let mut readers = JoinSet::new();
     for host in &environment.balancers {
-        readers.spawn(read(office.fleet().clone(), host.clone(), report.clone()));
+        readers.spawn(read(office.fleet().clone(), host.clone(), Read::default(), report.clone()));
     }
     drop(report);
     let mut merger = Merger::new(&environment.balancers);
@@ -412,7 +496,8 @@ async fn watch(
             last = Instant::now();
             let second = SystemClock.now().0 / 1000;
             let merged = Tick { span_ms: 1000, ..Tick::default() };
-            let tick = to_wire(environment, &[], &merger, Whole { second, merged, told: BTreeSet::new() });
+            let nobody = Whole { second, merged, told: BTreeSet::new(), read: BTreeMap::new() };
+            let tick = to_wire(environment, &[], &merger, nobody);
             if send.send(Ok(tick)).await.is_err() {
                 return;
             }
@@ -426,7 +511,7 @@ fn release_on<'a>(exposed: &'a [Exposed], backend: &BackendName, epoch: RouteEpo
 }
 
 fn to_wire(environment: &Environment, exposed: &[Exposed], merger: &Merger, whole: Whole) -> v1::TrafficTick {
-    let Whole { second, merged, told } = whole;
+    let Whole { second, merged, told, .. } = whole;
     let missing = merger.missing(&told);
     let because = unusable_because(&merged, &missing, merger, &told);
     let slots = environment.slots.values().map(|slot| slot_to_wire(exposed, &merged, slot));
@@ -525,7 +610,8 @@ mod tests {
             coverage: Some(Coverage { seen: requests, expected: requests }),
             ..Tick::default()
         };
-        Report::Ticked(Ticked { second: number, tick: Box::new(tick), problem: None, fresh: true })
+        let mark = Mark { life: "a".to_owned(), number, ahead_s: 0 };
+        Report::Ticked(Ticked { second: number, tick: Box::new(tick), problem: None, fresh: true, mark })
     }
 
     fn requests(whole: &Whole) -> u64 {
@@ -605,7 +691,8 @@ mod tests {
     fn what_was_counted_while_a_stream_was_broken_belongs_to_its_own_seconds() {
         let (lb1, mut read) = (host("lb1"), Read::default());
         let mut take = |burst: Vec<v1::SignalTick>, now_s| -> Vec<(u64, bool)> {
-            let reports = read.take(&lb1, burst, now_s).unwrap();
+            let (reports, unreadable) = read.take(&lb1, burst, now_s);
+            assert_eq!(unreadable, None);
             reports.iter().map(|report| (report.second, report.fresh)).collect()
         };
         // Its clock is 40 seconds ahead.
@@ -616,8 +703,90 @@ mod tests {
         let missed: Vec<_> = (12..=411).map(|number| wire(number, 1_033 + number)).collect();
         assert_eq!(take(missed, 1_404).first(), Some(&(1_344, false)));
         assert_eq!((read.life.as_str(), read.number), ("a", 411));
-        assert!(read.take(&lb1, vec![v1::SignalTick { span_ms: 0, ..wire(412, 1_445) }], 1_405).is_err());
-        assert_eq!(read.number, 412, "it is not asked for again");
+        let spoilt = v1::SignalTick { span_ms: 0, ..wire(413, 1_446) };
+        let (reports, unreadable) = read.take(&lb1, vec![wire(412, 1_445), spoilt], 1_406);
+        assert_eq!((reports.len(), unreadable.is_some()), (1, true));
+        assert_eq!(read.number, 413, "it is not asked for again");
+    }
+
+    #[test]
+    fn what_another_coordinator_has_not_heard_is_all_of_use() {
+        let mark = Mark { life: "a".to_owned(), number: 7, ahead_s: 40 };
+        let mut read = Read::from(&mark);
+        assert_eq!((read.life.as_str(), read.number), ("a", 7));
+        let missed: Vec<_> = (8..=907).map(|number| wire(number, 1_033 + number)).collect();
+        let (reports, _) = read.take(&host("lb1"), missed, 1_900);
+        let seconds: Vec<u64> = reports.iter().map(|report| report.second).collect();
+        assert_eq!(seconds, (1_001..=1_900).collect::<Vec<u64>>());
+        assert_eq!(reports.last().unwrap().mark, Mark { number: 907, ..mark });
+        // From then on it is a stream like any other.
+        let (reports, _) = read.take(&host("lb1"), vec![wire(908, 1_941), wire(1_100, 2_133)], 2_093);
+        assert_eq!(reports.len(), 1);
+    }
+
+    fn late(number: u64) -> Report {
+        match tick(number, 1) {
+            Report::Ticked(ticked) => Report::Ticked(Ticked { fresh: false, ..ticked }),
+            silent @ Report::Silent(_) => silent,
+        }
+    }
+
+    fn going_on(now: Instant) -> Merger {
+        let mark = Mark { life: "a".to_owned(), number: 9, ahead_s: 0 };
+        let read = [host("lb1"), host("lb2")].map(|host| (host, mark.clone()));
+        Merger::going_on(&[host("lb1"), host("lb2")], read.into(), now)
+    }
+
+    #[test]
+    fn all_that_was_missed_comes_together_however_late_one_is_back() {
+        let now = Instant::now();
+        let mut merger = going_on(now);
+        (10..900).for_each(|number| merger.take(host("lb1"), late(number), now));
+        merger.take(host("lb1"), tick(900, 1), now);
+        merger.take(host("lb2"), lost(Code::AgentUnreachable), now);
+        let later = now + LATE + LATE;
+        merger.take(host("lb1"), tick(901, 1), later);
+        assert!(merger.whole(later).is_none(), "the other one is waited for");
+        (10..901).for_each(|number| merger.take(host("lb2"), late(number), later));
+        merger.take(host("lb2"), tick(901, 1), later);
+        let sent: Vec<Whole> = std::iter::from_fn(|| merger.whole(later)).collect();
+        assert_eq!(sent.len(), 892);
+        assert!(sent.iter().all(|whole| whole.told.len() == 2 && requests(whole) == 2));
+        let read = |whole: &Whole| whole.read.values().map(|mark| mark.number).collect::<Vec<_>>();
+        assert_eq!((read(&sent[0]), read(&sent[891])), (vec![10, 10], vec![901, 901]));
+    }
+
+    #[test]
+    fn one_that_does_not_come_back_is_waited_for_so_long() {
+        let now = Instant::now();
+        let mut merger = going_on(now);
+        (10..20).for_each(|number| merger.take(host("lb1"), late(number), now));
+        merger.take(host("lb2"), lost(Code::AgentUnreachable), now);
+        assert!(merger.whole(now + LATE).is_none());
+        let later = now + ALL_BACK;
+        let sent: Vec<Whole> = std::iter::from_fn(|| merger.whole(later)).collect();
+        assert_eq!(sent.len(), 10);
+        // Where it was read to, it is read from when it is back.
+        assert_eq!(sent[9].read[&host("lb2")].number, 9);
+        merger.take(host("lb1"), tick(20, 1), later);
+        assert!(merger.whole(later).is_some(), "it is gone");
+
+        let mut merger = going_on(now);
+        merger.take(host("lb1"), late(10), now);
+        merger.take(host("lb2"), lost(Code::SignalsMissing), now);
+        assert!(merger.whole(now).is_some(), "it has none");
+    }
+
+    #[test]
+    fn what_came_too_late_is_read_all_the_same() {
+        let (now, mut merger) = (Instant::now(), Merger::new(&[host("lb1"), host("lb2")]));
+        let numbers = |whole: &Whole| whole.read.values().map(|mark| mark.number).collect::<Vec<_>>();
+        merger.take(host("lb1"), tick(10, 3), now);
+        assert_eq!(numbers(&merger.whole(now + LATE).unwrap()), [10]);
+        merger.take(host("lb2"), tick(10, 4), now + LATE);
+        merger.take(host("lb1"), tick(11, 3), now + LATE);
+        // It is left out for good: to be read again it would have to count.
+        assert_eq!(numbers(&merger.whole(now + LATE + LATE).unwrap()), [11, 10]);
     }
 
     #[test]

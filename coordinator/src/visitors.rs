@@ -8,14 +8,16 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pointsman_chassis::durable;
-use pointsman_core::ports::{Heard, Signals};
+use pointsman_core::ports::{Heard, Position, Signals};
 use pointsman_core::verdict::Judgement;
 use pointsman_core::{Aftermath, Code, EnvironmentName, Judged, Plan, Problem, ReleaseId};
 use pointsman_proto::{convert, v1};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::lookout::{Lookout, LookoutEar};
+use crate::ears::LookoutEar;
+use crate::kept::Kept;
+use crate::lookout::Lookout;
 
 /// Seconds in the chart that people see.
 const CHART_SECONDS: usize = 60;
@@ -106,6 +108,19 @@ impl Visitors {
         written.map_err(|error| lost().because(&error))?.map_err(|error| lost().because(&error))
     }
 
+    async fn read(&self) -> io::Result<Vec<u8>> {
+        let file = Arc::clone(&self.file);
+        tokio::task::spawn_blocking(move || read(&file))
+            .await
+            .unwrap_or_else(|error| Err(io::Error::other(error.to_string())))
+    }
+
+    /// How far visitors were heard when that was put away last, whoever's they were. What cannot be read says nothing, and
+    /// is told of when a judge is looked for in it.
+    pub async fn heard_to(&self) -> Option<Position> {
+        Kept::parse(&self.read().await.ok()?)?.position
+    }
+
     fn shown(&self) -> MutexGuard<'_, Option<Shown>> {
         self.shown.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -174,16 +189,12 @@ fn write(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
 impl Signals for Visitors {
     type Ear = VisitorsEar;
 
-    fn listen(&self, _plan: &Plan) -> VisitorsEar {
-        VisitorsEar(self.lookout.as_ref().map(|lookout| lookout.listen()))
+    fn listen(&self, _plan: &Plan, after: Option<u64>) -> VisitorsEar {
+        VisitorsEar(self.lookout.as_ref().map(|lookout| lookout.listen(after)))
     }
 
     async fn kept(&self, plan: &Plan) -> Option<Vec<u8>> {
-        let file = Arc::clone(&self.file);
-        let found = tokio::task::spawn_blocking(move || read(&file))
-            .await
-            .unwrap_or_else(|error| Err(io::Error::other(error.to_string())));
-        match found {
+        match self.read().await {
             Ok(bytes) => Some(bytes),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
             Err(error) => {

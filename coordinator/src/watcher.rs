@@ -1,19 +1,20 @@
 //! Hears the visitors of one release, second by second, and has them judged. What it knows is put away with every second,
 //! so that a coordinator that starts anew goes on where the last one was. It decides nothing about the release.
 
-use pointsman_core::ports::{Clock, Ear, Heard, Signals};
-use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params};
+use pointsman_core::ports::{Clock, Ear, Heard, Position, Signals};
+use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params, Verdict};
 use pointsman_core::{Code, Plan, Problem, Reading, State, Timestamp, VerdictMode};
 use tracing::{info, warn};
+
+use crate::kept::{Kept, Whose};
 
 /// Without a second that tells everything for so long the visitors are out of sight: one that is late, or lost, is no
 /// news. A load balancer that is late is waited for 1.5 s.
 const STALE_MS: u64 = 5_000;
 
-/// The form in which a judge is put away.
-const FORM: u8 = 1;
-/// Bytes before those of the judge: form, number of the judge, and the release's fingerprint.
-const HEAD: usize = 1 + 4 + 32;
+/// Numbers that are left out between two seconds without a word: a clock that was set a little, or shown by a tick that came
+/// late.
+const NO_GAP_S: u64 = 2;
 
 /// Who watches the visitors of one release.
 pub struct Watcher<E> {
@@ -21,6 +22,10 @@ pub struct Watcher<E> {
     /// Which judge of the release this is.
     number: u32,
     ear: E,
+    /// How far visitors were heard: it is put away together with what the judge made of it.
+    position: Option<Position>,
+    /// What another coordinator put away may not have been acted on.
+    taken_up: bool,
     /// When a second came last that tells everything.
     seen_at: Timestamp,
     /// Why none has come since, as far as that is known.
@@ -30,44 +35,25 @@ pub struct Watcher<E> {
     judgement: Judgement,
 }
 
-/// The fingerprint of a release, so that nobody takes up the judge of another one.
-fn fingerprint(plan: &Plan) -> [u8; 32] {
-    let text = format!("{}\n{}\n{}", plan.environment, plan.release, plan.created_at.0);
-    *blake3::hash(text.as_bytes()).as_bytes()
-}
-
-fn put_away(plan: &Plan, number: u32, judge: &Judge) -> Vec<u8> {
-    let mut bytes = vec![FORM];
-    bytes.extend_from_slice(&number.to_le_bytes());
-    bytes.extend_from_slice(&fingerprint(plan));
-    bytes.extend_from_slice(&judge.to_bytes());
-    bytes
-}
-
 /// What came of looking for a judge that was put away.
 #[derive(Debug, PartialEq)]
 enum Found {
-    /// It goes on.
-    Judge(Box<Judge>),
+    /// It goes on, from where visitors were heard to.
+    Judge(Box<Judge>, Option<Position>),
     /// It was of another release, or a person has let the watch begin anew since.
     Other,
     /// It cannot be read.
     Damaged(NotRestored),
 }
 
-fn take_up(plan: &Plan, number: u32, params: Params, bytes: &[u8]) -> Found {
-    let Some((head, rest)) = bytes.split_at_checked(HEAD) else {
-        return Found::Damaged(NotRestored::Damaged);
-    };
-    let mut expected = vec![FORM];
-    expected.extend_from_slice(&number.to_le_bytes());
-    expected.extend_from_slice(&fingerprint(plan));
-    if head != expected.as_slice() {
-        return Found::Other;
-    }
-    match Judge::from_bytes(params, rest) {
-        Ok(judge) => Found::Judge(Box::new(judge)),
-        Err(error) => Found::Damaged(error),
+fn take_up(whose: Whose, params: Params, bytes: &[u8]) -> Found {
+    match Kept::parse(bytes) {
+        None => Found::Damaged(NotRestored::Damaged),
+        Some(kept) if kept.whose != whose => Found::Other,
+        Some(kept) => match Judge::from_bytes(params, kept.judge) {
+            Ok(judge) => Found::Judge(Box::new(judge), kept.position),
+            Err(error) => Found::Damaged(error),
+        },
     }
 }
 
@@ -85,22 +71,28 @@ impl<E: Ear> Watcher<E> {
                 return None;
             }
         };
-        let ear = signals.listen(plan);
         let number = state.verdict.judge;
-        let found = signals.kept(plan).await.map(|bytes| take_up(plan, number, params, &bytes));
-        let judge = match found {
-            Some(Found::Judge(judge)) => {
+        let whose = Whose::of(plan, number);
+        let found = signals.kept(plan).await.map(|bytes| take_up(whose, params, &bytes));
+        let (judge, position) = match found {
+            Some(Found::Judge(judge, position)) => {
                 info!(release = %plan.release, tick = judge.last_tick(), "the visitors' judge goes on");
-                *judge
+                (Some(*judge), position)
             }
             Some(Found::Damaged(error)) => {
                 warn!(release = %plan.release, %error, "what was known of the visitors is lost: their judge begins anew");
-                Judge::new(params)
+                (None, None)
             }
-            Some(Found::Other) | None => Judge::new(params),
+            Some(Found::Other) | None => (None, None),
         };
+        let heard_to = position.as_ref().map(|position| position.number);
+        let after = heard_to.or_else(|| judge.as_ref().and_then(Judge::last_tick));
+        let ear = signals.listen(plan, after);
+        let taken_up = judge.is_some();
+        let judge = judge.unwrap_or_else(|| Judge::new(params));
         let judgement = judge.look();
-        Some(Self { judge, number, ear, seen_at: clock.now(), problem: None, fresh: None, judgement })
+        let (seen_at, problem, fresh) = (clock.now(), None, None);
+        Some(Self { judge, number, ear, position, taken_up, seen_at, problem, fresh, judgement })
     }
 
     /// Whether this is still the judge of the release.
@@ -117,12 +109,18 @@ impl<E: Ear> Watcher<E> {
     /// wait for it loses nothing.
     pub async fn hear<S: Signals<Ear = E>>(&mut self, signals: &S, clock: &impl Clock, state: &State) {
         let plan = &state.plan;
+        if std::mem::take(&mut self.taken_up)
+            && matches!(self.judgement.verdict(), Verdict::Rollback | Verdict::Hold)
+        {
+            // Whoever found that may have ended before they could say so, and the next second may hide it.
+            return;
+        }
         if self.fresh.is_none() {
             let heard = self.ear.next().await;
             self.judgement = self.take(&heard, clock.now(), state);
             self.fresh = Some(heard);
         }
-        if let Err(problem) = signals.keep(plan, put_away(plan, self.number, &self.judge)).await {
+        if let Err(problem) = signals.keep(plan, self.put_away(plan)).await {
             warn!(release = %plan.release, problem = %problem.in_full(), "what is known of the visitors is not put away");
         }
         if let Some(heard) = self.fresh.take() {
@@ -130,10 +128,33 @@ impl<E: Ear> Watcher<E> {
         }
     }
 
+    fn put_away(&self, plan: &Plan) -> Vec<u8> {
+        let judge = self.judge.to_bytes();
+        let (whose, position) = (Whose::of(plan, self.number), self.position.clone());
+        Kept { whose, position, judge: &judge }.to_bytes()
+    }
+
+    /// Goes on to where a second ends, and says what is missing before it: nobody will ever count that.
+    fn go_on(&mut self, plan: &Plan, to: &Position) {
+        let missing = |before: Position| to.number.saturating_sub(before.number).saturating_sub(1);
+        let missing = self.position.replace(to.clone()).map_or(0, missing);
+        if missing > NO_GAP_S {
+            warn!(
+                release = %plan.release,
+                seconds = missing,
+                "seconds of visitors are missing: nobody counted them, or no load balancer's agent keeps them any more"
+            );
+        }
+    }
+
     fn take(&mut self, heard: &Heard, now: Timestamp, state: &State) -> Judgement {
+        if let Heard::Second(second) = heard {
+            self.go_on(&state.plan, &second.position);
+        }
         match heard {
             Heard::Second(second) if second.blind.is_none() => {
-                let tick = state.plan.judged_tick(second.number, &second.seen, state.visitors_since());
+                let tick =
+                    state.plan.judged_tick(second.position.number, &second.seen, state.visitors_since());
                 let judgement = self.judge.step(&tick);
                 match judgement.refused {
                     None => (self.seen_at, self.problem) = (now, None),
@@ -190,9 +211,8 @@ mod tests {
     use std::path::Path;
     use std::sync::{Arc, Mutex};
 
-    use pointsman_core::ports::Second;
+    use pointsman_core::ports::{Mark, Second};
     use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Tick};
-    use pointsman_core::verdict::Verdict;
     use pointsman_core::{
         ArtifactDigest, Epoch, ReleaseId, RouteClass, RouteEpoch, Standing, judging, machine,
     };
@@ -218,6 +238,8 @@ mod tests {
     struct Fake {
         kept: Mutex<Option<Vec<u8>>>,
         told: Mutex<Option<mpsc::UnboundedReceiver<Heard>>>,
+        /// After what the last ear wanted to hear.
+        after: Mutex<Option<u64>>,
     }
 
     struct FakeEar(mpsc::UnboundedReceiver<Heard>);
@@ -234,7 +256,8 @@ mod tests {
     impl Signals for Fake {
         type Ear = FakeEar;
 
-        fn listen(&self, _: &Plan) -> FakeEar {
+        fn listen(&self, _: &Plan, after: Option<u64>) -> FakeEar {
+            *self.after.lock().unwrap() = after;
             FakeEar(self.told.lock().unwrap().take().unwrap())
         }
 
@@ -307,7 +330,9 @@ mod tests {
             coverage: Some(Coverage { seen: 1, expected: 1 }),
             ..Tick::default()
         };
-        Heard::Second(Second { number, seen: Arc::new(seen), blind: None })
+        let mark = Mark { life: "a".to_owned(), number, ahead_s: 0 };
+        let position = Position { number, read: [("lb1".parse().unwrap(), mark)].into() };
+        Heard::Second(Second { position, seen: Arc::new(seen), blind: None })
     }
 
     struct Rig {
@@ -319,7 +344,7 @@ mod tests {
     impl Rig {
         fn new(kept: Option<Vec<u8>>) -> Self {
             let (tell, told) = mpsc::unbounded_channel();
-            let fake = Fake { kept: Mutex::new(kept), told: Mutex::new(Some(told)) };
+            let fake = Fake { kept: Mutex::new(kept), told: Mutex::new(Some(told)), ..Fake::default() };
             Self { fake, clock: Hand(Mutex::new(1_000_000)), tell }
         }
 
@@ -361,6 +386,7 @@ mod tests {
 
         let rig = Rig::new(Some(kept.clone()));
         let mut watcher = rig.watcher(&same).await;
+        assert_eq!(*rig.fake.after.lock().unwrap(), Some(3));
         // A second that was judged before is not judged again.
         assert!(rig.hear(&mut watcher, &same, second(3, 20)).await.refused.is_some());
         assert_eq!(rig.hear(&mut watcher, &same, second(4, 20)).await.watched, 4);
@@ -370,9 +396,57 @@ mod tests {
         let mut torn = kept.clone();
         torn.truncate(1_000);
         for (state, kept) in [(state("r2"), kept.clone()), (resumed, kept), (same, torn)] {
-            let watcher = Rig::new(Some(kept)).watcher(&state).await;
-            assert_eq!(watcher.judgement().watched, 0);
+            let rig = Rig::new(Some(kept));
+            let watcher = rig.watcher(&state).await;
+            assert_eq!((watcher.judgement().watched, *rig.fake.after.lock().unwrap()), (0, None));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_put_away_says_how_far_it_goes() {
+        let (rig, state) = (Rig::new(None), state("r1"));
+        let mut watcher = rig.watcher(&state).await;
+        let position = || {
+            let kept = rig.fake.kept.lock().unwrap().clone().unwrap();
+            Kept::parse(&kept).unwrap().position
+        };
+        rig.hear(&mut watcher, &state, Heard::Silence(Problem::new(Code::AgentUnreachable, "nothing"))).await;
+        assert_eq!(position(), None);
+        rig.hear(&mut watcher, &state, second(7, 0)).await;
+        // A second of which nothing is made was heard all the same.
+        let Heard::Second(whole) = second(8, 0) else { panic!("a second") };
+        let blind = Second { blind: Some(Problem::new(Code::SignalsMissing, "lines are missing")), ..whole };
+        rig.hear(&mut watcher, &state, Heard::Second(blind.clone())).await;
+        assert_eq!(position(), Some(blind.position));
+        assert_eq!(watcher.judgement().watched, 1);
+    }
+
+    #[tokio::test]
+    async fn what_was_found_and_not_said_is_said_before_anything_else_is_heard() {
+        let (rig, mut state) = (Rig::new(None), state("r1"));
+        state.phase = pointsman_core::Phase::Watching {
+            after: pointsman_core::Step::Switch,
+            until: Timestamp(u64::MAX),
+        };
+        let mut watcher = rig.watcher(&state).await;
+        let mut number = 0;
+        while watcher.judgement().verdict() != Verdict::Rollback {
+            number += 1;
+            rig.hear(&mut watcher, &state, second(number, 20)).await;
+        }
+        // Whoever put that away ends here, and a second that would hide it comes first.
+        let next = Rig::new(rig.fake.kept.lock().unwrap().clone());
+        let mut watcher = next.watcher(&state).await;
+        next.tell.send(second(number + 1, 0)).unwrap();
+        watcher.hear(&next.fake, &next.clock, &state).await;
+        let said = judging::heard(&state, next.clock.now(), watcher.judgement());
+        assert_eq!(
+            said.iter().map(pointsman_core::Event::kind).collect::<Vec<_>>(),
+            ["judged", "turned-back"]
+        );
+        assert_eq!(watcher.judgement().tick, Some(number));
+        watcher.hear(&next.fake, &next.clock, &state).await;
+        assert_eq!(watcher.judgement().tick, Some(number + 1));
     }
 
     #[tokio::test]

@@ -117,6 +117,33 @@ async fn a_good_version_is_proven_and_an_end_of_the_coordinator_loses_nothing() 
     assert!(verdict.errors.unwrap().evidence_within_limit >= verdict.promote_at);
 }
 
+/// Some visitors for the coordinator, and some while there is none: the next one has to hear of all of them, once.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_who_come_while_no_coordinator_runs_are_counted_once() {
+    let mut site = Site::builder().watch("10m").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    let client = begun(&site, "v2").await;
+    stands(&client, "visitors are listened for", |release| seconds(release) >= 1).await;
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    load.more(500).await.unwrap();
+    for _ in 0..2 {
+        let counted =
+            requests(&stands(&client, "visitors are judged", |release| requests(release) > 0).await);
+        site.kill_coordinator().unwrap();
+        // Far more than the second that was not yet put away.
+        load.more(4_000).await.unwrap();
+        site.start_coordinator().unwrap();
+        site.coordinator_answers().await.unwrap();
+        stands(&client, "visitors are judged again", |release| requests(release) > counted + 3_000).await;
+    }
+    let report = load.stop().unwrap();
+    assert_eq!(report.failures(), Vec::<String>::new());
+    let sent = report.visits.len() as u64;
+    let release = stands(&client, "every visitor is counted", |release| requests(release) >= sent).await;
+    assert_eq!(requests(&release), sent, "{release:?}");
+    assert_eq!((release.held, release.turned_back, release.outcome.as_str()), (None, None, ""));
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_is_not_seen_proves_nothing() {
     let mut site = Site::builder().watch("60s").blind("4s").start().await.unwrap();

@@ -126,7 +126,7 @@ impl Ear for Unheard {
 impl Signals for Unheard {
     type Ear = Self;
 
-    fn listen(&self, _: &Plan) -> Self {
+    fn listen(&self, _: &Plan, _: Option<u64>) -> Self {
         Self
     }
 

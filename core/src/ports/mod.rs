@@ -9,4 +9,4 @@ mod signals;
 pub use clock::Clock;
 pub use fleet::Fleet;
 pub use journal::{Journal, JournalError};
-pub use signals::{Ear, Heard, Second, Signals};
+pub use signals::{Ear, Heard, Mark, Position, Second, Signals};

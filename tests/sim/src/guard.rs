@@ -75,6 +75,8 @@ pub enum Guard {
     OwnIntent,
     /// What is known of visitors survives the coordinator.
     EvidenceKept,
+    /// What visitors met while nobody heard them is heard afterwards.
+    MissedIsHeard,
     /// Visitors who fail are counted.
     VisitorsCount,
     /// Visitors who are not seen do not count as well.
@@ -113,7 +115,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 53] = [
+    pub const ALL: [Self; 54] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -150,6 +152,7 @@ impl Guard {
         Self::FlagOnlyInMaintenance,
         Self::OwnIntent,
         Self::EvidenceKept,
+        Self::MissedIsHeard,
         Self::VisitorsCount,
         Self::OutOfSight,
         Self::UndecidedWaits,

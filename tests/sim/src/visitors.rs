@@ -1,10 +1,12 @@
 //! The visitors of the simulated world: what each second of them looks like to the load balancers, who hears of it, and
 //! what a coordinator keeps of it on its disk.
 
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
+use pointsman_coordinator::kept::{Kept, Whose};
 use pointsman_core::histogram::Histogram;
-use pointsman_core::ports::{Ear, Heard, Second, Signals};
+use pointsman_core::ports::{Ear, Heard, Position, Second, Signals};
 use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
 use pointsman_core::verdict::{Judge, Judgement};
 use pointsman_core::{ArtifactDigest, Code, Plan, Problem, RouteClass, VerdictMode};
@@ -26,15 +28,21 @@ const TOOK_MS: u32 = 1;
 const MUST_FALL: u64 = 6;
 /// How long signals may have been lost when a watch ends well: what is older than that nobody saw.
 const OUT_OF_SIGHT_MS: u64 = 8_000;
-/// Bytes before those of a judge that say whose judge it is.
-const WHOSE: usize = 37;
+/// Seconds that the load balancers' agents remember.
+const REMEMBERED: usize = 900;
+/// Seconds that pass unheard before nobody counts them any more: no coordinator is away for so long.
+const UNHEARD: u32 = 120;
 
 /// Visitors, and whoever hears of them.
 #[derive(Default)]
 pub struct Visitors {
     ears: Vec<(Life, mpsc::UnboundedSender<Heard>)>,
     counting: bool,
+    /// Seconds in a row that nobody heard.
+    unheard: u32,
     last: u64,
+    /// What the agents remember.
+    remembered: VecDeque<Second>,
     /// Since when the load balancers tell nothing of them.
     pub lost_since: Option<u64>,
     /// The coordinator's disk: what is known of them.
@@ -75,9 +83,16 @@ impl Ear for SimEar {
 impl Signals for Ports {
     type Ear = SimEar;
 
-    fn listen(&self, _: &Plan) -> SimEar {
+    fn listen(&self, _: &Plan, after: Option<u64>) -> SimEar {
         let (sender, heard) = mpsc::unbounded_channel();
         let mut world = self.world();
+        let missed = |second: &&Second| after.is_some_and(|after| second.position.number > after);
+        if world.stands(Guard::MissedIsHeard) {
+            for second in world.visitors.remembered.iter().filter(missed) {
+                // The other end is here.
+                let _ = sender.send(Heard::Second(second.clone()));
+            }
+        }
         world.visitors.ears.push((self.life(), sender));
         if !std::mem::replace(&mut world.visitors.counting, true) {
             let ms = 1_000 - world.now % 1_000;
@@ -105,8 +120,11 @@ impl World {
     /// A second of visitors is over.
     pub fn second(&mut self) {
         self.visitors.ears.retain(|(_, ear)| !ear.is_closed());
-        if self.visitors.ears.is_empty() {
+        let unheard = if self.visitors.ears.is_empty() { self.visitors.unheard + 1 } else { 0 };
+        self.visitors.unheard = unheard;
+        if unheard > UNHEARD {
             self.visitors.counting = false;
+            self.visitors.remembered.clear();
             return;
         }
         self.later(1_000, Happening::Second);
@@ -120,10 +138,15 @@ impl World {
         let blind = (lost && self.stands(Guard::OutOfSight))
             .then(|| Problem::new(Code::SignalsMissing, "access lines are missing"));
         let seen = if lost { Tick { coverage: known(0), ..Tick::default() } } else { self.visits() };
-        let heard = Heard::Second(Second { number, seen: Arc::new(seen), blind });
+        let position = Position { number, read: BTreeMap::new() };
+        let second = Second { position, seen: Arc::new(seen), blind };
         for (_, ear) in &self.visitors.ears {
             // Who just went hears nothing.
-            let _ = ear.send(heard.clone());
+            let _ = ear.send(Heard::Second(second.clone()));
+        }
+        self.visitors.remembered.push_back(second);
+        if self.visitors.remembered.len() > REMEMBERED {
+            self.visitors.remembered.pop_front();
         }
     }
 
@@ -165,7 +188,8 @@ impl World {
         second.seen.cells.keys().any(hurt)
     }
 
-    /// What is known of visitors reaches the disk. I13: no evidence is lost on the way from one coordinator to the next.
+    /// What is known of visitors reaches the disk. I13: no evidence is lost on the way from one coordinator to the next, nor
+    /// while none ran, and each second is counted once.
     fn keeps(&mut self, life: Life, plan: &Plan, bytes: Vec<u8>) {
         if !self.lives(life) {
             return;
@@ -180,15 +204,23 @@ impl World {
         }
         self.visitors.failed_seconds += u64::from(failing);
         let before = self.visitors.kept_by.replace(life);
-        let known = self.visitors.kept.take().filter(|_| before.is_some_and(|before| before != life));
-        if let Some(known) = known
-            && known.get(..WHOSE) == bytes.get(..WHOSE)
-            && let (Some(before), Some(watched)) = (counted(plan, &known), counted(plan, &bytes))
-            && watched < before
+        let known = self.visitors.kept.take().filter(|_| before.is_some());
+        if let Some(before) = known.as_deref().and_then(|known| Counted::of(plan, known))
+            && let Some(after) = Counted::of(plan, &bytes)
+            && before.whose == after.whose
         {
-            self.broken("I13", || {
-                format!("{before} seconds of visitors were judged, and {watched} are left")
-            });
+            let between = |second: &&Second| {
+                let number = second.position.number;
+                second.blind.is_none() && number > before.to && number <= after.to
+            };
+            let told = self.visitors.remembered.iter().filter(between).count();
+            let counted = after.seconds.checked_sub(before.seconds);
+            if counted != u64::try_from(told).ok() {
+                self.broken("I13", || {
+                    let (before, after) = (before.seconds, after.seconds);
+                    format!("{before} seconds of visitors were counted, {told} more were to be seen, and {after} are counted now")
+                });
+            }
         }
         self.visitors.kept = Some(bytes);
     }
@@ -237,11 +269,22 @@ impl World {
     }
 }
 
-/// How many seconds of visitors a judge has counted.
-fn counted(plan: &Plan, kept: &[u8]) -> Option<u64> {
-    let params = plan.verdict.params(plan.watched_ms()).ok()?;
-    let judge = Judge::from_bytes(params, kept.get(WHOSE..)?).ok()?;
-    Some(judge.look().watched)
+/// What somebody who put it away has counted.
+struct Counted {
+    whose: Whose,
+    /// The number of the newest second they heard; 0 before the first.
+    to: u64,
+    /// How many of them could be counted.
+    seconds: u64,
+}
+
+impl Counted {
+    fn of(plan: &Plan, bytes: &[u8]) -> Option<Self> {
+        let params = plan.verdict.params(plan.watched_ms()).ok()?;
+        let Kept { whose, position, judge } = Kept::parse(bytes)?;
+        let seconds = Judge::from_bytes(params, judge).ok()?.look().watched;
+        Some(Self { whose, to: position.map_or(0, |position| position.number), seconds })
+    }
 }
 
 fn known(requests: u64) -> Option<Coverage> {

@@ -86,6 +86,7 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::FlagOnlyInMaintenance, "I10"),
         (Guard::OwnIntent, "I12"),
         (Guard::EvidenceKept, "I13"),
+        (Guard::MissedIsHeard, "I13"),
         (Guard::VisitorsCount, "I13"),
         (Guard::OutOfSight, "I13"),
         (Guard::UndecidedWaits, "I13"),
