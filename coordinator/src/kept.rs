@@ -4,11 +4,12 @@
 use std::collections::BTreeMap;
 
 use pointsman_core::ports::{Mark, Position};
+use pointsman_core::signal::{Probed, Probes};
 use pointsman_core::{HostName, Plan};
 
 /// The form in which it is put away.
 const FORM: u8 = 2;
-/// The form of before it was known how far visitors had been heard.
+/// The form of before it was known how far visitors had been heard, and what was asked by others.
 const WITHOUT_POSITION: u8 = 1;
 /// Longest name of an agent's life that is put away: its start and its process take about 20 characters.
 const LONGEST_LIFE: usize = 64;
@@ -35,6 +36,8 @@ pub struct Kept<'a> {
     pub whose: Whose,
     /// How far they were heard; unknown where nothing was, and to an older coordinator.
     pub position: Option<Position>,
+    /// What was asked meanwhile by no visitor: the judge knows nothing of it.
+    pub probed: Probed,
     /// What the judge knows, as it writes it itself.
     pub judge: &'a [u8],
 }
@@ -57,6 +60,10 @@ impl<'a> Kept<'a> {
             bytes.extend_from_slice(&number.to_le_bytes());
             bytes.extend_from_slice(&ahead_s.to_le_bytes());
         }
+        let Probed { new, old } = self.probed;
+        for number in [new.requests, new.failures, old.requests, old.failures] {
+            bytes.extend_from_slice(&number.to_le_bytes());
+        }
         bytes.extend_from_slice(self.judge);
         bytes
     }
@@ -66,12 +73,12 @@ impl<'a> Kept<'a> {
         let mut rest = bytes;
         let [form] = array(&mut rest)?;
         let whose = Whose { judge: u32::from_le_bytes(array(&mut rest)?), release: array(&mut rest)? };
-        let position = match form {
-            FORM => position(&mut rest)?,
-            WITHOUT_POSITION => None,
+        let (position, probed) = match form {
+            FORM => (position(&mut rest)?, Probed { new: probes(&mut rest)?, old: probes(&mut rest)? }),
+            WITHOUT_POSITION => (None, Probed::default()),
             _ => return None,
         };
-        Some(Self { whose, position, judge: rest })
+        Some(Self { whose, position, probed, judge: rest })
     }
 }
 
@@ -93,6 +100,10 @@ fn position(rest: &mut &[u8]) -> Option<Option<Position>> {
     Some((number > 0).then_some(Position { number, read }))
 }
 
+fn probes(rest: &mut &[u8]) -> Option<Probes> {
+    Some(Probes { requests: u64::from_le_bytes(array(rest)?), failures: u64::from_le_bytes(array(rest)?) })
+}
+
 fn array<const N: usize>(rest: &mut &[u8]) -> Option<[u8; N]> {
     let (head, tail) = rest.split_first_chunk::<N>()?;
     *rest = tail;
@@ -111,7 +122,9 @@ mod tests {
     use super::*;
 
     fn kept(position: Option<Position>) -> Kept<'static> {
-        Kept { whose: Whose { judge: 3, release: [9; 32] }, position, judge: &[1, 2, 3, 4] }
+        let probed =
+            Probed { new: Probes { requests: 7, failures: 1 }, old: Probes { requests: 6, failures: 0 } };
+        Kept { whose: Whose { judge: 3, release: [9; 32] }, position, probed, judge: &[1, 2, 3, 4] }
     }
 
     fn position() -> Position {
@@ -139,7 +152,7 @@ mod tests {
         bytes.extend_from_slice(&3u32.to_le_bytes());
         bytes.extend_from_slice(&[9; 32]);
         bytes.extend_from_slice(&[1, 2, 3, 4]);
-        assert_eq!(Kept::parse(&bytes), Some(kept(None)));
+        assert_eq!(Kept::parse(&bytes), Some(Kept { probed: Probed::default(), ..kept(None) }));
     }
 
     #[test]

@@ -587,6 +587,10 @@ fn slot_to_wire(exposed: &[Exposed], merged: &Tick, slot: &pointsman_core::SlotP
         retries: if merged.lines_tell_retries { of_lines } else { counters.retries },
         counters: Some(convert::growth_to_wire(&slot.backend, counters)),
         coverage: merged.covered.get(&slot.backend).copied().map(convert::coverage_to_wire),
+        probes: merged
+            .probes
+            .get(&slot.backend)
+            .map(|probes| convert::probes_to_wire(&slot.backend, *probes)),
     }
 }
 

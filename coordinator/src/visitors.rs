@@ -9,8 +9,9 @@ use std::time::Duration;
 
 use pointsman_chassis::durable;
 use pointsman_core::ports::{Heard, Position, Signals};
+use pointsman_core::signal::{Probed, Probes};
 use pointsman_core::verdict::Judgement;
-use pointsman_core::{Aftermath, Code, EnvironmentName, Judged, Plan, Problem, ReleaseId};
+use pointsman_core::{Aftermath, Code, EnvironmentName, Judged, Plan, Problem, ReleaseId, SlotPlan};
 use pointsman_proto::{convert, v1};
 use tokio::sync::watch;
 use tracing::warn;
@@ -36,6 +37,7 @@ const CHECKSUM: usize = 32;
 struct Shown {
     plan: Arc<Plan>,
     judgement: Judgement,
+    probed: Probed,
     blind: String,
     chart: VecDeque<f32>,
 }
@@ -131,7 +133,18 @@ impl Visitors {
         let verdict = convert::verdict_to_wire(&shown.plan, &Judged::of(&shown.plan, &shown.judgement));
         let no_way_back = self.no_way_back.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let unkept = self.unkept();
-        Some(v1::Verdict { chart: shown.chart.into(), blind: shown.blind, unkept, no_way_back, ..verdict })
+        let probes = |slot: &SlotPlan, probes: Probes| {
+            (probes.requests > 0).then(|| convert::probes_to_wire(&slot.backend, probes))
+        };
+        Some(v1::Verdict {
+            chart: shown.chart.into(),
+            blind: shown.blind,
+            unkept,
+            no_way_back,
+            probes_new: probes(&shown.plan.to, shown.probed.new),
+            probes_old: shown.plan.from.as_ref().and_then(|slot| probes(slot, shown.probed.old)),
+            ..verdict
+        })
     }
 
     /// Notes why a rollback would lead nowhere just now; empty where it would lead back. Says whether that is news.
@@ -211,7 +224,7 @@ impl Signals for Visitors {
         kept
     }
 
-    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, heard: &Heard) {
+    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, probed: &Probed, heard: &Heard) {
         {
             let mut shown = self.shown();
             let before = shown.take().filter(|shown| shown.plan.release == plan.release);
@@ -224,7 +237,8 @@ impl Signals for Visitors {
                 Heard::Second(second) => second.blind.as_ref().map(ToString::to_string).unwrap_or_default(),
                 Heard::Silence(problem) => problem.to_string(),
             };
-            *shown = Some(Shown { plan: Arc::clone(plan), judgement: *judgement, blind, chart });
+            let (plan, judgement, probed) = (Arc::clone(plan), *judgement, *probed);
+            *shown = Some(Shown { plan, judgement, probed, blind, chart });
         }
         self.changed.send_modify(|number| *number = number.wrapping_add(1));
     }

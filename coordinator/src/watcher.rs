@@ -2,6 +2,7 @@
 //! so that a coordinator that starts anew goes on where the last one was. It decides nothing about the release.
 
 use pointsman_core::ports::{Clock, Ear, Heard, Position, Signals};
+use pointsman_core::signal::Probed;
 use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params, Verdict};
 use pointsman_core::{Code, Plan, Problem, Reading, State, Timestamp, VerdictMode};
 use tracing::{info, warn};
@@ -24,6 +25,8 @@ pub struct Watcher<E> {
     ear: E,
     /// How far visitors were heard: it is put away together with what the judge made of it.
     position: Option<Position>,
+    /// What was asked meanwhile by no visitor.
+    probed: Probed,
     /// What another coordinator put away may not have been acted on.
     taken_up: bool,
     /// When a second came last that tells everything.
@@ -38,8 +41,8 @@ pub struct Watcher<E> {
 /// What came of looking for a judge that was put away.
 #[derive(Debug, PartialEq)]
 enum Found {
-    /// It goes on, from where visitors were heard to.
-    Judge(Box<Judge>, Option<Position>),
+    /// It goes on, from where visitors were heard to, with what was asked by others.
+    Judge(Box<Judge>, Option<Position>, Probed),
     /// It was of another release, or a person has let the watch begin anew since.
     Other,
     /// It cannot be read.
@@ -51,7 +54,7 @@ fn take_up(whose: Whose, params: Params, bytes: &[u8]) -> Found {
         None => Found::Damaged(NotRestored::Damaged),
         Some(kept) if kept.whose != whose => Found::Other,
         Some(kept) => match Judge::from_bytes(params, kept.judge) {
-            Ok(judge) => Found::Judge(Box::new(judge), kept.position),
+            Ok(judge) => Found::Judge(Box::new(judge), kept.position, kept.probed),
             Err(error) => Found::Damaged(error),
         },
     }
@@ -74,16 +77,16 @@ impl<E: Ear> Watcher<E> {
         let number = state.verdict.judge;
         let whose = Whose::of(plan, number);
         let found = signals.kept(plan).await.map(|bytes| take_up(whose, params, &bytes));
-        let (judge, position) = match found {
-            Some(Found::Judge(judge, position)) => {
+        let (judge, position, probed) = match found {
+            Some(Found::Judge(judge, position, probed)) => {
                 info!(release = %plan.release, tick = judge.last_tick(), "the visitors' judge goes on");
-                (Some(*judge), position)
+                (Some(*judge), position, probed)
             }
             Some(Found::Damaged(error)) => {
                 warn!(release = %plan.release, %error, "what was known of the visitors is lost: their judge begins anew");
-                (None, None)
+                (None, None, Probed::default())
             }
-            Some(Found::Other) | None => (None, None),
+            Some(Found::Other) | None => (None, None, Probed::default()),
         };
         let heard_to = position.as_ref().map(|position| position.number);
         let after = heard_to.or_else(|| judge.as_ref().and_then(Judge::last_tick));
@@ -92,7 +95,7 @@ impl<E: Ear> Watcher<E> {
         let judge = judge.unwrap_or_else(|| Judge::new(params));
         let judgement = judge.look();
         let (seen_at, problem, fresh) = (clock.now(), None, None);
-        Some(Self { judge, number, ear, position, taken_up, seen_at, problem, fresh, judgement })
+        Some(Self { judge, number, ear, position, probed, taken_up, seen_at, problem, fresh, judgement })
     }
 
     /// Whether this is still the judge of the release.
@@ -124,14 +127,14 @@ impl<E: Ear> Watcher<E> {
             warn!(release = %plan.release, problem = %problem.in_full(), "what is known of the visitors is not put away");
         }
         if let Some(heard) = self.fresh.take() {
-            signals.show(plan, &self.judgement, &heard);
+            signals.show(plan, &self.judgement, &self.probed, &heard);
         }
     }
 
     fn put_away(&self, plan: &Plan) -> Vec<u8> {
         let judge = self.judge.to_bytes();
-        let (whose, position) = (Whose::of(plan, self.number), self.position.clone());
-        Kept { whose, position, judge: &judge }.to_bytes()
+        let (whose, position, probed) = (Whose::of(plan, self.number), self.position.clone(), self.probed);
+        Kept { whose, position, probed, judge: &judge }.to_bytes()
     }
 
     /// Goes on to where a second ends, and says what is missing before it: nobody will ever count that.
@@ -150,6 +153,9 @@ impl<E: Ear> Watcher<E> {
     fn take(&mut self, heard: &Heard, now: Timestamp, state: &State) -> Judgement {
         if let Heard::Second(second) = heard {
             self.go_on(&state.plan, &second.position);
+            let Probed { new, old } = state.plan.probed(&second.seen);
+            self.probed.new.add(new);
+            self.probed.old.add(old);
         }
         match heard {
             Heard::Second(second) if second.blind.is_none() => {
@@ -212,7 +218,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use pointsman_core::ports::{Mark, Second};
-    use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Tick};
+    use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Probes, Tick};
     use pointsman_core::{
         ArtifactDigest, Epoch, ReleaseId, RouteClass, RouteEpoch, Standing, judging, machine,
     };
@@ -270,7 +276,7 @@ mod tests {
             Ok(())
         }
 
-        fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Heard) {}
+        fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Probed, _: &Heard) {}
     }
 
     fn state(release: &str) -> State {
@@ -328,6 +334,12 @@ mod tests {
             ]
             .into(),
             coverage: Some(Coverage { seen: 1, expected: 1 }),
+            probes: [
+                ("be_green".parse().unwrap(), Probes { requests: 5, failures: 1 }),
+                ("be_blue".parse().unwrap(), Probes { requests: 2, failures: 0 }),
+                ("be_maint".parse().unwrap(), Probes { requests: 9, failures: 9 }),
+            ]
+            .into(),
             ..Tick::default()
         };
         let mark = Mark { life: "a".to_owned(), number, ahead_s: 0 };
@@ -419,6 +431,14 @@ mod tests {
         rig.hear(&mut watcher, &state, Heard::Second(blind.clone())).await;
         assert_eq!(position(), Some(blind.position));
         assert_eq!(watcher.judgement().watched, 1);
+
+        // And what was asked by others, which the next coordinator goes on with.
+        let next = Rig::new(rig.fake.kept.lock().unwrap().clone());
+        let mut watcher = next.watcher(&state).await;
+        next.hear(&mut watcher, &state, second(9, 0)).await;
+        let kept = next.fake.kept.lock().unwrap().clone().unwrap();
+        let (new, old) = (Probes { requests: 15, failures: 3 }, Probes { requests: 6, failures: 0 });
+        assert_eq!(Kept::parse(&kept).unwrap().probed, Probed { new, old });
     }
 
     #[tokio::test]

@@ -154,6 +154,43 @@ pub struct Retries {
     pub redispatched: bool,
 }
 
+/// Requests of pointsman itself, and of testers, that went through the load balancer to one backend: no visitors, so they are
+/// counted apart from them and decide nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probes {
+    /// Requests that a server was to answer.
+    pub requests: u64,
+    /// Of these, those that failed: see [`Ending::Failed`].
+    pub failures: u64,
+}
+
+impl Probes {
+    /// Counts one request.
+    pub fn count(&mut self, ending: Ending) {
+        let (requests, failures) = match ending {
+            Ending::NotForwarded => (0, 0),
+            Ending::Failed { .. } => (1, 1),
+            Ending::Answered | Ending::ClientLeft => (1, 0),
+        };
+        self.add(Self { requests, failures });
+    }
+
+    /// Adds what was counted elsewhere.
+    pub fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failures = self.failures.saturating_add(other.failures);
+    }
+}
+
+/// The probes of both slots of a release.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Probed {
+    /// On the slot that is being released.
+    pub new: Probes,
+    /// On the slot that served before.
+    pub old: Probes,
+}
+
 /// How many of what was expected came: of the requests that HAProxy's own counters know those with an access line, of the
 /// requests that have a time those that came with it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -227,6 +264,8 @@ pub struct Tick {
     pub span_ms: u64,
     /// What visitors met.
     pub cells: BTreeMap<CellKey, Cell>,
+    /// What was asked by no visitor, by backend.
+    pub probes: BTreeMap<BackendName, Probes>,
     /// How complete the lines are, over the last seconds; unknown while HAProxy's counters cannot be read.
     pub coverage: Option<Coverage>,
     /// The same of each slot's backend, where it is known: one of which no lines come would hide behind a busy one. Of several
@@ -268,6 +307,9 @@ impl Tick {
         self.span_ms = self.span_ms.max(other.span_ms);
         for (key, cell) in &other.cells {
             self.cells.entry(key.clone()).or_default().merge(cell);
+        }
+        for (backend, probes) in &other.probes {
+            self.probes.entry(backend.clone()).or_default().add(*probes);
         }
         for (backend, growth) in &other.counters {
             self.counters.entry(backend.clone()).or_default().add(*growth);
@@ -344,6 +386,16 @@ mod tests {
     }
 
     #[test]
+    fn probes_fail_as_visitors_do() {
+        let mut probes = Probes::default();
+        let failed = Ending::Failed { unconnected: false };
+        for ending in [Ending::Answered, failed, Ending::ClientLeft, Ending::NotForwarded] {
+            probes.count(ending);
+        }
+        assert_eq!(probes, Probes { requests: 3, failures: 1 });
+    }
+
+    #[test]
     fn a_connection_that_was_upgraded_has_no_time() {
         let mut cell = Cell::default();
         cell.count(Ending::Answered, 101, Some(3_600_000), Retries::default());
@@ -415,6 +467,7 @@ mod tests {
             at: Timestamp(requests),
             span_ms: 1000,
             counters: [(key.backend.clone(), growth)].into(),
+            probes: [(key.backend.clone(), Probes { requests: 2, failures: 1 })].into(),
             cells: [(key, Cell { requests, latency, ..Cell::default() })].into(),
             coverage,
             covered: BTreeMap::new(),
@@ -430,6 +483,7 @@ mod tests {
         both.merge(&tick(whole, 6));
         assert_eq!(both.cells.values().map(|cell| cell.requests).collect::<Vec<_>>(), [11]);
         assert_eq!(both.counters.values().map(|growth| growth.requests).collect::<Vec<_>>(), [11]);
+        assert_eq!(both.probes.values().collect::<Vec<_>>(), [&Probes { requests: 4, failures: 2 }]);
         assert_eq!((both.broken_lines, both.at, both.number), (2, Timestamp(6), 0));
         assert!(both.latency_usable());
         both.merge(&tick(None, 1));

@@ -273,6 +273,12 @@ impl Plan {
         counts(second, &slot.backend, Since { route, unsaid }, self.slow_ms())
     }
 
+    /// What was asked on both slots by no visitor.
+    pub fn probed(&self, second: &signal::Tick) -> signal::Probed {
+        let of = |slot: &crate::SlotPlan| second.probes.get(&slot.backend).copied().unwrap_or_default();
+        signal::Probed { new: of(&self.to), old: self.from.as_ref().map(of).unwrap_or_default() }
+    }
+
     /// Slower than the limit, and than before.
     fn slow_ms(&self) -> (u64, u64) {
         (self.verdict.p99_ms, self.verdict.baseline_ms())

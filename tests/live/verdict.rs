@@ -140,6 +140,9 @@ async fn visitors_who_come_while_no_coordinator_runs_are_counted_once() {
     assert_eq!(report.failures(), Vec::<String>::new());
     let sent = report.visits.len() as u64;
     let release = stands(&client, "every visitor is counted", |release| requests(release) >= sent).await;
+    // The watch's own checks came through the load balancer as well.
+    let verdict = release.verdict.as_ref().unwrap();
+    assert!(verdict.probes_new.as_ref().unwrap().requests > 0, "{verdict:?}");
     assert_eq!(requests(&release), sent, "{release:?}");
     assert_eq!((release.held, release.turned_back, release.outcome.as_str()), (None, None, ""));
 }

@@ -9,6 +9,7 @@ use pointsman_coordinator::driver::{Asked, Driver};
 use pointsman_coordinator::journal::JournalStore;
 use pointsman_coordinator::{ArtifactStore, GrpcFleet, opening};
 use pointsman_core::ports::{Clock as _, Ear, Fleet, Heard, Journal, JournalError, Signals};
+use pointsman_core::signal::Probed;
 use pointsman_core::verdict::Judgement;
 use pointsman_core::{
     Action, Entry, EnvironmentName, Epoch, Event, Evidence, HostName, Order, Plan, Problem, ReleaseId,
@@ -138,7 +139,7 @@ impl Signals for Unheard {
         Ok(())
     }
 
-    fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Heard) {}
+    fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Probed, _: &Heard) {}
 }
 
 /// Runs a coordinator until its host crashes or the release is over. The first one plans the release, every later

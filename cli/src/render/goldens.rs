@@ -713,6 +713,11 @@ fn traffic_tick() -> v1::TrafficTick {
         retries,
         counters: None,
         coverage: Some(v1::SignalCoverage { seen: 1_000, expected: 1_000 }),
+        probes: (slot == "green").then(|| v1::SignalProbes {
+            requests: 3,
+            failures: 1,
+            ..Default::default()
+        }),
     };
     v1::TrafficTick {
         environment: "production".to_owned(),

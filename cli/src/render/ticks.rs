@@ -66,14 +66,16 @@ impl Slot<'_> {
         let release = self.releases.first().map_or("-", String::as_str);
         let more =
             if self.releases.len() > 1 { format!(" +{}", self.releases.len() - 1) } else { String::new() };
+        let probes = self.wire.probes.as_ref().map(|probes| format!("  probes {}", probes_told(probes)));
         format!(
-            "{:<12} {:>8.1}/s  errors {:>4} ({share:>7})  {}  aborts {}  retries {}",
+            "{:<12} {:>8.1}/s  errors {:>4} ({share:>7})  {}  aborts {}  retries {}{}",
             format!("{release}{more}"),
             per_second(self.cell.requests, tick.span_ms),
             self.cell.failures,
             latency.join("  "),
             self.cell.client_aborts,
             self.wire.retries,
+            probes.unwrap_or_default(),
         )
     }
 
@@ -87,8 +89,23 @@ impl Slot<'_> {
             "responses_5xx": self.cell.responses_5xx, "connection_errors": self.cell.connection_errors,
             "client_aborts": self.cell.client_aborts, "retries": self.wire.retries,
             "p50_ms": ms(500), "p95_ms": ms(950), "p99_ms": ms(990),
+            "probes": probes_json(self.wire.probes.as_ref()),
         })
     }
+}
+
+/// `3 (1 failed)`: what was asked by no visitor, and is in no other number.
+pub fn probes_told(probes: &v1::SignalProbes) -> String {
+    match probes.failures {
+        0 => probes.requests.to_string(),
+        failures => format!("{} ({failures} failed)", probes.requests),
+    }
+}
+
+/// The same for programs; zeros where nothing was asked.
+pub fn probes_json(probes: Option<&v1::SignalProbes>) -> Value {
+    let (requests, failures) = probes.map_or((0, 0), |probes| (probes.requests, probes.failures));
+    json!({ "requests": requests, "failures": failures })
 }
 
 /// What is not as it should be, a line each.

@@ -4,6 +4,7 @@ use pointsman_proto::v1;
 use serde_json::{Value, json};
 
 use super::span;
+use super::ticks::{probes_json, probes_told};
 
 /// E-values above this are not told to the last digit.
 const MOST_TOLD: f64 = 1e6;
@@ -99,6 +100,13 @@ pub fn block(release: &v1::Release) -> String {
         if let Some(found) = found {
             text.push_str(&format!("              {}\n", metric(name, found, plan, verdict)));
         }
+    }
+    let probed = [(&plan.to_slot, &verdict.probes_new), (&plan.from_slot, &verdict.probes_old)];
+    let probed = probed.into_iter().filter_map(|(slot, probes)| Some((slot, probes.as_ref()?)));
+    let probed: Vec<String> =
+        probed.map(|(slot, probes)| format!("{slot} {}", probes_told(probes))).collect();
+    if !probed.is_empty() {
+        text.push_str(&format!("              probes  {}: not among the visitors\n", probed.join(", ")));
     }
     if !verdict.chart.is_empty() {
         let chart = chart(&verdict.chart);
@@ -209,6 +217,9 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
         "unkept": Some(&verdict.unkept).filter(|unkept| !unkept.is_empty()),
         "no_way_back": Some(&verdict.no_way_back).filter(|closed| !closed.is_empty()),
         "chart_percent": verdict.chart,
+        "probes": {
+            "new": probes_json(verdict.probes_new.as_ref()), "old": probes_json(verdict.probes_old.as_ref()),
+        },
     })
 }
 
@@ -250,6 +261,8 @@ mod tests {
                 promote_at: 100.0,
                 requests_needed: Some(1_300),
                 chart: vec![-1.0, 0.0, 0.5, 20.0, 100.0],
+                probes_new: Some(v1::SignalProbes { requests: 24, failures: 1, ..Default::default() }),
+                probes_old: Some(v1::SignalProbes { requests: 6, ..Default::default() }),
                 ..Default::default()
             }),
             ..Default::default()
@@ -273,6 +286,7 @@ mod tests {
             "visitors    undecided: a line",
             "errors  green 33 of 163 (20.2 %, 14.0-27.0 %), blue 0 of 2 410",
             "against it 5 210 of 4 000",
+            "probes  green 24 (1 failed), blue 6: not among the visitors",
             "failed  ·▁▂▅█  each second on green",
         ] {
             assert!(text.contains(part), "{part} is not in\n{text}");

@@ -67,6 +67,7 @@ pub trait Signals: Send + Sync {
     /// Keeps bytes in place of those before. They survive a crash when this returns.
     fn keep(&self, plan: &Plan, bytes: Vec<u8>) -> impl Future<Output = Result<(), Problem>> + Send;
 
-    /// Shows people what is known now, and why visitors cannot be seen, if they cannot.
-    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, heard: &Heard);
+    /// Shows people what is known now, with the requests that were no visitors' since then, and why visitors cannot be seen,
+    /// if they cannot.
+    fn show(&self, plan: &Arc<Plan>, judgement: &Judgement, probed: &signal::Probed, heard: &Heard);
 }

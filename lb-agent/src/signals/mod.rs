@@ -254,6 +254,7 @@ impl Signals {
                 at: Timestamp(ended),
                 span_ms: u64::try_from(lasted_ms).unwrap_or(u64::MAX).max(1),
                 cells: counted.cells,
+                probes: counted.probes,
                 coverage,
                 covered,
                 counters,

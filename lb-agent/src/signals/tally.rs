@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pointsman_core::signal::{Cell, CellKey, Ending, OWN_CHECKS};
+use pointsman_core::signal::{Cell, CellKey, Ending, OWN_CHECKS, Probes};
 use pointsman_core::{BackendName, RouteClass, RouteEpoch};
 
 use super::frame::{Frame, Framer};
@@ -24,6 +24,7 @@ pub struct Tally {
 #[derive(Debug, Default)]
 struct Open {
     cells: Vec<(usize, CellKey, Cell)>,
+    probes: BTreeMap<BackendName, Probes>,
     broken: u64,
     without_retries: bool,
     /// Lines that were counted in the agent's whole life, by backend: as many as [`Tally::backends`], or none yet.
@@ -35,6 +36,8 @@ struct Open {
 pub struct Counted {
     /// By backend, route and class.
     pub cells: BTreeMap<CellKey, Cell>,
+    /// Of the class of pointsman's own checks: by backend, apart from all others.
+    pub probes: BTreeMap<BackendName, Probes>,
     /// Lines that could not be read, or found no place.
     pub broken: u64,
     /// Every line said how often its request was tried again.
@@ -79,21 +82,29 @@ impl Tally {
         let mut open = self.open();
         let cells = std::mem::take(&mut open.cells).into_iter().map(|(_, key, cell)| (key, cell)).collect();
         let lines_tell_retries = !std::mem::take(&mut open.without_retries);
-        Counted { cells, broken: std::mem::take(&mut open.broken), lines_tell_retries }
+        Counted {
+            cells,
+            probes: std::mem::take(&mut open.probes),
+            broken: std::mem::take(&mut open.broken),
+            lines_tell_retries,
+        }
     }
 }
 
 impl Open {
     fn take(&mut self, backends: &[BackendName], line: &Line<'_>) {
-        let Some(backend) = backends.iter().position(|name| name.as_str().as_bytes() == line.backend) else {
+        let of_line = |name: &&BackendName| name.as_str().as_bytes() == line.backend;
+        let Some((backend, name)) = backends.iter().enumerate().find(|(_, name)| of_line(name)) else {
             return;
         };
-        if line.class != OWN_CHECKS.as_bytes() {
+        let ending = Ending::of(line.status, line.termination);
+        if line.class == OWN_CHECKS.as_bytes() {
+            self.probes.entry(name.clone()).or_default().count(ending);
+        } else {
             let Some(cell) = self.cell(backends, backend, line) else {
                 self.broken = self.broken.saturating_add(1);
                 return;
             };
-            let ending = Ending::of(line.status, line.termination);
             cell.count(ending, line.status, line.took_ms, line.retries.unwrap_or_default());
             self.without_retries |= line.retries.is_none();
         }
@@ -141,6 +152,7 @@ mod tests {
             &[
                 "pm1 be=be_blue st=200 tsc=---- ta=3 epoch=4 class=api rc=0",
                 "pm1 be=be_blue st=500 tsc=---- ta=4 epoch=4 class=check rc=0",
+                "pm1 be=be_blue st=200 tsc=---- ta=4 epoch=4 class=check rc=0",
                 "pm1 be=fe st=400 tsc=PR-- ta=0 epoch=- class=- rc=0",
                 "pm1 be=be_acme st=200 tsc=---- ta=0 epoch=4 class=api rc=0",
                 "pm1 be=be_maint st=503 tsc=LR-- ta=0 epoch=4 class=other rc=0",
@@ -155,10 +167,13 @@ mod tests {
             .map(|(key, cell)| (key.backend.as_str(), cell.requests, cell.failures, cell.not_forwarded))
             .collect();
         assert_eq!(seen, [("be_blue", 1, 0, 0), ("be_maint", 0, 0, 1)]);
+        let probes: Vec<_> =
+            counted.probes.iter().map(|(backend, probes)| (backend.as_str(), *probes)).collect();
+        assert_eq!(probes, [("be_blue", Probes { requests: 2, failures: 1 })]);
         let covered: Vec<u64> = tally.covered().into_values().collect();
-        assert_eq!((covered, counted.broken, counted.lines_tell_retries), (vec![2, 1], 1, true));
+        assert_eq!((covered, counted.broken, counted.lines_tell_retries), (vec![3, 1], 1, true));
         let next = tally.close();
-        assert!(next.cells.is_empty() && next.broken == 0);
+        assert!(next.cells.is_empty() && next.probes.is_empty() && next.broken == 0);
     }
 
     #[test]

@@ -20,8 +20,8 @@ pub use problem::{problem_from_wire, problem_to_wire};
 pub use release::release_to_wire;
 pub use seen::{seen_from_wire, seen_to_wire};
 pub use signal::{
-    cell_from_wire, cell_to_wire, coverage_from_wire, coverage_to_wire, growth_to_wire, tick_from_wire,
-    tick_to_wire,
+    cell_from_wire, cell_to_wire, coverage_from_wire, coverage_to_wire, growth_to_wire, probes_to_wire,
+    tick_from_wire, tick_to_wire,
 };
 pub use update::update_to_wire;
 pub use verdict::{verdict_plan_to_wire, verdict_to_wire};

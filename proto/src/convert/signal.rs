@@ -1,7 +1,7 @@
 //! Signals.
 
 use pointsman_core::histogram::Histogram;
-use pointsman_core::signal::{Cell, CellKey, Coverage, Growth, Tick};
+use pointsman_core::signal::{Cell, CellKey, Coverage, Growth, Probes, Tick};
 use pointsman_core::{BackendName, Code, Problem, RouteEpoch, Timestamp};
 
 use super::field;
@@ -118,6 +118,23 @@ fn growth_from_wire(wire: &v1::SignalGrowth) -> Result<(BackendName, Growth), Pr
     Ok((field("backend", &wire.backend)?, growth))
 }
 
+/// Probes for the wire.
+pub fn probes_to_wire(backend: &BackendName, probes: Probes) -> v1::SignalProbes {
+    let Probes { requests, failures } = probes;
+    v1::SignalProbes { backend: backend.to_string(), requests, failures }
+}
+
+fn probes_from_wire(wire: &v1::SignalProbes) -> Result<(BackendName, Probes), Problem> {
+    if wire.failures > wire.requests {
+        return Err(Problem::new(
+            Code::MessageInvalid,
+            "probes of the message fail more often than they are made",
+        ));
+    }
+    let probes = Probes { requests: wire.requests, failures: wire.failures };
+    Ok((field("backend", &wire.backend)?, probes))
+}
+
 /// A tick for the wire. Its life, and what else only the agent knows, the agent adds.
 pub fn tick_to_wire(tick: &Tick) -> v1::SignalTick {
     v1::SignalTick {
@@ -125,6 +142,7 @@ pub fn tick_to_wire(tick: &Tick) -> v1::SignalTick {
         at_ms: tick.at.0,
         span_ms: tick.span_ms,
         cells: tick.cells.iter().map(|(key, cell)| cell_to_wire(key, cell)).collect(),
+        probes: tick.probes.iter().map(|(backend, probes)| probes_to_wire(backend, *probes)).collect(),
         coverage: tick.coverage.map(coverage_to_wire),
         counters: tick.counters.iter().map(|(backend, growth)| growth_to_wire(backend, *growth)).collect(),
         lines_tell_retries: tick.lines_tell_retries,
@@ -144,6 +162,7 @@ pub fn tick_from_wire(wire: &v1::SignalTick) -> Result<Tick, Problem> {
         at: Timestamp(wire.at_ms),
         span_ms: wire.span_ms,
         cells: wire.cells.iter().map(cell_from_wire).collect::<Result<_, _>>()?,
+        probes: wire.probes.iter().map(probes_from_wire).collect::<Result<_, _>>()?,
         coverage: wire.coverage.map(coverage_from_wire),
         counters: wire.counters.iter().map(growth_from_wire).collect::<Result<_, _>>()?,
         lines_tell_retries: wire.lines_tell_retries,
@@ -174,6 +193,7 @@ mod tests {
             at: Timestamp(1_000),
             span_ms: 1_000,
             cells: [(key.clone(), cell)].into(),
+            probes: [(key.backend.clone(), Probes { requests: 2, failures: 1 })].into(),
             coverage: Some(Coverage { seen: 7, expected: 7 }),
             covered: [(key.backend.clone(), Coverage { seen: 6, expected: 7 })].into(),
             counters: [(key.backend, Growth { requests: 7, retries: 3, ..Growth::default() })].into(),
@@ -189,7 +209,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let spoils: [fn(&mut v1::SignalTick); 10] = [
+        let spoils: [fn(&mut v1::SignalTick); 11] = [
             |tick| tick.covered[0].coverage = None,
             |tick| tick.covered[0].backend = "blue".to_owned(),
             |tick| tick.number = 0,
@@ -200,6 +220,7 @@ mod tests {
             |tick| tick.cells[0].backend = "blue".to_owned(),
             |tick| tick.cells[0].latency.as_mut().unwrap().bucket[0] = 4_000,
             |tick| tick.cells[0].latency.as_mut().unwrap().count.clear(),
+            |tick| tick.probes[0].failures = 3,
         ];
         for spoil in spoils {
             let mut wire = tick_to_wire(&tick());

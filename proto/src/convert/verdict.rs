@@ -51,6 +51,8 @@ pub fn verdict_to_wire(plan: &Plan, judged: &Judged) -> v1::Verdict {
         blind: String::new(),
         unkept: String::new(),
         no_way_back: String::new(),
+        probes_new: None,
+        probes_old: None,
         shadow: plan.verdict.mode == VerdictMode::Shadow,
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use pointsman_coordinator::kept::{Kept, Whose};
 use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::{Ear, Heard, Position, Second, Signals};
-use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
+use pointsman_core::signal::{Cell, CellKey, Coverage, Probed, Tick};
 use pointsman_core::verdict::{Judge, Judgement};
 use pointsman_core::{ArtifactDigest, Code, Plan, Problem, RouteClass, VerdictMode};
 use tokio::sync::mpsc;
@@ -113,7 +113,7 @@ impl Signals for Ports {
         Ok(())
     }
 
-    fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Heard) {}
+    fn show(&self, _: &Arc<Plan>, _: &Judgement, _: &Probed, _: &Heard) {}
 }
 
 impl World {
@@ -281,7 +281,7 @@ struct Counted {
 impl Counted {
     fn of(plan: &Plan, bytes: &[u8]) -> Option<Self> {
         let params = plan.verdict.params(plan.watched_ms()).ok()?;
-        let Kept { whose, position, judge } = Kept::parse(bytes)?;
+        let Kept { whose, position, judge, .. } = Kept::parse(bytes)?;
         let seconds = Judge::from_bytes(params, judge).ok()?.look().watched;
         Some(Self { whose, to: position.map_or(0, |position| position.number), seconds })
     }
