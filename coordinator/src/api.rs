@@ -697,8 +697,12 @@ async fn tell(
         };
         for (entry, state) in facts {
             known = entry.seq;
-            let release = convert::release_to_wire(&state, started_at, size);
+            let mut release = convert::release_to_wire(&state, started_at, size);
             let over = state.outcome().is_some();
+            if over {
+                let until = office.just_over_and_watched_on(&state);
+                release.watched_on_until_ms = until.map_or(0, |until| until.0);
+            }
             let update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);
             if send.send(Ok(update)).await.is_err() || over {
                 return;

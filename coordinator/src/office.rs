@@ -333,6 +333,16 @@ impl Office {
         Some((last.state.clone(), until))
     }
 
+    /// Until when the visitors of a release that is just over are watched on, for whoever follows it: they hear of its end
+    /// before the standing does. Only of the newest; whether something has ended that since, [`Office::watched_on`] says.
+    pub fn just_over_and_watched_on(&self, state: &State) -> Option<Timestamp> {
+        self.visitors.lookout()?;
+        let book = self.book();
+        let newest = book.told.releases.values().max_by_key(|kept| kept.number)?;
+        let leads_back = newest.state.plan.release == state.plan.release && state.plan.from.is_some();
+        afterwatch::until(state).filter(|until| leads_back && SystemClock.now() < *until)
+    }
+
     /// Notes what is wrong with a release that is over and watched on: its visitors fare badly, and it does not go back by
     /// itself, or nobody sees them. None if nothing is.
     pub fn found_after_end(&self, release: &ReleaseId, problem: Option<Problem>) {

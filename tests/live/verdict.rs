@@ -178,6 +178,9 @@ async fn a_version_that_fails_after_its_release_is_gone_too() {
     client.confirmed("v2").await.unwrap();
     let release = client.status().await.unwrap().release.unwrap();
     assert!(release.watched_on_until_ms > release.entered_at_ms, "{release:?}");
+    // Whoever followed it hears that as well, though they hear of its end first.
+    let told = site.cli(&["status", "production", "--release", "v2", "-f"]).await.unwrap();
+    assert!(told.code == 0 && told.stdout.contains("its visitors are watched on until"), "{told:?}");
     assert!(client.status().await.unwrap().way_back.unwrap().ready);
 
     // The next coordinator watches on.

@@ -15,11 +15,12 @@ pub fn ending(release: &v1::Release) -> String {
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
         ("confirmed", _) => format!(
-            "done in {took}: {}{}{}{}",
+            "done in {took}: {}{}{}{}{}",
             confirmed(&plan),
             together(release),
             left_out(&plan),
-            super::verdict::met(release)
+            super::verdict::met(release),
+            watched_on(release, &plan)
         ),
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
             "not rolled back after {took}: visitors of {} are still on {}",
@@ -64,6 +65,18 @@ pub fn ending(release: &v1::Release) -> String {
 /// Whether visitors were led away from the slot that serves them while something was done.
 fn led_away(release: &v1::Release) -> bool {
     release.orders.iter().any(|order| order.step == "maintain" && order.state == "done")
+}
+
+/// What goes on after the end, and where it is seen: whoever followed a release follows it to its end only, so that a job does
+/// not wait for hours.
+fn watched_on(release: &v1::Release, plan: &v1::Plan) -> String {
+    if release.watched_on_until_ms == 0 {
+        return String::new();
+    }
+    let (until, environment) = (super::time(release.watched_on_until_ms), &plan.environment);
+    format!(
+        "\n  its visitors are watched on until {until}: back by itself if they fare too badly\n  see them: `pointsman status {environment}`, with a chart; second by second: `pointsman traffic watch {environment}`"
+    )
 }
 
 /// Load balancers that stand as they stood.

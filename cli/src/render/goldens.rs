@@ -204,6 +204,10 @@ fn endings() {
             &format!("{}\n{problem}", super::ending(&release)),
         );
     }
+    let (_, story) = ended().into_iter().find(|(name, _)| *name == "deploy confirmed").unwrap();
+    let mut watched_on = story.wire();
+    watched_on.watched_on_until_ms = watched_on.entered_at_ms + 3_600_000;
+    cases.add("deploy confirmed, visitors are watched on", &super::ending(&watched_on));
     for (name, story) in running() {
         let release = story.wire();
         assert_eq!(Exit::of_release(&release), None, "{name}");
