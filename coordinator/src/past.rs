@@ -49,7 +49,7 @@ impl Past {
         for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
             let sums = found.entry(&key.backend).or_default();
             let (timed, slow) = (cell.latency.total(), cell.latency.above(self.limit_ms));
-            let now = [cell.judged(), cell.failures, timed, slow];
+            let now = [cell.judged(), cell.failed_by_servers(), timed, slow];
             sums.iter_mut().zip(now).for_each(|(sum, now)| *sum = sum.saturating_add(now));
             let backend = self.backends.entry(key.backend.clone()).or_default();
             if second.seen.latency_usable() {

@@ -81,6 +81,9 @@ pub struct Cell {
     pub retried: u64,
     /// How often such tries were made.
     pub retries: u64,
+    /// Of the requests that were tried again, those that were answered then: their visitors only waited, but a server of the
+    /// slot had failed them.
+    pub rescued: u64,
     /// Beside the requests: what HAProxy answered by itself.
     pub not_forwarded: u64,
     /// Of the requests whose visitor stayed, those whose connection became something else, as a WebSocket.
@@ -96,6 +99,11 @@ impl Cell {
         self.requests.saturating_sub(self.client_aborts)
     }
 
+    /// Requests that a server of the slot failed, also where another try hid that from the visitor.
+    pub fn failed_by_servers(&self) -> u64 {
+        self.failures.saturating_add(self.rescued)
+    }
+
     /// How many of the requests that have a time came with it: lines that are written before an answer is over do not know
     /// it.
     pub fn timed(&self) -> Coverage {
@@ -105,7 +113,7 @@ impl Cell {
     /// Adds another cell to this one.
     pub fn merge(&mut self, other: &Self) {
         let Self { requests, failures, responses_5xx, connection_errors, .. } = other;
-        let Self { client_aborts, retried, retries, not_forwarded, upgraded, latency, .. } = other;
+        let Self { client_aborts, retried, retries, rescued, not_forwarded, upgraded, latency, .. } = other;
         self.requests = self.requests.saturating_add(*requests);
         self.failures = self.failures.saturating_add(*failures);
         self.responses_5xx = self.responses_5xx.saturating_add(*responses_5xx);
@@ -113,6 +121,7 @@ impl Cell {
         self.client_aborts = self.client_aborts.saturating_add(*client_aborts);
         self.retried = self.retried.saturating_add(*retried);
         self.retries = self.retries.saturating_add(*retries);
+        self.rescued = self.rescued.saturating_add(*rescued);
         self.not_forwarded = self.not_forwarded.saturating_add(*not_forwarded);
         self.upgraded = self.upgraded.saturating_add(*upgraded);
         self.latency.merge(latency);
@@ -127,7 +136,8 @@ impl Cell {
         }
         self.requests = self.requests.saturating_add(1);
         self.retries = self.retries.saturating_add(retries.count);
-        self.retried = self.retried.saturating_add(u64::from(retries.count > 0 || retries.redispatched));
+        let again = retries.count > 0 || retries.redispatched;
+        self.retried = self.retried.saturating_add(u64::from(again));
         if ending == Ending::ClientLeft {
             self.client_aborts = self.client_aborts.saturating_add(1);
             return;
@@ -137,6 +147,7 @@ impl Cell {
             self.responses_5xx = self.responses_5xx.saturating_add(u64::from(status >= 500));
             self.connection_errors = self.connection_errors.saturating_add(u64::from(unconnected));
         }
+        self.rescued = self.rescued.saturating_add(u64::from(again && ending == Ending::Answered));
         match took_ms {
             _ if status == UPGRADED => self.upgraded = self.upgraded.saturating_add(1),
             Some(took_ms) => self.latency.record(took_ms),
@@ -383,6 +394,23 @@ mod tests {
         assert_eq!((cell.retried, cell.retries, cell.not_forwarded), (2, 3, 1));
         // Whoever left took as long as they stayed, which is no time of the slot's.
         assert_eq!((cell.latency.total(), cell.latency.above(2000)), (3, 0));
+    }
+
+    #[test]
+    fn another_try_hides_no_failure_of_a_server() {
+        let mut cell = Cell::default();
+        let again = |count, redispatched| Retries { count, redispatched };
+        cell.count(Ending::Answered, 200, Some(3), again(0, false));
+        cell.count(Ending::Answered, 200, Some(1_003), again(1, false));
+        // The last of the tries was made at another server.
+        cell.count(Ending::Answered, 404, Some(1_003), again(0, true));
+        // These are failures already, or nobody's.
+        cell.count(Ending::Failed { unconnected: true }, 503, Some(4_000), again(3, true));
+        cell.count(Ending::ClientLeft, 200, Some(1_003), again(1, false));
+        assert_eq!((cell.rescued, cell.failures, cell.failed_by_servers()), (2, 1, 3));
+        let mut twice = cell.clone();
+        twice.merge(&cell);
+        assert_eq!(twice.failed_by_servers(), 6);
     }
 
     #[test]

@@ -238,7 +238,7 @@ fn counts(
         }
         let latency = &cell.latency;
         let slow = [latency.total(), latency.above(limit), latency.above(baseline)];
-        let found = [cell.judged(), cell.failures].into_iter().chain(slow);
+        let found = [cell.judged(), cell.failed_by_servers()].into_iter().chain(slow);
         for (sum, found) in sum.iter_mut().zip(found) {
             *sum = sum.saturating_add(found);
         }
@@ -319,6 +319,19 @@ mod tests {
 
     fn answered(cell: &mut signal::Cell, times: u64, status: u16, took_ms: Option<u64>) {
         (0..times).for_each(|_| cell.count(signal::Ending::Answered, status, took_ms, Default::default()));
+    }
+
+    #[test]
+    fn what_only_another_try_brought_is_judged_as_failed() {
+        let mut cell = signal::Cell::default();
+        answered(&mut cell, 8, 200, Some(40));
+        let again = signal::Retries { count: 1, redispatched: true };
+        cell.count(signal::Ending::Answered, 200, Some(1_040), again);
+        cell.count(signal::Ending::Failed { unconnected: true }, 503, None, again);
+        let second = signal::Tick { cells: [visitors("be_green", 4, cell)].into(), ..Default::default() };
+        let since = Since { route: RouteEpoch(4), unsaid: true };
+        let found = counts(&second, &"be_green".parse().unwrap(), since, (2_000, 500));
+        assert_eq!((found.requests, found.errors), (10, 2));
     }
 
     #[test]

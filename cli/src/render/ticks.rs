@@ -87,7 +87,7 @@ impl Slot<'_> {
             "requests": self.cell.requests, "rate_per_s": per_second(self.cell.requests, tick.span_ms),
             "errors": self.cell.failures, "error_share": self.error_share(),
             "responses_5xx": self.cell.responses_5xx, "connection_errors": self.cell.connection_errors,
-            "client_aborts": self.cell.client_aborts, "retries": self.wire.retries,
+            "client_aborts": self.cell.client_aborts, "retries": self.wire.retries, "rescued": self.cell.rescued,
             "p50_ms": ms(500), "p95_ms": ms(950), "p99_ms": ms(990),
             "probes": probes_json(self.wire.probes.as_ref()),
         })

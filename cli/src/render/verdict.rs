@@ -167,8 +167,8 @@ pub fn met(release: &v1::Release) -> String {
             String::new()
         };
         return format!(
-            "; {} % of {} requests on {} failed in {watched}: {} requests of visitors failed until the \
-             verdict{slow}",
+            "; {} % of {} requests on {} failed in {watched}: {} of visitors' requests failed, or needed \
+             another try, until the verdict{slow}",
             percent(share(&errors)),
             grouped(errors.requests),
             plan.to_slot,
@@ -273,8 +273,8 @@ mod tests {
     fn a_rollback_says_who_was_hurt() {
         assert_eq!(
             met(&release("rollback", "rolled-back")),
-            "; 20.2 % of 163 requests on green failed in 4.0 s: 33 requests of visitors failed until the \
-             verdict"
+            "; 20.2 % of 163 requests on green failed in 4.0 s: 33 of visitors' requests failed, or needed \
+             another try, until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
     }

@@ -34,6 +34,7 @@ pub fn cell_to_wire(key: &CellKey, cell: &Cell) -> v1::SignalCell {
         client_aborts: cell.client_aborts,
         retried: cell.retried,
         retries: cell.retries,
+        rescued: cell.rescued,
         not_forwarded: cell.not_forwarded,
         upgraded: cell.upgraded,
         latency: Some(histogram_to_wire(&cell.latency)),
@@ -55,14 +56,16 @@ pub fn cell_from_wire(wire: &v1::SignalCell) -> Result<(CellKey, Cell), Problem>
         client_aborts: wire.client_aborts,
         retried: wire.retried,
         retries: wire.retries,
+        rescued: wire.rescued,
         not_forwarded: wire.not_forwarded,
         upgraded: wire.upgraded,
         latency: wire.latency.as_ref().map_or_else(|| Ok(Histogram::default()), histogram_from_wire)?,
     };
-    let counted = cell.failures.saturating_add(cell.client_aborts);
+    let counted = cell.failed_by_servers().saturating_add(cell.client_aborts);
     let parts = [counted, cell.retried, cell.latency.total(), cell.upgraded];
     if parts.iter().any(|part| *part > cell.requests)
         || cell.responses_5xx.max(cell.connection_errors) > cell.failures
+        || cell.rescued > cell.retried
     {
         return Err(Problem::new(
             Code::MessageInvalid,
@@ -187,6 +190,7 @@ mod tests {
             cell.count(Ending::Answered, 200, Some(ms), Retries::default());
         }
         cell.count(Ending::Answered, 101, Some(70_000), Retries::default());
+        cell.count(Ending::Answered, 200, Some(1_003), Retries { count: 1, redispatched: false });
         cell.count(Ending::Failed { unconnected: true }, 503, None, Retries { count: 3, redispatched: true });
         Tick {
             number: 3,
@@ -209,13 +213,15 @@ mod tests {
 
     #[test]
     fn what_cannot_be_is_refused() {
-        let spoils: [fn(&mut v1::SignalTick); 11] = [
+        let spoils: [fn(&mut v1::SignalTick); 13] = [
             |tick| tick.covered[0].coverage = None,
             |tick| tick.covered[0].backend = "blue".to_owned(),
             |tick| tick.number = 0,
             |tick| tick.span_ms = 0,
-            |tick| tick.cells[0].failures = 9,
-            |tick| tick.cells[0].upgraded = 9,
+            |tick| tick.cells[0].failures = 10,
+            |tick| tick.cells[0].upgraded = 10,
+            |tick| tick.cells[0].rescued = 3,
+            |tick| tick.cells[0].rescued = u64::MAX,
             |tick| tick.cells[0].client_aborts = u64::MAX,
             |tick| tick.cells[0].backend = "blue".to_owned(),
             |tick| tick.cells[0].latency.as_mut().unwrap().bucket[0] = 4_000,
