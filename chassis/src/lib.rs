@@ -14,6 +14,7 @@ pub mod http_check;
 mod journald;
 pub mod ledger;
 pub mod logs;
+pub mod newest;
 mod order_digest;
 pub mod process;
 pub mod serve;

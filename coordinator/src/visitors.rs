@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use pointsman_chassis::durable;
+use pointsman_chassis::newest::{self, Newest};
 use pointsman_core::ports::{Heard, Position, Signals};
 use pointsman_core::signal::{Probed, Probes};
 use pointsman_core::verdict::Judgement;
@@ -22,15 +22,14 @@ use crate::lookout::Lookout;
 
 /// Seconds in the chart that people see.
 const CHART_SECONDS: usize = 60;
-/// Largest file that is read: a judge takes about two kilobytes.
-const MOST_BYTES: u64 = 64 * 1024;
 /// Longest wait for the disk: the next second is there by then, and what is known is put away with it. Without this a slow
 /// disk would have the same second put away again and again.
 const KEEP: Duration = Duration::from_secs(1);
 /// So many seconds in a row that were not put away are told.
 const UNKEPT_SECONDS: u32 = 5;
-/// Bytes of the checksum at the end of the file.
+/// Bytes of the checksum at the end of a file of before it had two places, and the largest that is read.
 const CHECKSUM: usize = 32;
+const MOST_OF_BEFORE: u64 = 64 * 1024;
 
 /// What is shown of the visitors of one release.
 #[derive(Clone, Debug)]
@@ -60,14 +59,15 @@ pub struct Visitors {
     no_way_back: Arc<Mutex<String>>,
     changed: watch::Sender<u64>,
     /// Held by whoever writes the file: a writer that nobody waits for any more goes on.
-    writing: Arc<tokio::sync::Mutex<()>>,
+    writing: Arc<tokio::sync::Mutex<Newest>>,
 }
 
 impl Visitors {
     /// The visitors of an environment; what is known of them is kept in a folder of the coordinator's state.
     pub fn new(folder: &Path, environment: &EnvironmentName, lookout: Option<Arc<Lookout>>) -> Self {
         let file: PathBuf = folder.join(environment.as_str());
-        let (shown, changed, writing) = (Arc::default(), watch::Sender::new(0), Arc::default());
+        let (shown, changed) = (Arc::default(), watch::Sender::new(0));
+        let writing = Arc::new(tokio::sync::Mutex::new(Newest::new(file.clone())));
         let (unkept, no_way_back) = (Arc::default(), Arc::default());
         Self { lookout, file: file.into(), shown, unkept, no_way_back, changed, writing }
     }
@@ -97,11 +97,12 @@ impl Visitors {
                 .retry_useful()
         };
         let written = async {
-            let alone = Arc::clone(&self.writing).lock_owned().await;
+            let mut newest = Arc::clone(&self.writing).lock_owned().await;
             let written = tokio::task::spawn_blocking(move || {
-                let written = write(&file, bytes);
-                drop(alone);
-                written
+                if let Some(folder) = file.parent() {
+                    std::fs::create_dir_all(folder)?;
+                }
+                newest.write(&bytes)
             });
             written.await
         };
@@ -176,27 +177,24 @@ fn bar(plan: &Plan, heard: &Heard) -> f32 {
     (f64::from(new.errors) * 100.0 / f64::from(new.requests)) as f32
 }
 
+/// What was put away last, by this coordinator or one of before a file had two places.
 fn read(file: &Path) -> io::Result<Vec<u8>> {
-    let length = std::fs::metadata(file)?.len();
-    if length > MOST_BYTES {
-        return Err(io::Error::other(format!("{length} bytes are too many")));
+    let newest = newest::read(file);
+    match &newest {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => of_before(file)?.map_or(newest, Ok),
+        _ => newest,
+    }
+}
+
+/// A file of before it had two places: a content, and its checksum.
+fn of_before(file: &Path) -> io::Result<Option<Vec<u8>>> {
+    if std::fs::metadata(file)?.len() > MOST_OF_BEFORE {
+        return Ok(None);
     }
     let mut bytes = std::fs::read(file)?;
     let kept = bytes.len().saturating_sub(CHECKSUM);
     let checksum = bytes.split_off(kept);
-    if checksum != blake3::hash(&bytes).as_bytes() {
-        return Err(io::Error::other("its checksum is wrong"));
-    }
-    Ok(bytes)
-}
-
-fn write(file: &Path, mut bytes: Vec<u8>) -> io::Result<()> {
-    let checksum = blake3::hash(&bytes);
-    bytes.extend_from_slice(checksum.as_bytes());
-    if let Some(folder) = file.parent() {
-        std::fs::create_dir_all(folder)?;
-    }
-    durable::replace(file, &bytes, 0o600)
+    Ok((checksum == blake3::hash(&bytes).as_bytes()).then_some(bytes))
 }
 
 impl Signals for Visitors {
@@ -260,22 +258,32 @@ impl pointsman_core::ports::Ear for VisitorsEar {
 mod tests {
     use super::*;
 
-    #[test]
-    fn what_is_kept_is_whole_or_nothing() {
+    #[tokio::test]
+    async fn what_is_kept_is_whole_or_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("verdicts/production");
         assert_eq!(read(&file).unwrap_err().kind(), io::ErrorKind::NotFound);
-        write(&file, vec![7; 2_000]).unwrap();
-        write(&file, vec![8; 2_000]).unwrap();
+        let visitors = Visitors::new(&folder.path().join("verdicts"), &"production".parse().unwrap(), None);
+        visitors.put_away(vec![7; 2_000]).await.unwrap();
+        visitors.put_away(vec![8; 2_000]).await.unwrap();
         assert_eq!(read(&file).unwrap(), vec![8; 2_000]);
-        let mut torn = std::fs::read(&file).unwrap();
-        torn.truncate(1_000);
-        std::fs::write(&file, &torn).unwrap();
-        assert!(read(&file).unwrap_err().to_string().contains("checksum"));
         std::fs::write(&file, b"").unwrap();
-        assert!(read(&file).is_err());
-        std::fs::write(&file, vec![0; 1 << 17]).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("checksum"));
+        std::fs::write(&file, vec![0; 1 << 18]).unwrap();
         assert!(read(&file).unwrap_err().to_string().contains("too many"));
+    }
+
+    #[test]
+    fn what_an_older_coordinator_put_away_is_read() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("production");
+        let mut bytes = vec![7; 2_000];
+        bytes.extend_from_slice(blake3::hash(&bytes).as_bytes());
+        std::fs::write(&file, &bytes).unwrap();
+        assert_eq!(read(&file).unwrap(), vec![7; 2_000]);
+        bytes.truncate(1_000);
+        std::fs::write(&file, &bytes).unwrap();
+        assert!(read(&file).unwrap_err().to_string().contains("checksum"));
     }
 
     #[tokio::test]

@@ -1,10 +1,10 @@
 //! What one tick of one environment costs, and a second of a thousand.
 
 use std::hint::black_box;
-use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
+use pointsman_chassis::newest::Newest;
 use pointsman_core::SlotName;
 use pointsman_core::verdict::{Judge, Params};
 use rustix::time::{ClockId, clock_gettime};
@@ -38,9 +38,13 @@ pub fn of_a_thousand(seed: u64) -> Result<f64> {
     doing.errors = 0.005;
     let (scenario, mut chance) = (Scenario::steady(load, doing, doing), Chance::of(seed, 2, 0));
     let (new, old) = (SlotName::parse("green")?, SlotName::parse("blue")?);
-    let mut judges: Vec<(Judge, PathBuf)> = (0..ENVIRONMENTS)
-        .map(|number| (Judge::new(Params::default()), folder.path().join(number.to_string())))
-        .collect();
+    let file = |number: usize| Newest::new(folder.path().join(number.to_string()));
+    let mut judges: Vec<(Judge, Newest)> =
+        (0..ENVIRONMENTS).map(|number| (Judge::new(Params::default()), file(number))).collect();
+    // The first second makes the files.
+    for (judge, file) in &mut judges {
+        file.write(&judge.to_bytes())?;
+    }
     let mut spent = Duration::ZERO;
     for at in 1..=ROUNDS {
         let second = scenario.second(at, &mut chance);
@@ -48,7 +52,7 @@ pub fn of_a_thousand(seed: u64) -> Result<f64> {
         for (judge, file) in &mut judges {
             let judgement = judge.step(&second.tick(at));
             black_box(judgement.told(&new, &old).to_string());
-            pointsman_chassis::durable::replace(file, &judge.to_bytes(), 0o600)?;
+            file.write(&judge.to_bytes())?;
         }
         spent += processor_time().saturating_sub(began);
     }
