@@ -109,6 +109,37 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
     assert!(!place.databases().contains("_old_"), "{}", place.databases());
 }
 
+/// The server hands out no value of more than a gigabyte.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn large_objects_of_any_size_are_compared() {
+    let place = Place::new();
+    let piece = 1 << 20;
+    let owner = format!("SET ROLE {}_owner", place.settings.name);
+    // Whole pieces, one less, and nothing.
+    place.sql(&format!(
+        "{owner}; SELECT lo_from_bytea(71, decode(repeat('ab', {}), 'hex')), lo_from_bytea(72, decode(repeat('cd', {}), 'hex')),
+                         lo_from_bytea(73, decode(repeat('ef', {}), 'hex')), lo_create(74)",
+        2 * piece,
+        2 * piece,
+        2 * piece - 1
+    ));
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let loss = async || {
+        let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+        let mut objects = loss.tables.iter().filter(|table| table.table == "pg_largeobject");
+        objects.next().map(|table| (table.inserted, table.updated, table.deleted))
+    };
+    assert_eq!(loss().await, None);
+    // The last byte of one, another byte after the others' ends, and one with nothing before its only byte.
+    place.sql(&format!(
+        "{owner}; SELECT lo_put(71, {}, 'x'), lo_put(73, {0}, 'x'), lo_put(74, 0, 'x'), lo_put(lo_create(75), 1300000000, 'x')",
+        2 * piece - 1
+    ));
+    assert_eq!(loss().await, Some((1, 3, 0)));
+    swap(&place, &taken.id, 4).await.unwrap();
+}
+
 /// The server's counters begin anew after a crash of it: what they say then is no count of what was written since the swap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {

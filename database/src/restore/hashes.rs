@@ -15,6 +15,8 @@ use crate::statement::{field, literal, quoted, refused};
 
 /// Into how many groups the rows of a table go.
 const GROUPS: u32 = 1024;
+/// Bytes of a large object that are hashed at once.
+const PIECE_BYTES: u32 = 1 << 20;
 
 /// Of the tables of extensions those rows that a dump holds. What every row got when its column was added, or gets by a
 /// constant default, is no row's own; both are compared as the server writes elements of arrays, which is how it keeps the
@@ -84,13 +86,28 @@ pub(crate) async fn compare(
     }
     tell("large objects");
     let name = ("pg_catalog".to_owned(), "pg_largeobject".to_owned());
-    let source = format!(
-        "SELECT oid::text AS k, 0 AS g, hashtextextended(md5(lo_get(oid)), {seed}) AS h FROM pg_largeobject_metadata"
-    );
-    let sorted = Query::sorted(&source, seed);
+    let sorted = Query::sorted(&large_objects(seed), seed);
     let loss = difference(&name, (live, &sorted), (restored, &sorted), &[0]).await?;
     found.extend((loss.total() > 0).then_some(loss));
     Ok(found)
+}
+
+/// Large objects by the hashes of their pieces, one in memory at a time: they may be greater than any value may be. The last
+/// piece is the first that is not whole.
+fn large_objects(seed: i64) -> String {
+    format!(
+        "SELECT m.oid::text AS k, 0 AS g, (
+           WITH RECURSIVE pieces (start, length, hash) AS (
+             SELECT 0::bigint, length(first.piece), md5(first.piece)
+               FROM (SELECT lo_get(m.oid, 0, {PIECE_BYTES}) AS piece OFFSET 0) first
+             UNION ALL
+             SELECT p.start + {PIECE_BYTES}, length(next.piece), md5(next.piece)
+               FROM pieces p
+              CROSS JOIN LATERAL (SELECT lo_get(m.oid, p.start + {PIECE_BYTES}, {PIECE_BYTES}) AS piece OFFSET 0) next
+              WHERE p.length = {PIECE_BYTES})
+           SELECT hashtextextended(string_agg(hash, '' ORDER BY start), {seed}) FROM pieces) AS h
+           FROM pg_largeobject_metadata m"
+    )
 }
 
 async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
