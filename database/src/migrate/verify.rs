@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use futures_util::TryStreamExt as _;
 use pointsman_core::{Aftermath, Code, Problem};
 use pointsman_migration::{Script, Statement};
 use tokio_postgres::types::Type;
@@ -45,18 +46,36 @@ async fn one(session: &Session, script: &Script, statement: &Statement) -> Resul
                  `pointsman deploy ENV ...`",
             )
     };
-    let asked = tokio::time::timeout(STATEMENT_LIMIT * 2, session.client().query(&statement.sql, &[])).await;
-    let rows = match asked {
-        Ok(Ok(rows)) => rows,
-        Ok(Err(error)) => return Err(refused(Fault::from(error).words())),
-        Err(_) => return Err(super::fault::lost("look at what a verify file wants")),
-    };
-    let boolean =
-        rows.first().is_some_and(|row| matches!(row.columns(), [column] if *column.type_() == Type::BOOL));
-    if !boolean {
-        return Ok(());
+    match tokio::time::timeout(STATEMENT_LIMIT * 2, counted(session, &statement.sql)).await {
+        Ok(Ok(Told { untrue: 0, .. })) => Ok(()),
+        Ok(Ok(Told { untrue, rows })) => Err(refused(format!("{untrue} of {rows} rows are not true"))),
+        Ok(Err(error)) => Err(refused(Fault::from(error).words())),
+        Err(_) => Err(super::fault::lost("look at what a verify file wants")),
     }
-    let untrue =
-        rows.iter().filter(|row| row.try_get::<_, Option<bool>>(0).ok().flatten() != Some(true)).count();
-    if untrue == 0 { Ok(()) } else { Err(refused(format!("{untrue} of {} rows are not true", rows.len()))) }
 }
+
+/// What the rows of a statement say.
+#[derive(Default)]
+struct Told {
+    rows: u64,
+    /// Those that are not true; none where they say nothing.
+    untrue: u64,
+}
+
+/// Reads the rows as they come and keeps none: it may be a whole table.
+async fn counted(session: &Session, sql: &str) -> Result<Told, tokio_postgres::Error> {
+    let rows = session.client().query_raw(sql, NO_PARAMETERS).await?;
+    let mut rows = std::pin::pin!(rows);
+    let mut told = Told::default();
+    while let Some(row) = rows.try_next().await? {
+        told.rows = told.rows.saturating_add(1);
+        let says = matches!(row.columns(), [column] if *column.type_() == Type::BOOL);
+        if says && row.try_get::<_, Option<bool>>(0)? != Some(true) {
+            told.untrue = told.untrue.saturating_add(1);
+        }
+    }
+    Ok(told)
+}
+
+/// A statement of a file has none.
+const NO_PARAMETERS: [bool; 0] = [];

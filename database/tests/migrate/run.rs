@@ -261,6 +261,29 @@ async fn verify_files_look_after_the_run_and_change_nothing() {
     assert_eq!(ground.sql("SELECT count(*) FROM t"), "100");
 }
 
+/// The most memory that this process has had, in kB.
+fn peak_kb() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    peak.trim().trim_end_matches(" kB").parse().unwrap()
+}
+
+#[tokio::test]
+async fn a_verify_file_may_look_at_more_than_fits_into_memory() {
+    const MB: u64 = 400;
+    let ground = Ground::new("CREATE TABLE t (a int)");
+    let looks = format!(
+        "SELECT repeat('x', 1000000) FROM generate_series(1, {MB}); SELECT n < {MB} FROM generate_series(1, {MB}) n"
+    );
+    let before = peak_kb();
+    let files = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.0.0.verify.sql", &looks)];
+    let problem = ground.expand(&files).await.unwrap_err();
+    // All of the first was read, and of the second.
+    assert!(problem.message.contains("statement 2: 1 of 400 rows are not true"), "{problem}");
+    let more = peak_kb().saturating_sub(before);
+    assert!(more < MB * 1000 / 2, "{more} kB");
+}
+
 #[tokio::test]
 async fn what_a_verify_file_has_not_passed_is_looked_at_again_by_every_release_until_it_does() {
     let ground = Ground::new(T);
