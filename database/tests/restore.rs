@@ -71,6 +71,10 @@ async fn a_database_is_restored_beside_swapped_taken_back_and_swapped_again() {
     assert_eq!((features.inserted, features.updated, features.deleted), (2, 2, 1));
     assert_eq!((table("visits").inserted, table("changes").inserted), (1, 2));
     assert_eq!((table("pg_largeobject").inserted, loss.total()), (1, 9));
+    // Kept for whoever comes later to accept it.
+    let kept = restore::pending(&place.settings).unwrap().unwrap().compared.unwrap();
+    assert_eq!((kept.rows, kept.of_tables, &kept.tables[0]), (9, loss.tables.len(), features));
+    assert!(kept.at_ms > 0);
 
     let refused = swap(&place, &taken.id, 8).await.unwrap_err();
     assert_eq!((refused.code, stage(&place)), (Code::LossGrown, Some(Stage::Ready)));

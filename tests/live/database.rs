@@ -153,6 +153,7 @@ async fn a_backup_is_restored_beside_and_swapped_in_only_with_its_loss_accepted_
     let refused = swap("9").await;
     assert_eq!(refused.code, 4, "{refused:?}");
     assert!(refused.says("PM0314") && refused.says("10 rows"), "{refused:?}");
+    assert!(refused.says("features 10 (0 new, 7 changed, 3 deleted); compared"), "{refused:?}");
     assert_eq!(site.routes().await.unwrap(), before, "nobody was led away for it");
     assert_eq!(database.sql(damaged).unwrap(), "7");
     let swapped = swap("10").await;

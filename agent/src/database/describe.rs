@@ -52,7 +52,9 @@ async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), 
     facts.applied = applied(&status, earlier);
     let unverified = status.records.iter().filter(|record| record.unverified).map(words::unverified);
     facts.unfinished = status.leftovers.iter().map(words::unfinished).chain(unverified).collect();
-    facts.beside = restore::pending(settings)?.iter().map(words::pending).collect();
+    let pending = restore::pending(settings)?;
+    facts.beside = pending.iter().map(words::pending).collect();
+    facts.compared = pending.as_ref().and_then(words::compared);
     facts.written_since_swap = restore::written_since_swap(settings, &session).await?;
     Ok(())
 }

@@ -4,7 +4,7 @@ use pointsman_core::{bytes, several};
 use pointsman_database::backup::Backup;
 use pointsman_database::migrate::{Leftover, Ran, Record, Rehearsal, Replanned};
 use pointsman_database::preflight::{Finding, Verdict};
-use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped};
+use pointsman_database::restore::{Beside, Loss, Pending, Stage, Swapped, TableLoss};
 use pointsman_migration::Version;
 use pointsman_proto::v1;
 
@@ -133,9 +133,23 @@ fn with_notes(mut words: String, notes: &[String]) -> String {
 
 /// What a restored database would lose.
 pub fn restored(beside: &Beside, loss: &Loss) -> String {
-    let mut tables: Vec<_> = loss.tables.iter().filter(|table| table.total() > 0).collect();
-    tables.sort_by_key(|table| std::cmp::Reverse(table.total()));
-    let table = |table: &&pointsman_database::restore::TableLoss| {
+    let least = if loss.at_least { "at least " } else { "" };
+    let words = format!(
+        "restored beside as `{}`; with it {least}{}",
+        beside.database,
+        lost(loss.total(), &loss.greatest(NAMED), loss.tables.len())
+    );
+    let lacking: Vec<String> = beside
+        .not_copied
+        .iter()
+        .map(|statement| format!("it lacks what a superuser must say: `{statement}`"))
+        .collect();
+    with_notes(words, &lacking)
+}
+
+/// Rows that a restore loses, and which tables lose them.
+fn lost(rows: u64, greatest: &[TableLoss], of_tables: usize) -> String {
+    let table = |table: &TableLoss| {
         format!(
             "{}.{} {} ({} new, {} changed, {} deleted)",
             table.schema,
@@ -146,23 +160,22 @@ pub fn restored(beside: &Beside, loss: &Loss) -> String {
             table.deleted
         )
     };
-    let named: Vec<String> = tables.iter().take(NAMED).map(table).collect();
-    let more = tables.len().saturating_sub(NAMED);
+    let named: Vec<String> = greatest.iter().take(NAMED).map(table).collect();
+    let more = if named.is_empty() { 0 } else { of_tables.saturating_sub(named.len()) };
     let rest = if more > 0 { format!(" and {more} tables more") } else { String::new() };
-    let least = if loss.at_least { "at least " } else { "" };
-    let words = format!(
-        "restored beside as `{}`; with it {least}{} written since the backup are lost{}{}{rest}",
-        beside.database,
-        several(loss.total(), "row", "rows"),
-        if named.is_empty() { "" } else { ": " },
-        named.join(", ")
-    );
-    let lacking: Vec<String> = beside
-        .not_copied
-        .iter()
-        .map(|statement| format!("it lacks what a superuser must say: `{statement}`"))
-        .collect();
-    with_notes(words, &lacking)
+    let rows = several(rows, "row", "rows");
+    let colon = if named.is_empty() { "" } else { ": " };
+    format!("{rows} written since the backup are lost{colon}{}{rest}", named.join(", "))
+}
+
+/// What the restored database that stands beside would lose.
+pub fn compared(pending: &Pending) -> Option<v1::ComparedLoss> {
+    let compared = pending.compared.as_ref()?;
+    Some(v1::ComparedLoss {
+        backup: pending.backup.clone(),
+        words: lost(compared.rows, &compared.tables, compared.of_tables),
+        at_ms: compared.at_ms,
+    })
 }
 
 /// A swap.

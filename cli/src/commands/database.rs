@@ -130,7 +130,11 @@ async fn restore(
     out: &Out,
 ) -> Result<Exit, Problem> {
     if let Some(accept_loss) = accepted {
-        say_other_schema(session, &work.environment, backup, out).await?;
+        let (facts, seen) = look(session, &work.environment).await?;
+        if let Some(loss) = render::loss(&facts, &backup.to_string(), seen.now_ms) {
+            out.say(&loss);
+        }
+        say_other_schema(&facts, backup, out);
         if !typed(out, &work.environment, confirm)? {
             return Ok(super::declined(out));
         }
@@ -140,7 +144,8 @@ async fn restore(
     let beside = Work::Restore(v1::RestoreWork { backup: backup.to_string() });
     let restored = begin(session, work, beside, out).await?;
     if restored == Exit::Done {
-        say_other_schema(session, &work.environment, backup, out).await?;
+        let (facts, _) = look(session, &work.environment).await?;
+        say_other_schema(&facts, backup, out);
         out.say(&format!(
             "the live database is untouched; to make the restored one live: \
              `pointsman db restore {} --backup {backup} --accept-loss ROWS`, with the number of rows above",
@@ -151,15 +156,9 @@ async fn restore(
 }
 
 /// Says where the backup is of another schema version than the database that it would replace.
-async fn say_other_schema(
-    session: &Session,
-    environment: &EnvironmentName,
-    backup: &BackupId,
-    out: &Out,
-) -> Result<(), Problem> {
-    let (facts, _) = look(session, environment).await?;
+fn say_other_schema(facts: &v1::DatabaseFacts, backup: &BackupId, out: &Out) {
     let id = backup.to_string();
-    let Some(known) = facts.backups.iter().find(|known| known.id == id) else { return Ok(()) };
+    let Some(known) = facts.backups.iter().find(|known| known.id == id) else { return };
     let (there, here) =
         (render::schema_version(&known.schema_version), render::schema_version(&facts.schema_version));
     if there != here {
@@ -168,7 +167,6 @@ async fn say_other_schema(
              need what lies between; a deploy with `--migrations` applies it again"
         ));
     }
-    Ok(())
 }
 
 /// Whether a person has typed the environment's name, beforehand or now.

@@ -85,6 +85,16 @@ pub(super) fn line(agent: &v1::AgentStatus, now_ms: u64) -> String {
     text
 }
 
+/// What the swap of a restored backup would lose, as the databases were compared last.
+pub fn loss(facts: &v1::DatabaseFacts, backup: &str, now_ms: u64) -> Option<String> {
+    let compared = facts.compared.as_ref().filter(|compared| compared.backup == backup)?;
+    let age = match compared.at_ms {
+        0 => "some time ago".to_owned(),
+        at_ms => format!("{} ago", span(now_ms.saturating_sub(at_ms))),
+    };
+    Some(format!("with it {}; compared {age}, and once more before anybody is led away", compared.words))
+}
+
 /// Every backup, one a line.
 pub fn backups(facts: &v1::DatabaseFacts, now_ms: u64) -> String {
     if facts.backups.is_empty() {
@@ -146,6 +156,21 @@ mod tests {
             database,
             ..Default::default()
         }
+    }
+
+    #[test]
+    fn whoever_accepts_a_loss_reads_which() {
+        let compared = |at_ms| v1::ComparedLoss {
+            backup: "b1".to_owned(),
+            words: "2 rows written since the backup are lost: public.visits 2 (2 new, 0 changed, 0 deleted)"
+                .to_owned(),
+            at_ms,
+        };
+        let stands = |at_ms| v1::DatabaseFacts { compared: Some(compared(at_ms)), ..facts() };
+        let told = loss(&stands(1_000), "b1", 7_201_000).unwrap();
+        assert!(told.contains("public.visits 2 (2 new") && told.contains("compared 2 h"), "{told}");
+        assert!(loss(&stands(0), "b1", 7_201_000).unwrap().contains("compared some time ago"));
+        assert_eq!((loss(&stands(1_000), "b2", 0), loss(&facts(), "b1", 0)), (None, None));
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub use audit::audit;
 pub use cert::{certificate, certificate_deployed, certificates};
 pub use checklist::{checklist, checklist_junit, checklist_markdown};
 pub use checks::checks;
-pub use database::{backups, database, schema_version};
+pub use database::{backups, database, loss, schema_version};
 pub use ending::{ending, left};
 pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pointsman_core::{Code, Problem};
+use serde::{Deserialize, Serialize};
 
 use super::beside::name_of;
 use super::gate::{Written, uncounted};
@@ -11,10 +12,12 @@ use super::record::{Compared, Record, Stage};
 use crate::backup::{BackupId, Manifest};
 use crate::guard::Guard;
 use crate::statement::{field, refused};
-use crate::{Progress, Session, Settings, contents};
+use crate::{Progress, Session, Settings, contents, moment};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
+/// Tables that are noted with their loss: whoever accepts it reads no more.
+const KEPT: usize = 100;
 
 /// What would be lost.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -30,7 +33,7 @@ pub struct Loss {
 }
 
 /// What would be lost of one table.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TableLoss {
     /// Its schema.
     pub schema: String,
@@ -60,6 +63,15 @@ impl Loss {
     pub fn total(&self) -> u64 {
         self.tables.iter().map(TableLoss::total).sum()
     }
+
+    /// As many tables as that, those that lose most.
+    pub fn greatest(&self, most: usize) -> Vec<TableLoss> {
+        let mut tables: Vec<TableLoss> =
+            self.tables.iter().filter(|table| table.total() > 0).cloned().collect();
+        tables.sort_by_key(|table| std::cmp::Reverse(table.total()));
+        tables.truncate(most);
+        tables
+    }
 }
 
 /// Counts what would be lost: exactly if the backup stands restored beside the live database, which is noted for the
@@ -76,7 +88,9 @@ pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<
         let live = Session::open(settings, &settings.name, "loss").await?;
         let restored = written_in(settings, &record.restored.aside).await?;
         let (loss, live) = exact(settings, &live, &record, progress).await?;
-        record.compared = Some(Compared { lost: loss.total(), live, restored });
+        let (lost, at_ms) = (loss.total(), moment::now_ms());
+        let (tables, of_tables) = (loss.greatest(KEPT), loss.tables.len());
+        record.compared = Some(Compared { lost, at_ms, tables, of_tables, live, restored });
         record.write(settings)?;
         return Ok(loss);
     }

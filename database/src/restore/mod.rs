@@ -17,5 +17,5 @@ pub use loss::{Loss, TableLoss, loss, must_be_accepted};
 pub use prepared::{branch, prepare};
 pub use record::Stage;
 pub use recover::{Recovered, recover};
-pub use settle::{Pending, confirm, discard, pending};
+pub use settle::{ComparedLoss, Pending, confirm, discard, pending};
 pub use swap::{Swapped, swap, swap_back, written_since_swap};

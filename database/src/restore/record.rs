@@ -8,6 +8,7 @@ use pointsman_core::{Code, Problem};
 use serde::{Deserialize, Serialize};
 
 use super::gate::Written;
+use super::loss::TableLoss;
 use crate::{Settings, moment};
 
 /// The version of the form below.
@@ -51,6 +52,14 @@ pub(crate) struct Named {
 pub(crate) struct Compared {
     /// Rows that would be lost.
     pub lost: u64,
+    /// When, in milliseconds since 1970; 0 in records from before it was kept.
+    #[serde(default)]
+    pub at_ms: u64,
+    /// The tables that would lose most of them, and of how many tables they are.
+    #[serde(default)]
+    pub tables: Vec<TableLoss>,
+    #[serde(default)]
+    pub of_tables: usize,
     pub live: Written,
     pub restored: Written,
 }

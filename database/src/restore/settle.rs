@@ -6,7 +6,8 @@ use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
 use super::beside::{name_of, still_aside};
-use super::record::{Named, Record, Stage};
+use super::loss::TableLoss;
+use super::record::{Compared, Named, Record, Stage};
 use super::recover::finish;
 use crate::guard::Guard;
 use crate::statement::{field, refused};
@@ -26,15 +27,37 @@ pub struct Pending {
     pub restored: String,
     /// The replaced database's name while it is not live.
     pub replaced: String,
+    /// What a swap would lose, as both databases were compared last.
+    pub compared: Option<ComparedLoss>,
+}
+
+/// What a swap would lose.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ComparedLoss {
+    /// Rows of all tables.
+    pub rows: u64,
+    /// The tables that lose most of them; none in records from before they were kept.
+    pub tables: Vec<TableLoss>,
+    /// Of how many tables they are.
+    pub of_tables: usize,
+    /// When it was compared, in milliseconds since 1970; 0 where that was not noted.
+    pub at_ms: u64,
 }
 
 /// The restore that is not settled yet, if there is one.
 pub fn pending(settings: &Settings) -> Result<Option<Pending>, Problem> {
+    let told = |compared: Compared| ComparedLoss {
+        rows: compared.lost,
+        tables: compared.tables,
+        of_tables: compared.of_tables,
+        at_ms: compared.at_ms,
+    };
     Ok(Record::read(settings)?.map(|record| Pending {
         backup: record.backup,
         stage: record.stage,
         restored: record.restored.aside,
         replaced: record.replaced.aside,
+        compared: record.compared.filter(|_| record.stage == Stage::Ready).map(told),
     }))
 }
 
