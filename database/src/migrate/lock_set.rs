@@ -121,7 +121,7 @@ impl LockSet {
     }
 
     /// The same, but none of it is asked for beforehand: the statements do so themselves.
-    pub(crate) fn as_met(self) -> Self {
+    pub(crate) fn only_met(self) -> Self {
         Self { tables: BTreeMap::new(), ..self }
     }
 

@@ -96,7 +96,7 @@ impl<'a> Run<'a> {
     async fn locks(&self, statements: &[&Statement]) -> Result<LockSet, Problem> {
         let locks = LockSet::of(&self.sessions.work, statements).await;
         let locks = locks.map_err(|fault| fault.while_doing("look up the tables of a file"))?;
-        Ok(if self.measure.is_some() { locks.as_met() } else { locks })
+        Ok(if self.measure.is_some() { locks.only_met() } else { locks })
     }
 
     async fn one_try(&mut self, this: &Try<'_, 'a>, ladder: &mut Ladder<'_>) -> Result<SegmentCost, Trouble> {
