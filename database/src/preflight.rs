@@ -126,6 +126,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
         Err(problem) => Finding::warning("history", problem.message, problem.hint),
     });
     findings.push(role_settings(settings, &session, &live).await?);
+    findings.push(replicated(settings, &session).await?);
     findings.push(prepared(settings, &session).await?);
     findings.push(other_work(&session, &live).await?);
     findings.push(match room::for_dump(settings, &session).await {
@@ -254,6 +255,25 @@ const RIGHTS: &str = "
            pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(r.oid, 'pg_read_all_stats', 'MEMBER')
       FROM pg_roles r, pg_database d
      WHERE r.rolname = current_user AND d.datname = $1";
+
+/// Logical replication belongs to a database and not to its name.
+async fn replicated(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
+    let check = "replication";
+    let sql = "SELECT format('replication slot `%s`', slot_name) FROM pg_replication_slots WHERE database = $1
+               UNION ALL
+               SELECT format('subscription `%s`', s.subname) FROM pg_subscription s JOIN pg_database d ON d.oid = s.subdbid
+                WHERE d.datname = $1 LIMIT 10";
+    let rows = session.client().query(sql, &[&settings.name]).await;
+    let rows = rows.map_err(|error| refused("look for logical replication", &error))?;
+    let bound: Vec<String> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+    if bound.is_empty() {
+        return Ok(Finding::fine(check, "none hangs on the database"));
+    }
+    let found =
+        format!("{} stays with the old database when a restored one is put in its place", bound.join(", "));
+    let hint = "after such a swap: make it anew on the live database, and drop the old one: a slot that nobody reads keeps WAL";
+    Ok(Finding::warning(check, found, hint))
+}
 
 /// A restored database is another one: what roles have set for the live one must be set for it too.
 async fn role_settings(settings: &Settings, session: &Session, live: &Shape) -> Result<Finding, Problem> {

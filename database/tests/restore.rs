@@ -202,6 +202,23 @@ async fn what_roles_have_set_goes_along_or_nothing_is_swapped() {
     swap(&place, &taken.id, 0).await.unwrap();
 }
 
+/// Logical replication stays with the database that it was made on: who restores must know beforehand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_swap_would_leave_behind_is_told_by_the_preflight() {
+    let place = Place::new();
+    let told = async || {
+        let findings = pointsman_database::preflight::look(&place.settings).await;
+        let found = findings.into_iter().find(|finding| finding.check == "replication").unwrap();
+        (found.verdict, found.found)
+    };
+    assert_eq!(told().await.0, pointsman_database::preflight::Verdict::Fine);
+    place.sql("CREATE SUBSCRIPTION elsewhere CONNECTION 'dbname=nobody' PUBLICATION all_of_it WITH (connect = false)");
+    let (verdict, found) = told().await;
+    assert_eq!(verdict, pointsman_database::preflight::Verdict::Warning);
+    assert!(found.contains("subscription `elsewhere`"), "{found}");
+    place.sql("ALTER SUBSCRIPTION elsewhere SET (slot_name = NONE); DROP SUBSCRIPTION elsewhere");
+}
+
 /// Where somebody's writes are not counted, counters that stand still prove nothing.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_not_taken_back_by_counters_that_do_not_count() {

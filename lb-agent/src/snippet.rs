@@ -79,7 +79,7 @@ pub fn snippet(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         head(),
         global(config, wishes)?,
         ring(wishes),
-        defaults(),
+        defaults().to_owned(),
         frontend(config, wishes)?,
         slots(config, wishes)?,
         page(config, wishes)?,
@@ -135,10 +135,8 @@ fn ring(wishes: &Wishes) -> String {
     )
 }
 
-fn defaults() -> String {
-    format!(
-        "# ---- 3. Into the `defaults` section that your frontend and the backends below use. Keep your own time-outs; if you
-# have other `log` lines, keep them too: each gets the format below.
+fn defaults() -> &'static str {
+    "# ---- 3. Into the `defaults` section that your frontend and the backends below use. Keep your own time-outs and `log` lines.
 defaults
   mode http
   # Without it a reload loses requests of clients that reuse a connection. `close-spread-time` would undo it.
@@ -153,11 +151,7 @@ defaults
   timeout http-keep-alive 30s
   timeout queue 10s
   timeout tunnel 1h
-  log ring@pointsman format raw local0
-  log-format \"{}\"
-",
-        log::FORMAT
-    )
+"
 }
 
 fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
@@ -196,6 +190,10 @@ fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
 # yours. Rules of yours for other sites, redirects and certificates stay above.
 frontend fe
 {binds}
+  # Access lines for the gates. Whatever else this frontend logs to gets them in this form too.
+  log ring@pointsman format raw local0
+  log-format \"{}\"
+
   # Who may pick a side: this host and testers. Never an address that NAT or a CDN puts on visitors.
   acl trusted src 127.0.0.0/8 ::1{own}
 
@@ -240,7 +238,8 @@ frontend fe
   use_backend %[var(txn.stable)]
   # A name that does not exist falls through to here in silence: a page beats a slot that nobody chose.
   default_backend {maintenance}
-"
+",
+        log::FORMAT
     ))
 }
 

@@ -152,13 +152,28 @@ pub(super) fn server_check(seen: &Seen, written: &Written) -> Said {
         let fixed: Vec<String> = unchecked
             .iter()
             .map(|line| {
-                let words: Vec<&str> =
-                    line.words().iter().map(String::as_str).filter(|word| *word != "no-check").collect();
+                let words = without_track(line.words());
                 format!("at {}:\n  {} check inter 1s fall 3 rise 2", line.place, words.join(" "))
             })
             .collect();
         Some(Said::fail(what, fixed.join("\n")))
     })
+}
+
+/// The words of a server's line but for what HAProxy does not take beside `check`: whoever tracks another is not checked itself.
+fn without_track(words: &[String]) -> Vec<&str> {
+    let mut tracked = false;
+    let mut kept = Vec::with_capacity(words.len());
+    for word in words.iter().map(String::as_str) {
+        if std::mem::take(&mut tracked) || word == "no-check" {
+            continue;
+        }
+        tracked = word == "track";
+        if !tracked {
+            kept.push(word);
+        }
+    }
+    kept
 }
 
 pub(super) fn httpchk(seen: &Seen, written: &Written) -> Said {

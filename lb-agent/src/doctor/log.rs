@@ -69,7 +69,7 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
         None => Said::ok(format!("`{}` leads to the agent at {agent}", ring.title())),
         Some(section) => Said::fail(
             format!("`{}` ({}) does not log to `{wanted}`", section.title(), section.place),
-            add_to(config.home_of(section), &format!("log {wanted} format raw local0")),
+            add_to(section, &format!("log {wanted} format raw local0")),
         ),
     }
 }
@@ -97,7 +97,7 @@ pub(super) fn format(seen: &Seen, written: &Written) -> Said {
         return not_asked_for();
     }
     let config = &written.config;
-    let line = |section: &Section| add_to(config.home_of(section), &format!("log-format \"{FORMAT}\""));
+    let line = |section: &Section| add_to(section, &format!("log-format \"{FORMAT}\""));
     for section in frontend::routing_or_all(seen, config) {
         let Some(found) = config.last_of(section, &SETS_FORMAT) else {
             let what = format!("`{}` ({}) has no `log-format`", section.title(), section.place);

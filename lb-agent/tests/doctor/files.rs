@@ -236,6 +236,13 @@ const CASES: &[Case] = &[
     ),
     case(
         "server-check",
+        (BLUE_SERVER, "10.0.0.11:8080 track be_green/s1 weight 10"),
+        Fail,
+        "without `check`",
+        "server s1 10.0.0.11:8080 weight 10 check inter",
+    ),
+    case(
+        "server-check",
         (BLUE_SERVER, "10.0.0.11:8080 no-check"),
         Fail,
         "without `check`",
