@@ -199,6 +199,27 @@ async fn a_backup_under_load_is_one_moment() {
     copy.remove(&place.settings).await.unwrap();
 }
 
+/// Extensions may be in a schema of their own, which the template then brings along with them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_in_a_schema_of_its_own_is_restored() {
+    let mut place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE SCHEMA \"the tools\" AUTHORIZATION {name}_owner; CREATE EXTENSION pageinspect SCHEMA \"the tools\";
+         GRANT USAGE ON SCHEMA \"the tools\" TO {name}_app; COMMENT ON SCHEMA \"the tools\" IS 'not for visitors'"
+    ));
+    place.run_role_script();
+    let rights = "SELECT nspacl::text || obj_description(oid, 'pg_namespace') FROM pg_namespace WHERE nspname = 'the tools'";
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+        let (_, copy) = kept.unwrap();
+        assert_eq!(place.sql_in(&copy.database, rights), place.sql(rights));
+        copy.remove(&place.settings).await.unwrap();
+    }
+}
+
 /// An index that a concurrent build left unfinished is in no dump, and no difference.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_failed_build_left_is_no_reason_to_doubt_a_backup() {

@@ -60,10 +60,14 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
 \endif
 
 \connect :"database"
-SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') AS schemas,
+SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
+                  CASE WHEN n.nspname = 'public' OR o.rolsuper OR EXISTS (
+                            SELECT 1 FROM pg_depend d
+                             WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e') THEN ''
+                       ELSE format('; ALTER SCHEMA %I OWNER TO %I', n.nspname, o.rolname) END, '; ') AS schemas,
        string_agg(format('CREATE EXTENSION IF NOT EXISTS %1$I WITH SCHEMA %2$I VERSION %3$L; ALTER EXTENSION %1$I UPDATE TO %3$L',
                          e.extname, n.nspname, e.extversion), '; ' ORDER BY e.oid) AS extensions
-  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_roles o ON o.oid = n.nspowner
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
         WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset

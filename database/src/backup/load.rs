@@ -9,7 +9,7 @@ use super::archive::Archive;
 use super::dump::unwritten;
 use super::manifest::Format;
 use super::part;
-use super::plain::WithoutComments;
+use super::plain::{Given, WithoutGiven};
 use crate::child::Program;
 use crate::statement::{field, refused};
 use crate::tools::Tools;
@@ -41,7 +41,7 @@ pub(crate) async fn load(
                 "--set=ON_ERROR_STOP=1",
                 "--file=-",
             ]);
-            let without = |input| WithoutComments::on(target.extensions, input);
+            let without = |input| WithoutGiven::on(target.given, input);
             let fed = archive.feed_through(program, Code::BackupUnrestorable, progress, "loaded", without);
             fed.await.map(|_| ())
         }
@@ -55,7 +55,7 @@ async fn load_archive(
     target: &Target<'_>,
     progress: &Progress,
 ) -> Result<(), Problem> {
-    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, &target.extensions))?;
+    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, &target.given))?;
     let mut program = Program::new(settings, &tools.program("pg_restore"), "load")?;
     program
         .command()
@@ -76,21 +76,27 @@ async fn load_archive(
     ended.well(Code::BackupUnrestorable, &format!("load backup `{}`", archive.manifest.id)).map(|_| ())
 }
 
-/// The contents without what only the owner of an extension may say about it: those that the template brought
-/// belong to a superuser.
-fn wanted(list: Vec<String>, there: &[String]) -> Vec<String> {
-    let about_one = |line: &String| {
+/// The contents without what only the owner of an extension may say about it, and without the schemas that are there: those
+/// that the template brought belong to a superuser. Rights on such a schema, and its comment, stay.
+fn wanted(list: Vec<String>, given: &Given) -> Vec<String> {
+    let is_wanted = |line: &String| {
         let about = line.split_once(" COMMENT - EXTENSION ").map(|(_, name)| name.trim_end());
-        !about.is_some_and(|name| there.iter().any(|extension| extension == name))
+        let commented = about.is_some_and(|name| given.extensions.iter().any(|extension| extension == name));
+        // After the name its owner stands.
+        let is_of =
+            |rest: &str, name: &str| rest.strip_prefix(name).is_some_and(|owner| owner.starts_with(' '));
+        let made = line.split_once(" SCHEMA - ").map(|(_, rest)| rest);
+        let made = made.is_some_and(|rest| given.schemas.iter().any(|schema| is_of(rest, schema)));
+        !commented && !made
     };
-    list.into_iter().filter(about_one).collect()
+    list.into_iter().filter(is_wanted).collect()
 }
 
 /// The empty database that is loaded.
 struct Target<'a> {
     database: &'a str,
-    /// Extensions that it holds already.
-    extensions: Vec<String>,
+    /// What it holds already.
+    given: Given,
     /// What sessions that load it begin with.
     options: String,
 }
@@ -98,19 +104,22 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     async fn ask(settings: &Settings, database: &'a str) -> Result<Self, Problem> {
         let session = Session::open(settings, database, "restore").await?;
-        let rows = session
-            .client()
-            .query("SELECT extname::text FROM pg_extension", &[])
-            .await
-            .map_err(|error| refused("list extensions", &error))?;
-        let extensions = rows.iter().map(|row| field(row, 0)).collect::<Result<_, _>>()?;
+        let asked = async |sql: &str| {
+            let rows = session.client().query(sql, &[]).await;
+            let rows = rows.map_err(|error| refused("list what the template brought", &error))?;
+            rows.iter().map(|row| field(row, 0)).collect::<Result<Vec<String>, Problem>>()
+        };
+        let extensions = asked("SELECT extname::text FROM pg_extension").await?;
+        let schemas = "SELECT nspname::text FROM pg_namespace
+                        WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')";
+        let given = Given { extensions, schemas: asked(schemas).await? };
         // Commits need not wait for the disk: what a crash cuts short is loaded anew.
         let options = format!(
             "-c synchronous_commit=off -c maintenance_work_mem={}kB {}",
             memory_kb(settings, &session).await?,
             session.no_limits().await?
         );
-        Ok(Self { database, extensions, options })
+        Ok(Self { database, given, options })
     }
 }
 
