@@ -44,12 +44,11 @@ fn fields(action: &Action) -> Vec<String> {
             fields.extend(counted(&activation.restart));
             fields.extend(counted(&activation.hooks));
         }
-        Action::InspectBalancer { expected, backends, leaving } => {
+        // Whether it leaves what serves follows from its release's plan; agents of before knew nothing of it.
+        Action::InspectBalancer { expected, backends, leaving: _ } => {
             fields = named("inspect-balancer");
             fields.push(expected.to_string());
             fields.extend(counted(backends));
-            // Agents from before this was said digest what they know of it.
-            fields.extend(leaving.then(|| "leaving".to_owned()));
         }
         Action::Stage { artifact } => {
             fields = named("stage");

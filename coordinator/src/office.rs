@@ -177,8 +177,8 @@ impl Office {
     /// Begins to hear the load balancers. Where a release goes on whose visitors were heard before, so does that.
     async fn look_out(&self) {
         let Some(lookout) = self.visitors.lookout() else { return };
-        let goes_on = self.book().told.open().is_some() || self.watched_on().is_some();
-        let from = if goes_on { self.visitors.heard_to().await } else { None };
+        // What is known says so itself; also while trouble keeps everything else from going on.
+        let from = self.visitors.heard_to().await;
         lookout.begin(&self.environment.balancers, &self.fleet, from);
     }
 
@@ -708,7 +708,10 @@ impl Office {
                 standing.live.as_ref().and_then(|live| live.release.as_ref()) == Some(&plan.release)
             }
             Purpose::Maintenance { on, .. } => standing.maintenance.is_some() == *on,
-            Purpose::Rollback { .. } | Purpose::Database(_) => true,
+            Purpose::Rollback { to, .. } => {
+                standing.live.as_ref().is_some_and(|live| live.slot == plan.to.name && live.release == *to)
+            }
+            Purpose::Database(_) => true,
         };
         if last.state.outcome().is_some() && !still_so {
             let message = format!(

@@ -105,7 +105,7 @@ impl Met {
             let Ok((_, cell)) = convert::cell_from_wire(cell) else { continue };
             // A request that its visitor broke off says nothing of the release.
             self.seen.requests = self.seen.requests.saturating_add(cell.judged());
-            self.seen.failures = self.seen.failures.saturating_add(cell.failures);
+            self.seen.failures = self.seen.failures.saturating_add(cell.failed_by_servers());
             self.latency.merge(&cell.latency);
         }
     }

@@ -212,10 +212,18 @@ pub struct Coverage {
     pub expected: u64,
 }
 
+/// So many lines of a slot may be missing: of few requests one line is more than a hundredth.
+const SPARED: u64 = 3;
+
 impl Coverage {
     /// The share, 0 to 1. Where nothing was expected, nothing is missing.
     pub fn share(self) -> f64 {
         if self.expected == 0 { 1.0 } else { self.seen.min(self.expected) as f64 / self.expected as f64 }
+    }
+
+    /// How many are missing.
+    fn lacks(self) -> u64 {
+        self.expected.saturating_sub(self.seen)
     }
 
     /// Whether enough came to speak of latencies.
@@ -299,9 +307,11 @@ impl Tick {
     /// Where too few lines came to speak of latencies, and how many: the slot that lacks most, or all together. None where
     /// enough came everywhere, or nothing is known.
     pub fn too_few(&self) -> Option<(Option<&BackendName>, Coverage)> {
-        let slots = self.covered.iter().map(|(backend, coverage)| (Some(backend), *coverage));
+        let lacks = |coverage: &Coverage| !coverage.sufficient();
+        let slots = self.covered.iter().filter(|(_, coverage)| coverage.lacks() > SPARED);
+        let slots = slots.map(|(backend, coverage)| (Some(backend), *coverage));
         let all = slots.chain(self.coverage.map(|coverage| (None, coverage)));
-        let few = all.filter(|(_, coverage)| !coverage.sufficient());
+        let few = all.filter(|(_, coverage)| lacks(coverage));
         few.min_by(|(_, one), (_, other)| one.share().total_cmp(&other.share()))
     }
 

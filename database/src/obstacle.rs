@@ -45,7 +45,7 @@ UNION ALL
 SELECT 'pg_type'::regclass, t.oid, t.typowner, t.typnamespace, t.typacl, 'TYPE'
   FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
  WHERE t.typtype IN ('b', 'c', 'd', 'e', 'r') AND (c.oid IS NULL OR c.relkind = 'c')
-   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.typarray = t.oid)
+   AND NOT EXISTS (SELECT FROM pg_type e WHERE e.oid = t.typelem AND e.typarray = t.oid)
 UNION ALL SELECT 'pg_collation'::regclass, oid, collowner, collnamespace, NULL, NULL FROM pg_collation
 UNION ALL SELECT 'pg_conversion'::regclass, oid, conowner, connamespace, NULL, NULL FROM pg_conversion
 UNION ALL SELECT 'pg_operator'::regclass, oid, oprowner, oprnamespace, NULL, NULL FROM pg_operator

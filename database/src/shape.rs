@@ -59,6 +59,9 @@ pub struct Setting {
     pub role: Option<String>,
     /// `NAME=VALUE`, as the server keeps it.
     pub assignment: String,
+    /// Whether that role is a superuser: a person, and not the application.
+    #[serde(default)]
+    pub superuser: bool,
 }
 
 impl Shape {
@@ -184,9 +187,10 @@ impl Shape {
     pub(crate) fn lacking(&self, other: &Self, name: &str) -> Vec<String> {
         let seen = |setting: &&Setting| {
             let name = setting.assignment.split('=').next().unwrap_or_default();
-            CHANGE_WHAT_IS_SEEN.contains(&name.to_ascii_lowercase().as_str())
+            !setting.superuser && CHANGE_WHAT_IS_SEEN.contains(&name.to_ascii_lowercase().as_str())
         };
-        let lacking = self.settings.iter().filter(seen).filter(|setting| !other.settings.contains(setting));
+        let has = |setting: &Setting| other.settings.iter().any(|there| there.says_the_same(setting));
+        let lacking = self.settings.iter().filter(seen).filter(|setting| !has(setting));
         lacking.filter_map(|setting| setting.statement(&quoted(name))).collect()
     }
 
@@ -234,6 +238,17 @@ impl Grant {
 }
 
 impl Setting {
+    /// Whether both set the same: lists are kept with blanks in them, or without.
+    fn says_the_same(&self, other: &Self) -> bool {
+        let same_value = || match (self.assignment.split_once('='), other.assignment.split_once('=')) {
+            (Some((name, one)), Some((named, another))) if name == named && LISTS.contains(&name) => {
+                elements(one) == elements(another)
+            }
+            _ => self.assignment == other.assignment,
+        };
+        self.role == other.role && same_value()
+    }
+
     fn statement(&self, database: &str) -> Option<String> {
         let (name, value) = self.assignment.split_once('=')?;
         let value = if LISTS.contains(&name) {
@@ -318,14 +333,18 @@ async fn grants(client: &Client, oid: u32) -> Result<Vec<Grant>, Problem> {
 async fn settings(client: &Client, oid: u32) -> Result<Vec<Setting>, Problem> {
     let rows = client
         .query(
-            "SELECT r.rolname::text, unnest(s.setconfig)
+            "SELECT r.rolname::text, unnest(s.setconfig), coalesce(r.rolsuper, false)
                FROM pg_db_role_setting s LEFT JOIN pg_roles r ON r.oid = s.setrole
               WHERE s.setdatabase = $1 ORDER BY 1 NULLS FIRST, 2",
             &[&oid],
         )
         .await
         .map_err(|error| refused("list settings of the database", &error))?;
-    rows.iter().map(|row| Ok(Setting { role: field(row, 0)?, assignment: field(row, 1)? })).collect()
+    rows.iter()
+        .map(|row| {
+            Ok(Setting { role: field(row, 0)?, assignment: field(row, 1)?, superuser: field(row, 2)? })
+        })
+        .collect()
 }
 
 #[cfg(test)]
@@ -362,7 +381,9 @@ mod tests {
     #[test]
     fn lists_become_their_elements_and_nothing_leaves_its_quotes() {
         let statement = |assignment: &str| {
-            Setting { role: None, assignment: assignment.into() }.statement("\"d\"").unwrap()
+            Setting { role: None, assignment: assignment.into(), superuser: false }
+                .statement("\"d\"")
+                .unwrap()
         };
         assert_eq!(
             statement("search_path=\"$user\", gis, \"a\"\"b, c\""),

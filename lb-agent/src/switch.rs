@@ -128,6 +128,8 @@ pub async fn commit(balancer: &Balancer, order: &Order, rule: &Rule) -> Result<E
             "nothing is held ready: it was dropped, or this agent was started anew",
         ));
     };
+    // What a worker has lost is on disk, as it was when this was made ready.
+    let standing = standing.or_else(|| balancer.file.read());
     if let Err(problem) =
         prepared.lease.permit(order, prepared.age_ms(), &prepared.ready.before, standing.as_ref())
     {

@@ -33,6 +33,8 @@ pub fn dangerous_after(script: &Script, made_before: &[Relation]) -> Vec<Finding
         told.extend(held.data(scene));
         findings.extend(told.iter().map(|told| told.finding(script, scene.statement)));
     }
+    // A file that takes a version back may well say so.
+    findings.extend(script.way_down.clone().filter(|_| script.phase != Phase::Down));
     findings.sort();
     findings
 }

@@ -76,15 +76,6 @@ pub(crate) fn read(lexed: &Lexed<'_>) -> Result<Read, Vec<HeaderFault>> {
     let mut read = Read::default();
     let mut faults = Vec::new();
     for comment in &lexed.comments {
-        if let Some(mark) = way_down(comment.text) {
-            let fault = Fault {
-                at: comment.at,
-                rule: "way-down",
-                message: "what follows this mark takes the migration back, and would run right after it",
-                hint: "write it into a file of its own, `v1.2.0.down.sql`",
-            };
-            faults.push(HeaderFault { fault, entry: mark.to_owned() });
-        }
         let Some(entries) = header_of(comment.text) else { continue };
         let mut tell = |message, entry: &str| {
             let fault = Fault { at: comment.at, rule: "header", message, hint: HINT };
@@ -103,8 +94,13 @@ pub(crate) fn read(lexed: &Lexed<'_>) -> Result<Read, Vec<HeaderFault>> {
     if faults.is_empty() { Ok(read) } else { Err(faults) }
 }
 
-/// The mark with which other tools begin the part of a file that takes it back: of dbmate, goose, sql-migrate, MyBatis.
-fn way_down(comment: &str) -> Option<&str> {
+/// Where another tool's mark stands that begins the part which takes the file back, and what it says.
+pub(crate) fn way_down<'s>(lexed: &Lexed<'s>) -> Option<(usize, &'s str)> {
+    lexed.comments.iter().find_map(|comment| Some((comment.at, mark_of_way_down(comment.text)?)))
+}
+
+/// The mark, as dbmate, goose, sql-migrate and MyBatis write it.
+fn mark_of_way_down(comment: &str) -> Option<&str> {
     const MARKS: [&str; 4] = ["migrate:down", "+goose down", "+migrate down", "//@undo"];
     let mark = comment.strip_prefix("--")?.trim();
     let lower = mark.to_ascii_lowercase();
@@ -215,21 +211,11 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_takes_the_file_back_is_told_wherever_it_stands() {
-        for mark in [
-            "-- migrate:down",
-            "--migrate:down transaction:false",
-            "-- +goose Down",
-            "-- +migrate Down",
-            "-- //@UNDO",
-        ] {
-            let faults = read(&lex(&format!("-- migrate:up\nselect 1;\n{mark}\nselect 2;"))).unwrap_err();
-            assert_eq!(
-                faults.iter().map(|fault| fault.fault.rule).collect::<Vec<_>>(),
-                ["way-down"],
-                "{mark}"
-            );
+    fn a_part_that_takes_the_file_back_is_found_wherever_it_stands() {
+        for mark in ["-- migrate:down", "--migrate:down transaction:false", "-- +goose Down", "-- //@UNDO"] {
+            let sql = format!("-- migrate:up\nselect 1;\n{mark}\nselect 2;");
+            assert_eq!(way_down(&lex(&sql)), Some((24, mark.trim_start_matches("--").trim())), "{mark}");
         }
-        assert!(read(&lex("-- +goose Up\nselect 1; -- we migrate:down later")).is_ok());
+        assert_eq!(way_down(&lex("-- +goose Up\nselect 1; -- we migrate:down later")), None);
     }
 }

@@ -28,6 +28,8 @@ pub struct Script {
     pub headers: Headers,
     /// Its transactions, in order.
     pub segments: Vec<Segment>,
+    /// Where another tool's mark says that it is taken back from there on.
+    pub(crate) way_down: Option<Finding>,
 }
 
 /// Statements that go into one transaction, or one that must not be in any.
@@ -165,7 +167,20 @@ impl<'s> Reading<'s> {
             token_hash: digest::tokens(&header.headers.canonical(), &parts),
             segments: segments(read, &header.headers, &alone),
             headers: header.headers,
+            way_down: headers::way_down(&lexed).map(|(at, mark)| self.taken_back_from(at, mark)),
         })
+    }
+
+    fn taken_back_from(&self, at: usize, mark: &str) -> Finding {
+        let (line, column) = self.places.at(at);
+        Finding {
+            path: self.path.to_owned(),
+            line,
+            column,
+            rule: "way-down",
+            message: format!("`{mark}`: what follows takes the migration back, and would run right after it"),
+            hint: "write it into a file of its own, `v1.2.0.down.sql`".to_owned(),
+        }
     }
 
     fn phase(&mut self, named: Option<Phase>, header: Option<Phase>) -> Phase {

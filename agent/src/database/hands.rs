@@ -197,6 +197,8 @@ impl DatabaseHands {
         let loss = restore::loss(&self.settings, id.as_str(), &self.progress).await?;
         if let Some(accepted) = accept_loss {
             restore::must_be_accepted(&loss, accepted)?;
+            // A swap would refuse it when visitors are led away already.
+            restore::must_look_alike(&self.settings, &beside.database).await?;
         }
         Ok(done(words::restored(&beside, &loss), beside.already))
     }
@@ -241,10 +243,14 @@ impl DatabaseHands {
     async fn inspect(&self, verify: VerifyLevel, pending: Option<&Migrations>) -> Result<Evidence, Problem> {
         let findings = preflight::look(&self.settings).await;
         // A rehearsal runs on a restored backup.
-        let restores = verify == VerifyLevel::RestoreTest || pending.is_some();
-        preflight::judge(&findings, if restores { Verdict::Warning } else { Verdict::Unrestorable })?;
-        if restores {
+        let rehearses = pending.is_some();
+        // A backup that only a superuser could restore is better than none: its check says so.
+        preflight::judge(&findings, if rehearses { Verdict::Warning } else { Verdict::Unrestorable })?;
+        if rehearses || verify == VerifyLevel::RestoreTest {
             preflight::must_have_room_for_copy(&self.settings).await?;
+        }
+        if rehearses {
+            migrate::history_is_known(&self.settings).await?;
         }
         // What is to be taken back is applied: whether it may be is judged where it is done.
         if let Some(pending) = pending.filter(|pending| pending.phase != MigrationPhase::Down) {

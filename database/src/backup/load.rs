@@ -177,9 +177,16 @@ mod tests {
             "3; 3079 1 EXTENSION - postgis ",
             "4; 0 0 COMMENT - EXTENSION postgis ",
             "5; 0 0 COMMENT - EXTENSION hstore ",
+            "6; 2615 16385 SCHEMA - gis site",
+            "7; 0 0 ACL - SCHEMA gis site",
+            "8; 0 0 COMMENT - SCHEMA gis site",
+            "9; 2615 16386 SCHEMA - gist site",
         ];
-        let there = ["plpgsql".to_owned(), "postgis".to_owned()];
-        let kept = super::wanted(list.map(str::to_owned).to_vec(), &there);
-        assert_eq!(kept, [list[0], list[2]]);
+        let given = super::Given {
+            extensions: vec!["plpgsql".to_owned(), "postgis".to_owned()],
+            schemas: vec!["gis".to_owned()],
+        };
+        let kept = super::wanted(list.map(str::to_owned).to_vec(), &given);
+        assert_eq!(kept, [list[0], list[2], list[4], list[5], list[6]]);
     }
 }

@@ -55,7 +55,7 @@ pub async fn adopt(settings: &Settings, set: &Set, authority: &dyn Authority) ->
 }
 
 /// Whether what was done to the database before is known, where nothing is recorded yet.
-pub(crate) async fn history_is_known(settings: &Settings) -> Result<(), Problem> {
+pub async fn history_is_known(settings: &Settings) -> Result<(), Problem> {
     let session = Session::open(settings, &settings.name, "preflight").await?;
     let recorded = match records::find(&session).await? {
         Found::Absent => false,

@@ -38,8 +38,7 @@ mod version_table;
 mod watcher;
 mod written;
 
-pub(crate) use adopt::history_is_known;
-pub use adopt::{Adopted, adopt};
+pub use adopt::{Adopted, adopt, history_is_known};
 pub use blockers::Blocker;
 pub use down::down;
 pub use fence::fence;

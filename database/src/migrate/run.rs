@@ -109,12 +109,12 @@ impl<'a> Run<'a> {
             return Err(Problem::new(Code::MigrationsUnfit, message));
         }
         let records = ledger::records(&self.sessions.second).await?;
-        if records.is_empty() {
-            VersionTable::must_be_known(&self.sessions.work, self.settings.version_table.as_deref()).await?;
-        }
         no_way_down_begun(&status::leftovers(&self.sessions.second).await?)?;
         let pending = status::left(&records, set, self.order.phase, &self.order.out_of_order)?;
         self.notes.extend(pending.notes);
+        if records.is_empty() && !pending.scripts.is_empty() {
+            VersionTable::must_be_known(&self.sessions.work, self.settings.version_table.as_deref()).await?;
+        }
         self.adopted_first(&pending.scripts).await?;
         self.expanded_first(&pending.scripts, &records)?;
         let scripts: Vec<_> =

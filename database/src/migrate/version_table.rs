@@ -86,8 +86,11 @@ impl VersionTable {
             let (column, is_success): (String, bool) =
                 (row.try_get(0).map_err(failed)?, row.try_get(1).map_err(failed)?);
             let table_name = &table.name;
+            // Who keeps attempts has a good one too, where it came to that.
             let bad = format!(
-                "SELECT version::text FROM {table_name} WHERE {column} IS NOT DISTINCT FROM {} LIMIT 1",
+                "SELECT version::text FROM {table_name} bad WHERE {column} IS NOT DISTINCT FROM {} AND NOT EXISTS (
+                        SELECT 1 FROM {table_name} good WHERE good.version = bad.version AND good.{column} IS NOT DISTINCT FROM {is_success})
+                  LIMIT 1",
                 !is_success
             );
             if let Some(row) = session.client().query_opt(&bad, &[]).await.map_err(failed)? {
@@ -149,11 +152,13 @@ impl VersionTable {
             .cause("without it every file would run, also those whose work is there");
         Err(match named.first() {
             Some(found) => problem.hint(format!(
-                "in the agent's [database] section: `version_table = {:?}`; `\"\"` where it is of something else",
+                "in the agent's [database] section: `version_table = {:?}`; `\"\"` where it is of something else; then \
+                 `systemctl restart pointsman-agent`",
                 found
             )),
             None => problem.hint(
-                "correct `version_table` in the agent's [database] section, with the schema if need be, or remove it",
+                "correct `version_table` in the agent's [database] section, with the schema if need be, or remove it; then \
+                 `systemctl restart pointsman-agent`",
             ),
         })
     }

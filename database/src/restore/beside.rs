@@ -104,8 +104,11 @@ async fn made(
         None => copy::create(settings, client, &shape, &name, &comment).await,
     };
     if let Err(problem) = created {
-        // Refused, it leaves nothing to settle.
-        if let Ok(None) = still_aside(client, &record.restored).await {
+        // Refused, it leaves nothing to settle; nor is a database of that name ours that somebody made a moment before.
+        let taken = problem.causes.iter().any(|cause| cause.starts_with(SqlState::DUPLICATE_DATABASE.code()));
+        if taken {
+            Record::remove(settings)?;
+        } else if let Ok(None) = still_aside(client, &record.restored).await {
             Record::remove(settings)?;
         }
         return Err(problem);

@@ -18,4 +18,4 @@ pub use prepared::{branch, prepare};
 pub use record::Stage;
 pub use recover::{Recovered, recover};
 pub use settle::{ComparedLoss, Pending, confirm, discard, pending};
-pub use swap::{Swapped, swap, swap_back, written_since_swap};
+pub use swap::{Swapped, must_look_alike, swap, swap_back, written_since_swap};

@@ -65,7 +65,7 @@ pub async fn swap(
     must_stand(client, settings, record.replaced.oid, (record.restored.oid, &record.restored.aside)).await?;
     // The name was chosen when the restore began; somebody may have taken it meanwhile.
     record.replaced.aside = free_name(client, || old_name(settings)).await?;
-    must_look_alike(client, settings, &record.restored.aside).await?;
+    looks_alike(client, settings, &record.restored.aside).await?;
     let live = Session::open(settings, &settings.name, "swap").await?;
     must_not_be_fenced(&live, authority).await?;
     raise_fence(settings, &record.restored.aside, authority).await?;
@@ -266,8 +266,14 @@ async fn must_stand(
         .hint("`pointsman db status ENV`; then restore the backup again"))
 }
 
-/// What roles have set for the database goes along, or the application would look for its tables elsewhere.
-async fn must_look_alike(client: &Client, settings: &Settings, restored: &str) -> Result<(), Problem> {
+/// Refuses a restored database whose sessions would see something else than those of the live one. What roles have set for the
+/// database must go along, or the application would look for its tables elsewhere.
+pub async fn must_look_alike(settings: &Settings, restored: &str) -> Result<(), Problem> {
+    let session = Session::open(settings, &settings.maintenance, "swap").await?;
+    looks_alike(session.client(), settings, restored).await
+}
+
+async fn looks_alike(client: &Client, settings: &Settings, restored: &str) -> Result<(), Problem> {
     let live = Shape::of(client, &settings.name).await?;
     let lacking = live.lacking(&Shape::of(client, restored).await?, restored);
     let Some(first) = lacking.first() else { return Ok(()) };

@@ -184,7 +184,7 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
                 let what = format!("`{}` ({}) has no `default_backend`", section.title(), section.place);
                 return Said::fail(what, add_to(section, &right));
             }
-            Some(line) if line.word(1) != maintenance && !falls_to(section, maintenance) => {
+            Some(line) if line.word(1) != maintenance => {
                 let what =
                     format!("{}: `default_backend {}`, expected `{maintenance}`", line.place, line.word(1));
                 return Said::fail(what, format!("at {}:\n  {right}", line.place));
@@ -195,18 +195,8 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
     if fronts.is_empty() { nobody_looks() } else { Said::ok(format!("`{maintenance}`")) }
 }
 
-/// Whether what the route does not lead anywhere falls to this backend all the same, by a rule of its own right behind: in a
-/// frontend of several applications the default may be another's.
-fn falls_to(section: &Section, maintenance: &str) -> bool {
-    let Some(last) = by_route(section).last() else { return false };
-    let behind = section.own(&["use_backend"]).skip_while(|line| line.place != last.place);
-    let same = |line: &Line| line.words().get(2..) == last.words().get(2..);
-    let mut of_page = behind.filter(|line| line.word(1) == maintenance);
-    of_page.any(|line| line.words().len() == 2 || same(line))
-}
-
-/// The rules of a frontend that name a backend by a variable made from the route.
-fn by_route(section: &Section) -> impl Iterator<Item = &Line> {
+/// The rules of a frontend that name a backend by a variable made from the route in this map.
+fn by_route<'a>(section: &'a Section, map: &str) -> impl Iterator<Item = &'a Line> {
     let set = |line: &Line| {
         line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')')).map(str::to_owned)
     };
@@ -214,7 +204,8 @@ fn by_route(section: &Section) -> impl Iterator<Item = &Line> {
     for line in section.own(&["http-request"]) {
         let Some(variable) = set(line) else { continue };
         let made = variables.iter().any(|of| line.holds(&format!("var({of})")));
-        if made || line.words().iter().any(|word| !map_calls(word).is_empty()) {
+        let mut calls = line.words().iter().flat_map(|word| map_calls(word));
+        if made || calls.any(|(called, _)| called == map) {
             variables.push(variable);
         }
     }
@@ -227,7 +218,8 @@ fn by_route(section: &Section) -> impl Iterator<Item = &Line> {
 pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     let built = |line: &&Line| !(line.word(1).starts_with("%[") && line.word(1).ends_with(']'));
-    let further = fronts.iter().flat_map(|section| by_route(section)).find(built);
+    let map = seen.wanted.map_name();
+    let further = fronts.iter().flat_map(|section| by_route(section, &map)).find(built);
     match further {
         Some(line) => Said::fail(
             format!(

@@ -79,16 +79,10 @@ const CASES: &[Case] = &[
         "`default_backend be_blue`",
         "  default_backend be_maint",
     ),
+    // Where the route's own backend is missing, HAProxy looks at no further rule.
     case(
         "default-backend",
         ("default_backend be_maint", "use_backend be_maint\n  default_backend be_other"),
-        Well,
-        "be_maint",
-        "",
-    ),
-    case(
-        "default-backend",
-        ("default_backend be_maint", "use_backend be_maint if { path / }\n  default_backend be_other"),
         Fail,
         "`default_backend be_other`",
         "  default_backend be_maint",
@@ -102,6 +96,16 @@ const CASES: &[Case] = &[
         Fail,
         "`use_backend api_%[var(txn.stable)]`",
         "use-server",
+    ),
+    case(
+        "one-backend",
+        (
+            "  use_backend %[var(txn.stable)]",
+            "  http-request set-var(txn.app) req.hdr(host),map(/etc/haproxy/apps.map,x)\n  use_backend app_%[var(txn.app)] if { path /x }\n  use_backend %[var(txn.stable)]",
+        ),
+        Well,
+        "names",
+        "",
     ),
     case("one-backend", ("", "frontend other\n  use_backend be_%[req.hdr(host)]\n"), Well, "names", ""),
     case(
@@ -239,7 +243,7 @@ const CASES: &[Case] = &[
         (BLUE_SERVER, "10.0.0.11:8080 track be_green/s1 weight 10"),
         Fail,
         "without `check`",
-        "server s1 10.0.0.11:8080 weight 10 check inter",
+        "server s1 10.0.0.11:8080 weight 10 inter",
     ),
     case(
         "server-check",
