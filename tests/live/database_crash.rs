@@ -14,7 +14,8 @@ const SOON: Duration = Duration::from_secs(60);
 /// A site with v1 live and a table that it uses.
 async fn with_v1() -> Site {
     let site = Site::builder().database().watch("300ms").start().await.unwrap();
-    let seed = "CREATE TABLE features (id int PRIMARY KEY, name text NOT NULL);
+    let seed = "CREATE TABLE schema_version (version text);
+                CREATE TABLE features (id int PRIMARY KEY, name text NOT NULL);
                 INSERT INTO features SELECT n, 'feature ' || n FROM generate_series(1, 500) n";
     site.database.as_ref().unwrap().sql(seed).unwrap();
     site.released("v1").await.unwrap();

@@ -50,17 +50,17 @@ async fn busy_site(restores: bool) -> (Site, tokio::process::Child) {
         let list = site.cli(&["db", "list", ENVIRONMENT, "-o", "json"]).await.unwrap();
         let list: serde_json::Value = serde_json::from_str(&list.stdout).unwrap();
         let id = list["backups"][0]["id"].as_str().unwrap();
-        database.sql("CREATE ROLE slow").unwrap();
+        database.cluster.psql("postgres", "CREATE ROLE slow").unwrap();
         site.cli_start(&["db", "restore", ENVIRONMENT, "--backup", id])
     } else {
-        database.sql("CREATE ROLE slow").unwrap();
+        database.cluster.psql("postgres", "CREATE ROLE slow").unwrap();
         site.cli_start(&["db", "backup", ENVIRONMENT])
     };
     let backup = backup.unwrap();
     kit::until("the backup is being restored", LONGEST, || async {
         let restoring =
             "SELECT 1 FROM pg_stat_activity WHERE query LIKE 'CREATE INDEX slowly%' AND state = 'active'";
-        (database.sql(restoring).ok()? == "1").then_some(())
+        (database.cluster.psql("postgres", restoring).ok()? == "1").then_some(())
     })
     .await
     .unwrap();
