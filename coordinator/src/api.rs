@@ -36,7 +36,7 @@ use crate::office::{Office, WishOf, out_of_date};
 use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
-use crate::traffic::{self, Watchers};
+use crate::visitors::traffic::{self, Watchers};
 use crate::way_back::{leads_back, way_back};
 use crate::{check_now, checklist};
 

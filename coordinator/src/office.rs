@@ -24,12 +24,12 @@ use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
-use crate::lookout::{Delivers, Lookout};
 use crate::migrations;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 use crate::repeated;
 use crate::visitors::Visitors;
+use crate::visitors::lookout::{Delivers, Lookout};
 use crate::way_back;
 use crate::witness::witness;
 

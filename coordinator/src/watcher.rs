@@ -7,7 +7,7 @@ use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params, Verdict};
 use pointsman_core::{Code, Plan, Problem, Reading, State, Timestamp, VerdictMode};
 use tracing::{info, warn};
 
-use crate::kept::{Kept, Whose};
+use crate::visitors::kept::{Kept, Whose};
 
 /// Without a second that tells everything for so long the visitors are out of sight: one that is late, or lost, is no
 /// news. A load balancer that is late is waited for 1.5 s.

@@ -13,7 +13,7 @@ use tracing::warn;
 
 use crate::checklist::P99_LIMIT_MS;
 use crate::office::Office;
-use crate::traffic::Watchers;
+use crate::visitors::traffic::Watchers;
 
 /// How often what was met is noted: so much of it a coordinator that is killed forgets.
 const NOTE_EVERY: Duration = Duration::from_secs(60);

@@ -21,7 +21,7 @@ use super::transfer::send_artifact;
 use crate::artifact_store::ArtifactStore;
 use crate::environment::Environment;
 use crate::journal::JournalStore;
-use crate::traffic::Read;
+use crate::visitors::Read;
 
 /// The agents of one environment.
 #[derive(Clone)]

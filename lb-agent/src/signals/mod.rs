@@ -284,7 +284,9 @@ impl Signals {
                 newest.borrow_and_update();
                 let next = locked(&signals.0.kept).after(after);
                 if let Some(tick) = next {
-                    return Some((Ok((*tick).clone()), (signals, tick.number, newest)));
+                    let mut sent = (*tick).clone();
+                    sent.newest = Some(*newest.borrow());
+                    return Some((Ok(sent), (signals, tick.number, newest)));
                 }
                 newest.changed().await.ok()?;
             }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-use pointsman_coordinator::kept::{Kept, Whose};
+use pointsman_coordinator::visitors::kept::{Kept, Whose};
 use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::{Ear, Heard, Position, Second, Signals};
 use pointsman_core::signal::{Cell, CellKey, Coverage, Probed, Tick};

@@ -1,6 +1,15 @@
 //! The visitors of an environment's releases: the coordinator's adapter of [`pointsman_core::ports::Signals`]. It hears by
 //! the lookout, keeps what a judge knows in a small file, and shows the newest to people.
 
+mod ears;
+pub mod kept;
+pub(crate) mod lookout;
+mod merger;
+mod offset;
+mod past;
+mod reading;
+pub(crate) mod traffic;
+
 use std::collections::VecDeque;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -16,9 +25,10 @@ use pointsman_proto::{convert, v1};
 use tokio::sync::watch;
 use tracing::warn;
 
-use crate::ears::LookoutEar;
-use crate::kept::Kept;
-use crate::lookout::Lookout;
+use ears::LookoutEar;
+use kept::Kept;
+use lookout::Lookout;
+pub(crate) use reading::Read;
 
 /// Seconds in the chart that people see.
 const CHART_SECONDS: usize = 60;

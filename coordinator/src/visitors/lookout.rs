@@ -11,10 +11,11 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use crate::ears::{Ears, LookoutEar};
+use super::ears::{Ears, LookoutEar};
+use super::merger::{Merger, Whole, too_few_lines};
+use super::past::Past;
+use super::reading::{REPORTS, Read, read};
 use crate::fleet::GrpcFleet;
-use crate::past::Past;
-use crate::traffic::{Merger, REPORTS, Read, Whole, read, too_few_lines};
 
 /// Where nothing comes that is told this often.
 const SILENCE: Duration = Duration::from_secs(3);
@@ -159,12 +160,9 @@ impl Numbers {
 
 /// A second, with what is not in it.
 fn second_of(merger: &Merger, number: u64, whole: Whole) -> Second {
-    let Whole { merged, told, read, .. } = whole;
+    let Whole { merged, told, troubles, read, .. } = whole;
     let missing = merger.missing(&told).into_iter().next();
-    let blind = missing
-        .or_else(|| merger.trouble_of(&told))
-        .or_else(|| merger.unknown_of(&told))
-        .or_else(|| lost_lines(&merged));
+    let blind = missing.or_else(|| troubles.into_values().next()).or_else(|| lost_lines(&merged));
     Second { position: Position { number, read }, seen: Arc::new(merged), blind }
 }
 
