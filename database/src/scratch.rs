@@ -10,7 +10,7 @@ use tokio_postgres::Client;
 use crate::copy::drop_database;
 use crate::guard::Guard;
 use crate::statement::{field, refused};
-use crate::{Session, Settings};
+use crate::{Session, Settings, backup};
 
 /// What every name begins with.
 const PREFIX: &str = "pointsman_verify_";
@@ -35,6 +35,11 @@ impl Scratch {
         Self { database: format!("{PREFIX}{}", hash.chars().take(DIGITS).collect::<String>()) }
     }
 
+    /// The one to try something in that changes it, beside that of a backup.
+    pub(crate) fn branch_of(settings: &Settings, backup: &str) -> Self {
+        Self::of(settings, &format!("{backup}, tried"))
+    }
+
     /// What stands beside it in the server's list.
     pub(crate) fn comment(settings: &Settings, backup: &str) -> String {
         format!("{COMMENT}{} of {}", backup, settings.name)
@@ -52,14 +57,36 @@ impl Scratch {
 pub async fn drop_left_over(settings: &Settings) -> Result<Vec<String>, Problem> {
     let guard = Guard::take(settings, GUARD_WAIT).await?;
     let client = guard.session().client();
-    let all = ours(settings, client).await?;
-    drop_all(client, all.into_iter().filter(|found| found.open || !settings.backup.keep_copy)).await
+    let told = ours(settings, client).await?;
+    let told = told.into_iter().filter(|found| found.open || !settings.backup.keep_copy);
+    let mut dropped = drop_all(client, told.map(|found| found.name)).await?;
+    dropped.extend(drop_all(client, untold(settings, client).await?).await?);
+    Ok(dropped)
+}
+
+/// Those of this database's backups that no comment tells of: the server goes on creating one from another while whoever
+/// ordered it is gone.
+async fn untold(settings: &Settings, client: &Client) -> Result<Vec<String>, Problem> {
+    let backups = backup::list(settings).await?;
+    let both = |id: &str| [Scratch::of(settings, id), Scratch::branch_of(settings, id)];
+    let names: Vec<String> =
+        backups.iter().flat_map(|backup| both(&backup.id)).map(|copy| copy.database).collect();
+    let rows = client
+        .query(
+            "SELECT datname::text FROM pg_database
+              WHERE datname = ANY ($1) AND shobj_description(oid, 'pg_database') IS NULL",
+            &[&names],
+        )
+        .await
+        .map_err(|error| refused("look for left-over databases", &error))?;
+    rows.iter().map(|row| field(row, 0)).collect()
 }
 
 /// Drops every one of this database but one.
 pub(crate) async fn drop_others(settings: &Settings, client: &Client, kept: &str) -> Result<(), Problem> {
     let all = ours(settings, client).await?;
-    drop_all(client, all.into_iter().filter(|found| found.name != kept)).await.map(drop)
+    let others = all.into_iter().map(|found| found.name).filter(|name| name != kept);
+    drop_all(client, others).await.map(drop)
 }
 
 /// One that is there, and whether it can be connected to.
@@ -83,11 +110,11 @@ async fn ours(settings: &Settings, client: &Client) -> Result<Vec<Found>, Proble
     rows.iter().map(|row| Ok(Found { name: field(row, 0)?, open: field(row, 1)? })).collect()
 }
 
-async fn drop_all(client: &Client, all: impl Iterator<Item = Found>) -> Result<Vec<String>, Problem> {
+async fn drop_all(client: &Client, names: impl IntoIterator<Item = String>) -> Result<Vec<String>, Problem> {
     let mut dropped = Vec::new();
-    for found in all {
-        if drop_if_ours(client, &found.name).await? {
-            dropped.push(found.name);
+    for name in names {
+        if drop_if_ours(client, &name).await? {
+            dropped.push(name);
         }
     }
     Ok(dropped)

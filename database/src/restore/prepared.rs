@@ -7,10 +7,11 @@ use tokio_postgres::Client;
 use super::gate;
 use crate::backup::{self, Verified};
 use crate::collation;
+use crate::copy::say_whose;
 use crate::scratch::{self, Scratch};
 use crate::server::Server;
 use crate::shape::Shape;
-use crate::statement::{field, literal, quoted, refused};
+use crate::statement::{field, refused};
 use crate::{Authority, Progress, Session, Settings, room};
 
 /// Restores and checks a backup and keeps the result, shut; those of earlier backups are dropped. It takes as much room as
@@ -32,18 +33,12 @@ pub async fn prepare(
 pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result<Scratch, Problem> {
     let session = Session::open(settings, &settings.maintenance, "prepare").await?;
     let client = session.client();
-    let branch = Scratch::of(settings, &format!("{id}, tried"));
+    let branch = Scratch::branch_of(settings, id);
     scratch::drop_if_ours(client, &branch.database).await?;
     room::for_copy(settings, &session).await?;
     let shape = Shape::of(client, &prepared.database).await?;
     shape.create(client, &branch.database, &prepared.database).await?;
-    let comment = format!(
-        "COMMENT ON DATABASE {} IS {}",
-        quoted(&branch.database),
-        literal(&Scratch::comment(settings, id))
-    );
-    let noted = client.batch_execute(&comment).await;
-    noted.map_err(|error| refused("note whose the copy is", &error))?;
+    say_whose(client, &branch.database, &Scratch::comment(settings, id)).await?;
     Ok(branch)
 }
 
