@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::Settings;
+use crate::statement::{MORE_LOCKS, TOO_MANY_LOCKS};
 
 /// How far children stand back behind the server and the sites on the same host. Their disk is not ranked: what they
 /// read and write goes through pipes.
@@ -153,6 +154,7 @@ impl Ended {
             Some(Moment::Killed) => Problem::new(code_of_killed(code), message)
                 .retry_useful()
                 .hint("somebody killed it, or the system for want of memory: `journalctl -k -g oom`"),
+            Some(Moment::TooManyLocks) => Problem::new(Code::DatabaseUnfit, message).hint(MORE_LOCKS),
             Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
                 .retry_useful()
                 .hint("look at the server, `systemctl status postgresql`, and type the same again"),
@@ -174,6 +176,7 @@ impl Ended {
 enum Moment {
     NoRoom,
     Killed,
+    TooManyLocks,
     ServerGone,
 }
 
@@ -190,6 +193,8 @@ impl Ended {
             Some(Moment::NoRoom)
         } else if killed.contains(&self.status.signal()) {
             Some(Moment::Killed)
+        } else if says(&[TOO_MANY_LOCKS]) {
+            Some(Moment::TooManyLocks)
         } else {
             says(&SERVER_GONE).then_some(Moment::ServerGone)
         }
@@ -200,14 +205,13 @@ impl Ended {
 const NO_ROOM: [&str; 2] = ["No space left on device", "could not extend file"];
 
 /// What they say when a session cannot begin or go on.
-const SERVER_GONE: [&str; 7] = [
+const SERVER_GONE: [&str; 6] = [
     "server closed the connection unexpectedly",
     "no connection to the server",
     "could not connect to server",
     "connection to server ",
     "terminating connection",
     "canceling statement due to",
-    "out of shared memory",
 ];
 
 /// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where. Lines that
@@ -216,6 +220,8 @@ fn tells_why(line: &str) -> bool {
     let beside = [
         "pg_restore: while ",
         "pg_restore: from TOC entry ",
+        // The statement, with whatever values are in it.
+        "Command was: ",
         "DETAIL:  Key (",
         "DETAIL:  Failing row ",
         "CONTEXT:  COPY ",
@@ -285,6 +291,7 @@ mod tests {
             "pg_restore: from TOC entry 3; 3079 16390 EXTENSION postgis ",
             "pg_restore: error: could not execute query: ERROR:  permission denied to create extension",
             "HINT:  Must be superuser to create this extension.",
+            "Command was: CREATE USER MAPPING FOR a SERVER far OPTIONS (password 'secret');",
             "DETAIL:  Key (mail)=(ada@example.org) is duplicated.",
             "CONTEXT:  COPY people, line 1: \"1 ada@example.org\"",
         ];
@@ -304,6 +311,10 @@ mod tests {
         assert_eq!(code(failed, full), Code::NoRoom);
         let gone = "pg_restore: error: could not execute query: server closed the connection unexpectedly";
         assert_eq!(code(failed, gone), Code::DatabaseUnreachable);
+        assert_eq!(
+            code(failed, "pg_dump: error: query failed: ERROR:  out of shared memory"),
+            Code::DatabaseUnfit
+        );
         assert_eq!(code(Signal::KILL.as_raw(), ""), Code::DatabaseToolUnfit);
         let broken = "pg_restore: error: could not execute query: ERROR:  function f() does not exist";
         assert_eq!(code(failed, broken), Code::BackupUnrestorable);

@@ -4,9 +4,30 @@
 use std::error::Error as _;
 
 use pointsman_core::{Code, Problem};
-use tokio_postgres::Row;
 use tokio_postgres::error::{DbError, SqlState};
 use tokio_postgres::types::FromSqlOwned;
+use tokio_postgres::{Client, Row};
+
+/// What the server says when its table of locks is full.
+pub(crate) const TOO_MANY_LOCKS: &str = "out of shared memory";
+/// What to do then.
+pub(crate) const MORE_LOCKS: &str = "the server can hold too few locks for so many tables: raise `max_locks_per_transaction` in postgresql.conf and restart it";
+
+/// Runs something in a transaction that only looks, and gives back the locks that it took; the snapshot stays. Whoever looks
+/// at thousands of tables would fill the server's table of locks: each table takes one, and each of its indexes.
+pub(crate) async fn releasing_locks<T>(
+    client: &Client,
+    look: impl Future<Output = Result<T, Problem>>,
+) -> Result<T, Problem> {
+    let run = async |sql: &str| {
+        client.batch_execute(sql).await.map_err(|error| refused("look at a table for itself", &error))
+    };
+    run("SAVEPOINT pointsman_look").await?;
+    // Where it fails the transaction is over anyway.
+    let seen = look.await?;
+    run("ROLLBACK TO SAVEPOINT pointsman_look; RELEASE SAVEPOINT pointsman_look").await?;
+    Ok(seen)
+}
 
 /// A statement that the server refused, or whose answer was lost.
 pub(crate) fn refused(doing: &str, error: &tokio_postgres::Error) -> Problem {
@@ -15,6 +36,10 @@ pub(crate) fn refused(doing: &str, error: &tokio_postgres::Error) -> Problem {
         Some(found) => {
             let problem = Problem::new(Code::StatementRefused, message);
             let problem = problem.cause(format!("{}: {}", found.code().code(), found.message()));
+            let problem = match found.message() {
+                message if message.contains(TOO_MANY_LOCKS) => problem.hint(MORE_LOCKS),
+                _ => problem,
+            };
             details(found).into_iter().fold(problem, Problem::cause)
         }
         None if error.is_closed() || error.source().is_some_and(|source| source.is::<std::io::Error>()) => {

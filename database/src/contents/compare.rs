@@ -50,7 +50,7 @@ fn tables(manifest: &Contents, copy: &Contents, found: &mut Vec<String>) {
             Some(copy) if copy.rows != table.rows => {
                 found.push(was(&format!("rows of {name}"), table.rows, copy.rows));
             }
-            Some(copy) if copy.owner != table.owner => {
+            Some(copy) if copy.owner != table.owner && !copy.owner.is_empty() => {
                 found.push(was(&format!("owner of {name}"), &table.owner, &copy.owner));
             }
             Some(_) => {}

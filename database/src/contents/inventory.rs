@@ -7,12 +7,12 @@ use tokio_postgres::Client;
 
 use super::{Contents, Counters, Sequence, Table};
 use crate::Progress;
-use crate::statement::{field, quoted, refused};
+use crate::statement::{field, quoted, refused, releasing_locks};
 
-/// Tables whose rows a dump holds: those of people, and what an extension says of its own. `condition` is the
-/// extension's; the counters are those of whole tables.
+/// Tables whose rows a dump holds: those of people, and what an extension says of its own, whose owner is in no dump: it is
+/// whoever makes the extension. `condition` is the extension's; the counters are those of whole tables.
 const TABLES: &str = "
-    SELECT n.nspname::text, c.relname::text, r.rolname::text, coalesce(e.condition, ''),
+    SELECT n.nspname::text, c.relname::text, CASE WHEN e.oid IS NULL THEN r.rolname::text ELSE '' END, coalesce(e.condition, ''),
            pg_stat_get_tuples_inserted(c.oid), pg_stat_get_tuples_updated(c.oid), pg_stat_get_tuples_deleted(c.oid)
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -64,13 +64,13 @@ const OBJECTS: &str = "
     SELECT 'policies', count(*) FROM pg_policy p JOIN pg_class c ON c.oid = p.polrelid
      WHERE c.relnamespace IN (SELECT oid FROM ours)";
 
-/// Counts everything. Sequences have one value: that of now.
+/// Counts everything, in a transaction that keeps no locks. Sequences have one value: that of now.
 pub(crate) async fn take(client: &Client, progress: &Progress, doing: &str) -> Result<Contents, Problem> {
     let mut tables = listed(client).await?;
     let many = tables.len();
     for (index, (table, condition)) in tables.iter_mut().enumerate() {
         progress.say(format!("{doing}: counting rows, table {} of {many}", index.saturating_add(1)));
-        table.rows = count(client, table, condition).await?;
+        table.rows = releasing_locks(client, count(client, table, condition)).await?;
     }
     let large: i64 =
         one(client, "SELECT count(*) FROM pg_largeobject_metadata", "count large objects").await?;
@@ -90,14 +90,15 @@ pub(crate) async fn counters(client: &Client) -> Result<BTreeMap<(String, String
     Ok(tables.into_iter().map(|(table, _)| ((table.schema, table.name), table.counters)).collect())
 }
 
-/// Every sequence with its value of now.
+/// Every sequence with its value of now, in a transaction that keeps no locks.
 pub(crate) async fn sequences(client: &Client) -> Result<Vec<Sequence>, Problem> {
     let failed = |error: tokio_postgres::Error| refused("list sequences", &error);
     let mut found = Vec::new();
     for row in client.query(SEQUENCES, &[]).await.map_err(failed)? {
         let (schema, name): (String, String) = (field(&row, 0)?, field(&row, 1)?);
         let sql = format!("SELECT last_value FROM {}.{}", quoted(&schema), quoted(&name));
-        let value = one(client, &sql, &format!("read the sequence `{schema}.{name}`")).await?;
+        let doing = format!("read the sequence `{schema}.{name}`");
+        let value = releasing_locks(client, one(client, &sql, &doing)).await?;
         found.push(Sequence { schema, name, before: value, after: value });
     }
     Ok(found)

@@ -37,7 +37,7 @@ pub struct Table {
     pub schema: String,
     /// Its name.
     pub name: String,
-    /// Who owns it.
+    /// Who owns it; empty of a table of an extension, whose owner no dump knows.
     pub owner: String,
     /// Its rows; of a table that belongs to an extension only those that a dump holds.
     pub rows: u64,

@@ -11,7 +11,7 @@ use pointsman_core::Problem;
 use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
-use crate::statement::{field, literal, quoted, refused};
+use crate::statement::{field, literal, quoted, refused, releasing_locks};
 
 /// Into how many groups the rows of a table go.
 const GROUPS: u32 = 1024;
@@ -61,7 +61,7 @@ struct Columns {
 
 type Name = (String, String);
 
-/// Compares every table of the live database with the restored one's, each in one snapshot.
+/// Compares every table of the live database with the restored one's, each in one snapshot, in transactions that keep no locks.
 pub(crate) async fn compare(
     live: &Client,
     restored: &Client,
@@ -73,13 +73,16 @@ pub(crate) async fn compare(
     let mut found = Vec::new();
     for name in names {
         tell(&format!("{}.{}", name.0, name.1));
-        let loss = match (in_live.get(name), in_restored.get(name)) {
-            (Some(live_columns), Some(restored_columns)) => {
-                both(live, restored, name, live_columns, restored_columns, seed).await?
-            }
-            (Some(_), None) => TableLoss { inserted: count(live, name).await?, ..TableLoss::of(name) },
-            (None, _) => TableLoss { deleted: count(restored, name).await?, ..TableLoss::of(name) },
+        let loss = async {
+            Ok(match (in_live.get(name), in_restored.get(name)) {
+                (Some(live_columns), Some(restored_columns)) => {
+                    both(live, restored, name, live_columns, restored_columns, seed).await?
+                }
+                (Some(_), None) => TableLoss { inserted: count(live, name).await?, ..TableLoss::of(name) },
+                (None, _) => TableLoss { deleted: count(restored, name).await?, ..TableLoss::of(name) },
+            })
         };
+        let loss = releasing_locks(live, releasing_locks(restored, loss)).await?;
         if loss.total() > 0 {
             found.push(loss);
         }
