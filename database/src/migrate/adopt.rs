@@ -96,7 +96,11 @@ async fn version_by_table(settings: &Settings, session: &Session) -> Result<Vers
     };
     if let Some(odd) = table.unreadable.first() {
         let message = format!("the table {} holds `{odd}`, which is no version", table.name());
-        return refused(message, "versions are like 1.2.0: correct or delete that row, then try again");
+        return refused(
+            message,
+            "versions are like 1.2.0: correct that row; where the table is another tool's and the files come after it, \
+                                  `version_table = \"\"` in the agent's [database] section",
+        );
     }
     match table.highest() {
         Some(version) => Ok(version.clone()),

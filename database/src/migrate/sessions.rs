@@ -5,18 +5,19 @@ use std::time::{Duration, Instant};
 
 use pointsman_core::{Code, Epoch, Problem};
 
-use super::fault::{self, Fault};
+use super::fault::Fault;
 use super::{fence, pooler, records};
 use crate::guard::Guard;
 use crate::{Session, Settings};
 
 /// Settings that roles, databases and files may have changed, as a run needs them. Those that a server does not know are
-/// left out. The server ends a statement whose client is gone within a second.
+/// left out. The server ends a statement whose client is gone within a second. Rows that a policy hides even from the owner are
+/// not passed over in silence: a statement that would fails.
 const PREPARE: &str = "
 SELECT set_config(s.name, w.value, false)
   FROM (VALUES ('statement_timeout', '0'), ('lock_timeout', '0'), ('idle_in_transaction_session_timeout', '60s'),
                ('idle_session_timeout', '0'), ('transaction_timeout', '0'), ('default_transaction_read_only', 'off'),
-               ('default_transaction_isolation', 'read committed'), ('standard_conforming_strings', 'on'),
+               ('default_transaction_isolation', 'read committed'), ('row_security', 'off'), ('standard_conforming_strings', 'on'),
                ('client_min_messages', 'warning'), ('session_replication_role', 'origin'),
                ('client_connection_check_interval', '1s'), ('synchronous_commit', 'on')) AS w (name, value)
   JOIN pg_catalog.pg_settings s USING (name)
@@ -28,6 +29,16 @@ SELECT pg_is_in_recovery(), r.rolsuper, current_user::text,
             THEN quote_ident(pg_get_userbyid(d.datdba)) END
   FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()";
+
+/// What a session of the owner begins with as its search path, where that is set for the owner: whatever a file makes without
+/// naming a schema is to be where the owner's own sessions would make it.
+const OWNERS_PATH: &str = "
+SELECT set_config('search_path', own.path, false)
+  FROM (SELECT substr(c.setting, length('search_path=') + 1) AS path
+          FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
+         WHERE c.setting LIKE 'search_path=%' AND s.setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user))
+           AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
+         ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1) own";
 
 const LEAVE: &str = "
 SELECT set_config('search_path', coalesce((
@@ -82,16 +93,16 @@ impl Sessions {
     pub(crate) async fn prepare_work(&self) -> Result<(), Problem> {
         prepare(&self.work).await?;
         if let Some(owner) = &self.owner {
-            let set = self.work.client().batch_execute(&format!("SET ROLE {owner}")).await;
-            set.map_err(|error| Fault::from(error).while_doing("become the database's owner"))?;
+            let failed = |error| Fault::from(error).while_doing("become the database's owner");
+            self.work.client().batch_execute(&format!("SET ROLE {owner}")).await.map_err(failed)?;
+            self.work.client().query(OWNERS_PATH, &[]).await.map_err(failed)?;
         }
         leave_our_schema(&self.work).await
     }
 
     /// Refuses to go on without the guard.
     pub(crate) fn check(&self) -> Result<(), Problem> {
-        let gone = self.guard.session().client().is_closed();
-        if gone { Err(fault::lost("hold the database's guard")) } else { Ok(()) }
+        self.guard.check()
     }
 }
 

@@ -37,6 +37,16 @@ SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname)
  WHERE c.relname = $1 AND c.relkind IN ('r', 'p', 'v') AND n.nspname !~ '^pg_' AND n.nspname <> 'pointsman'
  ORDER BY 1 LIMIT 5";
 
+/// Tables in which other tools keep what they have done.
+const OF_OTHER_TOOLS: &str = "
+SELECT quote_ident(n.nspname) || '.' || quote_ident(c.relname), EXISTS (
+       SELECT 1 FROM pg_catalog.pg_attribute a WHERE a.attrelid = c.oid AND a.attname = 'version' AND NOT a.attisdropped)
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.relname IN ('flyway_schema_history', 'schema_migrations', 'alembic_version', 'django_migrations', 'databasechangelog',
+                     'goose_db_version', 'knex_migrations', '__EFMigrationsHistory', '_sqlx_migrations', '_prisma_migrations')
+   AND c.relkind IN ('r', 'p') AND n.nspname !~ '^pg_' AND n.nspname <> 'pointsman'
+ ORDER BY 1 LIMIT 1";
+
 /// How other tools say that a version was begun and did not succeed.
 const HALTED: &str = "
 SELECT quote_ident(attname), attname = 'success'
@@ -139,6 +149,15 @@ impl VersionTable {
         let rows = session.client().query(NAMED, &[&base]).await.map_err(failed)?;
         let named: Vec<String> =
             rows.iter().map(|row| row.try_get(0)).collect::<Result<_, _>>().map_err(failed)?;
+        if name.is_none() && named.is_empty() {
+            return match session.client().query_opt(OF_OTHER_TOOLS, &[]).await.map_err(failed)? {
+                Some(row) => Err(of_another_tool(
+                    &row.try_get::<_, String>(0).map_err(failed)?,
+                    row.try_get(1).map_err(failed)?,
+                )),
+                None => Ok(()),
+            };
+        }
         let message = match (name, named.first()) {
             (None, None) => return Ok(()),
             (None, Some(found)) => {
@@ -224,9 +243,32 @@ impl VersionTable {
                 .hint("name the file after a whole number, or remove `version_table` in the agent's [database] section")
             });
         }
-        let with_v = self.rows.last().is_some_and(|(text, _)| text.starts_with('v'));
-        Ok(if with_v { format!("v{bare}") } else { bare })
+        let last = self.rows.iter().max_by_key(|(_, version)| version).map_or("", |(text, _)| text.trim());
+        // As many numbers as those before it have, unless the others say something.
+        let numbers = |text: &str| text.split('.').count();
+        let mut spelled = bare.as_str();
+        while !last.is_empty() && numbers(spelled) > numbers(last) {
+            let Some(shorter) = spelled.strip_suffix(".0") else { break };
+            spelled = shorter;
+        }
+        Ok(if last.starts_with('v') { format!("v{spelled}") } else { spelled.to_owned() })
     }
+}
+
+/// Another tool has migrated the database until now.
+fn of_another_tool(table: &str, has_versions: bool) -> Problem {
+    let message = format!("another tool keeps in {table} what it has done to the database");
+    let name = if has_versions {
+        format!("`version_table = {table:?}` where the files go on with its versions, else ")
+    } else {
+        String::new()
+    };
+    Problem::new(Code::AdoptionRefused, message)
+        .cause("without it every file would run, also those whose work is there")
+        .hint(format!(
+            "in the agent's [database] section: {name}`version_table = \"\"` where all of the files come after it; then \
+             `systemctl restart pointsman-agent`"
+        ))
 }
 
 /// Every way in which the version may be written.
@@ -262,6 +304,10 @@ mod tests {
         assert_eq!(table("text", &["1.1.0"]).spelled(&version("1.2.0")).unwrap(), "1.2.0");
         assert_eq!(table("text", &["v1.1.0"]).spelled(&version("1.2.0")).unwrap(), "v1.2.0");
         assert_eq!(table("text", &[]).spelled(&version("1.2.0")).unwrap(), "1.2.0");
+        assert_eq!(table("text", &["1.9", "1.10"]).spelled(&version("1.11.0")).unwrap(), "1.11");
+        assert_eq!(table("text", &["v1.9"]).spelled(&version("1.11.2")).unwrap(), "v1.11.2");
+        let of_rails = table("text", &["20240115101500"]);
+        assert_eq!(of_rails.spelled(&version("20240116101500")).unwrap(), "20240116101500");
         assert_eq!(table("integer", &["11"]).spelled(&version("12")).unwrap(), "12");
         assert!(table("integer", &["11"]).spelled(&version("1.2.0")).is_err());
     }

@@ -151,6 +151,10 @@ async fn what_is_good_passes_a_rehearsal() {
     let mut wrong = Vec::new();
     for (file, text) in files("good") {
         let mut ground = Ground::new(met_by(&file));
+        let least = text.lines().find_map(|line| line.strip_prefix("-- server: ")?.parse::<u32>().ok());
+        if least.is_some_and(|least| least > ground.cluster.server().major) {
+            continue;
+        }
         ground.settings.version_table =
             met_by(&file).contains("schema_version").then(|| "schema_version".to_owned());
         let superuser = "CREATE EXTENSION IF NOT EXISTS postgis; DO 'BEGIN CREATE ROLE web NOLOGIN; EXCEPTION WHEN duplicate_object THEN NULL; END'";
