@@ -1,11 +1,12 @@
 //! Whether there is room for what is about to be written.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use pointsman_core::{Code, Problem};
 
+use crate::backup::{self, Manifest};
 use crate::statement::{field, refused};
-use crate::{Session, Settings, backup};
+use crate::{Session, Settings};
 
 /// The share of the database that the first dump is expected to take; later ones go by the last.
 const FIRST_SHARE_PERCENT: u64 = 50;
@@ -57,17 +58,75 @@ pub(crate) async fn for_dump(settings: &Settings, session: &Session) -> Result<(
 /// How much more than the live database a copy of it may take for a while: its log and its indexes being built.
 const COPY_PERCENT: u64 = 120;
 
-/// Free bytes where the server keeps its data, as far as the role may know where that is.
-pub(crate) async fn free_for_data(session: &Session) -> Option<u64> {
-    let asked = session.client().query_one("SHOW data_directory", &[]).await.ok()?;
-    let folder: String = field(&asked, 0).ok()?;
-    free(Path::new(&folder)).ok()
+/// How much more than its dump before it was compressed a database takes, where the manifest does not tell its size.
+const OF_DUMP_PERCENT: u64 = 150;
+
+/// Where the server keeps the database's files, as far as the role may know and the agent may look.
+async fn data_folder(settings: &Settings, session: &Session) -> Option<PathBuf> {
+    if !settings.is_here() {
+        return None;
+    }
+    let sql = "SELECT coalesce(nullif(pg_tablespace_location(dattablespace), ''), current_setting('data_directory'))
+                 FROM pg_database WHERE datname = $1";
+    let asked = session.client().query_opt(sql, &[&settings.name]).await.ok()??;
+    field::<String>(&asked, 0).ok().map(PathBuf::from)
 }
 
-/// Refuses when a copy will probably not fit beside the live database.
-pub(crate) async fn for_copy(settings: &Settings, session: &Session) -> Result<(), Problem> {
-    let Some(free) = free_for_data(session).await else { return Ok(()) };
+/// Free bytes where the server keeps its data, as far as the role may know where that is.
+pub(crate) async fn free_for_data(settings: &Settings, session: &Session) -> Option<u64> {
+    free(&data_folder(settings, session).await?).ok()
+}
+
+/// What a copy of a backup may take for a while: the database may have been greater when it was taken than it is now.
+pub(crate) async fn of_copy(
+    settings: &Settings,
+    session: &Session,
+    manifest: &Manifest,
+) -> Result<u64, Problem> {
+    let then = match manifest.database_bytes {
+        0 => manifest.raw_bytes.saturating_mul(OF_DUMP_PERCENT) / 100,
+        bytes => bytes,
+    };
+    let now = database_bytes(session, &settings.name).await?;
+    Ok(now.max(then).saturating_mul(COPY_PERCENT) / 100)
+}
+
+/// What may be written to the folder of backups while a copy of a backup is made: where the server's data are on the same
+/// filesystem, or nobody knows, the copy needs its own room there.
+pub(crate) async fn beside_copy(
+    settings: &Settings,
+    session: &Session,
+    manifest: &Manifest,
+) -> Result<u64, Problem> {
+    let folder = &settings.backup.dir;
+    let free = free(folder)?.saturating_sub(settings.backup.floor_bytes);
+    let device = |folder: &Path| rustix::fs::stat(folder).map(|stat| stat.st_dev).ok();
+    let data = data_folder(settings, session).await.and_then(|data| device(&data));
+    let apart = !settings.is_here() || data.is_some_and(|data| Some(data) != device(folder));
+    if apart {
+        return Ok(free);
+    }
+    Ok(free.saturating_sub(of_copy(settings, session, manifest).await?))
+}
+
+/// Refuses when a copy of a backup will probably not fit beside the live database.
+pub(crate) async fn for_copy(
+    settings: &Settings,
+    session: &Session,
+    manifest: &Manifest,
+) -> Result<(), Problem> {
+    let needed = of_copy(settings, session, manifest).await?;
+    must_be_free(settings, session, needed).await
+}
+
+/// Refuses when a copy of the live database as it is now will probably not fit beside it.
+pub(crate) async fn for_copy_of_live(settings: &Settings, session: &Session) -> Result<(), Problem> {
     let needed = database_bytes(session, &settings.name).await?.saturating_mul(COPY_PERCENT) / 100;
+    must_be_free(settings, session, needed).await
+}
+
+async fn must_be_free(settings: &Settings, session: &Session, needed: u64) -> Result<(), Problem> {
+    let Some(free) = free_for_data(settings, session).await else { return Ok(()) };
     if free >= needed {
         return Ok(());
     }

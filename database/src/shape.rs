@@ -108,7 +108,10 @@ impl Shape {
     pub(crate) async fn of(client: &Client, database: &str) -> Result<Self, Problem> {
         Self::ask(client, database).await?.ok_or_else(|| {
             Problem::new(Code::DatabaseUnfit, format!("there is no database `{database}`"))
-                .hint("`name` in the agent's [database] section must be that of the live database")
+                .hint(
+                    "`name` in the agent's [database] section must be that of the live database; if that is gone, a restore needs \
+                     an empty one in its place: as a superuser `CREATE DATABASE … OWNER …`, then `database-role.sql`",
+                )
         })
     }
 
@@ -185,10 +188,7 @@ impl Shape {
     /// The settings of this database that change what its sessions see and that the other one, called `name`, lacks: as the
     /// statements that a superuser, or the role itself, would give.
     pub(crate) fn lacking(&self, other: &Self, name: &str) -> Vec<String> {
-        let seen = |setting: &&Setting| {
-            let name = setting.assignment.split('=').next().unwrap_or_default();
-            !setting.superuser && CHANGE_WHAT_IS_SEEN.contains(&name.to_ascii_lowercase().as_str())
-        };
+        let seen = |setting: &&Setting| !setting.superuser && setting.changes_what_is_seen();
         let has = |setting: &Setting| other.settings.iter().any(|there| there.says_the_same(setting));
         let lacking = self.settings.iter().filter(seen).filter(|setting| !has(setting));
         lacking.filter_map(|setting| setting.statement(&quoted(name))).collect()
@@ -198,6 +198,16 @@ impl Shape {
     pub(crate) fn role_of<'s>(&'s self, statement: &str, name: &str) -> Option<&'s str> {
         let is = |setting: &&Setting| setting.statement(&quoted(name)).as_deref() == Some(statement);
         self.settings.iter().find(is)?.role.as_deref()
+    }
+
+    /// A statement as it may be told: what is set may be a secret, unless it is known what it is for.
+    pub(crate) fn told(&self, statement: &str, name: &str) -> String {
+        let is = |setting: &&Setting| setting.statement(&quoted(name)).as_deref() == Some(statement);
+        match self.settings.iter().find(is) {
+            Some(setting) if !setting.changes_what_is_seen() => setting.setting("…", &quoted(name)),
+            _ => None,
+        }
+        .unwrap_or_else(|| statement.to_owned())
     }
 
     /// The roles that have such settings.
@@ -249,6 +259,11 @@ impl Setting {
         self.role == other.role && same_value()
     }
 
+    fn changes_what_is_seen(&self) -> bool {
+        let name = self.assignment.split('=').next().unwrap_or_default();
+        CHANGE_WHAT_IS_SEEN.contains(&name.to_ascii_lowercase().as_str())
+    }
+
     fn statement(&self, database: &str) -> Option<String> {
         let (name, value) = self.assignment.split_once('=')?;
         let value = if LISTS.contains(&name) {
@@ -256,6 +271,12 @@ impl Setting {
         } else {
             literal(value)
         };
+        self.setting(&value, database)
+    }
+
+    /// The statement that sets it to this.
+    fn setting(&self, value: &str, database: &str) -> Option<String> {
+        let (name, _) = self.assignment.split_once('=')?;
         // Extensions' settings have a dot in their names.
         let name = name.split('.').map(quoted).collect::<Vec<_>>().join(".");
         Some(match &self.role {

@@ -202,6 +202,28 @@ async fn what_roles_have_set_goes_along_or_nothing_is_swapped() {
     swap(&place, &taken.id, 0).await.unwrap();
 }
 
+/// Who restores has stopped the writers first, as one does; and what only a superuser sees is named, with no value in it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_was_made_read_only_is_restored_and_no_secret_is_told() {
+    let place = Place::new();
+    let (name, app) = (place.settings.name.clone(), format!("{}_app", place.settings.name));
+    place.sql(&format!(
+        "ALTER ROLE {app} IN DATABASE {name} SET pgrst.jwt_secret = 'do not tell';
+         CREATE EXTENSION file_fdw; GRANT USAGE ON FOREIGN DATA WRAPPER file_fdw TO {name}_owner;
+         CREATE SERVER far FOREIGN DATA WRAPPER file_fdw; ALTER SERVER far OWNER TO {name}_owner;
+         CREATE USER MAPPING FOR {app} SERVER far; ALTER DATABASE {name} SET default_transaction_read_only = on"
+    ));
+    place.run_role_script();
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    let expected = [
+        format!("ALTER ROLE \"{app}\" IN DATABASE \"{}\" SET \"pgrst\".\"jwt_secret\" TO …", made.database),
+        format!("ALTER USER MAPPING FOR {app} SERVER far OPTIONS (…)"),
+    ];
+    assert_eq!(made.not_copied, expected);
+    assert_eq!(place.sql_in(&made.database, "SELECT epoch FROM pointsman.fence"), "7");
+}
+
 /// Logical replication stays with the database that it was made on: who restores must know beforehand.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_a_swap_would_leave_behind_is_told_by_the_preflight() {

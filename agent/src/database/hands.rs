@@ -143,7 +143,8 @@ impl DatabaseHands {
         let (settings, progress) = (&*self.settings, &self.progress);
         let set = self.set(wanted).await?;
         let backups = backup::list(settings).await?;
-        let ours = backups.iter().find(|backup| backup.release == order.release.as_str());
+        let ours =
+            backups.iter().rfind(|backup| backup.release == order.release.as_str() && backup.fault.is_none());
         let missing = || {
             Problem::new(Code::BackupUnknown, format!("there is no backup of release `{}`", order.release))
         };

@@ -11,7 +11,7 @@ use super::dump::{output_of, unwritten};
 use super::manifest::{Format, Manifest, damaged};
 use super::name::BackupId;
 use super::part::Part;
-use super::stream::{self, Tail};
+use super::stream::{self, AboveFloor, Tail};
 use crate::Progress;
 use crate::child::{Program, Running};
 use crate::tools::Tools;
@@ -98,11 +98,16 @@ impl Archive {
     }
 
     /// Unpacks it into a file that is gone with the returned guard.
-    pub(crate) async fn unpack(&self, to: &Path, progress: &Progress) -> Result<Part, Problem> {
+    pub(crate) async fn unpack(
+        &self,
+        to: &Path,
+        floor_bytes: u64,
+        progress: &Progress,
+    ) -> Result<Part, Problem> {
         // Whoever unpacks holds the guard: one that is there was left by a crash.
         Part::clear(to);
         let (part, file) = Part::begin(to).map_err(|error| unwritten("unpack a backup", &error))?;
-        self.unpacked_into(file, progress, "unpacked").await?;
+        self.unpacked_into(AboveFloor::new(file, floor_bytes), progress, "unpacked").await?;
         Ok(part)
     }
 

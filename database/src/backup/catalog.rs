@@ -23,6 +23,8 @@ pub struct Backup {
     pub bytes: u64,
     /// When its snapshot was taken, in milliseconds since 1970.
     pub taken_at_ms: u64,
+    /// Its number among the backups in its folder; 0 where none had one yet, or that cannot be read.
+    pub sequence: u64,
     /// The release that it was taken for.
     pub release: String,
     /// The version that was about to be released.
@@ -67,6 +69,7 @@ impl Backup {
             file: manifest.file.clone(),
             bytes: manifest.bytes,
             taken_at_ms: manifest.taken_at_ms,
+            sequence: manifest.sequence,
             release: manifest.release.clone(),
             label: manifest.label.clone(),
             database: manifest.database.clone(),
@@ -86,6 +89,7 @@ impl Backup {
             file: String::new(),
             bytes: 0,
             taken_at_ms: 0,
+            sequence: 0,
             release: String::new(),
             label: String::new(),
             database: String::new(),
@@ -100,7 +104,8 @@ impl Backup {
     }
 }
 
-/// All backups of the database, the oldest first. Those that are damaged on the face of it are among them.
+/// All backups of the database, the oldest first: by their numbers, and by their times only where they have none, because a
+/// clock that was set would have the newest given up. Those that are damaged on the face of it are among them.
 pub async fn list(settings: &Settings) -> Result<Vec<Backup>, Problem> {
     let (folder, database) = (settings.backup.dir.clone(), settings.name.clone());
     let looking = tokio::task::spawn_blocking(move || found(&folder, &database));
@@ -112,8 +117,14 @@ pub(crate) fn found(folder: &Path, database: &str) -> Result<Vec<Backup>, Proble
     let mut backups: Vec<Backup> = ids(folder)?.iter().map(|id| Backup::of(folder, id)).collect();
     // What cannot be read may be anybody's, and should be seen.
     backups.retain(|backup| backup.database == database || backup.fault.is_some());
-    backups.sort_by(|a, b| (a.taken_at_ms, &a.id).cmp(&(b.taken_at_ms, &b.id)));
+    backups.sort_by(|a, b| (a.sequence, a.taken_at_ms, &a.id).cmp(&(b.sequence, b.taken_at_ms, &b.id)));
     Ok(backups)
+}
+
+/// The number of the next backup in a folder.
+pub(crate) fn next_number(folder: &Path) -> Result<u64, Problem> {
+    let numbers = ids(folder)?.into_iter().map(|id| Backup::of(folder, &id).sequence);
+    Ok(numbers.max().unwrap_or(0).saturating_add(1))
 }
 
 /// A database that has sound backups in the folder too, if there is one.

@@ -8,7 +8,7 @@ use pointsman_core::{Code, Problem};
 use tokio::process::Command;
 
 use super::snapshot::Snapshot;
-use super::stream::{self, Gathering, Written};
+use super::stream::{self, AboveFloor, Gathering, Written};
 use crate::child::Program;
 use crate::tools::Tools;
 use crate::{BackupFormat, Progress, Settings};
@@ -33,6 +33,7 @@ pub(crate) async fn database(
         BackupFormat::Custom => command.args(["--format=custom", "--compress=0"]),
         BackupFormat::SqlGz => command.args(["--format=plain", "--compress=6"]),
     };
+    let file = AboveFloor::new(file, settings.backup.floor_bytes);
     let progress = progress.clone();
     let tell = move |bytes: u64| progress.say(format!("backup: {} MiB dumped", bytes >> 20));
     match settings.backup.format {
@@ -60,6 +61,7 @@ pub(crate) async fn roles(
         "--no-role-passwords",
         "--no-password",
     ]);
+    let file = AboveFloor::new(file, settings.backup.floor_bytes);
     flow(program, "dump the roles", move |from| stream::store(from, file, |_| {})).await
 }
 

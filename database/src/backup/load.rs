@@ -7,7 +7,7 @@ use pointsman_core::{Code, Problem};
 
 use super::archive::Archive;
 use super::dump::unwritten;
-use super::manifest::Format;
+use super::manifest::{Format, Manifest};
 use super::part;
 use super::plain::{Given, WithoutGiven};
 use crate::child::Program;
@@ -29,7 +29,7 @@ pub(crate) async fn load(
     database: &str,
     progress: &Progress,
 ) -> Result<(), Problem> {
-    let target = Target::ask(settings, database).await?;
+    let target = Target::ask(settings, &archive.manifest, database).await?;
     match archive.manifest.format {
         Format::Custom => load_archive(settings, tools, archive, &target, progress).await,
         Format::SqlGz => {
@@ -63,13 +63,12 @@ async fn load_archive(
         .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", target.database])
         .arg("--use-list")
         .arg(&list.0);
-    let free = room::free(&settings.backup.dir)?.saturating_sub(settings.backup.floor_bytes);
-    if free < archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20) {
+    if target.room < archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20) {
         return archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ());
     }
     // An archive that came through a pipe has no positions in it: several jobs need a file to look for them.
     let spool = settings.backup.dir.join(format!("{}.spool", archive.manifest.id));
-    let spool = archive.unpack(&spool, progress).await?;
+    let spool = archive.unpack(&spool, settings.backup.floor_bytes, progress).await?;
     progress.say(format!("restore: {} MiB are loaded by {JOBS} jobs", archive.manifest.raw_bytes >> 20));
     program.command().arg(format!("--jobs={JOBS}")).arg(spool.temporary());
     let ended = program.start()?.end().await?;
@@ -99,10 +98,12 @@ struct Target<'a> {
     given: Given,
     /// What sessions that load it begin with.
     options: String,
+    /// Bytes that may be written beside it in the folder of backups.
+    room: u64,
 }
 
 impl<'a> Target<'a> {
-    async fn ask(settings: &Settings, database: &'a str) -> Result<Self, Problem> {
+    async fn ask(settings: &Settings, manifest: &Manifest, database: &'a str) -> Result<Self, Problem> {
         let session = Session::open(settings, database, "restore").await?;
         let asked = async |sql: &str| {
             let rows = session.client().query(sql, &[]).await;
@@ -119,7 +120,8 @@ impl<'a> Target<'a> {
             memory_kb(settings, &session).await?,
             session.no_limits().await?
         );
-        Ok(Self { database, given, options })
+        let room = room::beside_copy(settings, &session, manifest).await?;
+        Ok(Self { database, given, options, room })
     }
 }
 

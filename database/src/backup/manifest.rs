@@ -39,10 +39,16 @@ pub struct Manifest {
     pub label: String,
     /// When its snapshot was taken, in milliseconds since 1970.
     pub taken_at_ms: u64,
+    /// Its number among the backups in its folder, whatever the clock said; 0 in manifests of before they had one.
+    #[serde(default)]
+    pub sequence: u64,
     /// The dump's size.
     pub bytes: u64,
     /// Its size before it was compressed.
     pub raw_bytes: u64,
+    /// The size of the database on the server's disk, then; 0 in manifests of before it was told.
+    #[serde(default)]
+    pub database_bytes: u64,
     /// SHA-256 of the dump, in hexadecimal.
     pub sha256: String,
     /// The database's name.

@@ -86,6 +86,7 @@ mod tests {
             file: String::new(),
             bytes: 1,
             taken_at_ms: 0,
+            sequence: 0,
             release: format!("r{id}"),
             label: String::new(),
             database: "d".into(),

@@ -16,6 +16,8 @@ const LEVEL: i32 = 1;
 /// How long a pipe is left to fill. `pg_dump` writes 4 KiB at a time: a reader that is woken by each of them costs both
 /// sides more than all the reading and writing (measured).
 const FILL: Duration = Duration::from_millis(3);
+/// How often it is looked whether enough stays free, in bytes that were written.
+const LOOK_EVERY: u64 = 8 << 20;
 /// How often the progress is told, in bytes that were read.
 const TELL_EVERY: u64 = 8 << 20;
 /// Where the end of a plain dump is looked for: a line `\unrestrict` may follow the marker.
@@ -33,8 +35,50 @@ pub(crate) struct Written {
     pub sha256: String,
 }
 
+/// A file that grows only as long as so much of its filesystem stays free: beside it a server may keep its data.
+#[derive(Debug)]
+pub(crate) struct AboveFloor {
+    file: File,
+    floor_bytes: u64,
+    /// Bytes that were written since the last look.
+    unlooked: u64,
+}
+
+impl AboveFloor {
+    pub(crate) fn new(file: File, floor_bytes: u64) -> Self {
+        Self { file, floor_bytes, unlooked: LOOK_EVERY }
+    }
+
+    fn look(&mut self) -> io::Result<()> {
+        let found = rustix::fs::fstatvfs(&self.file)?;
+        let free = found.f_bavail.saturating_mul(found.f_frsize);
+        if free < self.floor_bytes {
+            let message =
+                format!("{} MiB are free, and {} MiB must stay so", free >> 20, self.floor_bytes >> 20);
+            return Err(io::Error::new(io::ErrorKind::StorageFull, message));
+        }
+        self.unlooked = 0;
+        Ok(())
+    }
+}
+
+impl Write for AboveFloor {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if self.unlooked >= LOOK_EVERY {
+            self.look()?;
+        }
+        let count = self.file.write(buffer)?;
+        self.unlooked = self.unlooked.saturating_add(count as u64);
+        Ok(count)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 /// Compresses what comes in with zstd and flushes the file.
-pub(crate) fn compress(from: impl Read, file: File, tell: impl FnMut(u64)) -> io::Result<Written> {
+pub(crate) fn compress(from: impl Read, file: AboveFloor, tell: impl FnMut(u64)) -> io::Result<Written> {
     let mut encoder = zstd::Encoder::new(Hashing::new(file), LEVEL)?;
     encoder.include_checksum(true)?;
     let raw_bytes = copy(from, &mut encoder, tell)?;
@@ -42,7 +86,7 @@ pub(crate) fn compress(from: impl Read, file: File, tell: impl FnMut(u64)) -> io
 }
 
 /// Writes what comes in as it is and flushes the file.
-pub(crate) fn store(from: impl Read, file: File, tell: impl FnMut(u64)) -> io::Result<Written> {
+pub(crate) fn store(from: impl Read, file: AboveFloor, tell: impl FnMut(u64)) -> io::Result<Written> {
     let mut hashing = Hashing::new(file);
     let raw_bytes = copy(from, &mut hashing, tell)?;
     Ok(Written { raw_bytes, ..hashing.flushed()? })
@@ -98,10 +142,10 @@ impl<W: Write> Hashing<W> {
     }
 }
 
-impl Hashing<File> {
+impl Hashing<AboveFloor> {
     fn flushed(self) -> io::Result<Written> {
         let (file, written) = self.counted();
-        file.sync_all()?;
+        file.file.sync_all()?;
         Ok(written)
     }
 }
@@ -179,7 +223,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("x");
         let content = b"pointsman ".repeat(100_000);
-        let written = compress(&content[..], File::create(&path).unwrap(), |_| {}).unwrap();
+        let file = AboveFloor::new(File::create(&path).unwrap(), 0);
+        let written = compress(&content[..], file, |_| {}).unwrap();
         assert_eq!(written.raw_bytes, content.len() as u64);
         assert_eq!(written.bytes, std::fs::metadata(&path).unwrap().len());
         let found = digest(&path, |_| {}).unwrap();
@@ -187,6 +232,23 @@ mod tests {
         let mut back = Vec::new();
         copy(decompressing(&path).unwrap(), &mut back, |_| {}).unwrap();
         assert_eq!(back, content);
+    }
+
+    #[test]
+    fn a_file_does_not_grow_below_the_floor() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str, floor_bytes| {
+            AboveFloor::new(File::create(folder.path().join(name)).unwrap(), floor_bytes)
+        };
+        let refused = store(&b"x"[..], file("a", u64::MAX), |_| {}).unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::StorageFull);
+        // Enough at first, and not any more: it is looked at again while the file grows.
+        let mut growing = file("b", 0);
+        let chunk = vec![0; CHUNK_BYTES];
+        growing.write_all(&chunk).unwrap();
+        growing.floor_bytes = u64::MAX;
+        let grown = (0..LOOK_EVERY >> 20).find(|_| growing.write_all(&chunk).is_err());
+        assert_eq!(grown, Some((LOOK_EVERY >> 20) - 1));
     }
 
     #[test]

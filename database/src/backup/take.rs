@@ -95,8 +95,10 @@ async fn take_bounded(
         release: order.release.clone(),
         label: order.label.clone(),
         taken_at_ms: snapshot.taken_at_ms,
+        sequence: catalog::next_number(folder)?,
         bytes: written.bytes,
         raw_bytes: written.raw_bytes,
+        database_bytes: room::database_bytes(guard.session(), &settings.name).await?,
         sha256: written.sha256.clone(),
         database: settings.name.clone(),
         system: server.system.clone(),
@@ -110,6 +112,7 @@ async fn take_bounded(
     };
     let manifest = judged(manifest, &part, &tools, progress).await?;
     authority.check()?;
+    guard.check()?;
     publish(folder, &id, part, roles, &manifest, &written)?;
     Ok(Backup::described(folder, &id, &manifest))
 }

@@ -188,8 +188,9 @@ async fn restore(
     copy::must_be_possible(client, manifest).await?;
     let scratch = Scratch::of(settings, &manifest.id);
     scratch::drop_if_ours(client, &scratch.database).await?;
-    room::for_copy(settings, guard.session()).await?;
+    room::for_copy(settings, guard.session(), manifest).await?;
     authority.check()?;
+    guard.check()?;
     let comment = Scratch::comment(settings, &manifest.id);
     copy::create(settings, client, &manifest.shape, &scratch.database, &comment).await?;
     match copy::fill(settings, tools, archive, &scratch.database, progress).await {

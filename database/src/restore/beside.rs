@@ -15,7 +15,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
-use crate::{Authority, Progress, Session, Settings, copy, room};
+use crate::{Authority, Progress, Session, Settings, copy, obstacle, room};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
@@ -67,7 +67,8 @@ async fn made(
     let archive = Archive::open(&settings.backup.dir, &id)?;
     if let Some(database) = standing(settings, client, id.as_str()).await? {
         let live = Shape::of(client, &settings.name).await?;
-        let not_copied = dress(client, &live, &database).await?;
+        let mut not_copied = dress(client, &live, &database).await?;
+        not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
         raise_fence(settings, &database, authority).await?;
         return Ok(Beside { database, backup: id.as_str().to_owned(), not_copied, already: true });
     }
@@ -76,9 +77,10 @@ async fn made(
     must_be_whole(settings, &archive, progress).await?;
     copy::must_be_possible(client, &archive.manifest).await?;
     let live = Shape::of(client, &settings.name).await?;
-    room::for_copy(settings, guard.session()).await?;
+    room::for_copy(settings, guard.session(), &archive.manifest).await?;
 
     authority.check()?;
+    guard.check()?;
     let name = free_name(client, || restore_name(settings)).await?;
     let shape = Shape {
         owner: live.owner.clone(),
@@ -123,7 +125,8 @@ async fn made(
     }
     progress.say("restore: gathering statistics");
     analyze(settings, &name).await?;
-    let not_copied = dress(client, &live, &name).await?;
+    let mut not_copied = dress(client, &live, &name).await?;
+    not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
     raise_fence(settings, &name, authority).await?;
     record.at(Stage::Ready, settings)?;
     Ok(Beside { database: name, backup: id.as_str().to_owned(), not_copied, already: false })
@@ -215,6 +218,8 @@ async fn dress(client: &Client, live: &Shape, name: &str) -> Result<Vec<String>,
             if error.as_db_error().is_none() {
                 return Err(refused("copy the settings of the live database", &error));
             }
+            // Whatever is set may be secret: what it is called is enough to set it again.
+            let statement = live.told(&statement, name);
             tracing::warn!(statement, %error, "a setting of the live database could not be copied");
             not_copied.push(statement);
         }

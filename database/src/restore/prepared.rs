@@ -5,7 +5,7 @@ use pointsman_core::Problem;
 use tokio_postgres::Client;
 
 use super::gate;
-use crate::backup::{self, Verified};
+use crate::backup::{self, BackupId, Manifest, Verified};
 use crate::collation;
 use crate::copy::say_whose;
 use crate::scratch::{self, Scratch};
@@ -35,7 +35,8 @@ pub async fn branch(settings: &Settings, id: &str, prepared: &Scratch) -> Result
     let client = session.client();
     let branch = Scratch::branch_of(settings, id);
     scratch::drop_if_ours(client, &branch.database).await?;
-    room::for_copy(settings, &session).await?;
+    let manifest = Manifest::read(&settings.backup.dir, &BackupId::parse(id)?)?;
+    room::for_copy(settings, &session, &manifest).await?;
     let shape = Shape::of(client, &prepared.database).await?;
     shape.create(client, &branch.database, &prepared.database).await?;
     say_whose(client, &branch.database, &Scratch::comment(settings, id)).await?;
