@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use pointsman_core::{Code, Problem};
 
-use crate::statement::{field, refused};
+use crate::statement::{field, quoted, refused};
 use crate::{Session, Settings};
 
 /// How often a lock that somebody else holds is asked for. A session that waited in the server's queue would keep
@@ -42,17 +42,50 @@ impl Guard {
         }
     }
 
+    /// Refuses to go on without it: somebody may have ended its session, and somebody else have it now.
+    pub(crate) fn check(&self) -> Result<(), Problem> {
+        if !self.session.client().is_closed() {
+            return Ok(());
+        }
+        let problem =
+            Problem::new(Code::DatabaseUnreachable, "the guard of the database was lost: its session ended");
+        Err(problem
+            .retry_useful()
+            .hint("somebody ended the session `pointsman-guard`, or the server was restarted"))
+    }
+
     /// The session that holds it, in the maintenance database, for statements outside of transactions.
     pub fn session(&self) -> &Session {
         &self.session
     }
 }
 
+/// A superuser that the role is a member of, if there is one: with `SET ROLE` it is one itself.
+pub(crate) const SUPERUSER_TO_BECOME: &str = "
+    SELECT s.rolname::text FROM pg_catalog.pg_roles s
+     WHERE s.rolsuper AND s.rolname <> current_user AND pg_has_role(s.oid, 'MEMBER') LIMIT 1";
+
+/// A role that is a superuser in all but name.
+pub(crate) fn may_become(settings: &Settings, superuser: &str) -> Problem {
+    let user = &settings.user;
+    let message = format!(
+        "`{user}` is a member of the superuser `{superuser}`, and could become it; the agent needs less"
+    );
+    Problem::new(Code::DatabaseUnfit, message).hint(format!(
+        "give the database to a role of the application (`ALTER DATABASE … OWNER TO …`, `REASSIGN OWNED`), then as a superuser: \
+         `REVOKE {} FROM {};` and `database-role.sql` with the new owner",
+        quoted(superuser),
+        quoted(user)
+    ))
+}
+
 /// Whatever is done with the database is done on a primary, and by a role that could not do more than it must: a dump
 /// brings code, and indexes run it.
 async fn must_be_fit(session: &Session, settings: &Settings) -> Result<(), Problem> {
-    let sql = "SELECT r.rolsuper, pg_is_in_recovery() FROM pg_roles r WHERE r.rolname = current_user";
-    let asked = session.client().query_one(sql, &[]).await;
+    let sql = format!(
+        "SELECT r.rolsuper, pg_is_in_recovery(), ({SUPERUSER_TO_BECOME}) FROM pg_roles r WHERE r.rolname = current_user"
+    );
+    let asked = session.client().query_one(&sql, &[]).await;
     let row = asked.map_err(|error| refused("ask who the agent is to the server", &error))?;
     if field(&row, 1)? {
         let message = "the server is in recovery: the agent works on the primary";
@@ -66,7 +99,10 @@ async fn must_be_fit(session: &Session, settings: &Settings) -> Result<(), Probl
              [database] section",
         ));
     }
-    Ok(())
+    match field::<Option<String>>(&row, 2)? {
+        Some(superuser) if !settings.allow_superuser => Err(may_become(settings, &superuser)),
+        _ => Ok(()),
+    }
 }
 
 async fn busy(session: &Session, settings: &Settings) -> Problem {

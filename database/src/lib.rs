@@ -8,6 +8,7 @@ mod collation;
 pub mod contents;
 mod copy;
 pub mod guard;
+mod members;
 pub mod migrate;
 mod moment;
 mod obstacle;

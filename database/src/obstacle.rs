@@ -17,7 +17,7 @@ const MOST: i64 = 1000;
 const NAMED: usize = 5;
 
 /// What all of it asks: things of people, and of which roles the agent is a member with all their rights. Members of extensions
-/// come with their extension, which the database has that restores begin from. Who is a member of `pg_database_owner` the server
+/// come with their extension, which the database has that restores begin from; constructors of ranges come with their type. Who is a member of `pg_database_owner` the server
 /// may have remembered from before it knew the database, while it read `pg_hba.conf`. Publications of whole schemas are there
 /// since version 15.
 const COMMON: &str = "
@@ -31,6 +31,8 @@ SELECT r.oid, r.rolname, r.rolsuper, a.is_it,
   CROSS JOIN server s
   JOIN pg_database d ON d.datname = current_database()
   CROSS JOIN LATERAL (SELECT CASE r.rolname WHEN 'pg_database_owner' THEN d.datdba ELSE r.oid END AS is_it) a),
+     made_by_types AS (
+SELECT objid AS oid FROM pg_depend WHERE classid = 'pg_proc'::regclass AND refclassid = 'pg_type'::regclass AND deptype = 'i'),
      wide AS (
 SELECT oid, pubname FROM pg_publication p
  WHERE puballtables OR EXISTS (SELECT FROM pg_depend d WHERE d.refclassid = 'pg_publication'::regclass AND d.refobjid = p.oid
@@ -41,6 +43,7 @@ SELECT 'pg_class'::regclass::oid AS classid, c.oid AS objid, c.relowner AS owner
   FROM pg_class c
  WHERE c.relkind IN ('r', 'p', 'v', 'm', 'S', 'f') AND c.relpersistence <> 't'
 UNION ALL SELECT 'pg_proc'::regclass, oid, proowner, pronamespace, proacl, 'ROUTINE' FROM pg_proc
+ WHERE oid NOT IN (SELECT oid FROM made_by_types)
 UNION ALL
 SELECT 'pg_type'::regclass, t.oid, t.typowner, t.typnamespace, t.typacl, 'TYPE'
   FROM pg_type t LEFT JOIN pg_class c ON c.oid = t.typrelid
@@ -129,7 +132,7 @@ SELECT u.rolname::text, format('%s of %s to %s', lower(words.kind), u.rolname, c
          FROM aclexplode(d.defaclacl) a WHERE a.grantee <> d.defaclrole) who ON true
  ORDER BY 1, 2 LIMIT $1";
 
-/// What only a superuser creates.
+/// What only a superuser creates. Aggregates are made of functions, which are looked at themselves.
 const SUPERUSERS: &str = "
 , things AS (
 SELECT 'pg_event_trigger'::regclass::oid AS classid, oid AS objid, 'DROP EVENT TRIGGER ' || quote_ident(evtname) AS statement
@@ -143,7 +146,8 @@ UNION ALL
 SELECT 'pg_proc'::regclass, p.oid,
        CASE WHEN l.lanpltrusted THEN format('ALTER ROUTINE %s NOT LEAKPROOF', p.oid::regprocedure)
             ELSE format('DROP ROUTINE %s', p.oid::regprocedure) END
-  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang WHERE p.proleakproof OR NOT l.lanpltrusted
+  FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
+ WHERE (p.proleakproof OR NOT l.lanpltrusted) AND p.prokind <> 'a' AND p.oid NOT IN (SELECT oid FROM made_by_types)
 UNION ALL
 SELECT 'pg_opclass'::regclass, c.oid, format('DROP OPERATOR CLASS %s', i.identity)
   FROM pg_opclass c, pg_identify_object('pg_opclass'::regclass, c.oid, 0) i WHERE c.oid >= 16384
@@ -173,6 +177,45 @@ SELECT i.type || ' ' || i.identity || ' to ' || a.grantee::regrole,
    AND NOT EXISTS (SELECT FROM aclexplode(n.initial) b WHERE b.grantee = 0 OR pg_has_role(b.grantee, 'USAGE'))
  ORDER BY 1 LIMIT $1";
 
+/// What a dump reads and the role may not: then there is no backup at all. A policy that hides rows from the owner hides them from
+/// who acts as the owner. The hint is one statement.
+const UNREADABLE: &str = "
+, dumped AS (
+SELECT c.oid, c.relkind, c.relowner, n.oid AS schema, n.nspname, format('%I.%I', n.nspname, c.relname) AS name, e.oid IS NOT NULL AS of_extension
+  FROM pg_class c
+  JOIN schemas n ON n.oid = c.relnamespace
+  LEFT JOIN (SELECT unnest(extconfig) AS oid FROM pg_extension) e ON e.oid = c.oid
+ WHERE c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+   AND (e.oid IS NOT NULL OR NOT EXISTS (SELECT FROM of_extensions x WHERE x.classid = 'pg_class'::regclass AND x.objid = c.oid)))
+SELECT d.name, CASE WHEN NOT has_schema_privilege(d.schema, 'USAGE') THEN format('GRANT USAGE ON SCHEMA %I TO %I', d.nspname, current_user)
+                    WHEN d.hidden THEN format('ALTER ROLE %I BYPASSRLS', current_user)
+                    WHEN d.of_extension OR u.rolsuper THEN
+                         format('GRANT SELECT ON %s %s TO %I', CASE d.relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, d.name, current_user)
+                    ELSE format('GRANT %I TO %I', u.rolname, current_user) END
+  FROM (SELECT d.*, d.relkind <> 'S' AND row_security_active(d.oid) AS hidden FROM dumped d) d
+  JOIN usable u ON u.oid = d.relowner
+ WHERE d.hidden OR NOT has_schema_privilege(d.schema, 'USAGE')
+    OR NOT CASE d.relkind WHEN 'S' THEN has_sequence_privilege(d.oid, 'SELECT') ELSE has_table_privilege(d.oid, 'SELECT') END
+ ORDER BY 1 LIMIT $1";
+
+/// Places on the server's disks that a new database would need and the role may not use.
+const PLACES: &str = "
+SELECT 'tablespace ' || quote_ident(s.spcname), format('GRANT CREATE ON TABLESPACE %I TO %I', s.spcname, current_user)
+  FROM pg_tablespace s
+ WHERE s.oid IN (SELECT reltablespace FROM pg_class WHERE relpersistence <> 't'
+                 UNION SELECT dattablespace FROM pg_database WHERE datname = current_database())
+   AND s.spcname NOT IN ('pg_default', 'pg_global') AND NOT has_tablespace_privilege(s.oid, 'CREATE')
+ ORDER BY 1 LIMIT $1";
+
+/// Options of user mappings, passwords among them, that only a superuser sees: they are in no dump.
+const MAPPINGS: &str = "
+SELECT format('user mapping of %s for %s', m.usename, m.srvname),
+       format('ALTER USER MAPPING FOR %s SERVER %I OPTIONS (…)',
+              CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname)
+  FROM pg_user_mappings m
+ WHERE m.umoptions IS NULL
+ ORDER BY 1 LIMIT $1";
+
 /// Looks at the live database as the agent's role. A superuser restores everything.
 pub(crate) async fn look(settings: &Settings) -> Result<Vec<Finding>, Problem> {
     let live = Session::open(settings, &settings.name, "preflight").await?;
@@ -182,11 +225,14 @@ pub(crate) async fn look(settings: &Settings) -> Result<Vec<Finding>, Problem> {
     if field(&row, 0)? {
         return Ok(Vec::new());
     }
-    let mut findings = owned(settings, &live).await?;
+    let mut findings = unreadable(settings, &live).await?;
+    findings.extend(owned(settings, &live).await?);
     findings.extend(granted(settings, &live).await?);
     findings.extend(preset(settings, &live).await?);
     findings.extend(superusers(settings, &live).await?);
     findings.extend(catalog(settings, &live).await?);
+    findings.extend(places(settings, &live).await?);
+    findings.extend(mappings(&live).await?);
     if findings.is_empty() {
         findings.push(Finding::fine(CHECK, format!("`{}` can create all of it", settings.user)));
     }
@@ -271,10 +317,7 @@ async fn preset(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Pro
 }
 
 async fn superusers(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
-    let mut things = Vec::new();
-    for row in ask(live, SUPERUSERS).await? {
-        things.push(Thing { name: field(&row, 0)?, statement: field(&row, 1)? });
-    }
+    let things = things(live, SUPERUSERS).await?;
     if things.is_empty() {
         return Ok(Vec::new());
     }
@@ -287,11 +330,53 @@ async fn superusers(settings: &Settings, live: &Session) -> Result<Vec<Finding>,
     Ok(vec![unrestorable(found, hint)])
 }
 
-async fn catalog(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
-    let mut things = Vec::new();
-    for row in ask(live, CATALOG).await? {
-        things.push(Thing { name: field(&row, 0)?, statement: field(&row, 1)? });
+/// Things, each with its statement.
+async fn things(live: &Session, what: &str) -> Result<Vec<Thing>, Problem> {
+    let rows = ask(live, what).await?;
+    rows.iter().map(|row| Ok(Thing { name: field(row, 0)?, statement: field(row, 1)? })).collect()
+}
+
+async fn unreadable(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
+    let things = things(live, UNREADABLE).await?;
+    if things.is_empty() {
+        return Ok(Vec::new());
     }
+    let found =
+        format!("`{}` cannot read all of it, so no backup can be taken: {}", settings.user, named(&things));
+    Ok(vec![Finding::refused(CHECK, found, statements(settings, &things))])
+}
+
+async fn places(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
+    let things = things(live, PLACES).await?;
+    if things.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found =
+        format!("`{}` could not put a new database where this one is: {}", settings.user, named(&things));
+    Ok(vec![unrestorable(found, statements(settings, &things))])
+}
+
+async fn mappings(live: &Session) -> Result<Vec<Finding>, Problem> {
+    let things = things(live, MAPPINGS).await?;
+    if things.is_empty() {
+        return Ok(Vec::new());
+    }
+    let found = format!(
+        "what only a superuser sees is in no backup, passwords among it: options of the {}",
+        named(&things)
+    );
+    let hint = "note them; after a restore and before its swap: `ALTER USER MAPPING …` in the restored database, which a restore names";
+    Ok(vec![Finding::warning(CHECK, found, hint)])
+}
+
+/// Statements that give a restored database what is in no dump of this one, as far as they are known: a person completes them.
+pub(crate) async fn to_be_set_by_hand(settings: &Settings) -> Result<Vec<String>, Problem> {
+    let live = Session::open(settings, &settings.name, "restore").await?;
+    Ok(things(&live, MAPPINGS).await?.into_iter().map(|thing| thing.statement).collect())
+}
+
+async fn catalog(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
+    let things = things(live, CATALOG).await?;
     if things.is_empty() {
         return Ok(Vec::new());
     }

@@ -9,7 +9,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
-use crate::{Session, Settings, backup, collation, migrate, obstacle, room, template};
+use crate::{Session, Settings, backup, collation, guard, migrate, obstacle, room, template};
 
 /// The server versions that this was made for.
 const MAJORS: std::ops::RangeInclusive<u32> = 13..=18;
@@ -125,6 +125,7 @@ async fn look_at_all(settings: &Settings, findings: &mut Vec<Finding>) -> Result
         Ok(()) => Finding::fine("history", "what was done to the database before is known"),
         Err(problem) => Finding::warning("history", problem.message, problem.hint),
     });
+    findings.extend(language(settings, &session).await?);
     findings.push(role_settings(settings, &session, &live).await?);
     findings.push(replicated(settings, &session).await?);
     findings.push(prepared(settings, &session).await?);
@@ -234,6 +235,11 @@ fn standby(server: &Server) -> Finding {
 /// Locks and snapshots belong to sessions: through a pooler they would be somebody else's.
 async fn pooler(settings: &Settings) -> Result<Finding, Problem> {
     let session = Session::untouched(settings, &settings.maintenance, "preflight").await?;
+    // Alone, a session gets the same server again and again, as long as nobody else asks.
+    let other = Session::untouched(settings, &settings.maintenance, "preflight").await?;
+    if let Err(problem) = migrate::refuse_pooler(settings, &session, &other).await {
+        return Ok(Finding::problem("pooler", &problem));
+    }
     let failed = |error: tokio_postgres::Error| refused("look for a pooler", &error);
     let asked = "SELECT pg_backend_pid(), pg_try_advisory_lock(hashtextextended('pointsman probe', 0)),
                         pg_advisory_unlock(hashtextextended('pointsman probe', 0))";
@@ -252,9 +258,7 @@ async fn pooler(settings: &Settings) -> Result<Finding, Problem> {
 
 const RIGHTS: &str = "
     SELECT r.rolsuper, r.rolcreatedb, pg_has_role(r.oid, d.datdba, 'MEMBER'),
-           pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(r.oid, 'pg_read_all_stats', 'MEMBER')
-      FROM pg_roles r, pg_database d
-     WHERE r.rolname = current_user AND d.datname = $1";
+           pg_has_role(r.oid, 'pg_signal_backend', 'MEMBER'), pg_has_role(r.oid, 'pg_read_all_stats', 'MEMBER')";
 
 /// Logical replication belongs to a database and not to its name.
 async fn replicated(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
@@ -273,6 +277,20 @@ async fn replicated(settings: &Settings, session: &Session) -> Result<Finding, P
         format!("{} stays with the old database when a restored one is put in its place", bound.join(", "));
     let hint = "after such a swap: make it anew on the live database, and drop the old one: a slot that nobody reads keeps WAL";
     Ok(Finding::warning(check, found, hint))
+}
+
+/// Whether a disk is full, or a right is lacking, is read from the server's own words, which programs pass on.
+async fn language(settings: &Settings, session: &Session) -> Result<Option<Finding>, Problem> {
+    let row = session.client().query_one("SELECT current_setting('lc_messages')", &[]).await;
+    let spoken: String = field(&row.map_err(|error| refused("ask for the server's language", &error))?, 0)?;
+    let english = spoken.is_empty() || ["C", "POSIX", "en"].iter().any(|known| spoken.starts_with(known));
+    if english {
+        return Ok(None);
+    }
+    let found =
+        format!("the server speaks `{spoken}` to the agent: a full disk would be taken for a damaged backup");
+    let hint = format!("as a superuser: `ALTER ROLE {} SET lc_messages = 'C';`", quoted(&settings.user));
+    Ok(Some(Finding::warning("messages", found, hint)))
 }
 
 /// A restored database is another one: what roles have set for the live one must be set for it too.
@@ -300,12 +318,17 @@ async fn role_settings(settings: &Settings, session: &Session, live: &Shape) -> 
 }
 
 async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Vec<Finding>, Problem> {
+    let rights = format!(
+        "{RIGHTS}, ({}), o.rolsuper FROM pg_roles r, pg_database d JOIN pg_roles o ON o.oid = d.datdba
+          WHERE r.rolname = current_user AND d.datname = $1",
+        guard::SUPERUSER_TO_BECOME
+    );
     let row = session
         .client()
-        .query_one(RIGHTS, &[&settings.name])
+        .query_one(&rights, &[&settings.name])
         .await
         .map_err(|error| refused("ask for the role's rights", &error))?;
-    let user = &settings.user;
+    let (user, role) = (&settings.user, quoted(&settings.user));
     if field(&row, 0)? {
         let found = format!("`{user}` is a superuser");
         return Ok(vec![if settings.allow_superuser {
@@ -317,12 +340,36 @@ async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Ve
         }]);
     }
     let wanted = [
-        (1, "may not create databases", format!("ALTER ROLE {user} CREATEDB")),
-        (2, "is no member of the database's owner", format!("GRANT {} TO {user}", live.owner)),
-        (3, "may not end sessions", format!("GRANT pg_signal_backend TO {user}")),
-        (4, "may not see what other sessions do", format!("GRANT pg_read_all_stats TO {user}")),
+        (1, "may not create databases", format!("ALTER ROLE {role} CREATEDB")),
+        (2, "is no member of the database's owner", format!("GRANT {} TO {role}", quoted(&live.owner))),
+        (3, "may not end sessions", format!("GRANT pg_signal_backend TO {role}")),
+        (4, "may not see what other sessions do", format!("GRANT pg_read_all_stats TO {role}")),
     ];
     let mut findings = Vec::new();
+    if field(&row, 6)? {
+        let found = format!(
+            "the database belongs to `{}`, a superuser: what runs as its owner could do anything",
+            live.owner
+        );
+        let hint = format!(
+            "give it to a role of the application, as a superuser: `ALTER DATABASE {} OWNER TO …;`, what is in it too, then \
+             `database-role.sql` with that owner",
+            quoted(&settings.name)
+        );
+        findings.push(if settings.allow_superuser {
+            Finding::warning("role", found, hint)
+        } else {
+            Finding::refused("role", found, hint)
+        });
+        return Ok(findings);
+    }
+    if let Some(superuser) = field::<Option<String>>(&row, 5)? {
+        let problem = guard::may_become(settings, &superuser);
+        findings.push(match Finding::problem("role", &problem) {
+            found if settings.allow_superuser => Finding { verdict: Verdict::Warning, ..found },
+            found => found,
+        });
+    }
     for (index, lacks, grant) in wanted {
         if !field::<bool>(&row, index)? {
             let hint = format!("as a superuser: `{grant};`, or run the script `database-role.sql`");
@@ -433,17 +480,22 @@ async fn other_work(session: &Session, live: &Shape) -> Result<Finding, Problem>
 /// Refuses when a copy will be made and will probably not fit: a full disk under the live database is worse than no release.
 pub async fn must_have_room_for_copy(settings: &Settings) -> Result<(), Problem> {
     let session = Session::open(settings, &settings.maintenance, "preflight").await?;
-    room::for_copy(settings, &session).await
+    room::for_copy_of_live(settings, &session).await
 }
 
 async fn room_for_copy(settings: &Settings, session: &Session) -> Finding {
     let check = "room for a copy";
-    if room::free_for_data(session).await.is_none() {
+    if !settings.is_here() {
+        let found = "how much room the server has is unknown: it is on another machine";
+        return Finding::warning(check, found, "look there: `df -h`");
+    }
+    if room::free_for_data(settings, session).await.is_none() {
         let found =
             "how much room the server has is unknown, because the role may not ask where its data are";
-        return Finding::warning(check, found, format!("`GRANT pg_read_all_settings TO {};`", settings.user));
+        let user = quoted(&settings.user);
+        return Finding::warning(check, found, format!("`GRANT pg_read_all_settings TO {user};`"));
     }
-    match room::for_copy(settings, session).await {
+    match room::for_copy_of_live(settings, session).await {
         Ok(()) => Finding::fine(check, "enough"),
         // A backup can be taken all the same, only not tested.
         Err(problem) => Finding { verdict: Verdict::Warning, ..Finding::problem(check, &problem) },

@@ -7,7 +7,7 @@ use crate::copy::template_of;
 use crate::preflight::{Finding, extensions_of};
 use crate::shape::Shape;
 use crate::statement::{field, refused};
-use crate::{Session, Settings};
+use crate::{Session, Settings, members};
 
 /// What findings are about.
 const CHECK: &str = "template";
@@ -23,6 +23,8 @@ pub(crate) async fn look(
     let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
     if findings.is_empty() {
         findings.extend(surplus(settings, &name, live).await?);
+        let hint = format!("this gives them there: {}", script(settings, live));
+        findings.extend(members::look(settings, &name, CHECK, &hint).await?);
     }
     findings.extend(unlike(settings, &name, &shape, live));
     if findings.is_empty() {
@@ -65,7 +67,12 @@ async fn surplus(settings: &Settings, template: &str, live: &Shape) -> Result<Op
 
 /// The command that runs the script which makes it.
 fn script(settings: &Settings, live: &Shape) -> String {
-    let (database, owner, role) = (&settings.name, &live.owner, &settings.user);
+    // Inside single quotes a shell reads nothing but the next one.
+    let word = |name: &str| match name.chars().all(|c| c.is_ascii_alphanumeric() || "_-.".contains(c)) {
+        true => name.to_owned(),
+        false => format!("\"{}\"", name.replace('\'', "'\\''")),
+    };
+    let (database, owner, role) = (word(&settings.name), word(&live.owner), word(&settings.user));
     format!(
         "`su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database={database} -v owner={owner} -v role={role} -d postgres' \
          < database-role.sql`"

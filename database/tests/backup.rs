@@ -11,6 +11,7 @@ use pointsman_core::Code;
 use pointsman_database::backup::{self, Format};
 use pointsman_database::preflight::{self, Verdict};
 use pointsman_database::{BackupFormat, Progress, Session, Settings, VerifyLevel, scratch};
+use pointsman_database_testkit::Cluster;
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_is_taken_once_for_a_release_and_restores_to_the_same() {
@@ -296,6 +297,146 @@ async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_only_seems_to_need_a_superuser_is_no_obstacle() {
+    let place = Place::new();
+    let owner = format!("{}_owner", place.settings.name);
+    place.sql(&format!(
+        "SET ROLE {owner};
+         CREATE TYPE span AS RANGE (subtype = float8);
+         CREATE FUNCTION added(int, int) RETURNS int LANGUAGE sql AS 'SELECT $1 + $2';
+         CREATE AGGREGATE total (int) (sfunc = added, stype = int, initcond = 0);
+         CREATE TABLE spans (id int PRIMARY KEY, during span);"
+    ));
+    preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap();
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rights_on_what_extensions_made_come_with_the_template() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    // What others set up: trusted ones and others, one that needs another, one in the server's own schema, tables of an extension
+    // that only its owner may read, a server elsewhere, rights taken from everybody and given to some.
+    place.sql(&format!(
+        "CREATE ROLE {name}_reader; CREATE EXTENSION earthdistance CASCADE; CREATE EXTENSION adminpack; CREATE EXTENSION postgres_fdw;
+         CREATE EXTENSION pg_stat_statements; CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION postgis_tiger_geocoder;
+         ALTER SCHEMA tiger OWNER TO {name}_owner; ALTER SCHEMA tiger_data OWNER TO {name}_owner;
+         REVOKE EXECUTE ON FUNCTION levenshtein(text, text) FROM PUBLIC;
+         GRANT EXECUTE ON FUNCTION pg_stat_statements_reset(oid, oid, bigint) TO {name}_reader;
+         REVOKE SELECT ON spatial_ref_sys FROM PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}_reader;
+         GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {name}_owner;
+         SET ROLE {name}_owner; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
+         CREATE USER MAPPING FOR {name}_app SERVER far OPTIONS (user 'a', password 'secret');"
+    ));
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
+    let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
+    assert!(told.contains("spatial_ref_sys") && told.contains("foreign-data wrapper postgres_fdw"), "{told}");
+    assert!(told.contains("database-role.sql"), "{told}");
+    place.run_role_script();
+    // Again is as good as once.
+    place.run_role_script();
+    let found = preflight::look(&place.settings).await;
+    preflight::judge(&found, Verdict::Fine).unwrap_err();
+    preflight::judge(&found, Verdict::Warning)
+        .unwrap_or_else(|problem| panic!("{problem} {:?} {}", problem.causes, problem.hint));
+    let warnings: Vec<&str> =
+        found.iter().filter(|one| one.verdict == Verdict::Warning).map(|one| one.found.as_str()).collect();
+    assert!(warnings.iter().all(|told| !told.contains("extensions made")), "{warnings:?}");
+    assert!(
+        warnings.iter().any(|told| told.contains(&format!("user mapping of {name}_app for far"))),
+        "{warnings:?}"
+    );
+
+    let taken = place.take("r1").await.unwrap();
+    let (_, copy) =
+        backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
+    let rights = |database: &str| {
+        place.sql_in(
+            database,
+            &format!(
+                "SELECT has_function_privilege('public', 'levenshtein(text,text)', 'EXECUTE'),
+                        has_table_privilege('public', 'spatial_ref_sys', 'SELECT'),
+                        has_table_privilege('{name}_reader', 'spatial_ref_sys', 'SELECT'),
+                        has_function_privilege('{name}_reader', 'pg_stat_statements_reset(oid,oid,bigint)', 'EXECUTE')"
+            ),
+        )
+    };
+    assert_eq!(rights(&name), "f|f|t|t");
+    assert_eq!(rights(&copy.database), "f|f|t|t");
+    copy.remove(&place.settings).await.unwrap();
+
+    // What was taken back in the live one is taken back in the template too.
+    place.sql("GRANT EXECUTE ON FUNCTION levenshtein(text, text) TO PUBLIC");
+    let told: String = preflight::look(&place.settings).await.iter().map(|one| one.found.clone()).collect();
+    assert!(told.contains("others may use what extensions made") && told.contains("levenshtein"), "{told}");
+    place.run_role_script();
+    let template = format!("pointsman_template_{name}");
+    assert_eq!(rights(&template).split('|').next(), Some("t"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_could_become_a_superuser_is_taken_for_one() {
+    let place = Place::new();
+    let (name, agent) = (place.settings.name.clone(), place.settings.user.clone());
+    place.sql(&format!("CREATE ROLE {name}_root SUPERUSER; GRANT {name}_root TO {agent}"));
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
+    assert!(refused.message.contains(&format!("member of the superuser `{name}_root`")), "{refused}");
+    assert!(refused.hint.contains(&format!("REVOKE \"{name}_root\" FROM \"{agent}\"")), "{}", refused.hint);
+    assert_eq!(place.take("r1").await.unwrap_err().code, Code::DatabaseUnfit);
+    place.sql(&format!("REVOKE {name}_root FROM {agent}; ALTER DATABASE {name} OWNER TO {name}_root"));
+    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
+    assert!(
+        refused.message.contains("a superuser") && refused.hint.contains("ALTER DATABASE"),
+        "{refused} {}",
+        refused.hint
+    );
+    // The script makes no such role.
+    let variables =
+        [("database", name.as_str()), ("owner", &format!("{name}_root")), ("role", agent.as_str())];
+    let failed = place.cluster.psql_file("postgres", &kit::role_script(), &variables).unwrap_err();
+    assert!(failed.to_string().contains("belongs to a superuser"), "{failed}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn more_tables_than_the_server_can_lock_are_counted_one_after_the_other() {
+    let cluster = Cluster::start_with("max_locks_per_transaction = 16").unwrap();
+    let place = Place::of(Arc::new(cluster), "many");
+    // Each that is counted takes a lock, and one for each of its indexes: the server has room for about three thousand.
+    let columns: Vec<String> = (0..12).map(|number| format!("c{number} int UNIQUE")).collect();
+    place.sql("CREATE SCHEMA tenants AUTHORIZATION many_owner");
+    for batch in 1..=10 {
+        place.sql(&format!(
+            "SET ROLE many_owner;
+             DO $$ BEGIN FOR i IN 1..40 LOOP EXECUTE format('CREATE TABLE tenants.t{batch}_%s ({})', i); END LOOP; END $$",
+            columns.join(", ")
+        ));
+    }
+    place.take("r1").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_was_set_back_gives_up_no_newer_backup() {
+    let mut place = Place::new();
+    place.settings.backup.keep = 1;
+    for release in ["r1", "r2"] {
+        let taken = place.take(release).await.unwrap();
+        place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+    }
+    let listed = backup::list(&place.settings).await.unwrap();
+    let [first, second] = &listed[..] else { panic!("{listed:?}") };
+    assert_eq!((first.release.as_str(), second.release.as_str()), ("r1", "r2"));
+    assert!(first.sequence < second.sequence);
+    // As if the second was taken a day before the first.
+    let path = place.settings.backup.dir.join(format!("{}.manifest.json", second.id));
+    let mut manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    manifest["taken_at_ms"] = (first.taken_at_ms - 86_400_000).into();
+    std::fs::write(&path, manifest.to_string()).unwrap();
+    let retained = backup::retain(&place.settings, &[]).await.unwrap();
+    assert_eq!((retained.kept, retained.removed), (vec![second.id.clone()], vec![first.id.clone()]));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_extension_that_was_given_up_is_given_up_in_the_template_too() {
     let place = Place::new();
     place.sql("DROP TABLE features; DROP EXTENSION postgis CASCADE; CREATE EXTENSION pg_stat_statements");
@@ -319,8 +460,10 @@ async fn an_extension_that_was_given_up_is_given_up_in_the_template_too() {
 
 /// What each makes of the live database, whether it can be restored, and what is told of it.
 const OBSTACLES: &[(&str, &[&str])] = &[
-    ("GRANT CREATE ON SCHEMA public TO %rep; CREATE TABLE reports (id int); ALTER TABLE reports OWNER TO %rep", &[
-        "table public.reports", "ALTER TABLE public.reports OWNER TO %owner; GRANT ALL ON TABLE public.reports TO %rep",
+    // Before version 15 everybody creates in `public`, and not in a schema that somebody made.
+    ("CREATE SCHEMA shop AUTHORIZATION %owner; GRANT CREATE ON SCHEMA shop TO %rep; CREATE TABLE shop.reports (id int);
+      ALTER TABLE shop.reports OWNER TO %rep", &[
+        "table shop.reports", "ALTER TABLE shop.reports OWNER TO %owner; GRANT ALL ON TABLE shop.reports TO %rep",
     ]),
     ("CREATE SCHEMA others AUTHORIZATION %rep; CREATE TABLE others.t (id int); ALTER TABLE others.t OWNER TO %rep", &[
         "schema others, table others.t", "GRANT \"%rep\" TO \"%agent\"",
@@ -359,6 +502,12 @@ const OBSTACLES: &[(&str, &[&str])] = &[
     ("GRANT EXECUTE ON FUNCTION pg_stat_reset() TO %rep", &[
         "pg_stat_reset", "REVOKE EXECUTE ON ROUTINE pg_catalog.pg_stat_reset() FROM %rep",
     ]),
+    ("CREATE TABLE unread (id int); ALTER TABLE unread OWNER TO %rep; GRANT CREATE ON SCHEMA public TO %rep", &[
+        "cannot read all of it, so no backup can be taken: public.unread", "GRANT %rep TO %agent",
+    ]),
+    ("CREATE TABLE hidden (id int); ALTER TABLE hidden OWNER TO %owner; ALTER TABLE hidden ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY", &[
+        "cannot read all of it, so no backup can be taken: public.hidden", "ALTER ROLE %agent BYPASSRLS",
+    ]),
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -385,7 +534,12 @@ async fn what_the_role_could_not_restore_is_told_before_a_release_meets_it_and_w
         };
         let told = bad().await;
         let all: String = told.iter().map(|found| format!("{}\n{}\n", found.found, found.hint)).collect();
-        assert!(told.iter().all(|found| found.verdict == Verdict::Unrestorable), "{sql}: {all}");
+        // What cannot even be read stands in the way of every backup.
+        let is_as_told = |found: &preflight::Finding| match found.found.contains("cannot read all of it") {
+            true => found.verdict == Verdict::Refused,
+            false => found.verdict == Verdict::Unrestorable,
+        };
+        assert!(told.iter().all(is_as_told), "{sql}: {all}");
         for expected in *expected {
             assert!(all.contains(&words(expected)), "{sql}: {all}");
         }

@@ -9,10 +9,22 @@
 \set QUIET on
 \set template pointsman_template_ :database
 
+-- Who may become a superuser is one: what runs as the database's owner would be.
+SELECT coalesce(bool_or(rolsuper), false) AS owner_is_superuser FROM pg_roles WHERE rolname = :'owner' \gset
+\if :owner_is_superuser
+DO $$ BEGIN
+  RAISE EXCEPTION 'the database belongs to a superuser'
+    USING HINT = 'give it, and what is in it, to a role of the application: ALTER DATABASE … OWNER TO …';
+END $$;
+\endif
+
 -- Log in, create databases (a restore is a new one), nothing else of its own.
 SELECT format('CREATE ROLE %I LOGIN CREATEDB NOSUPERUSER NOCREATEROLE', :'role')
  WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'role') \gexec
 ALTER ROLE :"role" LOGIN CREATEDB;
+
+-- What the server says is told, and some of it is read: in another language nobody would know a full disk.
+ALTER ROLE :"role" SET lc_messages = 'C';
 
 -- What the owner may: dump everything, change tables, give a restored database to its owner.
 GRANT :"owner" TO :"role";
@@ -20,7 +32,8 @@ GRANT :"owner" TO :"role";
 -- known to tell whether a copy fits.
 GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
 
--- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
+-- Extensions such as PostGIS can only be created by a superuser; what is in others would belong to whoever restores, and rights
+-- on it only a superuser can give. Restores begin from this database, which holds those
 -- of the live one and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
 -- only some versions of the server have is read by name: who sorts is said since 15.
 CREATE TEMPORARY VIEW sorting AS
@@ -59,26 +72,83 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
  WHERE datname = :'template' AND datcollversion <> pg_database_collation_actual_version(oid) \gexec
 \endif
 
+-- Rights on what extensions made, as they are and as they were at first: what a dump says of them only a superuser could
+-- carry out.
+SELECT $$
+SELECT m.word, i.identity, m.owner, m.acl, coalesce(p.initprivs, acldefault(m.kind, m.owner)) AS initial
+  FROM (SELECT 'ROUTINE' AS word, 'f'::"char" AS kind, 'pg_proc'::regclass::oid AS classid, oid, proowner AS owner, proacl AS acl FROM pg_proc
+        UNION ALL
+        SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
+               'pg_class'::regclass, oid, relowner, relacl FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')) m
+  JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.oid AND d.deptype = 'e'
+  LEFT JOIN pg_init_privs p ON p.classoid = m.classid AND p.objoid = m.oid AND p.objsubid = 0
+ CROSS JOIN LATERAL pg_identify_object(m.classid, m.oid, 0) i
+$$ AS members_rights \gset
+
 \connect :"database"
+-- What an extension says of its own tables that people fill is in a dump: the role must be able to read it.
+SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
+  FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE NOT has_schema_privilege(:'role', n.oid, 'USAGE') \gexec
+SELECT format('GRANT SELECT ON %s TO %I', c.oid::regclass, :'role')
+  FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
+ WHERE NOT has_table_privilege(:'role', c.oid, 'SELECT') \gexec
+
+SELECT string_agg(format('REVOKE ALL ON %s %s FROM PUBLIC', r.word, r.identity)
+                  || coalesce((SELECT string_agg(format('; GRANT %s ON %s %s TO %s%s', a.privilege_type, r.word, r.identity,
+                                     CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
+                                     CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '')
+                                 FROM aclexplode(r.acl) a WHERE a.grantee <> r.owner), '')
+                  || format('; GRANT ALL ON %s %s TO %I WITH GRANT OPTION', r.word, r.identity, :'role'), '; ') AS rights
+  FROM (:members_rights) r WHERE r.acl IS NOT NULL AND r.acl IS DISTINCT FROM r.initial \gset
+SELECT string_agg(DISTINCT format('GRANT USAGE ON FOREIGN DATA WRAPPER %I TO %I, %I', w.fdwname, :'role', pg_get_userbyid(s.srvowner)),
+                  '; ') AS wrappers
+  FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
+  JOIN pg_depend d ON d.classid = 'pg_foreign_data_wrapper'::regclass AND d.objid = w.oid AND d.deptype = 'e' \gset
+
+SELECT string_agg(format('ALTER EXTENSION %I UPDATE;', extname), ' ') AS outdated
+  FROM pg_extension e
+ WHERE extname <> 'plpgsql'
+   AND NOT EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = e.extname AND v.version = e.extversion) \gset
+\if :{?outdated}
+\warn :database has extensions in versions that the server has no files of any more. In it, :outdated and then this script again.
+\endif
 SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
                   CASE WHEN n.nspname = 'public' OR o.rolsuper OR EXISTS (
                             SELECT 1 FROM pg_depend d
                              WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e') THEN ''
-                       ELSE format('; ALTER SCHEMA %I OWNER TO %I', n.nspname, o.rolname) END, '; ') AS schemas,
-       string_agg(format('CREATE EXTENSION IF NOT EXISTS %1$I WITH SCHEMA %2$I VERSION %3$L; ALTER EXTENSION %1$I UPDATE TO %3$L',
-                         e.extname, n.nspname, e.extversion), '; ' ORDER BY e.oid) AS extensions
+                       ELSE format('; ALTER SCHEMA %I OWNER TO %I', n.nspname, o.rolname) END, '; ') FILTER (WHERE n.nspname !~ '^pg_') AS schemas,
+       string_agg(format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I', e.extname, n.nspname) ||
+                  CASE WHEN EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = e.extname AND v.version = e.extversion)
+                       THEN format(' VERSION %2$L CASCADE; ALTER EXTENSION %1$I UPDATE TO %2$L', e.extname, e.extversion)
+                       ELSE ' CASCADE' END, '; ' ORDER BY e.oid) AS extensions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_roles o ON o.oid = n.nspowner
- WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
-       SELECT 1 FROM pg_available_extension_versions v
-        WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
+ WHERE e.extname <> 'plpgsql' \gset
 SELECT array_agg(extname)::text AS here FROM pg_extension \gset
 
 \connect :"template"
 -- What was dropped in the live one would be in every copy, which then is none.
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension WHERE extname <> ALL (:'here'::name[]) \gexec
-\if :{?extensions}
+\if :{?schemas}
 SELECT :'schemas' \gexec
+\endif
+\if :{?extensions}
 SELECT :'extensions' \gexec
+\endif
+-- As at first, and then as in the live one. The role may grant them on, because a dump has them granted by whoever restores it.
+SELECT format('REVOKE ALL ON %s %s FROM %s', r.word, r.identity,
+              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+  FROM (:members_rights) r, aclexplode(r.acl) a
+ WHERE r.acl IS DISTINCT FROM r.initial AND a.grantee <> r.owner AND a.grantor = r.owner \gexec
+SELECT format('GRANT %s ON %s %s TO %s', a.privilege_type, r.word, r.identity,
+              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
+  FROM (:members_rights) r, aclexplode(r.initial) a
+ WHERE r.acl IS DISTINCT FROM r.initial AND a.grantee <> r.owner \gexec
+\if :{?rights}
+SELECT :'rights' \gexec
+\endif
+\if :{?wrappers}
+SELECT :'wrappers' \gexec
 \endif
 -- Rows that people added to an extension's own tables (spatial reference systems) are in a dump too.
 SELECT format('GRANT INSERT ON %s TO %I', table_oid::regclass, :'role')

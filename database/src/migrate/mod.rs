@@ -44,6 +44,7 @@ pub use down::down;
 pub use fence::fence;
 pub use ledger::Record;
 pub use order::{Applied, Measured, Ran, Rehearsal, Replanned, RunOrder, SegmentCost};
+pub(crate) use pooler::refuse as refuse_pooler;
 pub use rehearse::{rehearse, rehearse_down};
 pub use run::run;
 pub use status::{Leftover, Status, pending, status};
