@@ -52,6 +52,11 @@ impl ServerName {
     pub fn backend(&self) -> &str {
         &self.backend
     }
+
+    /// The server in it.
+    pub fn server(&self) -> &str {
+        &self.server
+    }
 }
 
 impl FromStr for ServerName {

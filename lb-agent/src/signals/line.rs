@@ -17,6 +17,8 @@ const OTHER: &[u8] = b"other";
 pub struct Line<'a> {
     /// The backend (`be`); the frontend's own name where HAProxy answered before it chose one.
     pub backend: &'a [u8],
+    /// The server (`sv`), where the log-format has it; `<NOSRV>` where none was asked.
+    pub server: Option<&'a [u8]>,
     /// The status (`st`); 0 where none was sent.
     pub status: u16,
     /// The first two letters of the termination state (`tsc`).
@@ -61,13 +63,14 @@ fn is_mark(window: &[u8]) -> bool {
 
 fn request(words: &[u8]) -> Option<Line<'_>> {
     let (mut backend, mut status, mut termination, mut took, mut epoch) = (None, None, None, None, None);
-    let (mut class, mut retries) = (OTHER, None);
+    let (mut class, mut retries, mut server) = (OTHER, None, None);
     for word in words.split(|byte| *byte == b' ') {
         let Some(at) = word.iter().position(|byte| *byte == b'=') else { continue };
         let (key, value) = word.split_at(at);
         let value = value.get(1..).unwrap_or_default();
         match key {
             b"be" if !value.is_empty() => backend = Some(value),
+            b"sv" if !value.is_empty() => server = Some(value),
             b"st" => status = Some(status_of(value)?),
             b"tsc" => termination = Some(*value.first_chunk::<2>()?),
             b"ta" => took = Some(time_of(value)?),
@@ -79,6 +82,7 @@ fn request(words: &[u8]) -> Option<Line<'_>> {
     }
     Some(Line {
         backend: backend?,
+        server,
         status: status?,
         termination: termination?,
         took_ms: took?,
@@ -143,6 +147,7 @@ mod tests {
     fn lines_of_a_real_haproxy() {
         let plain = Line {
             backend: b"be_blue",
+            server: Some(b"s1"),
             status: 200,
             termination: *b"--",
             took_ms: Some(1504),
@@ -157,6 +162,7 @@ mod tests {
             line("pm1 rc=+3 class=- epoch=- st=-1 tsc=CH-- ta=-1 be=fe later=x =y z"),
             Line {
                 backend: b"fe",
+                server: None,
                 status: 0,
                 termination: *b"CH",
                 took_ms: None,

@@ -139,10 +139,17 @@ impl Signals {
                 backends.push(page.clone());
             }
         }
+        let tally = match haproxy.driver {
+            config::Driver::Map => Tally::new(backends.clone()),
+            config::Driver::ServerState => Tally::by_servers(backends.clone(), |backend| {
+                let named = haproxy.servers.iter().filter(|(slot, _)| slot.0 == *backend);
+                named.flat_map(|(_, servers)| servers.iter().map(|server| server.0.clone())).collect()
+            }),
+        };
         Self(Arc::new(Inner {
             config,
             workers,
-            tally: Arc::new(Tally::new(backends.clone())),
+            tally: Arc::new(tally),
             backends,
             pages,
             life: format!("{:x}-{:x}", SystemClock.now().0, std::process::id()),

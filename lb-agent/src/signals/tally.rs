@@ -8,6 +8,7 @@ use pointsman_core::{BackendName, RouteClass, RouteEpoch};
 
 use super::frame::{Frame, Framer};
 use super::line::{Line, Read, read};
+use crate::states::ServerName;
 
 /// Most cells of one second: few backends, two or three epochs around a switch, at most eight classes. More of them are
 /// a mistake in `haproxy.cfg` or a stranger on the port; with so many a tick still fits into one message.
@@ -17,7 +18,46 @@ const MAX_CELLS: usize = 48;
 #[derive(Debug)]
 pub struct Tally {
     backends: Vec<BackendName>,
+    owners: Owners,
     open: Mutex<Open>,
+}
+
+/// By what a line is known to be a backend's of a route. Few of either are looked through faster than any map is asked.
+#[derive(Debug)]
+enum Owners {
+    /// It names the backend.
+    Named,
+    /// It names a server of it, by its place among the backends: several of them share one backend of HAProxy's.
+    Servers(Vec<(ServerName, usize)>),
+}
+
+/// Whose a line is.
+enum Owner {
+    /// Of the backend in this place.
+    Backend(usize),
+    /// Of none that is counted.
+    Nobody,
+    /// It does not say what would tell.
+    Unsaid,
+}
+
+impl Owners {
+    fn of(&self, backends: &[BackendName], line: &Line<'_>) -> Owner {
+        let found = match (self, line.server) {
+            (Self::Named, _) => backends.iter().position(|name| name.as_str().as_bytes() == line.backend),
+            (Self::Servers(servers), Some(server)) => {
+                let named = |name: &ServerName| {
+                    name.server().as_bytes() == server && name.backend().as_bytes() == line.backend
+                };
+                servers.iter().find(|(name, _)| named(name)).map(|(_, place)| *place)
+            }
+            (Self::Servers(servers), None) => {
+                let theirs = servers.iter().any(|(name, _)| name.backend().as_bytes() == line.backend);
+                return if theirs { Owner::Unsaid } else { Owner::Nobody };
+            }
+        };
+        found.map_or(Owner::Nobody, Owner::Backend)
+    }
 }
 
 /// What came since the last second was closed, and how much ever came.
@@ -45,9 +85,20 @@ pub struct Counted {
 }
 
 impl Tally {
-    /// Counts the lines of these backends; those of others are nobody's here.
+    /// Counts the lines that name these backends; those of others are nobody's here.
     pub fn new(backends: Vec<BackendName>) -> Self {
-        Self { backends, open: Mutex::default() }
+        Self { backends, owners: Owners::Named, open: Mutex::default() }
+    }
+
+    /// Counts the lines of these backends' servers, whatever backend of HAProxy's holds them. What HAProxy answers for want
+    /// of a server is nobody's.
+    pub fn by_servers(backends: Vec<BackendName>, servers: impl Fn(&BackendName) -> Vec<ServerName>) -> Self {
+        let owned = backends
+            .iter()
+            .enumerate()
+            .flat_map(|(place, backend)| servers(backend).into_iter().map(move |server| (server, place)));
+        let owners = Owners::Servers(owned.collect());
+        Self { backends, owners, open: Mutex::default() }
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -63,7 +114,7 @@ impl Tally {
                 Frame::TooLong => Read::Broken,
             };
             match read {
-                Read::Request(line) => open.take(&self.backends, &line),
+                Read::Request(line) => open.take(&self.backends, &self.owners, &line),
                 Read::Broken => open.broken = open.broken.saturating_add(1),
                 Read::Foreign => {}
             }
@@ -92,11 +143,16 @@ impl Tally {
 }
 
 impl Open {
-    fn take(&mut self, backends: &[BackendName], line: &Line<'_>) {
-        let of_line = |name: &&BackendName| name.as_str().as_bytes() == line.backend;
-        let Some((backend, name)) = backends.iter().enumerate().find(|(_, name)| of_line(name)) else {
-            return;
+    fn take(&mut self, backends: &[BackendName], owners: &Owners, line: &Line<'_>) {
+        let backend = match owners.of(backends, line) {
+            Owner::Backend(backend) => backend,
+            Owner::Nobody => return,
+            Owner::Unsaid => {
+                self.broken = self.broken.saturating_add(1);
+                return;
+            }
         };
+        let Some(name) = backends.get(backend) else { return };
         let ending = Ending::of(line.status, line.termination);
         if line.class == OWN_CHECKS.as_bytes() {
             self.probes.entry(name.clone()).or_default().count(ending);
@@ -174,6 +230,28 @@ mod tests {
         assert_eq!((covered, counted.broken, counted.lines_tell_retries), (vec![3, 1], 1, true));
         let next = tally.close();
         assert!(next.cells.is_empty() && next.probes.is_empty() && next.broken == 0);
+    }
+
+    /// One backend of HAProxy's holds the servers of both: only the server tells whose visitor it was.
+    #[test]
+    fn servers_tell_whose_a_line_is() {
+        let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
+        let tally = Tally::by_servers(backends, |backend| match backend.as_str() {
+            "be_blue" => ["be_app/blue1", "be_app/blue2"].map(|name| name.parse().unwrap()).to_vec(),
+            _ => vec!["be_app/green1".parse().unwrap()],
+        });
+        let line = |who: &str| format!("pm1 {who} st=200 tsc=---- ta=3 epoch=- class=api rc=0");
+        let of = ["be=be_app sv=blue1", "be=be_app sv=blue2", "be=be_app sv=green1", "be=be_app sv=legacy1"];
+        let others = ["be=be_app sv=<NOSRV>", "be=be_other sv=blue1", "be=be_blue sv=s1", "be=fe"];
+        // The last could be anybody's, and is said to be missing.
+        let lines: Vec<String> =
+            of.iter().chain(&others).chain(&["be=be_app"]).map(|who| line(who)).collect();
+        feed(&tally, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+        let counted = tally.close();
+        let seen: Vec<_> =
+            counted.cells.iter().map(|(key, cell)| (key.backend.as_str(), cell.requests)).collect();
+        assert_eq!((seen, counted.broken), (vec![("be_blue", 2), ("be_green", 1)], 1));
+        assert_eq!(tally.covered().into_values().collect::<Vec<_>>(), [2, 1]);
     }
 
     #[test]
