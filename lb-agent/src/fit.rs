@@ -30,6 +30,8 @@ pub struct Seen {
     pub otherwise: Option<String>,
     /// The servers that the configuration names.
     pub servers: Vec<SeenServer>,
+    /// Servers beside them that take visitors, whatever the route.
+    pub strangers: Vec<String>,
     /// By what algorithm each of HAProxy's backends picks a server.
     pub algorithms: BTreeMap<String, String>,
 }
@@ -89,6 +91,10 @@ pub fn driver_fit(seen: &Seen) -> Fit {
             (true, false) => not_states.push(format!("HAProxy does not check `{}`", server.name)),
             (true, true) => {}
         }
+    }
+    for stranger in &seen.strangers {
+        not_states
+            .push(format!("`{stranger}` takes visitors too, and no line of `[haproxy.servers]` names it"));
     }
     let driver = match (not_map.is_empty(), not_states.is_empty()) {
         (true, _) => Some(Driver::Map),
@@ -154,6 +160,7 @@ async fn seen(balancer: &Balancer) -> Result<Seen, Problem> {
         shows_epoch,
         otherwise,
         servers,
+        strangers: balancer.workers.strangers(&rows),
         algorithms: balancer.workers.algorithms().await?,
     })
 }
@@ -189,6 +196,15 @@ mod tests {
         assert!(text.contains("no split of visitors: `be_app` has balance source"), "{text}");
         let dynamic = BTreeMap::from([("be_app".to_owned(), "roundrobin".to_owned())]);
         assert!(!driver_fit(&Seen { algorithms: dynamic, ..seen }).to_string().contains("no split"));
+    }
+
+    #[test]
+    fn servers_that_nobody_named_take_visitors_from_both_slots() {
+        let servers = vec![server("be_app/blue1", true, true), server("be_app/green1", true, true)];
+        let seen = Seen { servers, strangers: vec!["be_app/legacy1".to_owned()], ..Seen::default() };
+        let fit = driver_fit(&seen);
+        assert_eq!(fit.driver, None);
+        assert!(fit.to_string().contains("`be_app/legacy1` takes visitors too"), "{fit}");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use pointsman_proto::{convert, v1};
 use crate::balancer::{Balancer, health};
 use crate::certificates;
 use crate::drain::{rows_of_all, running, sessions};
+use crate::states::refuse_strangers;
 use crate::{fit, guard};
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`. Whoever is `leaving` what
@@ -89,8 +90,16 @@ pub async fn inspect(
     let mut detail = format!("HAProxy {}, route `{route}`", info.version);
     if seen.is_none() {
         detail.push_str("; what serves does not answer");
-    } else if !balancer.shows_epoch() {
-        detail = format!("{detail}; {}", fit::look(balancer).await?);
+    }
+    if !balancer.shows_epoch() {
+        let strangers = balancer.workers.strangers(&balancer.workers.haproxy_stat().await?);
+        match refuse_strangers(&strangers) {
+            Err(problem) if !leaving => return Err(problem),
+            // They had their visitors before, and keep them: no reason to stay.
+            Err(_) => detail = format!("{detail}; {} take visitors whatever the route", strangers.join(", ")),
+            Ok(()) if seen.is_some() => detail = format!("{detail}; {}", fit::look(balancer).await?),
+            Ok(()) => {}
+        }
     }
     Ok(Evidence { already: true, detail, ..Evidence::default() })
 }

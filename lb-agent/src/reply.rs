@@ -240,6 +240,8 @@ pub struct StatRow {
     pub status: String,
     /// The last health check: `L7OK`, `* L4TOUT` ...
     pub check_status: String,
+    /// It takes visitors only while no other server can.
+    pub backup: bool,
     /// Requests being served.
     pub sessions: u64,
     /// Requests since the worker started.
@@ -313,6 +315,7 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
     let responses: Vec<usize> = RESPONSES.iter().filter_map(|name| column(name)).collect();
     let (connect, response) = (column("econ"), column("eresp"));
     let (retries, redispatches, aborts) = (column("wretr"), column("wredis"), column("cli_abrt"));
+    let backup = column("bck");
     let mut rows = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         // Values of the columns before the free texts hold neither commas nor quotes.
@@ -333,6 +336,7 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
             retries: optional(retries)?,
             redispatches: optional(redispatches)?,
             client_aborts: optional(aborts)?,
+            backup: optional(backup)? > 0,
             backend: text(backend)?,
             server: text(server)?,
             status: text(status)?,

@@ -236,6 +236,19 @@ impl ServerStates {
         found
     }
 
+    /// Servers that take visitors beside the named ones, whatever the route: no command is ever sent to them. One that
+    /// takes none now, or only where nobody else can, is no matter of the route's.
+    pub fn strangers(&self, rows: &[StatRow]) -> Vec<String> {
+        let backends = self.haproxy_backends();
+        let named = |row: &StatRow| self.slots.values().flatten().any(|name| is_row(row, name));
+        let takes = |row: &&StatRow| {
+            let idle = row.status.starts_with("MAINT") || row.status == "DRAIN";
+            row.server != "BACKEND" && !row.backup && !idle
+        };
+        let theirs = rows.iter().filter(|row| backends.contains(row.backend.as_str())).filter(takes);
+        theirs.filter(|row| !named(row)).map(|row| format!("{}/{}", row.backend, row.server)).collect()
+    }
+
     /// The servers of a backend of a route, as HAProxy names them.
     fn servers(&self, slot: &BackendName) -> &[ServerName] {
         self.slots.get(slot).map_or(&[], Vec::as_slice)
@@ -246,8 +259,14 @@ impl ServerStates {
         self.slots.values().flatten().map(|server| server.backend.as_str()).collect()
     }
 
-    /// Refuses a route that states cannot express.
-    pub fn permit(&self, route: &Route, algorithms: &BTreeMap<String, String>) -> Result<(), Problem> {
+    /// Refuses a route that states cannot express. Servers that nobody named are no reason to stay where visitors are: all
+    /// can be moved at once all the same. A share of them cannot be had.
+    pub fn permit(
+        &self,
+        route: &Route,
+        algorithms: &BTreeMap<String, String>,
+        rows: &[StatRow],
+    ) -> Result<(), Problem> {
         let cannot = |message: String| Problem::new(Code::DriverCannot, message);
         let shows_page = [&route.stable, &route.canary].into_iter().any(|slot| {
             *slot == self.maintenance && route.share_of(slot) > 0 && self.servers(slot).is_empty()
@@ -263,6 +282,7 @@ impl ServerStates {
         if share_is_whole(route) {
             return Ok(());
         }
+        refuse_strangers(&self.strangers(rows))?;
         let fixed =
             self.haproxy_backends().into_iter().find(|backend| self.is_static(algorithms.get(*backend)));
         let Some(backend) = fixed else { return Ok(()) };
@@ -560,8 +580,24 @@ fn find<'a>(states: &'a [ServerState], name: &ServerName) -> Option<&'a ServerSt
     states.iter().find(|state| state.backend == name.backend && state.server == name.server)
 }
 
+/// Refuses where servers that are in no slot take visitors.
+pub fn refuse_strangers(strangers: &[String]) -> Result<(), Problem> {
+    if strangers.is_empty() {
+        return Ok(());
+    }
+    let named = strangers.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    Err(Problem::new(Code::DriverCannot, "servers that are in no slot take visitors, whatever the route")
+        .aftermath(Aftermath::Unchanged)
+        .cause(format!("{named}: no line of `[haproxy.servers]` in lb-agent.toml names them"))
+        .hint("name each in its slot's line, or take it out of haproxy.cfg; until then: `set server ... state drain`"))
+}
+
 fn find_row<'a>(rows: &'a [StatRow], name: &ServerName) -> Option<&'a StatRow> {
-    rows.iter().find(|row| row.backend == name.backend && row.server == name.server)
+    rows.iter().find(|row| is_row(row, name))
+}
+
+fn is_row(row: &StatRow, name: &ServerName) -> bool {
+    row.backend == name.backend && row.server == name.server
 }
 
 fn shown(rows: &[StatRow], name: &ServerName) -> String {

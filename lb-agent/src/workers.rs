@@ -225,7 +225,17 @@ impl Workers {
     pub async fn permit(&self, route: &Route) -> Result<(), Problem> {
         match &self.steering {
             Steering::Map(_) => Ok(()),
-            Steering::ServerStates(states) => states.permit(route, &self.algorithms().await?),
+            Steering::ServerStates(states) => {
+                states.permit(route, &self.algorithms().await?, &self.haproxy_stat().await?)
+            }
+        }
+    }
+
+    /// Of HAProxy's rows the servers that take visitors although nobody named them. A map leads past such.
+    pub(crate) fn strangers(&self, rows: &[StatRow]) -> Vec<String> {
+        match &self.steering {
+            Steering::Map(_) => Vec::new(),
+            Steering::ServerStates(states) => states.strangers(rows),
         }
     }
 

@@ -60,6 +60,7 @@ pub fn fragment() -> String {
 
 fn row(backend: &str, server: &str) -> StatRow {
     StatRow {
+        backup: false,
         backend: backend.to_owned(),
         server: server.to_owned(),
         status: "UP".to_owned(),

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use pointsman_core::{
     Action, Aftermath, Check, CheckFrom, CheckSpec, Code, DrainEnd, Evidence, Problem, RouteEpoch,
 };
@@ -62,9 +63,18 @@ struct Site {
     green: Server,
 }
 
+/// The lines that send access lines to the agent, as docs/signals.md has them.
+const LOG: &str = "  log ring@pointsman format raw local0\n  log-format \"pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc\"\n";
+
 impl Site {
     /// A site at `P`: HAProxy has just been started, so it is the guard that drains green.
     async fn start(balance: &str, more: &str) -> Option<Self> {
+        Self::start_with(balance, more, "").await
+    }
+
+    /// With one server more in the same backend, and lines of its own.
+    async fn start_with(balance: &str, more: &str, server_too: &str) -> Option<Self> {
+        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let (blue, green, page) = (server("blue"), server("green"), server("page"));
         let servers = format!(
             "  server blue1 {} check inter 100ms fall 2 rise 2\n  server green1 {} check inter 100ms fall 2 rise 2\n  server page {} check inter 100ms\n",
@@ -75,15 +85,15 @@ impl Site {
             servers
         } else {
             servers.lines().take(2).map(|line| format!("{line}\n")).collect()
-        };
+        } + server_too;
         let haproxy = Haproxy::begin(
             |folder, frontend| {
                 format!(
-                    "global\n  stats socket {}/admin.sock mode 600 level admin expose-fd listeners\n  hard-stop-after 20s\ndefaults\n  mode http\n  option idle-close-on-response\n  timeout connect 2s\n  timeout client 20s\n  timeout server 10s\n  timeout http-keep-alive 20s\nfrontend fe\n  bind {frontend}\n  default_backend be_app\nbackend be_app\n  balance {balance}\n  option httpchk\n{servers}",
+                    "global\n  stats socket {}/admin.sock mode 600 level admin expose-fd listeners\n  hard-stop-after 20s\ndefaults\n  mode http\n  option idle-close-on-response\n  timeout connect 2s\n  timeout client 20s\n  timeout server 10s\n  timeout http-keep-alive 20s\n{LOG}ring pointsman\n  format raw\n  maxlen 1024\n  size 4000000\n  timeout connect 2s\n  timeout server 5s\n  server agent {lines} log-proto legacy\nfrontend fe\n  bind {frontend}\n  http-request set-var(txn.class) str(check) if {{ req.hdr(X-Pointsman) -m found }}\n  default_backend be_app\nbackend be_app\n  balance {balance}\n  option httpchk\n{servers}",
                     folder.display()
                 )
             },
-            |folder, frontend| agent(folder, frontend, more),
+            |folder, frontend| agent(folder, frontend, more, lines),
         )?;
         let site = Self { haproxy, green };
         site.guarded(P).await;
@@ -129,7 +139,7 @@ impl Site {
     }
 }
 
-fn agent(folder: &Path, frontend: SocketAddr, more: &str) -> Agent {
+fn agent(folder: &Path, frontend: SocketAddr, more: &str, lines: SocketAddr) -> Agent {
     let text = format!(
         r#"listen = "127.0.0.1:1"
 state = "{0}/state"
@@ -150,6 +160,8 @@ be_green = ["be_app/green1"]
 [frontend]
 address = "{frontend}"
 host = "www.example.org"
+[signals]
+listen = "{lines}"
 "#,
         folder.display()
     );
@@ -161,8 +173,12 @@ host = "www.example.org"
 }
 
 fn inspect(expected: &str) -> Action {
+    inspect_as(expected, false)
+}
+
+fn inspect_as(expected: &str, leaving: bool) -> Action {
     let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
-    Action::InspectBalancer { expected: route(expected), backends, leaving: false }
+    Action::InspectBalancer { expected: route(expected), backends, leaving }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -348,4 +364,70 @@ async fn the_idle_slot_is_checked_at_its_servers_and_drained_by_their_sessions()
     };
     assert!(site.haproxy.agent.perform(drain("be_green")).await.unwrap().detail.contains("serves nobody"));
     assert_eq!(site.haproxy.agent.perform(drain("be_blue")).await.unwrap_err().code, Code::DrainIncomplete);
+}
+
+/// No command is ever sent to a server that nobody named, so it keeps its part of the visitors whatever the route: nothing
+/// goes forward on such a HAProxy, and nobody is kept from going back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_that_nobody_named_lets_nothing_go_forward() {
+    let legacy = server("legacy");
+    let lines = format!("  server legacy1 {} check inter 100ms\n", legacy.address);
+    let Some(site) = Site::start_with("roundrobin", "", &lines).await else { return };
+    site.haproxy
+        .until("the server that nobody named serves", async |_| (0..3).any(|_| site.who() == "legacy"))
+        .await;
+    let fit = site.haproxy.agent.hands.driver_fit().await.unwrap();
+    assert!(fit.driver.is_none() && fit.to_string().contains("be_app/legacy1"), "{fit}");
+    let refused = site.observe(inspect(P)).await.unwrap_err();
+    assert_eq!(refused.code, Code::DriverCannot, "{refused:?}");
+    assert!(refused.causes[0].contains("be_app/legacy1"), "{refused:?}");
+    let tenth = site.switch(P, "be_blue:be_green:10:6").await.unwrap_err();
+    assert_eq!((tenth.code, tenth.aftermath), (Code::DriverCannot, Aftermath::Unchanged), "{tenth:?}");
+    let leaving = site.observe(inspect_as(P, true)).await.unwrap();
+    assert!(leaving.detail.contains("be_app/legacy1 take visitors"), "{leaving:?}");
+    site.switch(P, V).await.unwrap();
+    for state in ["drain", "maint"] {
+        site.haproxy.admin(&format!("set server be_app/legacy1 state {state}")).await;
+        site.observe(inspect(V)).await.unwrap();
+    }
+}
+
+/// A server that serves only where nobody else can takes nobody's visitors.
+#[tokio::test]
+async fn a_server_of_the_last_resort_is_no_stranger() {
+    let page = server("sorry");
+    let lines = format!("  server sorry {} check inter 100ms backup\n", page.address);
+    let Some(site) = Site::start_with("roundrobin", "", &lines).await else { return };
+    site.observe(inspect(P)).await.unwrap();
+    site.switch(P, "be_blue:be_green:10:6").await.unwrap();
+}
+
+/// Lines name the backend that holds the servers of both slots: whose visitor it was is told by the server.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn visitors_are_counted_by_slot() {
+    let Some(site) = Site::start("roundrobin", "").await else { return };
+    let mut ticks = site.haproxy.agent.signals().await.unwrap();
+    let mut tick = async || {
+        let next = tokio::time::timeout(Duration::from_secs(5), ticks.next()).await;
+        convert::tick_from_wire(&next.unwrap().unwrap().unwrap()).unwrap()
+    };
+    let give_up = Instant::now() + Duration::from_secs(20);
+    // The agent listens, and HAProxy has found it: what is asked from now on is told.
+    while tick().await.coverage.is_none_or(|coverage| coverage.expected == 0 || coverage.seen == 0) {
+        assert!(Instant::now() < give_up, "no line came");
+        assert_eq!(site.who(), "blue");
+    }
+    site.switch(P, V).await.unwrap();
+    (0..20).for_each(|_| assert_eq!(site.who(), "green"));
+    let (mut green, mut known) = (0, None);
+    while green < 20 || known.is_none_or(|(seen, expected)| seen != expected || expected < 20) {
+        assert!(Instant::now() < give_up, "{green} requests, coverage {known:?}");
+        let tick = tick().await;
+        assert_eq!(tick.broken_lines, 0);
+        let of_green = tick.cells.iter().filter(|(key, _)| key.backend.as_str() == "be_green");
+        green += of_green.map(|(_, cell)| cell.requests).sum::<u64>();
+        let covered = tick.covered.iter().find(|(backend, _)| backend.as_str() == "be_green");
+        known = covered.map(|(_, coverage)| (coverage.seen, coverage.expected));
+    }
+    assert_eq!(green, 20);
 }
