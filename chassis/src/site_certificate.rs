@@ -14,12 +14,18 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureAlgorithm};
+use x509_parser::asn1_rs::ToDer as _;
 use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
+use x509_parser::objects::{oid_registry, oid2sn};
+use x509_parser::prelude::{AlgorithmIdentifier, FromDer as _, X509Certificate};
+use x509_parser::public_key::PublicKey;
 use zeroize::Zeroizing;
 
 /// Largest input, in bytes: ten times a long chain with an RSA key. What HAProxy takes is less, and its agent's business.
 pub const MAX_PEM_BYTES: usize = 64 << 10;
+
+/// Shortest RSA key that signatures are verified with.
+const SHORTEST_RSA_BITS: usize = 2048;
 
 /// Most certificates in a chain: real ones have two to four.
 const MAX_CHAIN: usize = 10;
@@ -28,8 +34,21 @@ const MAX_CHAIN: usize = 10;
 pub struct SiteCertificate {
     pem: Zeroizing<String>,
     chain: Vec<CertificateDer<'static>>,
+    chain_dates: Vec<(i64, i64)>,
     facts: LeafFacts,
     algorithm: SignatureAlgorithm,
+    brings_parameters: bool,
+}
+
+/// A certificate as it stands in its place, whoever put it there. HAProxy takes more than is deployed here: other kinds
+/// of keys, the key in a file of its own, a chain that visitors complete or refuse. None of it may keep a good
+/// certificate from following, so nothing is asked of this one but that its leaf can be read.
+pub struct InPlace {
+    pem: Zeroizing<String>,
+    chain_length: usize,
+    facts: LeafFacts,
+    parameters: Zeroizing<String>,
+    has_key: bool,
 }
 
 /// What a leaf says of itself.
@@ -58,6 +77,15 @@ impl fmt::Debug for SiteCertificate {
     }
 }
 
+impl fmt::Debug for InPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("InPlace")
+            .field("facts", &self.facts)
+            .field("has_key", &self.has_key)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Why a certificate cannot be used. Takes fixed words and facts of certificates only: never a part of the input.
 pub fn unfit(what: impl AsRef<str>) -> Problem {
     Problem::new(Code::SiteCertificateUnfit, format!("the certificate cannot be used: {}", what.as_ref()))
@@ -76,6 +104,10 @@ enum Kind {
     Key,
     /// Parameters of the key's curve, which stand in the key as well: old tools write them.
     Curve,
+    /// Parameters for Diffie-Hellman, no secret: HAProxy takes them from the file of a certificate.
+    Parameters,
+    /// Something else, which only stands in a file that is in place already.
+    Other,
 }
 
 fn kind_of(label: &str) -> Result<Kind, Problem> {
@@ -83,6 +115,7 @@ fn kind_of(label: &str) -> Result<Kind, Problem> {
         "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE" => Ok(Kind::Certificate),
         "PRIVATE KEY" | "RSA PRIVATE KEY" | "EC PRIVATE KEY" => Ok(Kind::Key),
         "EC PARAMETERS" => Ok(Kind::Curve),
+        "DH PARAMETERS" | "X9.42 DH PARAMETERS" => Ok(Kind::Parameters),
         "ENCRYPTED PRIVATE KEY" => {
             Err(unfit("its private key is encrypted, and HAProxy could not ask for the password"))
         }
@@ -91,7 +124,20 @@ fn kind_of(label: &str) -> Result<Kind, Problem> {
     }
 }
 
-fn blocks(text: &str) -> Result<Vec<Block>, Problem> {
+/// How much is asked of the blocks of a text.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Reading {
+    /// Only what HAProxy is to get.
+    Strict,
+    /// Whatever is in place.
+    AsItIs,
+}
+
+fn blocks(text: &str, reading: Reading) -> Result<Vec<Block>, Problem> {
+    let kind = |label: &str| match (kind_of(label), reading) {
+        (Err(_), Reading::AsItIs) => Ok(Kind::Other),
+        (kind, _) => kind,
+    };
     let mut found = Vec::new();
     let mut open: Option<(&str, Block)> = None;
     for line in text.lines().map(str::trim).filter(|line| !line.is_empty()) {
@@ -101,7 +147,7 @@ fn blocks(text: &str) -> Result<Vec<Block>, Problem> {
                 let mut lines = Zeroizing::new(String::with_capacity(MAX_PEM_BYTES));
                 lines.push_str(line);
                 lines.push('\n');
-                open = Some((label, Block { kind: kind_of(label)?, lines }));
+                open = Some((label, Block { kind: kind(label)?, lines }));
             }
             (None, None, Some(_)) => return Err(unfit("a block ends that has not begun")),
             // Tools write what a certificate says in words above it.
@@ -116,6 +162,11 @@ fn blocks(text: &str) -> Result<Vec<Block>, Problem> {
                 found.extend(open.take().map(|(_, block)| block));
             }
             (Some((_, block)), None, None) => {
+                if reading == Reading::AsItIs {
+                    block.lines.push_str(line);
+                    block.lines.push('\n');
+                    continue;
+                }
                 if line.contains(':') {
                     return Err(unfit(
                         "its private key is encrypted, and HAProxy could not ask for the password",
@@ -177,20 +228,74 @@ fn signed_itself(certificate: &CertificateDer<'_>) -> bool {
         .is_ok_and(|(_, parsed)| parsed.subject().as_raw() == parsed.issuer().as_raw())
 }
 
-/// Each certificate must be signed by the next: a chain in another order is not understood by every visitor.
-fn in_order(chain: &[CertificateDer<'_>]) -> Result<(), Problem> {
-    let mut issuer: Option<Vec<u8>> = None;
+/// Each certificate must be signed by the next: a chain in another order is not understood by every visitor, and one with
+/// an authority of the right name and another key by none. Returns from when until when each is valid, in seconds since 1970.
+fn in_order(chain: &[CertificateDer<'_>]) -> Result<Vec<(i64, i64)>, Problem> {
+    let mut dates = Vec::new();
+    let mut signed: Option<X509Certificate<'_>> = None;
     for (place, certificate) in (1..).zip(chain) {
         let (_, parsed) = X509Certificate::from_der(certificate)
             .map_err(|_| unfit(format!("certificate {place} of its chain cannot be read")))?;
-        if issuer.is_some_and(|issuer| issuer != parsed.subject().as_raw()) {
-            return Err(unfit(format!(
-                "its chain is not in order: certificate {place} did not sign the one before it"
-            )));
+        if let Some(signed) = &signed {
+            if signed.issuer().as_raw() != parsed.subject().as_raw() {
+                return Err(unfit(format!(
+                    "its chain is not in order: certificate {place} did not sign the one before it"
+                )));
+            }
+            signed_by(signed, &parsed, place)?;
         }
-        issuer = Some(parsed.issuer().as_raw().to_vec());
+        dates.push((parsed.validity().not_before.timestamp(), parsed.validity().not_after.timestamp()));
+        signed = Some(parsed);
     }
-    Ok(())
+    Ok(dates)
+}
+
+/// Refuses a certificate that the key of the next one, in `place`, did not sign.
+fn signed_by(
+    signed: &X509Certificate<'_>,
+    signer: &X509Certificate<'_>,
+    place: usize,
+) -> Result<(), Problem> {
+    let before = place.saturating_sub(1);
+    let all = rustls::crypto::ring::default_provider().signature_verification_algorithms.all;
+    let algorithm = identifier(&signed.signature_algorithm);
+    let mut known =
+        all.iter().filter(|known| algorithm.as_deref() == Some(&known.signature_alg_id())).peekable();
+    if known.peek().is_none() {
+        let oid = signed.signature_algorithm.oid();
+        let name = oid2sn(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+        return Err(unfit(format!(
+            "certificate {before} of its chain is signed by `{name}`, which cannot be verified here"
+        )));
+    }
+    let (key, kind) =
+        (&signer.public_key().subject_public_key.data, identifier(&signer.public_key().algorithm));
+    let (message, signature) = (signed.tbs_certificate.as_ref(), &signed.signature_value.data);
+    let mut of_kind = known.filter(|known| kind.as_deref() == Some(&known.public_key_alg_id()));
+    if of_kind.any(|known| known.verify_signature(key, message, signature).is_ok()) {
+        return Ok(());
+    }
+    if let Ok(PublicKey::RSA(rsa)) = signer.public_key().parsed()
+        && rsa.key_size() < SHORTEST_RSA_BITS
+    {
+        let bits = rsa.key_size();
+        return Err(unfit(format!(
+            "certificate {place} of its chain has an RSA key of {bits} bits, which is too short"
+        )));
+    }
+    Err(unfit(format!(
+        "certificate {place} of its chain has the name of whoever signed certificate {before}, but not the key"
+    ))
+    .hint("take the chain that came with this very certificate: `fullchain.pem`"))
+}
+
+/// An algorithm with its parameters, as the libraries that verify name it: the contents of the sequence in DER.
+fn identifier(algorithm: &AlgorithmIdentifier<'_>) -> Option<Vec<u8>> {
+    let mut bytes = algorithm.algorithm.to_der_vec().ok()?;
+    if let Some(parameters) = &algorithm.parameters {
+        bytes.extend(parameters.to_der_vec().ok()?);
+    }
+    Some(bytes)
 }
 
 /// The kind of the key, which must be the leaf's.
@@ -226,8 +331,11 @@ impl SiteCertificate {
             return Err(unfit(format!("it is {} bytes long, more than {MAX_PEM_BYTES}", input.len())));
         }
         let text = std::str::from_utf8(input).map_err(|_| unfit("it is not PEM"))?;
-        let blocks = blocks(text)?;
+        let blocks = blocks(text, Reading::Strict)?;
         let of = |kind| blocks.iter().filter(move |block| block.kind == kind);
+        if of(Kind::Parameters).count() > 1 {
+            return Err(unfit("it holds parameters for Diffie-Hellman more than once"));
+        }
         let mut keys = of(Kind::Key);
         let (Some(key), None) = (keys.next(), keys.next()) else {
             return Err(unfit(format!("it holds {} private keys, expected one", of(Kind::Key).count())));
@@ -241,12 +349,31 @@ impl SiteCertificate {
             return Err(unfit(format!("it holds {} certificates, more than {MAX_CHAIN}", chain.len())));
         }
         let facts = facts_of(leaf)?;
-        in_order(&chain)?;
+        let chain_dates = in_order(&chain)?;
         let algorithm = fitting(&chain, &key.lines)?;
         // The whole capacity at once: a string that grows leaves copies of the key behind.
         let mut pem = Zeroizing::new(String::with_capacity(MAX_PEM_BYTES));
-        of(Kind::Certificate).chain([key]).for_each(|block| pem.push_str(&block.lines));
-        Ok(Self { pem, chain, facts, algorithm })
+        let parameters = of(Kind::Parameters);
+        let brings_parameters = parameters.clone().count() > 0;
+        of(Kind::Certificate).chain([key]).chain(parameters).for_each(|block| pem.push_str(&block.lines));
+        Ok(Self { pem, chain, chain_dates, facts, algorithm, brings_parameters })
+    }
+
+    /// The same with the parameters for Diffie-Hellman of the one in place, unless it brings some of its own: whoever put
+    /// them there wants them with the next certificate too, and whoever renews certificates knows nothing of them.
+    pub fn with_parameters_of(&self, old: &InPlace) -> Self {
+        let carried = if self.brings_parameters { "" } else { old.parameters.as_str() };
+        let mut pem = Zeroizing::new(String::with_capacity(self.pem.len().saturating_add(carried.len())));
+        pem.push_str(&self.pem);
+        pem.push_str(carried);
+        Self {
+            pem,
+            chain: self.chain.clone(),
+            chain_dates: self.chain_dates.clone(),
+            facts: self.facts.clone(),
+            algorithm: self.algorithm,
+            brings_parameters: self.brings_parameters || !carried.is_empty(),
+        }
     }
 
     /// Reads one file, with a bound.
@@ -288,6 +415,11 @@ impl SiteCertificate {
         self.chain.len().saturating_sub(1)
     }
 
+    /// From when until when each certificate is valid, the leaf first, in seconds since 1970.
+    pub fn chain_dates(&self) -> &[(i64, i64)] {
+        &self.chain_dates
+    }
+
     /// What the leaf says of itself.
     pub fn facts(&self) -> &LeafFacts {
         &self.facts
@@ -296,6 +428,69 @@ impl SiteCertificate {
     /// The kind of its key.
     pub fn algorithm(&self) -> SignatureAlgorithm {
         self.algorithm
+    }
+}
+
+impl InPlace {
+    /// Reads the file that HAProxy reads, and where no key is in it `FILE.key`, as HAProxy does.
+    pub fn read(path: &Path) -> Result<Self, Problem> {
+        let content = secret_file(path)?;
+        let found = Self::parse(&content, &[])?;
+        if found.has_key {
+            return Ok(found);
+        }
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".key");
+        match secret_file(Path::new(&beside)) {
+            Ok(key) => Self::parse(&content, &key),
+            Err(_) => Ok(found),
+        }
+    }
+
+    fn parse(input: &[u8], beside: &[u8]) -> Result<Self, Problem> {
+        let text = |bytes| std::str::from_utf8(bytes).map_err(|_| unfit("it is not PEM"));
+        let mut found = blocks(text(input)?, Reading::AsItIs)?;
+        found.extend(
+            blocks(text(beside)?, Reading::AsItIs)?.into_iter().filter(|block| block.kind == Kind::Key),
+        );
+        let of = |kind| found.iter().filter(move |block| block.kind == kind);
+        let leaf = of(Kind::Certificate).next().ok_or_else(|| unfit("it holds no certificate"))?;
+        let leaf = CertificateDer::from_pem_slice(leaf.lines.as_bytes())
+            .map_err(|_| unfit("its first certificate cannot be read"))?;
+        // The whole capacity at once: a string that grows leaves copies of the key behind.
+        let mut pem =
+            Zeroizing::new(String::with_capacity(input.len().saturating_add(beside.len()).saturating_add(2)));
+        let kinds = [Kind::Certificate, Kind::Key, Kind::Parameters, Kind::Other];
+        kinds.into_iter().flat_map(of).for_each(|block| pem.push_str(&block.lines));
+        let mut parameters = Zeroizing::new(String::new());
+        of(Kind::Parameters).take(1).for_each(|block| parameters.push_str(&block.lines));
+        Ok(Self {
+            pem,
+            chain_length: of(Kind::Certificate).count().saturating_sub(1),
+            facts: facts_of(&leaf)?,
+            parameters,
+            has_key: of(Kind::Key).next().is_some(),
+        })
+    }
+
+    /// All that is in it, without blank lines. A secret.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// How many certificates follow the leaf.
+    pub fn chain_length(&self) -> usize {
+        self.chain_length
+    }
+
+    /// What the leaf says of itself.
+    pub fn facts(&self) -> &LeafFacts {
+        &self.facts
+    }
+
+    /// Whether its key was found, in whatever form: without it it could not be served again.
+    pub fn has_key(&self) -> bool {
+        self.has_key
     }
 }
 
@@ -352,6 +547,8 @@ mod tests {
         Made { leaf: leaf.pem(), authority: signed.pem(), key: key.serialize_pem() }
     }
 
+    const DH: &str = "-----BEGIN DH PARAMETERS-----\nMAYCAQsCAQI=\n-----END DH PARAMETERS-----\n";
+
     fn refused(text: &str) -> String {
         let problem = SiteCertificate::parse(text.as_bytes()).unwrap_err();
         assert_eq!(problem.code, Code::SiteCertificateUnfit);
@@ -403,7 +600,8 @@ mod tests {
                 format!("{leaf}{}", key.replacen("KEY-----\n", "KEY-----\nProc-Type: 4,ENCRYPTED\n\n", 1)),
                 "encrypted",
             ),
-            (format!("{leaf}{}", key.replace("PRIVATE KEY", "DH PARAMETERS")), "neither a certificate nor"),
+            (format!("{leaf}{}", key.replace("PRIVATE KEY", "X509 CRL")), "neither a certificate nor"),
+            (format!("{leaf}{key}{DH}{DH}"), "more than once"),
             (format!("{leaf}{}", key.replacen("KEY-----\n", "KEY-----\nset;map\n", 1)), "else than base64"),
             (
                 format!("{leaf}-----BEGIN PRIVATE KEY-----\nAAAA\n-----END PRIVATE KEY-----\n"),
@@ -420,6 +618,104 @@ mod tests {
             assert!(message.contains(reason), "expected {reason:?}: {message}");
         }
         assert!(SiteCertificate::parse(b"\xff\xfe").unwrap_err().message.contains("not PEM"));
+    }
+
+    /// Two authorities of one name: only the key tells which of them signed.
+    #[test]
+    fn a_chain_is_believed_by_its_signatures() {
+        let (one, other) = (made(&["www.example.org"]), made(&["www.example.org"]));
+        let whole = format!("{}{}{}", one.leaf, one.authority, one.key);
+        SiteCertificate::parse(whole.as_bytes()).unwrap();
+        let message = refused(&format!("{}{}{}", one.leaf, other.authority, one.key));
+        assert!(
+            message.contains("certificate 2 of its chain has the name") && message.contains("not the key")
+        );
+        // A key of another kind cannot have signed it either.
+        let key = KeyPair::generate_for(&rcgen::PKCS_ED25519).unwrap();
+        let mut authority = CertificateParams::new(Vec::<String>::new()).unwrap();
+        authority.distinguished_name.push(DnType::CommonName, "an authority");
+        let message =
+            refused(&format!("{}{}{}", one.leaf, authority.self_signed(&key).unwrap().pem(), one.key));
+        assert!(message.contains("not the key"), "{message}");
+    }
+
+    /// Chains as `openssl` makes them. What the libraries in use cannot verify is named, and not believed.
+    #[test]
+    fn signatures_of_every_kind_are_verified_or_named() {
+        let of = |chain: &str| {
+            let chain: Vec<_> =
+                CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+            assert_eq!(chain.len(), 2);
+            in_order(&chain).map_err(|problem| problem.message)
+        };
+        for chain in [
+            include_str!("../tests/chains/rsa-sha256.pem"),
+            include_str!("../tests/chains/rsa-pss-sha256.pem"),
+            include_str!("../tests/chains/p384-sha384.pem"),
+            include_str!("../tests/chains/ed25519.pem"),
+        ] {
+            assert_eq!(of(chain).map(|dates| dates.len()), Ok(2));
+        }
+        for (chain, reason) in [
+            (include_str!("../tests/chains/rsa-sha1.pem"), "signed by `sha1WithRSAEncryption`"),
+            (include_str!("../tests/chains/p521-sha512.pem"), "signed by `ecdsa-with-SHA512`"),
+            (
+                include_str!("../tests/chains/rsa1024-sha256.pem"),
+                "certificate 2 of its chain has an RSA key of 1024 bits",
+            ),
+        ] {
+            let message = of(chain).unwrap_err();
+            assert!(message.contains(reason), "{message}");
+        }
+    }
+
+    #[test]
+    fn parameters_are_carried_over_unless_the_new_one_brings_its_own() {
+        let (old, new) = (made(&["www.example.org"]), made(&["www.example.org"]));
+        let whole = |made: &Made, more: &str| format!("{}{}{}{more}", made.leaf, made.authority, made.key);
+        let in_place = InPlace::parse(whole(&old, DH).as_bytes(), &[]).unwrap();
+        let plain = SiteCertificate::parse(whole(&new, "").as_bytes()).unwrap();
+        let carried = plain.with_parameters_of(&in_place);
+        assert_eq!(carried.pem(), format!("{}{DH}", plain.pem()));
+        let stands = InPlace::parse(carried.pem().as_bytes(), &[]).unwrap();
+        assert_eq!((stands.pem(), stands.facts()), (carried.pem(), plain.facts()));
+        assert_eq!(carried.with_parameters_of(&in_place).pem(), carried.pem(), "once");
+        let own = DH.replace("MAYCAQsCAQI=", "MAYCAQ0CAQI=");
+        let brings = SiteCertificate::parse(whole(&new, &own).as_bytes()).unwrap();
+        assert_eq!(brings.with_parameters_of(&in_place).pem(), format!("{}{own}", plain.pem()));
+    }
+
+    /// What is in place is read as it is: whatever HAProxy serves, another may follow it.
+    #[test]
+    fn what_is_in_place_is_read_whatever_its_key_and_chain_are() {
+        let (one, other) = (made(&["www.example.org"]), made(&["www.example.org"]));
+        let Made { leaf, authority, key } = &one;
+        let old_kind = key.replace("PRIVATE KEY", "DSA PRIVATE KEY");
+        for (text, beside, has_key) in [
+            (format!("{leaf}{authority}{key}"), "", true),
+            (format!("{key}{leaf}{}", other.authority), "", true),
+            (format!("{leaf}{authority}"), key.as_str(), true),
+            (format!("{leaf}{authority}"), "", false),
+            (format!("{leaf}{old_kind}"), "", false),
+            (format!("{leaf}{}", other.key), "", true),
+        ] {
+            let found = InPlace::parse(text.as_bytes(), beside.as_bytes()).unwrap();
+            assert_eq!((found.has_key(), found.facts().names.len()), (has_key, 1), "{text}");
+            let lines = |text: &str| text.lines().filter(|line| !line.is_empty()).count();
+            assert_eq!(lines(found.pem()), lines(&text) + lines(beside), "nothing is lost: {text}");
+            assert!(!format!("{found:?}").contains("PRIVATE"), "{found:?}");
+        }
+        for text in ["", "garbage", key] {
+            assert_eq!(InPlace::parse(text.as_bytes(), &[]).unwrap_err().code, Code::SiteCertificateUnfit);
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("www.pem");
+        std::fs::write(&path, format!("{leaf}{authority}")).unwrap();
+        assert!(!InPlace::read(&path).unwrap().has_key());
+        std::fs::write(folder.path().join("www.pem.key"), key).unwrap();
+        let found = InPlace::read(&path).unwrap();
+        let whole = SiteCertificate::parse(format!("{leaf}{authority}{key}").as_bytes()).unwrap();
+        assert_eq!((found.has_key(), found.pem()), (true, whole.pem()));
     }
 
     /// No line of a key stands in anything that is shown, whatever is wrong with it.

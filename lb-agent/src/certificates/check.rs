@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
-use pointsman_chassis::site_certificate::{LeafFacts, SiteCertificate, unfit};
+use pointsman_chassis::site_certificate::{InPlace, SiteCertificate, unfit};
 use pointsman_core::Problem;
 
 /// Refuses a certificate that would be worse than the one in place. `now` in seconds since 1970.
-pub fn may_follow(new: &SiteCertificate, old: &SiteCertificate, now: i64) -> Result<(), Problem> {
-    in_time(new.facts(), now)?;
+pub fn may_follow(new: &SiteCertificate, old: &InPlace, now: i64) -> Result<(), Problem> {
+    for (place, dates) in (1..).zip(new.chain_dates()) {
+        let what = if place == 1 { "it".to_owned() } else { format!("certificate {place} of its chain") };
+        in_time(&what, *dates, now)?;
+    }
     if new.facts().not_before < old.facts().not_before {
         return Err(unfit("it was issued before the one in place"));
     }
@@ -25,15 +28,14 @@ pub fn may_follow(new: &SiteCertificate, old: &SiteCertificate, now: i64) -> Res
     Ok(())
 }
 
-fn in_time(facts: &LeafFacts, now: i64) -> Result<(), Problem> {
-    if facts.not_after <= now {
-        return Err(unfit(format!("it ended {} hours ago", now.saturating_sub(facts.not_after) / 3600)));
+fn in_time(what: &str, (not_before, not_after): (i64, i64), now: i64) -> Result<(), Problem> {
+    if not_after <= now {
+        return Err(unfit(format!("{what} ended {} hours ago", now.saturating_sub(not_after) / 3600)));
     }
-    if facts.not_before > now {
-        let wait_s = facts.not_before.saturating_sub(now);
-        return Err(
-            unfit(format!("it is not valid yet, for {wait_s} s")).hint("compare the clocks: `timedatectl`")
-        );
+    if not_before > now {
+        let wait_s = not_before.saturating_sub(now);
+        return Err(unfit(format!("{what} is not valid yet, for {wait_s} s"))
+            .hint("compare the clocks: `timedatectl`"));
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 //!
 //! Old workers are left alone: they accept no connections, so they make no handshakes.
 
-use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_chassis::site_certificate::{InPlace, SiteCertificate};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
 
@@ -18,9 +18,9 @@ const TRIES: u32 = 3;
 
 /// What stood before anything was changed.
 struct Before {
-    on_disk: SiteCertificate,
+    on_disk: InPlace,
     /// What the worker served, if we have it: only then it can be served again.
-    served: Option<SiteCertificate>,
+    served: Option<InPlace>,
     shown: ShownCertificate,
 }
 
@@ -32,10 +32,13 @@ pub async fn deploy(
     rules: impl Fn() -> Result<(), Problem>,
 ) -> Result<Evidence, Problem> {
     let _one_at_a_time = balancer.certificates.changing.lock().await;
-    let before = precheck(balancer, granted, new).await?;
+    let on_disk = granted.place.read_in_place()?;
+    let new = &new.with_parameters_of(&on_disk);
+    let before = precheck(balancer, granted, new, on_disk).await?;
     let on_disk = before.on_disk.pem() == new.pem();
     // HAProxy names the leaf only: with another chain on disk, or after a crash, it may serve it with the chain of before.
-    let served = on_disk && is(&before.shown, new) && shows_now(&granted.shows, new).await.unwrap_or(true);
+    let served =
+        on_disk && is(&before.shown, new.facts()) && shows_now(&granted.shows, new).await.unwrap_or(true);
     if !(on_disk && served) {
         rules()?;
     }
@@ -66,9 +69,13 @@ fn said(granted: &Granted, new: &SiteCertificate) -> String {
     )
 }
 
-async fn precheck(balancer: &Balancer, granted: &Granted, new: &SiteCertificate) -> Result<Before, Problem> {
+async fn precheck(
+    balancer: &Balancer,
+    granted: &Granted,
+    new: &SiteCertificate,
+    on_disk: InPlace,
+) -> Result<Before, Problem> {
     fits_socket(&granted.path, new)?;
-    let on_disk = granted.place.read_in_place()?;
     let now = i64::try_from(pointsman_chassis::SystemClock.now().0 / 1000).unwrap_or(i64::MAX);
     check::may_follow(new, &on_disk, now)?;
     let shown =
@@ -77,7 +84,7 @@ async fn precheck(balancer: &Balancer, granted: &Granted, new: &SiteCertificate)
     let served = [granted.place.read().ok(), granted.place.read_previous()]
         .into_iter()
         .flatten()
-        .find(|known| is(&shown, known));
+        .find(|known| is(&shown, known.facts()));
     Ok(Before { on_disk, served, shown })
 }
 
@@ -85,7 +92,7 @@ fn write_disk(granted: &Granted, before: &Before, new: &SiteCertificate) -> Resu
     granted.place.replace(&before.on_disk, new).map_err(|problem| {
         let stands = || granted.place.read().is_ok_and(|found| found.pem() == before.on_disk.pem());
         // As a rule the old file was never touched; else it is written again.
-        if stands() || (granted.place.put(&before.on_disk).is_ok() && stands()) {
+        if stands() || (granted.place.put(before.on_disk.pem()).is_ok() && stands()) {
             return problem.aftermath(Aftermath::Unchanged);
         }
         problem
@@ -105,15 +112,15 @@ async fn bring(
     let runtime = granted.runtime(balancer);
     for last in (0..TRIES).map(|number| number.saturating_add(1) == TRIES) {
         let told = balancer.workers.info().await?.worker();
-        let stands = served && is(&runtime.shown().await?, new);
-        let asked = if stands { Ok(()) } else { runtime.serve(new).await };
+        let stands = served && is(&runtime.shown().await?, new.facts());
+        let asked = if stands { Ok(()) } else { runtime.serve(new.pem()).await };
         // Whatever came for an answer, or none: only reading back says what the commands did.
         let shown = runtime.shown().await?;
         if balancer.workers.info().await?.worker() != told {
             continue;
         }
         match asked {
-            _ if is(&shown, new) => {}
+            _ if is(&shown, new.facts()) => {}
             Err(problem) if !last && problem.code == Code::RuntimeSocketUnreachable => continue,
             Err(problem) => return Err(problem),
             Ok(()) => {
@@ -144,7 +151,7 @@ async fn take_back(
     runtime.abort().await;
     // What the worker served is what a reload must bring: after a crash that is not what was on disk.
     let old = before.served.as_ref().unwrap_or(&before.on_disk);
-    let disk = if old.pem() == new.pem() { Ok(()) } else { granted.place.put(old) };
+    let disk = if old.pem() == new.pem() { Ok(()) } else { granted.place.put(old.pem()) };
     let served = serve_before(balancer, granted, before, new).await;
     match (disk, served) {
         (Ok(()), Ok(())) => problem.aftermath(Aftermath::Unchanged).cause("the certificate before is back"),
@@ -167,13 +174,13 @@ async fn serve_before(
     let runtime = granted.runtime(balancer);
     let stands = |shown: &ShownCertificate| *shown.sha1 == before.shown.sha1;
     // Of one leaf with two chains HAProxy does not say which it serves.
-    if stands(&runtime.shown().await?) && !is(&before.shown, new) {
+    if stands(&runtime.shown().await?) && !is(&before.shown, new.facts()) {
         return Ok(());
     }
     let old = before.served.as_ref().ok_or_else(|| {
         Problem::new(Code::CertificateNotTaken, "what HAProxy served before is not on disk")
     })?;
-    let asked = runtime.serve(old).await;
+    let asked = runtime.serve(old.pem()).await;
     match runtime.shown().await {
         Ok(shown) if stands(&shown) => Ok(()),
         Ok(_) => Err(asked
@@ -186,17 +193,16 @@ async fn serve_before(
 /// Goes on with a deploy that a crash or a reload cut short: HAProxy serves the certificate that was in place before the
 /// one on disk. Whatever else differs was done by a person, and is left for people to see.
 pub async fn resume(balancer: &Balancer, granted: &Granted) -> Result<Option<Evidence>, Problem> {
-    let (Ok(on_disk), Some(previous)) = (granted.place.read(), granted.place.read_previous()) else {
+    let (Ok(found), Some(previous)) = (granted.place.read(), granted.place.read_previous()) else {
         return Ok(None);
     };
     let shown = granted.runtime(balancer).shown().await?;
-    if !is(&shown, &previous) {
+    if !is(&shown, previous.facts()) || (is(&shown, found.facts()) && found.pem() == previous.pem()) {
         return Ok(None);
     }
+    let on_disk = granted.place.read_whole()?;
     // The same leaf with two chains: only a handshake tells them apart.
-    if is(&shown, &on_disk)
-        && (on_disk.pem() == previous.pem() || shows_now(&granted.shows, &on_disk).await != Some(false))
-    {
+    if is(&shown, on_disk.facts()) && shows_now(&granted.shows, &on_disk).await != Some(false) {
         return Ok(None);
     }
     deploy(balancer, granted, &on_disk, || Ok(())).await.map(Some)

@@ -117,7 +117,7 @@ pub async fn facts(balancer: &Balancer) -> Vec<v1::CertificateFacts> {
             facts.names = leaf.names.iter().cloned().collect();
             facts.serial.clone_from(&leaf.serial);
             (facts.not_before, facts.not_after) = (leaf.not_before, leaf.not_after);
-            facts.served = shown.as_ref().is_ok_and(|shown| is(shown, on_disk));
+            facts.served = shown.as_ref().is_ok_and(|shown| is(shown, leaf));
         }
         let problem =
             on_disk.err().or(shown.err()).or_else(|| balancer.certificates.problem_of(&granted.path));

@@ -7,7 +7,7 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use pointsman_chassis::durable;
-use pointsman_chassis::site_certificate::{SiteCertificate, unfit};
+use pointsman_chassis::site_certificate::{InPlace, SiteCertificate, unfit};
 use pointsman_core::{Code, Problem};
 
 /// What a certificate file may be readable for besides its owner: the group, if it was so before. Never for all.
@@ -44,40 +44,51 @@ impl Place {
         Self { path: path.to_owned(), previous: beside(path, "previous"), next: beside(path, "next") }
     }
 
-    /// The certificate that the next start brings.
-    pub fn read(&self) -> Result<SiteCertificate, Problem> {
+    /// The certificate that the next start brings, as it is.
+    pub fn read(&self) -> Result<InPlace, Problem> {
+        InPlace::read(&self.path)
+    }
+
+    /// The same, where it is to be deployed itself.
+    pub fn read_whole(&self) -> Result<SiteCertificate, Problem> {
         SiteCertificate::read(&self.path)
     }
 
-    /// The same, where nothing may be begun without it: it is the way back.
-    pub fn read_in_place(&self) -> Result<SiteCertificate, Problem> {
-        self.read().map_err(|problem| {
+    /// The same as it is, where nothing may be begun without it: it is the way back.
+    pub fn read_in_place(&self) -> Result<InPlace, Problem> {
+        let no_way_back = |why: &str| {
             unfit(format!(
-                "the one in place, `{}`, cannot be read, so there would be no way back",
+                "the one in place, `{}`, {why}, so there would be no way back",
                 self.path.display()
             ))
-            .cause(problem.to_string())
             .hint("put a whole one there by hand, then `systemctl reload haproxy`")
-        })
+        };
+        let found =
+            self.read().map_err(|problem| no_way_back("cannot be read").cause(problem.to_string()))?;
+        if found.has_key() {
+            return Ok(found);
+        }
+        let beside = format!("no key stands in it, nor can one be read from `{}.key`", self.path.display());
+        Err(no_way_back("has no key that can be read").cause(beside))
     }
 
     /// The one that was in place before, if it can be read.
-    pub fn read_previous(&self) -> Option<SiteCertificate> {
-        SiteCertificate::read(&self.previous).ok()
+    pub fn read_previous(&self) -> Option<InPlace> {
+        InPlace::read(&self.previous).ok()
     }
 
     /// Puts a certificate in place, whole and durable, with the owner of the one before, which is kept beside it.
-    pub fn replace(&self, old: &SiteCertificate, new: &SiteCertificate) -> Result<(), Problem> {
+    pub fn replace(&self, old: &InPlace, new: &SiteCertificate) -> Result<(), Problem> {
         durable::replace(&self.previous, old.pem().as_bytes(), OWN_MODE)
             .map_err(|error| unwritable(&self.previous, &error))?;
-        self.put(new)
+        self.put(new.pem())
     }
 
-    /// Puts a certificate in place, and leaves the one before it alone.
-    pub fn put(&self, certificate: &SiteCertificate) -> Result<(), Problem> {
+    /// Puts the PEM of a certificate in place, and leaves the one before it alone.
+    pub fn put(&self, pem: &str) -> Result<(), Problem> {
         let put = || -> std::io::Result<()> {
             let before = std::fs::metadata(&self.path)?;
-            durable::replace(&self.next, certificate.pem().as_bytes(), OWN_MODE)?;
+            durable::replace(&self.next, pem.as_bytes(), OWN_MODE)?;
             let written = std::fs::metadata(&self.next)?;
             if (written.uid(), written.gid()) != (before.uid(), before.gid()) {
                 std::os::unix::fs::chown(&self.next, Some(before.uid()), Some(before.gid()))?;

@@ -1,6 +1,6 @@
 //! The certificates of the running worker: shown, set and committed over its command socket.
 
-use pointsman_chassis::site_certificate::{SiteCertificate, unfit};
+use pointsman_chassis::site_certificate::{LeafFacts, SiteCertificate, unfit};
 use pointsman_core::{Aftermath, Code, Problem};
 
 use crate::command::{Command, MAX_INPUT_BYTES};
@@ -20,12 +20,9 @@ fn command(verb: &str, path: &CertificatePath) -> Result<Command, Problem> {
 }
 
 /// Whether HAProxy shows this very certificate.
-pub fn is(shown: &ShownCertificate, certificate: &SiteCertificate) -> bool {
-    shown.sha1.eq_ignore_ascii_case(&certificate.facts().sha1)
-        && shown
-            .serial
-            .trim_start_matches('0')
-            .eq_ignore_ascii_case(certificate.facts().serial.trim_start_matches('0'))
+pub fn is(shown: &ShownCertificate, leaf: &LeafFacts) -> bool {
+    shown.sha1.eq_ignore_ascii_case(&leaf.sha1)
+        && shown.serial.trim_start_matches('0').eq_ignore_ascii_case(leaf.serial.trim_start_matches('0'))
 }
 
 /// Refuses a certificate that does not fit through the socket: HAProxy would hang on it, or die.
@@ -56,11 +53,11 @@ impl Runtime<'_> {
         Err(unreadable(&command, &first_line(&answer)))
     }
 
-    /// Has the worker serve a certificate. The answer says only that it was taken: what is served is for
+    /// Has the worker serve a certificate, by its PEM. The answer says only that it was taken: what is served is for
     /// [`Runtime::shown`] to say.
-    pub async fn serve(&self, certificate: &SiteCertificate) -> Result<(), Problem> {
+    pub async fn serve(&self, pem: &str) -> Result<(), Problem> {
         let words = ["set", "ssl", "cert", self.path.as_str()];
-        let set = self.socket.ask(&Command::with_payload(&words, certificate.pem())?).await?;
+        let set = self.socket.ask(&Command::with_payload(&words, pem)?).await?;
         if !reply::certificate_is_set(&set, self.path.as_str()) {
             return Err(self.refused("HAProxy refused it", &set));
         }

@@ -104,7 +104,9 @@ async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Dura
     let name: Option<Name> =
         found.as_ref().ok().map(|found| (found.facts().sha1.clone(), found.chain_length()));
     let given_up = name.is_some() && tried.given_up == name;
-    let in_place = |found: &SiteCertificate| granted.place.read().is_ok_and(|here| here.pem() == found.pem());
+    let in_place = |found: &SiteCertificate| {
+        granted.place.read().is_ok_and(|here| here.pem() == found.with_parameters_of(&here).pem())
+    };
     let taken = match found {
         Ok(found) if in_place(&found) => Ok(()),
         Ok(_) if given_up => return LOOK,

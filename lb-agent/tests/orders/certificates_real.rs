@@ -1,6 +1,7 @@
 //! Renewing a certificate in a real HAProxy: no reload, no connection lost, and the next handshake has it.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use pointsman_chassis::site_certificate::SiteCertificate;
@@ -49,7 +50,7 @@ impl ServerCertVerifier for Visitor {
         Ok(HandshakeSignatureValid::assertion())
     }
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        vec![SignatureScheme::ECDSA_NISTP256_SHA256, SignatureScheme::ECDSA_NISTP521_SHA512]
     }
 }
 
@@ -78,11 +79,16 @@ fn free() -> SocketAddr {
 }
 
 async fn started(old: &str, address: SocketAddr) -> Option<Haproxy> {
+    started_with(address, |certs| std::fs::write(certs.join("www.pem"), old).unwrap()).await
+}
+
+/// With whatever `put` lays into the folder of certificates.
+async fn started_with(address: SocketAddr, put: impl FnOnce(&Path)) -> Option<Haproxy> {
     pointsman_chassis::tls::install_crypto();
     Haproxy::start_with(|folder| {
         let certs = folder.join("certs");
         std::fs::create_dir(&certs).unwrap();
-        std::fs::write(certs.join("www.pem"), old).unwrap();
+        put(&certs);
         // The whole folder: HAProxy loads every file in it that it is not told to leave alone.
         let sections = format!(
             "frontend secure\n  bind {address} ssl crt {}\n  http-request return status 200 content-type text/plain string ok\n",
@@ -132,11 +138,15 @@ async fn what_haproxy_must_never_get_is_refused() {
     let old = authority.make(OLD);
     let Some(haproxy) = started(&old.pem(), address).await else { return };
     let foreign = crate::pki::Made { key: old.key.clone(), ..authority.make(NEW) };
+    // Another authority of the same name: what HAProxy would serve, no visitor would trust.
+    let stranger = crate::pki::Made { chain: Authority::new().make(NEW).chain, ..authority.make(NEW) };
     let names: Vec<String> =
         (0..600).map(|number| format!("host-{number}.a-long-name.example.org")).collect();
     let names: Vec<&str> = OLD.names.iter().copied().chain(names.iter().map(String::as_str)).collect();
     for pem in [
         foreign.pem(),
+        stranger.pem(),
+        authority.below_until(-1).make(NEW).pem(),
         authority.make(Wish { until: -1, ..OLD }).pem(),
         authority.make(Wish { names: &["other.example.org"], ..NEW }).pem(),
         "garbage".to_owned(),
@@ -179,4 +189,55 @@ async fn the_longest_that_is_sent_is_taken() {
         }
     }
     assert!((15_500..16_000).contains(&taken), "{taken}");
+}
+
+const DH: &str = "-----BEGIN DH PARAMETERS-----
+MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
++8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
+87VXE15/V8k1mE8McODmi3fipona8+/och3xWKE2rec1MKzKT0g6eXq8CrGCsyT7
+YdEIqUuyyOP7uWrat2DX9GgdT0Kj3jlN9K5W7edjcrsZCwenyO4KbXCeAvzhzffi
+7MA0BM0oNC9hkXL+nOmFg/+OTxIy7vKBg8P+OxtMb61zO7X8vC7CIAXFjvGDfRaD
+ssbzSibBsu/6iGtCOGEoXJf//////////wIBAg==
+-----END DH PARAMETERS-----
+";
+
+/// Whatever HAProxy serves, a renewed certificate may follow it, and the one before is kept so that it can come back.
+#[tokio::test]
+async fn whatever_is_in_place_can_be_renewed() {
+    let authority = Authority::new();
+    let old = authority.make(OLD);
+    let broken = crate::pki::Made { chain: Authority::new().make(OLD).chain, ..old.clone() };
+    let (with_parameters, apart) = (format!("{}{DH}", old.pem()), format!("{}{}", old.leaf, old.chain));
+    for (what, pem, key) in [
+        ("parameters for Diffie-Hellman", with_parameters.as_str(), ""),
+        ("a key in a file of its own", &apart, old.key.as_str()),
+        ("a chain that nobody trusts", &broken.pem(), ""),
+        ("a key of another kind", include_str!("../certificates/p521.pem"), ""),
+    ] {
+        let address = free();
+        let started = started_with(address, |certs| {
+            std::fs::write(certs.join("www.pem"), pem).unwrap();
+            if !key.is_empty() {
+                std::fs::write(certs.join("www.pem.key"), key).unwrap();
+            }
+        });
+        let Some(haproxy) = started.await else { return };
+        let facts = haproxy.agent.describe().await.balancer.unwrap().certificates;
+        assert!(facts[0].served && facts[0].problem.is_none(), "{what}: {facts:?}");
+        let before = visit(address).await.1;
+        let path = haproxy.folder.path().join("certs/www.pem");
+        let new = authority.make(NEW).pem();
+        haproxy.agent.deploy_certificate(&new).await.unwrap_or_else(|problem| panic!("{what}: {problem:?}"));
+        assert_eq!(visit(address).await.1, leaf(&new), "{what}");
+        assert!(haproxy.agent.deploy_certificate(&new).await.unwrap().already, "{what}");
+        let on_disk = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(on_disk.contains("DH PARAMETERS"), pem.contains("DH PARAMETERS"), "{what}");
+        haproxy.reload().await;
+        assert_eq!(visit(address).await.1, leaf(&new), "{what}");
+        // The one before is kept whole: it can be put back by hand as it stands.
+        std::fs::copy(path.with_file_name(".www.pem.previous"), &path).unwrap();
+        let _ = std::fs::remove_file(path.with_file_name("www.pem.key"));
+        haproxy.reload().await;
+        assert_eq!(visit(address).await.1, before, "{what}");
+    }
 }

@@ -36,6 +36,12 @@ impl Made {
     }
 }
 
+/// How long after the beginning of 1970 it is so many days from now.
+fn in_days(days: i64) -> Duration {
+    let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
+    Duration::from_secs(u64::try_from(now_s + days * DAY_S).unwrap())
+}
+
 impl Authority {
     pub fn new() -> Self {
         let key = KeyPair::generate().unwrap();
@@ -48,24 +54,25 @@ impl Authority {
 
     /// One that this one has signed, as most certificates come from.
     pub fn below(&self) -> Self {
+        self.below_until(3650)
+    }
+
+    /// The same, with a life of so many days from now.
+    pub fn below_until(&self, until: i64) -> Self {
         let key = KeyPair::generate().unwrap();
         let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
         params.distinguished_name.push(DnType::CommonName, "an authority in between");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.not_after = date_time_ymd(1970, 1, 1) + in_days(until);
         let pem = params.signed_by(&key, &self.issuer).unwrap().pem();
         Self { pem, issuer: Issuer::new(params, key) }
     }
 
     pub fn make(&self, wish: Wish<'_>) -> Made {
-        let now_s = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs()).unwrap();
-        let moment = |days: i64| {
-            let seconds = u64::try_from(now_s + days * DAY_S).unwrap();
-            date_time_ymd(1970, 1, 1) + Duration::from_secs(seconds)
-        };
         let names: Vec<String> = wish.names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
-        params.not_before = moment(wish.from);
-        params.not_after = moment(wish.until);
+        params.not_before = date_time_ymd(1970, 1, 1) + in_days(wish.from);
+        params.not_after = date_time_ymd(1970, 1, 1) + in_days(wish.until);
         let key = KeyPair::generate().unwrap();
         let leaf = params.signed_by(&key, &self.issuer).unwrap().pem();
         Made { leaf, chain: self.pem.clone(), key: key.serialize_pem() }
