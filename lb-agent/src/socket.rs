@@ -210,7 +210,9 @@ impl CommandSocket {
         if reply.len() > MAX_REPLY_BYTES {
             return Err(Unanswered::Other(unreadable(command, "it is too long")));
         }
-        String::from_utf8(reply).map_err(|_| Unanswered::Other(unreadable(command, "it is not text")))
+        let reply =
+            String::from_utf8(reply).map_err(|_| Unanswered::Other(unreadable(command, "it is not text")))?;
+        Ok(without_severity(&reply).to_owned())
     }
 
     fn silent(&self, command: &Command, error: &Error) -> Problem {
@@ -230,6 +232,24 @@ impl CommandSocket {
         .retry_useful()
         .because(error)
         .hint(hint)
+    }
+}
+
+/// How HAProxy writes severities; by `severity-output` a number, which is the place here, or the word.
+const SEVERITIES: [&str; 8] = ["emerg", "alert", "crit", "err", "warning", "notice", "info", "debug"];
+
+/// An answer without the severity that `severity-output` of a `stats socket` line has HAProxy put before messages, as
+/// `[3]: ` or `[err]: `. Lists have none, and begin with no such word.
+fn without_severity(reply: &str) -> &str {
+    let rest = reply.strip_prefix('[').and_then(|rest| rest.split_once("]: "));
+    match rest {
+        Some((word, message))
+            if SEVERITIES.contains(&word)
+                || word.parse().is_ok_and(|place: usize| place < SEVERITIES.len()) =>
+        {
+            message
+        }
+        _ => reply,
     }
 }
 
@@ -286,6 +306,25 @@ pub fn unreadable(command: &Command, why: &str) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn severities_are_no_part_of_an_answer() {
+        for (reply, expected) in [
+            ("[3]: entry not found.\n\n", "entry not found.\n\n"),
+            ("[err]: No such table\n\n", "No such table\n\n"),
+            ("[6]: admin\n\n", "admin\n\n"),
+            ("[7]: [3]: x\n", "[3]: x\n"),
+            ("entry not found.\n\n", "entry not found.\n\n"),
+            ("\n", "\n"),
+            ("", ""),
+            ("[8]: x\n", "[8]: x\n"),
+            ("[what]: x\n", "[what]: x\n"),
+            ("[3] x\n", "[3] x\n"),
+            ("x\n[3]: y\n", "x\n[3]: y\n"),
+        ] {
+            assert_eq!(without_severity(reply), expected, "{reply:?}");
+        }
+    }
 
     #[test]
     fn endpoints() {

@@ -4,8 +4,9 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
+use pointsman_chassis::agent_service::Hands as _;
 use pointsman_chassis::site_certificate::SiteCertificate;
-use pointsman_core::{Aftermath, Code};
+use pointsman_core::{Activation, Aftermath, Code};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -16,6 +17,7 @@ use tokio_rustls::client::TlsStream;
 
 use crate::pki::{Authority, NEW, OLD, Wish};
 use crate::real::Haproxy;
+use crate::rig::{P, V};
 
 /// A visitor that takes any certificate and remembers it.
 #[derive(Debug, Default)]
@@ -84,8 +86,13 @@ async fn started(old: &str, address: SocketAddr) -> Option<Haproxy> {
 
 /// With whatever `put` lays into the folder of certificates.
 async fn started_with(address: SocketAddr, put: impl FnOnce(&Path)) -> Option<Haproxy> {
+    started_as(address, "", put).await
+}
+
+/// The same, with more words in the line of the command socket.
+async fn started_as(address: SocketAddr, words: &str, put: impl FnOnce(&Path)) -> Option<Haproxy> {
     pointsman_chassis::tls::install_crypto();
-    Haproxy::start_with(|folder| {
+    Haproxy::start_as(words, |folder| {
         let certs = folder.join("certs");
         std::fs::create_dir(&certs).unwrap();
         put(&certs);
@@ -239,5 +246,25 @@ async fn whatever_is_in_place_can_be_renewed() {
         let _ = std::fs::remove_file(path.with_file_name("www.pem.key"));
         haproxy.reload().await;
         assert_eq!(visit(address).await.1, before, "{what}");
+    }
+}
+
+/// With `severity-output` HAProxy puts a severity before every message, and the messages are read all the same.
+#[tokio::test]
+async fn severities_before_messages_hide_nothing() {
+    for words in ["severity-output number", "severity-output string"] {
+        let (authority, address) = (Authority::new(), free());
+        let (old, new) = (authority.make(OLD).pem(), authority.make(NEW).pem());
+        let put = |certs: &Path| std::fs::write(certs.join("www.pem"), &old).unwrap();
+        let Some(haproxy) = started_as(address, words, put).await else { return };
+        haproxy.agent.deploy_certificate(&new).await.unwrap();
+        assert_eq!(visit(address).await.1, leaf(&new), "{words}");
+        // A key that somebody took out of the map is added again: HAProxy's word for it is known.
+        assert!(haproxy.admin("set map MAP nothing x").await.starts_with('['), "{words}");
+        haproxy.admin("del map MAP route").await;
+        haproxy.agent.set_route(P, V).await.unwrap();
+        let findings = haproxy.agent.hands.diagnose(&Activation::default()).await;
+        let level = findings.iter().find(|finding| finding.check == "socket-level").unwrap();
+        assert!(level.what.contains("is level admin"), "{level:?}");
     }
 }

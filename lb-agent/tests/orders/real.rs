@@ -133,13 +133,19 @@ impl Haproxy {
 
     /// With more sections in its configuration, and more lines in the agent's. Both may depend on its folder.
     pub async fn start_with(more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
+        Self::start_as("", more).await
+    }
+
+    /// The same, with more words in the line of the command socket.
+    pub async fn start_as(words: &str, more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
         let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let for_agent = std::cell::OnceCell::new();
         let started = Self::begin(
             |folder, frontend| {
                 let (sections, more) = more(folder);
                 for_agent.set(more).unwrap();
-                logged(folder, frontend, lines) + &sections
+                logged(folder, frontend, lines).replace("level admin", &format!("level admin {words}"))
+                    + &sections
             },
             |folder, frontend| {
                 Agent::start(&Setup {
