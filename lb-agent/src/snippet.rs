@@ -154,24 +154,41 @@ defaults
 "
 }
 
+/// The port that browsers try first, without TLS.
+fn is_plain_http(address: &str) -> bool {
+    address.rsplit_once(':').is_some_and(|(_, port)| port == "80")
+}
+
 fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let certificate =
         wishes.tls_cert.as_ref().map(|path| plain("the certificate", &path.display().to_string()));
     let tls =
         certificate.transpose()?.map_or_else(String::new, |path| format!(" ssl crt {path} alpn h2,http/1.1"));
     let mut lines = String::new();
-    for address in &wishes.bind {
-        let _ = writeln!(lines, "  bind {}{tls}", plain("the address", address)?);
-    }
-    if wishes.bind.is_empty() {
+    let mut addresses = wishes.bind.clone();
+    if addresses.is_empty() {
         let port = config.frontend.address.port();
         if config.frontend.tls_ca.is_some() && tls.is_empty() {
             lines.push_str("  # With TLS: bind :443 ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1\n");
         }
-        let _ = writeln!(lines, "  bind :{port}{tls}");
+        addresses.push(format!(":{port}"));
         if !tls.is_empty() && port == 443 {
-            lines.push_str("  bind :80\n  http-request redirect scheme https code 301 if !{ ssl_fc }\n");
+            addresses.push(":80".to_owned());
         }
+    }
+    // Beside an address with TLS, port 80 is where visitors come who typed the name: they are sent on.
+    let sends_on = !tls.is_empty() && !addresses.iter().all(|address| is_plain_http(address));
+    for address in &addresses {
+        let tls = if sends_on && is_plain_http(address) { "" } else { tls.as_str() };
+        let _ = writeln!(lines, "  bind {}{tls}", plain("the address", address)?);
+    }
+    if sends_on && addresses.iter().any(|address| is_plain_http(address)) {
+        if config.frontend.tls_ca.is_none() {
+            lines.push_str(
+                "  # The agent must ask over TLS then: `address` with the port above and `tls_ca` in [frontend] of lb-agent.toml.\n",
+            );
+        }
+        lines.push_str("  http-request redirect scheme https code 301 if !{ ssl_fc }\n");
     }
     Ok(lines)
 }

@@ -218,6 +218,40 @@ fn haproxy_accepts_the_fragment_in_every_form() {
     }
 }
 
+/// Whoever types the name without `https` comes to port 80: there is no TLS there, but a way to it.
+#[test]
+fn port_80_is_left_plain_beside_one_with_tls() {
+    let balancer = Balancer::new();
+    let pem = balancer.at("site.pem");
+    let is_checked = is_installed() && certificate(&pem);
+    let pem = pem.display().to_string();
+    let printed = |binds: &[&str]| {
+        let binds = binds.iter().flat_map(|bind| ["--bind", *bind]).chain(["--tls-cert", &pem]);
+        let text = balancer.write_snippet(&with_servers(&binds.collect::<Vec<_>>()));
+        if is_checked {
+            balancer.must_be_accepted();
+        }
+        let lines = text
+            .lines()
+            .map(str::trim)
+            .filter(|line| line.starts_with("bind ") || line.starts_with("http-request redirect"));
+        lines.map(|line| line.replace(&pem, "PEM").replace(" alpn h2,http/1.1", "")).collect::<Vec<_>>()
+    };
+    let redirect = "http-request redirect scheme https code 301 if !{ ssl_fc }";
+    for (binds, expected) in [
+        (&[":80", ":443"][..], &["bind :80", "bind :443 ssl crt PEM", redirect][..]),
+        (
+            &["[::]:443", "[::]:80", ":8443"],
+            &["bind [::]:443 ssl crt PEM", "bind [::]:80", "bind :8443 ssl crt PEM", redirect],
+        ),
+        (&[":8080", ":8443"], &["bind :8080 ssl crt PEM", "bind :8443 ssl crt PEM"]),
+        // Asked for alone, it is what was asked for.
+        (&["127.0.0.1:80"], &["bind 127.0.0.1:80 ssl crt PEM"]),
+    ] {
+        assert_eq!(printed(binds), expected, "{binds:?}");
+    }
+}
+
 #[test]
 fn what_cannot_stand_in_a_configuration_is_refused() {
     let balancer = Balancer::new();
