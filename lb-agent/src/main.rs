@@ -40,7 +40,8 @@ struct ConfigSnippet {
     /// Where visitors come in, as `:80`; else the port that `[frontend]` names. Once for each.
     #[arg(long, value_name = "ADDR")]
     bind: Vec<String>,
-    /// A server of a slot, as `be_blue=10.0.0.11:8080`. Once for each.
+    /// A server of a slot, as `be_blue=10.0.0.11:8080`. Once for each; with `driver = "server-state"` in the order of
+    /// `[haproxy.servers]`.
     #[arg(long, value_name = "BACKEND=HOST:PORT")]
     server: Vec<Server>,
     /// What HAProxy asks a server for, to see whether it is well.
@@ -55,9 +56,9 @@ struct ConfigSnippet {
     /// The page in maintenance, under 15 KiB; else a line of text.
     #[arg(long, value_name = "PATH")]
     page: Option<PathBuf>,
-    /// Where the agent takes access lines in.
-    #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:5515")]
-    log: SocketAddr,
+    /// Where HAProxy reaches the agent with access lines; else the address that `[signals]` names.
+    #[arg(long, value_name = "ADDR")]
+    log: Option<SocketAddr>,
 }
 
 fn main() -> anyhow::Result<()> {

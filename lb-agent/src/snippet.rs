@@ -1,16 +1,27 @@
 //! `config-snippet`: the fragment of HAProxy's configuration for this agent's own lb-agent.toml, in the parts in which a
 //! person pastes it. As a whole it is a valid configuration, which `haproxy -c` and `doctor` accept.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use pointsman_core::{BackendName, Code, HttpPath, Problem};
 
-use crate::config::Config;
+use crate::config::{Config, Driver};
 use crate::doctor::log;
 use crate::doctor::page::{HoldLines, PLAIN_PAGE, hold_lines, page_line};
+use crate::socket::Endpoint;
+
+/// Where access lines go if lb-agent.toml does not say: its example does.
+const USUAL_LOG: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 5515);
+
+/// Tables that HAProxy counts a request in, at most.
+const COUNTERS: usize = 3;
+
+/// How a server is checked.
+const CHECK: &str = "check inter 1s fall 3 rise 2";
 
 /// A server of a slot, as `be_blue=10.0.0.11:8080`.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,8 +60,8 @@ pub struct Wishes {
     pub tls_cert: Option<PathBuf>,
     /// The page in maintenance; a plain text without it.
     pub page: Option<PathBuf>,
-    /// Where the agent takes access lines in.
-    pub log: SocketAddr,
+    /// Where HAProxy reaches the agent with access lines; what `[signals]` says without it.
+    pub log: Option<SocketAddr>,
     /// Group of the command socket; without it, that is where there is no such group, the socket is its owner's alone.
     pub group: Option<String>,
 }
@@ -68,22 +79,25 @@ fn plain(what: &str, text: &str) -> Result<String, Problem> {
 /// The whole fragment.
 pub fn snippet(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let haproxy = &config.haproxy;
-    if let Some(server) =
-        wishes.servers.iter().find(|server| !haproxy.backends.iter().any(|b| b.0 == server.backend))
-    {
+    let granted = |server: &Server| {
+        haproxy.backends.iter().any(|known| known.0 == server.backend)
+            || haproxy.servers.keys().any(|known| known.0 == server.backend)
+    };
+    if let Some(server) = wishes.servers.iter().find(|server| !granted(server)) {
         let message = format!("`{}` is not among the backends that this agent may route to", server.backend);
         return Err(Problem::new(Code::UsageWrong, message)
             .hint("correct `--server`, or `backends` in lb-agent.toml"));
     }
-    let parts = [
-        head(),
-        global(config, wishes)?,
-        ring(wishes),
-        defaults().to_owned(),
-        frontend(config, wishes)?,
-        slots(config, wishes)?,
-        page(config, wishes)?,
-    ];
+    let mut parts = vec![head(), global(config, wishes)?, ring(config, wishes)?, defaults().to_owned()];
+    match haproxy.driver {
+        Driver::Map => {
+            parts.extend([frontend(config, wishes)?, slots(config, wishes)?, page(config, wishes)?]);
+        }
+        Driver::ServerState => {
+            parts.extend([frontend_by_states(config, wishes)?, pools(config, wishes)?]);
+        }
+    }
+    parts.extend(tables(config)?);
     Ok(parts.join("\n"))
 }
 
@@ -121,18 +135,46 @@ global{note}
 /// The lines that hold requests, and the backend that the route names meanwhile, where that is wanted.
 fn hold(config: &Config) -> Result<Option<(HoldLines, String)>, Problem> {
     let haproxy = &config.haproxy;
-    let Some(backend) = haproxy.hold_backend.as_ref().map(|hold| hold.0.to_string()) else { return Ok(None) };
+    // It is told by the map that they are to wait.
+    let wanted = haproxy.hold_backend.as_ref().filter(|_| haproxy.driver == Driver::Map);
+    let Some(backend) = wanted.map(|hold| hold.0.to_string()) else { return Ok(None) };
     let (map, key) = (plain("the map", &haproxy.map_name())?, plain("the key", &haproxy.key)?);
     Ok(Some((hold_lines(&map, &key, &backend), backend)))
 }
 
-fn ring(wishes: &Wishes) -> String {
-    format!(
+/// Where HAProxy reaches the agent with access lines.
+fn log_to(config: &Config, wishes: &Wishes) -> Result<SocketAddr, Problem> {
+    let listens = config.signals.as_ref().map_or(USUAL_LOG, |signals| signals.listen);
+    if let Some(wanted) = wishes.log {
+        return Ok(wanted);
+    }
+    if !listens.ip().is_unspecified() {
+        return Ok(listens);
+    }
+    // On every address: which of them HAProxy can reach is known only where it is on this host.
+    let here = match &config.haproxy.socket.0 {
+        Endpoint::Unix(_) => true,
+        Endpoint::Tcp { host, .. } => host.parse::<IpAddr>().is_ok_and(|address| address.is_loopback()),
+    };
+    if !here {
+        let message = format!("`[signals]` listens on {listens}, and HAProxy is on another host");
+        return Err(Problem::new(Code::UsageWrong, message)
+            .hint("name the address at which HAProxy reaches this host: `--log 10.0.0.3:5515`"));
+    }
+    let loopback = match listens {
+        SocketAddr::V4(_) => IpAddr::from(Ipv4Addr::LOCALHOST),
+        SocketAddr::V6(_) => IpAddr::from(Ipv6Addr::LOCALHOST),
+    };
+    Ok(SocketAddr::new(loopback, listens.port()))
+}
+
+fn ring(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    Ok(format!(
         "# ---- 2. A section of its own. Access lines for the gates go to the lb-agent over TCP: a ring buffers, UDP loses lines.
 {}
 ",
-        log::ring_lines(wishes.log)
-    )
+        log::ring_lines(log_to(config, wishes)?)
+    ))
 }
 
 fn defaults() -> &'static str {
@@ -193,27 +235,70 @@ fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     Ok(lines)
 }
 
+/// The form of access lines, and who may pick a side: the beginning of every frontend.
+fn logged(config: &Config) -> Result<String, Problem> {
+    // The agent asks the frontend from loopback, or from the very address it asks.
+    let asked = config.frontend.address.ip();
+    let own = if asked.is_loopback() || asked.is_unspecified() { String::new() } else { format!(" {asked}") };
+    Ok(format!(
+        "  # Access lines for the gates. Whatever else this frontend logs to gets them in this form too.
+  log ring@pointsman format raw local0
+  log-format \"{}\"
+
+  # Who may pick a side: this host and testers. Never an address that NAT or a CDN puts on visitors.
+  acl trusted src 127.0.0.0/8 ::1{own}
+{}",
+        log::FORMAT,
+        limits(config)?
+    ))
+}
+
+/// What counts visitors in the tables that the agent may look into. Limiting them is left to whoever knows the site.
+fn limits(config: &Config) -> Result<String, Problem> {
+    let mut lines = String::new();
+    for (number, table) in config.haproxy.rate_limit_tables.iter().enumerate() {
+        let table = plain("the table", table.0.as_str())?;
+        if number == 0 {
+            lines.push_str("\n  # Counts visitors, never the agent's own checks and testers. The lines with `deny` limit them: the number is yours, one look\n  # at a map asks for hundreds of tiles.\n");
+        }
+        let _ = match number < COUNTERS {
+            true => writeln!(
+                lines,
+                "  http-request track-sc{number} src table {table} unless trusted\n  # http-request deny deny_status 429 if {{ sc_http_req_rate({number},{table}) gt 1000 }}"
+            ),
+            false => writeln!(
+                lines,
+                "  # A request is counted in {COUNTERS} tables at most: `{table}` is not among them."
+            ),
+        };
+    }
+    Ok(lines)
+}
+
+/// The classes of requests; the header that tells of the agent's own goes no further.
+fn classes() -> &'static str {
+    "  # What kind of request, for the latency of each kind. The agent's own checks are kept out of the gates.
+  http-request set-var(txn.class)  str(other)
+  http-request set-var(txn.class)  str(api) if { path_beg /api/ }
+  http-request set-var(txn.class)  str(ows) if { path_beg -i /wfs /wms }
+  http-request set-var(txn.class)  str(check) if trusted { req.hdr(X-Pointsman) -m found }
+  http-request del-header X-Pointsman
+"
+}
+
 fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let haproxy = &config.haproxy;
     let (map, key) = (plain("the map", &haproxy.map_name())?, plain("the key", &haproxy.key)?);
     let maintenance = &haproxy.maintenance_backend.0;
     let binds = binds(config, wishes)?;
     let hold = hold(config)?.map_or_else(String::new, |(lines, _)| format!("  {}\n", lines.frontend));
-    // The agent asks the frontend from loopback, or from the very address it asks.
-    let asked = config.frontend.address.ip();
-    let own = if asked.is_loopback() || asked.is_unspecified() { String::new() } else { format!(" {asked}") };
+    let (logged, classes) = (logged(config)?, classes());
     Ok(format!(
         "# ---- 4. Into your frontend, in this order and before your own `use_backend` rules for the site; its `bind` lines are
 # yours. Rules of yours for other sites, redirects and certificates stay above.
 frontend fe
 {binds}
-  # Access lines for the gates. Whatever else this frontend logs to gets them in this form too.
-  log ring@pointsman format raw local0
-  log-format \"{}\"
-
-  # Who may pick a side: this host and testers. Never an address that NAT or a CDN puts on visitors.
-  acl trusted src 127.0.0.0/8 ::1{own}
-
+{logged}
   # The whole decision with ONE lookup, then taken apart: stable, canary, percent, epoch. No key means the page.
 {hold}  http-request set-var(txn.route)  str({key}),map({map},{maintenance}:{maintenance}:0:0)
   http-request set-var(txn.stable) var(txn.route),field(1,:)
@@ -237,13 +322,7 @@ frontend fe
   http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}
   http-request set-var(txn.side)   str(stable) if trusted {{ req.hdr(X-Pointsman) -m str stable }}
 
-  # What kind of request, for the latency of each kind. The agent's own checks are kept out of the gates.
-  http-request set-var(txn.class)  str(other)
-  http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
-  http-request set-var(txn.class)  str(ows) if {{ path_beg -i /wfs /wms }}
-  http-request set-var(txn.class)  str(check) if trusted {{ req.hdr(X-Pointsman) -m found }}
-  http-request del-header X-Pointsman
-
+{classes}
   # `after-response`, so that answers which HAProxy makes itself carry them too.
   # A browser drops a cookie marked `Secure` that comes without TLS.
   http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax\" if {{ var(txn.newid) -m found }} {{ ssl_fc }}
@@ -255,9 +334,87 @@ frontend fe
   use_backend %[var(txn.stable)]
   # A name that does not exist falls through to here in silence: a page beats a slot that nobody chose.
   default_backend {maintenance}
-",
-        log::FORMAT
+"
     ))
+}
+
+/// What a frontend needs where states of servers are the route: to tell of its requests, and nothing else.
+fn frontend_by_states(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let (binds, logged, classes) = (binds(config, wishes)?, logged(config)?, classes());
+    let servers = config.haproxy.servers.values().flatten();
+    let pool = servers.map(|server| server.0.backend()).next().ok_or_else(|| {
+        Problem::new(
+            Code::ConfigInvalid,
+            "`driver = \"server-state\"` needs servers, and lb-agent.toml names none",
+        )
+        .hint("`[haproxy.servers]`: `be_blue = [\"be_app/blue1\"]`, a line for each backend of a route")
+    })?;
+    Ok(format!(
+        "# ---- 4. Into your frontend, before its `use_backend` rules, which stay as they are, as do its `bind` lines. Nothing is looked up:
+# by `driver = \"server-state\"` the states of servers are the route.
+frontend fe
+{binds}
+{logged}
+{classes}
+  default_backend {}
+",
+        plain("the backend", pool)?
+    ))
+}
+
+/// The backends of HAProxy's that hold the servers of all slots.
+fn pools(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
+    let host = plain("the host", wishes.site_host.as_deref().unwrap_or(&config.frontend.host))?;
+    let path = plain("the path", wishes.check_path.as_str())?;
+    let mut lines: BTreeMap<&str, String> = BTreeMap::new();
+    for (slot, names) in &config.haproxy.servers {
+        let mut addresses = wishes.servers.iter().filter(|server| server.backend == slot.0);
+        for name in names.iter().map(|name| &name.0) {
+            let server = name.server();
+            let line = match addresses.next() {
+                Some(found) => format!("  server {server} {} {CHECK}\n", found.address),
+                None => format!("  # server {server} <address>:<port> {CHECK}\n"),
+            };
+            lines.entry(name.backend()).or_default().push_str(&line);
+        }
+        if let Some(over) = addresses.next() {
+            let message = format!("`--server {}={}` has no name in lb-agent.toml", slot.0, over.address);
+            return Err(Problem::new(Code::UsageWrong, message)
+                .hint("one for each server that `[haproxy.servers]` names for the slot, in that order"));
+        }
+    }
+    let mut text = "# ---- 5. The backends that hold the servers of all slots, all checked all the time. No `cookie`, no `stick`. Any other server in them
+# would get its part of the visitors whatever the route.\n"
+        .to_owned();
+    for (backend, servers) in lines {
+        let _ = writeln!(
+            text,
+            "backend {}
+  balance leastconn
+  option httpchk
+  http-check send meth GET uri {path} ver HTTP/1.1 hdr Host {host}
+  http-check expect status 200
+{servers}",
+            plain("the backend", backend)?
+        );
+    }
+    Ok(text.trim_end().to_owned() + "\n")
+}
+
+/// The tables of rate limits.
+fn tables(config: &Config) -> Result<Option<String>, Problem> {
+    let mut text = "# ---- 7. Tables of rate limits, each in a backend of its own, so that it has a name. Type `ipv6` holds both kinds of addresses. With
+# `peers` they outlive a reload: docs/haproxy.md.\n"
+        .to_owned();
+    for table in &config.haproxy.rate_limit_tables {
+        let _ = writeln!(
+            text,
+            "backend {}\n  stick-table type ipv6 size 100k expire 10m store http_req_rate(10s)\n",
+            plain("the table", table.0.as_str())?
+        );
+    }
+    let wanted = !config.haproxy.rate_limit_tables.is_empty();
+    Ok(wanted.then(|| text.trim_end().to_owned() + "\n"))
 }
 
 fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
@@ -281,10 +438,10 @@ fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         let mut number = 0u32;
         for server in servers {
             number = number.saturating_add(1);
-            let _ = writeln!(text, "  server s{number} {} check inter 1s fall 3 rise 2", server.address);
+            let _ = writeln!(text, "  server s{number} {} {CHECK}", server.address);
         }
         if number == 0 {
-            text.push_str("  # server s1 <address>:<port> check inter 1s fall 3 rise 2\n");
+            let _ = writeln!(text, "  # server s1 <address>:<port> {CHECK}");
         }
         text.push('\n');
     }

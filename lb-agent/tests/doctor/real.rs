@@ -12,7 +12,7 @@ use pointsman_lb_agent::LbHands;
 use pointsman_proto::v1;
 use tempfile::TempDir;
 
-use crate::world::{ROUTE, config};
+use crate::world::{ROUTE, config, wishes};
 
 /// Longest time for servers to be found well, and for HAProxy to end.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -69,15 +69,21 @@ struct Balancer {
 
 impl Balancer {
     fn new() -> Self {
+        Self::with("map = \"FOLDER/route.map\"\n", "")
+    }
+
+    /// With these lines in `[haproxy]`, and more tables.
+    fn with(haproxy: &str, tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let text = format!(
             "listen = \"127.0.0.1:1\"\nstate = \"{0}\"\n[pki]\ncert = \"none\"\nkey = \"none\"\nca = \"none\"\n[haproxy]\n\
-             socket = \"{0}/pointsman.sock\"\nmaster = \"{0}/master.sock\"\nmap = \"{0}/route.map\"\n\
-             backends = [\"be_blue\", \"be_green\"]\nmaintenance_backend = \"be_maint\"\n\
-             [frontend]\naddress = \"{frontend}\"\nhost = \"www.example.org\"\n",
+             socket = \"{0}/pointsman.sock\"\nmaster = \"{0}/master.sock\"\n\
+             backends = [\"be_blue\", \"be_green\"]\nmaintenance_backend = \"be_maint\"\n{haproxy}\
+             [frontend]\naddress = \"{frontend}\"\nhost = \"www.example.org\"\n{tables}",
             folder.path().display()
         );
+        let text = text.replace("FOLDER", &folder.path().display().to_string());
         std::fs::write(folder.path().join("lb-agent.toml"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {ROUTE}\n")).unwrap();
         Self { folder, frontend }
@@ -249,6 +255,101 @@ fn port_80_is_left_plain_beside_one_with_tls() {
         (&["127.0.0.1:80"], &["bind 127.0.0.1:80 ssl crt PEM"]),
     ] {
         assert_eq!(printed(binds), expected, "{binds:?}");
+    }
+}
+
+/// What lb-agent.toml says already need not be said again: where lines go, and which tables there are.
+#[tokio::test]
+async fn the_fragment_follows_the_agents_own_file() {
+    let tables =
+        "map = \"FOLDER/route.map\"\nrate_limit_tables = [\"st_rl\", \"st_b\", \"st_c\", \"st_d\"]\n";
+    let balancer = Balancer::with(tables, "[signals]\nlisten = \"127.0.0.1:5999\"\n");
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    assert!(text.contains("server agent 127.0.0.1:5999 log-proto") && !text.contains("5515"), "{text}");
+    assert!(text.contains("http-request track-sc2 src table st_c unless trusted"), "{text}");
+    assert!(!text.contains("track-sc3") && text.contains("`st_d` is not among them"), "{text}");
+    let other = balancer.config_snippet(&words(&["--log", "10.0.0.3:6000"]));
+    assert!(String::from_utf8_lossy(&other.stdout).contains("server agent 10.0.0.3:6000 log-proto"));
+    for (listen, socket, expected) in [
+        ("0.0.0.0:5999", "/run/x.sock", Some("server agent 127.0.0.1:5999 ")),
+        ("[::]:5999", "/run/x.sock", Some("server agent [::1]:5999 ")),
+        ("0.0.0.0:5999", "tcp://127.0.0.1:9999", Some("server agent 127.0.0.1:5999 ")),
+        // Which of its addresses HAProxy reaches nobody has said.
+        ("0.0.0.0:5999", "tcp://10.0.0.1:9999", None),
+        ("10.0.0.3:5999", "tcp://10.0.0.1:9999", Some("server agent 10.0.0.3:5999 ")),
+    ] {
+        let mut wanted = config("/lb", "127.0.0.1:80");
+        wanted.haproxy.socket.0 = socket.parse().unwrap();
+        let signals = format!("[signals]\nlisten = \"{listen}\"\n");
+        let parsed = std::fs::read_to_string(balancer.at("lb-agent.toml")).unwrap();
+        let parsed = parsed.replace("[signals]\nlisten = \"127.0.0.1:5999\"\n", &signals);
+        wanted.signals = pointsman_chassis::config::parse::<pointsman_lb_agent::Config>(
+            Path::new("lb-agent.toml"),
+            &parsed,
+        )
+        .unwrap()
+        .signals;
+        let printed = pointsman_lb_agent::snippet(&wanted, &wishes("10.0.0.11:8080", "10.0.0.12:8080"));
+        match expected {
+            Some(line) => assert!(printed.unwrap().contains(line), "{listen} {socket}"),
+            None => assert!(printed.unwrap_err().hint.contains("--log"), "{listen} {socket}"),
+        }
+    }
+    if !is_installed() {
+        return;
+    }
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    balancer.must_find(&[]).await;
+}
+
+/// Where states of servers are the route there is no map to look up, and every server keeps the name that it has in
+/// lb-agent.toml.
+#[tokio::test]
+async fn by_states_the_fragment_has_no_map_and_the_servers_names() {
+    let by_states = "driver = \"server-state\"\n[haproxy.servers]\nbe_blue = [\"be_app/blue1\"]\nbe_green = [\"be_app/green1\", \"be_app/green2\"]\n";
+    let balancer = Balancer::with(by_states, "[signals]\nlisten = \"127.0.0.1:5999\"\n");
+    let bind = balancer.frontend.to_string();
+    let over = balancer.config_snippet(&words(&[
+        "--server",
+        "be_blue=10.0.0.1:80",
+        "--server",
+        "be_blue=10.0.0.2:80",
+    ]));
+    assert!(!over.status.success() && over.stdout.is_empty(), "{over:?}");
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    assert!(!text.contains("route.map") && !text.contains("set-var(txn.route)"), "{text}");
+    assert!(text.contains("  # server green2 <address>:<port> check"), "{text}");
+    assert!(text.contains("server agent 127.0.0.1:5999 log-proto"), "{text}");
+    if !is_installed() {
+        return;
+    }
+    std::fs::write(
+        balancer.at("haproxy.cfg"),
+        text.replace("  # server green2", "  server green2")
+            .replace("<address>:<port>", &server().to_string()),
+    )
+    .unwrap();
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    let text = std::fs::read_to_string(balancer.at("lb-agent.toml")).unwrap();
+    let wanted = pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &text).unwrap();
+    let hands = LbHands::new(wanted).unwrap();
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let findings = hands.diagnose(&Activation::default()).await;
+        let bad: Vec<_> = findings.iter().filter(|finding| finding.verdict != "ok").collect();
+        if bad.is_empty() {
+            assert!(
+                findings
+                    .iter()
+                    .any(|finding| finding.check == "driver" && finding.what.contains("`server-state` fits"))
+            );
+            break;
+        }
+        assert!(Instant::now() < give_up, "{bad:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

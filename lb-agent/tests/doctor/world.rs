@@ -48,7 +48,7 @@ pub fn wishes(blue: &str, green: &str) -> Wishes {
         site_host: None,
         tls_cert: None,
         page: None,
-        log: "127.0.0.1:5515".parse().unwrap(),
+        log: None,
         group: None,
     }
 }
