@@ -10,7 +10,7 @@ use pointsman_proto::{agent_v1, v1};
 use crate::balancer::Balancer;
 use crate::command::Command;
 use crate::config::TableName;
-use crate::reply::{self, TableEntry};
+use crate::reply::{self, Table, TableEntry};
 use crate::socket::unreadable;
 use crate::workers::{NO_TABLE, first_line};
 
@@ -43,18 +43,17 @@ pub async fn rate_limits(
     let address = match request.unblock.as_str() {
         "" => None,
         // Written out anew, it is one word whatever came.
-        text => Some(text.parse::<IpAddr>().map_err(|_| {
+        text => Some(text.parse::<IpAddr>().map(|address| address.to_canonical()).map_err(|_| {
             Problem::new(Code::MessageInvalid, "field `unblock` of the message is no IP address")
         })?),
     };
+    if let Some(address) = address {
+        unblock(balancer, &tables, address, rule).await?;
+    }
     let mut reply = v1::RateLimitsReply::default();
     for table in tables {
-        if let Some(address) = address {
-            rule.check()?;
-            unblock(balancer, table, address).await?;
-        }
         let above = address.map_or(request.min_rate, |_| 0);
-        let entries = show(balancer, table, above).await?;
+        let entries = show(balancer, table, above).await?.entries;
         let entries = entries.into_iter().filter(|entry| address.is_none_or(|address| entry.key == address));
         reply.entries.extend(entries.map(|entry| to_wire(table, &entry)));
     }
@@ -64,13 +63,31 @@ pub async fn rate_limits(
     Ok(reply)
 }
 
-async fn unblock(balancer: &Balancer, table: &TableName, address: IpAddr) -> Result<(), Problem> {
-    // HAProxy answers `clear` of what is not there as it answers any other, so only the table itself can be missing.
-    show(balancer, table, u32::MAX).await?;
-    balancer.workers.clear_key(table.as_str(), address).await
+/// Forgets an address in every table, whatever one of them says: each that is left out may go on refusing it. A table that
+/// cannot hold it has nothing to forget.
+async fn unblock(
+    balancer: &Balancer,
+    tables: &[&TableName],
+    address: IpAddr,
+    rule: &Rule,
+) -> Result<(), Problem> {
+    let mut done = Ok(());
+    for table in tables {
+        rule.check()?;
+        let forgotten = async {
+            // HAProxy answers `clear` of what is not there as it answers any other, so only the table itself can be missing.
+            match show(balancer, table, u32::MAX).await?.keys.key_of(address) {
+                Some(key) => balancer.workers.clear_key(table.as_str(), key).await,
+                None => Ok(()),
+            }
+        };
+        let said = forgotten.await;
+        done = done.and(said);
+    }
+    done
 }
 
-async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Vec<TableEntry>, Problem> {
+async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Table, Problem> {
     let name = table.as_str();
     let command = Command::of(&["show", "table", name, "data.http_req_rate", "gt", &above.to_string()])?;
     let answer = balancer.workers.current().ask(&command).await.map_err(|problem| match problem.code {
@@ -79,8 +96,8 @@ async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Vec<
         }
         _ => problem,
     })?;
-    if let Some(entries) = reply::table(&answer, name) {
-        return Ok(entries);
+    if let Some(table) = reply::table(&answer, name) {
+        return Ok(table);
     }
     let unknown = [NO_TABLE, "Data type not stored in this table"];
     if unknown.iter().any(|text| answer.lines().next().is_some_and(|line| line.ends_with(text))) {

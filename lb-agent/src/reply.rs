@@ -521,7 +521,7 @@ pub fn certificate_is_committed(reply: &str) -> bool {
 /// One row of a stick table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The address.
+    /// The address: one of version 4 as such, also where the table holds it as one of version 6.
     pub key: IpAddr,
     /// Milliseconds until it is forgotten.
     pub expires_ms: u64,
@@ -531,11 +531,50 @@ pub struct TableEntry {
     pub period_ms: u64,
 }
 
+/// What a stick table holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableKeys {
+    /// Addresses of version 4.
+    V4,
+    /// Addresses of version 6, and among them those of version 4 as `::ffff:192.0.2.4`.
+    V6,
+    /// Something else: its type.
+    Other(String),
+}
+
+impl TableKeys {
+    /// How an address stands in the table; `None` where it cannot stand in it.
+    pub fn key_of(&self, address: IpAddr) -> Option<IpAddr> {
+        match (self, address.to_canonical()) {
+            (Self::V4, IpAddr::V4(address)) => Some(IpAddr::V4(address)),
+            (Self::V6, IpAddr::V4(address)) => Some(IpAddr::V6(address.to_ipv6_mapped())),
+            (Self::V6, IpAddr::V6(address)) => Some(IpAddr::V6(address)),
+            (Self::V4, IpAddr::V6(_)) | (Self::Other(_), _) => None,
+        }
+    }
+}
+
+/// A stick table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Table {
+    /// What it holds.
+    pub keys: TableKeys,
+    /// Its rows.
+    pub entries: Vec<TableEntry>,
+}
+
 /// Parses `show table NAME`: the rows with their `http_req_rate`.
-pub fn table(reply: &str, name: &str) -> Option<Vec<TableEntry>> {
+pub fn table(reply: &str, name: &str) -> Option<Table> {
     let mut lines = whole(reply)?.lines();
-    lines.next()?.strip_prefix("# table: ")?.split_once(',').filter(|(found, _)| *found == name)?;
-    lines.filter(|line| !line.is_empty()).map(table_entry).collect()
+    let header = lines.next()?.strip_prefix("# table: ")?;
+    let (_, header) = header.split_once(", ").filter(|(found, _)| *found == name)?;
+    let keys = match header.strip_prefix("type: ")?.split(',').next()? {
+        "ip" => TableKeys::V4,
+        "ipv6" => TableKeys::V6,
+        other => TableKeys::Other(other.to_owned()),
+    };
+    let entries = lines.filter(|line| !line.is_empty()).map(table_entry).collect::<Option<_>>()?;
+    Some(Table { keys, entries })
 }
 
 fn table_entry(line: &str) -> Option<TableEntry> {
@@ -544,7 +583,7 @@ fn table_entry(line: &str) -> Option<TableEntry> {
     let fields: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
     let rate = fields.iter().find_map(|(name, value)| Some((name.strip_prefix("http_req_rate(")?, value)))?;
     Some(TableEntry {
-        key: fields.get("key")?.parse().ok()?,
+        key: fields.get("key")?.parse::<IpAddr>().ok()?.to_canonical(),
         expires_ms: fields.get("exp")?.parse().ok()?,
         rate: rate.1.parse().ok()?,
         period_ms: rate.0.strip_suffix(')')?.parse().ok()?,

@@ -325,7 +325,7 @@ impl Workers {
         key.set(&line, route).await
     }
 
-    /// Forgets what a table of rate limits has counted for an address, also in the old workers: they limit whoever still
+    /// Forgets what a table of rate limits has counted for an address, as it stands there, also in the old workers: they limit whoever still
     /// has a connection with them.
     pub async fn clear_key(&self, table: &str, key: std::net::IpAddr) -> Result<(), Problem> {
         let command = Command::of(&["clear", "table", table, "key", &key.to_string()])?;

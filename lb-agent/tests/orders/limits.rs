@@ -61,6 +61,53 @@ backend st_rl
     assert_eq!(haproxy.agent.rate_limits("", "", 0).await.unwrap().entries.len(), 2);
 }
 
+/// A table for both kinds of addresses holds one of version 4 as one of version 6: it is found by either way of writing it,
+/// and one table that is not there keeps nobody out of the others.
+#[tokio::test]
+async fn an_address_is_let_in_again_whatever_the_type_of_the_table() {
+    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let started = Haproxy::start_with(|_| {
+        let sections = format!(
+            "frontend limited
+  bind {address}
+  http-request track-sc0 src table st_both
+  http-request track-sc1 src table st_four
+  http-request deny deny_status 429 if {{ sc_http_req_rate(0,st_both) gt {LIMIT} }}
+  http-request deny deny_status 429 if {{ sc_http_req_rate(1,st_four) gt {LIMIT} }}
+  http-request return status 200
+backend st_both
+  stick-table type ipv6 size 100k expire 10m store http_req_rate(60s)
+backend st_four
+  stick-table type ip size 100k expire 10m store http_req_rate(60s)
+"
+        );
+        (sections, "rate_limit_tables = [\"st_gone\", \"st_both\", \"st_four\"]".to_owned())
+    });
+    let Some(haproxy) = started.await else { return };
+    for written in ["127.0.0.9", "::ffff:127.0.0.9"] {
+        for _ in 0..LIMIT {
+            assert_eq!(status("127.0.0.9", address).await, "200", "{written}");
+        }
+        assert_eq!(status("127.0.0.9", address).await, "429");
+        for table in ["st_both", "st_four"] {
+            let seen = haproxy.agent.rate_limits(table, "", 0).await.unwrap().entries;
+            assert_eq!((seen.len(), seen[0].key.as_str()), (1, "127.0.0.9"), "{table}");
+        }
+        // The first table is not there: that is said, when the others have forgotten the address.
+        let missing = haproxy.agent.rate_limits("", written, 0).await.unwrap_err();
+        assert_eq!(missing.code, pointsman_core::Code::RateTableUnknown, "{missing:?}");
+        assert!(missing.message.contains("st_gone"), "{missing:?}");
+        assert_eq!(status("127.0.0.9", address).await, "200", "{written}");
+        for table in ["st_both", "st_four"] {
+            let left = haproxy.agent.rate_limits(table, written, 0).await.unwrap();
+            assert!(left.entries.is_empty(), "{written}, {table}: {left:?}");
+        }
+    }
+    // What a table of version 4 cannot hold, it has not.
+    assert!(haproxy.agent.rate_limits("st_four", "2001:db8::1", 0).await.unwrap().entries.is_empty());
+    assert!(haproxy.agent.rate_limits("st_both", "2001:db8::1", 0).await.unwrap().entries.is_empty());
+}
+
 #[tokio::test]
 async fn a_table_that_haproxy_does_not_have() {
     let started = Haproxy::start_with(|_| (String::new(), "rate_limit_tables = [\"st_rl\"]".to_owned()));
