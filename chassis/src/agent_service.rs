@@ -29,7 +29,7 @@ use crate::failpoint;
 use crate::ledger::Ledger;
 use crate::order_digest;
 use crate::service::Shutdown;
-use crate::site_certificate::SiteCertificate;
+use crate::site_certificate::{CertifiedName, SiteCertificate};
 
 /// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
 /// past by more, so that a small difference does not stop a release.
@@ -115,14 +115,15 @@ pub trait Hands: Send + Sync + 'static {
         Err(Problem::new(Code::WrongAddressee, "this agent is not a load balancer's: no visitor passes it"))
     }
 
-    /// Has a renewed certificate served. What only a load balancer does, others refuse.
+    /// Has a renewed certificate served, which may lack the names in `drop`. What only a load balancer does, others refuse.
     fn deploy_certificate(
         &self,
         path: &str,
         certificate: SiteCertificate,
+        drop: &[CertifiedName],
         rule: &Rule,
     ) -> impl Future<Output = Result<Evidence, Problem>> + Send {
-        let _ = (path, certificate, rule);
+        let _ = (path, certificate, drop, rule);
         async { Err(not_a_balancer("certificates")) }
     }
 
@@ -615,16 +616,17 @@ impl<H: Hands> Agent for AgentService<H> {
         let asked = request.into_inner();
         let rule = self.rule(Epoch(asked.epoch));
         let hands = Arc::clone(&self.hands);
-        let begun = || -> Result<SiteCertificate, Problem> {
+        let begun = || -> Result<(SiteCertificate, Vec<CertifiedName>), Problem> {
             self.right_host(&convert::field("host", &asked.host)?)?;
             rule.check()?;
-            SiteCertificate::parse(&pem)
+            let names = asked.drop_names.iter().map(|name| convert::field("drop_names", name));
+            Ok((SiteCertificate::parse(&pem)?, names.collect::<Result<_, _>>()?))
         };
         let deployed = match begun() {
             // On a task of its own: it goes on to an end when the connection that brought it is lost.
-            Ok(certificate) => {
+            Ok((certificate, drop)) => {
                 let (rule, path) = (rule.clone(), asked.path);
-                let task = async move { hands.deploy_certificate(&path, certificate, &rule).await };
+                let task = async move { hands.deploy_certificate(&path, certificate, &drop, &rule).await };
                 tokio::spawn(task).await.unwrap_or_else(|error| Err(ended_abruptly(&error)))
             }
             Err(problem) => Err(problem),

@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
+use std::str::FromStr;
 
 use pointsman_core::{Code, Problem};
 use ring::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
@@ -23,6 +24,9 @@ use zeroize::Zeroizing;
 
 /// Largest input, in bytes: ten times a long chain with an RSA key. What HAProxy takes is less, and its agent's business.
 pub const MAX_PEM_BYTES: usize = 64 << 10;
+
+/// Longest name: what DNS allows, with the dots.
+const MAX_NAME_BYTES: usize = 253;
 
 /// Shortest RSA key that signatures are verified with.
 const SHORTEST_RSA_BITS: usize = 2048;
@@ -83,6 +87,35 @@ impl fmt::Debug for InPlace {
             .field("facts", &self.facts)
             .field("has_key", &self.has_key)
             .finish_non_exhaustive()
+    }
+}
+
+/// A name that a certificate may be for, as [`LeafFacts::names`] has it: a DNS name, an address or a common name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CertifiedName(String);
+
+impl CertifiedName {
+    /// As certificates are compared by it.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+/// A text that is no name of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "expected a name of a certificate, as `www.example.org`, `*.example.org` or an address, of at most {MAX_NAME_BYTES} bytes"
+)]
+pub struct InvalidCertifiedName;
+
+impl FromStr for CertifiedName {
+    type Err = InvalidCertifiedName;
+    fn from_str(text: &str) -> Result<Self, InvalidCertifiedName> {
+        if text.is_empty() || text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control) {
+            return Err(InvalidCertifiedName);
+        }
+        let address = text.parse::<IpAddr>().map(|address| address.to_string());
+        Ok(Self(address.unwrap_or_else(|_| text.to_ascii_lowercase())))
     }
 }
 
@@ -738,6 +771,22 @@ mod tests {
         }
         for text in shown {
             assert!(secret.iter().all(|line| !text.contains(&line[..line.len().min(12)])), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_are_compared_as_certificates_have_them() {
+        for (text, name) in [
+            ("WWW.Example.org", "www.example.org"),
+            ("*.example.org", "*.example.org"),
+            ("192.0.2.1", "192.0.2.1"),
+            ("2001:DB8:0::1", "2001:db8::1"),
+            ("My Site", "my site"),
+        ] {
+            assert_eq!(text.parse::<CertifiedName>().unwrap().as_str(), name);
+        }
+        for bad in ["", "a\nb", "a\0", &"a".repeat(254)] {
+            assert!(bad.parse::<CertifiedName>().is_err(), "{bad:?}");
         }
     }
 

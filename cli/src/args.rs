@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use pointsman_chassis::config::Span;
+use pointsman_chassis::site_certificate::CertifiedName;
 use pointsman_core::{BackupId, CheckName, EnvironmentName, HostName, ReleaseId, RequestId, SlotName};
 
 /// Release a web application to plain VMs behind HAProxy, without a visitor noticing.
@@ -389,6 +390,9 @@ pub enum CertVerb {
         /// Which certificate, as `haproxy.cfg` names it; not needed where there is only one.
         #[arg(long)]
         path: Option<String>,
+        /// A name of the certificate in place that this one may lack: whoever asks for it then meets an error. Once for each.
+        #[arg(long, value_name = "NAME")]
+        drop_name: Vec<CertifiedName>,
         /// Do not ask.
         #[arg(short, long)]
         yes: bool,

@@ -90,8 +90,8 @@ async fn run(arguments: Arguments, out: &Out) -> Result<Exit, Problem> {
         Verb::Traffic { verb: args::TrafficVerb::Unblock { environment, address } } => {
             run::unblock(&session, &environment, address, out).await
         }
-        Verb::Cert { verb: args::CertVerb::Deploy { environment, file, path, yes } } => {
-            run::deploy_certificate(&session, &environment, &file, path, yes, out).await
+        Verb::Cert { verb: args::CertVerb::Deploy { environment, file, path, drop_name, yes } } => {
+            run::deploy_certificate(&session, &environment, &file, path, &drop_name, yes, out).await
         }
         Verb::Cert { verb: args::CertVerb::Show { environment } } => {
             run::certificates(&session, &environment, out).await

@@ -10,7 +10,7 @@ use pointsman_chassis::SystemClock;
 use pointsman_chassis::access::{peer_of, same_environment};
 use pointsman_chassis::artifact::join_offer;
 use pointsman_chassis::service::Shutdown;
-use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_chassis::site_certificate::{CertifiedName, SiteCertificate};
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
@@ -506,6 +506,9 @@ impl Coordinator for Api {
             // Refused here, it travels no further; what may follow what is each load balancer's to say.
             let certificate =
                 SiteCertificate::parse(&Zeroizing::new(std::mem::take(&mut request.get_mut().pem)))?;
+            for name in &request.get_ref().drop_names {
+                let _: CertifiedName = convert::field("drop_names", name)?;
+            }
             request.get_mut().pem = certificate.pem().as_bytes().to_vec();
             let deployed = certificates::deploy(&office, request.get_ref(), &who(&peer)).await;
             request.get_mut().pem.zeroize();

@@ -29,6 +29,7 @@ pub async fn deploy(
             epoch: office.epoch().0,
             path: asked.path.clone(),
             pem: asked.pem.clone(),
+            drop_names: asked.drop_names.clone(),
         };
         match office.fleet().deploy_certificate(host, request, ONE_BALANCER_MS).await {
             Ok(answer) => {

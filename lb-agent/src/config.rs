@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use pointsman_chassis::config::{Parsed, Pki};
 use pointsman_chassis::http_check::{self, Target};
+use pointsman_chassis::site_certificate::CertifiedName;
 use pointsman_checks::Grants;
 use pointsman_core::{BackendName, HttpPath, Problem};
 use serde::Deserialize;
@@ -123,6 +124,9 @@ pub struct GrantedCertificate {
     /// A folder with `fullchain.pem` and `privkey.pem`, from which renewed ones are taken.
     #[serde(default)]
     pub watch: Option<PathBuf>,
+    /// Names of the one in place that a renewed one may lack: without them a name that is missing is a mistake.
+    #[serde(default)]
+    pub drop_names: Vec<Parsed<CertifiedName>>,
 }
 
 /// The path of a certificate: absolute, and one word in a command of HAProxy's, where arguments end at a space.

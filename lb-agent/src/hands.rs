@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use pointsman_chassis::agent_service::{Hands, Rule, SignalTicks, SignalsFrom};
 use pointsman_chassis::artifact::Offer;
-use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_chassis::site_certificate::{CertifiedName, SiteCertificate};
 use pointsman_checks::Memory;
 use pointsman_core::route_change::Lease;
 use pointsman_core::{Action, Activation, Code, Evidence, Order, Problem};
@@ -144,10 +144,11 @@ impl Hands for LbHands {
         &self,
         path: &str,
         certificate: SiteCertificate,
+        drop: &[CertifiedName],
         rule: &Rule,
     ) -> Result<Evidence, Problem> {
         let granted = self.balancer.certificates.named(path)?;
-        certificates::deploy(&self.balancer, granted, &certificate, || rule.check()).await
+        certificates::deploy(&self.balancer, granted, &certificate, drop, || rule.check()).await
     }
 
     async fn rate_limits(

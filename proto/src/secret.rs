@@ -9,6 +9,7 @@ impl fmt::Debug for v1::DeployCertificateRequest {
         f.debug_struct("DeployCertificateRequest")
             .field("environment", &self.environment)
             .field("path", &self.path)
+            .field("drop_names", &self.drop_names)
             .field("pem_bytes", &self.pem.len())
             .finish()
     }
@@ -21,6 +22,7 @@ impl fmt::Debug for agent_v1::DeployCertificateRequest {
             .field("host", &self.host)
             .field("epoch", &self.epoch)
             .field("path", &self.path)
+            .field("drop_names", &self.drop_names)
             .field("pem_bytes", &self.pem.len())
             .finish()
     }

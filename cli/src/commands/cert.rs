@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use pointsman_chassis::site_certificate::SiteCertificate;
+use pointsman_chassis::site_certificate::{CertifiedName, SiteCertificate};
 use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::v1;
 
@@ -15,18 +15,19 @@ use crate::render;
 /// Bound on the answer: the coordinator waits up to a minute for each load balancer that fails, and there are a few.
 const ANSWER: Duration = Duration::from_secs(300);
 
-/// Has every load balancer serve a renewed certificate.
+/// Has every load balancer serve a renewed certificate, which may lack the names in `drop`.
 pub async fn deploy_certificate(
     session: &Session,
     environment: &EnvironmentName,
     file: &Path,
     path: Option<String>,
+    drop: &[CertifiedName],
     yes: bool,
     out: &Out,
 ) -> Result<Exit, Problem> {
     // Looked at before it leaves this machine, and what leaves is the certificate and nothing else of the file.
     let certificate = SiteCertificate::read(file)?;
-    out.say(&render::certificate(certificate.facts()));
+    out.say(&render::certificate(certificate.facts(), drop));
     if !out.confirm(&format!("serve this certificate on every load balancer of {environment}?"), yes)? {
         return Ok(super::declined(out));
     }
@@ -35,6 +36,7 @@ pub async fn deploy_certificate(
         environment: environment.to_string(),
         path: path.unwrap_or_default(),
         pem: certificate.pem().as_bytes().to_vec(),
+        drop_names: drop.iter().map(|name| name.as_str().to_owned()).collect(),
     };
     let deployed = caller.answer_within(ANSWER, caller.client.clone().deploy_certificate(request)).await?;
     if out.json() {

@@ -1,6 +1,6 @@
 //! Certificates of the site.
 
-use pointsman_chassis::site_certificate::LeafFacts;
+use pointsman_chassis::site_certificate::{CertifiedName, LeafFacts};
 use pointsman_proto::v1;
 
 use super::{or, problem_line, span, time};
@@ -9,11 +9,13 @@ fn moment(seconds: i64) -> String {
     time(u64::try_from(seconds).unwrap_or(0).saturating_mul(1000))
 }
 
-/// A certificate that is about to be deployed.
-pub fn certificate(facts: &LeafFacts) -> String {
+/// A certificate that is about to be deployed, and the names of the one before that it may lack.
+pub fn certificate(facts: &LeafFacts, drop: &[CertifiedName]) -> String {
     let names: Vec<&str> = facts.names.iter().map(String::as_str).collect();
+    let dropped: Vec<&str> = drop.iter().map(CertifiedName::as_str).collect();
+    let dropped = if drop.is_empty() { String::new() } else { format!("\ndrops   {}", dropped.join(", ")) };
     format!(
-        "names   {}\nserial  {}\nvalid   {} to {}",
+        "names   {}{dropped}\nserial  {}\nvalid   {} to {}",
         names.join(", "),
         facts.serial,
         moment(facts.not_before),

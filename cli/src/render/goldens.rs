@@ -929,7 +929,9 @@ fn certificates() {
         not_after: good.not_after,
         needs_chain: true,
     };
-    cases.add("about to be deployed", &super::certificate(&facts));
+    cases.add("about to be deployed", &super::certificate(&facts, &[]));
+    let drop = ["old.example.org", "*.example.net"].map(|name| name.parse().unwrap());
+    cases.add("about to be deployed without names of before", &super::certificate(&facts, &drop));
     let deployed = |host: &str, already| {
         v1::CertificateDeployed {
         host: host.to_owned(),

@@ -5,8 +5,14 @@ use std::collections::BTreeSet;
 use pointsman_chassis::site_certificate::{InPlace, SiteCertificate, unfit};
 use pointsman_core::Problem;
 
-/// Refuses a certificate that would be worse than the one in place. `now` in seconds since 1970.
-pub fn may_follow(new: &SiteCertificate, old: &InPlace, now: i64) -> Result<(), Problem> {
+/// Refuses a certificate that would be worse than the one in place, but for the names in `drop`. Returns those of them that
+/// it lacks. `now` in seconds since 1970.
+pub fn may_follow(
+    new: &SiteCertificate,
+    old: &InPlace,
+    drop: &BTreeSet<&str>,
+    now: i64,
+) -> Result<Vec<String>, Problem> {
     for (place, dates) in (1..).zip(new.chain_dates()) {
         let what = if place == 1 { "it".to_owned() } else { format!("certificate {place} of its chain") };
         in_time(&what, *dates, now)?;
@@ -14,18 +20,20 @@ pub fn may_follow(new: &SiteCertificate, old: &InPlace, now: i64) -> Result<(), 
     if new.facts().not_before < old.facts().not_before {
         return Err(unfit("it was issued before the one in place"));
     }
-    let missing = uncovered(&old.facts().names, &new.facts().names);
+    let (dropped, missing): (Vec<&str>, Vec<&str>) =
+        uncovered(&old.facts().names, &new.facts().names).into_iter().partition(|name| drop.contains(name));
     if !missing.is_empty() {
         return Err(unfit(format!(
             "it lacks {} of the names of the one in place: {}",
             missing.len(),
             some(&missing)
-        )));
+        ))
+        .hint("if it is meant: `--drop-name NAME` with `pointsman cert deploy`, once for each; for a folder that is watched, `drop_names` beside `watch` in lb-agent.toml"));
     }
     if new.facts().needs_chain && new.chain_length() == 0 && old.chain_length() > 0 {
         return Err(unfit("its chain is missing, and the one in place has one: use `fullchain.pem`"));
     }
-    Ok(())
+    Ok(dropped.into_iter().map(str::to_owned).collect())
 }
 
 fn in_time(what: &str, (not_before, not_after): (i64, i64), now: i64) -> Result<(), Problem> {

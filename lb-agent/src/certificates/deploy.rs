@@ -3,7 +3,9 @@
 //!
 //! Old workers are left alone: they accept no connections, so they make no handshakes.
 
-use pointsman_chassis::site_certificate::{InPlace, SiteCertificate};
+use std::collections::BTreeSet;
+
+use pointsman_chassis::site_certificate::{CertifiedName, InPlace, SiteCertificate};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
 
@@ -22,19 +24,23 @@ struct Before {
     /// What the worker served, if we have it: only then it can be served again.
     served: Option<InPlace>,
     shown: ShownCertificate,
+    /// Names that nobody gets a certificate for any more.
+    dropped: Vec<String>,
 }
 
-/// Deploys a certificate. `rules` is asked right before every change whether whoever wants it still may.
+/// Deploys a certificate, which may lack the names in `drop` and those that the configuration lets go. `rules` is asked right before every change whether whoever wants it still may.
 pub async fn deploy(
     balancer: &Balancer,
     granted: &Granted,
     new: &SiteCertificate,
+    drop: &[CertifiedName],
     rules: impl Fn() -> Result<(), Problem>,
 ) -> Result<Evidence, Problem> {
     let _one_at_a_time = balancer.certificates.changing.lock().await;
     let on_disk = granted.place.read_in_place()?;
     let new = &new.with_parameters_of(&on_disk);
-    let before = precheck(balancer, granted, new, on_disk).await?;
+    let drop = drop.iter().chain(&granted.drop).map(CertifiedName::as_str).collect();
+    let before = precheck(balancer, granted, new, on_disk, &drop).await?;
     let on_disk = before.on_disk.pem() == new.pem();
     // HAProxy names the leaf only: with another chain on disk, or after a crash, it may serve it with the chain of before.
     let served =
@@ -50,19 +56,23 @@ pub async fn deploy(
         Err(problem) => Err(problem),
     };
     match brought {
-        Ok(()) => {
-            Ok(Evidence { already: on_disk && served, detail: said(granted, new), ..Evidence::default() })
-        }
+        Ok(()) => Ok(Evidence {
+            already: on_disk && served,
+            detail: said(granted, new, &before.dropped),
+            ..Evidence::default()
+        }),
         // Nothing was changed here, and nothing is: what is wrong was wrong before.
         Err(problem) if on_disk && served => Err(problem),
         Err(problem) => Err(take_back(balancer, granted, &before, new, problem).await),
     }
 }
 
-fn said(granted: &Granted, new: &SiteCertificate) -> String {
+fn said(granted: &Granted, new: &SiteCertificate, dropped: &[String]) -> String {
     let facts = new.facts();
+    let dropped =
+        if dropped.is_empty() { String::new() } else { format!("; without {}", dropped.join(", ")) };
     format!(
-        "`{}` with serial {} read back, seen by a new handshake for `{}`",
+        "`{}` with serial {} read back, seen by a new handshake for `{}`{dropped}",
         granted.path.as_str(),
         facts.serial,
         granted.shows.host
@@ -74,10 +84,11 @@ async fn precheck(
     granted: &Granted,
     new: &SiteCertificate,
     on_disk: InPlace,
+    drop: &BTreeSet<&str>,
 ) -> Result<Before, Problem> {
     fits_socket(&granted.path, new)?;
     let now = i64::try_from(pointsman_chassis::SystemClock.now().0 / 1000).unwrap_or(i64::MAX);
-    check::may_follow(new, &on_disk, now)?;
+    let dropped = check::may_follow(new, &on_disk, drop, now)?;
     let shown =
         granted.runtime(balancer).shown().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
     // After a crash in the middle, the worker may serve what is on disk no more.
@@ -85,7 +96,7 @@ async fn precheck(
         .into_iter()
         .flatten()
         .find(|known| is(&shown, known.facts()));
-    Ok(Before { on_disk, served, shown })
+    Ok(Before { on_disk, served, shown, dropped })
 }
 
 fn write_disk(granted: &Granted, before: &Before, new: &SiteCertificate) -> Result<(), Problem> {
@@ -205,5 +216,5 @@ pub async fn resume(balancer: &Balancer, granted: &Granted) -> Result<Option<Evi
     if is(&shown, on_disk.facts()) && shows_now(&granted.shows, &on_disk).await != Some(false) {
         return Ok(None);
     }
-    deploy(balancer, granted, &on_disk, || Ok(())).await.map(Some)
+    deploy(balancer, granted, &on_disk, &[], || Ok(())).await.map(Some)
 }

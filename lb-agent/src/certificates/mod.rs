@@ -11,6 +11,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pointsman_chassis::site_certificate::CertifiedName;
 use pointsman_core::{Code, Problem};
 use pointsman_proto::{convert, v1};
 
@@ -30,6 +31,8 @@ pub struct Granted {
     place: Place,
     shows: Shows,
     watch: Option<PathBuf>,
+    /// Names that every renewal may lack.
+    drop: Vec<CertifiedName>,
 }
 
 impl Granted {
@@ -59,7 +62,8 @@ fn granted(config: &Config, written: &GrantedCertificate) -> Result<Granted, Pro
     })?;
     let host = written.host.clone().unwrap_or_else(|| config.frontend.host.clone());
     let place = Place::new(path.as_path());
-    Ok(Granted { path, place, shows: Shows { address, host }, watch: written.watch.clone() })
+    let drop = written.drop_names.iter().map(|name| name.0.clone()).collect();
+    Ok(Granted { path, place, shows: Shows { address, host }, watch: written.watch.clone(), drop })
 }
 
 impl Certificates {

@@ -110,7 +110,7 @@ async fn take(balancer: &Balancer, granted: &Granted, tried: &mut Tried) -> Dura
     let taken = match found {
         Ok(found) if in_place(&found) => Ok(()),
         Ok(_) if given_up => return LOOK,
-        Ok(found) => deploy(balancer, granted, &found, || Ok(())).await.map(|evidence| {
+        Ok(found) => deploy(balancer, granted, &found, &[], || Ok(())).await.map(|evidence| {
             info!(detail = evidence.detail, "took a renewed certificate from its folder");
         }),
         Err(problem) => Err(problem),

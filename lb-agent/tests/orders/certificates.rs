@@ -32,6 +32,11 @@ fn plain(pem: &str) -> String {
 
 impl Site {
     async fn new() -> Self {
+        Self::with("").await
+    }
+
+    /// With more lines in what grants the certificate.
+    async fn with(more: &str) -> Self {
         let authority = Authority::new();
         let (old, new) = (authority.make(OLD).pem(), authority.make(NEW).pem());
         let rig = Rig::with(KEY, |folder, fake| {
@@ -40,7 +45,7 @@ impl Site {
             std::fs::write(folder.join("certs/www.pem"), &old).unwrap();
             fake.with(|world| world.certificate = old.clone());
             format!(
-                "rate_limit_tables = [\"st_rl\"]\n[[haproxy.certificates]]\npath = {:?}\naddress = \"{}\"\nwatch = {:?}\n",
+                "rate_limit_tables = [\"st_rl\"]\n[[haproxy.certificates]]\npath = {:?}\naddress = \"{}\"\nwatch = {:?}\n{more}",
                 folder.join("certs/www.pem"),
                 fake.tls,
                 folder.join("renewed")
@@ -396,6 +401,39 @@ async fn a_folder_is_watched() {
     site.put_renewed(&format!("{}{}", older.leaf, older.chain), &older.key);
     site.until("an older one is named", async || site.reason().await.contains("issued before")).await;
     assert_eq!(site.stands(), (renewed.clone(), renewed));
+    watching.abort();
+}
+
+/// A name that is missing is a mistake, unless a person says that it is meant: then it is gone, and that is said.
+#[tokio::test]
+async fn a_name_is_let_go_when_a_person_says_so() {
+    let mut site = Site::new().await;
+    let fewer = site.authority.make(Wish { names: &["www.example.org"], ..NEW });
+    site.new = plain(&fewer.pem());
+    let without = async |names: &[&str]| {
+        let deployed = site.rig.agent.deploy_certificate_without(names, Epoch(1), "", &site.new).await;
+        site.told_the_truth(&deployed);
+        deployed
+    };
+    for names in [&[][..], &["www.example.org", "*.example.org", "org"], &["example.org.", "192.0.2.1"]] {
+        let refused = without(names).await.unwrap_err();
+        assert!(
+            refused.message.contains("lacks 1 of the names") && refused.hint.contains("--drop-name"),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(without(&["a\nb"]).await.unwrap_err().code, Code::MessageInvalid);
+    let done = without(&["other.org", "Example.ORG"]).await.unwrap();
+    assert!(done.detail.ends_with("; without example.org"), "{done:?}");
+    assert!(without(&[]).await.unwrap().already);
+    // What the agent's own file lets go is let go for renewals from a folder too.
+    let site = Site::with("drop_names = [\"example.org\"]\n").await;
+    let hands = site.rig.agent.hands.clone();
+    let watching = tokio::spawn(async move { hands.watch_certificates().await });
+    let fewer = site.authority.make(Wish { names: &["www.example.org"], ..NEW });
+    site.put_renewed(&format!("{}{}", fewer.leaf, fewer.chain), &fewer.key);
+    let renewed = plain(&fewer.pem());
+    site.until("it is served", async || site.stands() == (renewed.clone(), renewed.clone())).await;
     watching.abort();
 }
 

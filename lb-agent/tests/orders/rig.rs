@@ -216,12 +216,24 @@ impl Agent {
         path: &str,
         pem: &str,
     ) -> Result<Evidence, Problem> {
+        self.deploy_certificate_without(&[], epoch, path, pem).await
+    }
+
+    /// With names that it may lack.
+    pub async fn deploy_certificate_without(
+        &self,
+        drop: &[&str],
+        epoch: Epoch,
+        path: &str,
+        pem: &str,
+    ) -> Result<Evidence, Problem> {
         let request = agent_v1::DeployCertificateRequest {
             environment: "production".to_owned(),
             host: "lb1".to_owned(),
             epoch: epoch.0,
             path: path.to_owned(),
             pem: pem.as_bytes().to_vec(),
+            drop_names: drop.iter().map(|name| (*name).to_owned()).collect(),
         };
         let done = self.service.deploy_certificate(asked(request)).await.map_err(problem)?;
         Ok(evidence(done.get_ref()))
