@@ -19,8 +19,6 @@ const OWN_MODE: u32 = 0o600;
 #[derive(Clone, Debug)]
 pub struct Place {
     path: PathBuf,
-    previous: PathBuf,
-    next: PathBuf,
 }
 
 fn beside(path: &Path, ending: &str) -> PathBuf {
@@ -41,7 +39,18 @@ fn unwritable(path: &Path, error: &std::io::Error) -> Problem {
 impl Place {
     /// The place at this path.
     pub fn new(path: &Path) -> Self {
-        Self { path: path.to_owned(), previous: beside(path, "previous"), next: beside(path, "next") }
+        Self { path: path.to_owned() }
+    }
+
+    /// The file itself, where the path is a link: a rename over a link would leave a file in its place, and whoever looks
+    /// after what it led to would go on with one that nobody reads. Looked up each time, because links are led elsewhere.
+    fn file(&self) -> PathBuf {
+        std::fs::canonicalize(&self.path).unwrap_or_else(|_| self.path.clone())
+    }
+
+    /// Where the one before is kept.
+    fn previous(&self) -> PathBuf {
+        beside(&self.file(), "previous")
     }
 
     /// The certificate that the next start brings, as it is.
@@ -74,34 +83,37 @@ impl Place {
 
     /// The one that was in place before, if it can be read.
     pub fn read_previous(&self) -> Option<InPlace> {
-        InPlace::read(&self.previous).ok()
+        InPlace::read(&self.previous()).ok()
     }
 
     /// Puts a certificate in place, whole and durable, with the owner of the one before, which is kept beside it.
     pub fn replace(&self, old: &InPlace, new: &SiteCertificate) -> Result<(), Problem> {
-        durable::replace(&self.previous, old.pem().as_bytes(), OWN_MODE)
-            .map_err(|error| unwritable(&self.previous, &error))?;
+        let previous = self.previous();
+        durable::replace(&previous, old.pem().as_bytes(), OWN_MODE)
+            .map_err(|error| unwritable(&previous, &error))?;
         self.put(new.pem())
     }
 
     /// Puts the PEM of a certificate in place, and leaves the one before it alone.
     pub fn put(&self, pem: &str) -> Result<(), Problem> {
+        let file = self.file();
+        let next = beside(&file, "next");
         let put = || -> std::io::Result<()> {
-            let before = std::fs::metadata(&self.path)?;
-            durable::replace(&self.next, pem.as_bytes(), OWN_MODE)?;
-            let written = std::fs::metadata(&self.next)?;
+            let before = std::fs::metadata(&file)?;
+            durable::replace(&next, pem.as_bytes(), OWN_MODE)?;
+            let written = std::fs::metadata(&next)?;
             if (written.uid(), written.gid()) != (before.uid(), before.gid()) {
-                std::os::unix::fs::chown(&self.next, Some(before.uid()), Some(before.gid()))?;
+                std::os::unix::fs::chown(&next, Some(before.uid()), Some(before.gid()))?;
             }
             let mode = before.mode() & MODES | OWN_MODE;
-            std::fs::set_permissions(&self.next, std::fs::Permissions::from_mode(mode))?;
-            std::fs::rename(&self.next, &self.path)?;
-            durable::sync_directory(self.path.parent().unwrap_or(Path::new("/")))
+            std::fs::set_permissions(&next, std::fs::Permissions::from_mode(mode))?;
+            std::fs::rename(&next, &file)?;
+            durable::sync_directory(file.parent().unwrap_or(Path::new("/")))
         };
         put().map_err(|error| {
             // Left behind it would only be one copy of a key more; the error that counts is the first.
-            let _ = std::fs::remove_file(&self.next);
-            unwritable(&self.path, &error)
+            let _ = std::fs::remove_file(&next);
+            unwritable(&file, &error)
         })
     }
 }
@@ -112,8 +124,8 @@ mod tests {
 
     #[test]
     fn files_beside_a_certificate_are_hidden_from_haproxy() {
-        let place = Place::new(Path::new("/etc/haproxy/certs/www.pem"));
-        assert_eq!(place.previous, Path::new("/etc/haproxy/certs/.www.pem.previous"));
-        assert_eq!(place.next, Path::new("/etc/haproxy/certs/.www.pem.next"));
+        let path = Path::new("/etc/haproxy/certs/www.pem");
+        assert_eq!(Place::new(path).previous(), Path::new("/etc/haproxy/certs/.www.pem.previous"));
+        assert_eq!(beside(path, "next"), Path::new("/etc/haproxy/certs/.www.pem.next"));
     }
 }

@@ -268,3 +268,36 @@ async fn severities_before_messages_hide_nothing() {
         assert!(level.what.contains("is level admin"), "{level:?}");
     }
 }
+
+/// Where the path is a link, what it leads to is renewed, also when it leads elsewhere later.
+#[tokio::test]
+async fn behind_a_link_the_file_is_renewed_and_the_link_stays() {
+    let (authority, address) = (Authority::new(), free());
+    let (old, new) = (authority.make(OLD).pem(), authority.make(NEW).pem());
+    let put = |certs: &Path| {
+        let store = certs.with_file_name("store");
+        std::fs::create_dir(&store).unwrap();
+        ["one.pem", "two.pem"].iter().for_each(|name| std::fs::write(store.join(name), &old).unwrap());
+        std::os::unix::fs::symlink("../store/one.pem", certs.join("www.pem")).unwrap();
+    };
+    let Some(haproxy) = started_with(address, put).await else { return };
+    let (link, store) = (haproxy.folder.path().join("certs/www.pem"), haproxy.folder.path().join("store"));
+    let read = |name: &str| std::fs::read_to_string(store.join(name)).unwrap();
+    let plain = |pem: &str| SiteCertificate::parse(pem.as_bytes()).unwrap().pem().to_owned();
+    haproxy.agent.deploy_certificate(&new).await.unwrap();
+    assert_eq!(std::fs::read_link(&link).unwrap(), Path::new("../store/one.pem"));
+    assert_eq!((read("one.pem"), read(".one.pem.previous")), (plain(&new), plain(&old)));
+    haproxy.reload().await;
+    assert_eq!(visit(address).await.1, leaf(&new));
+    std::fs::remove_file(&link).unwrap();
+    std::os::unix::fs::symlink("../store/two.pem", &link).unwrap();
+    haproxy.reload().await;
+    assert_eq!(visit(address).await.1, leaf(&old));
+    haproxy.agent.deploy_certificate(&new).await.unwrap();
+    assert_eq!(
+        (read("two.pem"), std::fs::read_link(&link).unwrap()),
+        (plain(&new), "../store/two.pem".into())
+    );
+    let beside = std::fs::read_dir(link.parent().unwrap()).unwrap().count();
+    assert_eq!(beside, 1, "nothing is laid beside the link");
+}
