@@ -1,7 +1,7 @@
 //! Renewing a certificate on every load balancer of an environment. No release is needed and none is in its way; what
 //! stands on each load balancer is what the agents say, and nothing of it is recorded here.
 
-use pointsman_core::{Aftermath, HostName, Problem};
+use pointsman_core::{Aftermath, EnvironmentName, Epoch, HostName, Problem};
 use pointsman_proto::{agent_v1, v1};
 use tracing::{info, warn};
 
@@ -23,14 +23,7 @@ pub async fn deploy(
     let hosts = &office.environment().balancers;
     let mut done: Vec<v1::CertificateDeployed> = Vec::new();
     for host in hosts {
-        let request = agent_v1::DeployCertificateRequest {
-            environment: office.environment().name.to_string(),
-            host: host.to_string(),
-            epoch: office.epoch().0,
-            path: asked.path.clone(),
-            pem: asked.pem.clone(),
-            drop_names: asked.drop_names.clone(),
-        };
+        let request = passed_on(asked, &office.environment().name, host, office.epoch());
         match office.fleet().deploy_certificate(host, request, ONE_BALANCER_MS).await {
             Ok(answer) => {
                 info!(environment = %office.environment().name, %host, by, detail = answer.detail, "certificate deployed");
@@ -44,6 +37,23 @@ pub async fn deploy(
         }
     }
     Ok(v1::DeployCertificateReply { balancers: done })
+}
+
+/// The same for one load balancer.
+fn passed_on(
+    asked: &v1::DeployCertificateRequest,
+    environment: &EnvironmentName,
+    host: &HostName,
+    epoch: Epoch,
+) -> agent_v1::DeployCertificateRequest {
+    agent_v1::DeployCertificateRequest {
+        environment: environment.to_string(),
+        host: host.to_string(),
+        epoch: epoch.0,
+        path: asked.path.clone(),
+        pem: asked.pem.clone(),
+        drop_names: asked.drop_names.clone(),
+    }
 }
 
 /// Where each load balancer stands when one has failed.
@@ -72,6 +82,20 @@ fn half_done(hosts: &[HostName], done: &[v1::CertificateDeployed], problem: Prob
 mod tests {
     use super::*;
     use pointsman_core::Code;
+
+    #[test]
+    fn each_load_balancer_is_told_all_of_it() {
+        let asked = v1::DeployCertificateRequest {
+            environment: "production".to_owned(),
+            path: "/www.pem".to_owned(),
+            pem: b"pem".to_vec(),
+            drop_names: vec!["old.example.org".to_owned()],
+        };
+        let environment = "production".parse().unwrap();
+        let told = passed_on(&asked, &environment, &HostName::parse("lb1").unwrap(), Epoch(7));
+        assert_eq!((told.environment.as_str(), told.host.as_str(), told.epoch), ("production", "lb1", 7));
+        assert_eq!((told.path, told.pem, told.drop_names), (asked.path, asked.pem, asked.drop_names));
+    }
 
     #[test]
     fn the_answer_names_where_each_load_balancer_stands() {
