@@ -65,6 +65,7 @@ impl Exit {
             Code::PlanOutOfDate
             | Code::NotPossibleNow
             | Code::RequestIdTaken
+            | Code::OverLimitsAlready
             | Code::NothingToRollBack
             | Code::NothingToMigrate
             | Code::MigrationsRefused

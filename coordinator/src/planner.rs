@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
+use pointsman_core::verdict::Metric;
 use pointsman_core::{
     ArtifactDigest, BackendName, Before, Code, DatabasePlan, DatabaseWork, EnvironmentName, HostName,
-    LiveRelease, MigrationPhase, Migrations, Plan, Problem, Purpose, ReleaseId, RequestId, Route, RouteEpoch,
-    SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
+    LiveRelease, MigrationPhase, Migrations, OverAlready, Plan, Problem, Purpose, ReleaseId, RequestId,
+    Route, RouteEpoch, SlotPlan, Standing, Timestamp, VerdictMode, VerdictPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -220,6 +221,7 @@ pub fn plan(
     };
     match &purpose {
         Purpose::Deploy { .. } => {
+            within_limits(&verdict, &environment.name)?;
             all_answer(&to, seen)?;
             shows_no_page(environment, standing, &to, seen)?;
         }
@@ -489,6 +491,38 @@ fn verdict(environment: &Environment, live: Option<&SlotPlan>, wanted: &Wanted, 
     VerdictPlan { mode, before, fix_forward, ..environment.verdict }
 }
 
+/// A share of requests for people, to the hundredth of a percent.
+fn percent(share: f64) -> String {
+    format!("{} %", (share * 10_000.0).round() / 100.0)
+}
+
+/// Refuses to release by limits that what serves does not keep: with nobody left on the old slot to compare with, a version
+/// that is as good would be turned back within seconds, and a better one as well.
+fn within_limits(verdict: &VerdictPlan, environment: &EnvironmentName) -> Result<(), Problem> {
+    let Some(OverAlready { metric, usual, limit }) = verdict.over_already() else { return Ok(()) };
+    let (does, name) = match metric {
+        Metric::Errors => ("fails".to_owned(), "error-rate"),
+        Metric::Slowness => (format!("takes longer than {} ms for", verdict.p99_ms), "p99"),
+    };
+    let (whole, lately) = (usual.whole, usual.lately);
+    let message = format!(
+        "what serves now {does} {} of its requests already, limit {}: {} of {} in the last {} min, {} of {} lately",
+        percent(whole.share()),
+        percent(limit),
+        whole.bad,
+        whole.requests,
+        verdict.before.seconds.div_ceil(60),
+        lately.bad,
+        lately.requests,
+    );
+    Err(Problem::new(Code::OverLimitsAlready, message)
+        .cause("a version that is no worse would be turned back, or held, for what it does not bring")
+        .hint(format!(
+            "if this version mends it: `pointsman deploy {environment} … --fix-forward`; if the site is like that: \
+             raise `max` of the limit `{name}` in `[watch]` of {environment}.toml on the coordinator"
+        )))
+}
+
 /// The slot that serves, or will when the maintenance page comes down. `None` before the first release.
 fn live_slot(
     environment: &Environment,
@@ -661,6 +695,7 @@ fn links(to: &SlotPlan, seen: &Seen) -> Result<BTreeMap<HostName, Option<Artifac
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_core::{Part, Usual};
     use std::path::Path;
 
     fn environment() -> Environment {
@@ -792,6 +827,64 @@ mod tests {
         assert_eq!(mode(&site, true), VerdictMode::Act);
         site.verdict.mode = VerdictMode::Off;
         assert_eq!(mode(&site, false), VerdictMode::Off);
+    }
+
+    #[test]
+    fn a_site_over_its_limits_is_deployed_to_only_by_what_is_to_mend_it() {
+        let part = |bad, requests| Part { bad, requests };
+        let failing = Usual { whole: part(279, 9_000), lately: part(36, 1_200) };
+        let well = Usual { whole: part(0, 9_000), lately: part(0, 1_200) };
+        let (seconds, requests, bunches_milli) = (900, 9_000, Some((1_000, 1_000)));
+        let before = Before { seconds, requests, bunches_milli, ..Before::default() };
+        let planned = |site: &Environment, wish, usual, seen: &Seen| {
+            let before = Before { usual: Some(usual), ..before };
+            let visitors = [("be_blue".parse().unwrap(), before)].into();
+            plan(site, &Standing::default(), wish, &Seen { visitors, ..seen.clone() })
+        };
+        let here = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+        let mut site = environment();
+        let problem = planned(&site, deploy(), (failing, well), &here).unwrap_err();
+        assert_eq!(problem.code, Code::OverLimitsAlready);
+        assert_eq!(
+            problem.message,
+            "what serves now fails 3.1 % of its requests already, limit 1 %: 279 of 9000 in the last 15 min, 36 of 1200 \
+             lately"
+        );
+        assert!(problem.hint.contains("deploy production … --fix-forward"), "{}", problem.hint);
+        let slow = planned(&site, deploy(), (well, failing), &here).unwrap_err();
+        assert!(slow.message.contains("takes longer than 2000 ms for 3.1 %"), "{}", slow.message);
+        assert!(slow.hint.contains("limit `p99`"), "{}", slow.hint);
+        let mut mend = deploy();
+        if let Wanted::Deploy { fix_forward, .. } = &mut mend.wanted {
+            *fix_forward = true;
+        }
+        assert!(planned(&site, mend, (failing, well), &here).is_ok());
+        assert!(planned(&site, deploy(), (well, well), &here).is_ok());
+        assert!(planned(&site, wish(Wanted::MaintenanceOn(None)), (failing, well), &here).is_ok());
+        // Where nobody is asked to judge, nobody is refused for what they would say.
+        let deaf = Seen { without_signals: true, ..here.clone() };
+        assert!(planned(&site, deploy(), (failing, well), &deaf).is_ok());
+        site.verdict.mode = VerdictMode::Shadow;
+        assert!(planned(&site, deploy(), (failing, well), &here).is_ok());
+    }
+
+    #[test]
+    fn a_way_back_from_a_site_over_its_limits_is_never_refused() {
+        let standing = Standing {
+            previous: Some(LiveRelease { slot: "green".parse().unwrap(), release: None, artifact: None }),
+            ..Standing::default()
+        };
+        let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+        seen.silent.insert("green".parse().unwrap(), Problem::new(Code::SiteRootUnfit, "a plain folder"));
+        let failing = Usual {
+            whole: Part { bad: 9_000, requests: 9_000 },
+            lately: Part { bad: 1_200, requests: 1_200 },
+        };
+        let before =
+            Before { seconds: 900, requests: 9_000, usual: Some((failing, failing)), ..Before::default() };
+        seen.visitors = [("be_blue".parse().unwrap(), before)].into();
+        assert!(plan(&environment(), &standing, wish(Wanted::Rollback), &seen).is_ok());
+        assert_eq!(code(plan(&environment(), &standing, deploy(), &seen)), Code::OverLimitsAlready);
     }
 
     #[test]

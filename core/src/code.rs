@@ -148,6 +148,7 @@ codes! {
     StateTooNew = "PM0712", "a state file is of a newer version";
     StateInUse = "PM0713", "another coordinator uses this state directory";
     RequestIdTaken = "PM0714", "the request id stands for something else";
+    OverLimitsAlready = "PM0715", "what serves is over a limit already";
 }
 
 impl Code {

@@ -4,6 +4,7 @@
 //! number. Time comes in as an argument, work goes out as data. The port traits in [`ports`] are the
 //! only place that names a future.
 
+mod before;
 mod check;
 mod code;
 mod database;
@@ -38,6 +39,7 @@ pub mod verdict;
 mod verdict_plan;
 mod words;
 
+pub use before::{Before, Part, Usual};
 pub use check::{
     Check, CheckFrom, CheckMoment, CheckSeen, CheckSpec, CheckVerdict, InvalidCheckSpec, MAX_SEEN,
 };
@@ -64,5 +66,5 @@ pub use route::{InvalidRoute, Route};
 pub use standing::{LiveRelease, MaintenanceStanding, Standing};
 pub use step::{MAX_SPLITS, Step};
 pub use time::Timestamp;
-pub use verdict_plan::{Before, OnFail, VerdictMode, VerdictPlan};
+pub use verdict_plan::{OnFail, OverAlready, VerdictMode, VerdictPlan};
 pub use words::{bytes, several};

@@ -3,9 +3,10 @@
 
 use crate::signal::{self, OWN_CHECKS};
 use crate::verdict::{
-    Against, Bounds, Choices, Counts, Dispersions, InvalidParams, Latency, Metric, Params, Tick,
+    Against, Bounds, Choices, Counts, Dispersions, Excused, InvalidParams, Latency, MOST_BAD, Metric, Params,
+    Tick, UNKNOWN_DISPERSION,
 };
-use crate::{BackendName, Plan, RouteEpoch, Step};
+use crate::{BackendName, Before, Plan, RouteEpoch, Step, Usual};
 
 /// What a verdict does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,23 +66,6 @@ impl OnFail {
     pub fn parse(text: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|action| action.as_str() == text)
     }
-}
-
-/// What the old slot was like before the release: measured when the plan was made. Shares are in millionths.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Before {
-    /// Seconds in which signals of the old slot came.
-    pub seconds: u64,
-    /// Requests of visitors in them.
-    pub requests: u64,
-    /// Share of errors.
-    pub errors_ppm: u32,
-    /// Share of requests over the limit.
-    pub over_limit_ppm: u32,
-    /// The 99th percentile, in milliseconds; none where too few requests came to speak of one.
-    pub p99_ms: Option<u64>,
-    /// How much errors, and requests over the limit, come in bunches, in thousandths; none where that is not known.
-    pub bunches_milli: Option<(u64, u64)>,
 }
 
 /// How long, and by what, visitors' signals judge a release.
@@ -149,6 +133,21 @@ fn share(ppm: u32) -> f64 {
     f64::from(ppm) / 1e6
 }
 
+fn dispersion(milli: u64) -> f64 {
+    (milli as f64 / 1_000.0).clamp(1.0, 10_000.0)
+}
+
+/// A limit that is passed before a release begins.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct OverAlready {
+    /// In what.
+    pub metric: Metric,
+    /// What was counted.
+    pub usual: Usual,
+    /// The largest share that is allowed.
+    pub limit: f64,
+}
+
 impl VerdictPlan {
     /// Whether anything follows from a verdict.
     pub fn acts(&self) -> bool {
@@ -187,17 +186,69 @@ impl VerdictPlan {
         self.before.p99_ms.map_or(self.p99_ms, slower)
     }
 
+    /// What the new slot must keep to.
+    fn bounds(&self, metric: Metric) -> Bounds {
+        match metric {
+            Metric::Errors => {
+                let limit = share(self.errors_ppm);
+                Bounds { limit, floor: limit / 2.0, ..Bounds::ERRORS }
+            }
+            Metric::Slowness => Bounds::SLOWNESS,
+        }
+    }
+
+    /// What was counted before.
+    fn usual(&self, metric: Metric) -> Option<Usual> {
+        self.before.usual.map(|(errors, over_limit)| match metric {
+            Metric::Errors => errors,
+            Metric::Slowness => over_limit,
+        })
+    }
+
+    /// Up to which share of bad requests a version that is over the limit is no worse than what served before: where that was
+    /// over it already. 0 where it was not, or nothing is known.
+    fn excused(&self, metric: Metric) -> f64 {
+        let bounds = self.bounds(metric);
+        let lasting = self.usual(metric).map_or(0.0, |usual| usual.lasting());
+        if lasting > bounds.limit { (bounds.ratio * lasting).min(MOST_BAD) } else { 0.0 }
+    }
+
+    /// Where what serves is clearly over a limit already that decides: a version that is as good would be turned back, or
+    /// held, for what it does not bring. A version that is to mend it is asked for nothing here.
+    pub fn over_already(&self) -> Option<OverAlready> {
+        let bunches = |metric| {
+            self.before.bunches_milli.map_or(UNKNOWN_DISPERSION, |(errors, over_limit)| {
+                dispersion(if metric == Metric::Errors { errors } else { over_limit })
+            })
+        };
+        let decides = self.acts() && !self.fix_forward;
+        [Metric::Errors, Metric::Slowness]
+            .into_iter()
+            .filter(|metric| decides && self.on_fail(*metric) != OnFail::Warn)
+            .find_map(|metric| {
+                let (usual, limit) = (self.usual(metric)?, self.bounds(metric).limit);
+                usual.clearly_over(limit, bunches(metric)).then_some(OverAlready { metric, usual, limit })
+            })
+    }
+
     /// The parameters of the judge, for watches of so many milliseconds in all before the release is over.
     pub fn params(&self, watched_ms: u64) -> Result<Params, InvalidParams> {
         let horizon = (watched_ms.saturating_add(self.after_ms) / 1_000).clamp(LEAST_HORIZON, LONGEST_TICKS);
-        let limit = share(self.errors_ppm);
-        let milli = |number: u64| (number as f64 / 1_000.0).clamp(1.0, 10_000.0);
-        let dispersions = self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| {
-            Dispersions { errors: milli(errors), over_limit: milli(slow), over_baseline: milli(slow) }
-        });
+        let [errors, slowness] = [Metric::Errors, Metric::Slowness].map(|metric| self.bounds(metric));
+        let dispersions =
+            self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| Dispersions {
+                errors: dispersion(errors),
+                over_limit: dispersion(slow),
+                over_baseline: dispersion(slow),
+            });
         Params::new(Choices {
-            errors: Bounds { limit, floor: limit / 2.0, ..Bounds::ERRORS },
+            errors,
+            slowness,
             dispersions,
+            excused: Excused {
+                errors: self.excused(Metric::Errors),
+                over_limit: self.excused(Metric::Slowness),
+            },
             against: if self.fix_forward { Against::OldSlot } else { Against::LimitsAndOldSlot },
             horizon,
             // When a watch may end, and must, the release engine says: it also counts what nobody watched.
@@ -298,6 +349,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Part;
 
     #[test]
     fn the_defaults_can_be_judged_by() {
@@ -356,6 +408,46 @@ mod tests {
         assert_eq!(choices(true).against, Against::OldSlot);
         // Attention lasts as long as anybody watches.
         assert_eq!(choices(true).horizon, 7_200);
+    }
+
+    fn bad(bad: u64) -> Usual {
+        let part = |bad, requests| Part { bad, requests };
+        Usual { whole: part(bad, 9_000), lately: part(bad * 2 / 15, 1_200) }
+    }
+
+    fn acting(before: Before) -> VerdictPlan {
+        VerdictPlan { mode: VerdictMode::Act, before, ..VerdictPlan::default() }
+    }
+
+    fn before(errors: u64, slow: u64) -> Before {
+        let (bunches_milli, usual) = (Some((1_000, 1_000)), Some((bad(errors), bad(slow))));
+        Before { seconds: 900, requests: 9_000, bunches_milli, usual, ..Before::default() }
+    }
+
+    #[test]
+    fn a_site_over_a_limit_is_found_before_a_release_begins() {
+        let over = |plan: VerdictPlan| plan.over_already().map(|over| over.metric);
+        let (failing, slow, well) = (before(270, 0), before(0, 270), before(60, 60));
+        assert_eq!(over(acting(failing)), Some(Metric::Errors));
+        assert_eq!(over(acting(slow)), Some(Metric::Slowness));
+        assert_eq!(over(acting(well)), None);
+        assert_eq!(over(acting(Before { usual: None, ..failing })), None, "nothing is known");
+        let warns = VerdictPlan { on_errors: OnFail::Warn, ..acting(failing) };
+        assert_eq!(over(warns), None);
+        assert_eq!(over(VerdictPlan { on_errors: OnFail::Hold, ..acting(failing) }), Some(Metric::Errors));
+        assert_eq!(over(VerdictPlan { mode: VerdictMode::Shadow, ..acting(failing) }), None);
+        assert_eq!(over(VerdictPlan { errors_ppm: 50_000, ..acting(failing) }), None, "allowed");
+        assert_eq!(over(VerdictPlan { fix_forward: true, ..acting(failing) }), None);
+    }
+
+    #[test]
+    fn only_what_was_over_the_limit_before_is_excused() {
+        let excused = |before| acting(before).params(0).unwrap().choices().excused;
+        let found = excused(before(270, 360));
+        assert!((found.errors - 0.06).abs() < 1e-9 && (found.over_limit - 0.05).abs() < 1e-9, "{found:?}");
+        assert_eq!(excused(before(80, 80)), Excused::default());
+        assert_eq!(excused(before(9_000, 0)).errors, MOST_BAD);
+        assert_eq!(excused(Before { usual: None, ..before(270, 360) }), Excused::default());
     }
 
     #[test]

@@ -33,6 +33,26 @@ pub(super) struct Before {
     over_limit_ppm: u32,
     p99_ms: Option<u64>,
     bunches_milli: Option<(u64, u64)>,
+    // Records of before this was kept say nothing of it, and are judged without.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    usual: Option<(Usual, Usual)>,
+}
+
+/// Bad requests and all of them: over all that was remembered, and lately.
+#[derive(Serialize, Deserialize)]
+struct Usual {
+    whole: (u64, u64),
+    lately: (u64, u64),
+}
+
+fn usual_of(usual: &domain::Usual) -> Usual {
+    let part = |part: domain::Part| (part.bad, part.requests);
+    Usual { whole: part(usual.whole), lately: part(usual.lately) }
+}
+
+fn usual_from(record: &Usual) -> domain::Usual {
+    let part = |(bad, requests)| domain::Part { bad, requests };
+    domain::Usual { whole: part(record.whole), lately: part(record.lately) }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -88,6 +108,7 @@ pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
             over_limit_ppm: before.over_limit_ppm,
             p99_ms: before.p99_ms,
             bunches_milli: before.bunches_milli,
+            usual: before.usual.map(|(errors, over_limit)| (usual_of(&errors), usual_of(&over_limit))),
         }),
     }
 }
@@ -101,6 +122,7 @@ pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictP
         over_limit_ppm: before.over_limit_ppm,
         p99_ms: before.p99_ms,
         bunches_milli: before.bunches_milli,
+        usual: before.usual.as_ref().map(|(errors, over_limit)| (usual_from(errors), usual_from(over_limit))),
     });
     Some(domain::VerdictPlan {
         mode: domain::VerdictMode::parse(&record.mode)?,
@@ -176,4 +198,42 @@ pub(super) fn judged_from(record: Judged) -> Option<domain::Judged> {
         promote_at_milli: record.promote_at_milli,
         needed: record.needed,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan() -> domain::VerdictPlan {
+        let part = |bad| domain::Part { bad, requests: 9_000 };
+        let usual = |bad| domain::Usual { whole: part(bad), lately: part(bad / 2) };
+        let before = domain::Before {
+            requests: 9_000,
+            usual: Some((usual(270), usual(8))),
+            ..domain::Before::default()
+        };
+        domain::VerdictPlan { before, ..domain::VerdictPlan::default() }
+    }
+
+    fn read(json: &serde_json::Value) -> domain::VerdictPlan {
+        plan_from(Some(&serde_json::from_value(json.clone()).unwrap())).unwrap()
+    }
+
+    #[test]
+    fn what_is_measured_before_comes_back_as_it_went() {
+        assert_eq!(read(&serde_json::to_value(plan_of(&plan())).unwrap()), plan());
+    }
+
+    /// A judge that was put away goes on only with the parameters that it had.
+    #[test]
+    fn a_plan_of_before_all_of_this_was_kept_is_judged_as_it_was() {
+        let mut json = serde_json::to_value(plan_of(&plan())).unwrap();
+        json["before"].as_object_mut().unwrap().remove("usual").unwrap();
+        let old = read(&json);
+        let known = domain::Before { usual: None, ..plan().before };
+        assert_eq!(old, domain::VerdictPlan { before: known, ..plan() });
+        let choices = *old.params(0).unwrap().choices();
+        assert_eq!(choices.excused, domain::verdict::Excused::default());
+        assert_eq!(choices.errors, domain::verdict::Bounds::ERRORS);
+    }
 }

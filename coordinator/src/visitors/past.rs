@@ -6,7 +6,7 @@ use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::Second;
 use pointsman_core::signal::OWN_CHECKS;
 use pointsman_core::verdict::Dispersion;
-use pointsman_core::{BackendName, Before};
+use pointsman_core::{BackendName, Before, Part, Usual};
 
 /// Seconds that are remembered: a quarter of an hour, as the lb-agents do.
 const SECONDS: usize = 900;
@@ -14,6 +14,9 @@ const SECONDS: usize = 900;
 const TIMES_SECONDS: u32 = 450;
 /// Requests below which nothing is said of a 99th percentile: fewer than five of them are above it.
 const LEAST_REQUESTS: u64 = 500;
+
+/// Seconds with requests that say what a backend is like now: two minutes.
+const LATELY_SECONDS: usize = 120;
 
 /// What one second saw of a backend: requests, errors, requests whose time is known, and those over the limit.
 type Moment = [u32; 4];
@@ -79,15 +82,15 @@ impl Past {
         let Some(Backend { moments, times: [newer, older] }) = self.backends.get(backend) else {
             return Before::default();
         };
-        let mut sums = [0u64; 4];
         let mut bunches = [Dispersion::default(); 2];
         for moment in moments {
-            sums.iter_mut().zip(moment).for_each(|(sum, now)| *sum = sum.saturating_add(u64::from(*now)));
             let ([all, failed, timed, late], [of_errors, of_slow]) = (moment, &mut bunches);
             of_errors.add(*all, *failed);
             of_slow.add(*timed, *late);
         }
-        let [requests, errors, timed, slow] = sums;
+        let [requests, errors, timed, slow] = summed(moments.iter());
+        let busy = moments.iter().rev().filter(|[requests, ..]| *requests > 0);
+        let lately = summed(busy.take(LATELY_SECONDS));
         let ppm = |part: u64, all: u64| match part.saturating_mul(1_000_000).checked_div(all) {
             Some(ppm) => u32::try_from(ppm).unwrap_or(u32::MAX),
             None => 0,
@@ -104,8 +107,26 @@ impl Past {
             over_limit_ppm: ppm(slow, timed),
             p99_ms: p99.map(|ms| ms.ceil() as u64),
             bunches_milli: (requests > 0).then(|| (milli(of_errors), milli(of_slow))),
+            usual: (requests > 0).then(|| usual([requests, errors, timed, slow], lately)),
         }
     }
+}
+
+fn summed<'a>(moments: impl Iterator<Item = &'a Moment>) -> [u64; 4] {
+    moments.fold([0; 4], |mut sums: [u64; 4], moment| {
+        sums.iter_mut().zip(moment).for_each(|(sum, now)| *sum = sum.saturating_add(u64::from(*now)));
+        sums
+    })
+}
+
+/// Of errors, and of requests over the limit.
+fn usual(whole: [u64; 4], lately: [u64; 4]) -> (Usual, Usual) {
+    let errors = |[requests, bad, ..]: [u64; 4]| Part { bad, requests };
+    let slow = |[.., requests, bad]: [u64; 4]| Part { bad, requests };
+    (
+        Usual { whole: errors(whole), lately: errors(lately) },
+        Usual { whole: slow(whole), lately: slow(lately) },
+    )
 }
 
 #[cfg(test)]
@@ -146,7 +167,21 @@ mod tests {
         assert_eq!((found.seconds, found.requests, found.errors_ppm), (900, 9_000, 10_000));
         assert_eq!((found.p99_ms, found.over_limit_ppm), (Some(80), 0));
         assert!((1_000..1_200).contains(&found.bunches_milli.unwrap().0), "{found:?}");
+        let (errors, over_limit) = found.usual.unwrap();
+        assert_eq!(errors.whole, Part { bad: 90, requests: 9_000 });
+        assert_eq!(errors.lately, Part { bad: 12, requests: 1_200 });
+        assert_eq!(over_limit.whole, Part { bad: 0, requests: 9_000 });
         assert_eq!(past.of(&"be_green".parse().unwrap()), Before::default());
+    }
+
+    #[test]
+    fn lately_is_of_seconds_with_requests() {
+        let mut past = Past::new(2_000);
+        (0..300).for_each(|number| past.take(&second(number, 10, 0, 9_000)));
+        (300..700).for_each(|number| past.take(&second(number, u64::from(number % 4 == 0), 0, 80)));
+        let (errors, over_limit) = past.of(&"be_blue".parse().unwrap()).usual.unwrap();
+        assert_eq!((errors.whole.requests, errors.lately.requests), (3_100, 100 + 20 * 10));
+        assert_eq!(over_limit.lately, Part { bad: 200, requests: 300 });
     }
 
     #[test]

@@ -13,7 +13,7 @@ const SUSPICIOUS: f64 = 20.0;
 pub const BLIND_TICKS: u64 = 30;
 
 /// Version of the bytes that a judge is put away in. The order of numbers must not change without it.
-const VERSION: u64 = 1;
+const VERSION: u64 = 2;
 
 /// The state of a judge: numbers only.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -103,8 +103,9 @@ impl Judge {
     fn judgement(&self, latency: Option<Latency>, refused: Option<Refused>) -> Judgement {
         let Self { params, state } = self;
         let at = state.elapsed.checked_div(params.choices().blip).unwrap_or(state.elapsed);
-        let finding =
-            |ledger: &Ledger, rule| Finding::of(ledger, &ledger.values(at, &params.weights), rule, params);
+        let finding = |ledger: &Ledger, rule| {
+            Finding::of(ledger, &ledger.values(at, rule, &params.weights), rule, params)
+        };
         let errors = finding(&state.errors, &params.errors);
         let slowness = finding(&state.slowness, &params.slowness);
         let findings = Findings { params, errors: &errors, slowness: &slowness };

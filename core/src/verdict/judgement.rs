@@ -66,7 +66,7 @@ pub enum Reason {
     WorseThanOld(Metric),
     /// The new slot is over the limit, and the old one is not.
     OverLimit(Metric),
-    /// Both slots are in trouble.
+    /// Both slots are in trouble, or the old one was before.
     BothSick(Metric),
     /// So many ticks in a row were refused.
     Blind,
@@ -113,8 +113,10 @@ pub struct Finding {
     pub worse_than_old: f64,
     /// E-value against "the old slot keeps to the limit".
     pub old_over_limit: f64,
-    /// Whether the old slot seems to be in the same trouble.
+    /// Whether the old slot seems to be in the same trouble, or was before.
     pub both_sick: bool,
+    /// The old slot has no requests, what served before was over the limit, and nothing says that the new slot is worse.
+    pub as_before: bool,
     /// Evidence that the new slot keeps to the limit.
     pub within_limit: f64,
     /// Evidence that the new slot is under the floor or no worse than the old one.
@@ -134,12 +136,16 @@ impl Finding {
         let dispersions = ledger.dispersions(rule);
         let limit = |slot: Slot| rate(slot.over_limit, slot.requests, dispersions.0);
         let baseline = |slot: Slot| rate(slot.over_baseline, slot.requests, dispersions.1);
+        let sick = ledger.lately.sick(rule.bounds.ratio);
+        let no_worse = values.excused.is_some_and(|worse| worse < params.rollback_at());
+        let as_before = no_worse && ledger.lately.old_is_silent();
         let share = |bad: f64| if new.requests > 0.0 { bad / new.requests } else { 0.0 };
         Self {
             over_limit: values.limit,
             worse_than_old: values.floor.min(values.ratio),
             old_over_limit: values.old_limit,
-            both_sick: ledger.lately.sick(rule.bounds.ratio),
+            both_sick: sick || as_before,
+            as_before: as_before && !sick,
             within_limit: ledger.within_limit(rule, dispersions.0),
             not_worse: ledger.not_worse(rule, dispersions.1),
             limit: (limit(new), limit(old)),

@@ -34,6 +34,8 @@ pub(super) struct Values {
     pub floor: f64,
     pub ratio: f64,
     pub old_limit: f64,
+    /// Against "the new slot is no worse than what served before", where that was over the limit.
+    pub excused: Option<f64>,
 }
 
 /// What is known of one metric.
@@ -43,6 +45,7 @@ pub(super) struct Ledger {
     floor: Cell,
     ratio: Cell,
     old_limit: Cell,
+    excused: Cell,
     /// What is not yet judged, because it waits for the other ticks that are judged with it.
     pending: Sample,
     pub total: Sample,
@@ -83,6 +86,9 @@ impl Ledger {
         self.limit.step(at, new.share_over_limit(), &rule.limit, weights);
         self.floor.step(at, new.share_over_baseline(), &rule.floor, weights);
         self.old_limit.step(at, old.share_over_limit(), &rule.limit, weights);
+        if let Some(excused) = &rule.excused {
+            self.excused.step(at, new.share_over_limit(), excused, weights);
+        }
         match Blame::of(&self.pending) {
             Some(blame) => {
                 let grid = ratio::relative(blame.new_share, rule.bounds.ratio);
@@ -94,18 +100,20 @@ impl Ledger {
     }
 
     fn skip(&mut self, from: u64, to: u64, weights: &Weights) {
-        for cell in [&mut self.limit, &mut self.floor, &mut self.ratio, &mut self.old_limit] {
+        let Self { limit, floor, ratio, old_limit, excused, .. } = self;
+        for cell in [limit, floor, ratio, old_limit, excused] {
             cell.skip(from, to, weights);
         }
     }
 
     /// The e-values after the cells' tick `at`.
-    pub fn values(&self, at: u64, weights: &Weights) -> Values {
+    pub fn values(&self, at: u64, rule: &Rule, weights: &Weights) -> Values {
         Values {
             limit: self.limit.value(at, weights),
             floor: self.floor.value(at, weights),
             ratio: self.ratio.value(at, weights),
             old_limit: self.old_limit.value(at, weights),
+            excused: rule.excused.map(|_| self.excused.value(at, weights)),
         }
     }
 
@@ -131,7 +139,7 @@ impl Ledger {
     }
 
     pub fn write(&self, writer: &mut Writer) {
-        for cell in [&self.limit, &self.floor, &self.ratio, &self.old_limit] {
+        for cell in [&self.limit, &self.floor, &self.ratio, &self.old_limit, &self.excused] {
             writer.reals(cell.evidence);
         }
         for slot in [self.pending.new, self.pending.old, self.total.new, self.total.old] {
@@ -149,6 +157,7 @@ impl Ledger {
         let floor = Cell { evidence: reader.amounts()? };
         let ratio = Cell { evidence: reader.amounts()? };
         let old_limit = Cell { evidence: reader.amounts()? };
+        let excused = Cell { evidence: reader.amounts()? };
         let pending = sample(reader)?;
         let total = sample(reader)?;
         let comparison = Comparison { sums: reader.reals()? };
@@ -157,7 +166,7 @@ impl Ledger {
         let lately = Lately { new_failed, new_requests, old_failed, old_requests, struck_left };
         let bunches =
             [Dispersion::from_numbers(reader.amounts()?), Dispersion::from_numbers(reader.amounts()?)];
-        Some(Self { limit, floor, ratio, old_limit, pending, total, comparison, lately, bunches })
+        Some(Self { limit, floor, ratio, old_limit, excused, pending, total, comparison, lately, bunches })
     }
 }
 

@@ -59,7 +59,7 @@ pub use explain::{Expected, Rate, confidence_sequence, divergence, least_request
 pub use gamma::ln_gamma;
 pub use judge::{BLIND_TICKS, Judge, NotRestored};
 pub use judgement::{Finding, Judgement, Metric, Reason, Verdict};
-pub use params::{Against, Bounds, Choices, Dispersions, InvalidParams, Params};
+pub use params::{Against, Bounds, Choices, Dispersions, Excused, InvalidParams, MOST_BAD, Params};
 pub use promotion::against_rate;
 pub use ratio::relative;
 pub use telling::Told;

@@ -42,6 +42,16 @@ impl Dispersions {
     };
 }
 
+/// Shares of bad requests up to which a new slot over the limit is no worse than what served before, where that was over it
+/// already; 0: it was not. They count while the old slot has no requests: then nothing else says whether going back would help.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Excused {
+    /// Of errors.
+    pub errors: f64,
+    /// Of requests over the limit.
+    pub over_limit: f64,
+}
+
 /// What the new slot is held against.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Against {
@@ -64,6 +74,8 @@ pub struct Choices {
     pub slowness: Bounds,
     /// How much failures come in bunches.
     pub dispersions: Dispersions,
+    /// How bad it may be without being worse than before.
+    pub excused: Excused,
     /// What the new slot is held against.
     pub against: Against,
     /// Ticks over which the attention of the tests is spread. `false_rollback` holds for that long; afterwards the chance
@@ -93,6 +105,7 @@ impl Default for Choices {
             errors: Bounds::ERRORS,
             slowness: Bounds::SLOWNESS,
             dispersions: Dispersions::UNKNOWN,
+            excused: Excused::default(),
             against: Against::LimitsAndOldSlot,
             horizon: 3_600,
             min_watch: 60,
@@ -113,6 +126,8 @@ pub struct InvalidParams {
 
 /// Smallest share that anything is tested for: below it a verdict takes millions of requests, and factors lose digits.
 const MIN_SHARE: f64 = 0.000_01;
+/// Largest share that anything is tested for: all alternatives lie above it, and below 98 %.
+pub const MOST_BAD: f64 = 0.9;
 /// A week of seconds: no watch is longer, and every counter is far from its end.
 const MAX_TICKS: f64 = 604_800.0;
 
@@ -121,6 +136,7 @@ struct Range(f64, f64, &'static str);
 
 const CHANCE: Range = Range(0.000_001, 0.1, "0.000001 to 0.1");
 const SHARE: Range = Range(MIN_SHARE, 0.5, "0.00001 to 0.5");
+const EXCUSED: Range = Range(0.0, MOST_BAD, "0 to 0.9");
 const RATIO: Range = Range(1.05, 20.0, "1.05 to 20");
 const DISPERSION: Range = Range(1.0, 10_000.0, "1 to 10000");
 const TICKS: Range = Range(1.0, MAX_TICKS, "1 to 604800");
@@ -139,6 +155,8 @@ pub(super) struct Rule {
     pub bounds: Bounds,
     pub limit: Grid,
     pub floor: Grid,
+    /// Beyond what is excused, where anything is.
+    pub excused: Option<Grid>,
     /// Of requests that are bad by the limit.
     pub limit_dispersion: f64,
     /// Of requests that are bad by the comparison.
@@ -146,9 +164,10 @@ pub(super) struct Rule {
 }
 
 impl Rule {
-    fn of(bounds: Bounds, limit_dispersion: f64, baseline_dispersion: f64) -> Self {
+    fn of(bounds: Bounds, excused: f64, (limit_dispersion, baseline_dispersion): (f64, f64)) -> Self {
         Self {
             bounds,
+            excused: (excused > 0.0).then(|| Grid::absolute(excused)),
             limit: Grid::absolute(bounds.limit),
             floor: Grid::absolute(bounds.floor),
             limit_dispersion,
@@ -183,6 +202,9 @@ impl Params {
         for dispersion in [errors, over_limit, over_baseline] {
             within("dispersion", dispersion, &DISPERSION)?;
         }
+        for excused in [choices.excused.errors, choices.excused.over_limit] {
+            within("excused", excused, &EXCUSED)?;
+        }
         within("horizon", choices.horizon as f64, &TICKS)?;
         let ends = choices.max_watch != Choices::NO_END;
         if ends {
@@ -199,8 +221,8 @@ impl Params {
             return Err(InvalidParams { field: "horizon", found, expected });
         }
         Ok(Self {
-            errors: Rule::of(choices.errors, errors, errors),
-            slowness: Rule::of(choices.slowness, over_limit, over_baseline),
+            errors: Rule::of(choices.errors, choices.excused.errors, (errors, errors)),
+            slowness: Rule::of(choices.slowness, choices.excused.over_limit, (over_limit, over_baseline)),
             weights: Weights::over(choices.horizon.div_ceil(choices.blip)),
             choices,
         })
@@ -227,9 +249,9 @@ impl Params {
     }
 
     /// The choices as numbers, for whoever must know whether they are still the same.
-    pub(super) fn fingerprint(&self) -> [f64; 16] {
+    pub(super) fn fingerprint(&self) -> [f64; 18] {
         let Choices { false_rollback, false_promotion, errors, slowness, dispersions, .. } = self.choices;
-        let Choices { against, horizon, min_watch, max_watch, blip, .. } = self.choices;
+        let Choices { excused, against, horizon, min_watch, max_watch, blip, .. } = self.choices;
         [
             false_rollback,
             false_promotion,
@@ -247,6 +269,8 @@ impl Params {
             min_watch as f64,
             max_watch as f64,
             blip as f64,
+            excused.errors,
+            excused.over_limit,
         ]
     }
 }
@@ -254,10 +278,11 @@ impl Params {
 impl Default for Params {
     fn default() -> Self {
         let choices = Choices::default();
-        let Choices { errors, slowness, dispersions, horizon, .. } = choices;
+        let Choices { errors, slowness, excused, horizon, .. } = choices;
+        let Dispersions { errors: of_errors, over_limit, over_baseline } = choices.dispersions;
         Self {
-            errors: Rule::of(errors, dispersions.errors, dispersions.errors),
-            slowness: Rule::of(slowness, dispersions.over_limit, dispersions.over_baseline),
+            errors: Rule::of(errors, excused.errors, (of_errors, of_errors)),
+            slowness: Rule::of(slowness, excused.over_limit, (over_limit, over_baseline)),
             weights: Weights::over(horizon),
             choices,
         }
@@ -288,6 +313,7 @@ mod tests {
             (errors(Bounds { floor: 0.0, ..Bounds::ERRORS }), "floor"),
             (errors(Bounds { ratio: 1.0, ..Bounds::ERRORS }), "ratio"),
             (Choices { slowness: Bounds { ratio: f64::INFINITY, ..Bounds::SLOWNESS }, ..good }, "ratio"),
+            (Choices { excused: Excused { errors: 0.95, over_limit: 0.0 }, ..good }, "excused"),
             (bunched(0.5), "dispersion"),
             (bunched(f64::INFINITY), "dispersion"),
             (Choices { horizon: 0, ..good }, "horizon"),

@@ -47,7 +47,12 @@ impl Lately {
     /// Whether both slots are struck, as far as can be told.
     pub fn sick(&self, ratio: f64) -> bool {
         let alike = self.new_failed * self.old_requests <= ratio * self.old_failed * self.new_requests;
-        self.struck_left > 0 || (self.old_requests >= RECENT_REQUESTS && alike)
+        self.struck_left > 0 || (!self.old_is_silent() && alike)
+    }
+
+    /// Whether the old slot has had no requests for so long that nothing of it says how it fares now.
+    pub fn old_is_silent(&self) -> bool {
+        self.old_requests < RECENT_REQUESTS
     }
 
     /// The failing shares of the new and of the old slot.

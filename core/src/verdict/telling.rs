@@ -48,6 +48,13 @@ impl fmt::Display for Told<'_> {
                 write!(f, "limit {} times as many, ", figure(finding.ratio_bound()))?;
                 self.evidence(f, finding.worse_than_old)
             }
+            Reason::BothSick(metric) if judgement.finding(metric).as_before => {
+                let finding = judgement.finding(metric);
+                write!(f, "{} on `{new}`: {}", over_limit(metric), Counted(&finding.limit.0))?;
+                write!(f, ", limit {} %, ", figure(finding.limit_bound() * 100.0))?;
+                self.evidence(f, finding.over_limit)?;
+                write!(f, ": no worse than `{old}` was before the release, and going back would not help")
+            }
             Reason::BothSick(metric) => {
                 let finding = judgement.finding(metric);
                 let (ours, theirs) = (Counted(&finding.limit.0), Counted(&finding.limit.1));

@@ -76,7 +76,7 @@ impl Lanes {
     /// By the names of the vector file.
     fn found(&self) -> [(&'static str, f64); 9] {
         let (rule, weights) = (&self.params.errors, &self.params.weights);
-        let values = self.ledger.values(self.ticks, weights);
+        let values = self.ledger.values(self.ticks, rule, weights);
         let independent = self.independent.map(|cell| cell.value(self.ticks, weights));
         let new = self.ledger.total.new;
         let floor = against_rate(new.over_limit, new.requests, rule.bounds.floor, rule.limit_dispersion);
@@ -105,7 +105,7 @@ impl Lanes {
     }
 
     fn rolls_back_by_tick(&self) -> bool {
-        let values = self.ledger.values(self.ticks, &self.params.weights);
+        let values = self.ledger.values(self.ticks, &self.params.errors, &self.params.weights);
         self.rolls_back([values.limit, values.floor, values.ratio])
     }
 

@@ -1,6 +1,6 @@
 //! What holds for every history.
 
-use pointsman_core::verdict::{Choices, Counts, Judge, Latency, Params, Tick, Verdict};
+use pointsman_core::verdict::{Choices, Counts, Excused, Judge, Latency, Params, Tick, Verdict};
 use proptest::prelude::*;
 
 use crate::{SINGLY, singly};
@@ -38,7 +38,11 @@ fn history() -> impl Strategy<Value = Vec<Tick>> {
 }
 
 fn choices() -> impl Strategy<Value = Choices> {
-    (1..7_u64, 1..60_u64).prop_map(|(blip, min_watch)| Choices { blip, min_watch, ..singly() })
+    let excused = prop_oneof![Just(0.0), 0.01..0.9f64];
+    (1..7_u64, 1..60_u64, excused).prop_map(|(blip, min_watch, errors)| {
+        let excused = Excused { errors, over_limit: errors / 2.0 };
+        Choices { blip, min_watch, excused, ..singly() }
+    })
 }
 
 proptest! {

@@ -1,8 +1,8 @@
 //! What happens to a release, and what must be said of it.
 
 use pointsman_core::verdict::{
-    Against, BLIND_TICKS, Bounds, Choices, Counts, Judge, Latency, Metric, NotRestored, Params, Reason,
-    Refused, Tick, Verdict,
+    Against, BLIND_TICKS, Bounds, Choices, Counts, Excused, Judge, Latency, Metric, NotRestored, Params,
+    Reason, Refused, Tick, Verdict,
 };
 
 use crate::{judge, repeat, singly, slot, tick};
@@ -169,6 +169,27 @@ fn a_site_over_its_limits_is_fixed_forward_by_the_old_slot_alone() {
 }
 
 #[test]
+fn what_is_as_bad_as_before_is_not_turned_back_where_nobody_is_left_to_compare_with() {
+    let (as_before, nobody) = (slot(100, 3, 0), Counts::default());
+    // 3 % failed before, and twice as much would be worse.
+    let site = Choices { excused: Excused { errors: 0.06, over_limit: 0.0 }, ..singly() };
+    let reason = |choices, new, old| repeat(&mut judge(choices), 1, 300, new, old).reason;
+    assert_eq!(reason(singly(), as_before, nobody), Reason::OverLimit(Metric::Errors));
+    let mut lenient = judge(site);
+    for number in 1..=1_800 {
+        let judgement = lenient.step(&tick(number, as_before, nobody));
+        assert_ne!(judgement.verdict(), Verdict::Rollback, "{number}");
+    }
+    assert_eq!(lenient.look().reason, Reason::BothSick(Metric::Errors), "nor is it called good");
+    // What is worse than before still falls, also after that.
+    assert_eq!(repeat(&mut lenient, 1_801, 1_830, slot(100, 60, 0), nobody).verdict(), Verdict::Rollback);
+    assert_eq!(reason(site, slot(100, 20, 0), nobody), Reason::OverLimit(Metric::Errors));
+    // Whoever is left on the old slot says more than the past does, and one metric excuses no other.
+    assert_eq!(reason(site, as_before, slot(100, 0, 0)).verdict(), Verdict::Rollback);
+    assert_eq!(reason(site, slot(100, 0, 9), nobody), Reason::OverLimit(Metric::Slowness));
+}
+
+#[test]
 fn blips_are_tolerated_only_where_they_are_chosen_to_be() {
     let dead = slot(50, 50, 0);
     for (blip, from, expected) in
@@ -231,7 +252,7 @@ fn bytes_that_are_not_its_own_are_refused() {
     newer[0] = 9;
     assert_eq!(Judge::from_bytes(params, &newer), Err(NotRestored::Version));
     // A cell that holds no number, or less than nothing.
-    let cell = 8 * (1 + 16 + 6);
+    let cell = 8 * (1 + 18 + 6);
     for number in [f64::NAN, f64::INFINITY, -1.0] {
         let mut damaged = bytes.clone();
         damaged[cell..cell + 8].copy_from_slice(&number.to_le_bytes());

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 
 use pointsman_core::SlotName;
-use pointsman_core::verdict::{Bounds, Choices, Counts, Judgement, Latency, Tick};
+use pointsman_core::verdict::{Bounds, Choices, Counts, Excused, Judgement, Latency, Tick};
 
 use crate::{judge, repeat, singly, slot, tick};
 
@@ -34,6 +34,11 @@ fn samples() -> Vec<(&'static str, Judgement)> {
 
     let mut watch = judge(singly());
     samples.push(("the database is down", repeat(&mut watch, 1, 20, slot(50, 30, 0), slot(48, 31, 0))));
+
+    let excused = Excused { errors: 0.06, over_limit: 0.0 };
+    let mut watch = judge(Choices { excused, ..singly() });
+    let as_before = repeat(&mut watch, 1, 120, slot(100, 3, 0), none);
+    samples.push(("3 % of errors, as before the switch of everybody", as_before));
 
     let mut watch = judge(singly());
     samples.push(("no traffic", repeat(&mut watch, 1, 100, none, none)));

@@ -1,0 +1,104 @@
+//! What served before a release: measured once, when its plan is made, and frozen with it.
+
+use crate::verdict::Rate;
+
+/// Bad requests lately below which it is not said that a limit is passed now: one unlucky visitor is no state of a site.
+const LEAST_BAD: u64 = 3;
+
+/// What the old slot was like before the release: measured when the plan was made. Shares are in millionths.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    /// Seconds in which signals of the old slot came.
+    pub seconds: u64,
+    /// Requests of visitors in them.
+    pub requests: u64,
+    /// Share of errors.
+    pub errors_ppm: u32,
+    /// Share of requests over the limit.
+    pub over_limit_ppm: u32,
+    /// The 99th percentile, in milliseconds; none where too few requests came to speak of one.
+    pub p99_ms: Option<u64>,
+    /// How much errors, and requests over the limit, come in bunches, in thousandths; none where that is not known.
+    pub bunches_milli: Option<(u64, u64)>,
+    /// Errors, and requests over the limit, as counted; none where no request was seen, and in plans of before this was kept.
+    pub usual: Option<(Usual, Usual)>,
+}
+
+/// So many bad requests of so many.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// Bad ones.
+    pub bad: u64,
+    /// All of them.
+    pub requests: u64,
+}
+
+impl Part {
+    /// The share of bad ones; 0 of nothing.
+    pub fn share(self) -> f64 {
+        if self.requests == 0 { 0.0 } else { self.bad as f64 / self.requests as f64 }
+    }
+}
+
+/// How bad one metric usually is. Two stretches are told apart, because an incident that is over, or has begun just now, is
+/// nothing usual.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usual {
+    /// Over all that is remembered.
+    pub whole: Part,
+    /// In the last two minutes of seconds that had requests.
+    pub lately: Part,
+}
+
+impl Usual {
+    /// The share of both stretches: what it was all the time, and is still.
+    pub fn lasting(&self) -> f64 {
+        self.whole.share().min(self.lately.share())
+    }
+
+    /// Whether a limit was passed all the time, and is still, as clearly as counts can say it. Bad requests that come in bunches
+    /// of about `bunches` say less than their number.
+    pub fn clearly_over(&self, limit: f64, bunches: f64) -> bool {
+        let Part { bad, requests } = self.whole;
+        let (least, _) = Rate { bad, requests, dispersion: bunches }.interval();
+        least > limit && self.lately.bad >= LEAST_BAD && self.lately.share() > limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn usual(whole: (u64, u64), lately: (u64, u64)) -> Usual {
+        let part = |(bad, requests)| Part { bad, requests };
+        Usual { whole: part(whole), lately: part(lately) }
+    }
+
+    #[test]
+    fn only_what_lasts_and_is_known_well_is_clear() {
+        for (whole, lately, bunches, expected) in [
+            // 3 % at ten requests a second, and at one.
+            ((270, 9_000), (36, 1_200), 1.0, true),
+            ((27, 900), (4, 120), 1.0, true),
+            // A minute without an answer, which is over, and one that goes on.
+            ((600, 9_000), (0, 1_200), 10.0, false),
+            ((600, 9_000), (600, 1_200), 10.0, true),
+            // Just above the limit; too few to say so; too much in bunches.
+            ((92, 9_000), (14, 1_200), 1.0, false),
+            ((3, 100), (3, 100), 1.0, false),
+            ((270, 9_000), (36, 1_200), 50.0, false),
+            // One unlucky visitor of ten.
+            ((27, 900), (1, 10), 1.0, false),
+            ((0, 0), (0, 0), 1.0, false),
+        ] {
+            let found = usual(whole, lately).clearly_over(0.01, bunches);
+            assert_eq!(found, expected, "{whole:?} {lately:?} {bunches}");
+        }
+    }
+
+    #[test]
+    fn what_is_over_or_has_just_begun_does_not_last() {
+        assert_eq!(usual((600, 9_000), (0, 1_200)).lasting(), 0.0);
+        assert_eq!(usual((12, 1_200), (60, 600)).lasting(), 0.01);
+    }
+}
