@@ -249,7 +249,7 @@ pub struct Wish {
     /// Move all visitors at once, without the shares that the environment's strategy begins with.
     #[arg(long)]
     pub at_once: bool,
-    /// The version mends a site that fails already: it is held against the old slot alone, not against the limits.
+    /// The version mends a site that fails already: where the limits are tighter it is held to what was counted before.
     #[arg(long)]
     pub fix_forward: bool,
 }

@@ -37,14 +37,14 @@ pub async fn afterwatch(office: Arc<Office>) {
     }
 }
 
-/// Until when the visitors of a release are watched on, if they are at all. One that mends a site which is over its limits
-/// is not: it was held against the old slot, which nobody visits any more.
+/// Until when the visitors of a release are watched on, if they are at all. One that was held to the old slot alone is not:
+/// nobody visits that any more.
 pub fn until(state: &State) -> Option<Timestamp> {
     let (plan, verdict) = (&state.plan, &state.plan.verdict);
     let deployed =
         state.outcome() == Some(Outcome::Confirmed) && matches!(plan.purpose, Purpose::Deploy { .. });
     let says = [verdict.on_errors, verdict.on_slowness].iter().any(|action| *action != OnFail::Warn);
-    let wanted = deployed && verdict.acts() && plan.automatic_rollback && !verdict.fix_forward && says;
+    let wanted = deployed && verdict.acts() && plan.automatic_rollback && verdict.limits_count() && says;
     (wanted && verdict.after_ms > 0).then(|| state.entered_at.plus_ms(verdict.after_ms))
 }
 
@@ -100,4 +100,63 @@ async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<R
     let back = office.roll_back(wish, Some(release)).await?;
     info!(%release, %back, told, "visitors fare too badly: back");
     Ok(back)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::path::Path;
+
+    use pointsman_core::{ArtifactDigest, Before, Epoch, Phase, Standing, Usual, VerdictMode};
+    use pointsman_proto::v1;
+
+    use crate::environment::Environment;
+    use crate::planner::{self, Seen, Wanted, Wish};
+
+    /// A release that is over, with a watch of an hour after it.
+    fn confirmed(fix_forward: bool, usual: Option<(Usual, Usual)>) -> State {
+        let text = r#"
+            schema = 1
+            environment = "production"
+            url = "https://www.example.org"
+            agents = { lb1 = "h:1", blue = "h:3", green = "h:4" }
+            lb = { agents = ["lb1"] }
+            maintenance = { backend = "be_maint" }
+            watch = { after = "1h", verdict = "act" }
+            [slots]
+            blue = { backend = "be_blue", hosts = ["blue"] }
+            green = { backend = "be_green", hosts = ["green"] }
+        "#;
+        let environment = Environment::parse(Path::new("production.toml"), text).unwrap();
+        let facts = v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), ..Default::default() };
+        let seen = Seen {
+            balancers: [("lb1".parse().unwrap(), facts)].into(),
+            visitors: [("be_blue".parse().unwrap(), Before { usual, ..Before::default() })].into(),
+            ..Seen::default()
+        };
+        let artifact = ArtifactDigest::from_bytes([1; 32]);
+        let wish = Wish {
+            wanted: Wanted::Deploy { artifact, at_once: false, fix_forward, migrations: None },
+            release: ReleaseId::parse("r1").unwrap(),
+            request_id: None,
+            reason: None,
+            by: "test".to_owned(),
+            without: Vec::new(),
+            now: Timestamp(1_000),
+        };
+        let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();
+        assert_eq!(plan.verdict.mode, VerdictMode::Act);
+        let mut state = State::begin(plan, Epoch(1), Timestamp(1_000));
+        state.phase = Phase::Finished(Outcome::Confirmed);
+        state
+    }
+
+    #[test]
+    fn a_mend_is_watched_on_where_it_is_known_what_it_must_keep_to() {
+        let known = Some((Usual::default(), Usual::default()));
+        let hour = Some(Timestamp(3_601_000));
+        assert_eq!(until(&confirmed(false, None)), hour);
+        assert_eq!(until(&confirmed(true, known)), hour);
+        assert_eq!(until(&confirmed(true, None)), None);
+    }
 }

@@ -22,7 +22,7 @@ pub enum Wanted {
         artifact: ArtifactDigest,
         /// All visitors at once, whatever the environment's strategy says.
         at_once: bool,
-        /// It mends a site that is over its limits already: it is held against the old slot alone.
+        /// It mends a site that is over its limits already: it is held to what was counted before instead.
         fix_forward: bool,
         /// The files of its migrations, if it brings some.
         migrations: Option<Files>,

@@ -1,6 +1,6 @@
 //! What served before a release: measured once, when its plan is made, and frozen with it.
 
-use crate::verdict::Rate;
+use crate::verdict::{Bounds, MOST_BAD, Rate};
 
 /// Bad requests lately below which it is not said that a limit is passed now: one unlucky visitor is no state of a site.
 const LEAST_BAD: u64 = 3;
@@ -38,6 +38,13 @@ impl Part {
     pub fn share(self) -> f64 {
         if self.requests == 0 { 0.0 } else { self.bad as f64 / self.requests as f64 }
     }
+
+    /// The largest share that these counts do not rule out, if they came one by one: to the next millionth, so that it is the same
+    /// wherever it is computed.
+    fn at_most(self) -> f64 {
+        let (_, most) = Rate { bad: self.bad, requests: self.requests, dispersion: 1.0 }.interval();
+        (most * 1e6).ceil() / 1e6
+    }
 }
 
 /// How bad one metric usually is. Two stretches are told apart, because an incident that is over, or has begun just now, is
@@ -51,9 +58,19 @@ pub struct Usual {
 }
 
 impl Usual {
-    /// The share of both stretches: what it was all the time, and is still.
+    /// The share that it was all the time, and is still as far as the last two minutes do not rule that out: in which few requests
+    /// come, and sometimes none of them is bad.
     pub fn lasting(&self) -> f64 {
-        self.whole.share().min(self.lately.share())
+        self.whole.share().min(self.lately.at_most())
+    }
+
+    /// The share of bad requests up to which a version is no worse than this: as many times what was counted as the bounds call no
+    /// worse, of the worse stretch. What was over the limit already may have been counted too low, so there it is at least what
+    /// the counts do not rule out.
+    pub fn no_worse(&self, bounds: &Bounds) -> f64 {
+        let share = self.whole.share().max(self.lately.share());
+        let most = if share > bounds.limit { self.whole.at_most() } else { 0.0 };
+        (bounds.ratio * share).max(most).min(MOST_BAD)
     }
 
     /// Whether a limit was passed all the time, and is still, as clearly as counts can say it. Bad requests that come in bunches
@@ -97,8 +114,27 @@ mod tests {
     }
 
     #[test]
+    fn no_worse_is_the_ratio_of_the_worse_stretch_and_what_few_requests_do_not_rule_out() {
+        let worse = |whole, lately, bounds: &Bounds| usual(whole, lately).no_worse(bounds);
+        let near =
+            |found: f64, expected: f64| assert!((found - expected).abs() < 1e-9, "{found} is not {expected}");
+        near(worse((270, 9_000), (36, 1_200), &Bounds::ERRORS), 0.06);
+        near(worse((0, 9_000), (36, 1_200), &Bounds::ERRORS), 0.06);
+        near(worse((36_000, 1_200_000), (36, 1_200), &Bounds::SLOWNESS), 0.0375);
+        // Three in a hundred are told from five only by many.
+        let few = worse((3, 100), (3, 100), &Bounds::SLOWNESS);
+        assert!((0.08..0.2).contains(&few), "{few}");
+        // Nothing that is within the limit is excused by how little was seen.
+        near(worse((0, 10), (0, 10), &Bounds::ERRORS), 0.0);
+        near(worse((9_000, 9_000), (1_200, 1_200), &Bounds::ERRORS), MOST_BAD);
+    }
+
+    #[test]
     fn what_is_over_or_has_just_begun_does_not_last() {
-        assert_eq!(usual((600, 9_000), (0, 1_200)).lasting(), 0.0);
+        let over = usual((600, 9_000), (0, 1_200)).lasting();
+        assert!(over < 0.01, "{over}");
+        // Nothing was bad lately, of so few that this says little.
+        assert_eq!(usual((27, 900), (0, 120)).lasting(), 0.03);
         assert_eq!(usual((12, 1_200), (60, 600)).lasting(), 0.01);
     }
 }

@@ -81,7 +81,8 @@ pub struct VerdictPlan {
     /// How long visitors are watched on after the release is over, in milliseconds: if they fare too badly then, a release
     /// back begins by itself.
     pub after_ms: u64,
-    /// The new version is to mend a site that is over its limits already: it is held against the old slot alone.
+    /// The new version is to mend a site that is over its limits already: where they are tighter than what was counted before,
+    /// it is held to that instead of them.
     pub fix_forward: bool,
     /// Requests on the new slot before it counts as proven.
     pub min_requests: u64,
@@ -186,8 +187,8 @@ impl VerdictPlan {
         self.before.p99_ms.map_or(self.p99_ms, slower)
     }
 
-    /// What the new slot must keep to.
-    fn bounds(&self, metric: Metric) -> Bounds {
+    /// What the limits ask of the new slot.
+    fn written(&self, metric: Metric) -> Bounds {
         match metric {
             Metric::Errors => {
                 let limit = share(self.errors_ppm);
@@ -195,6 +196,25 @@ impl VerdictPlan {
             }
             Metric::Slowness => Bounds::SLOWNESS,
         }
+    }
+
+    /// What the new slot must keep to: a mend has to be no worse than what it mends.
+    fn bounds(&self, metric: Metric) -> Bounds {
+        let written = self.written(metric);
+        let usual = self.usual(metric).filter(|_| self.fix_forward);
+        usual
+            .map_or(written, |usual| Bounds { limit: written.limit.max(usual.no_worse(&written)), ..written })
+    }
+
+    /// Whether the new slot is held to anything but the old one. Of a mend nobody can say what it must keep to where nothing is
+    /// known of what served before, and in plans of before that was kept.
+    pub fn limits_count(&self) -> bool {
+        !self.fix_forward || self.before.usual.is_some()
+    }
+
+    /// The largest share of bad requests that the new slot is held to; none where it is held to the old slot alone.
+    pub fn limit(&self, metric: Metric) -> Option<f64> {
+        self.limits_count().then(|| self.bounds(metric).limit)
     }
 
     /// What was counted before.
@@ -208,8 +228,8 @@ impl VerdictPlan {
     /// Up to which share of bad requests a version that is over the limit is no worse than what served before: where that was
     /// over it already. 0 where it was not, or nothing is known.
     fn excused(&self, metric: Metric) -> f64 {
-        let bounds = self.bounds(metric);
-        let lasting = self.usual(metric).map_or(0.0, |usual| usual.lasting());
+        let bounds = self.written(metric);
+        let lasting = self.usual(metric).filter(|_| !self.fix_forward).map_or(0.0, |usual| usual.lasting());
         if lasting > bounds.limit { (bounds.ratio * lasting).min(MOST_BAD) } else { 0.0 }
     }
 
@@ -226,7 +246,7 @@ impl VerdictPlan {
             .into_iter()
             .filter(|metric| decides && self.on_fail(*metric) != OnFail::Warn)
             .find_map(|metric| {
-                let (usual, limit) = (self.usual(metric)?, self.bounds(metric).limit);
+                let (usual, limit) = (self.usual(metric)?, self.written(metric).limit);
                 usual.clearly_over(limit, bunches(metric)).then_some(OverAlready { metric, usual, limit })
             })
     }
@@ -249,7 +269,7 @@ impl VerdictPlan {
                 errors: self.excused(Metric::Errors),
                 over_limit: self.excused(Metric::Slowness),
             },
-            against: if self.fix_forward { Against::OldSlot } else { Against::LimitsAndOldSlot },
+            against: if self.limits_count() { Against::LimitsAndOldSlot } else { Against::OldSlot },
             horizon,
             // When a watch may end, and must, the release engine says: it also counts what nobody watched.
             min_watch: 1,
@@ -399,15 +419,32 @@ mod tests {
     }
 
     #[test]
-    fn what_mends_a_site_is_held_against_the_old_slot_alone() {
-        let choices = |fix_forward| {
-            let plan = VerdictPlan { fix_forward, after_ms: 7_200_000, ..VerdictPlan::default() };
-            *plan.params(0).unwrap().choices()
+    fn attention_lasts_as_long_as_anybody_watches() {
+        let plan = VerdictPlan { after_ms: 7_200_000, ..VerdictPlan::default() };
+        assert_eq!(plan.params(0).unwrap().choices().horizon, 7_200);
+    }
+
+    #[test]
+    fn what_mends_a_site_is_held_to_what_was_counted_before() {
+        let mend = |before| VerdictPlan { fix_forward: true, ..acting(before) };
+        let limits = |plan: &VerdictPlan| {
+            let choices = *plan.params(0).unwrap().choices();
+            assert_eq!(choices.against, Against::LimitsAndOldSlot);
+            assert!(!plan.fix_forward || choices.excused == Excused::default());
+            (choices.errors.limit, choices.slowness.limit)
         };
-        assert_eq!(choices(false).against, Against::LimitsAndOldSlot);
-        assert_eq!(choices(true).against, Against::OldSlot);
-        // Attention lasts as long as anybody watches.
-        assert_eq!(choices(true).horizon, 7_200);
+        let near = |(errors, slow): (f64, f64), (wanted, too): (f64, f64)| {
+            assert!((errors - wanted).abs() < 1e-9 && (slow - too).abs() < 1e-9, "{errors} {slow}");
+        };
+        near(limits(&mend(before(270, 360))), (0.06, 0.05));
+        near(limits(&mend(before(45, 45))), (0.01, 0.01));
+        near(limits(&acting(before(270, 360))), (0.01, 0.01));
+        // The comparison with what serves meanwhile stays as it is.
+        assert_eq!(mend(before(270, 0)).params(0).unwrap().choices().errors.floor, Bounds::ERRORS.floor);
+        let unknown = mend(Before { usual: None, ..before(270, 360) });
+        assert_eq!(unknown.params(0).unwrap().choices().against, Against::OldSlot);
+        assert_eq!((unknown.limit(Metric::Errors), unknown.limits_count()), (None, false));
+        assert_eq!(mend(before(0, 360)).limit(Metric::Errors), Some(0.01));
     }
 
     fn bad(bad: u64) -> Usual {

@@ -62,9 +62,10 @@ pub fn plan(plan: &v1::Plan) -> String {
     }
     let verdict = plan.verdict.clone().unwrap_or_default();
     if verdict.fix_forward {
-        text.push_str("          the limits do not count: it mends a site that fails, and must be no worse than what serves\n");
+        text.push_str(&format!("          {}\n", super::verdict::held_to(&verdict)));
     }
-    if verdict.after_ms > 0 && verdict.mode == "act" {
+    let held_to_anything = !verdict.fix_forward || verdict.errors_held_to > 0.0;
+    if verdict.after_ms > 0 && verdict.mode == "act" && held_to_anything {
         text.push_str(&format!(
             "          watched on for {} after the release is over: back by itself if they fare too badly\n",
             span(verdict.after_ms)

@@ -187,6 +187,28 @@ pub fn met(release: &v1::Release) -> String {
     )
 }
 
+/// What a version that mends a failing site is held to; empty for any other.
+pub fn held_to(plan: &v1::VerdictPlan) -> String {
+    match plan.fix_forward {
+        false => String::new(),
+        true if plan.errors_held_to > 0.0 => format!(
+            "it mends a site that fails: held to {} % of errors and {} % of requests over {}, by what was counted before, \
+             and to be no worse than what serves meanwhile",
+            figure(plan.errors_held_to),
+            figure(plan.slow_held_to),
+            span(plan.p99_ms)
+        ),
+        true => "the limits do not count, because it mends a site that fails, and no visitor was seen before: it must be no \
+                 worse than what serves, which is judged only while both have visitors"
+            .to_owned(),
+    }
+}
+
+/// Percents, to the hundredth.
+fn figure(share: f64) -> f64 {
+    (share * 10_000.0).round() / 100.0
+}
+
 /// What is announced of visitors before a release.
 pub fn announced(plan: &v1::Plan) -> Option<&str> {
     plan.verdict.as_ref().map(|verdict| verdict.announced.as_str()).filter(|text| !text.is_empty())
@@ -226,13 +248,15 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
 /// What a plan is judged by, for programs.
 pub fn plan_json(plan: &v1::VerdictPlan) -> Value {
     let ms = |ms: u64| Some(ms).filter(|ms| *ms > 0);
+    let share = |share: f64| Some(share).filter(|share| *share > 0.0);
     json!({
         "mode": plan.mode, "min_watch_ms": ms(plan.min_watch_ms), "max_watch_ms": ms(plan.max_watch_ms),
         "min_requests": plan.min_requests, "on_undecided": Some(&plan.on_undecided).filter(|word| !word.is_empty()),
         "error_rate": plan.error_rate, "on_errors": plan.on_errors, "p99_ms": plan.p99_ms,
         "on_slowness": plan.on_slowness, "announced": plan.announced, "requests_needed": ms(plan.requests_needed),
         "rate_per_s": plan.rate, "p99_before_ms": ms(plan.p99_before_ms), "after_ms": ms(plan.after_ms),
-        "fix_forward": plan.fix_forward,
+        "fix_forward": plan.fix_forward, "errors_held_to": share(plan.errors_held_to),
+        "slow_held_to": share(plan.slow_held_to),
     })
 }
 
@@ -277,6 +301,24 @@ mod tests {
              another try, until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
+    }
+
+    #[test]
+    fn a_mend_says_what_it_is_held_to() {
+        let plan = |errors_held_to, slow_held_to| v1::VerdictPlan {
+            fix_forward: true,
+            errors_held_to,
+            slow_held_to,
+            p99_ms: 2_000,
+            ..Default::default()
+        };
+        assert_eq!(
+            held_to(&plan(0.061_234, 0.01)),
+            "it mends a site that fails: held to 6.12 % of errors and 1 % of requests over 2.0 s, by what was counted \
+             before, and to be no worse than what serves meanwhile"
+        );
+        assert!(held_to(&plan(0.0, 0.0)).starts_with("the limits do not count"));
+        assert_eq!(held_to(&v1::VerdictPlan { errors_held_to: 0.01, ..Default::default() }), "");
     }
 
     #[test]

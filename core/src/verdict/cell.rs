@@ -22,7 +22,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// Failure rates beyond `m0`, which is below one half: from 98 % down, each half as far from `m0` as the one before.
+    /// Failure rates beyond `m0`, which is well below 98 %: from there down, each half as far from `m0` as the one before.
     pub fn absolute(m0: f64) -> Self {
         let mut distance = WORST - m0;
         let worse = std::array::from_fn(|_| {

@@ -57,7 +57,7 @@ pub struct Excused {
 pub enum Against {
     /// The limits, and the old slot.
     LimitsAndOldSlot,
-    /// The old slot alone, for a fix of a site that is over its limits already.
+    /// The old slot alone, for a fix of a site that is over its limits already, and of which nothing was counted before.
     OldSlot,
 }
 
@@ -135,6 +135,7 @@ const MAX_TICKS: f64 = 604_800.0;
 struct Range(f64, f64, &'static str);
 
 const CHANCE: Range = Range(0.000_001, 0.1, "0.000001 to 0.1");
+const LIMIT: Range = Range(MIN_SHARE, MOST_BAD, "0.00001 to 0.9");
 const SHARE: Range = Range(MIN_SHARE, 0.5, "0.00001 to 0.5");
 const EXCUSED: Range = Range(0.0, MOST_BAD, "0 to 0.9");
 const RATIO: Range = Range(1.05, 20.0, "1.05 to 20");
@@ -194,7 +195,7 @@ impl Params {
         within("false_rollback", choices.false_rollback, &CHANCE)?;
         within("false_promotion", choices.false_promotion, &CHANCE)?;
         for bounds in [choices.errors, choices.slowness] {
-            within("limit", bounds.limit, &SHARE)?;
+            within("limit", bounds.limit, &LIMIT)?;
             within("floor", bounds.floor, &SHARE)?;
             within("ratio", bounds.ratio, &RATIO)?;
         }
@@ -309,7 +310,7 @@ mod tests {
             (Choices { false_rollback: 0.0, ..good }, "false_rollback"),
             (Choices { false_rollback: f64::NAN, ..good }, "false_rollback"),
             (Choices { false_promotion: 0.2, ..good }, "false_promotion"),
-            (errors(Bounds { limit: 0.6, ..Bounds::ERRORS }), "limit"),
+            (errors(Bounds { limit: 0.95, ..Bounds::ERRORS }), "limit"),
             (errors(Bounds { floor: 0.0, ..Bounds::ERRORS }), "floor"),
             (errors(Bounds { ratio: 1.0, ..Bounds::ERRORS }), "ratio"),
             (Choices { slowness: Bounds { ratio: f64::INFINITY, ..Bounds::SLOWNESS }, ..good }, "ratio"),

@@ -2,6 +2,7 @@
 //! other tools: `scripts/bench.sh verdict`.
 
 use pointsman_core::verdict::{Counts, Judge, Params, Verdict};
+use pointsman_core::{Before, Part, Usual, VerdictMode, VerdictPlan};
 
 use crate::{judge, singly, tick};
 
@@ -89,5 +90,46 @@ fn bad_releases_are_noticed_in_time() {
             seconds[100],
             seconds[190]
         );
+    }
+}
+
+/// A plan for a site of which a quarter of an hour was counted.
+fn planned(dice: &mut Dice, per_second: f64, bad: f64, fix_forward: bool) -> VerdictPlan {
+    let add = |part: Part, bad: u32, of: u32| Part {
+        bad: part.bad + u64::from(bad),
+        requests: part.requests + u64::from(of),
+    };
+    let (mut errors, mut slow) = (Usual::default(), Usual::default());
+    for second in 0..900 {
+        let counts = dice.slot(per_second, bad, 1);
+        errors.whole = add(errors.whole, counts.errors, counts.requests);
+        slow.whole = add(slow.whole, counts.over_limit, counts.timed);
+        if second >= 780 {
+            errors.lately = add(errors.lately, counts.errors, counts.requests);
+            slow.lately = add(slow.lately, counts.over_limit, counts.timed);
+        }
+    }
+    let before =
+        Before { usual: Some((errors, slow)), bunches_milli: Some((1_000, 1_000)), ..Before::default() };
+    VerdictPlan { mode: VerdictMode::Act, fix_forward, before, ..VerdictPlan::default() }
+}
+
+/// 3 % fail and 3 % are too slow, before and after all visitors were moved: nobody is left to compare with, and yet no release
+/// is turned back for what it does not bring. What is far worse falls all the same.
+#[test]
+fn a_site_over_its_limits_keeps_what_is_no_worse_and_loses_what_is() {
+    for (per_second, bad, verdict) in [(2.0, 0.03, false), (20.0, 0.03, false), (20.0, 0.2, true)] {
+        for fix_forward in [false, true] {
+            for history in 0..20 {
+                let mut dice = Dice(history * 31 + per_second as u64);
+                let plan = planned(&mut dice, per_second, 0.03, fix_forward);
+                let mut judge = Judge::new(plan.params(0).unwrap());
+                let falls = (1..=900).any(|number| {
+                    let counts = dice.slot(per_second, bad, 1);
+                    judge.step(&tick(number, counts, Counts::default())).verdict() == Verdict::Rollback
+                });
+                assert_eq!(falls, verdict, "{per_second} {bad} {fix_forward} {history}");
+            }
+        }
     }
 }

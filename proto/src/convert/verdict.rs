@@ -90,6 +90,8 @@ pub fn verdict_plan_to_wire(plan: &Plan) -> Option<v1::VerdictPlan> {
         p99_before_ms: before.p99_ms.unwrap_or(0),
         after_ms: verdict.after_ms,
         fix_forward: verdict.fix_forward,
+        errors_held_to: verdict.limit(Metric::Errors).unwrap_or(0.0),
+        slow_held_to: verdict.limit(Metric::Slowness).unwrap_or(0.0),
     })
 }
 
