@@ -22,6 +22,31 @@ pub struct Before {
     pub bunches_milli: Option<(u64, u64)>,
     /// Errors, and requests over the limit, as counted; none where no request was seen, and in plans of before this was kept.
     pub usual: Option<(Usual, Usual)>,
+    /// Requests that were as slow as makes one slower than before; none where no percentile is known, and in plans of before this
+    /// was measured.
+    pub slower: Option<Slower>,
+}
+
+/// Requests slower than the threshold that follows from the 99th percentile: some are so by its construction.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Slower {
+    /// Their share, in millionths.
+    pub ppm: u32,
+    /// How much they come in bunches, in thousandths.
+    pub bunches_milli: u64,
+}
+
+/// Much slower than before is this many hundredths of the 99th percentile before.
+const SLOWER_PERCENT: u64 = 125;
+/// And at least so many milliseconds slower. Where nearly all answers take one or two, a busy scheduler or a cold cache makes
+/// one in fifty take three: nobody notices, and nothing could ever prove such a slot good.
+const SLOWER_MS: u64 = 20;
+
+/// Requests that take longer than this are slower than before, where the 99th percentile was `p99_ms` and the limit is `limit_ms`:
+/// they are never those that the limit forbids anyway.
+pub fn slower_than_ms(p99_ms: u64, limit_ms: u64) -> u64 {
+    let percent = p99_ms.saturating_mul(SLOWER_PERCENT).div_ceil(100);
+    percent.max(p99_ms.saturating_add(SLOWER_MS)).min(limit_ms)
 }
 
 /// So many bad requests of so many.

@@ -39,7 +39,7 @@ pub mod verdict;
 mod verdict_plan;
 mod words;
 
-pub use before::{Before, Part, Usual};
+pub use before::{Before, Part, Slower, Usual, slower_than_ms};
 pub use check::{
     Check, CheckFrom, CheckMoment, CheckSeen, CheckSpec, CheckVerdict, InvalidCheckSpec, MAX_SEEN,
 };

@@ -6,7 +6,7 @@ use crate::verdict::{
     Against, Bounds, Choices, Counts, Dispersions, Excused, InvalidParams, Latency, MOST_BAD, Metric, Params,
     Tick, UNKNOWN_DISPERSION,
 };
-use crate::{BackendName, Before, Plan, RouteEpoch, Step, Usual};
+use crate::{BackendName, Before, Plan, RouteEpoch, Step, Usual, slower_than_ms};
 
 /// What a verdict does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -120,11 +120,6 @@ impl Default for VerdictPlan {
     }
 }
 
-/// Much slower than before is this many hundredths of the 99th percentile before.
-const SLOWER_PERCENT: u64 = 125;
-/// And at least so many milliseconds slower. Where nearly all answers take one or two, a busy scheduler or a cold cache makes
-/// one in fifty take three: nobody notices, and nothing could ever prove such a slot good.
-const SLOWER_MS: u64 = 20;
 /// Ticks are seconds. No watch is longer than a week of them, as the parameters of a judge demand.
 const LONGEST_TICKS: u64 = 604_800;
 /// Ticks over which attention is spread where a release is watched for less.
@@ -181,10 +176,7 @@ impl VerdictPlan {
     /// Requests that took longer than this are slower than before the release, in milliseconds. Without a measurement the
     /// limit stands for it.
     pub fn baseline_ms(&self) -> u64 {
-        let slower = |ms: u64| {
-            ms.saturating_mul(SLOWER_PERCENT).div_ceil(100).max(ms.saturating_add(SLOWER_MS)).min(self.p99_ms)
-        };
-        self.before.p99_ms.map_or(self.p99_ms, slower)
+        self.before.p99_ms.map_or(self.p99_ms, |p99_ms| slower_than_ms(p99_ms, self.p99_ms))
     }
 
     /// What the limits ask of the new slot.
@@ -259,7 +251,7 @@ impl VerdictPlan {
             self.before.bunches_milli.map_or(Dispersions::UNKNOWN, |(errors, slow)| Dispersions {
                 errors: dispersion(errors),
                 over_limit: dispersion(slow),
-                over_baseline: dispersion(slow),
+                over_baseline: dispersion(self.before.slower.map_or(slow, |slower| slower.bunches_milli)),
             });
         Params::new(Choices {
             errors,

@@ -118,7 +118,10 @@ pub fn environment(init: &Init) -> String {
     }
     text.push_str(
         "[[checks]]\nname  = \"frontend\"\nphase = [\"before-switch\", \"after-switch\"]\nhttp  = { path = \"/\", expect = { status = 200 } }\n\n\
-         [watch]\nduration = \"5m\"\n\n[maintenance]\nbackend = \"be_maint\"\n",
+         [watch]\nduration = \"5m\"\n\
+         # A watch ends after its time, whether visitors have proven the version good by then or not. To demand a proof, and wait for a\n\
+         # person where there is none in time: longer than the time that `pointsman plan` announces.\n\
+         # max_watch = \"15m\"\n\n[maintenance]\nbackend = \"be_maint\"\n",
     );
     text
 }

@@ -36,6 +36,15 @@ pub(super) struct Before {
     // Records of before this was kept say nothing of it, and are judged without.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     usual: Option<(Usual, Usual)>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slower: Option<Slower>,
+}
+
+/// Requests slower than before.
+#[derive(Serialize, Deserialize)]
+struct Slower {
+    ppm: u32,
+    bunches_milli: u64,
 }
 
 /// Bad requests and all of them: over all that was remembered, and lately.
@@ -108,6 +117,9 @@ pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
             over_limit_ppm: before.over_limit_ppm,
             p99_ms: before.p99_ms,
             bunches_milli: before.bunches_milli,
+            slower: before
+                .slower
+                .map(|slower| Slower { ppm: slower.ppm, bunches_milli: slower.bunches_milli }),
             usual: before.usual.map(|(errors, over_limit)| (usual_of(&errors), usual_of(&over_limit))),
         }),
     }
@@ -122,6 +134,10 @@ pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictP
         over_limit_ppm: before.over_limit_ppm,
         p99_ms: before.p99_ms,
         bunches_milli: before.bunches_milli,
+        slower: before
+            .slower
+            .as_ref()
+            .map(|slower| domain::Slower { ppm: slower.ppm, bunches_milli: slower.bunches_milli }),
         usual: before.usual.as_ref().map(|(errors, over_limit)| (usual_from(errors), usual_from(over_limit))),
     });
     Some(domain::VerdictPlan {
@@ -207,7 +223,11 @@ mod tests {
     fn plan() -> domain::VerdictPlan {
         let part = |bad| domain::Part { bad, requests: 9_000 };
         let usual = |bad| domain::Usual { whole: part(bad), lately: part(bad / 2) };
+        let slower = Some(domain::Slower { ppm: 3_000, bunches_milli: 1_200 });
+        let bunches_milli = Some((2_000, 3_000));
         let before = domain::Before {
+            slower,
+            bunches_milli,
             requests: 9_000,
             usual: Some((usual(270), usual(8))),
             ..domain::Before::default()
@@ -228,12 +248,15 @@ mod tests {
     #[test]
     fn a_plan_of_before_all_of_this_was_kept_is_judged_as_it_was() {
         let mut json = serde_json::to_value(plan_of(&plan())).unwrap();
-        json["before"].as_object_mut().unwrap().remove("usual").unwrap();
+        for kept in ["usual", "slower"] {
+            json["before"].as_object_mut().unwrap().remove(kept).unwrap();
+        }
         let old = read(&json);
-        let known = domain::Before { usual: None, ..plan().before };
+        let known = domain::Before { usual: None, slower: None, ..plan().before };
         assert_eq!(old, domain::VerdictPlan { before: known, ..plan() });
         let choices = *old.params(0).unwrap().choices();
         assert_eq!(choices.excused, domain::verdict::Excused::default());
         assert_eq!(choices.errors, domain::verdict::Bounds::ERRORS);
+        assert_eq!(choices.dispersions.over_baseline, 3.0);
     }
 }

@@ -6,7 +6,7 @@ use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::Second;
 use pointsman_core::signal::OWN_CHECKS;
 use pointsman_core::verdict::Dispersion;
-use pointsman_core::{BackendName, Before, Part, Usual};
+use pointsman_core::{BackendName, Before, Part, Slower, Usual, slower_than_ms};
 
 /// Seconds that are remembered: a quarter of an hour, as the lb-agents do.
 const SECONDS: usize = 900;
@@ -18,14 +18,39 @@ const LEAST_REQUESTS: u64 = 500;
 /// Seconds with requests that say what a backend is like now: two minutes.
 const LATELY_SECONDS: usize = 120;
 
-/// What one second saw of a backend: requests, errors, requests whose time is known, and those over the limit.
-type Moment = [u32; 4];
+/// Seconds after which it is looked anew what is slower than usual: as the past grows that moves less and less.
+const LOOK_SECONDS: u32 = 10;
+
+/// What one second saw of a backend.
+#[derive(Debug, Default)]
+struct Moment {
+    /// Requests, errors, requests whose time is known, and those over the limit.
+    counts: [u32; 4],
+    /// Those slower than was usual by then, once that was known.
+    slower: Option<u32>,
+}
 
 /// One backend.
 #[derive(Debug, Default)]
 struct Backend {
     moments: VecDeque<Moment>,
     times: [Histogram; 2],
+    /// What takes longer is slower than usual, in milliseconds.
+    usual_ms: Option<u64>,
+}
+
+impl Backend {
+    fn all_times(&self) -> Histogram {
+        let [newer, older] = &self.times;
+        let mut times = newer.clone();
+        times.merge(older);
+        times
+    }
+}
+
+/// The 99th percentile, in milliseconds, where enough requests came to speak of one.
+fn p99_ms(times: &Histogram) -> Option<u64> {
+    times.quantile_ms(990).filter(|_| times.total() >= LEAST_REQUESTS).map(|ms| ms.ceil() as u64)
 }
 
 /// Every backend.
@@ -48,23 +73,32 @@ impl Past {
         if second.blind.is_some() {
             return;
         }
-        let mut found: BTreeMap<&BackendName, [u64; 4]> = BTreeMap::new();
+        let mut found: BTreeMap<&BackendName, ([u64; 4], u64)> = BTreeMap::new();
+        let tells_times = second.seen.latency_usable();
         for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
-            let sums = found.entry(&key.backend).or_default();
+            let backend = self.backends.entry(key.backend.clone()).or_default();
+            let (sums, slower) = found.entry(&key.backend).or_default();
             let (timed, slow) = (cell.latency.total(), cell.latency.above(self.limit_ms));
             let now = [cell.judged(), cell.failed_by_servers(), timed, slow];
             sums.iter_mut().zip(now).for_each(|(sum, now)| *sum = sum.saturating_add(now));
-            let backend = self.backends.entry(key.backend.clone()).or_default();
-            if second.seen.latency_usable() {
+            *slower = slower.saturating_add(backend.usual_ms.map_or(0, |ms| cell.latency.above(ms)));
+            if tells_times {
                 let [newer, _] = &mut backend.times;
                 newer.merge(&cell.latency);
             }
         }
+        let look = self.newer.is_multiple_of(LOOK_SECONDS);
         for (name, backend) in &mut self.backends {
             let small = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
-            backend.moments.push_back(found.get(name).copied().unwrap_or_default().map(small));
+            let (counts, slower) = found.get(name).copied().unwrap_or_default();
+            let slower = backend.usual_ms.filter(|_| tells_times).map(|_| small(slower));
+            backend.moments.push_back(Moment { counts: counts.map(small), slower });
             if backend.moments.len() > SECONDS {
                 backend.moments.pop_front();
+            }
+            if look {
+                let p99_ms = p99_ms(&backend.all_times());
+                backend.usual_ms = p99_ms.map(|p99_ms| slower_than_ms(p99_ms, self.limit_ms));
             }
         }
         self.newer = self.newer.saturating_add(1);
@@ -79,42 +113,49 @@ impl Past {
 
     /// What a backend was like.
     pub fn of(&self, backend: &BackendName) -> Before {
-        let Some(Backend { moments, times: [newer, older] }) = self.backends.get(backend) else {
-            return Before::default();
-        };
-        let mut bunches = [Dispersion::default(); 2];
-        for moment in moments {
-            let ([all, failed, timed, late], [of_errors, of_slow]) = (moment, &mut bunches);
+        let Some(backend) = self.backends.get(backend) else { return Before::default() };
+        let moments = &backend.moments;
+        let mut bunches = [Dispersion::default(); 3];
+        for Moment { counts: [all, failed, timed, late], slower } in moments {
+            let [of_errors, of_slow, of_slower] = &mut bunches;
             of_errors.add(*all, *failed);
             of_slow.add(*timed, *late);
+            if let Some(slower) = slower {
+                of_slower.add(*timed, *slower);
+            }
         }
-        let [requests, errors, timed, slow] = summed(moments.iter());
-        let busy = moments.iter().rev().filter(|[requests, ..]| *requests > 0);
+        let counts = moments.iter().map(|moment| moment.counts);
+        let [requests, errors, timed, slow] = summed(counts.clone());
+        let busy = counts.rev().filter(|[requests, ..]| *requests > 0);
         let lately = summed(busy.take(LATELY_SECONDS));
         let ppm = |part: u64, all: u64| match part.saturating_mul(1_000_000).checked_div(all) {
             Some(ppm) => u32::try_from(ppm).unwrap_or(u32::MAX),
             None => 0,
         };
-        let mut times = newer.clone();
-        times.merge(older);
-        let p99 = times.quantile_ms(990).filter(|_| times.total() >= LEAST_REQUESTS);
+        let times = backend.all_times();
+        let p99_ms = p99_ms(&times);
+        let slower = |p99_ms| times.above(slower_than_ms(p99_ms, self.limit_ms));
         let milli = |bunches: &Dispersion| (bunches.or_unknown() * 1_000.0).round() as u64;
-        let [of_errors, of_slow] = &bunches;
+        let [of_errors, of_slow, of_slower] = &bunches;
         Before {
             seconds: u64::try_from(moments.len()).unwrap_or(u64::MAX),
             requests,
             errors_ppm: ppm(errors, requests),
             over_limit_ppm: ppm(slow, timed),
-            p99_ms: p99.map(|ms| ms.ceil() as u64),
+            p99_ms,
             bunches_milli: (requests > 0).then(|| (milli(of_errors), milli(of_slow))),
+            slower: p99_ms.map(|p99_ms| Slower {
+                ppm: ppm(slower(p99_ms), times.total()),
+                bunches_milli: milli(of_slower),
+            }),
             usual: (requests > 0).then(|| usual([requests, errors, timed, slow], lately)),
         }
     }
 }
 
-fn summed<'a>(moments: impl Iterator<Item = &'a Moment>) -> [u64; 4] {
-    moments.fold([0; 4], |mut sums: [u64; 4], moment| {
-        sums.iter_mut().zip(moment).for_each(|(sum, now)| *sum = sum.saturating_add(u64::from(*now)));
+fn summed(counts: impl Iterator<Item = [u32; 4]>) -> [u64; 4] {
+    counts.fold([0; 4], |mut sums: [u64; 4], counts| {
+        sums.iter_mut().zip(counts).for_each(|(sum, now)| *sum = sum.saturating_add(u64::from(now)));
         sums
     })
 }
@@ -182,6 +223,29 @@ mod tests {
         let (errors, over_limit) = past.of(&"be_blue".parse().unwrap()).usual.unwrap();
         assert_eq!((errors.whole.requests, errors.lately.requests), (3_100, 100 + 20 * 10));
         assert_eq!(over_limit.lately, Part { bad: 200, requests: 300 });
+    }
+
+    /// 80 ms, and one request in two hundred three times as long, each in a second of its own: 1.25 times the 99th percentile leaves
+    /// them over it, and they do not come in bunches.
+    #[test]
+    fn what_is_slower_than_usual_is_measured_where_no_limit_is_near() {
+        let mut past = Past::new(2_000);
+        for number in 0..900 {
+            let mut second = second(number, 50, 0, 80);
+            if number % 4 == 0 {
+                let seen = Arc::get_mut(&mut second.seen).unwrap();
+                let (_, cell) = seen.cells.iter_mut().find(|(key, _)| key.class.as_str() == "other").unwrap();
+                cell.requests += 1;
+                cell.latency.record(240);
+            }
+            past.take(&second);
+        }
+        let found = past.of(&"be_blue".parse().unwrap());
+        assert_eq!((found.p99_ms, found.over_limit_ppm), (Some(80), 0));
+        assert_eq!(found.bunches_milli.unwrap().1, 10_000, "over the limit nothing is known");
+        let slower = found.slower.unwrap();
+        assert!((4_900..5_000).contains(&slower.ppm), "{slower:?}");
+        assert!((1_000..1_100).contains(&slower.bunches_milli), "{slower:?}");
     }
 
     #[test]

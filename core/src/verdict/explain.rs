@@ -96,6 +96,9 @@ pub struct Expected {
     pub over_limit: f64,
     /// Of requests over the frozen threshold.
     pub over_baseline: f64,
+    /// The new slot's share of the visitors while it is watched: the old slot is expected to be as good beside it. 0 or 1: nobody
+    /// is there to compare with.
+    pub new_share: f64,
 }
 
 /// Requests on the new slot until a good release is promoted, to be said before it starts. `None` is: never, at these
@@ -106,6 +109,7 @@ pub fn requests_to_promote(params: &Params, expected: &Expected) -> Option<u64> 
         limit_share,
         baseline_share,
         comparison: Comparison::default(),
+        each: Comparison::of_equals(baseline_share, expected.new_share, rule.bounds.ratio),
         rule: *rule,
         dispersions: (rule.limit_dispersion, rule.baseline_dispersion),
         limit_counts: params.limits_count(),
@@ -123,6 +127,8 @@ pub(super) struct Outlook {
     pub limit_share: f64,
     pub baseline_share: f64,
     pub comparison: Comparison,
+    /// What every further request adds to it.
+    pub each: Comparison,
     pub rule: Rule,
     /// By the limit and by the comparison.
     pub dispersions: (f64, f64),
@@ -147,8 +153,7 @@ impl Outlook {
     fn not_worse(&self, more: f64) -> f64 {
         let (bad, all) = (self.seen.over_baseline + more * self.baseline_share, self.seen.requests + more);
         let floor = against_rate(bad, all, self.rule.bounds.floor, self.dispersions.1);
-        let times = if self.seen.requests > 0.0 { all / self.seen.requests } else { 1.0 };
-        f64::midpoint(floor, self.comparison.value(times, self.dispersions.1))
+        f64::midpoint(floor, self.comparison.plus(more, &self.each).value(self.dispersions.1))
     }
 
     /// The fewest requests more with which `evidence` reaches the target: doubled until it does, then halved.
@@ -194,6 +199,20 @@ mod tests {
         assert!((1_280..1_360).contains(&with(0.0).unwrap()), "{:?}", with(0.0));
         assert!((2_200..2_800).contains(&with(0.001).unwrap()), "{:?}", with(0.001));
         assert_eq!(with(0.02), None);
+    }
+
+    /// 0.8 % of errors are within the limit, and over the half of it that a slot alone has to keep to.
+    #[test]
+    fn what_nobody_can_prove_alone_a_comparison_can() {
+        let of = |new_share| {
+            let expected = Expected { errors: 0.008, new_share, ..Expected::default() };
+            requests_to_promote(&independent(), &expected)
+        };
+        assert_eq!((of(0.0), of(1.0)), (None, None));
+        for share in [0.1, 0.5] {
+            let needed = of(share).unwrap();
+            assert!((10_000..100_000).contains(&needed), "{share}: {needed}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use super::explain::{Outlook, Rate};
 use super::ledger::{Ledger, Values};
 use super::params::{Params, Rule};
+use super::promotion::Comparison;
 use super::tick::{Refused, Slot};
 
 /// What is to happen, in the order in which it takes precedence.
@@ -139,6 +140,7 @@ impl Finding {
         let sick = ledger.lately.sick(rule.bounds.ratio);
         let no_worse = values.excused.is_some_and(|worse| worse < params.rollback_at());
         let as_before = no_worse && ledger.lately.old_is_silent();
+        let each = if new.requests > 0.0 { 1.0 / new.requests } else { 0.0 };
         let share = |bad: f64| if new.requests > 0.0 { bad / new.requests } else { 0.0 };
         Self {
             over_limit: values.limit,
@@ -156,6 +158,7 @@ impl Finding {
                 limit_share: share(new.over_limit),
                 baseline_share: share(new.over_baseline),
                 comparison: ledger.comparison,
+                each: Comparison::default().plus(each, &ledger.comparison),
                 rule: *rule,
                 dispersions,
                 limit_counts: params.limits_count(),

@@ -135,7 +135,7 @@ impl Ledger {
     pub fn not_worse(&self, rule: &Rule, dispersion: f64) -> f64 {
         let new = self.total.new;
         let floor = against_rate(new.over_baseline, new.requests, rule.bounds.floor, dispersion);
-        f64::midpoint(floor, self.comparison.value(1.0, dispersion))
+        f64::midpoint(floor, self.comparison.value(dispersion))
     }
 
     pub fn write(&self, writer: &mut Writer) {

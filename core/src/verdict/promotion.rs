@@ -43,7 +43,22 @@ pub struct Comparison {
 impl Comparison {
     /// Takes in one tick; one in which there is nothing to compare changes nothing.
     pub(super) fn step(&mut self, sample: &Sample, ratio: f64) {
-        let Some(blame) = Blame::of(sample) else { return };
+        if let Some(blame) = Blame::of(sample) {
+            self.add(&blame, ratio);
+        }
+    }
+
+    /// What one request of the new slot adds on average, where both slots fail alike and it has this share of the requests.
+    /// Nothing where one of them has all.
+    pub(super) fn of_equals(bad: f64, new_share: f64, ratio: f64) -> Self {
+        let mut each = Self::default();
+        if new_share > 0.0 && new_share < 1.0 {
+            each.add(&Blame { new_share, new: bad, old: bad * (1.0 - new_share) / new_share }, ratio);
+        }
+        each
+    }
+
+    fn add(&mut self, blame: &Blame, ratio: f64) {
         let boundary = blamed_share(blame.new_share, ratio);
         for (sum, times) in self.sums.iter_mut().zip(BETTER_RATIOS) {
             let better = blamed_share(blame.new_share, ratio * times);
@@ -52,9 +67,15 @@ impl Comparison {
         }
     }
 
-    /// The evidence, if `times` as much of the same had been seen.
-    pub fn value(&self, times: f64, dispersion: f64) -> f64 {
-        mean_exp(self.sums.iter().map(|sum| sum * times / dispersion))
+    /// With so many times `each` beside it.
+    pub(super) fn plus(mut self, times: f64, each: &Self) -> Self {
+        self.sums.iter_mut().zip(each.sums).for_each(|(sum, each)| *sum += times * each);
+        self
+    }
+
+    /// The evidence.
+    pub fn value(&self, dispersion: f64) -> f64 {
+        mean_exp(self.sums.iter().map(|sum| sum / dispersion))
     }
 }
 

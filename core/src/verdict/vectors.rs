@@ -80,7 +80,7 @@ impl Lanes {
         let independent = self.independent.map(|cell| cell.value(self.ticks, weights));
         let new = self.ledger.total.new;
         let floor = against_rate(new.over_limit, new.requests, rule.bounds.floor, rule.limit_dispersion);
-        let ratio = self.ledger.comparison.value(1.0, rule.baseline_dispersion);
+        let ratio = self.ledger.comparison.value(rule.baseline_dispersion);
         same(
             "mean of floor and ratio",
             self.ledger.not_worse(rule, rule.baseline_dispersion),
