@@ -17,6 +17,7 @@ pub struct Watch {
     min_watch: Option<Span>,
     max_watch: Option<Span>,
     after: Span,
+    warm_up: Option<Span>,
     min_requests: u64,
     on_undecided: Option<Undecided>,
     limits: Vec<Limit>,
@@ -34,6 +35,7 @@ impl Default for Watch {
             min_watch: None,
             max_watch: None,
             after: Span::from_ms(0),
+            warm_up: None,
             min_requests: 0,
             on_undecided: None,
             limits: Vec::new(),
@@ -110,6 +112,11 @@ enum Most {
 
 /// Least time of a watch that ends by a proof, where none is written: a minute of warm-up and caches.
 const LEAST_MS: u64 = 60_000;
+/// How long times are left out after visitors were moved, where nothing is written: what a cold cache takes to fill, and of a short
+/// watch a tenth.
+const WARM_UP_MS: u64 = 10_000;
+/// Longest such time: who is slow for longer than that is slow.
+const LONGEST_WARM_UP_MS: u64 = 300_000;
 /// Shares that can be told apart from nothing, and from everything.
 const SHARES: std::ops::RangeInclusive<f64> = 0.000_02..=0.5;
 
@@ -144,6 +151,7 @@ impl Watch {
             min_requests: self.min_requests,
             max_watch_ms: self.max_watch.map(Span::ms),
             after_ms: self.after.ms(),
+            warm_up_ms: self.warm_up.map_or(WARM_UP_MS.min(self.duration.ms() / 10), Span::ms),
             undecided_turns_back: self.on_undecided == Some(Undecided::Rollback),
             ..VerdictPlan::default()
         };
@@ -159,6 +167,12 @@ impl Watch {
         {
             return Err(
                 "`watch.max_watch` must be as long as `watch.min_watch`, and longer than nothing".to_owned()
+            );
+        }
+        if plan.warm_up_ms > LONGEST_WARM_UP_MS {
+            return Err(
+                "`watch.warm_up` must be at most \"5m\": nobody is judged by their times for so long"
+                    .to_owned(),
             );
         }
         for (index, limit) in self.limits.iter().enumerate() {
@@ -211,8 +225,12 @@ mod tests {
     #[test]
     fn files_of_before_there_were_verdicts_watch_as_long_as_they_did() {
         let plan = parse("duration = \"5m\"\ninterval = \"1s\"\nfail_after = 3\nblind = \"30s\"").unwrap();
-        assert_eq!(plan, VerdictPlan { mode: VerdictMode::Act, ..VerdictPlan::default() });
+        assert_eq!(
+            plan,
+            VerdictPlan { mode: VerdictMode::Act, warm_up_ms: 10_000, ..VerdictPlan::default() }
+        );
         assert!(!plan.must_decide());
+        assert_eq!(parse("duration = \"20s\"").unwrap().warm_up_ms, 2_000);
     }
 
     #[test]
@@ -223,6 +241,7 @@ mod tests {
             min_watch = "60s"
             max_watch = "15m"
             min_requests = 500
+            warm_up = "30s"
             on_undecided = "rollback"
             limits = [
               { name = "error-rate", max = 0.02, on_fail = "hold" },
@@ -236,6 +255,7 @@ mod tests {
             min_watch_ms: Some(60_000),
             max_watch_ms: Some(900_000),
             min_requests: 500,
+            warm_up_ms: 30_000,
             undecided_turns_back: true,
             errors_ppm: 20_000,
             on_errors: OnFail::Hold,
@@ -255,6 +275,7 @@ mod tests {
             ("min_watch = \"2m\"\nmax_watch = \"1m\"", "as long as"),
             ("max_watch = \"0s\"", "longer than nothing"),
             ("after = \"1h\"\nverdict = \"shadow\"", "`watch.after` needs"),
+            ("warm_up = \"6m\"", "at most \"5m\""),
             ("fail_after = 0", "at least 1"),
             ("source = \"prometheus\"", "unknown variant"),
             ("verdict = \"guess\"", "unknown variant"),

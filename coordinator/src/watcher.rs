@@ -159,8 +159,7 @@ impl<E: Ear> Watcher<E> {
         }
         match heard {
             Heard::Second(second) if second.blind.is_none() => {
-                let tick =
-                    state.plan.judged_tick(second.position.number, &second.seen, state.visitors_since());
+                let tick = state.judged_tick(second.position.number, &second.seen);
                 let judgement = self.judge.step(&tick);
                 match judgement.refused {
                     None => (self.seen_at, self.problem) = (now, None),

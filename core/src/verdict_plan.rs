@@ -6,7 +6,7 @@ use crate::verdict::{
     Against, Bounds, Choices, Counts, Dispersions, Excused, InvalidParams, Latency, MOST_BAD, Metric, Params,
     Tick, UNKNOWN_DISPERSION,
 };
-use crate::{BackendName, Before, Plan, RouteEpoch, Step, Usual, slower_than_ms};
+use crate::{BackendName, Before, Plan, RouteEpoch, State, Step, Timestamp, Usual, slower_than_ms};
 
 /// What a verdict does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +81,8 @@ pub struct VerdictPlan {
     /// How long visitors are watched on after the release is over, in milliseconds: if they fare too badly then, a release
     /// back begins by itself.
     pub after_ms: u64,
+    /// For so long after a step that brings visitors, in milliseconds, nothing is made of how long they wait: caches are cold then.
+    pub warm_up_ms: u64,
     /// The new version is to mend a site that is over its limits already: where they are tighter than what was counted before,
     /// it is held to that instead of them.
     pub fix_forward: bool,
@@ -108,6 +110,7 @@ impl Default for VerdictPlan {
             min_watch_ms: None,
             max_watch_ms: None,
             after_ms: 0,
+            warm_up_ms: 0,
             fix_forward: false,
             min_requests: 0,
             undecided_turns_back: false,
@@ -355,6 +358,27 @@ impl Plan {
             old: self.judged_old(second, after),
             latency: if second.latency_usable() { Latency::Known } else { Latency::Unknown },
         }
+    }
+}
+
+impl State {
+    /// Until when the slot that is being released may be slow because nobody has asked it for much yet: since visitors were moved
+    /// to it last, as the journal has it, so that a coordinator which starts anew says the same.
+    fn warm_at(&self) -> Timestamp {
+        let step = self.visitors_since();
+        let moves = self.orders.iter().filter(|(key, _)| key.step == step);
+        let moved_at = moves.map(|(_, progress)| progress.at).max();
+        moved_at.map_or(Timestamp(0), |at| at.plus_ms(self.plan.verdict.warm_up_ms))
+    }
+
+    /// The second numbered by the coordinator's clock as this release is judged by it where it stands. While the new slot warms up
+    /// its times are no data, neither for it nor against it; its errors are, and so is all of the old slot's.
+    pub fn judged_tick(&self, number: u64, second: &signal::Tick) -> Tick {
+        let tick = self.plan.judged_tick(number, second, self.visitors_since());
+        if Timestamp(number.saturating_mul(1_000)) >= self.warm_at() {
+            return tick;
+        }
+        Tick { new: Counts { timed: 0, over_limit: 0, over_baseline: 0, ..tick.new }, ..tick }
     }
 }
 

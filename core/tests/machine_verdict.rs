@@ -318,6 +318,31 @@ fn who_was_brought_to_the_old_slot_before_the_switch_says_nothing_of_now() {
     assert_eq!([split, switch, unsaid].map(|epoch| counted(epoch, Step::Switch)), [0, 3, 0]);
 }
 
+/// Times, not errors, and only for so long since visitors were moved to it, as the journal has it.
+#[test]
+fn a_slot_that_warms_up_is_not_judged_by_its_times() {
+    let story = watched(VerdictPlan { warm_up_ms: 10_000, ..acts() });
+    let state = &story.state;
+    let (new, old) = (state.plan.to.backend.clone(), state.plan.from.clone().unwrap().backend);
+    let epoch = state.plan.route(Step::Switch).unwrap().epoch;
+    let cell = |backend| {
+        let mut cell = Cell { requests: 5, failures: 2, ..Cell::default() };
+        (0..5).for_each(|_| cell.latency.record(60_000));
+        (CellKey { backend, epoch, class: RouteClass::parse("other").unwrap() }, cell)
+    };
+    let second = signal::Tick { cells: [cell(new), cell(old)].into(), ..signal::Tick::default() };
+    let moves = state.orders.iter().filter(|(key, _)| key.step == Step::Switch);
+    let moved_at = moves.map(|(_, progress)| progress.at).max().unwrap();
+    let timed = |later_ms| {
+        let tick = state.judged_tick(moved_at.plus_ms(later_ms).0 / 1_000, &second);
+        assert_eq!((tick.new.requests, tick.new.errors, tick.old.over_limit), (5, 2, 5));
+        (tick.new.timed, tick.new.over_limit, tick.new.over_baseline)
+    };
+    assert_eq!(moved_at.0 % 1_000, 0, "seconds are whole here");
+    assert_eq!([0, 9_000].map(timed), [(0, 0, 0); 2]);
+    assert_eq!([10_000, 11_000].map(timed), [(5, 5, 5); 2]);
+}
+
 #[test]
 fn a_watch_does_not_pass_in_the_moment_its_visitors_are_found_to_fare_badly() {
     // The last reading of the gates comes before anybody has recorded what was made of the last second.

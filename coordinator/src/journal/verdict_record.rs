@@ -10,9 +10,11 @@ pub(super) struct VerdictPlan {
     mode: String,
     min_watch_ms: Option<u64>,
     max_watch_ms: Option<u64>,
-    // Records of before there was either have neither.
+    // Records of before there was any of them have none.
     #[serde(default)]
     after_ms: u64,
+    #[serde(default)]
+    warm_up_ms: u64,
     #[serde(default)]
     fix_forward: bool,
     min_requests: u64,
@@ -103,6 +105,7 @@ pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
         min_watch_ms: plan.min_watch_ms,
         max_watch_ms: plan.max_watch_ms,
         after_ms: plan.after_ms,
+        warm_up_ms: plan.warm_up_ms,
         fix_forward: plan.fix_forward,
         min_requests: plan.min_requests,
         undecided_turns_back: plan.undecided_turns_back,
@@ -145,6 +148,7 @@ pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictP
         min_watch_ms: record.min_watch_ms,
         max_watch_ms: record.max_watch_ms,
         after_ms: record.after_ms,
+        warm_up_ms: record.warm_up_ms,
         fix_forward: record.fix_forward,
         min_requests: record.min_requests,
         undecided_turns_back: record.undecided_turns_back,
@@ -232,7 +236,7 @@ mod tests {
             usual: Some((usual(270), usual(8))),
             ..domain::Before::default()
         };
-        domain::VerdictPlan { before, ..domain::VerdictPlan::default() }
+        domain::VerdictPlan { before, warm_up_ms: 9_000, ..domain::VerdictPlan::default() }
     }
 
     fn read(json: &serde_json::Value) -> domain::VerdictPlan {
@@ -251,9 +255,10 @@ mod tests {
         for kept in ["usual", "slower"] {
             json["before"].as_object_mut().unwrap().remove(kept).unwrap();
         }
+        json.as_object_mut().unwrap().remove("warm_up_ms").unwrap();
         let old = read(&json);
         let known = domain::Before { usual: None, slower: None, ..plan().before };
-        assert_eq!(old, domain::VerdictPlan { before: known, ..plan() });
+        assert_eq!(old, domain::VerdictPlan { before: known, warm_up_ms: 0, ..plan() });
         let choices = *old.params(0).unwrap().choices();
         assert_eq!(choices.excused, domain::verdict::Excused::default());
         assert_eq!(choices.errors, domain::verdict::Bounds::ERRORS);
