@@ -38,6 +38,6 @@ pub use grants::Grants;
 pub use memory::Memory;
 pub use parse::{complete, parse, parsed_alone};
 pub use place::{Pin, Place};
-pub use run::{after_of, evidence, judged, parse_all, run};
+pub use run::{Made, after_of, evidence, judged, parse_all, run};
 pub use spec::{Kind, Spec};
 pub use written::Written;

@@ -1,44 +1,61 @@
-//! Earlier passes. A check that does much is not made anew at each reading of the watch: its pass is good for a while. A
-//! failure is never good for anything: it is looked at again at once.
+//! What was seen before. A check that does much is not made anew at each reading of the watch: its pass is good for a while.
+//! So is the failure of a number that others measure: asked again at once, they give the same one again, and what was seen
+//! once would be counted as often as it is asked for. Every other failure is looked at again at once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use pointsman_core::{Check, CheckSeen};
+use pointsman_core::{Check, CheckSeen, CheckVerdict};
 use tokio::time::Instant;
 
 use crate::place::Place;
+use crate::spec::Spec;
 
-/// Most passes that are remembered: environments have a few dozen checks.
+/// Most checks that are remembered: environments have a few dozen.
 const MOST: usize = 512;
 
-/// Passes by place, name and description of their check, each with its moment.
-type Passes = HashMap<(String, String, String), (Instant, CheckSeen)>;
+/// Longest time that a failure is remembered: whoever measures less often than once a minute has nothing to say in a watch,
+/// and a number that is well again must not keep it waiting.
+const LONGEST_FAILED: Duration = Duration::from_secs(60);
 
-/// The passes of one agent.
+/// What was seen, by place, name and description of its check, each with its moment.
+type Seen = HashMap<(String, String, String), (Instant, CheckSeen)>;
+
+/// What one agent remembers.
 #[derive(Debug, Default)]
-pub struct Memory(Mutex<Passes>);
+pub struct Memory(Mutex<Seen>);
 
 impl Memory {
     fn key(check: &Check, place: &Place) -> (String, String, String) {
         (place.key.clone(), check.name.to_string(), check.spec.to_string())
     }
 
-    /// A pass that is not older than that.
-    pub fn pass(&self, check: &Check, place: &Place, every: Duration) -> Option<CheckSeen> {
-        let passes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, seen) = passes.get(&Self::key(check, place))?;
-        (at.elapsed() < every).then(|| seen.clone())
+    /// What was seen of a check, as long as it is good.
+    pub fn recall(&self, check: &Check, spec: &Spec, place: &Place) -> Option<CheckSeen> {
+        let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (at, seen) = all.get(&Self::key(check, place))?;
+        let every = Duration::from_millis(spec.every_ms);
+        let good_for = if seen.verdict == CheckVerdict::Passed { every } else { every.min(LONGEST_FAILED) };
+        (at.elapsed() < good_for).then(|| seen.clone())
     }
 
-    /// Remembers a pass.
-    pub fn keep(&self, check: &Check, place: &Place, seen: &CheckSeen) {
-        let mut passes = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if passes.len() >= MOST {
-            passes.clear();
+    /// Remembers what was seen just now, or forgets what was seen before.
+    pub fn keep(&self, check: &Check, spec: &Spec, place: &Place, seen: &CheckSeen) {
+        let good = match seen.verdict {
+            CheckVerdict::Passed => true,
+            CheckVerdict::Failed => spec.is_measured(),
+            CheckVerdict::NotMade => false,
+        };
+        let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if !good || spec.every_ms == 0 {
+            all.remove(&Self::key(check, place));
+            return;
         }
-        passes.insert(Self::key(check, place), (Instant::now(), seen.clone()));
+        if all.len() >= MOST {
+            all.clear();
+        }
+        all.insert(Self::key(check, place), (Instant::now(), seen.clone()));
     }
 
     /// Forgets everything: what comes is another release's.

@@ -29,8 +29,8 @@ const MAX_ENTRIES: usize = 32;
 /// How long a pass of a check that does more than read one answer is good for in the watch, in milliseconds, where nothing is
 /// said: a feature is not created anew each second.
 const DEFAULT_EVERY_MS: u64 = 30_000;
-/// The same of a number that a Prometheus knows: it has a new one every 15 seconds or so.
-const METRIC_EVERY_MS: u64 = 5_000;
+/// The same of what a Prometheus measures, and what its alerts say: it has something new every 15 seconds, as most are set up.
+const MEASURED_EVERY_MS: u64 = 15_000;
 
 /// Names that are known without a capture: they are chosen with the plan.
 const PLANNED: [&str; 2] = ["release", "slot"];
@@ -84,7 +84,7 @@ pub fn complete(written: &Written, outer: Option<&BTreeSet<String>>) -> Result<S
     };
     let default_every_ms = match &kind {
         Kind::Http { assets: false, .. } => 0,
-        Kind::Metric(_) => METRIC_EVERY_MS,
+        Kind::Alerts(_) | Kind::Metric(_) => MEASURED_EVERY_MS,
         _ => DEFAULT_EVERY_MS,
     };
     Ok(Spec {

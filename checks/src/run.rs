@@ -63,29 +63,29 @@ pub fn after_of(check: &Check) -> Result<Option<CheckName>, String> {
     after.map(|after| CheckName::parse(after).map_err(|error| format!("`after`: {error}"))).transpose()
 }
 
-/// Makes checks in one place. `memory` knows earlier passes; without it every check is made.
-pub async fn run(
-    checks: &[Check],
-    place: &Place,
-    memory: Option<&Memory>,
-) -> Result<Vec<CheckSeen>, Problem> {
+/// What came of checks in one place.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Made {
+    /// Each check, in order.
+    pub seen: Vec<CheckSeen>,
+    /// Those that were not made now, because what was seen of them before is still good.
+    pub remembered: BTreeSet<CheckName>,
+}
+
+/// Makes checks in one place. `memory` knows what was seen before; without it every check is made.
+pub async fn run(checks: &[Check], place: &Place, memory: Option<&Memory>) -> Result<Made, Problem> {
     let parsed = parse_all(checks).map_err(|error| Problem::new(Code::MessageInvalid, error))?;
-    // Looked up once: a pass that ends meanwhile is still the one by which its check was not due.
-    let pass = |check: &Check, spec: &Spec| {
-        memory.and_then(|memory| memory.pass(check, place, Duration::from_millis(spec.every_ms)))
-    };
-    let mut passes: BTreeMap<CheckName, CheckSeen> = parsed
-        .iter()
-        .filter_map(|(check, spec)| pass(check, spec).map(|seen| (check.name.clone(), seen)))
-        .collect();
-    let due = due(&parsed, |check| !passes.contains_key(&check.name));
-    let (mut sessions, mut all): (BTreeMap<CheckName, Session>, Vec<CheckSeen>) = Default::default();
+    // Looked up once: what was good when it was looked up is still what a check was not due for.
+    let mut known = remembered(&parsed, place, memory);
+    let due = due(&parsed, |check| !known.contains_key(&check.name));
+    let (mut sessions, mut made): (BTreeMap<CheckName, Session>, Made) = Default::default();
     // Once a release turns back anyway nothing is left to be patient for. What holds, warns or cannot see leaves the others
     // their patience: one that is cut short would turn it back.
     let mut hasty = false;
     for (check, spec) in &parsed {
         if !due.contains(&check.name) {
-            all.extend(passes.remove(&check.name));
+            made.seen.extend(known.remove(&check.name));
+            made.remembered.insert(check.name.clone());
             continue;
         }
         let began = Instant::now();
@@ -106,24 +106,48 @@ pub async fn run(
                     Err(Miss::Blind(error)) => (CheckVerdict::NotMade, session.redactor.redact(&error)),
                 }
             }
-            None => {
-                let after = parsed.iter().find(|(other, _)| Some(&other.name) == spec.after.as_ref());
-                let what = after.map(|(after, _)| session::not_made(after)).unwrap_or_default();
-                (CheckVerdict::NotMade, what)
-            }
+            None => (CheckVerdict::NotMade, without_base(&parsed, spec)),
         };
         let took_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
         let seen = CheckSeen::new(check.name.clone(), verdict, took_ms, &what);
         hasty |= verdict == CheckVerdict::Failed && spec.on_fail == OnFail::Rollback;
-        if let Some(memory) = memory.filter(|_| verdict == CheckVerdict::Passed && spec.every_ms > 0) {
-            memory.keep(check, place, &seen);
+        if let Some(memory) = memory {
+            memory.keep(check, spec, place, &seen);
         }
-        all.push(seen);
+        made.seen.push(seen);
     }
-    Ok(all)
+    Ok(made)
 }
 
-/// The checks that are to be made: those without a good pass, and what they come after.
+/// What is known of checks without making them. What comes after a failure that is remembered cannot be made either.
+fn remembered(
+    parsed: &[(&Check, Spec)],
+    place: &Place,
+    memory: Option<&Memory>,
+) -> BTreeMap<CheckName, CheckSeen> {
+    let mut known: BTreeMap<CheckName, CheckSeen> = BTreeMap::new();
+    let Some(memory) = memory else { return known };
+    for (check, spec) in parsed {
+        let base = spec.after.as_ref().and_then(|after| known.get(after));
+        let seen = match base {
+            Some(base) if base.verdict != CheckVerdict::Passed => {
+                let what = without_base(parsed, spec);
+                Some(CheckSeen::new(check.name.clone(), CheckVerdict::NotMade, 0, &what))
+            }
+            _ => memory.recall(check, spec, place),
+        };
+        known.extend(seen.map(|seen| (check.name.clone(), seen)));
+    }
+    known
+}
+
+/// What is to be said of a check whose base did not pass.
+fn without_base(parsed: &[(&Check, Spec)], spec: &Spec) -> String {
+    let after = parsed.iter().find(|(other, _)| Some(&other.name) == spec.after.as_ref());
+    after.map(|(after, _)| session::not_made(after)).unwrap_or_default()
+}
+
+/// The checks that are to be made: those of which nothing good is known, and what they come after.
 fn due(parsed: &[(&Check, Spec)], is_due: impl Fn(&Check) -> bool) -> BTreeSet<CheckName> {
     let mut due = BTreeSet::new();
     // From the last to the first: what a check comes after stands before it.
@@ -193,8 +217,8 @@ async fn once(
 
 /// What came of all checks in all places: evidence if none objects, else what is wrong with the gravest that does, wherever it
 /// was made. One that only warns objects to nothing; one that holds, or that could not see, never turns a release back, and
-/// never lets it go on.
-pub fn judged(checks: &[Check], made: Vec<(&Place, Vec<CheckSeen>)>) -> Result<Vec<CheckSeen>, Problem> {
+/// never lets it go on. A failure that is only remembered was told of when it was seen: trying again will tell more.
+pub fn judged(checks: &[Check], made: Vec<(&Place, Made)>) -> Result<Vec<CheckSeen>, Problem> {
     let on_fail = |seen: &CheckSeen| {
         let check = checks.iter().find(|check| check.name == seen.name);
         check.and_then(parsed_alone).map_or(OnFail::Rollback, |spec| spec.on_fail)
@@ -205,14 +229,19 @@ pub fn judged(checks: &[Check], made: Vec<(&Place, Vec<CheckSeen>)>) -> Result<V
         (CheckVerdict::Failed, OnFail::Hold) => Some(Code::CheckHolds),
         (CheckVerdict::NotMade, _) => Some(Code::CheckBlind),
     };
-    let everywhere = made.iter().flat_map(|(place, seen)| seen.iter().map(move |seen| (*place, seen)));
+    let everywhere =
+        made.iter().flat_map(|(place, made)| made.seen.iter().map(move |seen| (*place, made, seen)));
+    // What was seen now stands before what is remembered.
+    let (now, before): (Vec<_>, Vec<_>) = everywhere
+        .filter_map(|(place, made, seen)| Some((code(seen)?, place, seen, made)))
+        .partition(|(.., seen, made)| !made.remembered.contains(&seen.name));
+    let is_new = now.iter().any(|(found, ..)| *found == Code::CheckFailed);
     let objecting: Vec<(Code, &Place, &CheckSeen)> =
-        everywhere.filter_map(|(place, seen)| code(seen).map(|code| (code, place, seen))).collect();
+        now.iter().chain(&before).map(|(code, place, seen, _)| (*code, *place, *seen)).collect();
     let gravest = [Code::CheckFailed, Code::CheckHolds, Code::CheckBlind]
         .into_iter()
         .find_map(|code| objecting.iter().find(|(found, ..)| *found == code));
-    let all = |made: Vec<(&Place, Vec<CheckSeen>)>| made.into_iter().flat_map(|(_, seen)| seen).collect();
-    let Some((code, place, first)) = gravest else { return Ok(all(made)) };
+    let Some((code, place, first)) = gravest else { return Ok(all_of(made)) };
     let says = |code: Code| if code == Code::CheckBlind { "does not know" } else { "failed" };
     let (address, host) = (place.server.address, &place.server.host);
     let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what))
@@ -224,7 +253,14 @@ pub fn judged(checks: &[Check], made: Vec<(&Place, Vec<CheckSeen>)>) -> Result<V
     }
     let hint = checks.iter().find(|check| check.name == first.name).and_then(|check| by_hand(check, place));
     let hint = hint.unwrap_or_else(|| format!("make it again: `pointsman check ENV --name {}`", first.name));
-    Err(problem.hint(hint).with_checks(all(made)))
+    if *code == Code::CheckFailed && !is_new {
+        problem = problem.retry_useful();
+    }
+    Err(problem.hint(hint).with_checks(all_of(made)))
+}
+
+fn all_of(made: Vec<(&Place, Made)>) -> Vec<CheckSeen> {
+    made.into_iter().flat_map(|(_, made)| made.seen).collect()
 }
 
 /// Other failing checks that a problem names: its text must fit into an answer's headers.

@@ -20,7 +20,7 @@ pub struct Spec {
     pub after: Option<CheckName>,
     /// How often it is tried; without it patience decides.
     pub retry: Option<Retry>,
-    /// How long a pass is good for while the release is watched, in milliseconds.
+    /// How long a pass is good for while the release is watched, in milliseconds; of what others measure a failure, too.
     pub every_ms: u64,
     /// The point of the checklist that it belongs to.
     pub point: Option<CheckName>,
@@ -129,6 +129,11 @@ impl Spec {
             Kind::Steps(steps) => steps.iter().all(|step| step.method == http::Method::GET),
             Kind::Hurl(_) => false,
         }
+    }
+
+    /// Whether it asks for what others measured a while ago: asked again at once, it is the same.
+    pub fn is_measured(&self) -> bool {
+        matches!(self.kind, Kind::Alerts(_) | Kind::Metric(_))
     }
 
     /// Bound on one try, in milliseconds, where the environment file names none.

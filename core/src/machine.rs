@@ -650,6 +650,8 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
         Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {
             Vec::new()
         }
+        // It was counted when it was seen, and it is not well yet.
+        Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => Vec::new(),
         Reading::Fail(problem) => {
             let fails = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;
             let turn = match (fails, state.plan.automatic_rollback, until) {
@@ -680,9 +682,9 @@ pub(crate) fn turns(state: &State, problem: Problem) -> Option<Event> {
 
 /// Joins what every asked agent said into one reading. One failure outweighs everything; one that could not
 /// be asked outweighs every pass. Only an agent's own word that a check failed is a failure: not reaching the
-/// agent says nothing about the visitors.
+/// agent says nothing about the visitors. A failure that was seen now outweighs one that is only remembered.
 pub fn join_readings(results: impl IntoIterator<Item = Result<(), Problem>>) -> Reading {
-    let mut joined = Reading::Pass;
+    let (mut joined, mut remembered) = (Reading::Pass, None);
     for problem in results.into_iter().filter_map(Result::err) {
         let seen = matches!(
             problem.code,
@@ -692,12 +694,19 @@ pub fn join_readings(results: impl IntoIterator<Item = Result<(), Problem>>) -> 
                 | Code::RouteNotSeen
                 | Code::BackendUnknown
         );
-        if seen {
-            return Reading::Fail(problem);
+        match seen {
+            true if is_remembered(&problem) => remembered = Some(problem),
+            true => return Reading::Fail(problem),
+            false => joined = Reading::Unknown(problem),
         }
-        joined = Reading::Unknown(problem);
     }
-    joined
+    remembered.map_or(joined, Reading::Fail)
+}
+
+/// Whether a failure is one that an agent has seen, and told of, before: what others measure is the same until they measure
+/// it again, and what is the same does not count again.
+fn is_remembered(problem: &Problem) -> bool {
+    problem.code == Code::CheckFailed && problem.retry == Retry::Useful
 }
 
 /// Whether a request makes sense where the release stands; if not, why and what to type instead.

@@ -6,7 +6,7 @@ mod plans;
 mod story;
 
 use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
-use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible, timely};
+use pointsman_core::machine::{Next, apply, fence_failed, gates_read, join_readings, next, possible, timely};
 use pointsman_core::{
     Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
     Request, RequestKind, Stamped, Standing, State, Step, Timestamp, invariants,
@@ -325,6 +325,45 @@ fn one_good_reading_breaks_the_row() {
         read(&mut story, reading);
     }
     assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn a_failure_that_is_only_remembered_does_not_count_again_and_lets_nothing_go_on() {
+    let remembered = || match failing() {
+        Reading::Fail(problem) => Reading::Fail(problem.retry_useful()),
+        other => other,
+    };
+    let mut story = deploy_at(Step::Watch);
+    let Phase::Watching { until, .. } = story.state.phase else { panic!("it is not watched") };
+    for row in 1..story.state.plan.watch.fail_after {
+        read(&mut story, failing());
+        // Past the end of the watch, too.
+        while story.now < until.plus_ms(60_000 * u64::from(row)) {
+            let before = story.state.clone();
+            read(&mut story, remembered());
+            assert_eq!((story.state.watch.failures, word(&story.state)), (row, "watching".to_owned()));
+            assert_eq!(story.state.watch, before.watch);
+        }
+    }
+    read(&mut story, failing());
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+    // Whoever begins to watch anew counts it once: the row that it was counted in is gone.
+    let mut story = deploy_at(Step::Watch);
+    (0..9).for_each(|_| read(&mut story, remembered()));
+    assert_eq!(story.state.watch.failures, 1);
+    read(&mut story, Reading::Pass);
+    assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn a_failure_that_is_seen_now_stands_before_one_that_is_remembered() {
+    let problem = |message: &str| Problem::new(Code::CheckFailed, message);
+    let (old, new) = (problem("old").retry_useful(), problem("new"));
+    let join = |all: [&Problem; 2]| join_readings(all.map(|problem| Err(problem.clone())));
+    assert_eq!(join([&old, &new]), Reading::Fail(new.clone()));
+    assert_eq!(join([&new, &old]), Reading::Fail(new));
+    assert_eq!(join([&unreachable(), &old]), Reading::Fail(old.clone()));
+    assert_eq!(join([&old, &unreachable()]), Reading::Fail(old));
 }
 
 #[test]

@@ -91,10 +91,10 @@ async fn only_one_finite_number_says_anything() {
     ];
     for (query, verdict, said) in cases {
         let checks = [check("metric", &url, query, "")];
-        let seen = run(&checks, &place, None).await.unwrap();
-        assert_eq!(seen[0].verdict, verdict, "{query}: {seen:?}");
-        assert!(seen[0].what.starts_with(said), "{query}: {seen:?}");
-        let code = judged(&checks, vec![(&place, seen)]).err().map(|problem| problem.code);
+        let made = run(&checks, &place, None).await.unwrap();
+        assert_eq!(made.seen[0].verdict, verdict, "{query}: {made:?}");
+        assert!(made.seen[0].what.starts_with(said), "{query}: {made:?}");
+        let code = judged(&checks, vec![(&place, made)]).err().map(|problem| problem.code);
         let expected = match verdict {
             CheckVerdict::Passed => None,
             CheckVerdict::Failed => Some(Code::CheckFailed),
@@ -105,8 +105,8 @@ async fn only_one_finite_number_says_anything() {
     // What only warns objects to nothing, and what only holds never turns a release back.
     for (action, expected) in [("warn", None), ("hold", Some(Code::CheckHolds))] {
         let checks = [check("metric", &url, "vector(2)", &format!(",\"on_fail\":\"{action}\""))];
-        let seen = run(&checks, &place, None).await.unwrap();
-        assert_eq!(judged(&checks, vec![(&place, seen)]).err().map(|problem| problem.code), expected);
+        let made = run(&checks, &place, None).await.unwrap();
+        assert_eq!(judged(&checks, vec![(&place, made)]).err().map(|problem| problem.code), expected);
     }
 }
 

@@ -42,9 +42,9 @@ async fn what_the_agent_itself_lacks_is_no_failure_of_the_release() {
         (&granted, "hurl = \"login.hurl\""),
     ] {
         let checks = [world.check("one", written)];
-        let seen = run(&checks, place, None).await.unwrap();
-        assert_eq!(seen[0].verdict, CheckVerdict::NotMade, "{written}: {seen:?}");
-        assert_eq!(judged(&checks, vec![(place, seen)]).unwrap_err().code, Code::CheckBlind);
+        let made = run(&checks, place, None).await.unwrap();
+        assert_eq!(made.seen[0].verdict, CheckVerdict::NotMade, "{written}: {made:?}");
+        assert_eq!(judged(&checks, vec![(place, made)]).unwrap_err().code, Code::CheckBlind);
     }
 }
 
@@ -77,7 +77,7 @@ async fn nothing_that_objects_builds_on_what_only_warns() {
     assert!(error.message.contains("`base`, which only warns"), "{error:?}");
     let checks = next(&format!("{MISSING}\non_fail = \"warn\""));
     let place = world.place();
-    let seen = run(&checks, &place, None).await.unwrap();
-    assert_eq!(seen[1].verdict, CheckVerdict::NotMade);
-    assert!(judged(&checks, vec![(&place, seen)]).is_ok());
+    let made = run(&checks, &place, None).await.unwrap();
+    assert_eq!(made.seen[1].verdict, CheckVerdict::NotMade);
+    assert!(judged(&checks, vec![(&place, made)]).is_ok());
 }

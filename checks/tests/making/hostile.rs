@@ -30,7 +30,7 @@ async fn no_server_holds_a_check_up_or_fills_its_memory() {
         let place = world.place();
         let made =
             tokio::time::timeout(Duration::from_secs(20), run(std::slice::from_ref(&check), &place, None));
-        let seen = made.await.expect(&written).unwrap().remove(0);
+        let seen = made.await.expect(&written).unwrap().seen.remove(0);
         assert_eq!(seen.verdict, CheckVerdict::Failed, "{written}");
         assert!(seen.what.contains(expected), "{written}: {}", seen.what);
     }
@@ -45,8 +45,8 @@ async fn nobody_there_is_a_failure_too() {
     let mut place = world.place();
     // A port that was just free.
     place.server.address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-    let seen = run(&[check("gone", "http = { path = \"/\" }")], &place, None).await.unwrap();
+    let seen = run(&[check("gone", "http = { path = \"/\" }")], &place, None).await.unwrap().seen;
     assert!(seen[0].what.starts_with("/ cannot connect"), "{seen:?}");
-    let tls = run(&[check("tls", "tls = { min_left = \"14d\" }")], &place, None).await.unwrap();
+    let tls = run(&[check("tls", "tls = { min_left = \"14d\" }")], &place, None).await.unwrap().seen;
     assert!(tls[0].what.starts_with("nothing is asked with TLS here"), "{tls:?}");
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use pointsman_chassis::http_check::Target;
 use pointsman_checks::{Grants, Memory, Pin, Place, judged, run};
-use pointsman_core::{Check, CheckFrom, CheckSeen, CheckSpec, CheckVerdict, Code, Problem, ReleaseId};
+use pointsman_core::{Check, CheckFrom, CheckSeen, CheckSpec, CheckVerdict, Code, Problem, ReleaseId, Retry};
 
 use crate::site::Site;
 
@@ -51,7 +51,7 @@ impl World {
     }
 
     async fn run(&self, checks: &[Check]) -> Vec<CheckSeen> {
-        run(checks, &self.place(), None).await.unwrap()
+        run(checks, &self.place(), None).await.unwrap().seen
     }
 
     /// Makes one check, and says what is wrong with it.
@@ -217,9 +217,9 @@ async fn secrets_are_said_nowhere() {
     for written in [&wrong, &echoed, shown] {
         let checks = [world.check("login", written)];
         let place = world.place();
-        let seen = run(&checks, &place, None).await.unwrap();
-        let problem = judged(&checks, vec![(&place, seen.clone())]).unwrap_err();
-        let said = format!("{seen:?} {problem:?} {:?}", checks[0]);
+        let made = run(&checks, &place, None).await.unwrap();
+        let problem = judged(&checks, vec![(&place, made.clone())]).unwrap_err();
+        let said = format!("{made:?} {problem:?} {:?}", checks[0]);
         for secret in [PASSWORD, "hunter2-wrong", "p%26ss", "p&ss", "tok-1234"] {
             assert!(!said.contains(secret), "{secret} in {said}");
         }
@@ -288,21 +288,21 @@ async fn only_granted_alertmanagers_are_asked() {
     assert!(world.one(&wanted("")).await.unwrap_err().contains("this agent may not ask"));
     let grants: Grants = toml::from_str(&format!("alertmanagers = [{{ url = \"{url}\" }}]")).unwrap();
     let place = Place { grants: Arc::new(grants), ..world.place() };
-    let seen = run(&[check("alerts", &wanted("\"Watchdog\""))], &place, None).await.unwrap();
+    let seen = run(&[check("alerts", &wanted("\"Watchdog\""))], &place, None).await.unwrap().seen;
     assert_eq!(seen[0].what, "no alert fires, 1 ignored");
     assert!(
         world.site.came()[0].ends_with("inhibited=false&filter=service%3Dp2d2"),
         "{:?}",
         world.site.came()
     );
-    let seen = run(&[check("alerts", &wanted(""))], &place, None).await.unwrap();
+    let seen = run(&[check("alerts", &wanted(""))], &place, None).await.unwrap().seen;
     assert_eq!(seen[0].what, "1 alerts fire: `Watchdog`");
 
     // What must fire may fire.
     let requires = |name: &str| format!(r#"alerts = {{ url = "{url}", require = ["{name}"] }}"#);
-    let seen = run(&[check("alerts", &requires("Watchdog"))], &place, None).await.unwrap();
+    let seen = run(&[check("alerts", &requires("Watchdog"))], &place, None).await.unwrap().seen;
     assert_eq!(seen[0].what, "no alert fires, 1 ignored");
-    let seen = run(&[check("alerts", &requires("DeadMansSwitch"))], &place, None).await.unwrap();
+    let seen = run(&[check("alerts", &requires("DeadMansSwitch"))], &place, None).await.unwrap().seen;
     assert_eq!(seen[0].verdict, CheckVerdict::NotMade);
     assert!(seen[0].what.contains("nobody feeds the Alertmanager"), "{}", seen[0].what);
 }
@@ -327,11 +327,11 @@ async fn hurl_files_run_with_secrets_in_a_file() {
     );
     let place = Place { grants: Arc::new(toml::from_str(&grants).unwrap()), ..world.place() };
     let written = |file: &str| format!("hurl = \"{file}\"\nsecrets = {{ password = \"SECRETS/wrong\" }}");
-    let seen = run(&[world.check("ok", &written("ok.hurl"))], &place, None).await.unwrap();
+    let seen = run(&[world.check("ok", &written("ok.hurl"))], &place, None).await.unwrap().seen;
     assert_eq!((seen[0].verdict, seen[0].what.as_str()), (CheckVerdict::Passed, "`ok.hurl` passed"));
     let pin = Some(Pin { side: "canary", epoch: "7".to_owned() });
     let pinned = Place { pin, ..place.clone() };
-    let seen = run(&[world.check("pinned", &written("ok.hurl"))], &pinned, None).await.unwrap();
+    let seen = run(&[world.check("pinned", &written("ok.hurl"))], &pinned, None).await.unwrap().seen;
     assert_eq!(seen[0].verdict, CheckVerdict::Passed);
     let log = std::fs::read_to_string(log).unwrap();
     assert_eq!(log.matches("arg X-Pointsman: canary").count(), 1, "{log}");
@@ -341,7 +341,7 @@ async fn hurl_files_run_with_secrets_in_a_file() {
     );
     assert!(!log.contains("arg hunter2") && !log.contains("HOME="), "{log}");
     assert!(log.contains(&format!("arg url=http://{}", world.site.address)), "{log}");
-    let seen = run(&[world.check("bad", &written("bad.hurl"))], &place, None).await.unwrap();
+    let seen = run(&[world.check("bad", &written("bad.hurl"))], &place, None).await.unwrap().seen;
     assert!(
         seen[0].what.contains("exit status: 4") && seen[0].what.contains("assert failed: ***"),
         "{seen:?}"
@@ -388,7 +388,7 @@ async fn a_pass_is_good_for_a_while_and_a_failure_for_nothing() {
         check("plain", r#"http = { path = "/" }"#),
     ];
     let count = |what: &str| world.site.came().iter().filter(|came| came.as_str() == what).count();
-    let made = async || run(&checks, &place, Some(&memory)).await.unwrap();
+    let made = async || run(&checks, &place, Some(&memory)).await.unwrap().seen;
     world.site.fail("/api/features", 1);
     assert_eq!(made().await[1].verdict, CheckVerdict::Failed);
     let seen = made().await;
@@ -407,15 +407,55 @@ async fn a_pass_is_good_for_a_while_and_a_failure_for_nothing() {
 }
 
 #[tokio::test]
+async fn what_others_measure_fails_once_for_each_time_it_is_measured() {
+    let world = World::start().await;
+    let url = format!("http://{}/am", world.site.address);
+    let grants: Grants = toml::from_str(&format!("alertmanagers = [{{ url = \"{url}\" }}]")).unwrap();
+    let place = Place { grants: Arc::new(grants), ..world.place() };
+    let alerts = check("alerts", &format!("alerts = {{ url = \"{url}\" }}"));
+    let checks = [
+        alerts.clone(),
+        check("then", "after = \"alerts\"\nhttp = { path = \"/\" }"),
+        check("plain", "http = { path = \"/gone\" }"),
+    ];
+    let asked = || world.site.came().iter().filter(|came| came.contains("/am/")).count();
+    let memory = Memory::default();
+    let made = async |checks: &[Check]| {
+        let made = run(checks, &place, Some(&memory)).await.unwrap();
+        let verdicts: Vec<CheckVerdict> = made.seen.iter().map(|seen| seen.verdict).collect();
+        (verdicts, judged(checks, vec![(&place, made)]).unwrap_err())
+    };
+    let alone = &checks[..2];
+    let (first, problem) = made(alone).await;
+    assert_eq!(first, [CheckVerdict::Failed, CheckVerdict::NotMade]);
+    assert_eq!((problem.code, problem.retry), (Code::CheckFailed, Retry::Useless));
+    // The same failure, told again: neither it nor what comes after it was made.
+    let (again, told) = made(alone).await;
+    assert_eq!((again, asked()), (first.clone(), 1));
+    assert_eq!((told.code, told.retry), (Code::CheckFailed, Retry::Useful));
+    assert_eq!(told.message, problem.message);
+    // Another check that fails is new, and is what is told of first.
+    let (_, new) = made(&checks).await;
+    assert_eq!((new.retry, asked()), (Retry::Useless, 1));
+    assert!(new.message.starts_with("check `plain` failed"), "{new:?}");
+    // A person, and another release, see it as it is now.
+    run(&[pointsman_checks::anew(&alerts)], &place, Some(&memory)).await.unwrap();
+    assert_eq!(asked(), 2);
+    memory.forget();
+    assert_eq!(made(alone).await.1.retry, Retry::Useless);
+    assert_eq!(asked(), 3);
+}
+
+#[tokio::test]
 async fn every_answer_comes_from_the_side_that_was_asked_for() {
     let world = World::start().await;
     let pinned =
         |side, epoch: &str| Place { pin: Some(Pin { side, epoch: epoch.to_owned() }), ..world.place() };
     let checks = [check("page", r#"http = { path = "/", assets = true }"#)];
-    let seen = run(&checks, &pinned("stable", "7"), None).await.unwrap();
+    let seen = run(&checks, &pinned("stable", "7"), None).await.unwrap().seen;
     assert_eq!(seen[0].verdict, CheckVerdict::Passed);
     assert_eq!(world.site.last("/app.css").headers["x-pointsman"], "stable");
-    let seen = run(&checks, &pinned("stable", "8"), None).await.unwrap();
+    let seen = run(&checks, &pinned("stable", "8"), None).await.unwrap().seen;
     assert_eq!(seen[0].what, "/ was answered on side `stable` of epoch 7, expected `stable` of 8");
 }
 
@@ -425,8 +465,8 @@ async fn a_failure_says_how_to_look_by_hand() {
     let checks = [check("health", r#"http = { path = "/gone" }"#), world.check("login", LOGIN)];
     world.site.fail("/api/login", 1);
     let place = world.place();
-    let seen = run(&checks, &place, None).await.unwrap();
-    let problem: Problem = judged(&checks, vec![(&place, seen)]).unwrap_err();
+    let made = run(&checks, &place, None).await.unwrap();
+    let problem: Problem = judged(&checks, vec![(&place, made)]).unwrap_err();
     let address = world.site.address;
     assert_eq!(problem.code, Code::CheckFailed);
     assert!(
