@@ -9,9 +9,9 @@ use serde_json::Value;
 use crate::expect::Expect;
 use crate::extract::{self, Extract};
 use crate::json_path::JsonPath;
-use crate::metric;
 use crate::ows::{Ows, Service};
 use crate::page;
+use crate::query;
 use crate::spec::{Alerts, Body, Exchange, Kind, Metric, Retry, Spec};
 use crate::template::{JsonTemplate, Template, is_name};
 use crate::written::{self, Statuses, Written};
@@ -199,7 +199,7 @@ fn service(field: &str, url: &str) -> Result<String, String> {
 fn metric_of(written: &written::Metric) -> Result<Kind, String> {
     let written::Metric { url, query, max, min } = written.clone();
     template("query", &query, &PLANNED.map(str::to_owned).into())?;
-    metric::lint(&query)?;
+    query::lint(&query, max.is_some())?;
     if max.is_none() && min.is_none() || [max, min].into_iter().flatten().any(|limit| !limit.is_finite()) {
         return Err("expected `max`, `min` or both, as numbers".to_owned());
     }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use pointsman_chassis::config::Span;
 use pointsman_checks::Kind;
 use pointsman_core::{Check, CheckName, Code, Problem, Route, SlotPlan};
 use pointsman_proto::{convert, v1};
@@ -22,6 +23,7 @@ pub async fn check_config(office: &Office) -> Vec<v1::Finding> {
     match read.map_err(abrupt).and_then(|read| read) {
         Ok(file) => {
             let mut findings = vec![in_effect(&subject, file == *running)];
+            findings.extend(of_queries(&file));
             findings.extend(of_monitoring(office, &file.checks).await);
             findings
         }
@@ -42,6 +44,58 @@ fn in_effect(subject: &str, as_read: bool) -> v1::Finding {
             ..finding(subject, "warn", "valid, and not in effect yet".to_owned(), None)
         },
     }
+}
+
+/// What queries say without being asked: of which slot, and of when. Neither makes a file invalid; whoever writes them may
+/// mean it.
+fn of_queries(file: &Environment) -> Vec<v1::Finding> {
+    let watched = file.checks.iter().filter(|check| check.after_switch);
+    let metrics = watched.filter_map(|check| match pointsman_checks::parsed_alone(check)?.kind {
+        Kind::Metric(metric) => Some((check, metric.query)),
+        _ => None,
+    });
+    let shortest_ms = shortest_watch_ms(file);
+    metrics.flat_map(|(check, query)| of_query(check, &query, shortest_ms)).collect()
+}
+
+/// The time after which some visitors' watch may be over, in milliseconds.
+fn shortest_watch_ms(file: &Environment) -> u64 {
+    let fixed = file.splits.iter().map(|split| split.hold_ms).chain([file.watch.duration_ms]);
+    let whole_ms = match file.verdict.max_watch_ms.filter(|_| file.verdict.must_decide()) {
+        Some(longest_ms) => longest_ms,
+        None => fixed.min().unwrap_or_default(),
+    };
+    file.verdict
+        .min_watch_ms
+        .filter(|_| file.verdict.acts())
+        .map_or(whole_ms, |least_ms| least_ms.min(whole_ms))
+}
+
+fn of_query(check: &Check, query: &str, shortest_ms: u64) -> Vec<v1::Finding> {
+    let warns = |what: &str, why: String, fix: String| v1::Finding {
+        why,
+        fix,
+        ..finding("checks", "warn", format!("check `{}` {what}", check.name), None)
+    };
+    let names_slot = pointsman_checks::names_slot(query);
+    let range_ms = pointsman_checks::longest_range_ms(query).filter(|range_ms| *range_ms > shortest_ms);
+    let mixed = (!names_slot).then(|| {
+        warns(
+            "does not say of which slot",
+            "its number mixes both slots: with few visitors on the new one, what fails there hardly shows"
+                .to_owned(),
+            "give the query a label of the slot, as `slot=\"{{slot}}\"`".to_owned(),
+        )
+    });
+    let looks_back = range_ms.map(|range_ms| {
+        let (range, shortest) = (Span::from_ms(range_ms), Span::from_ms(shortest_ms));
+        warns(
+            &format!("looks back over {range}, and the shortest watch takes {shortest}"),
+            "all through that watch its number is still of the version before, too".to_owned(),
+            format!("shorten the range in the query, or watch for {range} or longer"),
+        )
+    });
+    mixed.into_iter().chain(looks_back).collect()
 }
 
 fn asks_monitoring(check: &Check) -> bool {
@@ -101,6 +155,30 @@ fn of_check(host: &str, seen: &v1::CheckSeen) -> v1::Finding {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_core::{CheckFrom, CheckSpec};
+
+    #[test]
+    fn a_query_of_no_slot_or_of_before_the_watch_is_told() {
+        let check = Check {
+            name: "errors".parse().unwrap(),
+            from: CheckFrom::Balancers,
+            before_switch: false,
+            after_switch: true,
+            spec: CheckSpec::parse("{}").unwrap(),
+            timeout_ms: 1,
+            patience_ms: 0,
+            bound_ms: 1,
+        };
+        let told = |query: &str| -> Vec<String> {
+            of_query(&check, query, 120_000).into_iter().map(|finding| finding.what).collect()
+        };
+        assert!(told("sum(rate(e{slot=\"{{ slot }}\"}[2m]))").is_empty());
+        let slot = "check `errors` does not say of which slot";
+        let back = "check `errors` looks back over 5m, and the shortest watch takes 2m";
+        assert_eq!(told("sum(rate(e[1m]))"), [slot]);
+        assert_eq!(told("sum(rate(e{slot=\"{{slot}}\"}[5m])) / sum(rate(r{slot=\"{{slot}}\"}[1m]))"), [back]);
+        assert_eq!(told("sum(rate(e[5m]))"), [slot, back]);
+    }
 
     #[test]
     fn a_query_without_an_answer_is_worse_than_one_that_objects() {
