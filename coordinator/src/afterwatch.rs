@@ -8,7 +8,7 @@ use pointsman_chassis::SystemClock;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Judged, OnFail, Outcome, Problem, Purpose, ReleaseId, Ruling, State, Timestamp, judging,
+    Judged, OnFail, Outcome, Problem, Purpose, ReleaseId, Ruling, State, Step, Timestamp, judging,
 };
 use tracing::info;
 
@@ -29,7 +29,14 @@ pub async fn afterwatch(office: Arc<Office>) {
     loop {
         moves.mark_unchanged();
         match office.watched_on() {
-            Some((state, _)) => watch(&office, &state).await,
+            Some((state, _)) => {
+                let plan = Arc::clone(&state.plan);
+                let beside = office.old_side().look_after(office.fleet(), &SystemClock, plan, Step::Switch);
+                tokio::select! {
+                    () = watch(&office, &state) => {}
+                    never = beside => match never {},
+                }
+            }
             // Nobody is watched on before some release has ended.
             None if moves.changed().await.is_err() => return,
             None => {}

@@ -37,7 +37,7 @@ use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::visitors::traffic::{self, Watchers};
-use crate::way_back::{leads_back, way_back};
+use crate::way_back::{leads_back, way_back, with_checks};
 use crate::{check_now, checklist};
 
 /// Longest time for an offer to arrive.
@@ -370,7 +370,7 @@ impl Coordinator for Api {
             });
             let way_back = leads_back(&standing, office.running().as_ref()).and_then(|back| {
                 let slot = office.environment().slots.get(&back.slot)?;
-                Some(way_back(&back, slot, &agents))
+                Some(with_checks(&office, way_back(&back, slot, &agents)))
             });
             Ok(v1::StatusReply {
                 way_back,

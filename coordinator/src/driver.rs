@@ -1,6 +1,7 @@
 //! The loop of one release: fold → `next` → call a port → append. It decides nothing.
 
 use std::collections::BTreeMap;
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use futures_util::future::{AbortHandle, Abortable, BoxFuture, Shared, join_all};
@@ -10,12 +11,13 @@ use pointsman_core::machine::{self, Next};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Signals};
 use pointsman_core::{
     Action, Aftermath, CheckSeen, Code, Event, Evidence, HostName, Order, OrderKey, Phase, Plan, Problem,
-    Reading, Request, RequestKind, State, Timestamp, invariants, judging, route_change,
+    Reading, Request, RequestKind, State, Step, Timestamp, invariants, judging, route_change,
 };
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
 use crate::noted::{self, Noted};
+use crate::old_side::{self, OldSide};
 use crate::watcher::Watcher;
 
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
@@ -46,7 +48,12 @@ pub struct Driver<J, F, C, S> {
     pub clock: C,
     /// What visitors meet.
     pub signals: S,
+    /// What is known of the slot that they would go back to.
+    pub old_side: Arc<OldSide>,
 }
+
+/// The old slot being looked after, while visitors are watched after a step.
+type Beside<'a> = Option<(Step, BoxFuture<'a, Infallible>)>;
 
 struct Flight<'a, P: Fn(&State)> {
     state: State,
@@ -79,6 +86,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let mut watched: Option<Timestamp> = None;
         let mut noted = Noted::default();
         let mut watcher: Option<Watcher<S::Ear>> = None;
+        let mut beside: Beside<'_> = None;
         loop {
             let now = self.clock.now();
             // What was read before or while the release was held is no part of the watch that follows.
@@ -141,14 +149,16 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     let reading = async {
                         self.clock.pause(wait_ms).await;
                         let began = self.clock.now();
-                        (began, self.read_gates(&flight.state).await)
+                        let (reading, seen) = self.read_gates(&flight.state, began).await;
+                        (began, reading, seen)
                     };
-                    // A second that changes nothing must not begin a reading anew.
+                    // A second that changes nothing must not begin a reading anew, nor does a look at the old slot.
                     let news = self.news_of_visitors(&mut watcher, &flight.state);
                     tokio::select! { biased;
                         asked = requests.recv() => Woken::Asked(asked),
                         events = news => Woken::Heard(events),
-                        (began, (reading, seen)) = reading => Woken::Read(began, reading, seen),
+                        (began, reading, seen) = reading => Woken::Read(began, reading, seen),
+                        never = self.look_after_old_side(&mut beside, &flight.state) => match never {},
                     }
                 }
                 Next::HearVisitors => {
@@ -191,7 +201,6 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
                 Woken::Read(began, reading, seen) => {
                     let now = self.clock.now();
-                    let reading = machine::timely(&flight.state, began, now, reading);
                     let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
                     let events = machine::gates_read(&flight.state, watched, began, reading);
                     let judgement = watcher.as_ref().map(Watcher::judgement);
@@ -311,8 +320,26 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         }
     }
 
-    /// Reads the gates; with what was seen of each check, and where.
-    async fn read_gates(&self, state: &State) -> (Reading, Vec<(HostName, Vec<CheckSeen>)>) {
+    /// Has the old slot be looked after, for ever, beside what else is done: from where that was when it was left.
+    async fn look_after_old_side<'a>(&'a self, beside: &mut Beside<'a>, state: &State) -> Infallible {
+        let Some(after) = state.watched_after() else { return std::future::pending().await };
+        if beside.as_ref().is_none_or(|(known, _)| *known != after) {
+            let plan = Arc::clone(&state.plan);
+            let looking = self.old_side.look_after(&self.fleet, &self.clock, plan, after);
+            *beside = Some((after, looking.boxed()));
+        }
+        match beside {
+            Some((_, looking)) => looking.await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Reads the gates; with what was seen of each check, and where. `began` is now.
+    async fn read_gates(
+        &self,
+        state: &State,
+        began: Timestamp,
+    ) -> (Reading, Vec<(HostName, Vec<CheckSeen>)>) {
         let timeout_ms = state.plan.reading_ms();
         let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
         let asked = gates.iter().map(|(host, action)| async move {
@@ -321,7 +348,31 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
             (observed.map(drop).map_err(|problem| problem.on(host)), seen)
         });
         let (readings, seen): (Vec<_>, Vec<_>) = join_all(asked).await.into_iter().unzip();
-        (machine::join_readings(readings), seen)
+        let by_checks = machine::checks_alone_fail(&readings);
+        let reading = machine::timely(state, began, self.clock.now(), machine::join_readings(readings));
+        match reading {
+            Reading::Fail(problem) if by_checks => (self.compared(state, problem, &seen).await, seen),
+            reading => (reading, seen),
+        }
+    }
+
+    /// Has the checks that failed be made on the old slot, where they can be: what fails there too is no fault of the new one.
+    async fn compared(
+        &self,
+        state: &State,
+        problem: Problem,
+        seen: &[(HostName, Vec<CheckSeen>)],
+    ) -> Reading {
+        let (plan, began) = (&state.plan, self.clock.now());
+        let Some(after) = state.watched_after() else { return Reading::Fail(problem) };
+        let failed = old_side::failed_in(plan, seen);
+        let on = (plan.as_ref(), after, state.watch.is_shared());
+        let said = self.old_side.fails_too(&self.fleet, &self.clock, on, &failed).await;
+        let reading = match said.is_empty() {
+            true => Reading::Fail(problem),
+            false => Reading::Shared(said.iter().fold(problem, |problem, cause| problem.cause(cause))),
+        };
+        machine::timely_compared(state, began, self.clock.now(), reading)
     }
 
     async fn fenced<P: Fn(&State)>(
@@ -425,6 +476,7 @@ fn tell(plan: &Plan, event: &Event) {
     let (problem, what) = match event {
         Event::OrderFailed { problem, .. } => (problem, "an order failed"),
         Event::GatesRead(Reading::Fail(problem)) => (problem, "the gates failed"),
+        Event::GatesRead(Reading::Shared(problem)) => (problem, "the gates failed, on the old slot too"),
         Event::GatesRead(Reading::Unknown(problem)) => (problem, "the gates cannot be read"),
         Event::TurnedBack(problem) => (problem, "turning back"),
         Event::Held(problem) => (problem, "held: it waits for a person"),

@@ -19,6 +19,7 @@ pub mod journal;
 mod migrations;
 mod noted;
 mod office;
+pub mod old_side;
 pub mod opening;
 pub mod planner;
 mod rate_limits;

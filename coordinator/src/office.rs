@@ -25,6 +25,7 @@ use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
 use crate::migrations;
+use crate::old_side::OldSide;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 use crate::repeated;
@@ -78,6 +79,7 @@ pub struct Office {
     store: ArtifactStore,
     fleet: GrpcFleet,
     visitors: Visitors,
+    old_side: Arc<OldSide>,
     holder: String,
     book: Mutex<Book>,
     /// One release is begun at a time.
@@ -116,6 +118,7 @@ impl Office {
             store,
             fleet,
             visitors,
+            old_side: Arc::default(),
             holder,
             book: Mutex::default(),
             beginning: tokio::sync::Mutex::default(),
@@ -145,6 +148,11 @@ impl Office {
     /// The visitors of its releases.
     pub fn visitors(&self) -> &Visitors {
         &self.visitors
+    }
+
+    /// The slot that its visitors would go back to.
+    pub fn old_side(&self) -> &OldSide {
+        &self.old_side
     }
 
     fn book(&self) -> MutexGuard<'_, Book> {
@@ -185,7 +193,8 @@ impl Office {
     /// Drives whatever release is open, for ever.
     async fn work(self: Arc<Self>) {
         let (journal, fleet, signals) = (self.journal.clone(), self.fleet.clone(), self.visitors.clone());
-        let driver = Driver { journal, fleet, clock: SystemClock, signals };
+        let old_side = Arc::clone(&self.old_side);
+        let driver = Driver { journal, fleet, clock: SystemClock, signals, old_side };
         loop {
             let Some((state, mut requests)) = self.take_open() else {
                 self.begun.notified().await;

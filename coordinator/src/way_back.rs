@@ -46,7 +46,7 @@ async fn closed_now(office: &Office) -> Option<String> {
     }
     let back = leads_back(&office.standing(), running.as_ref())?;
     let slot = office.environment().slots.get(&back.slot)?;
-    let found = way_back(&back, slot, &office.look().await);
+    let found = with_checks(office, way_back(&back, slot, &office.look().await));
     (!found.ready).then_some(found.found)
 }
 
@@ -113,6 +113,25 @@ pub fn way_back(previous: &LiveRelease, slot: &SlotPlan, agents: &[v1::AgentStat
     }
 }
 
+/// The same with what the slot's own checks say, while they are made there: a server that answers may still answer wrongly.
+pub fn with_checks(office: &Office, found: v1::WayBack) -> v1::WayBack {
+    let running = office.running().map(|kept| kept.state.plan.release.clone());
+    let watched = running.or_else(|| office.watched_on().map(|(state, _)| state.plan.release.clone()));
+    joined(found, watched.and_then(|release| office.old_side().seen(&release)))
+}
+
+fn joined(found: v1::WayBack, checks: Option<Result<String, String>>) -> v1::WayBack {
+    let (ready, said) = match (found.ready, checks) {
+        (true, Some(Err(fails))) => (false, fails),
+        (ready, Some(Err(said))) | (ready @ true, Some(Ok(said))) => {
+            let known = Some(found.found.clone()).filter(|known| !known.is_empty());
+            (ready, known.into_iter().chain([said]).collect::<Vec<_>>().join(", "))
+        }
+        (ready, _) => (ready, found.found.clone()),
+    };
+    v1::WayBack { ready, found: said, ..found }
+}
+
 fn is_unfit(agent: &v1::AgentStatus) -> bool {
     agent.problem.as_ref().is_some_and(|problem| problem.code == Code::SiteRootUnfit.as_str())
 }
@@ -177,6 +196,20 @@ mod tests {
             Some(v1::Problem { code: Code::SiteRootUnfit.as_str().to_owned(), ..Default::default() });
         assert_eq!(look(&[other, balancer("be_blue", 2)]), said(false, "what b1 holds is no artifact"));
         assert_eq!(look(&[web("b1", 1), silent("lb1", "lb-agent")]), said(false, "lb1 cannot be asked"));
+    }
+
+    #[test]
+    fn servers_that_are_up_are_no_way_back_where_checks_fail() {
+        let look = |ready, checks| {
+            let found = joined(v1::WayBack { ready, found: "seen".to_owned(), ..Default::default() }, checks);
+            (found.ready, found.found)
+        };
+        let said = |ready, text: &str| (ready, text.to_owned());
+        assert_eq!(look(true, None), said(true, "seen"));
+        assert_eq!(look(true, Some(Ok("passed".to_owned()))), said(true, "seen, passed"));
+        assert_eq!(look(true, Some(Err("fails".to_owned()))), said(false, "fails"));
+        assert_eq!(look(false, Some(Err("fails".to_owned()))), said(false, "seen, fails"));
+        assert_eq!(look(false, Some(Ok("passed".to_owned()))), said(false, "seen"));
     }
 
     #[test]

@@ -146,17 +146,34 @@ pub fn gates_and_visitors(
     judgement: Option<&Judgement>,
 ) -> Vec<Event> {
     let said = judgement.map(|judgement| heard(state, now, judgement)).unwrap_or_default();
+    let gates_turn = |gates: &[Event]| gates.iter().any(|event| matches!(event, Event::TurnedBack(_)));
     let goes_ahead = match said.last() {
         Some(Event::TurnedBack(_)) => true,
-        // Gates that fail outweigh everything.
-        Some(Event::Held(_)) => !gates.iter().any(|event| matches!(event, Event::TurnedBack(_))),
+        // What strikes the visitors of both slots strikes the gates too, and going back would not help. Everything else is
+        // outweighed by gates that fail.
+        Some(Event::Held(problem)) => problem.code == Code::SharedFault || !gates_turn(&gates),
         _ => false,
     };
+    if gates_turn(&gates) && !goes_ahead && judgement.is_some_and(|judgement| strikes_both(state, judgement))
+    {
+        // It is held for that already: one row of failures is recorded, and no more.
+        gates.retain(|event| !ends(event));
+        if state.watch.failures >= state.plan.watch.fail_after {
+            gates.clear();
+        }
+        return gates;
+    }
     if !goes_ahead {
         return with_last_word(state, gates, judgement);
     }
     gates.retain(|event| !ends(event));
     gates.into_iter().chain(said).collect()
+}
+
+/// Whether the visitors' judge says just now that both slots are struck.
+fn strikes_both(state: &State, judgement: &Judgement) -> bool {
+    let ruling = ruled(state, judgement);
+    state.plan.verdict.acts() && ruling.verdict == Verdict::Hold && ruling.shared
 }
 
 /// Puts what is known of the visitors before the end of a watch, so that every end carries its numbers.
@@ -197,6 +214,16 @@ pub fn after_end(state: &State, judged: &Judged, kept_by: Option<&Problem>) -> P
 fn against(judged: &Judged) -> Problem {
     Problem::new(Code::VerdictAgainst, &judged.told)
         .hint("compare the two versions: `pointsman explain PM0411`")
+}
+
+/// What a person should know where the same checks fail on both slots.
+pub(crate) fn shared_gates(state: &State, problem: &Problem) -> Problem {
+    let environment = &state.plan.environment;
+    let mut shared = Problem::new(Code::SharedFault, format!("both slots fail: {problem}"));
+    shared.causes.clone_from(&problem.causes);
+    shared.hint(format!(
+        "look at what both slots use; then `pointsman resume {environment}` or `pointsman rollback {environment}`"
+    ))
 }
 
 fn shared(state: &State, judged: &Judged) -> Problem {

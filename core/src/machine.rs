@@ -219,6 +219,12 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
         Reading::Fail(_) => {
             see_again(state, at);
             state.watch.failures = state.watch.failures.saturating_add(1);
+            state.watch.alone = state.watch.alone.saturating_add(1);
+        }
+        Reading::Shared(_) => {
+            see_again(state, at);
+            state.watch.failures = state.watch.failures.saturating_add(1);
+            state.watch.alone = 0;
         }
         Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
     }
@@ -596,7 +602,17 @@ fn watch_end(state: &State, until: Timestamp, last: Option<Timestamp>, now: Time
 /// What a reading that was begun at `began` says at `now`. One that took longer than it may, because the coordinator
 /// stood still or its clock was set meanwhile, says nothing of now: nobody is moved, or moved back, on the strength of it.
 pub fn timely(state: &State, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
-    let longest_ms = state.plan.reading_ms().saturating_add(READING_SLACK_MS);
+    in_time(state.plan.reading_ms(), began, now, reading)
+}
+
+/// The same where the old slot was asked after the gates had been read: it may have been busy with one look at it, and then
+/// takes its own time.
+pub fn timely_compared(state: &State, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
+    in_time(state.plan.reading_ms().saturating_mul(2), began, now, reading)
+}
+
+fn in_time(longest_ms: u64, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
+    let longest_ms = longest_ms.saturating_add(READING_SLACK_MS);
     if now >= began && now.ms_since(began) <= longest_ms {
         return reading;
     }
@@ -652,14 +668,26 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
         }
         // It was counted when it was seen, and it is not well yet.
         Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => Vec::new(),
+        // It is held already, and that this goes on is no news.
+        Reading::Shared(_) if until.is_none() && state.watch.failures > 0 && state.watch.alone == 0 => {
+            Vec::new()
+        }
         Reading::Fail(problem) => {
-            let fails = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;
-            let turn = match (fails, state.plan.automatic_rollback, until) {
+            let row = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;
+            let alone = state.watch.alone.saturating_add(1) >= state.plan.watch.fail_after;
+            let turn = match (alone, state.plan.automatic_rollback, until) {
                 (true, true, _) => Some(Event::TurnedBack(problem.clone())),
                 (true, false, Some(_)) => Some(Event::Held(problem.clone())),
+                // A row that both slots began: whose fault it is will be seen by what follows.
+                (false, _, Some(_)) if row => Some(Event::Held(judging::shared_gates(state, &problem))),
                 _ => None,
             };
             [Event::GatesRead(Reading::Fail(problem))].into_iter().chain(turn).collect()
+        }
+        Reading::Shared(problem) => {
+            let row = state.watch.failures.saturating_add(1) >= state.plan.watch.fail_after;
+            let held = until.filter(|_| row).map(|_| Event::Held(judging::shared_gates(state, &problem)));
+            [Event::GatesRead(Reading::Shared(problem))].into_iter().chain(held).collect()
         }
         Reading::Unknown(problem) => {
             let Some(since) = state.watch.blind_since else {
@@ -686,21 +714,33 @@ pub(crate) fn turns(state: &State, problem: Problem) -> Option<Event> {
 pub fn join_readings(results: impl IntoIterator<Item = Result<(), Problem>>) -> Reading {
     let (mut joined, mut remembered) = (Reading::Pass, None);
     for problem in results.into_iter().filter_map(Result::err) {
-        let seen = matches!(
-            problem.code,
-            Code::CheckFailed
-                | Code::BackendUnhealthy
-                | Code::RouteDrift
-                | Code::RouteNotSeen
-                | Code::BackendUnknown
-        );
-        match seen {
+        match is_failure(problem.code) {
             true if is_remembered(&problem) => remembered = Some(problem),
             true => return Reading::Fail(problem),
             false => joined = Reading::Unknown(problem),
         }
     }
     remembered.map_or(joined, Reading::Fail)
+}
+
+/// Whether an agent says by this that visitors are failed.
+fn is_failure(code: Code) -> bool {
+    matches!(
+        code,
+        Code::CheckFailed
+            | Code::BackendUnhealthy
+            | Code::RouteDrift
+            | Code::RouteNotSeen
+            | Code::BackendUnknown
+    )
+}
+
+/// Whether nothing but checks fails in what every asked agent said, and fails now: the old slot can be asked the same.
+pub fn checks_alone_fail(results: &[Result<(), Problem>]) -> bool {
+    let mut failures =
+        results.iter().filter_map(|result| result.as_ref().err()).filter(|problem| is_failure(problem.code));
+    let all_checks = failures.clone().all(|problem| problem.code == Code::CheckFailed);
+    all_checks && failures.any(|problem| !is_remembered(problem))
 }
 
 /// Whether a failure is one that an agent has seen, and told of, before: what others measure is the same until they measure

@@ -118,8 +118,17 @@ impl Progress {
 pub struct WatchProgress {
     /// Failed readings in a row.
     pub failures: u32,
+    /// Of these, the last ones in a row in which the old slot was not found to fail as well.
+    pub alone: u32,
     /// Since when the gates cannot be read.
     pub blind_since: Option<Timestamp>,
+}
+
+impl WatchProgress {
+    /// Whether the old slot was found to fail as well in this row of failures.
+    pub fn is_shared(&self) -> bool {
+        self.alone < self.failures
+    }
 }
 
 /// What was made of the visitors' signals so far.

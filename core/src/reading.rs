@@ -9,6 +9,8 @@ pub enum Reading {
     Pass,
     /// The new slot fails its visitors.
     Fail(Problem),
+    /// It does, and so does the slot that visitors would go back to, by the very same check, which it passed a while ago.
+    Shared(Problem),
     /// It could not be seen: never the same as well, and never the same as failing.
     Unknown(Problem),
 }

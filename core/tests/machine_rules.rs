@@ -6,7 +6,9 @@ mod plans;
 mod story;
 
 use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
-use pointsman_core::machine::{Next, apply, fence_failed, gates_read, join_readings, next, possible, timely};
+use pointsman_core::machine::{
+    Next, apply, checks_alone_fail, fence_failed, gates_read, join_readings, next, possible, timely,
+};
 use pointsman_core::{
     Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
     Request, RequestKind, Stamped, Standing, State, Step, Timestamp, invariants,
@@ -353,6 +355,83 @@ fn a_failure_that_is_only_remembered_does_not_count_again_and_lets_nothing_go_on
     assert_eq!(story.state.watch.failures, 1);
     read(&mut story, Reading::Pass);
     assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+fn shared() -> Reading {
+    Reading::Shared(Problem::new(Code::CheckFailed, "500 instead of 200").cause("the old slot fails it too"))
+}
+
+fn held_for(story: &Story) -> Option<(Code, String)> {
+    match &story.state.phase {
+        Phase::Held { at: HeldAt::Watch(_), why, .. } => Some((why.code, why.message.clone())),
+        _ => None,
+    }
+}
+
+#[test]
+fn what_fails_on_both_slots_holds_and_nobody_is_led_to_the_other_one() {
+    let mut story = deploy_at(Step::Watch);
+    let row = story.state.plan.watch.fail_after;
+    for _ in 1..row {
+        read(&mut story, shared());
+        assert_eq!(word(&story.state), "watching");
+    }
+    read(&mut story, shared());
+    let (code, message) = held_for(&story).unwrap();
+    assert_eq!((code, message.as_str()), (Code::SharedFault, "both slots fail: 500 instead of 200"));
+    // However long it lasts, it is held, and nothing more is recorded of it.
+    let before = story.state.clone();
+    for _ in 0..10 * row {
+        read(&mut story, shared());
+    }
+    assert_eq!(story.state, before);
+    // Once the old slot is well again, what still fails is the new one alone: a whole row of it.
+    for _ in 1..row {
+        read(&mut story, failing());
+        assert_eq!(word(&story.state), "held");
+    }
+    read(&mut story, failing());
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn a_fault_of_both_that_is_over_before_the_row_is_full_is_none() {
+    let mut story = deploy_at(Step::Watch);
+    for reading in [shared(), shared(), Reading::Pass, shared(), Reading::Pass] {
+        read(&mut story, reading);
+    }
+    assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn one_slot_is_blamed_only_for_a_whole_row_in_which_the_other_was_well() {
+    for readings in
+        [[shared(), shared(), failing()], [failing(), failing(), shared()], [shared(), failing(), failing()]]
+    {
+        let mut story = deploy_at(Step::Watch);
+        assert_eq!(story.state.plan.watch.fail_after, 3);
+        readings.into_iter().for_each(|reading| read(&mut story, reading));
+        assert_eq!(held_for(&story).unwrap().0, Code::SharedFault);
+    }
+    // What failed on both a while ago is no excuse for what fails now.
+    let mut story = deploy_at(Step::Watch);
+    for reading in [shared(), Reading::Pass, failing(), failing(), failing()] {
+        read(&mut story, reading);
+    }
+    assert_eq!(drive(&mut story), ["route-back", "rolled-back"]);
+}
+
+#[test]
+fn only_what_checks_ask_for_can_be_asked_of_the_old_slot() {
+    let of = |codes: &[Code]| -> Vec<Result<(), Problem>> {
+        codes.iter().map(|code| Err(Problem::new(*code, "no"))).chain([Ok(())]).collect()
+    };
+    assert!(checks_alone_fail(&of(&[Code::CheckFailed, Code::AgentUnreachable])));
+    assert!(!checks_alone_fail(&of(&[Code::CheckFailed, Code::BackendUnhealthy])));
+    assert!(!checks_alone_fail(&of(&[Code::RouteDrift])));
+    assert!(!checks_alone_fail(&of(&[Code::AgentUnreachable])));
+    let told_before = Problem::new(Code::CheckFailed, "no").retry_useful();
+    assert!(!checks_alone_fail(&[Err(told_before)]));
 }
 
 #[test]

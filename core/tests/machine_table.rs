@@ -243,6 +243,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("order-failed unknown", failed(&unknown)),
         ("gates-read pass", Event::GatesRead(Reading::Pass)),
         ("gates-read fail", Event::GatesRead(Reading::Fail(refused()))),
+        ("gates-read shared", Event::GatesRead(Reading::Shared(refused()))),
         ("gates-read unknown", Event::GatesRead(Reading::Unknown(unknown))),
         ("gates-expired", Event::GatesExpired),
         (

@@ -355,11 +355,33 @@ fn a_watch_does_not_pass_in_the_moment_its_visitors_are_found_to_fare_badly() {
     let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
     assert_eq!(green(&mut story, 60_000, &judgement), ["judged", "held"]);
     assert_eq!(why(&story), Code::SharedFault);
-    // Gates that fail turn back even what is shared by both slots.
+}
+
+#[test]
+fn gates_that_fail_while_visitors_of_both_slots_do_hold_too() {
     let mut story = watched(acts());
-    let gates = vec![Event::GatesRead(Reading::Fail(refused())), Event::TurnedBack(refused())];
-    let events = gates_and_visitors(&story.state, story.now, gates, Some(&judgement));
-    events.into_iter().for_each(|event| story.tell(event));
+    let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
+    let failing = |story: &mut Story, judgement| {
+        story.now = story.now.plus_ms(1_000);
+        let gates = gates_read(&story.state, None, story.now, Reading::Fail(refused()));
+        let events = gates_and_visitors(&story.state, story.now, gates, Some(judgement));
+        events.iter().for_each(|event| story.tell(event.clone()));
+        events.len()
+    };
+    let row = story.state.plan.watch.fail_after;
+    (0..row).for_each(|_| _ = failing(&mut story, &judgement));
+    assert_eq!(why(&story), Code::SharedFault);
+    // For as long as that is so; and the journal does not fill with it.
+    (0..row).for_each(|_| _ = failing(&mut story, &judgement));
+    assert_eq!(failing(&mut story, &judgement), 0);
+    assert_eq!(why(&story), Code::SharedFault);
+    // Where the visitors of the old slot fare well, gates that fail turn back.
+    let well = after(&story, 200, counts(100, 0), counts(100, 0));
+    failing(&mut story, &well);
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+    // So they do where visitors are only looked at.
+    let mut story = watched(VerdictPlan { mode: VerdictMode::Shadow, ..acts() });
+    (0..row).for_each(|_| _ = failing(&mut story, &judgement));
     assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
 }
 

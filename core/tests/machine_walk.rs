@@ -358,7 +358,7 @@ impl Walk {
         self.now = self.now.plus_ms(self.state.plan.watch.interval_ms);
         let problem = Problem::new(Code::CheckFailed, "not as it should be");
         let reading = if self.strikes(self.mood.gates_fail) {
-            Reading::Fail(problem)
+            if self.chance.percent(30) { Reading::Shared(problem) } else { Reading::Fail(problem) }
         } else if self.strikes(self.mood.gates_blind) {
             Reading::Unknown(problem)
         } else {

@@ -3,6 +3,8 @@
 use std::time::Duration;
 
 use kit::{Load, LoadPlan, Site};
+use pointsman_core::Code;
+use pointsman_proto::v1;
 
 async fn switched(site: &Site, release: &str) {
     let client = site.client().unwrap();
@@ -81,4 +83,67 @@ async fn a_person_ends_the_watch() {
     assert_eq!(deployed.code, 3, "{deployed:?}");
     assert!(deployed.says("complaints") && deployed.says("PM0711"), "{deployed:?}");
     assert!(site.visit().await.unwrap().starts_with("HTTP/1.1 503"), "nothing was live before");
+}
+
+/// Waits until the coordinator says of the slot that visitors came from whether it would take them back.
+async fn way_back(site: &Site, what: &str, enough: impl Fn(&v1::WayBack) -> bool + Copy) {
+    let client = site.client().unwrap();
+    kit::until(what, Duration::from_secs(60), || {
+        let mut client = client.clone();
+        async move { client.status().await.ok()?.way_back.filter(enough) }
+    })
+    .await
+    .unwrap();
+}
+
+/// Waits until the newest release stands as it is to.
+async fn stands(site: &Site, what: &str, enough: impl Fn(&v1::Release) -> bool + Copy) -> v1::Release {
+    let client = site.client().unwrap();
+    kit::until(what, Duration::from_secs(60), || {
+        let mut client = client.clone();
+        async move { client.status().await.ok()?.release.filter(enough) }
+    })
+    .await
+    .unwrap()
+}
+
+/// What both slots use goes away: going back would not help. What only the new one lacks is its own fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_fails_on_both_slots_is_held_and_what_fails_on_the_new_one_alone_is_left() {
+    let site = Site::builder().watch("40s").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let mut client = site.client().unwrap();
+    let v2 = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&v2, "v2").await.unwrap();
+    switched(&site, "v2").await;
+    way_back(&site, "the old slot has passed", |found| found.ready && found.found.contains("passed there"))
+        .await;
+
+    site.blue.fail_deep(true).unwrap();
+    site.green.fail_deep(true).unwrap();
+    let held = stands(&site, "it is held", |release| release.held.is_some()).await;
+    let why = held.held.unwrap();
+    assert_eq!(why.code, Code::SharedFault.as_str(), "{why:?}");
+    assert!(why.message.contains("check `deep` failed"), "{why:?}");
+    assert!(why.causes.iter().any(|cause| cause.contains("on the old slot `blue` too")), "{why:?}");
+    assert!(site.visit().await.unwrap().contains("v2"));
+    way_back(&site, "the old slot is known to fail", |found| {
+        !found.ready && found.found.contains("check `deep` fails there since")
+    })
+    .await;
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.says("PM0412") && told.says("is not ready: check `deep` fails there"), "{told:?}");
+
+    // It comes back, on one slot after the other: held all the same, until a person lets it go on.
+    site.green.fail_deep(false).unwrap();
+    site.blue.fail_deep(false).unwrap();
+    let asked = v1::AskRequest { environment: "production".to_owned(), ..Default::default() };
+    client.api.clone().resume(asked).await.unwrap();
+    way_back(&site, "the old slot has passed again", |found| found.ready).await;
+    stands(&site, "it is watched again", |release| release.held.is_none() && release.outcome.is_empty())
+        .await;
+
+    site.green.fail_deep(true).unwrap();
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    assert!(site.visit().await.unwrap().contains("v1"));
 }

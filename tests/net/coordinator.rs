@@ -152,6 +152,7 @@ pub async fn run(place: Place, plan: Plan, world: World) -> turmoil::Result {
         journal: Noted { port: journal, world: world.clone() },
         clock: SimulatedClock,
         signals: Unheard,
+        old_side: Arc::default(),
     };
     let Some(state) = open(&driver, plan, &world).await? else { return Ok(()) };
     world.publish(&state);

@@ -86,6 +86,9 @@ enum Fact {
     GatesFailed {
         problem: Problem,
     },
+    GatesShared {
+        problem: Problem,
+    },
     GatesUnknown {
         problem: Problem,
     },
@@ -329,6 +332,9 @@ fn fact_of(event: &Event) -> Fact {
         Event::GatesRead(domain::Reading::Fail(problem)) => {
             Fact::GatesFailed { problem: problem_of(problem) }
         }
+        Event::GatesRead(domain::Reading::Shared(problem)) => {
+            Fact::GatesShared { problem: problem_of(problem) }
+        }
         Event::GatesRead(domain::Reading::Unknown(problem)) => {
             Fact::GatesUnknown { problem: problem_of(problem) }
         }
@@ -368,6 +374,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         }
         Fact::GatesPassed => Event::GatesRead(domain::Reading::Pass),
         Fact::GatesFailed { problem } => Event::GatesRead(domain::Reading::Fail(problem_from(problem)?)),
+        Fact::GatesShared { problem } => Event::GatesRead(domain::Reading::Shared(problem_from(problem)?)),
         Fact::GatesUnknown { problem } => Event::GatesRead(domain::Reading::Unknown(problem_from(problem)?)),
         Fact::GatesExpired => Event::GatesExpired,
         Fact::WatchMoved { until_ms } => Event::WatchMoved { until: domain::Timestamp(until_ms) },
@@ -735,6 +742,7 @@ mod tests {
             Event::OrderFailed { key, problem: problem.clone() },
             Event::GatesRead(domain::Reading::Pass),
             Event::GatesRead(domain::Reading::Fail(problem.clone())),
+            Event::GatesRead(domain::Reading::Shared(problem.clone())),
             Event::GatesRead(domain::Reading::Unknown(problem.clone())),
             Event::Adopted { by: "ada".to_owned() },
             Event::GatesExpired,

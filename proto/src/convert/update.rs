@@ -40,9 +40,9 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.kind = "gates-unknown".to_owned();
             update.problem = Some(problem_to_wire(problem));
         }
-        Event::GatesRead(Reading::Fail(problem)) | Event::TurnedBack(problem) | Event::Held(problem) => {
-            update.problem = Some(problem_to_wire(problem))
-        }
+        Event::GatesRead(Reading::Fail(problem) | Reading::Shared(problem))
+        | Event::TurnedBack(problem)
+        | Event::Held(problem) => update.problem = Some(problem_to_wire(problem)),
         Event::Requested(request) => {
             let reason = request.reason.as_deref().unwrap_or("no reason given");
             update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());

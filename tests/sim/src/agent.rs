@@ -7,7 +7,8 @@ use std::sync::Arc;
 use pointsman_core::receipt::{self, Admission, Fate, Incoming};
 use pointsman_core::route_change::Lease;
 use pointsman_core::{
-    Action, Aftermath, Code, Epoch, Evidence, Migrations, Order, OrderDigest, Problem, Route, Timestamp,
+    Action, Aftermath, CheckSeen, CheckVerdict, Code, Epoch, Evidence, Migrations, Order, OrderDigest,
+    Problem, Route, Timestamp,
 };
 
 use crate::guard::Guard;
@@ -78,7 +79,15 @@ impl World {
             Word::Order(sent) => self.hear(host, message.call, &sent),
             Word::Observe(action) => {
                 let told = match self.look(host, &action, true) {
-                    Ok(()) => Told::Done(Evidence::default()),
+                    // What the gates said when they passed is noted, which nothing here depends on.
+                    Ok(()) if self.is_gate(host, &action) => Told::Done(Evidence::default()),
+                    Ok(()) => Told::Done(Evidence {
+                        checks: made(&action, CheckVerdict::Passed),
+                        ..Evidence::default()
+                    }),
+                    Err(problem) if problem.code == Code::CheckFailed => {
+                        Told::Failed(problem.with_checks(made(&action, CheckVerdict::Failed)))
+                    }
                     Err(problem) => Told::Failed(problem),
                 };
                 self.answer(host, message.call, told);
@@ -383,6 +392,20 @@ impl World {
         }
     }
 
+    /// Whether this is asked of the slot that is being released. What the old one says lets nothing go on.
+    fn is_gate(&self, host: usize, action: &Action) -> bool {
+        let Some(plan) = self.truth.unfinished().and_then(|release| self.plans.get(release)) else {
+            return true;
+        };
+        match action {
+            Action::ProbeBalancer { backend, .. } => *backend == plan.to.backend,
+            Action::ProbeHost { .. } => {
+                self.hosts.get(host).is_some_and(|host| plan.to.hosts.contains(&host.name))
+            }
+            _ => true,
+        }
+    }
+
     /// Looks, and changes nothing.
     pub fn look(&mut self, host: usize, action: &Action, after_switch: bool) -> Result<(), Problem> {
         let seen = match action {
@@ -424,11 +447,19 @@ impl World {
             }
             _ => Ok(()),
         };
-        if after_switch {
+        if after_switch && self.is_gate(host, action) {
             self.truth.looked(host, self.now, seen.is_ok());
         }
         seen.map_err(|code| Problem::new(code, "not as it should be"))
     }
+}
+
+/// The checks that an action asks for, all with the same verdict: a version passes them, or it does not.
+fn made(action: &Action, verdict: CheckVerdict) -> Vec<CheckSeen> {
+    let (Action::ProbeHost { checks } | Action::ProbeBalancer { checks, .. }) = action else {
+        return Vec::new();
+    };
+    checks.iter().map(|check| CheckSeen::new(check.name.clone(), verdict, 1, "seen")).collect()
 }
 
 /// FNV-1a (Fowler, Noll, Vo): the same on every machine, and nobody here looks for collisions.

@@ -276,8 +276,13 @@ impl Clock for Ports {
 /// One life of a coordinator: open, go on with what is open, then grant the next wish.
 pub async fn live(ports: Ports) -> Ended {
     let environment = Arc::clone(&ports.world().environment);
-    let driver =
-        Driver { journal: ports.clone(), fleet: ports.clone(), clock: ports.clone(), signals: ports.clone() };
+    let driver = Driver {
+        journal: ports.clone(),
+        fleet: ports.clone(),
+        clock: ports.clone(),
+        signals: ports.clone(),
+        old_side: Arc::default(),
+    };
     loop {
         let three = (&ports, &ports, &ports);
         let opened =

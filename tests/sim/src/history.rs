@@ -277,7 +277,7 @@ impl World {
                 self.goes_wrong(what);
             }
             Happening::StartCoordinator(_) => {}
-            Happening::GoOn => self.troubles -= 1,
+            Happening::GoOn | Happening::SharedBack => self.troubles -= 1,
             Happening::StartAgent(host) => {
                 self.troubles -= 1;
                 if let Some(agent) = self.hosts.get_mut(host) {
@@ -434,6 +434,11 @@ impl World {
                     agent.lose_disk();
                 }
                 self.truth.disk_lost(host);
+            }
+            What::SharedAway { for_ms } => {
+                self.shared_away_until = self.now + for_ms;
+                self.troubles += 1;
+                self.later(for_ms, Happening::SharedBack);
             }
             What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),

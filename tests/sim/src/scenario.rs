@@ -178,6 +178,11 @@ pub enum What {
         /// Milliseconds it lasts.
         for_ms: u64,
     },
+    /// What both slots use is away: checks of the watch fail on either.
+    SharedAway {
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
     /// The order that an agent took in last comes once more and says something else, as of a coordinator with a fault.
     Contradict {
         /// Which host.
@@ -322,6 +327,7 @@ impl Scenario {
             faults.extend(usurpation(&mut chance));
         }
         let (verdict, wishes) = judged(seed, wishes, &mut faults);
+        faults.extend(shared_away(seed));
         let scenario = Self {
             seed,
             balancers: chance.pick(&[1, 1, 2], 1),
@@ -451,6 +457,15 @@ fn judged(seed: u64, mut wishes: Vec<Wish>, faults: &mut Vec<Fault>) -> (Verdict
         faults.push(Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what });
     }
     (verdict, wishes)
+}
+
+/// Sometimes what both slots use is away for a while.
+fn shared_away(seed: u64) -> Option<Fault> {
+    // Chance of its own: what else happens is as it was before the slots shared anything.
+    let mut chance = Chance::from_seed(seed ^ 0x7368_6172);
+    let what = What::SharedAway { for_ms: chance.between(500, 15_000) };
+    let fault = Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what };
+    chance.percent(10).then_some(fault)
 }
 
 /// A coordinator is followed by another while its orders are on their way, and then an agent forgets what it can: what

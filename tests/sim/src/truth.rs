@@ -158,6 +158,11 @@ impl Truth {
         self.through.insert((host, release.clone()), now);
     }
 
+    /// The release that is not over.
+    pub fn unfinished(&self) -> Option<&ReleaseId> {
+        self.unfinished.as_ref()
+    }
+
     /// A gate of the watch was looked at, and was well or not.
     pub fn looked(&mut self, host: usize, now: u64, well: bool) {
         if well {

@@ -107,6 +107,8 @@ pub enum Happening {
     Second,
     /// The load balancers tell of visitors again.
     SignalsBack,
+    /// What both slots use is there again.
+    SharedBack,
 }
 
 /// A moment in the heap. What happens then waits beside it: moments are moved about much, and are small.
@@ -256,6 +258,8 @@ pub struct World {
     pub coverage: Vec<((&'static str, &'static str), u64)>,
     /// A coordinator died, and its process is to be dropped.
     pub died: bool,
+    /// Until when what both slots use is away.
+    pub shared_away_until: u64,
 }
 
 impl World {
@@ -297,6 +301,7 @@ impl World {
             crashes: [None; 2],
             coverage: Vec::with_capacity(64),
             died: false,
+            shared_away_until: 0,
         }
     }
 
@@ -408,11 +413,12 @@ impl World {
     pub fn fails(&self, artifact: Option<ArtifactDigest>, after_switch: bool) -> bool {
         use crate::scenario::Quality;
         let Some(artifact) = artifact else { return true };
-        match crate::site::quality(&self.scenario, artifact) {
+        let quality = match crate::site::quality(&self.scenario, artifact) {
             Quality::Good | Quality::FailsVisitors => false,
             Quality::FailsChecks => true,
             Quality::FailsLater => after_switch,
-        }
+        };
+        quality || (after_switch && self.now < self.shared_away_until)
     }
 
     /// The running job of this number.

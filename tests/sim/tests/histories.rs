@@ -112,6 +112,33 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
 }
 
 #[test]
+fn what_both_slots_use_turns_nothing_back_and_excuses_nothing() {
+    let (_, calm) = calm().into_iter().find(|(name, _)| *name == "two balancers").unwrap();
+    let mut held = 0;
+    for delay_ms in (500..11_000).step_by(500) {
+        for for_ms in [1_000, 4_000, 12_000, 200_000] {
+            // The route stands on both load balancers from entry 32 on, and the old slot is looked at then.
+            let fault = Fault { after_entries: 32, delay_ms, what: What::SharedAway { for_ms } };
+            let scenario = Scenario { faults: vec![fault], ..calm.clone() };
+            let place = format!("away for {for_ms} ms, {delay_ms} ms after the switch");
+            let report = run(scenario.clone(), Options::default()).unwrap();
+            assert_eq!(
+                (report.violation, report.outcomes),
+                (None, vec![Some(Outcome::Confirmed)]),
+                "{place}"
+            );
+            held += usize::from(report.helped > 0);
+            // What fails by itself, too, is left all the same.
+            let wishes = vec![Wish::Deploy(FailsLater)];
+            let report = run(Scenario { wishes, ..scenario }, Options::default()).unwrap();
+            let ended = (report.violation, report.outcomes);
+            assert_eq!(ended, (None, vec![Some(Outcome::RolledBack)]), "{place}");
+        }
+    }
+    assert!(held > 20, "only {held} were held");
+}
+
+#[test]
 fn a_failing_seed_is_told_to_people_and_not_to_programs() {
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pointsman-sim"));
     command.args(["--seeds", "50", "--without", "gate", "--output", "json"]);
