@@ -46,6 +46,8 @@ codes! {
     SignalsMissing = "PM0115", "there are no signals of this load balancer";
     SignalsUnheard = "PM0116", "the port for access lines cannot be opened";
     LeaseLapsed = "PM0117", "what a load balancer made ready does not hold any more";
+    OldSlotServes = "PM0118", "visitors still reach a slot that the route leads nobody to";
+    OldWorkersUnseen = "PM0119", "the old HAProxy workers cannot be seen";
     SiteCertificateUnfit = "PM0120", "a certificate of the site cannot be used";
     CertificateNotTaken = "PM0121", "HAProxy did not take the certificate";
     CertificateNotSeen = "PM0122", "a new handshake does not show the certificate";

@@ -196,6 +196,9 @@ pub struct Evidence {
     /// When it took effect, in microseconds since 1970 by the clock of whoever holds this; only of what moves visitors,
     /// and only where it moved them now.
     pub effect_at_us: Option<u64>,
+    /// Whom it may not have reached although it is done, in words for people: visitors on connections of an old worker that
+    /// could not be told.
+    pub unreached: Option<String>,
     /// The checks that were made, of an order to make some.
     pub checks: Vec<CheckSeen>,
 }

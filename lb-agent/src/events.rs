@@ -26,6 +26,8 @@ pub enum Kind {
     Changed,
     /// What somebody else had changed was set back, because the configuration says so.
     Enforced,
+    /// Visitors reach a slot that the route leads nobody to.
+    OldSlotServes,
     /// The route is as it was confirmed again.
     WellAgain,
 }
@@ -40,12 +42,13 @@ impl Kind {
             Self::Adopted => "adopted",
             Self::Changed => "changed",
             Self::Enforced => "enforced",
+            Self::OldSlotServes => "old-slot-serves",
             Self::WellAgain => "well-again",
         }
     }
 
     fn is_alarm(self) -> bool {
-        matches!(self, Self::Adopted | Self::Changed | Self::Enforced)
+        matches!(self, Self::Adopted | Self::Changed | Self::Enforced | Self::OldSlotServes)
     }
 }
 

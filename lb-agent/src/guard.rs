@@ -8,8 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use pointsman_chassis::SystemClock;
 use pointsman_chassis::hints::Hints;
-use pointsman_core::{Problem, Route, route_change};
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{Code, Problem, Route, Timestamp, route_change};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -37,11 +39,20 @@ pub struct Guard {
     started: Instant,
     set_at_ms: Arc<AtomicU64>,
     old_behind: Arc<AtomicBool>,
+    /// When that was by the wall clock, and the epoch of which visitors were told who do not go by it.
+    set_at: Arc<AtomicU64>,
+    astray_of: Arc<AtomicU64>,
 }
 
 impl Default for Guard {
     fn default() -> Self {
-        Self { started: Instant::now(), set_at_ms: Arc::default(), old_behind: Arc::default() }
+        Self {
+            started: Instant::now(),
+            set_at_ms: Arc::default(),
+            old_behind: Arc::default(),
+            set_at: Arc::default(),
+            astray_of: Arc::default(),
+        }
     }
 }
 
@@ -53,6 +64,7 @@ impl Guard {
     /// A route was set: the guard is alert for a while.
     pub fn route_was_set(&self) {
         self.set_at_ms.store(self.now_ms().max(1), Ordering::Relaxed);
+        self.set_at.store(SystemClock.now().0, Ordering::Relaxed);
     }
 
     /// Notes whether an old worker keeps another route, or could not be asked: it is told again with the next look. Returns
@@ -61,11 +73,14 @@ impl Guard {
         self.old_behind.swap(behind, Ordering::Relaxed)
     }
 
-    fn pause(&self) -> Duration {
+    fn is_alert(&self) -> bool {
         let set_at_ms = self.set_at_ms.load(Ordering::Relaxed);
         let alert_ms = u64::try_from(ALERT_FOR.as_millis()).unwrap_or(u64::MAX);
-        let alert = set_at_ms > 0 && self.now_ms().saturating_sub(set_at_ms) < alert_ms;
-        if alert { ALERT } else { CALM }
+        set_at_ms > 0 && self.now_ms().saturating_sub(set_at_ms) < alert_ms
+    }
+
+    fn pause(&self) -> Duration {
+        if self.is_alert() { ALERT } else { CALM }
     }
 }
 
@@ -147,6 +162,9 @@ async fn look(balancer: &Balancer) {
     match (found, on_disk) {
         (Found::Stands, on_disk) => {
             balancer.events.stands();
+            if let Some(route) = on_disk.as_ref().filter(|_| balancer.shows_epoch()) {
+                tell_who_is_astray(balancer, route);
+            }
             if let Some(route) = on_disk.filter(|_| balancer.guard.old_behind.load(Ordering::Relaxed)) {
                 switch::set_old_workers(balancer, &route).await;
             }
@@ -165,6 +183,23 @@ async fn look(balancer: &Balancer) {
         (Found::Changed(change), _) => changed(balancer, &change, confirmed.as_ref()).await,
         // Without a route on disk there is none to set again.
         (Found::Reloaded | Found::BroughtBack, None) => {}
+    }
+}
+
+/// After a move, tells once of visitors who do not go by the route that stands. It was confirmed by what HAProxy says and by
+/// requests of the agent's own, and both pass where a rule leads other paths elsewhere, or another frontend looks nothing up.
+/// Nothing is turned back for it: whoever keeps some people on a slot by a rule of their own is no failure of the release.
+fn tell_who_is_astray(balancer: &Balancer, route: &Route) {
+    let (Some(signals), guard) = (&balancer.signals, &balancer.guard) else { return };
+    if !guard.is_alert() || guard.astray_of.load(Ordering::Relaxed) == route.epoch.0 {
+        return;
+    }
+    let since = Timestamp(guard.set_at.load(Ordering::Relaxed));
+    if let Some(found) = signals.astray(route, since).words() {
+        guard.astray_of.store(route.epoch.0, Ordering::Relaxed);
+        let what =
+            format!("{}: requests of visitors since route `{route}` stands: {found}", Code::OldSlotServes);
+        balancer.events.tell(Kind::OldSlotServes, what);
     }
 }
 
@@ -188,7 +223,7 @@ async fn restore(balancer: &Balancer, worker: WorkerId, found: Option<&Route>, r
 async fn follow(balancer: &Balancer, worker: WorkerId, route: &Route) -> String {
     let old = switch::set_old_workers(balancer, route).await;
     balancer.file.settle(worker);
-    old
+    old.said
 }
 
 /// Reports what somebody else has changed, and sets it back where the configuration says so.

@@ -323,12 +323,12 @@ frontend fe
   http-request set-var(txn.side)   str(stable) if trusted {{ req.hdr(X-Pointsman) -m str stable }}
 
 {classes}
-  # `after-response`, so that answers which HAProxy makes itself carry them too.
+  # `after-response`, so that answers which HAProxy makes itself carry them too. `be=` is the backend that really answered.
   # A browser drops a cookie marked `Secure` that comes without TLS.
   http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; Secure; SameSite=Lax\" if {{ var(txn.newid) -m found }} {{ ssl_fc }}
   http-after-response add-header Set-Cookie \"pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax\" if {{ var(txn.newid) -m found }} !{{ ssl_fc }}
   http-after-response del-header X-Pointsman
-  http-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)]\" if {{ var(txn.epoch) -m found }}
+  http-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)] be=%[be_name]\" if {{ var(txn.epoch) -m found }}
 
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
   use_backend %[var(txn.stable)]

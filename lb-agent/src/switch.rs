@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman_chassis::agent_service::Rule;
+use pointsman_chassis::http_check::Answer;
 use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::route_change::{self, Known, Lease};
 use pointsman_core::{Aftermath, Code, Evidence, Order, Problem, Route};
@@ -187,7 +188,7 @@ async fn take(balancer: &Balancer, ready: Ready, rule: &Rule) -> Result<Evidence
     failpoint::pass("route-confirmed");
     balancer.guard.route_was_set();
     match settled.and(confirmed) {
-        Ok((detail, worker)) => {
+        Ok(Confirmed { detail, unreached, worker }) => {
             // Before anybody else looks: what an order has set is no change by hand.
             balancer.file.confirm(wanted);
             // After the answer: nobody waits for the copy.
@@ -196,7 +197,7 @@ async fn take(balancer: &Balancer, ready: Ready, rule: &Rule) -> Result<Evidence
                 file.keep_copy();
                 file.settle(worker);
             });
-            Ok(Evidence { already, detail, effect_at_us, ..Evidence::default() })
+            Ok(Evidence { already, detail, effect_at_us, unreached, ..Evidence::default() })
         }
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
         Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
@@ -306,16 +307,35 @@ async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -
     }
 }
 
+/// What came of telling the old workers.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct OldTold {
+    /// In words that go on after others; empty where there are none.
+    pub said: String,
+    /// Visitors that may keep the old route, in words; none where all follow.
+    pub unreached: Option<String>,
+}
+
+impl OldTold {
+    fn all(said: String) -> Self {
+        Self { said, unreached: None }
+    }
+
+    fn not_all(why: String) -> Self {
+        Self { said: format!("; {why}"), unreached: Some(why) }
+    }
+}
+
 /// Tells the old workers, all at once, and names those that keep their route. The guard tells them again until they follow
 /// or end, which they do by themselves with `hard-stop-after`.
-pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> String {
+pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> OldTold {
     let old = match balancer.workers.old().await {
         Ok(old) => old,
         Err(problem) => {
             if !balancer.guard.old_are_behind(true) {
                 warn!(problem = %problem.in_full(), "cannot see the old workers");
             }
-            return "; old workers could not be seen".to_owned();
+            return OldTold::not_all("old workers could not be seen".to_owned());
         }
     };
     let count = old.len();
@@ -330,9 +350,9 @@ pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> Stri
     }
     match (count, stale.as_slice()) {
         (0, _) => unseen_old_process(balancer).await,
-        (1, []) => "; 1 old worker follows".to_owned(),
-        (_, []) => format!("; {count} old workers follow"),
-        _ => format!("; old workers {} keep the old route until they end", stale.join(", ")),
+        (1, []) => OldTold::all("; 1 old worker follows".to_owned()),
+        (_, []) => OldTold::all(format!("; {count} old workers follow")),
+        _ => OldTold::not_all(format!("old workers {} keep the old route until they end", stale.join(", "))),
     }
 }
 
@@ -353,26 +373,33 @@ async fn leads(balancer: &Balancer, worker: &OldWorker, wanted: &Route) -> Resul
 }
 
 /// Says that a process of before a reload may be alive, where no master leads to it.
-async fn unseen_old_process(balancer: &Balancer) -> String {
+async fn unseen_old_process(balancer: &Balancer) -> OldTold {
     match balancer.workers.unseen_old_process().await {
-        Ok(Some(left)) => format!("; an old process may keep the old route for {} s", left.as_secs().max(1)),
-        _ => String::new(),
+        Ok(Some(left)) => {
+            let left_s = left.as_secs().max(1);
+            OldTold::not_all(format!("an old process may keep the old route for {left_s} s"))
+        }
+        _ => OldTold::default(),
     }
+}
+
+/// A route that stands and was seen.
+struct Confirmed {
+    detail: String,
+    unreached: Option<String>,
+    /// The worker that takes new connections by it.
+    worker: WorkerId,
 }
 
 /// Tells the old workers, reads back, and looks with new connections; all of it again if HAProxy was reloaded since
 /// the worker `told` was told. A worker that is just starting has read the map as it was when it began, so it is told like the first.
-async fn confirm(
-    balancer: &Balancer,
-    wanted: &Route,
-    mut told: WorkerId,
-) -> Result<(String, WorkerId), Problem> {
+async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Result<Confirmed, Problem> {
     let give_up = Instant::now() + START_WAITED;
     for _ in 0..RELOADS_FOLLOWED {
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
         // Listing the workers waits for a master that is starting anew. The last look at the pid comes after it, so a
         // worker that took over meanwhile is seen.
-        let (stale, info, found, looks) = tokio::join!(
+        let (old, info, found, looks) = tokio::join!(
             set_old_workers(balancer, wanted),
             balancer.workers.info(),
             balancer.workers.route(),
@@ -408,7 +435,8 @@ async fn confirm(
         }
         seen?;
         let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections");
-        return Ok((format!("route `{wanted}` read back, {seen}{stale}{starts}"), told));
+        let detail = format!("route `{wanted}` read back, {seen}{}{starts}", old.said);
+        return Ok(Confirmed { detail, unreached: old.unreached, worker: told });
     }
     let message =
         format!("HAProxy was reloaded {RELOADS_FOLLOWED} times while the route `{wanted}` was confirmed");
@@ -441,7 +469,7 @@ async fn start_ends(balancer: &Balancer, give_up: Instant) -> Start {
 
 /// A new request is answered by some server: all that can be seen from outside where HAProxy shows no epoch. Which
 /// servers those are was read back.
-fn is_answered(seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
+fn is_answered(seen: Result<Answer, String>) -> Result<(), Problem> {
     let why = match seen {
         Ok(answer) if !matches!(answer.status, 502..=504) => return Ok(()),
         Ok(answer) => format!("status {}", answer.status),
@@ -453,15 +481,9 @@ fn is_answered(seen: Result<pointsman_chassis::http_check::Answer, String>) -> R
         .hint("on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml"))
 }
 
-fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, String>) -> Result<(), Problem> {
-    let shown = seen.map(|answer| answer.mark("epoch").map(str::to_owned));
-    match shown {
-        Ok(Some(epoch)) if epoch == wanted.epoch.to_string() => Ok(()),
-        Ok(shown) => {
-            let shown = shown.unwrap_or_else(|| "none".to_owned());
-            Err(Problem::new(Code::RouteNotSeen, format!("a new request shows route epoch {shown}, expected {}", wanted.epoch))
-                .hint("the frontend must read this map and set `X-Pointsman`; the agent's address must be in its `trusted` list"))
-        }
+fn sees(wanted: &Route, seen: Result<Answer, String>) -> Result<(), Problem> {
+    match seen {
+        Ok(answer) => shows(wanted, &answer),
         // The request itself got no answer: the frontend is full or gone. What the map says was read back.
         Err(reason) => {
             Err(Problem::new(Code::RouteNotSeen, "a new request through the load balancer got no answer")
@@ -472,6 +494,30 @@ fn sees(wanted: &Route, seen: Result<pointsman_chassis::http_check::Answer, Stri
                     "on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml",
                 ))
         }
+    }
+}
+
+/// Whether an answer came by this route: it shows the route's epoch, and the backend that gave it is the one that the route
+/// names. The epoch alone only says that the frontend has looked the route up. A frontend that an earlier `config-snippet`
+/// wrote does not show the backend, and is believed by the epoch, as it was before.
+pub(crate) fn shows(route: &Route, answer: &Answer) -> Result<(), Problem> {
+    let epoch = answer.mark("epoch").unwrap_or("none");
+    if epoch != route.epoch.to_string() {
+        let message = format!("a new request shows route epoch {epoch}, expected {}", route.epoch);
+        return Err(Problem::new(Code::RouteNotSeen, message)
+            .cause(format!("the answer carries `{}` in `X-Pointsman`", answer.pointsman.as_deref().unwrap_or("nothing")))
+            .hint("the frontend must read this map and set `X-Pointsman`; the agent's address must be in its `trusted` list"));
+    }
+    let named = if answer.mark("side") == Some("canary") { &route.canary } else { &route.stable };
+    match answer.mark("be") {
+        Some(backend) if backend != named.as_str() => {
+            let message =
+                format!("a new request was answered by `{backend}`, and the route leads to `{named}`");
+            Err(Problem::new(Code::RouteNotSeen, message)
+                .cause("a rule in haproxy.cfg takes requests before the route does")
+                .hint("find it: `pointsman doctor lb ENV`; where it is right for that path, set another `path` in `[frontend]` of lb-agent.toml"))
+        }
+        _ => Ok(()),
     }
 }
 

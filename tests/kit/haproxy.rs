@@ -130,7 +130,7 @@ frontend fe
   http-request del-header X-Pointsman
   http-after-response add-header Set-Cookie "pm_id=%[var(txn.newid)]; Path=/; Max-Age=2592000; HttpOnly; SameSite=Lax" if {{ var(txn.newid) -m found }}
   http-after-response del-header X-Pointsman
-  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
+  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)] be=%[be_name]" if {{ var(txn.epoch) -m found }}
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
   use_backend %[var(txn.stable)]
   default_backend be_maint

@@ -15,8 +15,9 @@ pub fn ending(release: &v1::Release) -> String {
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
         ("confirmed", _) => format!(
-            "done in {took}: {}{}{}{}{}",
-            confirmed(&plan),
+            "done in {took}{}: {}{}{}{}{}",
+            if unreached(release).is_empty() { "" } else { ", but perhaps not for everybody" },
+            confirmed(&plan, release),
             together(release),
             left_out(&plan),
             super::verdict::met(release),
@@ -128,7 +129,30 @@ fn visitors(plan: &v1::Plan) -> String {
     format!("visitors of {} are on {from}", plan.environment)
 }
 
-fn confirmed(plan: &v1::Plan) -> String {
+/// Whom the last move of visitors may not have reached, by load balancer.
+fn unreached(release: &v1::Release) -> Vec<String> {
+    let plan = release.plan.clone().unwrap_or_default();
+    let last = plan.steps.iter().rev().find_map(|step| {
+        let mut orders =
+            release.orders.iter().filter(|order| order.step == step.step && order.state == "done");
+        orders.any(|order| order.effect_at_us > 0 || !order.unreached.is_empty()).then_some(&step.step)
+    });
+    let orders =
+        release.orders.iter().filter(|order| Some(&order.step) == last && !order.unreached.is_empty());
+    orders.map(|order| format!("{}: {}", order.host, order.unreached)).collect()
+}
+
+fn confirmed(plan: &v1::Plan, release: &v1::Release) -> String {
+    let unreached = unreached(release);
+    let said = said_done(plan, unreached.is_empty());
+    if unreached.is_empty() {
+        return said;
+    }
+    let away = "visitors on connections from before the last reload of HAProxy may be where they were";
+    format!("{said}; {away} ({}): `pointsman traffic show {}`", unreached.join("; "), plan.environment)
+}
+
+fn said_done(plan: &v1::Plan, everybody: bool) -> String {
     let (environment, slot) = (&plan.environment, &plan.to_slot);
     match plan.purpose.as_str() {
         "deploy" if plan.under_maintenance => format!(
@@ -158,7 +182,8 @@ fn confirmed(plan: &v1::Plan) -> String {
             plan.to_release
         ),
         "maintenance-on" => format!(
-            "every visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`"
+            "every {}visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`",
+            if everybody { "" } else { "new " }
         ),
         "maintenance-off" => format!("the maintenance page of {environment} is down"),
         "db-backup" | "db-verify" => {

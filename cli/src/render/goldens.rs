@@ -157,6 +157,12 @@ fn ended() -> Vec<(&'static str, Story)> {
         ("rollback refused", refused_rollback()),
         ("rollback failed and undone", failed_rollback()),
         ("maintenance page up", Story::of(maintenance(true)).fenced().confirmed(Step::Maintain)),
+        (
+            "maintenance page up, an old worker not told",
+            Story::of(maintenance(true))
+                .fenced()
+                .confirmed_for_some(Step::Maintain, "old workers could not be seen"),
+        ),
         ("maintenance page half up and taken down again", half_a_page().all_back()),
         ("maintenance page down", Story::of(maintenance(false)).fenced().confirmed(Step::Maintain)),
         ("maintenance page held half down", page_stuck()),

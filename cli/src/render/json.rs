@@ -71,7 +71,8 @@ fn release_fields(release: &v1::Release) -> Value {
     let orders = release.orders.iter().map(|order| {
         json!({
             "step": order.step, "host": order.host, "state": order.state, "attempts": order.attempts,
-            "detail": order.detail, "took_us": order.took_us, "effect_at_us": moment(order.effect_at_us), "problem": order.problem.as_ref().map(wire_problem),
+            "detail": order.detail, "took_us": order.took_us, "effect_at_us": moment(order.effect_at_us),
+            "unreached": text(&order.unreached), "problem": order.problem.as_ref().map(wire_problem),
         })
     });
     let mut fields = json!({

@@ -76,6 +76,8 @@ enum Fact {
         took_us: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         effect_at_us: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unreached: Option<String>,
     },
     OrderFailed {
         step: String,
@@ -324,6 +326,7 @@ fn fact_of(event: &Event) -> Fact {
             detail: evidence.detail.clone(),
             took_us: evidence.took_us,
             effect_at_us: evidence.effect_at_us,
+            unreached: evidence.unreached.clone(),
         },
         Event::OrderFailed { key, problem } => {
             Fact::OrderFailed { step: text(&key.step), host: text(&key.host), problem: problem_of(problem) }
@@ -365,10 +368,19 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::OrderIntended { step, host, attempt } => {
             Event::OrderIntended { key: key(&step, &host)?, attempt }
         }
-        Fact::OrderDone { step, host, already, detail, took_us, effect_at_us } => Event::OrderDone {
-            key: key(&step, &host)?,
-            evidence: domain::Evidence { already, detail, took_us, effect_at_us, checks: Vec::new() },
-        },
+        Fact::OrderDone { step, host, already, detail, took_us, effect_at_us, unreached } => {
+            Event::OrderDone {
+                key: key(&step, &host)?,
+                evidence: domain::Evidence {
+                    already,
+                    detail,
+                    took_us,
+                    effect_at_us,
+                    unreached,
+                    checks: Vec::new(),
+                },
+            }
+        }
         Fact::OrderFailed { step, host, problem } => {
             Event::OrderFailed { key: key(&step, &host)?, problem: problem_from(problem)? }
         }
@@ -732,6 +744,7 @@ mod tests {
             detail: "d".to_owned(),
             took_us: 7,
             effect_at_us: Some(9),
+            unreached: Some("u".to_owned()),
             checks: Vec::new(),
         };
         let events = [

@@ -9,7 +9,7 @@ use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
 pub(super) const HEADER: &str = "x-pointsman";
 
 /// The header's line, as it should stand.
-const SHOW: &str = "http-after-response del-header X-Pointsman\nhttp-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)]\" if { var(txn.epoch) -m found }";
+const SHOW: &str = "http-after-response del-header X-Pointsman\nhttp-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)] be=%[be_name]\" if { var(txn.epoch) -m found }";
 
 /// One lookup in a map file.
 #[derive(Debug, PartialEq, Eq)]
@@ -196,7 +196,7 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
 }
 
 /// The rules of a frontend that name a backend by a variable made from the route in this map.
-fn by_route<'a>(section: &'a Section, map: &str) -> impl Iterator<Item = &'a Line> {
+pub(super) fn by_route<'a>(section: &'a Section, map: &str) -> impl Iterator<Item = &'a Line> {
     let set = |line: &Line| {
         line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')')).map(str::to_owned)
     };
@@ -282,6 +282,7 @@ pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
 
 pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
+    let mut older = None;
     for section in &fronts {
         let sets = |action: &str| {
             section.lines.iter().find(|line| {
@@ -291,7 +292,10 @@ pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
             })
         };
         match (sets("http-after-response"), sets("http-response")) {
-            (Some(line), _) if line.holds("epoch=") && line.holds("side=") => {}
+            (Some(line), _) if line.holds("epoch=") && line.holds("side=") => {
+                let shows_backend = line.words().iter().any(|word| word.contains("be=%[be_name]"));
+                older = older.or(Some(line).filter(|_| !shows_backend));
+            }
             (Some(line), _) => {
                 let what = format!("{}: `X-Pointsman` does not carry `epoch=` and `side=`", line.place);
                 return Said::fail(what, format!("at {}:\n{}", line.place, super::indented(SHOW)));
@@ -309,7 +313,18 @@ pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
             }
         }
     }
-    if fronts.is_empty() { nobody_looks() } else { Said::ok("answers carry `X-Pointsman`") }
+    match older {
+        // Printed by an earlier `config-snippet`: it goes on working, and shows less.
+        Some(line) => Said::warn(
+            format!(
+                "{}: `X-Pointsman` does not carry `be=`: a rule that leads elsewhere is not seen",
+                line.place
+            ),
+            format!("at {}:\n{}", line.place, super::indented(SHOW)),
+        ),
+        None if fronts.is_empty() => nobody_looks(),
+        None => Said::ok("answers carry `X-Pointsman`"),
+    }
 }
 
 pub(super) fn header_removed(seen: &Seen, written: &Written) -> Said {

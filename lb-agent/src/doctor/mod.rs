@@ -11,6 +11,7 @@ pub(crate) mod log;
 mod map;
 pub(crate) mod page;
 mod process;
+mod reach;
 mod reload;
 pub mod seen;
 mod sockets;
@@ -171,6 +172,21 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "a slot is one backend: errors and health of others are in no verdict, and nobody waits for their requests to end",
         InFiles(frontend::one_backend),
     ),
+    (
+        "route-reached",
+        "a rule that takes visitors before the route does keeps them where they are: a switch moves none of them",
+        InFiles(reach::rules_before),
+    ),
+    (
+        "slot-entrances",
+        "visitors who reach a slot without the route stay on it, and a release overwrites it under them",
+        InFiles(reach::entrances),
+    ),
+    (
+        "cache",
+        "what HAProxy keeps of the slot before is answered after a switch, as if it were of the new one",
+        InFiles(reach::cache),
+    ),
     ("canary", "without the percent no share of visitors can go to a canary", InFiles(frontend::canary)),
     (
         "route-shown",
@@ -278,7 +294,7 @@ const CHECKS: &[(&str, &str, Look)] = &[
 ];
 
 /// What only a map needs: where servers' states move visitors there is none, and no line that looks it up.
-const OF_THE_MAP: [&str; 16] = [
+const OF_THE_MAP: [&str; 18] = [
     "map-loaded",
     "map-one-entry",
     "map-on-disk",
@@ -286,6 +302,8 @@ const OF_THE_MAP: [&str; 16] = [
     "lookup-default",
     "default-backend",
     "one-backend",
+    "route-reached",
+    "slot-entrances",
     "canary",
     "route-shown",
     "visitors-header",

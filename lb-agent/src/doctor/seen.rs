@@ -50,6 +50,8 @@ pub struct Written {
 pub struct Seen {
     /// What lb-agent.toml says of HAProxy.
     pub wanted: Haproxy,
+    /// The site's host name.
+    pub host: String,
     /// The address from which the agent asks the frontend.
     pub source: Option<IpAddr>,
     /// Where the agent takes access lines in, if it does.
@@ -115,6 +117,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         workers.stat(),
     );
     Seen {
+        host: balancer.frontend.host.clone(),
         source: source_towards(balancer.frontend.address),
         log_to,
         info,

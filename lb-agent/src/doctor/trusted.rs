@@ -17,19 +17,19 @@ const HARMLESS: &[&str] =
     &["del-header", "set-header", "add-header", "capture", "deny", "reject", "tarpit", "silent-drop"];
 
 /// A condition: alternatives of terms that must all hold. A term is the name of an `acl` or `{ ... }` in braces.
-struct Condition<'a> {
-    negated: bool,
-    alternatives: Vec<Vec<Term<'a>>>,
+pub(super) struct Condition<'a> {
+    pub(super) negated: bool,
+    pub(super) alternatives: Vec<Vec<Term<'a>>>,
 }
 
 #[derive(Clone, Copy)]
-struct Term<'a> {
-    negated: bool,
-    words: &'a [String],
+pub(super) struct Term<'a> {
+    pub(super) negated: bool,
+    pub(super) words: &'a [String],
 }
 
 impl<'a> Condition<'a> {
-    fn of(line: &'a Line) -> Option<Self> {
+    pub(super) fn of(line: &'a Line) -> Option<Self> {
         let at = line.words().iter().rposition(|word| word == "if" || word == "unless")?;
         let negated = line.word(at) == "unless";
         let mut rest = line.words().get(at.saturating_add(1)..)?;
@@ -62,7 +62,7 @@ impl<'a> Condition<'a> {
 }
 
 /// The `acl` lines of this name.
-fn named<'a>(section: &'a Section, name: &str) -> impl Iterator<Item = &'a Line> {
+pub(super) fn named<'a>(section: &'a Section, name: &str) -> impl Iterator<Item = &'a Line> {
     section.lines.iter().filter(move |line| line.word(0) == "acl" && line.word(1) == name)
 }
 
@@ -72,7 +72,7 @@ fn reads_header(text: &str) -> bool {
 }
 
 impl Term<'_> {
-    fn name(&self) -> &str {
+    pub(super) fn name(&self) -> &str {
         self.words.first().map_or("", |word| word.trim_start_matches('!'))
     }
 
@@ -209,7 +209,7 @@ fn spares(line: &Line, section: &Section) -> bool {
 }
 
 /// Whether a line is for requests from some addresses only.
-fn is_for_some(line: &Line, section: &Section) -> bool {
+pub(super) fn is_for_some(line: &Line, section: &Section) -> bool {
     let within = |alternative: &Vec<Term<'_>>| alternative.iter().any(|term| term.sources(section).is_some());
     Condition::of(line)
         .is_some_and(|condition| !condition.negated && condition.alternatives.iter().all(within))

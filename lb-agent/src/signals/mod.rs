@@ -2,6 +2,7 @@
 //!
 //! It decides nothing by them, and steering traffic never waits for it.
 
+mod astray;
 mod coverage;
 mod frame;
 mod line;
@@ -17,7 +18,7 @@ use pointsman_chassis::SystemClock;
 use pointsman_chassis::agent_service::{SignalTicks, SignalsFrom};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::signal::{Growth, Tick};
-use pointsman_core::{BackendName, Code, Problem, Timestamp};
+use pointsman_core::{BackendName, Code, Problem, Route, Timestamp};
 use pointsman_proto::{convert, v1};
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -25,6 +26,8 @@ use tracing::warn;
 
 pub use self::receiver::receive;
 pub use self::tally::{Counted, Tally};
+
+pub use self::astray::Astray;
 
 use self::coverage::{Counters, Look, Watch};
 use self::receiver::Ear;
@@ -275,6 +278,14 @@ impl Signals {
             locked(&self.0.kept).add(wire);
             self.0.newest.send_replace(number);
         }
+    }
+
+    /// The requests of visitors, in the seconds since `since`, that slots answered to which `route` leads nobody.
+    pub fn astray(&self, route: &Route, since: Timestamp) -> Astray {
+        let newest: Vec<Arc<v1::SignalTick>> =
+            locked(&self.0.kept).ticks.iter().rev().take(astray::TICKS).cloned().collect();
+        let ticks: Vec<Tick> = newest.iter().filter_map(|wire| convert::tick_from_wire(wire).ok()).collect();
+        astray::among(&ticks, route, &self.0.pages, since)
     }
 
     /// Ticks as they come, after what the reader has read.

@@ -30,6 +30,8 @@ const fn case(
 const SHOW: &str = "http-after-response set-header X-Pointsman";
 const BLUE: &str = "backend be_blue\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
+const STABLE: &str = "  use_backend %[var(txn.stable)]";
+const CANARY: &str = "  use_backend %[var(txn.canary)] if { var(txn.side)";
 const PAGE: &str =
     "string \"<!doctype html><title>Maintenance</title><h1>We are back in a few minutes</h1>\"";
 
@@ -115,6 +117,133 @@ const CASES: &[Case] = &[
         "no `default_backend`",
         "  default_backend be_maint",
     ),
+    // Who gets to what the route names.
+    case("route-reached", ("", ""), Well, "no rule", ""),
+    case(
+        "route-reached",
+        (STABLE, "  use_backend be_legacy\n  use_backend %[var(txn.stable)]"),
+        Fail,
+        "takes every request",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (CANARY, "  use_backend be_legacy\n  use_backend %[var(txn.canary)] if { var(txn.side)"),
+        Fail,
+        "takes every request",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if { nbsrv(be_legacy) gt 0 }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  acl ours hdr(host) -i www.example.org\n  use_backend be_legacy if ours\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if { path_beg / }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if !{ path_beg /new }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  acl acme path_beg /.well-known/acme-challenge/\n  acl shop hdr(host) -i shop.example.org\n  use_backend be_acme if acme\n  use_backend be_shop if shop { path_beg / }\n  use_backend be_office if { src 10.0.0.0/24 }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Well,
+        "no rule",
+        "",
+    ),
+    case("slot-entrances", ("", ""), Well, "only the route", ""),
+    case(
+        "slot-entrances",
+        ("", "frontend fe_http\n  bind :8080\n  default_backend be_blue\n"),
+        Fail,
+        "`default_backend be_blue` leads from `frontend fe_http`",
+        "`frontend fe`",
+    ),
+    case(
+        "slot-entrances",
+        ("", "frontend fe_http\n  bind :8080\n  use_backend be_green if { path_beg /api }\n"),
+        Fail,
+        "`use_backend be_green` leads",
+        "`frontend fe`",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_test\n  bind :8080\n  acl office src 10.0.0.0/24\n  use_backend be_green if office\n  default_backend be_maint\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        ("backend be_blue\n", "listen be_blue\n  bind :8080\n"),
+        Fail,
+        "takes visitors in",
+        "without `bind`",
+    ),
+    case(
+        "slot-entrances",
+        (STABLE, "  use_backend be_green if { path_beg /api }\n  use_backend %[var(txn.stable)]"),
+        Fail,
+        "`use_backend be_green` leads from `frontend fe`",
+        "src <tester>",
+    ),
+    case("cache", ("", ""), Well, "keeps no answers", ""),
+    case(
+        "cache",
+        ("  acl known ", "  http-request cache-use small\n  http-response cache-store small\n  acl known "),
+        Fail,
+        "the cache `small` answers before the route",
+        "remove `http-request cache-use small`",
+    ),
+    case(
+        "cache",
+        ("  acl known ", "  http-request cache-use small if { path_beg /tiles/ }\n  acl known "),
+        Warn,
+        "for some requests",
+        "remove",
+    ),
+    case(
+        "cache",
+        (BLUE, "backend be_blue\n  http-request cache-use small\n"),
+        Warn,
+        "`be_blue` held before",
+        "remove",
+    ),
     // Canary.
     case(
         "canary",
@@ -132,6 +261,7 @@ const CASES: &[Case] = &[
         "field(3",
     ),
     // The header.
+    case("route-shown", (" be=%[be_name]", ""), Warn, "does not carry `be=`", "be=%[be_name]"),
     case(
         "route-shown",
         (SHOW, "http-response set-header X-Pointsman"),
@@ -148,7 +278,7 @@ const CASES: &[Case] = &[
     ),
     case(
         "route-shown",
-        ("side=%[var(txn.side)]\" if {", "\" if {"),
+        ("side=%[var(txn.side)] be=%[be_name]\" if {", "\" if {"),
         Fail,
         "`side=`",
         "side=%[var(txn.side)]",
@@ -572,6 +702,18 @@ fn lines_may_go_to_the_ring_by_way_of_global() {
 }
 
 #[test]
+fn a_route_that_is_looked_up_and_not_used_is_found() {
+    let text = fragment().replace("use_backend %[var(txn.", "use_backend %[var(other.");
+    must_say(&seen(&text), "route-reached", Fail, "has no `use_backend`", "%[var(txn.stable)]");
+}
+
+#[test]
+fn a_cache_of_two_slots_is_found() {
+    let text = fragment().replace("  option httpchk\n", "  http-request cache-use small\n  option httpchk\n");
+    must_say(&seen(&text), "cache", Fail, "`be_blue` and `be_green` answer from one cache", "remove");
+}
+
+#[test]
 fn a_part_that_counts_on_a_condition_is_marked() {
     let text = fragment()
         .replace("close-spread", "")
@@ -590,8 +732,8 @@ fn the_example_has_nothing_that_fails() {
         level: "admin".to_owned(),
     };
     seen.sockets = Ok(vec![socket]);
-    // It is of before the count of retries.
-    assert_eq!(not_well(&seen), [("log-format", "warn")]);
+    // It is of before the count of retries, and before the backend was shown.
+    assert_eq!(not_well(&seen), [("route-shown", "warn"), ("log-format", "warn")]);
 }
 
 #[test]
@@ -608,6 +750,8 @@ fn a_firewalls_configuration_is_told_what_it_lacks() {
         ("lookup-default", "unknown"),
         ("default-backend", "unknown"),
         ("one-backend", "unknown"),
+        ("route-reached", "unknown"),
+        ("slot-entrances", "unknown"),
         ("canary", "unknown"),
         ("route-shown", "unknown"),
         ("visitors-header", "unknown"),

@@ -65,15 +65,7 @@ fn row(backend: &str, server: &str) -> StatRow {
         server: server.to_owned(),
         status: "UP".to_owned(),
         check_status: "L7OK".to_owned(),
-        sessions: 0,
-        requests_total: 0,
-        responses_5xx: 0,
-        client_aborts: 0,
-        connection_errors: 0,
-        redispatches: 0,
-        response_errors: 0,
-        retries: 0,
-        responses: 0,
+        ..StatRow::default()
     }
 }
 
@@ -97,6 +89,7 @@ pub fn seen(text: &str) -> Seen {
     let pair = CliSocket { address: "sockpair@4".to_owned(), level: "admin".to_owned() };
     Seen {
         wanted: config("/lb", "127.0.0.1:80").haproxy,
+        host: "www.example.org".to_owned(),
         source: Some("127.0.0.1".parse().unwrap()),
         log_to: Some("127.0.0.1:5515".parse().unwrap()),
         info: Ok(Info {

@@ -9,6 +9,7 @@
     reason = "tests: a panic is how they fail"
 )]
 
+mod astray;
 mod certificates;
 mod certificates_real;
 mod drain;

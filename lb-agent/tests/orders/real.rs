@@ -73,7 +73,8 @@ pub fn configuration(folder: &Path, frontend: SocketAddr) -> String {
     logged(folder, frontend, SocketAddr::from(([127, 0, 0, 1], 9)))
 }
 
-fn logged(folder: &Path, frontend: SocketAddr, lines: SocketAddr) -> String {
+/// The same, taken in at `lines`.
+pub fn logged(folder: &Path, frontend: SocketAddr, lines: SocketAddr) -> String {
     let slot = |name: &str| {
         format!(
             "backend be_{name}\n  option httpchk\n  server s1 {} check inter 100ms fall 2 rise 1\n",
@@ -112,7 +113,7 @@ frontend fe
   http-request set-var(txn.class)  str(api) if {{ path_beg /api/ }}
   http-request set-var(txn.class)  str(check) if {{ req.hdr(X-Pointsman) -m found }}
   http-request deny if {{ path /denied }}
-  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)]" if {{ var(txn.epoch) -m found }}
+  http-after-response set-header X-Pointsman "epoch=%[var(txn.epoch)] side=%[var(txn.side)] be=%[be_name]" if {{ var(txn.epoch) -m found }}
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
   use_backend %[var(txn.stable)]
   default_backend be_maint

@@ -259,6 +259,16 @@ impl Story {
         targets.iter().fold(self.sent(step), |story, host| story.done(step, host.as_str()))
     }
 
+    /// The same, and the first host may not have reached everybody.
+    pub fn confirmed_for_some(self, step: Step, unreached: &str) -> Self {
+        let targets = self.state.plan.targets(step);
+        let Some((first, others)) = targets.split_first() else { return self };
+        let story = others.iter().fold(self.sent(step), |story, host| story.done(step, host.as_str()));
+        let unreached = Some(unreached.to_owned());
+        let evidence = Evidence { unreached, ..evidence(&story.state.plan, step, first) };
+        story.tell(Event::OrderDone { key: Self::key(step, first), evidence })
+    }
+
     /// One host of the step fails, every other confirms it.
     pub fn failing_on(self, step: Step, name: &str, problem: Problem) -> Self {
         let targets = self.state.plan.targets(step);

@@ -1,0 +1,236 @@
+//! Whether visitors get to what the route names: no rule takes them before it does, no other way leads to a slot, and
+//! nothing that HAProxy has kept is answered in its place.
+
+use std::collections::BTreeMap;
+
+use super::frontend::{by_route, nobody_looks, routing};
+use super::seen::{Seen, Written};
+use super::trusted::{Condition, Term, is_for_some, named};
+use super::{Said, add_to, listed};
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
+
+/// What is asked of a request, or of where it comes from: a term that asks none of this holds for all requests or for none.
+const OF_REQUESTS: [&str; 14] = [
+    "path",
+    "url",
+    "base",
+    "hdr",
+    "req.",
+    "src",
+    "dst",
+    "method",
+    "ssl_",
+    "cook",
+    "query",
+    "http_auth",
+    "fc_",
+    "capture.",
+];
+
+/// What lies within one sample expression: its first fetch.
+fn asks(name: &str, of: &[&str]) -> bool {
+    of.iter().any(|begin| name.starts_with(begin))
+}
+
+/// Whether a term tells the requests that are meant from the site's visitors.
+fn keeps_apart(term: &Term<'_>, section: &Section, host: &str) -> bool {
+    let lines: Vec<&Line> = named(section, term.name()).collect();
+    let within = |words: &[String]| tells_apart(words, host);
+    match (lines.is_empty(), term.negated) {
+        (true, false) => within(term.words),
+        // Lines of one name are alternatives.
+        (false, false) => lines.iter().all(|line| within(line.words().get(2..).unwrap_or_default())),
+        // All but a few: only whoever does not ask for this site.
+        (true, true) => is_of_host(term.words),
+        (false, true) => lines.iter().any(|line| is_of_host(line.words().get(2..).unwrap_or_default())),
+    }
+}
+
+fn is_of_host(words: &[String]) -> bool {
+    words.first().is_some_and(|name| {
+        let name = name.to_ascii_lowercase();
+        name.contains("(host)") || name.starts_with("ssl_fc_sni") || name.starts_with("req.ssl_sni")
+    })
+}
+
+/// The same of the words of one comparison: what is looked at, flags, values.
+fn tells_apart(words: &[String], host: &str) -> bool {
+    let Some(name) = words.first() else { return false };
+    if !asks(name, &OF_REQUESTS) {
+        return false;
+    }
+    let values = || words.iter().skip(1).filter(|word| !word.starts_with('-'));
+    if is_of_host(words) {
+        return !values().any(|value| value.eq_ignore_ascii_case(host));
+    }
+    let every_path = ["path_beg", "url_beg"].iter().any(|begin| name.starts_with(begin))
+        || words.iter().any(|word| word == "beg");
+    !(every_path && values().any(|value| value == "/"))
+}
+
+/// Whether a rule may take any visitor of the site.
+fn takes_visitors(line: &Line, section: &Section, host: &str) -> bool {
+    let Some(condition) = Condition::of(line) else { return true };
+    if condition.negated {
+        // `unless`: all but those that hold.
+        return !condition.alternatives.iter().flatten().any(|term| is_of_host(term.words));
+    }
+    let open = |alternative: &Vec<Term<'_>>| !alternative.iter().any(|term| keeps_apart(term, section, host));
+    condition.alternatives.iter().any(open)
+}
+
+pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
+    let (fronts, map) = (routing(seen, &written.config), seen.wanted.map_name());
+    let mut suspects = Vec::new();
+    for section in &fronts {
+        let of_route: Vec<&Line> = by_route(section, &map).collect();
+        let Some(last) = of_route.last() else {
+            let what =
+                format!("`{}` ({}) has no `use_backend` that uses the route", section.title(), section.place);
+            let lines = "use_backend %[var(txn.canary)] if { var(txn.side) -m str canary }\nuse_backend %[var(txn.stable)]";
+            return Said::fail(what, add_to(section, lines));
+        };
+        let others = section.own(&["use_backend"]).take_while(|line| line.place != last.place);
+        let others = others.filter(|line| !of_route.iter().any(|of| of.place == line.place));
+        for line in others.filter(|line| takes_visitors(line, section, &seen.host)) {
+            if Condition::of(line).is_none() {
+                return Said::fail(
+                    format!(
+                        "{}: `use_backend {}` takes every request, the route's lines are never reached",
+                        line.place,
+                        line.word(1)
+                    ),
+                    format!(
+                        "remove it, or give it the condition of what it is for, at {}:\n  use_backend {} if {{ path_beg /other/ }}",
+                        line.place,
+                        line.word(1)
+                    ),
+                );
+            }
+            suspects.push(line);
+        }
+    }
+    match suspects.first() {
+        Some(line) => Said::warn(
+            format!(
+                "{} stand before the route's lines, and their conditions do not keep them from the site's visitors",
+                listed(suspects.iter().map(|line| format!("{}: use_backend {}", line.place, line.word(1))))
+            ),
+            format!(
+                "remove what the slots replace; else name the paths or the other host it is for, at {}:\n  use_backend {} if {{ path_beg /other/ }}",
+                line.place,
+                line.word(1)
+            ),
+        ),
+        None if fronts.is_empty() => nobody_looks(),
+        None => Said::ok("no rule before the route's takes its visitors"),
+    }
+}
+
+/// The backends of a route that visitors are meant to get to by the route alone.
+fn slots(seen: &Seen) -> impl Iterator<Item = &str> {
+    let granted = seen.wanted.backends.iter().map(|name| &name.0);
+    granted.filter(|name| !seen.wanted.needs_no_servers(name)).map(|name| name.as_str())
+}
+
+/// The lines by which a frontend leads to a slot without the route. Testers have ways of their own.
+fn past_the_route<'a>(seen: &Seen, config: &'a HaproxyConfig, section: &'a Section) -> Option<&'a Line> {
+    let is_slot = |line: &&Line| slots(seen).any(|slot| slot == line.word(1));
+    let rule = section.own(&["use_backend"]).filter(is_slot).find(|line| !is_for_some(line, section));
+    // What a `listen` has no backend of its own for: it is one itself.
+    rule.or_else(|| config.in_effect(section, &["default_backend"]).filter(is_slot))
+}
+
+pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
+    let config = &written.config;
+    let fronts = routing(seen, config);
+    if fronts.is_empty() {
+        return nobody_looks();
+    }
+    for section in config.sections(&["frontend", "listen"]) {
+        let routes = fronts.iter().any(|front| front.place == section.place);
+        let way_out = |place: &str| {
+            format!(
+                "have it look the route up as `{}` does, or redirect to that one; at {place}",
+                fronts.first().map_or_else(String::new, |front| front.title())
+            )
+        };
+        if section.kind == "listen"
+            && section.own(&["bind"]).next().is_some()
+            && slots(seen).any(|slot| slot == section.name)
+        {
+            let what = format!(
+                "`{}` ({}) takes visitors in for its own servers, whatever the route says",
+                section.title(),
+                section.place
+            );
+            return Said::fail(what, format!("make it a `backend`, without `bind`, at {}", section.place));
+        }
+        let Some(line) = past_the_route(seen, config, section) else { continue };
+        if routes && line.word(0) == "default_backend" {
+            // Told by `default-backend`.
+            continue;
+        }
+        return Said::fail(
+            format!(
+                "{}: `{} {}` leads from `{}` to a slot without the route",
+                line.place,
+                line.word(0),
+                line.word(1),
+                section.title()
+            ),
+            if routes {
+                format!(
+                    "remove it, or keep it to testers, at {}:\n  use_backend {} if {{ src <tester> }}",
+                    line.place,
+                    line.word(1)
+                )
+            } else {
+                way_out(&line.place.to_string())
+            },
+        );
+    }
+    Said::ok("only the route leads to a slot")
+}
+
+/// The lines by which a section answers from a cache. What is only stored is answered by nobody.
+fn cached<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Vec<&'a Line> {
+    config.all_in_effect(section, &["http-request", "cache-use"])
+}
+
+pub(super) fn cache(seen: &Seen, written: &Written) -> Said {
+    let config = &written.config;
+    let remove = |line: &Line| format!("remove `http-request cache-use {}` at {}", line.word(2), line.place);
+    let mut in_part = None;
+    for section in routing(seen, config) {
+        for line in cached(config, section) {
+            let what =
+                format!("{}: the cache `{}` answers before the route is asked", line.place, line.word(2));
+            if takes_visitors(line, section, &seen.host) {
+                return Said::fail(what, remove(line));
+            }
+            in_part = in_part.or(Some(Said::warn(format!("{what}, for some requests"), remove(line))));
+        }
+    }
+    let mut of_slots: BTreeMap<&str, (&str, &Line)> = BTreeMap::new();
+    for section in slots(seen).filter_map(|slot| config.backend(slot)) {
+        for line in cached(config, section) {
+            let (slot, first) = *of_slots.entry(line.word(2)).or_insert((&section.name, line));
+            if slot != section.name {
+                let what = format!(
+                    "{} and {}: `{slot}` and `{}` answer from one cache, `{}`",
+                    first.place,
+                    line.place,
+                    section.name,
+                    line.word(2)
+                );
+                return Said::fail(what, remove(line));
+            }
+        }
+    }
+    let own = of_slots.first_key_value().map(|(cache, (slot, line))| {
+        let what = format!("{}: the cache `{cache}` answers for what `{slot}` held before", line.place);
+        Said::warn(what, remove(line))
+    });
+    in_part.or(own).unwrap_or_else(|| Said::ok("HAProxy keeps no answers of a slot"))
+}
