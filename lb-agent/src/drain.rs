@@ -9,7 +9,8 @@ use pointsman_proto::v1;
 use tokio::time::Instant;
 
 use crate::balancer::Balancer;
-use crate::reply::StatRow;
+use crate::reply::{Session, StatRow};
+use crate::workers::OldWorker;
 
 /// How often the sessions are counted while waiting.
 const LOOK_EVERY: Duration = Duration::from_millis(100);
@@ -17,60 +18,137 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long cut sessions may take to be gone.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
-/// Servers and backends of the current worker and of the old ones.
-pub async fn rows_of_all(balancer: &Balancer) -> Result<Vec<StatRow>, Problem> {
-    let mut rows = balancer.workers.stat().await?;
-    for worker in balancer.workers.old().await? {
-        rows.extend(worker.stat().await?.unwrap_or_default());
-    }
-    Ok(rows)
-}
+/// How long nothing may begin on a backend before it is called empty: a frontend that leads there without the route sends
+/// its visitors more often than this, if it sends any that matter.
+const STILL: Duration = Duration::from_secs(1);
 
-/// Requests that a backend serves now.
+/// Requests that a backend serves now: those on its servers, and those that have none yet, because they wait for one or
+/// because HAProxy still takes them in.
 pub fn sessions(rows: &[StatRow], backend: &BackendName) -> u64 {
-    on_servers(rows, backend).map(|row| row.sessions).sum()
+    let on_servers: u64 = on_servers(rows, backend).map(|row| row.sessions).sum();
+    on_servers.max(own(rows, backend).map(|row| row.sessions).sum())
 }
 
 fn on_servers<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterator<Item = &'a StatRow> {
     rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND")
 }
 
-async fn wait_empty(balancer: &Balancer, backend: &BackendName, until: Instant) -> Result<u64, Problem> {
+/// The row of the backend itself, of each worker.
+fn own<'a>(rows: &'a [StatRow], backend: &'a BackendName) -> impl Iterator<Item = &'a StatRow> {
+    rows.iter().filter(|row| row.backend == backend.as_str() && row.server == "BACKEND")
+}
+
+/// How a backend stands, on all workers.
+struct Look {
+    rows: Vec<StatRow>,
+    /// Requests that began on it since the workers started.
+    begun: u64,
+    /// An old worker that leads there, or may.
+    led_by: Option<String>,
+}
+
+async fn look(balancer: &Balancer, backend: &BackendName) -> Result<Look, Problem> {
+    let workers = &balancer.workers;
+    let mut rows = workers.stat().await?;
+    let mut led_by = None;
+    for worker in workers.old().await? {
+        let Some(its) = worker.stat().await? else { continue };
+        // One of before the slot was made cannot lead there, and has no route to read perhaps.
+        if own(&its, backend).next().is_some() {
+            led_by = leads_there(balancer, &worker, backend).await.or(led_by);
+        }
+        rows.extend(its);
+    }
+    let begun = own(&rows, backend).map(|row| row.begun).sum();
+    Ok(Look { rows, begun, led_by })
+}
+
+/// Whether an old worker sends the next request of its clients to a backend, in words. It serves nobody there while they are
+/// idle.
+async fn leads_there(balancer: &Balancer, worker: &OldWorker, backend: &BackendName) -> Option<String> {
+    let pid = worker.pid;
+    match balancer.workers.old_route(worker).await {
+        Ok(None) => None,
+        Ok(Some(Some(route))) if route.share_of(backend) == 0 => None,
+        Ok(Some(Some(route))) => Some(format!("old worker {pid} still routes by `{route}`")),
+        Ok(Some(None)) => Some(format!("old worker {pid} routes by no route that can be read")),
+        Err(problem) => Some(format!("the route of old worker {pid} cannot be read: {problem}")),
+    }
+}
+
+/// How waiting ended.
+enum Waited {
+    /// Nobody is served, and nothing began for a while: since the beginning, or after this long.
+    Empty { already: bool, after: Duration },
+    /// So many requests still run.
+    Running(u64),
+    /// None runs, but they go on beginning: so many while it was waited.
+    Begins(u64),
+}
+
+/// Waits until nobody is served and nothing has begun for `still`. What is quiet at `until`, but not for that long, is given
+/// the time to be.
+async fn wait_empty(
+    balancer: &Balancer,
+    backend: &BackendName,
+    until: Instant,
+    still: Duration,
+) -> Result<Waited, Problem> {
     let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
+    let (started, give_up) = (Instant::now(), until + still);
+    // When it was looked at first, and what had begun by then.
+    let mut first: Option<(Instant, u64)> = None;
+    let mut quiet: Option<(Instant, u64)> = None;
     loop {
-        let rows = rows_of_all(balancer).await.map_err(unchanged)?;
-        let left = sessions(&rows, backend);
+        let seen = look(balancer, backend).await.map_err(unchanged)?;
+        let left = sessions(&seen.rows, backend);
         // What cannot be seen is not empty: a process of before a reload may serve the slot.
         let unseen = balancer.workers.unseen_old_process().await.map_err(unchanged)?;
-        match unseen {
-            Some(more) if left == 0 && Instant::now() >= until => return Err(unseen_problem(backend, more)),
-            _ => {}
-        }
-        if (left == 0 && unseen.is_none()) || Instant::now() >= until {
-            return Ok(left);
+        let now = Instant::now();
+        let (looked_first, begun_first) = *first.get_or_insert((now, seen.begun));
+        let empty = left == 0 && unseen.is_none() && seen.led_by.is_none();
+        // A worker that comes or goes changes the sum too, and is looked at as long again.
+        quiet =
+            quiet.filter(|(_, begun)| empty && *begun == seen.begun).or(empty.then_some((now, seen.begun)));
+        match quiet {
+            Some((since, _)) if now.saturating_duration_since(since) >= still => {
+                let after = since.saturating_duration_since(started);
+                return Ok(Waited::Empty { already: since == looked_first, after });
+            }
+            Some(_) if now >= give_up => {
+                return Ok(Waited::Begins(seen.begun.saturating_sub(begun_first)));
+            }
+            Some(_) => {}
+            None if now < until => {}
+            None if left > 0 => return Ok(Waited::Running(left)),
+            None => {
+                return Err(match (unseen, seen.led_by) {
+                    (Some(more), _) => unseen_problem(backend, more),
+                    (None, why) => led_problem(backend, &why.unwrap_or_default()),
+                });
+            }
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
 }
 
+/// Where requests count that have no server yet.
+const NOWHERE: &str = "no server yet";
+
 /// The servers of a backend with requests running, and for how long the oldest of them has. Which servers serve is told
 /// by the counters; how long, by the list of sessions, which a busy HAProxy may be too long to give.
-pub async fn running(
-    balancer: &Balancer,
-    rows: &[StatRow],
-    backend: &BackendName,
-) -> Vec<v1::ServerSessions> {
+pub fn running(known: &[Session], rows: &[StatRow], backend: &BackendName) -> Vec<v1::ServerSessions> {
     let mut servers: BTreeMap<&str, u64> = BTreeMap::new();
     for row in on_servers(rows, backend).filter(|row| row.sessions > 0) {
         let sum = servers.entry(&row.server).or_default();
         *sum = sum.saturating_add(row.sessions);
     }
-    if servers.is_empty() {
-        return Vec::new();
+    let nowhere = sessions(rows, backend).saturating_sub(servers.values().sum());
+    if nowhere > 0 {
+        servers.insert(NOWHERE, nowhere);
     }
-    let sessions = balancer.workers.running().await.unwrap_or_default();
     let oldest_of = |server: &str| {
-        let here = sessions.iter().filter(|session| {
+        let here = known.iter().filter(|session| {
             let named = format!("{}/{}", session.backend, session.server);
             (session.backend == backend.as_str() && session.server == server) || named == server
         });
@@ -88,7 +166,9 @@ pub async fn running(
 
 /// The same in words, after a colon; empty where nothing is known.
 async fn by_server(balancer: &Balancer, backend: &BackendName) -> String {
-    let Ok(rows) = rows_of_all(balancer).await else { return String::new() };
+    let Ok(Look { rows, .. }) = look(balancer, backend).await else { return String::new() };
+    let old = balancer.workers.old().await.unwrap_or_default();
+    let known = balancer.workers.running(&old).await.unwrap_or_default();
     let words = |found: &v1::ServerSessions| {
         // Less than a second, or not known because the list of sessions was too long to read.
         let age = match found.oldest_s {
@@ -97,8 +177,26 @@ async fn by_server(balancer: &Balancer, backend: &BackendName) -> String {
         };
         format!("{} on {}{age}", found.sessions, found.server)
     };
-    let found: Vec<String> = running(balancer, &rows, backend).await.iter().map(words).collect();
+    let found: Vec<String> = running(&known, &rows, backend).iter().map(words).collect();
     if found.is_empty() { String::new() } else { format!(": {}", found.join("; ")) }
+}
+
+fn begins_problem(backend: &BackendName, begun: u64) -> Problem {
+    let message = format!(
+        "{} began on `{backend}` while it was waited for, and the route leads nobody there",
+        several(begun, "request", "requests")
+    );
+    Problem::new(Code::DrainIncomplete, message)
+        .retry_useful()
+        .cause("visitors come by a frontend or a rule that does not go by the route, or testers are at work")
+        .hint("find the line: `pointsman doctor lb ENV`")
+}
+
+fn led_problem(backend: &BackendName, why: &str) -> Problem {
+    Problem::new(Code::DrainIncomplete, format!("`{backend}` is empty, but {why}"))
+        .retry_useful()
+        .cause("the next request on a connection that it still holds may come to this slot")
+        .hint("it ends with `hard-stop-after`, or with `kill PID` on the load balancer")
 }
 
 fn unseen_problem(backend: &BackendName, more: Duration) -> Problem {
@@ -127,16 +225,28 @@ pub async fn drain(
             Problem::new(Code::DrainIncomplete, message).hint("see the route: `pointsman traffic show ENV`")
         );
     }
-    let started = Instant::now();
-    let left = wait_empty(balancer, backend, started + timeout).await?;
-    if left == 0 {
-        let waited_ms = started.elapsed().as_millis();
-        return Ok(Evidence {
-            already: waited_ms < 100,
-            detail: format!("`{backend}` serves nobody, after {waited_ms} ms"),
-            ..Evidence::default()
-        });
-    }
+    // While requests are held every moment counts, and nothing is overwritten.
+    let held = balancer.config.haproxy.hold_backend.as_ref().is_some_and(|hold| hold.0 == route.stable);
+    let still = if held { Duration::ZERO } else { STILL };
+    let waited = wait_empty(balancer, backend, Instant::now() + timeout, still).await?;
+    let left = match (waited, end) {
+        (Waited::Empty { already, after }, _) => {
+            let quiet = if held {
+                String::new()
+            } else {
+                format!(", and nothing began on it for {} s", still.as_secs())
+            };
+            let detail = format!("`{backend}` serves nobody, after {} ms{quiet}", after.as_millis());
+            return Ok(Evidence { already, detail, ..Evidence::default() });
+        }
+        (Waited::Begins(begun), DrainEnd::Cut) => return Err(begins_problem(backend, begun)),
+        (Waited::Begins(begun), DrainEnd::Leave) => {
+            let begun = several(begun, "request", "requests");
+            let detail = format!("{begun} began on `{backend}` while it was waited for, and are left to");
+            return Ok(Evidence { already: false, detail, ..Evidence::default() });
+        }
+        (Waited::Running(left), _) => left,
+    };
     if end == DrainEnd::Leave {
         let detail = format!(
             "{} left running on `{backend}`{}",
@@ -152,8 +262,8 @@ pub async fn drain(
     for server in on_servers(&rows, backend) {
         balancer.workers.cut(backend.as_str(), &server.server).await?;
     }
-    match wait_empty(balancer, backend, Instant::now() + AFTER_CUT).await? {
-        0 => Ok(Evidence {
+    match wait_empty(balancer, backend, Instant::now() + AFTER_CUT, still).await? {
+        Waited::Empty { .. } => Ok(Evidence {
             already: false,
             detail: format!(
                 "{} on `{backend}` cut after {} s{cut}",
@@ -162,9 +272,10 @@ pub async fn drain(
             ),
             ..Evidence::default()
         }),
-        still => Err(Problem::new(
+        Waited::Begins(begun) => Err(begins_problem(backend, begun).aftermath(Aftermath::Changed)),
+        Waited::Running(left) => Err(Problem::new(
             Code::DrainIncomplete,
-            format!("{still} requests on `{backend}` are still running after they were cut"),
+            format!("{left} requests on `{backend}` are still running after they were cut"),
         )
         .aftermath(Aftermath::Changed)
         .retry_useful()

@@ -1,16 +1,19 @@
 //! Looking at the balancer without changing anything: for the preflight, and for `status`.
 
+use std::time::Duration;
+
 use futures_util::future::join_all;
 use pointsman_chassis::host_facts;
-use pointsman_chassis::http_check::Answer;
 use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
 
 use crate::balancer::{Balancer, health};
 use crate::certificates;
-use crate::drain::{rows_of_all, running, sessions};
+use crate::drain::{running, sessions};
+use crate::reply::StatRow;
 use crate::states::refuse_strangers;
-use crate::{fit, guard};
+use crate::workers::OldWorker;
+use crate::{fit, guard, switch};
 
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`. Whoever is `leaving` what
 /// serves may do so although it does not answer.
@@ -38,7 +41,13 @@ pub async fn inspect(
     if route != *expected {
         return Err(drift(format!("the route is `{route}`, expected `{expected}`")));
     }
-    if let Some(Ok(processes)) = balancer.workers.processes().await
+    let processes = balancer.workers.processes().await;
+    if let Some(Err(problem)) = &processes
+        && !leaving
+    {
+        return Err(old_unseen(problem));
+    }
+    if let Some(Ok(processes)) = processes
         && processes.failed_reloads > 0
     {
         let message = "HAProxy's configuration on disk does not load: its last reload failed";
@@ -76,15 +85,11 @@ pub async fn inspect(
             ));
         }
     };
-    let wrong = |seen: &&Answer| seen.mark("epoch") != Some(route.epoch.to_string().as_str());
-    if let Some(seen) = seen.as_ref().filter(|_| balancer.shows_epoch()).filter(wrong) {
-        let shown = seen.pointsman.as_deref().unwrap_or("nothing").to_owned();
-        return Err(Problem::new(
-            Code::RouteNotSeen,
-            format!("answers carry `{shown}` in `X-Pointsman`, expected epoch {}", route.epoch),
-        )
-        .cause(fit::look(balancer).await.map_or_else(|problem| problem.message, |fit| fit.to_string()))
-        .hint("the frontend must set `X-Pointsman` and trust this agent's address: see docs/haproxy.md"));
+    if let Some(Err(problem)) =
+        seen.as_ref().filter(|_| balancer.shows_epoch()).map(|seen| switch::shows(&route, seen))
+    {
+        let fits = fit::look(balancer).await.map_or_else(|problem| problem.message, |fit| fit.to_string());
+        return Err(problem.cause(fits));
     }
     let info = balancer.workers.info().await?;
     let mut detail = format!("HAProxy {}, route `{route}`", info.version);
@@ -104,6 +109,16 @@ pub async fn inspect(
     Ok(Evidence { already: true, detail, ..Evidence::default() })
 }
 
+/// A release may wait until the master can be asked; whoever goes back, or puts the page up, does not, and is told whom it may
+/// not reach.
+fn old_unseen(problem: &Problem) -> Problem {
+    Problem::new(Code::OldWorkersUnseen, "HAProxy's master socket does not answer: old workers could not be told of a move")
+        .retry_useful()
+        .cause(&problem.message)
+        .cause(problem.causes.first().map_or("", String::as_str))
+        .hint("on the load balancer: `systemctl status haproxy`, and `master` in lb-agent.toml against HAProxy's option `-S`")
+}
+
 /// How the balancer stands.
 pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
     let facts = Some(host_facts(&balancer.config.state));
@@ -115,25 +130,57 @@ pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
     }
 }
 
-/// Old workers that route otherwise, or may: what cannot be seen of them must not hide how the balancer stands, least of
-/// all from whoever wants to go back.
-async fn stale_workers(balancer: &Balancer, route: Option<&Route>) -> Vec<String> {
+/// Bound on each of the three questions about old workers: which there are, how each stands, what they serve. The master
+/// answers in milliseconds, or a reload is under way; whoever waits for the whole answer gives it four seconds, and must
+/// have it to go back.
+const OLD_LOOK: Duration = Duration::from_secs(1);
+
+async fn within<T>(work: impl Future<Output = Result<T, Problem>>) -> Result<T, Problem> {
+    let late = |_| {
+        let message = format!("no answer through HAProxy's master socket within {} s", OLD_LOOK.as_secs());
+        Err(Problem::new(Code::RuntimeSocketUnreachable, message).retry_useful())
+    };
+    tokio::time::timeout(OLD_LOOK, work).await.unwrap_or_else(late)
+}
+
+/// An old worker, as far as it answered.
+struct Old {
+    worker: OldWorker,
+    route: Result<Option<Option<Route>>, Problem>,
+    rows: Result<Option<Vec<StatRow>>, Problem>,
+}
+
+/// The old workers, looked at once. What cannot be seen of them must not hide how the balancer stands, least of all from
+/// whoever wants to go back.
+async fn old_workers(balancer: &Balancer) -> Result<Vec<Old>, Problem> {
     let workers = &balancer.workers;
-    let old = match workers.old().await {
+    let looked = async |worker: OldWorker| {
+        let (route, rows) = tokio::join!(within(workers.old_route(&worker)), within(worker.stat()));
+        Old { worker, route, rows }
+    };
+    Ok(join_all(within(workers.old()).await?.into_iter().map(looked)).await)
+}
+
+/// Old workers that route otherwise, or may, in words.
+async fn stale_workers(
+    balancer: &Balancer,
+    route: Option<&Route>,
+    old: &Result<Vec<Old>, Problem>,
+) -> Vec<String> {
+    let old = match old {
         Ok(old) => old,
         Err(problem) => return vec![format!("not seen, may be by another route: {problem}")],
     };
-    let asked = join_all(old.iter().map(async |worker| (worker.pid, workers.old_route(worker).await))).await;
-    let told = |(pid, found): (u32, Result<Option<Option<Route>>, Problem>)| match found {
+    let told = |Old { worker, route: found, .. }: &Old| match found {
         Ok(Some(found)) if found.as_ref() != route => {
-            let found = found.map_or_else(|| "none".to_owned(), |route| route.to_string());
-            Some(format!("{pid}: {found}"))
+            let found = found.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string);
+            Some(format!("{}: {found}", worker.pid))
         }
         Ok(_) => None,
-        Err(problem) => Some(format!("{pid}: not told, {}", problem.message)),
+        Err(problem) => Some(format!("{}: not told, {}", worker.pid, problem.message)),
     };
-    let mut stale: Vec<String> = asked.into_iter().filter_map(told).collect();
-    if let Ok(Some(left)) = workers.unseen_old_process().await {
+    let mut stale: Vec<String> = old.iter().filter_map(told).collect();
+    if let Ok(Some(left)) = balancer.workers.unseen_old_process().await {
         stale.push(format!("not seen, {} s left: may be by another route", left.as_secs().max(1)));
     }
     stale
@@ -144,19 +191,32 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
     let workers = &balancer.workers;
     let route = workers.route().await?;
     let rows = workers.stat().await?;
-    let stale_workers = stale_workers(balancer, route.as_ref()).await;
+    let old = old_workers(balancer).await;
+    let stale_workers = stale_workers(balancer, route.as_ref(), &old).await;
     // One that does not answer is named there, and serves requests that nobody can count.
-    let all_rows = rows_of_all(balancer).await.unwrap_or_else(|_| rows.clone());
+    let mut all_rows = rows.clone();
+    let mut heard = Vec::new();
+    for one in old.unwrap_or_default() {
+        if let Ok(Some(rows)) = one.rows {
+            all_rows.extend(rows);
+            heard.push(one.worker);
+        }
+    }
+    let granted = || balancer.config.haproxy.backends.iter().map(|granted| &granted.0);
+    let known = match granted().any(|backend| sessions(&all_rows, backend) > 0) {
+        true => within(workers.running(&heard)).await.unwrap_or_default(),
+        false => Vec::new(),
+    };
     let mut backends = Vec::new();
-    for granted in &balancer.config.haproxy.backends {
-        let counted = health(&rows, &granted.0);
-        let own = rows.iter().find(|row| row.backend == granted.0.as_str() && row.server == "BACKEND");
+    for granted in granted() {
+        let counted = health(&rows, granted);
+        let own = rows.iter().find(|row| row.backend == granted.as_str() && row.server == "BACKEND");
         backends.push(v1::BackendFacts {
-            name: granted.0.to_string(),
+            name: granted.to_string(),
             servers_up: counted.up,
             servers_total: counted.total,
-            sessions: sessions(&all_rows, &granted.0),
-            running: running(balancer, &all_rows, &granted.0).await,
+            sessions: sessions(&all_rows, granted),
+            running: running(&known, &all_rows, granted),
             requests_total: own.map_or(0, |row| row.requests_total),
             responses_5xx: own.map_or(0, |row| row.responses_5xx),
         });

@@ -242,8 +242,11 @@ pub struct StatRow {
     pub check_status: String,
     /// It takes visitors only while no other server can.
     pub backup: bool,
-    /// Requests being served.
+    /// Requests being served; on the backend's row also those that have no server yet.
     pub sessions: u64,
+    /// Requests that began since the worker started, those that still run among them; on the backend's row also those that
+    /// reached no server. Health checks are none.
+    pub begun: u64,
     /// Requests since the worker started.
     pub requests_total: u64,
     /// Answers with a status of 500 to 599, HAProxy's own included on the backend's row.
@@ -270,6 +273,7 @@ impl StatRow {
     pub fn add(&mut self, other: &Self) {
         for (sum, more) in [
             (&mut self.sessions, other.sessions),
+            (&mut self.begun, other.begun),
             (&mut self.requests_total, other.requests_total),
             (&mut self.responses_5xx, other.responses_5xx),
             (&mut self.responses, other.responses),
@@ -313,7 +317,7 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
     );
     // What only signals need may be missing: traffic is steered without it.
     let responses: Vec<usize> = RESPONSES.iter().filter_map(|name| column(name)).collect();
-    let (connect, response) = (column("econ"), column("eresp"));
+    let (connect, response, begun) = (column("econ"), column("eresp"), column("stot"));
     let (retries, redispatches, aborts) = (column("wretr"), column("wredis"), column("cli_abrt"));
     let backup = column("bck");
     let mut rows = Vec::new();
@@ -342,6 +346,7 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
             status: text(status)?,
             check_status: text(check)?,
             sessions: number(sessions)?,
+            begun: optional(begun)?,
             requests_total: number(requests)?,
             responses_5xx: number(errors)?,
         });

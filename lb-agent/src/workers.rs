@@ -371,11 +371,10 @@ impl Workers {
         &self.current
     }
 
-    /// The requests that the current and the old workers serve on servers.
-    pub async fn running(&self) -> Result<Vec<reply::Session>, Problem> {
+    /// The requests that the current worker and these old ones serve on servers.
+    pub async fn running(&self, old: &[OldWorker]) -> Result<Vec<reply::Session>, Problem> {
         let command = Command::of(&["show", "sess"])?;
         let mut running = Vec::new();
-        let old = self.old().await?;
         for line in std::iter::once(self.line()).chain(old.iter().map(Line::Old)) {
             let Some(reply) = line.ask(&command).await? else { continue };
             running.extend(reply::sessions(&reply).ok_or_else(|| unreadable(&command, &first_line(&reply)))?);

@@ -1,6 +1,6 @@
 //! Draining: a slot is called empty only when nobody is seen on it. HAProxy is a fake here.
 
-use pointsman_core::{Action, Code, DrainEnd};
+use pointsman_core::{Action, Aftermath, Code, DrainEnd};
 
 use crate::fake::Answer;
 use crate::rig::{P, Rig};
@@ -77,4 +77,62 @@ async fn a_worker_that_the_master_does_not_speak_of_is_not_empty() {
     });
     let left = rig.agent.perform(drain("be_green", DrainEnd::Leave)).await.unwrap();
     assert!(left.detail.contains("3 requests left"), "{left:?}");
+}
+
+/// Requests that come and go between two looks: a frontend that does not look the route up leads there.
+#[tokio::test]
+async fn a_slot_on_which_requests_go_on_beginning_is_not_empty() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world.instead("show stat", usize::MAX, |world| {
+            *world.begun.entry("be_green".to_owned()).or_default() += 1;
+            None
+        });
+    });
+    let problem = rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap_err();
+    assert_eq!(
+        (problem.code, problem.aftermath),
+        (Code::DrainIncomplete, Aftermath::Unchanged),
+        "{problem:?}"
+    );
+    assert!(
+        problem.message.contains("began on `be_green`") && problem.hint.contains("doctor lb"),
+        "{problem:?}"
+    );
+    // Whoever leaves what runs leaves this too, and says so.
+    let left = rig.agent.perform(drain("be_green", DrainEnd::Leave)).await.unwrap();
+    assert!(left.detail.contains("began on `be_green`"), "{left:?}");
+}
+
+/// A body that HAProxy still takes in is on no server's row.
+#[tokio::test]
+async fn a_request_that_has_no_server_yet_counts() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.waiting.insert("be_green".to_owned(), 2));
+    let left = rig.agent.perform(drain("be_green", DrainEnd::Leave)).await.unwrap();
+    assert!(
+        left.detail.contains("2 requests left") && left.detail.contains("2 on no server yet"),
+        "{left:?}"
+    );
+}
+
+/// One that keeps the old route serves nobody while its clients are idle, and leads their next requests to the slot.
+#[tokio::test]
+async fn an_old_worker_that_still_leads_there_is_waited_for() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        // It is of before a change of the configuration, and keeps its route.
+        world.reload_with(P);
+        let old = world.old.get_mut(&100).unwrap();
+        old.map[0].1 = "be_green:be_blue:0:4".to_owned();
+    });
+    let problem = rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap_err();
+    assert_eq!(problem.code, Code::DrainIncomplete, "{problem:?}");
+    assert!(problem.message.contains("old worker 100 still routes by `be_green:be_blue:0:4`"), "{problem:?}");
+    rig.fake.with(|world| world.instead("@!100 get map", usize::MAX, |_| Some(Answer::text("nonsense\n\n"))));
+    let problem = rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap_err();
+    assert!(problem.message.contains("the route of old worker 100 cannot be read"), "{problem:?}");
+    // It goes.
+    rig.fake.with(|world| world.old.clear());
+    rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap();
 }

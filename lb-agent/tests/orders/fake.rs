@@ -70,6 +70,9 @@ pub struct World {
     pub old: BTreeMap<u32, Worker>,
     /// Server, status, last check and sessions, by backend.
     pub servers: BTreeMap<String, Vec<(String, String, String, u64)>>,
+    /// Requests of a backend that have no server yet, and how many ever began on it.
+    pub waiting: BTreeMap<String, u64>,
+    pub begun: BTreeMap<String, u64>,
     /// The frontend shows this epoch whatever the map says.
     pub shown_epoch: Option<u64>,
     /// What serves hangs: requests get no answer.
@@ -270,12 +273,14 @@ impl World {
     }
 
     fn stat(&self) -> String {
-        let mut text = "# pxname,svname,scur,status,check_status,hrsp_5xx,req_tot,\n".to_owned();
+        let mut text = "# pxname,svname,scur,stot,status,check_status,hrsp_5xx,req_tot,\n".to_owned();
         for (backend, servers) in &self.servers {
             for (server, status, check, sessions) in servers {
-                text += &format!("{backend},{server},{sessions},{status},{check},0,10,\n");
+                text += &format!("{backend},{server},{sessions},0,{status},{check},0,10,\n");
             }
-            text += &format!("{backend},BACKEND,0,UP,,0,10,\n");
+            let of = |counts: &BTreeMap<String, u64>| counts.get(backend).copied().unwrap_or(0);
+            let sessions = servers.iter().map(|server| server.3).sum::<u64>() + of(&self.waiting);
+            text += &format!("{backend},BACKEND,{sessions},{},UP,,0,10,\n", of(&self.begun));
         }
         text + "\n"
     }
@@ -312,6 +317,8 @@ impl Fake {
             current: Worker { map: vec![(KEY.to_owned(), route.to_owned())], backends },
             old: BTreeMap::new(),
             servers: servers.into(),
+            waiting: BTreeMap::new(),
+            begun: BTreeMap::new(),
             shown_epoch: None,
             silent: false,
             map_file: map_file.to_owned(),

@@ -1,6 +1,6 @@
 //! Old workers and reloads around a switch. HAProxy is a fake here.
 
-use pointsman_core::{Action, Code, RouteEpoch};
+use pointsman_core::{Action, Aftermath, Code, RouteEpoch};
 use pointsman_proto::convert;
 
 use crate::fake::{Answer, KEY};
@@ -15,7 +15,8 @@ async fn old_workers_follow() {
     });
     let done = rig.agent.set_route(P, V).await;
     rig.told_the_truth(V, &done);
-    assert!(done.unwrap().detail.contains("2 old workers follow"));
+    let done = done.unwrap();
+    assert!(done.detail.contains("2 old workers follow") && done.unreached.is_none(), "{done:?}");
 }
 
 #[tokio::test]
@@ -111,6 +112,7 @@ async fn an_old_worker_that_does_not_answer_is_named() {
     });
     let done = rig.agent.set_route(P, V).await.unwrap();
     assert!(done.detail.contains("old workers 100 keep"), "{done:?}");
+    assert!(done.unreached.is_some_and(|whom| whom.starts_with("old workers 100")));
 }
 
 #[tokio::test]
@@ -128,8 +130,17 @@ async fn an_old_worker_is_believed_by_what_it_routes_by() {
 async fn old_workers_that_cannot_be_seen_are_said_to_be_so() {
     let rig = Rig::new().await;
     std::fs::remove_file(&rig.fake.master).unwrap();
+    // A release waits for the master; whoever leaves what serves does not, and is told whom it may not reach.
+    let refused = rig.agent.inspect(P).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.aftermath),
+        (Code::OldWorkersUnseen, Aftermath::Unchanged),
+        "{refused:?}"
+    );
+    rig.agent.inspect_as(P, true).await.unwrap();
     let done = rig.agent.set_route(P, V).await.unwrap();
     assert!(done.detail.contains("could not be seen"), "{done:?}");
+    assert_eq!(done.unreached.as_deref(), Some("old workers could not be seen"));
 }
 
 /// What the reload brings: the value on disk when the new worker read it.
@@ -322,4 +333,18 @@ async fn an_address_is_forgotten_by_every_worker_that_counts_it() {
         .with(|world| world.instead("@!100 clear table", 1, |_| Some(Answer::text("Permission denied\n"))));
     rig.agent.rate_limits("st_rl", "192.0.2.4", 0).await.unwrap_err();
     assert_eq!(rig.commands("@!101 clear table"), 2);
+}
+
+/// A master that hangs while its worker serves: whoever wants to go back is told how the balancer stands all the same, and
+/// before the four seconds are over that the coordinator gives it.
+#[tokio::test]
+async fn a_master_that_hangs_hides_nothing() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| world.instead("show proc", usize::MAX, |_| Some(Answer::silence())));
+    let described = rig.agent.describe().await;
+    assert_eq!(described.problem, None);
+    let found = described.balancer.unwrap();
+    assert_eq!(found.route, P);
+    assert!(found.stale_workers[0].starts_with("not seen, may be by another route"), "{found:?}");
+    assert_eq!(rig.commands("show proc"), 1, "each question costs whoever waits its bound");
 }
