@@ -2,7 +2,7 @@
 
 use super::seen::{Seen, Written};
 use super::{Said, add_to, listed};
-use crate::config::Haproxy;
+use crate::config::{Driver, Haproxy};
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
 
 /// The header that shows the route, and by which trusted clients pick a side.
@@ -78,11 +78,26 @@ pub(super) fn routing_or_all<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<
     if !routing.is_empty() {
         return routing;
     }
+    if seen.wanted.driver == Driver::ServerState {
+        return config
+            .sections(&["frontend", "listen"])
+            .filter(|section| leads_to_servers(seen, config, section))
+            .collect();
+    }
     let in_http = |section: &&Section| {
         config.in_effect(section, &["mode"]).is_some_and(|line| line.word(1) == "http")
             && !section.own(&["stats"]).any(|_| true)
     };
     config.sections(&["frontend", "listen"]).filter(in_http).collect()
+}
+
+/// Whether a section may send requests to the backends that hold the servers of the driver `server-state`: by their names, or by
+/// a name that is made for each request.
+fn leads_to_servers(seen: &Seen, config: &HaproxyConfig, section: &Section) -> bool {
+    let is_one = |name: &str| seen.wanted.servers.values().flatten().any(|server| server.0.backend() == name);
+    let named = section.own(&["use_backend"]).chain(config.in_effect(section, &["default_backend"]));
+    section.kind == "listen" && is_one(&section.name)
+        || named.into_iter().any(|line| is_one(line.word(1)) || line.word(1).contains("%["))
 }
 
 /// Where the lines of routing belong.

@@ -62,16 +62,57 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
         );
     }
     let wanted = format!("ring@{}", ring.name);
-    let fronts = frontend::routing_or_all(seen, config);
-    let silent =
-        fronts.iter().find(|section| !logs_of(config, section).iter().any(|line| line.word(1) == wanted));
-    match silent {
-        None => Said::ok(format!("`{}` leads to the agent at {agent}", ring.title())),
-        Some(section) => Said::fail(
-            format!("`{}` ({}) does not log to `{wanted}`", section.title(), section.place),
-            add_to(section, &format!("log {wanted} format raw local0")),
-        ),
+    let whole = format!("log {wanted} format raw local0");
+    for section in frontend::routing_or_all(seen, config) {
+        let logs = logs_of(config, section);
+        let mut ours = logs.iter().filter(|line| line.word(1) == wanted).peekable();
+        let Some(first) = ours.peek().copied() else {
+            return Said::fail(
+                format!("`{}` ({}) does not log to `{wanted}`", section.title(), section.place),
+                add_to(section, &whole),
+            );
+        };
+        if let (Some(why), true) = (keeps_back(first), ours.all(|line| keeps_back(line).is_some())) {
+            return Said::fail(format!("{}: {why}", first.place), format!("at {}:\n  {whole}", first.place));
+        }
+        if let Setting::On(place) = config.option(section, "dontlog-normal") {
+            let what =
+                format!("{place}: `option dontlog-normal` writes no line for a request that went well");
+            return Said::fail(what, format!("remove `option dontlog-normal` at {place}"));
+        }
     }
+    Said::ok(format!("`{}` leads to the agent at {agent}", ring.title()))
+}
+
+/// Levels above the one that access lines have, `info`, as HAProxy names them.
+const ABOVE_INFO: [&str; 6] = ["emerg", "alert", "crit", "err", "warning", "notice"];
+
+/// Why a `log` line lets not every access line through. After the target stand pairs of a keyword and its value, then the
+/// facility, the lowest level that passes, and what lower ones are written as.
+fn keeps_back(line: &Line) -> Option<String> {
+    let mut words = line.words().iter().skip(2).map(String::as_str);
+    let mut facility = None;
+    while let Some(word) = words.next() {
+        match word {
+            "sample" => {
+                return Some(format!(
+                    "`sample {}` lets a part of the lines through",
+                    words.next().unwrap_or_default()
+                ));
+            }
+            "len" | "format" | "profile" => {
+                words.next();
+            }
+            _ if facility.is_none() => facility = Some(word),
+            level if ABOVE_INFO.contains(&level) => {
+                return Some(format!(
+                    "`{level}` is above `info`, the level of access lines: none comes through"
+                ));
+            }
+            _ => return None,
+        }
+    }
+    None
 }
 
 pub(super) fn asap(seen: &Seen, written: &Written) -> Said {

@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::frontend::{by_route, nobody_looks, routing};
+use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
 use super::seen::{Seen, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
 use super::{Said, add_to, listed};
+use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
 
 /// What is asked of a request, or of where it comes from: a term that asks none of this holds for all requests or for none.
@@ -202,7 +203,9 @@ pub(super) fn cache(seen: &Seen, written: &Written) -> Said {
     let config = &written.config;
     let remove = |line: &Line| format!("remove `http-request cache-use {}` at {}", line.word(2), line.place);
     let mut in_part = None;
-    for section in routing(seen, config) {
+    let by_states = seen.wanted.driver == Driver::ServerState;
+    let fronts = if by_states { routing_or_all(seen, config) } else { routing(seen, config) };
+    for section in fronts {
         for line in cached(config, section) {
             let what =
                 format!("{}: the cache `{}` answers before the route is asked", line.place, line.word(2));
@@ -210,6 +213,19 @@ pub(super) fn cache(seen: &Seen, written: &Written) -> Said {
                 return Said::fail(what, remove(line));
             }
             in_part = in_part.or(Some(Said::warn(format!("{what}, for some requests"), remove(line))));
+        }
+    }
+    // Where states of servers are the switch, all slots are in one backend.
+    let pools = seen.wanted.servers.values().flatten().map(|server| server.0.backend());
+    for section in pools.filter(|_| by_states).filter_map(|pool| config.backend(pool)) {
+        if let Some(line) = cached(config, section).first() {
+            let what = format!(
+                "{}: the slots in `{}` answer from one cache, `{}`",
+                line.place,
+                section.name,
+                line.word(2)
+            );
+            return Said::fail(what, remove(line));
         }
     }
     let mut of_slots: BTreeMap<&str, (&str, &Line)> = BTreeMap::new();

@@ -50,8 +50,10 @@ pub struct Written {
 pub struct Seen {
     /// What lb-agent.toml says of HAProxy.
     pub wanted: Haproxy,
-    /// The site's host name.
+    /// The site's host name, and where the agent asks for it.
     pub host: String,
+    /// See `host`.
+    pub asked: SocketAddr,
     /// The address from which the agent asks the frontend.
     pub source: Option<IpAddr>,
     /// Where the agent takes access lines in, if it does.
@@ -68,6 +70,8 @@ pub struct Seen {
     pub sockets: Result<Vec<CliSocket>, Problem>,
     /// The agent's socket in the file system; the error in words.
     pub socket_file: Result<Owner, String>,
+    /// The master's socket, where lb-agent.toml names one; the same.
+    pub master_file: Option<Result<Owner, String>>,
     /// User and group of the agent.
     pub own: (u32, u32),
     /// What the master says; `None` without a master socket in lb-agent.toml.
@@ -92,13 +96,21 @@ pub struct Seen {
 pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let wanted = balancer.config.haproxy.clone();
     let workers = &balancer.workers;
-    let loaded = loaded_files(balancer).await;
+    let named = loaded_files(balancer).await;
+    let relative = named.iter().flatten().find(|path| !path.is_absolute()).cloned();
+    let loaded = named.filter(|_| relative.is_none());
     let files = files_of(&wanted, loaded.as_deref());
+    let unnamed = relative.filter(|_| wanted.config.is_empty());
     let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
-    let reading = tokio::task::spawn_blocking(move || (read(&files, &maintenance), owner(&socket.0)));
-    let (written, socket_file) = reading.await.unwrap_or_else(|error| {
-        (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()))
+    let master = wanted.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
+    let reading = tokio::task::spawn_blocking(move || {
+        (read(&files, &maintenance), owner(&socket.0), master.as_ref().map(owner))
     });
+    let (written, socket_file, master_file) = reading.await.unwrap_or_else(|error| {
+        (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()), None)
+    });
+    // What stands elsewhere says nothing of what was loaded.
+    let written = unnamed.map_or(written, |name| Err(not_found(&name)));
     let map_name = wanted.map_name();
     let show_map = ["show", "map", &map_name];
     // Together, so that an HAProxy which accepts and stays silent costs two deadlines and not ten; in two halves, because
@@ -118,6 +130,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     );
     Seen {
         host: balancer.frontend.host.clone(),
+        asked: balancer.frontend.address,
         source: source_towards(balancer.frontend.address),
         log_to,
         info,
@@ -126,6 +139,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         level,
         sockets,
         socket_file,
+        master_file,
         own: (rustix::process::geteuid().as_raw(), rustix::process::getegid().as_raw()),
         processes,
         maps,
@@ -139,12 +153,20 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     }
 }
 
-/// The files that HAProxy has loaded. A relative name is of no use: HAProxy's working directory is not ours.
+/// Says that the files which HAProxy has loaded are not found by the name that it knows them by.
+fn not_found(name: &Path) -> Problem {
+    let message =
+        format!("HAProxy was started with `-f {}`, and from which folder is not known", name.display());
+    Problem::new(Code::ConfigInvalid, message)
+        .hint("name its files in lb-agent.toml, `config = \"/etc/haproxy/haproxy.cfg\"` in `[haproxy]`, or start it with whole paths")
+}
+
+/// The files that HAProxy has loaded, by the names that it was started with.
 async fn loaded_files(balancer: &Balancer) -> Option<Vec<PathBuf>> {
     let loaded =
         balancer.workers.ask(&["show", "env", "HAPROXY_CFGFILES"], reply::loaded_files).await.ok()?;
     let loaded: Vec<PathBuf> = loaded.into_iter().map(PathBuf::from).collect();
-    (!loaded.is_empty() && loaded.iter().all(|path| path.is_absolute())).then_some(loaded)
+    (!loaded.is_empty()).then_some(loaded)
 }
 
 /// The files to read: those of lb-agent.toml; else those that HAProxy has loaded, so that no others are taken for them;

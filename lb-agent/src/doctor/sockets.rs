@@ -2,10 +2,13 @@
 
 use pointsman_core::Problem;
 
-use super::Said;
-use super::seen::Seen;
+use super::seen::{Owner, Seen};
+use super::{Said, Verdict};
 use crate::haproxy_cfg::Line;
 use crate::reply::CliSocket;
+
+/// How the master gets its socket, and the agent to it.
+const MASTER: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
 
 /// The line of the agent's own socket.
 fn socket_line(seen: &Seen) -> String {
@@ -53,30 +56,43 @@ pub(super) fn level(seen: &Seen) -> Result<Said, &Problem> {
 
 pub(super) fn mode(seen: &Seen) -> Result<Said, &Problem> {
     let path = socket_path(seen);
-    let Ok(owner) = &seen.socket_file else {
-        let why = seen.socket_file.as_ref().err().cloned().unwrap_or_default();
-        return Ok(Said::unknown(format!("the socket cannot be looked at: {why}"), ""));
+    let own =
+        mode_of(seen, &path, &seen.socket_file, &|| format!("{}:\n  {}", at(seen, &path), socket_line(seen)));
+    // Through the master whoever may connect does with every worker, and with HAProxy, what they like.
+    let master = seen.wanted.master.as_ref().zip(seen.master_file.as_ref());
+    let master = master
+        .map(|(path, file)| mode_of(seen, &path.0.0.display().to_string(), file, &|| MASTER.to_owned()));
+    Ok(match master {
+        Some(master) if master.verdict > own.verdict => master,
+        Some(master) if own.verdict == Verdict::Ok => Said::ok(format!("{}; {}", own.what, master.what)),
+        _ => own,
+    })
+}
+
+fn mode_of(seen: &Seen, path: &str, file: &Result<Owner, String>, change: &dyn Fn() -> String) -> Said {
+    let owner = match file {
+        Ok(owner) => owner,
+        Err(why) => return Said::unknown(format!("the socket cannot be looked at: {why}"), ""),
     };
     let (uid, gid) = seen.own;
-    let change = || format!("{}:\n  {}", at(seen, &path), socket_line(seen));
     let mode = owner.mode & 0o777;
     // To connect is to write.
     if mode & 0o002 != 0 {
-        return Ok(Said::fail(format!("everybody on this host may use `{path}`: mode {mode:o}"), change()));
+        return Said::fail(format!("everybody on this host may use `{path}`: mode {mode:o}"), change());
     }
     if mode & 0o020 != 0 && owner.gid != gid {
         let what = format!(
             "`{path}` is open to group {}, which is not the agent's ({gid}): mode {mode:o}",
             owner.gid
         );
-        return Ok(Said::warn(what, change()));
+        return Said::warn(what, change());
     }
     if owner.uid != 0 && owner.uid != uid && mode & 0o200 != 0 {
         let what =
             format!("`{path}` belongs to user {}, which is neither root nor the agent ({uid})", owner.uid);
-        return Ok(Said::warn(what, change()));
+        return Said::warn(what, change());
     }
-    Ok(Said::ok(format!("`{path}` is mode {mode:o}, for the agent and root")))
+    Said::ok(format!("`{path}` is mode {mode:o}, for the agent and root"))
 }
 
 pub(super) fn others(seen: &Seen) -> Result<Said, &Problem> {
@@ -110,7 +126,6 @@ pub(super) fn others(seen: &Seen) -> Result<Said, &Problem> {
 }
 
 pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {
-    const OPTION: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
     Ok(match (&seen.processes, &seen.wanted.master) {
         (Some(Ok(processes)), _) => match processes.old_workers.len() {
             0 => Said::ok("the master answers"),
@@ -119,8 +134,8 @@ pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {
         },
         (Some(Err(problem)), Some(path)) => {
             let cause = problem.causes.first().map_or_else(String::new, |cause| format!(": {cause}"));
-            Said::fail(format!("the master socket `{}` does not answer{cause}", path.0.0.display()), OPTION)
+            Said::fail(format!("the master socket `{}` does not answer{cause}", path.0.0.display()), MASTER)
         }
-        _ => Said::warn("no master socket in lb-agent.toml: old workers cannot be told", OPTION),
+        _ => Said::warn("no master socket in lb-agent.toml: old workers cannot be told", MASTER),
     })
 }

@@ -1,7 +1,7 @@
 //! Who may pick a side with `X-Pointsman`: some addresses, and the agent's among them.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use super::frontend::{HEADER, nobody_looks, routing};
 use super::seen::{Seen, Written};
@@ -251,6 +251,20 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
                 ),
             );
         }
+        let at_asked = |line: &&Line| line.word(1).split(',').any(|bind| binds(bind, seen.asked));
+        let asked: Vec<&Line> = section.own(&["bind"]).filter(at_asked).collect();
+        if let Some(line) = asked.first().filter(|_| asked.iter().all(|line| line.has("accept-proxy"))) {
+            return Said::fail(
+                format!(
+                    "{}: the agent asks at {}, where HAProxy awaits the PROXY protocol",
+                    line.place, seen.asked
+                ),
+                format!(
+                    "{}\nand in `[frontend]` of lb-agent.toml:\n  address = \"127.0.0.1:8088\"",
+                    add_to(section, "bind 127.0.0.1:8088")
+                ),
+            );
+        }
         let told = section.lines.iter().find(|line| {
             line.word(0) == "bind" && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))
                 || line.word(0) == "tcp-request" && line.has("expect-proxy") && !is_for_some(line, section)
@@ -268,15 +282,29 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
     if fronts.is_empty() { nobody_looks() } else { Said::ok("it is the connection's own") }
 }
 
+/// Whether HAProxy listens at an address by this word of a `bind`.
+fn binds(word: &str, asked: SocketAddr) -> bool {
+    let bare = word.split_once('@').map_or(word, |(_, bare)| bare);
+    let Some((host, port)) = bare.rsplit_once(':') else { return false };
+    let host = host.trim_start_matches('[').trim_end_matches(']');
+    let any =
+        host.is_empty() || host == "*" || host.parse::<IpAddr>().is_ok_and(|host| host.is_unspecified());
+    port.parse() == Ok(asked.port()) && (any || host.parse() == Ok(asked.ip()))
+}
+
 /// What refuses a request or a connection.
 const REFUSES: [&str; 4] = ["deny", "tarpit", "reject", "silent-drop"];
 
 /// A limit that counts the agent's own checks and testers makes a slot look broken that is not.
 pub(super) fn limits(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
-    for section in &fronts {
-        let of_rules = |line: &&Line| matches!(line.word(0), "http-request" | "tcp-request");
-        let counts = |line: &Line| line.words().iter().any(|word| word.starts_with("track-sc"));
+    let of_rules = |line: &&Line| matches!(line.word(0), "http-request" | "tcp-request");
+    let counts = |line: &Line| line.words().iter().any(|word| word.starts_with("track-sc"));
+    // A slot may refuse by what its frontend has counted.
+    let counted = || fronts.iter().flat_map(|front| front.lines.iter().map(move |line| (*front, line)));
+    let slots = seen.wanted.backends.iter().filter_map(|name| written.config.backend(name.0.as_str()));
+    let of_slots = slots.filter(|_| !fronts.is_empty()).map(|slot| (slot, true));
+    for (section, is_slot) in fronts.iter().map(|front| (*front, false)).chain(of_slots) {
         let by_counters = |line: &Line| {
             let rates =
                 |word: &str| word.contains("_rate(") || word.contains("_cnt(") || word.contains("_cur(");
@@ -285,20 +313,22 @@ pub(super) fn limits(seen: &Seen, written: &Written) -> Said {
             line.words().iter().any(|word| REFUSES.contains(&word.as_str()))
                 && line.words().iter().any(|word| rates(word) || by_acl(word.trim_start_matches('!')))
         };
-        let rules = || section.lines.iter().filter(of_rules);
-        let Some(refuses) = rules().find(|line| by_counters(line) && !spares(line, section)) else {
+        let mut rules = section.lines.iter().filter(of_rules);
+        let Some(refuses) = rules.find(|line| by_counters(line) && !spares(line, section)) else {
             continue;
         };
         // What is not counted has no rate.
-        let mut counting = rules().filter(|line| counts(line)).peekable();
-        if counting.peek().is_some() && counting.all(|line| spares(line, section)) {
+        let own = section.lines.iter().map(|line| (section, line));
+        let before = counted().filter(|_| is_slot);
+        let mut counting = own.chain(before).filter(|(_, line)| of_rules(line) && counts(line)).peekable();
+        if counting.peek().is_some() && counting.all(|(section, line)| spares(line, section)) {
             continue;
         }
         return Said::warn(
             format!("{}: this limit also refuses the agent's own checks, and testers", refuses.place),
             format!(
                 "count others only, in `{}`:\n  http-request track-sc0 src table <table> unless trusted",
-                section.title()
+                fronts.first().map_or_else(String::new, |front| front.title())
             ),
         );
     }

@@ -30,6 +30,7 @@ const fn case(
 const SHOW: &str = "http-after-response set-header X-Pointsman";
 const BLUE: &str = "backend be_blue\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
+const LOG: &str = "log ring@pointsman format raw local0";
 const STABLE: &str = "  use_backend %[var(txn.stable)]";
 const CANARY: &str = "  use_backend %[var(txn.canary)] if { var(txn.side)";
 const PAGE: &str =
@@ -585,6 +586,65 @@ const CASES: &[Case] = &[
     ),
     case(
         "source-address",
+        ("  bind :80\n", "  bind :80 accept-proxy\n"),
+        Fail,
+        "the agent asks at 127.0.0.1:80, where HAProxy awaits the PROXY protocol",
+        "bind 127.0.0.1:8088",
+    ),
+    case(
+        "source-address",
+        ("  bind :80\n", "  bind :80 accept-proxy\n  bind 127.0.0.1:80\n"),
+        Warn,
+        "whoever connects here says",
+        "expect-proxy layer4",
+    ),
+    case(
+        "rate-limit",
+        (
+            BLUE,
+            "backend be_blue\n  http-request track-sc1 src table st_rl\n  http-request deny if { sc_http_req_rate(1,st_rl) gt 10 }\n",
+        ),
+        Warn,
+        "also refuses the agent's own checks",
+        "unless trusted",
+    ),
+    case(
+        "log-ring",
+        (LOG, "log ring@pointsman format raw local0 notice"),
+        Fail,
+        "`notice` is above `info`",
+        "log ring@pointsman format raw local0",
+    ),
+    case(
+        "log-ring",
+        (LOG, "log ring@pointsman format raw local0 info notice"),
+        Well,
+        "leads to the agent",
+        "",
+    ),
+    case(
+        "log-ring",
+        (LOG, "log ring@pointsman len 2048 format raw local0 debug"),
+        Well,
+        "leads to the agent",
+        "",
+    ),
+    case(
+        "log-ring",
+        (LOG, "log ring@pointsman sample 1:2 format raw local0"),
+        Fail,
+        "`sample 1:2` lets a part",
+        "log ring@pointsman format raw local0",
+    ),
+    case(
+        "log-ring",
+        (LOG, "log ring@pointsman format raw local0\n  option dontlog-normal"),
+        Fail,
+        "dontlog-normal",
+        "remove",
+    ),
+    case(
+        "source-address",
         ("frontend fe\n", "frontend fe\n  bind :8443 accept-proxy\n"),
         Warn,
         "whoever connects here says",
@@ -705,6 +765,46 @@ fn lines_may_go_to_the_ring_by_way_of_global() {
 fn a_route_that_is_looked_up_and_not_used_is_found() {
     let text = fragment().replace("use_backend %[var(txn.", "use_backend %[var(other.");
     must_say(&seen(&text), "route-reached", Fail, "has no `use_backend`", "%[var(txn.stable)]");
+}
+
+/// What its frontend has counted, trusted addresses not, has no rate in a slot either.
+#[test]
+fn a_slot_that_refuses_by_what_its_frontend_counts_spares_whom_that_spares() {
+    let refuses = |counts: &str| {
+        let text = fragment().replace(
+            "  acl known ",
+            &format!("  http-request track-sc0 src table st_rl{counts}\n  acl known "),
+        );
+        text.replace(BLUE, "backend be_blue\n  http-request deny if { sc_http_req_rate(0,st_rl) gt 10 }\n")
+    };
+    must_say(&seen(&refuses(" unless trusted")), "rate-limit", Well, "", "");
+    must_say(
+        &seen(&refuses("")),
+        "rate-limit",
+        Warn,
+        "also refuses the agent's own checks",
+        "unless trusted",
+    );
+}
+
+/// Other frontends are none of its business: what they log, or do not, says nothing of these servers.
+#[test]
+fn by_states_only_frontends_that_lead_to_the_servers_are_looked_at() {
+    let text = "ring pointsman\n  server agent 127.0.0.1:5515 log-proto legacy\ndefaults\n  mode http\nfrontend fe\n  bind :80\n  log ring@pointsman format raw local0\n  default_backend be_app\nfrontend intranet\n  bind :81\n  default_backend be_other\nbackend be_app\n  server blue1 10.0.0.1:80 check\nbackend be_other\n  server o 10.0.0.9:80\n";
+    let by_states = |text: &str| {
+        let mut seen = seen(text);
+        seen.wanted.driver = pointsman_lb_agent::Driver::ServerState;
+        let (slot, server) = ("be_blue".parse().unwrap(), "be_app/blue1".parse().unwrap());
+        seen.wanted.servers =
+            [(pointsman_chassis::config::Parsed(slot), vec![pointsman_chassis::config::Parsed(server)])]
+                .into();
+        seen
+    };
+    must_say(&by_states(text), "log-ring", Well, "leads to the agent", "");
+    let silent = text.replace("  log ring@pointsman format raw local0\n", "");
+    must_say(&by_states(&silent), "log-ring", Fail, "`frontend fe`", "add to `frontend fe`");
+    let cached = text.replace("  server blue1", "  http-request cache-use small\n  server blue1");
+    must_say(&by_states(&cached), "cache", Fail, "the slots in `be_app` answer from one cache", "remove");
 }
 
 #[test]

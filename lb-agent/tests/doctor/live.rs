@@ -104,6 +104,16 @@ fn the_agents_own_socket() {
         let fix = if verdict == Well { "" } else { "group pointsman mode 660" };
         check(set, "socket-mode", verdict, what, fix);
     }
+    let master = |mode| move |seen: &mut Seen| seen.master_file = Some(Ok(Owner { mode, uid: 0, gid: 77 }));
+    check(
+        master(0o666),
+        "socket-mode",
+        Fail,
+        "everybody on this host may use `/lb/master.sock`",
+        "-S /run/haproxy",
+    );
+    check(master(0o600), "socket-mode", Well, "`/lb/master.sock` is mode 600", "");
+    check(|seen| seen.master_file = None, "socket-mode", Well, "mode 660", "");
     check(
         |seen| seen.socket_file = Err("no such file".to_owned()),
         "socket-mode",

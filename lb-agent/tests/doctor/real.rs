@@ -121,10 +121,16 @@ impl Balancer {
     }
 
     fn start(&self) -> Haproxy {
+        self.start_with(&self.at("haproxy.cfg"))
+    }
+
+    /// Named so, from its folder.
+    fn start_with(&self, config: &Path) -> Haproxy {
         let log = std::fs::File::create(self.at("haproxy.log")).unwrap();
         let child = Command::new("haproxy")
+            .current_dir(self.folder.path())
             .args(["-W", "-f"])
-            .arg(self.at("haproxy.cfg"))
+            .arg(config)
             .arg("-S")
             .arg(self.at("master.sock"))
             .stdin(Stdio::null())
@@ -456,6 +462,31 @@ async fn a_reload_that_failed_is_found() {
         let failed = findings.iter().find(|finding| finding.check == "failed-reloads").unwrap();
         if failed.verdict == "fail" {
             assert!(failed.what.contains("the last reload failed") && !failed.fix.is_empty(), "{failed:?}");
+            break;
+        }
+        assert!(Instant::now() < give_up, "{findings:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Where HAProxy names its file by a path that only it can follow, no other file is taken for it.
+#[tokio::test]
+async fn a_file_that_haproxy_has_not_loaded_is_not_judged() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let _haproxy = balancer.start_with(Path::new("haproxy.cfg"));
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let findings = balancer.diagnose().await;
+        let of = |check: &str| findings.iter().find(|finding| finding.check == check).unwrap();
+        let readable = of("config-readable");
+        if readable.what.contains("HAProxy was started with `-f haproxy.cfg`") {
+            assert!(readable.verdict == "unknown" && readable.fix.contains("config ="), "{readable:?}");
+            assert_eq!((&*of("config-loaded").verdict, &*of("route-lookup").verdict), ("unknown", "unknown"));
             break;
         }
         assert!(Instant::now() < give_up, "{findings:#?}");

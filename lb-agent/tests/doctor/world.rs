@@ -90,6 +90,7 @@ pub fn seen(text: &str) -> Seen {
     Seen {
         wanted: config("/lb", "127.0.0.1:80").haproxy,
         host: "www.example.org".to_owned(),
+        asked: "127.0.0.1:80".parse().unwrap(),
         source: Some("127.0.0.1".parse().unwrap()),
         log_to: Some("127.0.0.1:5515".parse().unwrap()),
         info: Ok(Info {
@@ -104,6 +105,7 @@ pub fn seen(text: &str) -> Seen {
         level: Ok("admin".to_owned()),
         sockets: Ok(vec![socket, pair]),
         socket_file: Ok(Owner { mode: 0o660, uid: 0, gid: 77 }),
+        master_file: Some(Ok(Owner { mode: 0o660, uid: 0, gid: 77 })),
         own: (7, 77),
         processes: Some(Ok(Processes { workers: vec![1], old_workers: vec![], failed_reloads: 0 })),
         maps: Ok(vec!["/lb/route.map".to_owned()]),
