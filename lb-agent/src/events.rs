@@ -28,6 +28,10 @@ pub enum Kind {
     Enforced,
     /// Visitors reach a slot that the route leads nobody to.
     OldSlotServes,
+    /// HAProxy could not load the configuration on disk, and goes on with the one before.
+    ReloadFailed,
+    /// It has loaded one since.
+    ReloadWorks,
     /// The route is as it was confirmed again.
     WellAgain,
 }
@@ -43,12 +47,17 @@ impl Kind {
             Self::Changed => "changed",
             Self::Enforced => "enforced",
             Self::OldSlotServes => "old-slot-serves",
+            Self::ReloadFailed => "reload-failed",
+            Self::ReloadWorks => "reload-works",
             Self::WellAgain => "well-again",
         }
     }
 
     fn is_alarm(self) -> bool {
-        matches!(self, Self::Adopted | Self::Changed | Self::Enforced | Self::OldSlotServes)
+        matches!(
+            self,
+            Self::Adopted | Self::Changed | Self::Enforced | Self::OldSlotServes | Self::ReloadFailed
+        )
     }
 }
 

@@ -4,6 +4,7 @@
 //! map before it was written: the guard sets the route again. It does not fight a person: a route that changed while the
 //! worker stayed the same was changed by hand, and is reported and left, unless the configuration says otherwise.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use std::time::Duration;
 use pointsman_chassis::SystemClock;
 use pointsman_chassis::hints::Hints;
 use pointsman_core::ports::Clock as _;
-use pointsman_core::{Code, Problem, Route, Timestamp, route_change};
+use pointsman_core::{Code, Problem, Route, Timestamp, route_change, several};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -28,6 +29,13 @@ const ALERT: Duration = Duration::from_millis(100);
 const ALERT_FOR: Duration = Duration::from_secs(10);
 /// Shortest time between two looks, however many hints come.
 const REST: Duration = Duration::from_millis(20);
+
+/// How often the master is asked whether reloads have failed: at rest, and as long after a change of the configuration.
+const MASTER_CALM: Duration = Duration::from_secs(30);
+const MASTER_ALERT: Duration = Duration::from_secs(2);
+
+/// Where HAProxy's configuration is where lb-agent.toml does not say.
+const USUAL_FOLDER: &str = "/etc/haproxy";
 
 /// How long whoever asks how it is waits for a look that is under way. A change of the route takes longer, and is not
 /// waited for.
@@ -84,8 +92,46 @@ impl Guard {
     }
 }
 
-/// Guards the route for ever.
+/// Guards the route for ever, and what HAProxy's next start would bring.
 pub async fn watch(balancer: Balancer) {
+    tokio::join!(watch_route(&balancer), watch_reloads(&balancer));
+}
+
+/// Tells of reloads that failed: the worker of before goes on, and nothing else shows that a start would fail. The master
+/// is a door with few places, and is asked only now and then, or for a while after the configuration's folder has changed.
+async fn watch_reloads(balancer: &Balancer) {
+    let config = balancer.config.haproxy.config.iter().filter_map(|path| path.parent());
+    let usual = balancer.config.haproxy.config.is_empty().then_some(Path::new(USUAL_FOLDER));
+    let mut hints = Hints::of(config.chain(usual));
+    let (mut failed_before, mut changed) = (0, None::<Instant>);
+    loop {
+        if let Some(Ok(processes)) = balancer.workers.processes().await {
+            let failed = processes.failed_reloads;
+            if failed > failed_before {
+                let what = format!(
+                    "{}: HAProxy goes on with the configuration before: {} failed",
+                    Code::HaproxyConfigBroken,
+                    several(u64::from(failed), "reload", "reloads")
+                );
+                balancer.events.tell(Kind::ReloadFailed, what);
+            } else if failed == 0 && failed_before > 0 {
+                balancer.events.tell(Kind::ReloadWorks, "HAProxy has loaded its configuration");
+            }
+            failed_before = failed;
+        }
+        let pause = match changed {
+            Some(at) if at.elapsed() < MASTER_CALM => MASTER_ALERT,
+            _ => MASTER_CALM,
+        };
+        if hints.within(pause).await {
+            changed = Some(Instant::now());
+            // Whoever has changed a file checks it and reloads: that takes longer than this.
+            tokio::time::sleep(MASTER_ALERT).await;
+        }
+    }
+}
+
+async fn watch_route(balancer: &Balancer) {
     let haproxy = &balancer.config.haproxy;
     let map = balancer.file.folder().map(std::path::Path::to_owned);
     let config = haproxy.config.iter().filter_map(|path| path.parent());
@@ -98,11 +144,11 @@ pub async fn watch(balancer: Balancer) {
         let Ok(mut changing) = balancer.changing.try_lock() else { continue };
         // What is held ready is held for the route that stood then: until it is taken, or too old, this is only told.
         if changing.as_ref().is_some_and(Prepared::holds) {
-            tell(&balancer).await;
+            tell(balancer).await;
             continue;
         }
         *changing = None;
-        look(&balancer).await;
+        look(balancer).await;
     }
 }
 
@@ -118,13 +164,14 @@ struct Seen {
 /// Nothing while HAProxy is down or busy: the next look will tell.
 async fn see(balancer: &Balancer) -> Option<Seen> {
     balancer.file.look_again().await;
-    let workers = &balancer.workers;
-    let (Ok(info), Ok(runtime), Ok(keys)) =
-        (workers.info().await, workers.route().await, workers.key_count().await)
-    else {
-        return None;
+    let (workers, file) = (&balancer.workers, &balancer.file);
+    let (info, runtime) = (workers.info().await.ok()?, workers.route().await.ok()?);
+    // Of a map that HAProxy does not have there is no list either.
+    let keys = match (workers.key_count().await, &runtime) {
+        (Ok(keys), _) => keys,
+        (Err(problem), None) if problem.code == Code::HaproxyReplyUnexpected => 0,
+        (Err(_), _) => return None,
     };
-    let file = &balancer.file;
     let (on_disk, confirmed, begun) = (file.read(), file.remembered(), file.begun());
     let given_away = file.given_away();
     let found = drift::judge(&Look {

@@ -79,6 +79,9 @@ const MAX_SHOWN_CHARS: usize = 200;
 /// What HAProxy answers where it has no table of that name.
 pub(crate) const NO_TABLE: &str = "No such table";
 
+/// What HAProxy answers where it has no map of that name.
+const NO_MAP: &str = "Unknown map identifier";
+
 /// What HAProxy answers to a value for a key that its map does not have.
 const NO_ENTRY: &str = "entry not found.";
 
@@ -96,6 +99,10 @@ impl MapKey {
     async fn route(&self, line: &Line<'_>) -> Result<Option<Option<Route>>, Problem> {
         let command = self.get()?;
         let Some(reply) = line.ask(&command).await? else { return Ok(None) };
+        // Its configuration does not name the map any more, or not yet.
+        if reply.starts_with(NO_MAP) {
+            return Ok(Some(None));
+        }
         match reply::map_value(&reply) {
             Some(MapValue::Found(value)) => Ok(Some(Route::parse(&value).ok())),
             Some(MapValue::Missing) => Ok(Some(None)),

@@ -108,3 +108,50 @@ async fn a_route_that_a_reload_brings_back_is_set_again() {
     assert!(!told.iter().any(|kind| kind == "changed"), "nobody is blamed: {told:?}");
     guard.abort();
 }
+
+/// The worker of before goes on, and nothing else would say that HAProxy's next start fails.
+#[tokio::test]
+async fn a_reload_that_failed_is_told_and_that_one_works_again() {
+    let Some(haproxy) = Haproxy::start_with(|folder| {
+        (String::new(), format!("config = {:?}\n", folder.join("haproxy.cfg").display().to_string()))
+    })
+    .await
+    else {
+        return;
+    };
+    let hands = haproxy.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    let config = haproxy.folder.path().join("haproxy.cfg");
+    let text = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, text.replace("mode http", "mode nonsense")).unwrap();
+    haproxy.signal("-USR2");
+    until_told(&haproxy, "reload-failed", 1).await;
+    assert_eq!(kinds(&haproxy).await.iter().filter(|kind| *kind == "changed").count(), 0);
+    std::fs::write(&config, text).unwrap();
+    haproxy.signal("-USR2");
+    until_told(&haproxy, "reload-works", 1).await;
+    guard.abort();
+}
+
+/// A configuration without the map: nobody is led by the route, and releases must not build on it.
+#[tokio::test]
+async fn an_haproxy_that_has_lost_the_map_is_drift() {
+    let Some((haproxy, guard)) = started(false).await else { return };
+    let config = haproxy.folder.path().join("haproxy.cfg");
+    let text = std::fs::read_to_string(&config).unwrap();
+    let lookup = text.lines().find(|line| line.contains("set-var(txn.route)")).unwrap();
+    std::fs::write(
+        &config,
+        text.replace(lookup, "  http-request set-var(txn.route) str(be_blue:be_blue:0:6)"),
+    )
+    .unwrap();
+    haproxy.replaced().await;
+    haproxy
+        .until("it is drift", async |haproxy| {
+            let found = haproxy.agent.describe().await.balancer.unwrap_or_default();
+            found.route.is_empty() && found.drift.contains("cannot be set")
+        })
+        .await;
+    assert_eq!(haproxy.agent.inspect(V).await.unwrap_err().code, Code::RouteDrift);
+    guard.abort();
+}
