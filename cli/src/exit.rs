@@ -74,7 +74,9 @@ impl Exit {
             | Code::LossGrown
             | Code::CopyMissing => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,
-            Code::JournalCorrupt | Code::JournalUnwritable | Code::InvariantBroken => Self::Held,
+            Code::JournalCorrupt | Code::JournalBehind | Code::JournalUnwritable | Code::InvariantBroken => {
+                Self::Held
+            }
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {
                 Self::Unreachable
             }

@@ -10,9 +10,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Activation, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName, Note,
-    Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch, Standing,
-    State, Step, Timestamp, VerdictMode,
+    Activation, Aftermath, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName,
+    Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch,
+    Standing, State, Step, Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -52,10 +52,31 @@ const LOOK_INTO_MS: u64 = 10_000;
 const DRIVER_TAKES: Duration = Duration::from_secs(5);
 const DRIVER_AGAIN: Duration = Duration::from_millis(10);
 
+/// How long accepting a journal waits for its turn: whoever drives lets go at once, unless the journal's disk is stuck.
+const LETS_GO: Duration = Duration::from_secs(10);
+
+/// Has whoever drives let go for as long as this lives.
+struct LetGo<'a>(&'a watch::Sender<usize>);
+
+impl<'a> LetGo<'a> {
+    fn ask(asked: &'a watch::Sender<usize>) -> Self {
+        asked.send_modify(|asked| *asked += 1);
+        Self(asked)
+    }
+}
+
+impl Drop for LetGo<'_> {
+    fn drop(&mut self) {
+        self.0.send_modify(|asked| *asked -= 1);
+    }
+}
+
 #[derive(Default)]
 struct Book {
     /// What the journal tells, and what has been added to it since.
     told: Opened,
+    /// What is told was let go of, or could not be read: the journal is opened anew before anything is driven.
+    stale: bool,
     /// Since when there is trouble, of whatever kind.
     trouble_since: Option<Timestamp>,
     /// What a person should know of a release that is over, and watched on.
@@ -82,6 +103,10 @@ pub struct Office {
     old_side: Arc<OldSide>,
     holder: String,
     book: Mutex<Book>,
+    /// Held by whoever drives the open release, and by whoever takes the lease: never both at once.
+    turn: tokio::sync::Mutex<()>,
+    /// How many wait for whoever drives to let go.
+    let_go: watch::Sender<usize>,
     /// One release is begun at a time.
     beginning: tokio::sync::Mutex<()>,
     /// One thing is asked of it at a time, so that what was asked before is known.
@@ -121,6 +146,8 @@ impl Office {
             old_side: Arc::default(),
             holder,
             book: Mutex::default(),
+            turn: tokio::sync::Mutex::default(),
+            let_go: watch::Sender::new(0),
             beginning: tokio::sync::Mutex::default(),
             asking: tokio::sync::Mutex::default(),
             begun: Notify::new(),
@@ -175,7 +202,7 @@ impl Office {
         }
         {
             let mut book = self.book();
-            book.told = told;
+            (book.told, book.stale) = (told, false);
             book.note(SystemClock.now());
         }
         self.tell_of_moves();
@@ -195,18 +222,33 @@ impl Office {
         let (journal, fleet, signals) = (self.journal.clone(), self.fleet.clone(), self.visitors.clone());
         let old_side = Arc::clone(&self.old_side);
         let driver = Driver { journal, fleet, clock: SystemClock, signals, old_side };
+        let mut let_go = self.let_go.subscribe();
         loop {
+            let turn = self.turn.lock().await;
+            if self.book().stale
+                && let Err(problem) = self.reopen().await
+            {
+                self.recover(problem).await;
+            }
             let Some((state, mut requests)) = self.take_open() else {
+                drop(turn);
                 self.begun.notified().await;
                 continue;
             };
-            let driven = driver.drive(state, &mut requests, |state| self.keep(state)).await;
+            let driven = tokio::select! { biased;
+                driven = driver.drive(state, &mut requests, |state| self.keep(state)) => Some(driven),
+                // What was ordered goes on at its agent, until that hears of a newer epoch.
+                _ = let_go.wait_for(|asked| *asked > 0) => None,
+            };
             drop(requests);
             self.book().driven = None;
             match driven {
-                Ok(state) => self.over(&state),
-                Err(error) => self.recover(error.0).await,
+                Some(Ok(state)) => self.over(&state),
+                Some(Err(error)) => self.recover(error.0).await,
+                // Nobody waits any more for what it had ordered.
+                None => self.book().stale = true,
             }
+            drop(turn);
         }
     }
 
@@ -256,7 +298,8 @@ impl Office {
     /// The journal did not take a fact. Nothing is ordered until it does; then everything is asked for again.
     async fn recover(&self, problem: Problem) {
         error!(environment = %self.environment.name, problem = %problem.in_full(), "releases stop");
-        let final_stop = opening::may_be_accepted(&problem);
+        // Asking again changes nothing about what a person must decide, nor about a file that is damaged.
+        let final_stop = opening::may_be_accepted(&problem) || problem.code == Code::JournalCorrupt;
         {
             let mut book = self.book();
             book.told.trouble = Some(problem.in_environment(&self.environment.name));
@@ -276,50 +319,73 @@ impl Office {
         }
     }
 
-    /// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone
-    /// for good; or, when a rule of the engine is broken, without the release that broke it. Every agent must answer: each forgets what the journal does not know, under an epoch that none of them
-    /// has acknowledged, so that nothing still on its way can act. Returns their names.
-    pub async fn accept_journal(&self, by: &str) -> Result<Vec<String>, Problem> {
-        let name = &self.environment.name;
-        let stopped = || -> bool {
-            let book = self.book();
-            let held = book.told.open().is_some_and(|kept| match &kept.state.phase {
-                Phase::Held { why, .. } => opening::knows_more(why),
-                _ => false,
-            });
-            held || book.told.trouble.as_ref().is_some_and(opening::may_be_accepted)
-        };
-        if !stopped() {
-            return Err(Problem::new(
-                Code::NotPossibleNow,
-                "no agent knows more than the journal, and no rule is broken: there is nothing to accept",
-            )
-            .hint(format!("see it: `pointsman audit verify {name}`")));
-        }
-        let agents = self.look().await;
-        let silent = agents.iter().find(|agent| agent.head_hash.is_empty());
-        if let Some(silent) = silent {
-            let message =
-                format!("agent `{}` does not answer: every agent must forget, or none", silent.host);
-            return Err(Problem::new(Code::AgentUnreachable, message)
+    /// Goes on with a journal that is older than what agents have heard of, or without a release that broke a rule of the
+    /// engine, because a person says so: see [`opening::accept`]. Returns the names of the agents that have forgotten.
+    ///
+    /// On a task of its own: whoever asked may be gone before it is over, and what is begun leads to an end. Nothing is
+    /// driven meanwhile, and the journal is read anew whatever came of it.
+    pub async fn accept_journal(self: &Arc<Self>, by: &str) -> Result<Vec<String>, Problem> {
+        let (office, by) = (Arc::clone(self), by.to_owned());
+        let accepted = tokio::spawn(async move { office.accept(&by).await }).await;
+        accepted.unwrap_or_else(|error| {
+            Err(Problem::new(Code::AnswerLost, "accepting the journal ended without an answer")
+                .aftermath(Aftermath::Unknown)
+                .because(&error)
+                .hint(format!("see it: `pointsman status {}`", self.environment.name)))
+        })
+    }
+
+    async fn accept(&self, by: &str) -> Result<Vec<String>, Problem> {
+        self.must_be_acceptable()?;
+        // Whoever drives a held release lets it go: what it would record next is of a lease that is taken from it.
+        let let_go = LetGo::ask(&self.let_go);
+        let turn = tokio::time::timeout(LETS_GO, self.turn.lock()).await.map_err(|_| {
+            Problem::new(Code::NotPossibleNow, "the coordinator is at its journal just now")
                 .retry_useful()
-                .hint(format!("on `{}`: `systemctl status 'pointsman-*agent'`", silent.host)));
+                .hint(format!("see it: `pointsman status {}`, then again", self.environment.name))
+        })?;
+        drop(let_go);
+        // It was somebody else's turn until now.
+        self.must_be_acceptable()?;
+        // What nobody can vouch for is not gone on with: entries may be missing in its middle, or be other ones.
+        if let Some(problem) = self.journal.verify().await?.first_problem {
+            return Err(problem);
         }
-        let highest = agents.iter().map(|agent| agent.epoch).max().unwrap_or(0);
-        self.journal.raise_lease(name, Epoch(highest)).await?;
-        let epoch = self.journal.take_lease(name, &self.holder).await.map_err(|error| error.0)?;
-        for host in self.environment.agents.keys() {
-            self.fleet.forget(host, epoch, LOOK_MS).await?;
+        let (name, agents) = (&self.environment.name, self.environment.agents.keys());
+        let ports = (&self.journal, &self.fleet, &SystemClock);
+        let accepted = opening::accept(ports, name, agents, (&self.holder, by), LOOK_MS).await;
+        match &accepted {
+            Ok(_) => {
+                warn!(environment = %name, by, "a person accepted that the newest journal is gone");
+            }
+            Err(problem) => {
+                warn!(environment = %name, by, problem = %problem.in_full(), "the journal was not accepted");
+            }
         }
-        warn!(environment = %name, by, epoch = epoch.0, "a person accepted that the newest journal is gone");
-        let record =
-            ReleaseId::parse("journal").map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
-        let adopted = vec![Event::Adopted { by: by.to_owned() }];
-        let recorded = self.journal.append(name, epoch, &record, SystemClock.now(), adopted).await;
-        recorded.map_err(|error| error.0)?;
-        self.reopen().await?;
+        if let Err(problem) = self.reopen().await {
+            let mut book = self.book();
+            (book.told.trouble, book.stale) = (Some(problem.in_environment(name)), true);
+            book.note(SystemClock.now());
+        }
+        drop(turn);
         self.begun.notify_one();
-        Ok(agents.into_iter().map(|agent| agent.host).collect())
+        Ok(accepted?.into_iter().map(|host| host.to_string()).collect())
+    }
+
+    /// Refuses where there is nothing that a person could accept.
+    fn must_be_acceptable(&self) -> Result<(), Problem> {
+        let book = self.book();
+        let held = book.told.open().is_some_and(|kept| match &kept.state.phase {
+            Phase::Held { why, .. } => opening::knows_more(why),
+            _ => false,
+        });
+        if held || book.told.trouble.as_ref().is_some_and(opening::may_be_accepted) {
+            return Ok(());
+        }
+        let message =
+            "no agent knows more than the journal, and no rule is broken: there is nothing to accept";
+        Err(Problem::new(Code::NotPossibleNow, message)
+            .hint(format!("see it: `pointsman audit verify {}`", self.environment.name)))
     }
 
     /// The release whose visitors are watched on although it is over, and until when. Anything that has moved visitors since
@@ -658,6 +724,7 @@ impl Office {
             let id =
                 ReleaseId::parse(&text).map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
             match book.told.releases.get(&id).map(|kept| kept.state.outcome()) {
+                None if book.told.void.contains(&id) => {}
                 None => return Ok(id),
                 Some(Some(Outcome::Aborted | Outcome::Refused | Outcome::RolledBack)) => {}
                 Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy { .. }) => {}

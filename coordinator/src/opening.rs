@@ -1,11 +1,11 @@
 //! How a coordinator begins: it takes the lease, asks every agent what it has acted on, and only then goes on with
 //! what its journal says. A start, a takeover and a journal that works again are all this.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::future::join_all;
-use pointsman_core::ports::{Clock, Fleet, Journal};
+use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
     Code, Entry, EnvironmentName, Epoch, Event, HostName, Problem, ReleaseId, Standing, State, Timestamp,
     invariants, machine,
@@ -29,6 +29,9 @@ pub struct Opened {
     pub epoch: Epoch,
     /// Every release there was.
     pub releases: BTreeMap<ReleaseId, Kept>,
+    /// Releases that were open when a person accepted a journal. How they went on is not known, and their names stay
+    /// taken: an agent that has not forgotten them yet would answer for another release of that name.
+    pub void: BTreeSet<ReleaseId>,
     /// How the environment stands.
     pub standing: Standing,
     /// Why this coordinator must not act, although it can read: an agent knows more than the journal, or that contradicts
@@ -57,7 +60,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
 ) -> Result<Opened, Problem> {
     let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let (mut releases, adopted) = fold(&entries)?;
+    let Folded { mut releases, void, adopted } = fold(&entries)?;
     let broken = invariants::single_flight(releases.values().map(|kept| &kept.state))
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
@@ -66,7 +69,9 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
         refused.map(|problem| problem.on(host).in_environment(environment))
     });
     let told = join_all(asked).await;
-    let trouble = told.into_iter().flatten().find(knows_more).or(broken);
+    let damaged = |problem: &Problem| problem.code == Code::JournalCorrupt;
+    let trouble =
+        told.into_iter().flatten().find(|problem| knows_more(problem) || damaged(problem)).or(broken);
     if trouble.is_none() {
         for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
             let taken = vec![Event::EpochTaken(epoch)];
@@ -83,27 +88,83 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
     let mut in_order: Vec<&Kept> = releases.values().filter(|kept| kept.number > adopted).collect();
     in_order.sort_by_key(|kept| kept.number);
     in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-    Ok(Opened { epoch, releases, standing, trouble })
+    Ok(Opened { epoch, releases, void, standing, trouble })
+}
+
+/// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone for
+/// good; or, when a rule of the engine is broken, without the release that broke it. Every agent must answer: each forgets
+/// what the journal does not know, under an epoch that none of them has acknowledged, so that nothing still on its way can
+/// act. Returns their names. The journal must be opened anew afterwards, whatever came of this.
+///
+/// What was open is void before the first agent forgets. Whatever ends this in between leaves agents that still know more
+/// than the journal, so nothing is ordered and it is accepted once more; the other way round nobody would be left to say
+/// that the open release is an old one.
+pub async fn accept<J: Journal, F: Memory, C: Clock>(
+    (journal, fleet, clock): (&J, &F, &C),
+    environment: &EnvironmentName,
+    agents: impl IntoIterator<Item = &HostName>,
+    (holder, by): (&str, &str),
+    look_ms: u64,
+) -> Result<Vec<HostName>, Problem> {
+    let told = |error: JournalError| error.0;
+    let asked = agents.into_iter().map(|host| async move { (host, fleet.remembered(host, look_ms).await) });
+    let mut highest = Epoch::default();
+    let mut hosts = Vec::new();
+    for (host, fence) in join_all(asked).await {
+        highest = highest.max(fence.map_err(|problem| silent(host, &problem))?.epoch);
+        hosts.push(host.clone());
+    }
+    journal.raise_lease(environment, highest).await.map_err(told)?;
+    let epoch = journal.take_lease(environment, holder).await.map_err(told)?;
+    let record =
+        ReleaseId::parse("journal").map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
+    let adopted = vec![Event::Adopted { by: by.to_owned() }];
+    journal.append(environment, epoch, &record, clock.now(), adopted).await.map_err(told)?;
+    let forgetting = hosts.iter().map(|host| async move {
+        let forgotten = fleet.forget(host, epoch, look_ms).await;
+        forgotten.map_err(|problem| problem.on(host).in_environment(environment))
+    });
+    join_all(forgetting).await.into_iter().collect::<Result<(), Problem>>()?;
+    Ok(hosts)
+}
+
+fn silent(host: &HostName, problem: &Problem) -> Problem {
+    let message = format!("agent `{host}` does not answer: every agent must forget, or none");
+    Problem::new(Code::AgentUnreachable, message)
+        .retry_useful()
+        .because(problem)
+        .on(host)
+        .hint(format!("on `{host}`: `systemctl status 'pointsman-*agent'`"))
 }
 
 /// Whether an agent refused because it has heard of more than this journal holds.
 pub fn knows_more(problem: &Problem) -> bool {
-    matches!(problem.code, Code::JournalCorrupt | Code::Fenced)
+    matches!(problem.code, Code::JournalBehind | Code::Fenced)
 }
 
 /// Whether a person may go on without what this trouble is about: with a journal whose newest entries are gone, or without
-/// a release of which the record contradicts itself. Nothing else ends either.
+/// a release of which the record contradicts itself. Nothing else ends either. A file that is damaged is none of that: what
+/// it still holds is not what was written, and nobody's word makes it so.
 pub fn may_be_accepted(problem: &Problem) -> bool {
     knows_more(problem) || problem.code == Code::InvariantBroken
 }
 
-/// Folds the entries of an environment into its releases, and finds the entry by which a person last accepted a journal
-/// that had lost its end: 0 if nobody ever did. What was open then is void: how it went on is not to be found here.
-fn fold(entries: &[Entry]) -> Result<(BTreeMap<ReleaseId, Kept>, u64), Problem> {
-    let mut releases: BTreeMap<ReleaseId, Kept> = BTreeMap::new();
-    let mut adopted = 0;
+/// What the entries of an environment tell.
+#[derive(Default)]
+struct Folded {
+    releases: BTreeMap<ReleaseId, Kept>,
+    void: BTreeSet<ReleaseId>,
+    /// The entry by which a person last accepted a journal that had lost its end: 0 if nobody ever did. What was open then
+    /// is void: how it went on is not to be found here.
+    adopted: u64,
+}
+
+fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
+    let Folded { mut releases, mut void, mut adopted } = Folded::default();
     for entry in entries {
         if let Event::Adopted { .. } = entry.fact.event {
+            let open = releases.iter().filter(|(_, kept)| kept.state.outcome().is_none());
+            void.extend(open.map(|(id, _)| id.clone()));
             releases.retain(|_, kept| kept.state.outcome().is_some());
             adopted = entry.seq;
             continue;
@@ -125,5 +186,5 @@ fn fold(entries: &[Entry]) -> Result<(BTreeMap<ReleaseId, Kept>, u64), Problem> 
             .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
         machine::fold(&mut kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
     }
-    Ok((releases, adopted))
+    Ok(Folded { releases, void, adopted })
 }

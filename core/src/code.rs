@@ -151,6 +151,7 @@ codes! {
     StateInUse = "PM0713", "another coordinator uses this state directory";
     RequestIdTaken = "PM0714", "the request id stands for something else";
     OverLimitsAlready = "PM0715", "what serves is over a limit already";
+    JournalBehind = "PM0718", "the journal lacks what agents have acted on";
 }
 
 impl Code {

@@ -574,7 +574,7 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
 pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<Event> {
     let waited_ms = now.ms_since(state.fencing_since);
     // The agent knows more than this journal: what to do next is not to be found in it.
-    if matches!(problem.code, Code::JournalCorrupt | Code::Fenced) {
+    if matches!(problem.code, Code::JournalBehind | Code::JournalCorrupt | Code::Fenced) {
         return (!matches!(state.phase, Phase::Held { .. })).then_some(Event::Held(problem));
     }
     let untouched = state

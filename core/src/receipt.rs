@@ -65,8 +65,8 @@ pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Probl
     let what = if known.is_some() { "differs in" } else { "does not have" };
     let message =
         format!("the agent has acted on journal entry {}, which this journal {what}", fence.head_seq);
-    Err(Problem::new(Code::JournalCorrupt, message)
-        .hint("this journal is a copy of an older one: look, and bring the newest back: `pointsman audit verify ENV`; if that is gone for good: `pointsman audit accept ENV --confirm ENV`"))
+    Err(Problem::new(Code::JournalBehind, message)
+        .hint("this journal is a copy of an older one: look, and bring the newest back: `pointsman explain PM0718`; if that is gone for good: `pointsman audit accept ENV --confirm ENV`"))
 }
 
 /// Decides on an order from the fence and from the receipt under its key, if there is one.

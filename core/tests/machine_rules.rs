@@ -792,7 +792,7 @@ fn the_links_go_back_only_when_the_balancers_have_acknowledged_this_journal() {
     story.tell(Event::TurnedBack(unreachable()));
     assert_eq!(story.state.phase, Phase::Doing(Step::LinkBack));
     assert_eq!(next(&story.state, story.now), Next::Fence(vec![host("lb1"), host("lb2")]));
-    let knows_more = Problem::new(Code::JournalCorrupt, "the agent has acted on a newer entry");
+    let knows_more = Problem::new(Code::JournalBehind, "the agent has acted on a newer entry");
     let decided = fence_failed(&story.state, story.now, knows_more.clone());
     assert_eq!(decided, Some(Event::Held(knows_more)));
     story.tell(Event::Fenced(host("lb1")));

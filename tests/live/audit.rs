@@ -123,6 +123,6 @@ async fn an_agent_knows_of_a_lost_end() {
     let words = ["deploy", "production", "--artifact", &v3, "--release", "v3", "--yes"];
     let told = site.cli(&words).await.unwrap();
     assert_ne!(told.code, 0, "{told:?}");
-    assert!(told.says("PM0703") || told.says("PM0504"), "{told:?}");
+    assert!(told.says("PM0718") || told.says("PM0504"), "{told:?}");
     assert!(site.visit().await.unwrap().contains("v2"), "visitors keep what they have");
 }

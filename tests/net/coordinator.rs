@@ -61,6 +61,10 @@ impl Journal for Noted<JournalStore> {
         Journal::take_lease(&self.port, environment, holder).await
     }
 
+    async fn raise_lease(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), JournalError> {
+        Journal::raise_lease(&self.port, environment, epoch).await
+    }
+
     async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
         Journal::entries(&self.port, environment).await
     }

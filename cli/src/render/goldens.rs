@@ -343,12 +343,12 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
         .cause("disk I/O error")
         .hint("on the coordinator: `df -h /var/lib/pointsman-coordinator`");
     let older = Problem::new(
-        Code::JournalCorrupt,
+        Code::JournalBehind,
         "the agent has acted on journal entry 412, which this journal does not have",
     )
     .on(&story::host("lb1"))
     .hint(
-        "this journal is a copy of an older one: look, and bring the newest back: `pointsman audit verify production`; \
+        "this journal is a copy of an older one: look, and bring the newest back: `pointsman explain PM0718`; \
          if that is gone for good: `pointsman audit accept production --confirm production`",
     );
     let fenced = Problem::new(Code::Fenced, "order of epoch 7 refused: epoch 9 rules here")
@@ -636,7 +636,7 @@ fn what_an_audit_finds() {
     let broken = Problem::new(Code::JournalCorrupt, "journal entry 7 was changed after it was written")
         .hint("do not release; compare with a backup of the journal: `pointsman explain PM0703`");
     let cut =
-        Problem::new(Code::JournalCorrupt, "agent `lb1` knows entry 420 that this journal does not have")
+        Problem::new(Code::JournalBehind, "agent `lb1` knows entry 420 that this journal does not have")
             .hint("this journal is a copy of an older one: bring the newest back before releasing");
     let silent = unreachable("lb1");
     let whole =

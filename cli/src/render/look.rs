@@ -110,7 +110,7 @@ fn since_when(status: &v1::StatusReply) -> String {
 /// What the coordinator's own trouble means for everybody.
 fn standstill(trouble: &v1::Problem) -> &'static str {
     match Code::parse(&trouble.code) {
-        Some(Code::JournalCorrupt) => {
+        Some(Code::JournalCorrupt | Code::JournalBehind) => {
             "nothing is ordered until the journal is whole; visitors keep what they have"
         }
         Some(Code::Fenced) => "nothing is ordered by this coordinator any more; visitors keep what they have",
@@ -127,7 +127,7 @@ fn standstill(trouble: &v1::Problem) -> &'static str {
 fn next_in_trouble(status: &v1::StatusReply) -> String {
     let code = status.trouble.as_ref().map_or("", |trouble| trouble.code.as_str());
     match Code::parse(code) {
-        Some(Code::JournalCorrupt) => format!(
+        Some(Code::JournalCorrupt | Code::JournalBehind) => format!(
             "see who knows more: `pointsman audit verify {}`; mend it: `pointsman explain {code}`",
             status.environment
         ),

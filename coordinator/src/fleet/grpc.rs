@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use pointsman_chassis::tls::{self, ChannelLimits, Credentials, Dial, Tcp};
 use pointsman_chassis::{SystemClock, failpoint};
-use pointsman_core::ports::{Clock as _, Fleet};
+use pointsman_core::ports::{Clock as _, Fleet, Memory};
 use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
     Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem,
@@ -82,15 +82,6 @@ impl GrpcFleet {
         Ok(AgentClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES))
-    }
-
-    /// Has an agent forget what it has heard of, under a new epoch.
-    pub async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
-        let mut client = self.client(host)?;
-        let environment = self.environment.to_string();
-        let request = agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true };
-        let forgotten = bounded(host, timeout_ms, client.fence(request)).await;
-        forgotten.map(drop).map_err(|problem| self.named(problem))
     }
 
     /// How a host stands, or why it could not be asked.
@@ -200,9 +191,7 @@ impl GrpcFleet {
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
     async fn compare_head(&self, host: &HostName, fence: &agent_v1::FenceReply) -> Result<(), Problem> {
-        let head_hash = fence.head_hash.as_slice().try_into().map_err(|_| {
-            Problem::new(Code::MessageInvalid, "the agent named a journal entry without its hash").on(host)
-        })?;
+        let head_hash = fence.head_hash.as_slice().try_into().map_err(|_| unread(host))?;
         let fence = Fence { epoch: Epoch(fence.epoch), head_seq: fence.head_seq, head_hash };
         let known = self.journal.hash_of(fence.head_seq).await?;
         receipt::journal_holds(&fence, known).map_err(|problem| problem.on(host))
@@ -253,6 +242,31 @@ impl GrpcFleet {
         let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
         Ok(convert::evidence_from_wire(&done, exchange))
     }
+}
+
+impl Memory for GrpcFleet {
+    async fn remembered(&self, host: &HostName, timeout_ms: u64) -> Result<Fence, Problem> {
+        let told = self.describe(host, timeout_ms).await?;
+        // An agent that cannot read its own records says so, and names none.
+        if let (true, Some(problem)) = (told.head_hash.is_empty(), told.problem) {
+            return Err(convert::problem_from_wire(problem).unwrap_or_else(|| unread(host)));
+        }
+        let head_hash = told.head_hash.as_slice().try_into().map_err(|_| unread(host))?;
+        Ok(Fence { epoch: Epoch(told.epoch), head_seq: told.head_seq, head_hash })
+    }
+
+    async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        let mut client = self.client(host)?;
+        let environment = self.environment.to_string();
+        let request = agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true };
+        let forgotten = bounded(host, timeout_ms, client.fence(request)).await;
+        forgotten.map(drop).map_err(|problem| self.named(problem))
+    }
+}
+
+/// An agent that does not say where its fence stands.
+fn unread(host: &HostName) -> Problem {
+    Problem::new(Code::MessageInvalid, "the agent named a journal entry without its hash").on(host)
 }
 
 impl Fleet for GrpcFleet {

@@ -100,11 +100,12 @@ impl JournalStore {
         .await
     }
 
-    /// Has the next lease of an environment be of a higher epoch than this one.
-    pub async fn raise_lease(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), Problem> {
+    /// The row may be missing: a journal that was begun anew knows of no lease.
+    async fn raise(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), Problem> {
         let environment = environment.to_string();
         self.with(move |connection| {
-            let sql = "UPDATE lease SET epoch = max(epoch, ?2) WHERE environment = ?1";
+            let sql = "INSERT INTO lease VALUES (?1, '', ?2)
+                       ON CONFLICT (environment) DO UPDATE SET epoch = max(epoch, ?2)";
             connection.execute(sql, params![environment, signed(epoch.0)])?;
             Ok(())
         })
@@ -219,6 +220,10 @@ fn append(
 impl Journal for JournalStore {
     async fn take_lease(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, JournalError> {
         self.take(environment, holder).await.map_err(JournalError)
+    }
+
+    async fn raise_lease(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), JournalError> {
+        self.raise(environment, epoch).await.map_err(JournalError)
     }
 
     async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {

@@ -17,6 +17,13 @@ pub trait Journal: Send + Sync {
         holder: &str,
     ) -> impl Future<Output = Result<Epoch, JournalError>> + Send;
 
+    /// Has the next lease of an environment be of a higher epoch than this one, durably.
+    fn raise_lease(
+        &self,
+        environment: &EnvironmentName,
+        epoch: Epoch,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
     /// Everything recorded of an environment, in order.
     fn entries(
         &self,

@@ -4,7 +4,7 @@
 use std::hash::{Hash as _, Hasher};
 use std::sync::Arc;
 
-use pointsman_core::receipt::{self, Admission, Fate, Incoming};
+use pointsman_core::receipt::{self, Admission, Fate, Fence, Incoming};
 use pointsman_core::route_change::Lease;
 use pointsman_core::{
     Action, Aftermath, CheckSeen, CheckVerdict, Code, Epoch, Evidence, Migrations, Order, OrderDigest,
@@ -61,6 +61,8 @@ impl World {
         }
         self.tell(|| match &message.word {
             Word::Fence(epoch) => format!("host {host} hears of epoch {epoch}"),
+            Word::Describe => format!("host {host} is asked for its fence"),
+            Word::Forget(epoch) => format!("host {host} is to forget under epoch {epoch}"),
             Word::Prepare(sent) => {
                 format!("host {host} is to prepare {} {}", sent.order.release, sent.order.key.step)
             }
@@ -75,6 +77,11 @@ impl World {
         });
         match message.word {
             Word::Fence(epoch) => self.fence(host, message.call, epoch),
+            Word::Describe => {
+                let fence = self.hosts.get(host).map(|agent| agent.fence).unwrap_or_default();
+                self.answer(host, message.call, Told::Fenced(fence));
+            }
+            Word::Forget(epoch) => self.forget(host, message.call, epoch),
             Word::Prepare(sent) => self.prepare(host, message.call, &sent),
             Word::Order(sent) => self.hear(host, message.call, &sent),
             Word::Observe(action) => {
@@ -108,6 +115,27 @@ impl World {
         agent.fence.epoch = agent.fence.epoch.max(epoch);
         let fence = agent.fence;
         self.truth.acknowledged(host, epoch);
+        if !self.point(Who::Agent(host)) {
+            self.answer(host, call, Told::Fenced(fence));
+        }
+    }
+
+    /// What it heard of the journal goes, receipts too, under an epoch that it has never heard of.
+    fn forget(&mut self, host: usize, call: Option<Call>, epoch: Epoch) {
+        if self.point(Who::Agent(host)) {
+            return;
+        }
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        let newer = Epoch(agent.fence.epoch.0 + 1);
+        if let Err(problem) = receipt::still_rules(newer, epoch) {
+            return self.answer(host, call, Told::Failed(problem));
+        }
+        agent.fence = Fence { epoch, ..Fence::default() };
+        agent.receipts.clear();
+        agent.last = None;
+        let (fence, name) = (agent.fence, agent.name.clone());
+        self.truth.acknowledged(host, epoch);
+        self.truth.forgotten(&name);
         if !self.point(Who::Agent(host)) {
             self.answer(host, call, Told::Fenced(fence));
         }

@@ -4,14 +4,16 @@
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use pointsman_coordinator::Environment;
 use pointsman_coordinator::driver::Driver;
 use pointsman_coordinator::opening::{self, Opened};
 use pointsman_coordinator::planner::{self, Files, Seen, Wanted};
-use pointsman_core::ports::{Clock, Fleet, Journal, JournalError};
+use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
     Action, Activation, Aftermath, BackupId, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event,
     Evidence, HostName, LiveRelease, Order, OrderKey, Outcome, Phase, Problem, ReleaseId, SlotName, Stamped,
-    Standing, State, Step, Timestamp, receipt,
+    Standing, State, Step, Timestamp,
+    receipt::{self, Fence},
 };
 use pointsman_proto::v1;
 use tokio::sync::{mpsc, oneshot};
@@ -20,7 +22,7 @@ use crate::agent::digest;
 use crate::guard::Guard;
 use crate::journal::Writing;
 use crate::network::{Sent, Told, Word};
-use crate::scenario::Wish;
+use crate::scenario::{Accepts, What, Wish};
 use crate::server::Backup;
 use crate::world::{Happening, Life, Who, World};
 
@@ -29,6 +31,12 @@ const AGAIN_MS: u64 = 1_000;
 
 /// How often a wish that cannot be planned is tried before people give it up.
 const PLANNED_AT_MOST: u32 = 5;
+
+/// How often a person tries to accept a journal before they give it up.
+const ACCEPTED_AT_MOST: u32 = 40;
+
+/// Where people reach a coordinator that drives a release: with requests, and to accept the journal.
+type Ears = (mpsc::Sender<pointsman_coordinator::driver::Asked>, oneshot::Sender<()>);
 
 /// How a coordinator's life ends, unless it is killed.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -109,6 +117,12 @@ impl Journal for Ports {
         };
         self.point().await;
         Ok(epoch)
+    }
+
+    async fn raise_lease(&self, _: &EnvironmentName, epoch: Epoch) -> Result<(), JournalError> {
+        let mut world = self.world();
+        world.store.lease = world.store.lease.max(epoch);
+        Ok(())
     }
 
     async fn entries(&self, _: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
@@ -242,7 +256,60 @@ impl Fleet for Ports {
     }
 }
 
+impl Memory for Ports {
+    async fn remembered(&self, host: &HostName, timeout_ms: u64) -> Result<Fence, Problem> {
+        self.fence_of(host, Word::Describe, timeout_ms).await
+    }
+
+    async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        self.fence_of(host, Word::Forget(epoch), timeout_ms).await.map(drop)
+    }
+}
+
 impl Ports {
+    async fn fence_of(&self, host: &HostName, word: Word, timeout_ms: u64) -> Result<Fence, Problem> {
+        match self.say(host, word, timeout_ms).await? {
+            Told::Fenced(fence) => Ok(fence),
+            Told::Failed(problem) => Err(problem),
+            Told::Done(_) => Err(Problem::new(Code::MessageInvalid, "no fence in an answer about one")),
+        }
+    }
+
+    /// A person accepts the journal as it is, and comes back a little later where that led to nothing.
+    async fn accept(&self, environment: &Environment) {
+        self.world().accepting();
+        let agents = || environment.agents.keys();
+        if !self.world().stands(Guard::VoidFirst) {
+            self.forget_early().await;
+        }
+        let (three, names) = ((self, self, self), ("simulated", "ada"));
+        match opening::accept(three, &environment.name, agents(), names, AGAIN_MS).await {
+            Ok(_) => {
+                let mut world = self.world();
+                world.store.accepted = world.store.losses;
+            }
+            Err(problem) => {
+                self.world().tell(|| format!("not accepted: {} {problem}", problem.code));
+                self.pause(AGAIN_MS).await;
+            }
+        }
+    }
+
+    /// Has every agent forget before it is recorded that what is open is void: without the guard.
+    async fn forget_early(&self) {
+        let asked: Vec<_> = {
+            let mut world = self.world();
+            let highest = world.hosts.iter().map(|host| host.fence.epoch.0).max().unwrap_or_default();
+            let epoch = Epoch(world.store.lease.0.max(highest) + 1);
+            world.store.lease = epoch;
+            let word = || Word::Forget(epoch);
+            (0..world.hosts.len()).map(|host| world.say(self.life, host, word(), AGAIN_MS)).collect()
+        };
+        for answer in asked {
+            drop(answer.await);
+        }
+    }
+
     async fn have_done(&self, order: &Order, only_prepared: bool) -> Result<Evidence, Problem> {
         self.point().await;
         let timeout_ms = order.deadline.ms_since(self.world().wall());
@@ -283,15 +350,21 @@ pub async fn live(ports: Ports) -> Ended {
         signals: ports.clone(),
         old_side: Arc::default(),
     };
-    loop {
+    'opening: loop {
         let three = (&ports, &ports, &ports);
         let opened =
             opening::open(three, &environment.name, environment.agents.keys(), "simulated", AGAIN_MS);
         let mut told = match opened.await {
-            Ok(Opened { trouble: Some(problem), .. }) => return Ended::Trouble(problem),
+            Ok(Opened { trouble: Some(problem), .. }) => {
+                if !ports.world().would_accept(&problem) {
+                    return Ended::Trouble(problem);
+                }
+                ports.accept(&environment).await;
+                continue;
+            }
             Ok(told) => told,
             Err(problem) if problem.code == Code::Fenced => return Ended::Superseded,
-            Err(problem) if matches!(problem.code, Code::InvariantBroken | Code::JournalCorrupt) => {
+            Err(problem) if matches!(problem.code, Code::InvariantBroken | Code::JournalBehind) => {
                 return Ended::Trouble(problem);
             }
             Err(_) => {
@@ -310,19 +383,26 @@ pub async fn live(ports: Ports) -> Ended {
                 },
             };
             let (sender, mut requests) = mpsc::channel(4);
-            ports.world().listens(ports.life, Some(sender));
+            let (accept, accepted) = oneshot::channel();
+            ports.world().listens(ports.life, Some((sender, accept)));
             ports.world().shows(ports.life, &state);
-            let driven =
-                driver.drive(state, &mut requests, |state| ports.world().shows(ports.life, state)).await;
+            let driven = tokio::select! { biased;
+                driven = driver.drive(state, &mut requests, |state| ports.world().shows(ports.life, state)) => Some(driven),
+                Ok(()) = accepted => None,
+            };
             ports.world().listens(ports.life, None);
             match driven {
-                Ok(state) => {
+                Some(Ok(state)) => {
                     told.standing.fold(&state);
                     if let Some(kept) = told.releases.get_mut(&state.plan.release) {
                         kept.state = state;
                     }
                 }
-                Err(error) => break error,
+                Some(Err(error)) => break error,
+                None => {
+                    ports.accept(&environment).await;
+                    continue 'opening;
+                }
             }
         };
         match error.0.code {
@@ -357,7 +437,7 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
         // What was recorded is what counts.
         let Some(Event::Planned(plan)) = facts.into_iter().next().map(|fact| fact.event) else { continue };
         let state = State::begin(plan, told.epoch, now);
-        let number = u64::try_from(told.releases.len()).unwrap_or(u64::MAX);
+        let number = u64::try_from(told.releases.len() + told.void.len()).unwrap_or(u64::MAX);
         told.releases.insert(release, opening::Kept { started_at: now, number, state: state.clone() });
         return Ok(Some(state));
     }
@@ -366,7 +446,7 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
 impl World {
     /// The plan of the next wish, from what the hosts show: none when every wish was granted or given up.
     fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
-        let number = told.releases.len() + self.given_up;
+        let number = told.releases.len() + told.void.len() + self.given_up;
         let wanted = self.wanted(number)?;
         let mut seen = Seen::default();
         if let Some((_, phase)) = wanted.files() {
@@ -471,11 +551,27 @@ impl World {
         }
     }
 
-    fn listens(&mut self, life: Life, ear: Option<mpsc::Sender<pointsman_coordinator::driver::Asked>>) {
+    /// Whether a person accepts the journal about which a coordinator says this.
+    fn would_accept(&self, problem: &Problem) -> bool {
+        let lost = self.store.losses > 0 && opening::knows_more(problem);
+        lost && self.scenario.accepts != Accepts::Never && self.accepting < ACCEPTED_AT_MOST
+    }
+
+    /// A person begins to accept the journal.
+    fn accepting(&mut self) {
+        self.accepting += 1;
+        if let (1, Accepts::Killed { after_ms }) = (self.accepting, self.scenario.accepts) {
+            self.troubles += 1;
+            self.later(after_ms, Happening::Fault(What::KillCoordinator { back_ms: 300 }));
+        }
+    }
+
+    fn listens(&mut self, life: Life, ears: Option<Ears>) {
+        let (ear, accept) = ears.unzip();
         if let Some(shown) =
             self.coordinators.get_mut(life.coordinator).filter(|shown| shown.number == life.number)
         {
-            shown.ear = ear;
+            (shown.ear, shown.accept) = (ear, accept);
         }
     }
 

@@ -111,11 +111,13 @@ pub enum Guard {
     SettleLooks,
     /// A rollback asks nothing of the database.
     DatabaseLeftAlone,
+    /// What is open is void before the first agent forgets.
+    VoidFirst,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 54] = [
+    pub const ALL: [Self; 55] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -170,6 +172,7 @@ impl Guard {
         Self::OneRename,
         Self::SettleLooks,
         Self::DatabaseLeftAlone,
+        Self::VoidFirst,
     ];
 
     /// The guard of this name.

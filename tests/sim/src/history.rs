@@ -7,12 +7,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
-use pointsman_core::{Outcome, Phase, Request, RequestKind, State, machine};
+use pointsman_coordinator::opening;
+use pointsman_core::{Entry, Event, Outcome, Phase, Request, RequestKind, State, machine};
 use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
 use crate::guard::Guard;
-use crate::scenario::{Net, Scenario, What};
+use crate::scenario::{Accepts, Net, Scenario, What};
 use crate::truth::Violation;
 use crate::world::{CrashAt, Happening, Life, World};
 
@@ -214,7 +215,8 @@ impl History {
     fn report(self) -> Report {
         let mut world = self.world.lock().unwrap_or_else(PoisonError::into_inner);
         let states = folded(&world);
-        if world.violation.is_none() && world.store.losses == 0 {
+        let void = void(&world);
+        if world.violation.is_none() && world.store.losses == world.store.accepted {
             let open = states.iter().find(|state| state.outcome().is_none());
             if let Some(state) = open {
                 let (phase, helped) = (state.phase.clone(), world.helped);
@@ -229,7 +231,8 @@ impl History {
                 world.broken("I11", || "nothing happens any more, and wishes are left".to_owned());
             }
             if world.violation.is_none() {
-                world.at_rest(&states);
+                let since = states.get(before_acceptance(&world)..).unwrap_or_default();
+                world.at_rest(since);
             }
         }
         Report {
@@ -237,7 +240,7 @@ impl History {
             events: world.events,
             points: world.points,
             outcomes: states.iter().map(State::outcome).collect(),
-            given_up: world.given_up,
+            given_up: world.given_up + void,
             helped: world.helped,
             coverage: std::mem::take(&mut world.coverage),
             trace: world.trace.take().unwrap_or_default(),
@@ -245,11 +248,32 @@ impl History {
     }
 }
 
-/// The releases as the journal tells them.
+/// How many releases were over when a person last accepted the journal.
+fn before_acceptance(world: &World) -> usize {
+    let accepted = |entry: &&Entry| matches!(entry.fact.event, Event::Adopted { .. });
+    let Some(last) = world.store.entries.iter().rposition(|entry| accepted(&entry)) else { return 0 };
+    fold(world.store.entries.iter().take(last)).0.iter().filter(|state| state.outcome().is_some()).count()
+}
+
+/// How many releases were open whenever a person accepted the journal: how they went on nobody knows.
+fn void(world: &World) -> usize {
+    fold(world.store.entries.iter()).1
+}
+
+/// The releases as the journal tells them, without those that are void.
 pub fn folded(world: &World) -> Vec<State> {
-    let mut states: Vec<State> = Vec::new();
-    for entry in &world.store.entries {
-        if let pointsman_core::Event::Planned(plan) = &entry.fact.event {
+    fold(world.store.entries.iter()).0
+}
+
+fn fold<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<State>, usize) {
+    let (mut states, mut void): (Vec<State>, usize) = (Vec::new(), 0);
+    for entry in entries {
+        if let Event::Adopted { .. } = entry.fact.event {
+            void += states.iter().filter(|state| state.outcome().is_none()).count();
+            states.retain(|state| state.outcome().is_some());
+            continue;
+        }
+        if let Event::Planned(plan) = &entry.fact.event {
             states.push(State::begin(Arc::clone(plan), pointsman_core::Epoch(0), entry.fact.at));
             continue;
         }
@@ -259,7 +283,7 @@ pub fn folded(world: &World) -> Vec<State> {
             let _ = machine::fold(state, &entry.fact);
         }
     }
-    states
+    (states, void)
 }
 
 impl World {
@@ -415,6 +439,7 @@ impl World {
                     };
                     let promoted = folded(self).iter().any(promotes);
                     self.truth.forget(promoted);
+                    self.shown = None;
                     // A judge that only the lost entries knew of is not taken up.
                     self.visitors.judged_anew();
                     self.before_loss =
@@ -466,6 +491,18 @@ impl World {
         }
         self.later(5_000, Happening::Attend);
         if self.troubles > 0 {
+            return;
+        }
+        // Nothing but the newest journal helps here, and that is gone.
+        let knows_more = matches!(&self.shown, Some(Phase::Held { why, .. }) if opening::knows_more(why));
+        let shown = self
+            .coordinators
+            .get_mut(self.active)
+            .filter(|_| knows_more && self.scenario.accepts != Accepts::Never);
+        if let Some(accept) = shown.and_then(|shown| shown.accept.take()) {
+            self.helped += 1;
+            // Whoever is not heard asks again, or does not.
+            let _ = accept.send(());
             return;
         }
         if self.helped == SEEN_TO_AFTER {

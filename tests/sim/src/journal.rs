@@ -27,6 +27,8 @@ pub struct Store {
     pub full: bool,
     /// How often it lost its tail.
     pub losses: u32,
+    /// How many of these losses a person has accepted.
+    pub accepted: u32,
     /// What goes wrong, by the number of entries.
     faults: Vec<Fault>,
 }
@@ -57,6 +59,7 @@ impl Store {
             lease: Epoch::default(),
             full: false,
             losses: 0,
+            accepted: 0,
             faults,
         }
     }
@@ -84,7 +87,13 @@ impl Store {
         let left = usize::try_from(self.newest().saturating_sub(entries)).unwrap_or(0);
         self.entries.truncate(left);
         self.hashes.truncate(left);
-        self.lease = Epoch(self.lease.0.saturating_sub(1));
+        // A copy holds the lease of its own time, under which its newest entries were written.
+        let taken = |entry: &Entry| match entry.fact.event {
+            Event::EpochTaken(epoch) => Some(epoch),
+            _ => None,
+        };
+        let newest = self.entries.iter().rev().find_map(taken).unwrap_or_default();
+        self.lease = newest.max(Epoch(self.lease.0.saturating_sub(1)));
         self.losses += 1;
     }
 

@@ -37,6 +37,10 @@ pub struct Sent {
 pub enum Word {
     /// Acknowledge this epoch.
     Fence(Epoch),
+    /// Say where your fence stands.
+    Describe,
+    /// Forget what you have heard of, under this epoch.
+    Forget(Epoch),
     /// Make ready for this.
     Prepare(Arc<Sent>),
     /// Do this.

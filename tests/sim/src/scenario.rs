@@ -84,6 +84,21 @@ pub enum Wish {
     Settle,
 }
 
+/// What a person does about a journal whose end is gone for good.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Accepts {
+    /// Nothing: it stays as it is.
+    #[default]
+    Never,
+    /// They accept it, and again where that led to nothing.
+    Until,
+    /// The same, and the coordinator is killed the first time, so many milliseconds after it began.
+    Killed {
+        /// Milliseconds.
+        after_ms: u64,
+    },
+}
+
 /// One thing that goes wrong. Hosts are numbers, counted round.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum What {
@@ -241,6 +256,8 @@ pub struct Scenario {
     pub database: bool,
     /// Pieces of work on the database that go wrong half-way, and backups that are damaged, in percent.
     pub brittle: u64,
+    /// Whether a person accepts a journal that lost its end, and what becomes of that.
+    pub accepts: Accepts,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
@@ -261,7 +278,12 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         clumsy: 0,
         database: false,
         brittle: 0,
+        accepts: Accepts::Never,
         faults: Vec::new(),
+    };
+    // The copy that is put back has the first release open before its switch, and visitors are behind that already.
+    let lost = |after_entries, entries| {
+        vec![Fault { after_entries, delay_ms: 20, what: What::TailLost { entries } }]
     };
     let with_database = |wishes: &[Wish]| Scenario { database: true, ..of(1, 1, true, wishes) };
     vec![
@@ -283,6 +305,14 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         (
             "proven",
             Scenario { verdict: Verdicts::Decided, splits: 1, ..of(1, 1, true, &[Wish::Deploy(Good)]) },
+        ),
+        (
+            "journal lost",
+            Scenario {
+                accepts: Accepts::Until,
+                faults: lost(26, 8),
+                ..of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])
+            },
         ),
         ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
         ("migration", with_database(&[Wish::Migrating(Good, Files::Good)])),
@@ -345,9 +375,30 @@ impl Scenario {
             clumsy: chance.pick(&[0, 0, 0, 0, 3, 20, 60], 0),
             database: false,
             brittle: 0,
+            accepts: Accepts::Never,
             faults,
         };
-        scenario.with_database()
+        scenario.with_database().with_acceptance()
+    }
+
+    /// Sometimes the journal's end is gone for good, and a person accepts that.
+    fn with_acceptance(mut self) -> Self {
+        let mut chance = Chance::from_seed(self.seed ^ 0x6163_6370);
+        if chance.percent(LOST_FOR_GOOD) {
+            // Back to where the first release has changed its slot and moved nobody: what it did since is the most there is to lose.
+            let (after_entries, left, delay_ms) =
+                (chance.between(20, 45), chance.between(8, 20), chance.below(500));
+            let what = What::TailLost { entries: after_entries.saturating_sub(left) };
+            self.faults.push(Fault { after_entries, delay_ms, what });
+        } else if !self.faults.iter().any(|fault| matches!(fault.what, What::TailLost { .. })) {
+            return self;
+        }
+        self.accepts = match chance.below(4) {
+            0 => Accepts::Never,
+            1 => Accepts::Until,
+            _ => Accepts::Killed { after_ms: chance.below(60) },
+        };
+        self
     }
 
     /// Sometimes the site has a database, and what people wish for has to do with it.
@@ -395,6 +446,9 @@ fn database_fault(chance: &mut Chance, host: u64, length: u64) -> Fault {
     let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
     Fault { after_entries: chance.below(length), delay_ms, what }
 }
+
+/// Journals whose end is gone for good, in percent.
+const LOST_FOR_GOOD: u64 = 4;
 
 /// Sites with a database, in percent.
 const DATABASES: u64 = 15;

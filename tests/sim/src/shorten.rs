@@ -1,7 +1,7 @@
 //! Makes a failing scenario as small as it gets while it still fails in the same way: what is left is what matters.
 
 use crate::history::{Options, Report, run};
-use crate::scenario::{Net, Scenario};
+use crate::scenario::{Accepts, Net, Scenario};
 
 fn fails(scenario: &Scenario, options: Options, rule: &str) -> bool {
     let report = run(scenario.clone(), Options { trace: false, ..options });
@@ -24,6 +24,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     let nets = [Net { loss: 0, ..net }, Net { twice: 0, ..net }, Net { late: 0, ..net }];
     simpler.extend(nets.into_iter().map(|net| Scenario { net, ..scenario.clone() }));
     simpler.push(Scenario { clumsy: 0, ..scenario.clone() });
+    simpler.push(Scenario { accepts: Accepts::Never, ..scenario.clone() });
     simpler.push(Scenario { balancers: 1, ..scenario.clone() });
     simpler.push(Scenario { hosts: 1, ..scenario.clone() });
     simpler.retain(|other| other != scenario);

@@ -112,6 +112,10 @@ pub struct Truth {
     pub rehearsed: BTreeMap<ReleaseId, Versions>,
     /// A restored database was ever put in the live one's place.
     pub swapped: bool,
+    /// Releases that were open when a person accepted the journal.
+    void: BTreeSet<ReleaseId>,
+    /// Hosts whose agents have forgotten since then.
+    forgot: BTreeSet<HostName>,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
 }
@@ -189,6 +193,23 @@ impl Truth {
         self.promoted = promoted;
     }
 
+    /// An agent forgot what it had heard of: what it did it may be asked for anew, by releases of a journal that knows
+    /// nothing of it.
+    pub fn forgotten(&mut self, host: &HostName) {
+        self.changes.retain(|(_, key, _), _| key.host != *host);
+        self.done.retain(|(_, key), _| key.host != *host);
+        self.forgot.insert(host.clone());
+    }
+
+    /// A person accepted the journal as it is: these releases were open.
+    fn adopted(&mut self, open: impl Iterator<Item = ReleaseId>) {
+        self.void.extend(open);
+        self.forgot.clear();
+        self.unfinished = None;
+        (self.promoted, self.proven) = (false, false);
+        self.readings.clear();
+    }
+
     /// A release is over.
     pub fn over(&mut self, release: &ReleaseId) {
         if self.unfinished.as_ref() == Some(release) {
@@ -231,6 +252,9 @@ impl World {
             return self.broken("I12", || format!("an effect of {}, which was never planned", order.release));
         };
         let name = self.hosts.get(host).map(|host| host.name.clone());
+        if self.truth.void.contains(&order.release) && self.truth.forgot.contains(&order.key.host) {
+            self.broken("I3b", || format!("{} is void, and goes on at host {host}", order.release));
+        }
         let old_slot = plan.from.as_ref().filter(|_| matches!(plan.purpose, Purpose::Deploy { .. }));
         if old_slot.is_some_and(|slot| name.is_some_and(|name| slot.hosts.contains(&name))) {
             self.broken("I8", || {
@@ -499,6 +523,12 @@ impl World {
                 }
             }
             Event::Held(_) => self.truth.promoted = false,
+            Event::Adopted { .. } => {
+                let states = crate::history::folded(self);
+                let open = states.into_iter().filter(|state| state.outcome().is_none());
+                self.truth.adopted(open.map(|state| state.plan.release.clone()));
+                self.visitors.judged_anew();
+            }
             Event::WatchPassed => self.watch_passed(release),
             _ => {}
         }
@@ -532,12 +562,17 @@ impl World {
 
     /// I3, I10 at rest: the world is as the journal says.
     pub fn at_rest(&mut self, states: &[State]) {
-        self.database_at_rest(states);
+        // Where a journal was accepted only what came after it says how the world is.
+        let accepted = self.store.losses > 0;
+        if !accepted {
+            self.database_at_rest(states);
+        }
         let mut standing = pointsman_core::Standing::default();
         let fresh = crate::host::Host::all(&self.environment, &self.scenario);
         let mut wanted: Vec<(HostName, Option<ArtifactDigest>, bool)> = fresh
             .iter()
             .filter_map(|host| host.web().map(|web| (host.name.clone(), web.current, web.flag)))
+            .filter(|_| !accepted)
             .collect();
         for state in states {
             standing.fold(state);
@@ -559,11 +594,12 @@ impl World {
             }
         }
         let first = fresh.iter().find_map(|host| host.balancer().map(|balancer| balancer.disk.clone()));
-        let route = standing.route.or(first);
+        let route = standing.route.or(first.filter(|_| !accepted));
         for host in 0..self.hosts.len() {
             let Some(found) = self.hosts.get(host) else { continue };
             let so = match (found.balancer(), found.web(), &route) {
                 (Some(balancer), _, Some(route)) => stands(balancer, route),
+                (_, Some(_), _) if accepted => true,
                 (_, Some(web), _) => wanted.iter().any(|(name, current, flag)| {
                     *name == found.name && (*current, *flag) == (web.current, web.flag)
                 }),

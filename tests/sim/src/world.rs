@@ -191,6 +191,8 @@ pub struct Shown {
     pub alive: bool,
     /// It stands still until then.
     pub stalled_until: u64,
+    /// Where a person accepts the journal although a release is held.
+    pub accept: Option<oneshot::Sender<()>>,
     /// Where people reach it.
     pub ear: Option<mpsc::Sender<pointsman_coordinator::driver::Asked>>,
 }
@@ -238,6 +240,8 @@ pub struct World {
     pub idle: bool,
     /// Wishes that could not be planned and were given up.
     pub given_up: usize,
+    /// How often a person has tried to accept the journal.
+    pub accepting: u32,
     /// People have given up a release that waits for them.
     pub left: bool,
     /// How often a person helped.
@@ -291,6 +295,7 @@ impl World {
             shown: None,
             idle: false,
             given_up: 0,
+            accepting: 0,
             left: false,
             helped: 0,
             plans: BTreeMap::new(),
@@ -373,7 +378,7 @@ impl World {
         let active = self.active;
         if let Some(shown) = self.coordinators.get_mut(active).filter(|shown| shown.alive) {
             shown.alive = false;
-            shown.ear = None;
+            (shown.ear, shown.accept) = (None, None);
             self.died = true;
             self.troubles += 1;
             self.later(back_ms, Happening::StartCoordinator(active));

@@ -5,7 +5,7 @@ use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
 use pointsman_sim::scenario::Quality::{FailsChecks, FailsLater, Good};
-use pointsman_sim::scenario::{Fault, Files, Net, Scenario, Verdicts, What, Wish, calm};
+use pointsman_sim::scenario::{Accepts, Fault, Files, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -37,6 +37,7 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("canary", vec![Confirmed]),
         ("visitors fail", vec![RolledBack]),
         ("proven", vec![Confirmed]),
+        ("journal lost", vec![Confirmed]),
         ("canary fails", vec![RolledBack]),
         ("migration", vec![Confirmed]),
         ("migration fails on the copy", vec![Aborted]),
@@ -193,6 +194,7 @@ fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
         clumsy: 0,
         database: false,
         brittle: 0,
+        accepts: Accepts::Never,
         faults: faults.iter().map(fault).collect(),
     }
 }
@@ -353,4 +355,25 @@ fn the_schema_is_as_the_journal_says_also_after_copies_of_orders() {
     let net = Net { loss: 1, twice: 30, late: 30 };
     let scenario = Scenario { splits: 2, database: true, net, ..scenario };
     assert_eq!(run(scenario, Options::default()).unwrap().violation, None);
+}
+
+/// The coordinator dies while a person accepts a journal whose open release is an old one: its visitors are where it would
+/// now change what they are served.
+#[test]
+fn a_crash_while_a_journal_is_accepted_lets_no_old_release_go_on() {
+    let mut found = 0;
+    for left in 8..=16 {
+        for after_ms in 0..80 {
+            let lost = What::TailLost { entries: 21 - left };
+            let scenario = Scenario {
+                accepts: Accepts::Killed { after_ms },
+                ..told(1, &[Wish::Deploy(Good), Wish::Deploy(Good)], &[(21, 400, lost)])
+            };
+            let report = run(scenario.clone(), Options::default()).unwrap();
+            assert_eq!((report.violation, report.helped), (None, 0), "{left} left, {after_ms} ms");
+            let off = Options { off: Some(Guard::VoidFirst), ..Options::default() };
+            found += u32::from(run(scenario, off).unwrap().violation.is_some());
+        }
+    }
+    assert!(found > 20, "without the guard only {found} break a rule");
 }
