@@ -6,7 +6,7 @@ use pointsman_chassis::agent_service::{Hands, Rule};
 use pointsman_chassis::artifact::Offer;
 use pointsman_chassis::http_check::Target;
 use pointsman_checks::{Memory, Place};
-use pointsman_core::{Action, Activation, Check, Code, Evidence, Order, Problem, several};
+use pointsman_core::{Action, Activation, ArtifactDigest, Check, Code, Evidence, Order, Problem, several};
 use pointsman_proto::v1;
 use tonic::Streaming;
 
@@ -38,6 +38,13 @@ impl WebHands {
         Ok(Self { config: Arc::new(config), web: Arc::new(web), site, place, memory: Arc::default() })
     }
 
+    /// Refuses unless an artifact is whole and current here, where one must be.
+    async fn holds(&self, artifact: Option<ArtifactDigest>) -> Result<(), Problem> {
+        let Some(artifact) = artifact else { return Ok(()) };
+        let site = self.site.clone();
+        on_disk(move || host::holds(&site, &artifact)).await
+    }
+
     /// Makes checks against the local server. What was seen before a release moved anything counts for nothing after it.
     async fn probe(&self, checks: &[Check], memory: Option<&Memory>) -> Result<Evidence, Problem> {
         if memory.is_none() {
@@ -63,7 +70,7 @@ impl Hands for WebHands {
                 host::activate(
                     &site,
                     (&self.config, self.web.keep),
-                    &order.release,
+                    (&order.release, order.key.step),
                     artifact,
                     &activation,
                     &rule,
@@ -71,7 +78,10 @@ impl Hands for WebHands {
                 .await
             }
             Action::SetFlag { on } => on_disk(move || host::set_flag(&site, on, &rule)).await,
-            Action::ProbeHost { checks } => self.probe(&checks, None).await,
+            Action::ProbeHost { checks, artifact } => {
+                self.holds(artifact).await?;
+                self.probe(&checks, None).await
+            }
             looking => self.observe(&looking).await,
         }
     }
@@ -88,7 +98,10 @@ impl Hands for WebHands {
                 let evidence = on_disk(move || host::inspect(&site, &artifact, floor)).await?;
                 host::fit(&self.config, activation).await.map(|()| evidence)
             }
-            Action::ProbeHost { checks } => self.probe(checks, Some(&self.memory)).await,
+            Action::ProbeHost { checks, artifact } => {
+                self.holds(*artifact).await?;
+                self.probe(checks, Some(&self.memory)).await
+            }
             _ => Err(not_ours()),
         }
     }

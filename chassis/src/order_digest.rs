@@ -73,9 +73,10 @@ fn fields(action: &Action) -> Vec<String> {
             fields.extend(counted(expected));
             fields.extend([wanted.to_string(), min_up.to_string()]);
         }
-        Action::ProbeHost { checks } => {
+        Action::ProbeHost { checks, artifact } => {
             fields = named("probe-host");
             fields.extend(checks.iter().flat_map(check_fields));
+            fields.extend(artifact.map(|artifact| artifact.to_string()));
         }
         Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
             fields = named("probe-balancer");

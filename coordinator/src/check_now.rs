@@ -53,7 +53,7 @@ pub async fn make_of(office: &Office, slot: &SlotPlan, checks: &[Check]) -> v1::
         asked.push((host, action, &through));
     }
     for host in slot.hosts.iter().filter(|_| !local.is_empty()) {
-        asked.push((host.clone(), Ok(Action::ProbeHost { checks: local.clone() }), &local));
+        asked.push((host.clone(), Ok(Action::ProbeHost { checks: local.clone(), artifact: None }), &local));
     }
     let answers = join_all(asked.into_iter().map(|(host, action, checks)| async move {
         let bound: u64 = checks.iter().map(|check| check.bound_ms.max(check.timeout_ms)).sum();

@@ -152,6 +152,7 @@ codes! {
     RequestIdTaken = "PM0714", "the request id stands for something else";
     OverLimitsAlready = "PM0715", "what serves is over a limit already";
     JournalBehind = "PM0718", "the journal lacks what agents have acted on";
+    NotHeld = "PM0719", "a host does not hold what was released to it";
 }
 
 impl Code {

@@ -728,6 +728,7 @@ fn is_failure(code: Code) -> bool {
     matches!(
         code,
         Code::CheckFailed
+            | Code::NotHeld
             | Code::BackendUnhealthy
             | Code::RouteDrift
             | Code::RouteNotSeen

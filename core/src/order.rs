@@ -83,6 +83,9 @@ pub enum Action {
     ProbeHost {
         /// The checks.
         checks: Vec<Check>,
+        /// The artifact that must be whole and current there, whatever its server answers: a host that was replaced or put
+        /// back to an older disk answers well, with something else. None where nobody says.
+        artifact: Option<ArtifactDigest>,
     },
     /// Load balancer: make these checks through it, pinned to one side of the route.
     ProbeBalancer {

@@ -511,9 +511,7 @@ impl Plan {
                 activation: self.activation.clone(),
             }),
             Step::Check if on_balancer => self.probe_balancer(CheckMoment::BeforeSwitch, Step::Expose),
-            Step::Check => {
-                Some(Action::ProbeHost { checks: self.checks(CheckFrom::Hosts, CheckMoment::BeforeSwitch) })
-            }
+            Step::Check => Some(self.probe_host(self.checks(CheckFrom::Hosts, CheckMoment::BeforeSwitch))),
             Step::Maintain | Step::Unmaintain if !on_balancer => match self.purpose {
                 Purpose::Maintenance { on, .. } if step == Step::Maintain => Some(Action::SetFlag { on }),
                 // Back to what was, which is not always the opposite: the page may have been up, or down, already.
@@ -620,10 +618,14 @@ impl Plan {
         let through = self.probe_balancer(CheckMoment::AfterSwitch, after);
         let balancers = self.balancers.iter().filter_map(|host| Some((host.clone(), through.clone()?)));
         let local = self.checks(CheckFrom::Hosts, CheckMoment::AfterSwitch);
-        let hosts = self.to.hosts.iter().filter(|_| !local.is_empty());
-        balancers
-            .chain(hosts.map(|host| (host.clone(), Action::ProbeHost { checks: local.clone() })))
-            .collect()
+        let local = self.probe_host(local);
+        balancers.chain(self.to.hosts.iter().map(|host| (host.clone(), local.clone()))).collect()
+    }
+
+    /// The checks on a host that must hold what the release brought there.
+    fn probe_host(&self, checks: Vec<Check>) -> Action {
+        let brought = matches!(self.purpose, Purpose::Deploy { .. });
+        Action::ProbeHost { checks, artifact: self.artifact().filter(|_| brought) }
     }
 
     /// Bound on one reading of the gates, in milliseconds: what its slowest checks may take one after the other, and a

@@ -8,7 +8,7 @@ use std::time::Duration;
 use pointsman_chassis::agent_service::Rule;
 use pointsman_chassis::artifact::file_problem;
 use pointsman_chassis::{failpoint, process};
-use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId};
+use pointsman_core::{Activation, Aftermath, ArtifactDigest, Code, Evidence, Problem, ReleaseId, Step};
 use tracing::warn;
 
 use super::{Site, granted};
@@ -23,7 +23,7 @@ const RESTART: Duration = Duration::from_secs(100);
 pub async fn activate(
     site: &Site,
     (config, keep): (&Config, usize),
-    release: &ReleaseId,
+    (release, step): (&ReleaseId, Step),
     artifact: Option<ArtifactDigest>,
     activation: &Activation,
     rule: &Rule,
@@ -31,13 +31,22 @@ pub async fn activate(
     // Before anything moves: what may not be done at the end must not be found out at the end.
     let hooks = granted(config, activation)?;
     let (worker, id, linker) = (site.clone(), release.clone(), rule.clone());
-    let moved = tokio::task::spawn_blocking(move || point_current(&worker, &id, artifact, &linker))
-        .await
-        .map_err(|error| {
+    let moved = tokio::task::spawn_blocking(move || {
+        if step == Step::LinkBack && nothing_stands(&worker, artifact)? {
+            return Ok(None);
+        }
+        point_current(&worker, &id, artifact, &linker).map(Some)
+    })
+    .await
+    .map_err(|error| {
         Problem::new(Code::FileSystem, "moving the link ended abruptly")
             .aftermath(Aftermath::Unknown)
             .because(&error)
     })??;
+    let Some(moved) = moved else {
+        let detail = "nothing stands here: the host is new".to_owned();
+        return Ok(Evidence { already: true, detail, ..Evidence::default() });
+    };
     // Also when the link stood there already: an earlier try may have ended between link and hooks.
     let still_rules = || rule.check().map_err(|problem| problem.aftermath(Aftermath::Changed));
     for unit in &activation.restart {
@@ -73,6 +82,13 @@ fn hook_failed(what: &str, hint: &str, error: &process::RunError) -> Problem {
         .retry_useful()
         .cause(error.to_string())
         .hint(hint)
+}
+
+/// Whether there is nothing to lead back to, nor from: the host was replaced since the release began. Nobody is served there,
+/// and a release whose way back ended here would hold its environment for ever.
+fn nothing_stands(site: &Site, artifact: Option<ArtifactDigest>) -> Result<bool, Problem> {
+    let Some(artifact) = artifact else { return Ok(false) };
+    Ok(site.link("current")?.is_none() && !site.is_complete(&artifact)?)
 }
 
 /// Replaces `current` in one instant; before that `previous` the same way. Returns whether anything moved.
@@ -134,6 +150,22 @@ fn replace_link(site: &Site, release: &ReleaseId, name: &str, artifact: &Artifac
     site.root().remove(&temporary)?;
     site.root().link(&temporary, &format!("artifacts/{artifact}"))?;
     site.root().rename(&temporary, name)
+}
+
+/// Refuses unless an artifact is whole here, and `current`: a host may have been replaced, or put back to an older disk.
+pub fn holds(site: &Site, artifact: &ArtifactDigest) -> Result<(), Problem> {
+    let found = site.link("current")?;
+    if found.as_ref() == Some(artifact) && site.is_complete(artifact)? {
+        return Ok(());
+    }
+    let what = match found {
+        None => "no `current`".to_owned(),
+        Some(found) if found == *artifact => format!("`current` at {}, which is not whole", found.short()),
+        Some(found) => format!("`current` at {}", found.short()),
+    };
+    let message = format!("artifact {} was released to this host, which has {what}", artifact.short());
+    Err(Problem::new(Code::NotHeld, message)
+        .hint("was the host replaced, or its disk put back? `pointsman explain PM0719`"))
 }
 
 /// Drops old artifacts beyond `keep`; never the current or the previous one. What cannot be dropped stays, and is

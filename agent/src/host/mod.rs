@@ -8,7 +8,7 @@ mod site;
 mod stage;
 mod work;
 
-pub use activate::activate;
+pub use activate::{activate, holds};
 pub use flag::set_flag;
 pub use grants::{findings, fit, granted};
 pub use inspect::{describe, inspect};

@@ -314,3 +314,43 @@ async fn old_artifacts_go_but_never_what_is_current_or_was() {
     rig.bring(&made[1]).await.unwrap();
     rig.must_be_whole(&made[1]);
 }
+
+/// The host was replaced, or its disk put back, and its server answers all the same.
+#[tokio::test]
+async fn a_host_that_lost_what_was_brought_passes_no_checks() {
+    let rig = Rig::new().await;
+    let (made, other) = (site("x"), site("y"));
+    let probe = |artifact| Action::ProbeHost { checks: Vec::new(), artifact };
+    let probed = async |artifact| {
+        let answer = rig.perform(Step::Check, probe(artifact)).await;
+        answer.map(drop).map_err(|problem| problem.code)
+    };
+    assert_eq!(probed(Some(made.digest)).await, Err(Code::NotHeld), "nothing is there");
+    rig.bring(&made).await.unwrap();
+    assert_eq!(probed(Some(made.digest)).await, Err(Code::NotHeld), "it is not current");
+    rig.activate(Some(&made)).await.unwrap();
+    assert_eq!(probed(Some(made.digest)).await, Ok(()));
+    assert_eq!(probed(Some(other.digest)).await, Err(Code::NotHeld), "another one is current");
+    assert_eq!(probed(None).await, Ok(()), "nobody says what must be there");
+    fs::remove_file(rig.mark(&made)).unwrap();
+    assert_eq!(probed(Some(made.digest)).await, Err(Code::NotHeld), "it is not whole");
+}
+
+#[tokio::test]
+async fn a_new_host_has_nothing_to_lead_back_to() {
+    let rig = Rig::new().await;
+    let made = site("x");
+    let back = Action::Activate { artifact: Some(made.digest), activation: Activation::default() };
+    // Forward that is an artifact which is missing; back there is nothing to undo.
+    let forward = rig.perform(Step::Activate, back.clone()).await.unwrap_err();
+    assert_eq!(forward.code, Code::ArtifactMissing);
+    let evidence = rig.perform(Step::LinkBack, back.clone()).await.unwrap();
+    assert!(evidence.already && evidence.detail.contains("the host is new"), "{evidence:?}");
+    assert!(!rig.at("current").is_symlink());
+    // Where something stands it is led back, or refused.
+    let other = site("y");
+    rig.bring(&other).await.unwrap();
+    rig.activate(Some(&other)).await.unwrap();
+    let refused = rig.perform(Step::LinkBack, back).await.unwrap_err();
+    assert_eq!(refused.code, Code::ArtifactMissing);
+}

@@ -69,9 +69,10 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
             wanted: wanted.to_string(),
             min_up: *min_up,
         }),
-        Action::ProbeHost { checks } => {
-            Kind::ProbeHost(wire::ProbeHost { checks: checks.iter().map(check_to_wire).collect() })
-        }
+        Action::ProbeHost { checks, artifact } => Kind::ProbeHost(wire::ProbeHost {
+            checks: checks.iter().map(check_to_wire).collect(),
+            artifact: artifact.map(|artifact| artifact.to_string()).unwrap_or_default(),
+        }),
         Action::ProbeBalancer { checks, backend, epoch, min_up, patience_ms } => {
             Kind::ProbeBalancer(wire::ProbeBalancer {
                 checks: checks.iter().map(check_to_wire).collect(),
@@ -155,7 +156,10 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
             wanted: field("set_route.wanted", &set.wanted)?,
             min_up: set.min_up,
         },
-        Kind::ProbeHost(probe) => Action::ProbeHost { checks: checks(&probe.checks)? },
+        Kind::ProbeHost(probe) => Action::ProbeHost {
+            checks: checks(&probe.checks)?,
+            artifact: optional_field("probe_host.artifact", &probe.artifact)?,
+        },
         Kind::ProbeBalancer(probe) => Action::ProbeBalancer {
             checks: checks(&probe.checks)?,
             backend: field("probe_balancer.backend", &probe.backend)?,

@@ -12,7 +12,7 @@ use pointsman_core::{
 };
 
 use crate::guard::Guard;
-use crate::host::Job;
+use crate::host::{Job, Web};
 use crate::network::{Call, Message, Sent, Told, Word};
 use crate::world::{BEGINNING, Happening, Who, World};
 
@@ -446,9 +446,13 @@ impl World {
                 let open = server.and_then(|server| server.live()).is_some_and(|(_, live)| live.open);
                 if open { Ok(()) } else { Err(Code::DatabaseUnreachable) }
             }
-            Action::ProbeHost { .. } => {
+            Action::ProbeHost { artifact, .. } => {
                 let now = self.now;
                 let web = self.hosts.get(host).and_then(|host| host.web());
+                let holds = |web: &&Web| artifact.is_none_or(|artifact| web.holds(artifact));
+                if self.stands(Guard::HostHolds) && web.is_some_and(|web| !holds(&web)) {
+                    return Err(Problem::new(Code::NotHeld, "it is not what was brought"));
+                }
                 let fine = web.is_some_and(|web| web.healthy(now) && !self.fails(web.current, after_switch));
                 if fine { Ok(()) } else { Err(Code::CheckFailed) }
             }

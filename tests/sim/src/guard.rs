@@ -113,11 +113,13 @@ pub enum Guard {
     DatabaseLeftAlone,
     /// What is open is void before the first agent forgets.
     VoidFirst,
+    /// A host is asked whether it still holds what was brought, not only whether it answers.
+    HostHolds,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 55] = [
+    pub const ALL: [Self; 56] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -173,6 +175,7 @@ impl Guard {
         Self::SettleLooks,
         Self::DatabaseLeftAlone,
         Self::VoidFirst,
+        Self::HostHolds,
     ];
 
     /// The guard of this name.

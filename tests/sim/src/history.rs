@@ -465,6 +465,16 @@ impl World {
                 self.troubles += 1;
                 self.later(for_ms, Happening::SharedBack);
             }
+            What::PutBackHost { host, back_ms } => {
+                let Some(host) = self.nth(host, false).filter(|host| !self.is_served(*host)) else { return };
+                let older = crate::host::Host::all(&self.environment, &self.scenario);
+                self.kill_agent(host, back_ms);
+                if let (Some(agent), Some(older)) = (self.hosts.get_mut(host), older.get(host)) {
+                    agent.put_back(older);
+                }
+                self.truth.disk_lost(host);
+                self.truth.put_back(host, self.now);
+            }
             What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind),

@@ -42,6 +42,11 @@ pub struct Web {
 }
 
 impl Web {
+    /// Whether an artifact is there, whole, and current.
+    pub fn holds(&self, artifact: ArtifactDigest) -> bool {
+        self.current == Some(artifact) && self.trees.get(&artifact).is_some_and(|tree| tree.marked)
+    }
+
     /// Whether its server answers health checks.
     pub fn healthy(&self, now: u64) -> bool {
         self.server_up && now >= self.boots_until && self.current.is_some()
@@ -275,6 +280,12 @@ impl Host {
         self.receipts.clear();
         self.last = None;
         self.disks_lost += 1;
+    }
+
+    /// The whole host is put back to an older disk, with what it served then.
+    pub fn put_back(&mut self, older: &Self) {
+        self.lose_disk();
+        self.part = older.part.clone();
     }
 
     /// The agent dies: its memory is gone. What was not made to last goes with it.

@@ -188,6 +188,14 @@ pub enum What {
         /// Milliseconds until it is back.
         back_ms: u64,
     },
+    /// A web host that serves nobody is put back to the disk that it had at the beginning: its agent's memory and what the
+    /// host serves.
+    PutBackHost {
+        /// Which host.
+        host: u64,
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
     /// The load balancers tell nothing of visitors.
     LoseSignals {
         /// Milliseconds it lasts.
@@ -378,7 +386,19 @@ impl Scenario {
             accepts: Accepts::Never,
             faults,
         };
-        scenario.with_database().with_acceptance()
+        scenario.with_database().with_acceptance().with_older_disks()
+    }
+
+    /// Sometimes a host is put back to an older disk in the middle of a release.
+    fn with_older_disks(mut self) -> Self {
+        let mut chance = Chance::from_seed(self.seed ^ 0x6f6c_6465);
+        // In a second release the older disk holds a version that works as well.
+        if chance.percent(if self.wishes.len() > 1 { OLDER_DISKS } else { 1 }) {
+            let what = What::PutBackHost { host: chance.below(12), back_ms: chance.between(50, 3_000) };
+            let (after_entries, delay_ms) = (chance.between(20, 60), chance.below(60));
+            self.faults.push(Fault { after_entries, delay_ms, what });
+        }
+        self
     }
 
     /// Sometimes the journal's end is gone for good, and a person accepts that.
@@ -446,6 +466,9 @@ fn database_fault(chance: &mut Chance, host: u64, length: u64) -> Fault {
     let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
     Fault { after_entries: chance.below(length), delay_ms, what }
 }
+
+/// Histories of several wishes in which a host is put back to an older disk, in percent.
+const OLDER_DISKS: u64 = 15;
 
 /// Journals whose end is gone for good, in percent.
 const LOST_FOR_GOOD: u64 = 4;

@@ -112,6 +112,8 @@ pub struct Truth {
     pub rehearsed: BTreeMap<ReleaseId, Versions>,
     /// A restored database was ever put in the live one's place.
     pub swapped: bool,
+    /// Hosts that were put back to an older disk, and when.
+    put_back: BTreeMap<usize, u64>,
     /// Releases that were open when a person accepted the journal.
     void: BTreeSet<ReleaseId>,
     /// Hosts whose agents have forgotten since then.
@@ -191,6 +193,11 @@ impl Truth {
     pub fn forget(&mut self, promoted: bool) {
         self.unfinished = None;
         self.promoted = promoted;
+    }
+
+    /// A host was put back to an older disk. What it holds at rest nobody ordered.
+    pub fn put_back(&mut self, host: usize, now: u64) {
+        self.put_back.insert(host, now);
     }
 
     /// An agent forgot what it had heard of: what it did it may be asked for anew, by releases of a journal that knows
@@ -350,16 +357,19 @@ impl World {
         }
     }
 
+    /// Whether visitors are served on a host.
+    pub fn is_served(&self, host: usize) -> bool {
+        let backend = self.hosts.get(host).and_then(|host| Some(&host.web()?.backend));
+        let Some(backend) = backend else { return false };
+        self.hosts.iter().filter_map(|host| host.balancer()).any(|balancer| {
+            balancer.standing().is_some_and(|route| route.share_of(backend) > 0)
+                || balancer.busy_until.get(backend).is_some_and(|until| *until > self.now)
+        })
+    }
+
     /// I1: what is changed on a host is changed while nobody is served there.
     fn nobody_is_served(&mut self, host: usize) {
-        let (now, backend) =
-            (self.now, self.hosts.get(host).and_then(|host| Some(host.web()?.backend.clone())));
-        let Some(backend) = backend else { return };
-        let served = self.hosts.iter().filter_map(|host| host.balancer()).any(|balancer| {
-            balancer.standing().is_some_and(|route| route.share_of(&backend) > 0)
-                || balancer.busy_until.get(&backend).is_some_and(|until| *until > now)
-        });
-        if served {
+        if self.is_served(host) {
             self.broken("I1", || format!("host {host} is changed while visitors are served there"));
         }
     }
@@ -407,7 +417,10 @@ impl World {
             // Behind a split its watch counts as well: it looks again and again.
             let watched = self.truth.well.get(&host).copied();
             let green = checked.max(watched).is_some_and(|at| now <= at + longest_ms);
-            if !green || current != Some(artifact) {
+            // What happens to a host between its last look and the move the next look finds.
+            let looked = checked.max(watched);
+            let since = self.truth.put_back.get(&host).is_some_and(|at| looked < Some(*at));
+            if !green || (current != Some(artifact) && !since) {
                 self.broken("I2", || {
                     format!("visitors are moved, and host {host} passed {passed:?} with {current:?}")
                 });
@@ -599,7 +612,7 @@ impl World {
             let Some(found) = self.hosts.get(host) else { continue };
             let so = match (found.balancer(), found.web(), &route) {
                 (Some(balancer), _, Some(route)) => stands(balancer, route),
-                (_, Some(_), _) if accepted => true,
+                (_, Some(_), _) if accepted || self.truth.put_back.contains_key(&host) => true,
                 (_, Some(web), _) => wanted.iter().any(|(name, current, flag)| {
                     *name == found.name && (*current, *flag) == (web.current, web.flag)
                 }),

@@ -1,6 +1,6 @@
 //! What orders do on web hosts, one visible change after the other.
 
-use pointsman_core::{Aftermath, ArtifactDigest, Code, Evidence};
+use pointsman_core::{Aftermath, ArtifactDigest, Code, Evidence, Step};
 
 use crate::agent::{Go, already, done, failed};
 use crate::guard::Guard;
@@ -87,7 +87,12 @@ impl World {
             }
             0 => {
                 let marked = |artifact| web.trees.get(&artifact).is_some_and(|tree| tree.marked);
-                if artifact.is_some_and(|artifact| !marked(artifact)) {
+                let lacks = artifact.is_some_and(|artifact| !marked(artifact));
+                // The host is new: nothing to lead back to, nor from.
+                if lacks && web.current.is_none() && sent.order.key.step == Step::LinkBack {
+                    return already();
+                }
+                if lacks {
                     return failed(Code::ArtifactMissing, Aftermath::Unchanged);
                 }
                 if let Err(problem) = rules {

@@ -377,3 +377,22 @@ fn a_crash_while_a_journal_is_accepted_lets_no_old_release_go_on() {
     }
     assert!(found > 20, "without the guard only {found} break a rule");
 }
+
+/// The machine is replaced after the version was made current there, and its server answers well with an older one.
+#[test]
+fn a_host_that_was_put_back_to_an_older_disk_gets_no_visitors() {
+    let mut found = 0;
+    for after_entries in 22..48 {
+        for delay_ms in [0, 30] {
+            let older = What::PutBackHost { host: 0, back_ms: 60 };
+            let wishes = [Wish::Deploy(Good), Wish::Deploy(Good)];
+            let scenario = told(1, &wishes, &[(after_entries, delay_ms, older)]);
+            let report = run(scenario.clone(), Options::default()).unwrap();
+            assert_eq!((report.violation, report.helped), (None, 0), "after entry {after_entries}");
+            let off = Options { off: Some(Guard::HostHolds), ..Options::default() };
+            found +=
+                u32::from(run(scenario, off).unwrap().violation.is_some_and(|broken| broken.rule == "I2"));
+        }
+    }
+    assert!(found > 3, "without the guard only {found} break a rule");
+}
