@@ -64,6 +64,9 @@ impl Rule {
     }
 }
 
+/// Longest number by which a coordinator says who it is: what is beyond that is not kept.
+const MAX_HOLDER_BYTES: usize = 32;
+
 /// How often an order is taken in anew because what was under way for an older coordinator ended for that reason.
 const TAKEN_IN_AT_MOST: u32 = 3;
 
@@ -449,10 +452,16 @@ impl<H: Hands> Agent for AgentService<H> {
         request: Request<agent_v1::FenceRequest>,
     ) -> Result<Response<agent_v1::FenceReply>, Status> {
         self.for_us(&request, &request.get_ref().environment)?;
-        let (ledger, epoch) = (self.ledger.clone(), Epoch(request.get_ref().epoch));
-        let forget = request.get_ref().forget;
-        let fenced =
-            blocking(move || if forget { ledger.forget_all(epoch) } else { ledger.fence(epoch) }).await;
+        let (ledger, asked) = (self.ledger.clone(), request.into_inner());
+        let epoch = Epoch(asked.epoch);
+        let fenced = blocking(move || match (asked.look, asked.forget) {
+            (true, _) => ledger.fence_state(),
+            (false, true) => ledger.forget_all(epoch),
+            (false, false) => {
+                ledger.fence(epoch, asked.holder.get(..MAX_HOLDER_BYTES).unwrap_or(&asked.holder))
+            }
+        })
+        .await;
         reply(fenced.map(|fence| agent_v1::FenceReply {
             epoch: fence.epoch.0,
             head_seq: fence.head_seq,

@@ -24,6 +24,8 @@ const SCHEMA: &str = "
         epoch INTEGER NOT NULL, head_seq INTEGER NOT NULL, head_hash BLOB NOT NULL,
         first_seq INTEGER NOT NULL) STRICT;
     INSERT OR IGNORE INTO fence VALUES (1, 0, 0, zeroblob(32), 0);
+    CREATE TABLE IF NOT EXISTS holder (
+        one INTEGER PRIMARY KEY CHECK (one = 1), epoch INTEGER NOT NULL, holder BLOB NOT NULL) STRICT;
     CREATE TABLE IF NOT EXISTS receipt (
         release TEXT NOT NULL, step TEXT NOT NULL, digest BLOB NOT NULL,
         state TEXT NOT NULL CHECK (state IN ('started', 'done')),
@@ -129,16 +131,30 @@ impl Ledger {
         self.with(|connection| read_fence(connection))
     }
 
-    /// Acknowledges an epoch, durably before this returns. An older one is refused.
-    pub fn fence(&self, epoch: Epoch) -> Result<Fence, Problem> {
+    /// Acknowledges an epoch, durably before this returns. An older one is refused, and so is one that was acknowledged to
+    /// another holder; an empty holder is whoever does not say.
+    pub fn fence(&self, epoch: Epoch, holder: &[u8]) -> Result<Fence, Problem> {
         self.still_rules(epoch)?;
         let fence = self.with(|connection| {
-            let known = read_fence(connection)?;
-            if epoch > known.epoch {
-                connection.execute("UPDATE fence SET epoch = ?1", params![signed(epoch.0)])?;
+            let transaction = connection.transaction()?;
+            let known = read_fence(&transaction)?;
+            let held = read_holder(&transaction, epoch)?;
+            if epoch >= known.epoch
+                && let Err(problem) = receipt::same_holder(epoch, &held, holder)
+            {
+                return Ok(Err(problem));
             }
-            read_fence(connection)
-        })?;
+            if epoch > known.epoch {
+                transaction.execute("UPDATE fence SET epoch = ?1", params![signed(epoch.0)])?;
+            }
+            if epoch >= known.epoch && held.is_empty() && !holder.is_empty() {
+                let sql = "INSERT OR REPLACE INTO holder VALUES (1, ?1, ?2)";
+                transaction.execute(sql, params![signed(epoch.0), holder])?;
+            }
+            let fence = read_fence(&transaction)?;
+            transaction.commit()?;
+            Ok(Ok(fence))
+        })??;
         self.epoch.fetch_max(fence.epoch.0, Ordering::SeqCst);
         self.still_rules(epoch)?;
         Ok(fence)
@@ -271,6 +287,13 @@ fn read_fence(connection: &Connection) -> Result<Fence, rusqlite::Error> {
     })
 }
 
+/// To whom an epoch was acknowledged; empty where nobody said.
+fn read_holder(connection: &Connection, epoch: Epoch) -> Result<Vec<u8>, rusqlite::Error> {
+    let query = "SELECT holder FROM holder WHERE epoch = ?1";
+    let held = connection.query_row(query, params![signed(epoch.0)], |row| row.get(0)).optional()?;
+    Ok(held.unwrap_or_default())
+}
+
 fn read_receipt(
     connection: &Connection,
     release: &ReleaseId,
@@ -345,12 +368,30 @@ mod tests {
     fn older_epochs_never_act_again_not_even_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
-        Ledger::open(&path).unwrap().fence(Epoch(7)).unwrap();
+        Ledger::open(&path).unwrap().fence(Epoch(7), b"").unwrap();
         let ledger = Ledger::open(&path).unwrap();
-        assert_eq!(ledger.fence(Epoch(6)).map_err(|problem| problem.code), Err(Code::Fenced));
+        assert_eq!(ledger.fence(Epoch(6), b"").map_err(|problem| problem.code), Err(Code::Fenced));
         assert_eq!(admit(&ledger, &order(Step::Maintain, 6, 1, true)), Err(Code::Fenced));
         assert!(ledger.still_rules(Epoch(6)).is_err() && ledger.still_rules(Epoch(7)).is_ok());
         assert_eq!(admit(&ledger, &order(Step::Maintain, 7, 1, true)), Ok(Admission::Act));
+    }
+
+    /// Two copies of one journal take the same number.
+    #[test]
+    fn an_epoch_belongs_to_whoever_had_it_acknowledged_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        Ledger::open(&path).unwrap().fence(Epoch(7), b"one").unwrap();
+        let ledger = Ledger::open(&path).unwrap();
+        let fence = |epoch, holder: &[u8]| ledger.fence(Epoch(epoch), holder).map_err(|problem| problem.code);
+        assert_eq!(fence(7, b"other"), Err(Code::Fenced));
+        assert!(fence(7, b"one").is_ok() && fence(7, b"").is_ok(), "whoever does not say is not told apart");
+        assert_eq!(fence(7, b"other"), Err(Code::Fenced));
+        assert!(fence(8, b"other").is_ok());
+        assert_eq!(fence(8, b"one"), Err(Code::Fenced));
+        // An older coordinator had this one acknowledged; who comes first and says so holds it from then on.
+        assert!(fence(9, b"").is_ok() && fence(9, b"one").is_ok());
+        assert_eq!(fence(9, b"other"), Err(Code::Fenced));
     }
 
     #[test]
@@ -433,7 +474,7 @@ mod tests {
     fn receipts_of_a_later_version_are_refused_and_those_without_one_are_kept() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ledger.db");
-        Ledger::open(&path).unwrap().fence(Epoch(7)).unwrap();
+        Ledger::open(&path).unwrap().fence(Epoch(7), b"").unwrap();
         let version = |version: i64| {
             Connection::open(&path).unwrap().pragma_update(None, "user_version", version).unwrap();
         };

@@ -56,6 +56,16 @@ pub fn still_rules(have: Epoch, got: Epoch) -> Result<(), Problem> {
         .hint("another coordinator has taken over: stop this one; or its journal is an old copy: `pointsman audit verify ENV`"))
 }
 
+/// Refuses an epoch that was acknowledged to another coordinator: two of them run on copies of one journal, and each took the
+/// same number. Who does not say who they are, as older coordinators do not, is not told apart.
+pub fn same_holder(epoch: Epoch, have: &[u8], got: &[u8]) -> Result<(), Problem> {
+    if have.is_empty() || got.is_empty() || have == got {
+        return Ok(());
+    }
+    Err(Problem::new(Code::Fenced, format!("epoch {epoch} is another coordinator's here"))
+        .hint("two coordinators run on copies of one journal: stop the wrong one, restart the right one: `pointsman explain PM0504`"))
+}
+
 /// Refuses to act on a journal that does not hold the entry an agent has acted on: its tail was lost, or it is a copy.
 /// `known` is the hash of that entry in the journal, if it has one of that number.
 pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Problem> {

@@ -156,7 +156,7 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         action: Some(action.clone()),
     };
     let fence =
-        agent_v1::FenceRequest { environment: environment.to_owned(), epoch: u64::MAX, forget: false };
+        agent_v1::FenceRequest { environment: environment.to_owned(), epoch: u64::MAX, ..Default::default() };
     let offer = offer_of(environment);
     let observe = agent_v1::ObserveRequest {
         environment: environment.to_owned(),

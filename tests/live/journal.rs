@@ -99,6 +99,11 @@ fn receipts(site: &Site, state: &str) -> Connection {
     read(&site.folder().join(state).join("receipts.db"))
 }
 
+/// The highest epoch that an agent has acknowledged.
+fn epoch(ledger: &Connection) -> i64 {
+    ledger.query_row("SELECT epoch FROM fence", [], |row| row.get(0)).unwrap()
+}
+
 /// The newest journal entry that an agent has heard of, with its hash.
 fn head(ledger: &Connection) -> (i64, Vec<u8>) {
     let sql = "SELECT head_seq, head_hash FROM fence";
@@ -135,6 +140,8 @@ fn unrecorded(site: &Site) -> Vec<String> {
 struct Ordered {
     /// The newest journal entry that each agent has acted on, with its hash.
     heads: Vec<(i64, Vec<u8>)>,
+    /// What each agent has acknowledged: whoever acts no more must not be one that holds an older journal.
+    epochs: Vec<i64>,
     sites: Vec<BTreeMap<String, String>>,
     map: String,
     route: String,
@@ -144,6 +151,7 @@ struct Ordered {
 async fn ordered(site: &Site) -> Ordered {
     Ordered {
         heads: AGENTS.map(|(_, state)| head(&receipts(site, state))).to_vec(),
+        epochs: AGENTS.map(|(_, state)| epoch(&receipts(site, state))).to_vec(),
         sites: [&site.blue, &site.green].map(|host| host.inventory().unwrap()).to_vec(),
         map: std::fs::read_to_string(&site.haproxy.layout().map).unwrap(),
         route: site.haproxy.route().await.unwrap(),

@@ -211,7 +211,7 @@ async fn a_replaced_coordinator_brings_nothing_to_an_end() {
     let made = site("x");
     rig.offer(&made).await.unwrap();
     rig.contents(&made, made.pieces(&made.all())).await.unwrap();
-    rig.ledger.fence(Epoch(2)).unwrap();
+    rig.ledger.fence(Epoch(2), b"").unwrap();
     assert_eq!(rig.stage(&made).await.unwrap_err().code, Code::Fenced);
     assert_eq!(rig.offer(&made).await.unwrap_err().code, Code::Fenced);
     assert_eq!(rig.contents(&made, vec![]).await.unwrap_err().code, Code::Fenced);
@@ -238,7 +238,7 @@ async fn a_fence_that_falls_while_the_tree_is_finished() {
             while !second.exists() {
                 std::thread::yield_now();
             }
-            ledger.fence(Epoch(2)).unwrap();
+            ledger.fence(Epoch(2), b"").unwrap();
             std::time::Instant::now()
         });
         let staged = rig.stage(&made).await;
@@ -278,7 +278,7 @@ async fn a_stalled_stream_never_writes_into_a_sealed_tree() {
     rig.bring(&made).await.unwrap();
     rig.activate(Some(&made)).await.unwrap();
     // A newer coordinator rules by now.
-    rig.ledger.fence(Epoch(2)).unwrap();
+    rig.ledger.fence(Epoch(2), b"").unwrap();
     let page = made
         .all()
         .into_iter()

@@ -1,6 +1,7 @@
 //! One standing channel to each agent, and the calls over it.
 
 use std::collections::BTreeMap;
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,6 +32,8 @@ pub struct GrpcFleet {
     store: ArtifactStore,
     journal: JournalStore,
     transfers: Transfers,
+    /// Which life of a coordinator this is: see [`agent_v1::FenceRequest::holder`].
+    holder: Arc<[u8]>,
 }
 
 impl GrpcFleet {
@@ -67,7 +70,9 @@ impl GrpcFleet {
             links.insert(host.clone(), channel);
         }
         let environment = environment.name.clone();
-        Ok(Self { environment, links: Arc::new(links), store, journal, transfers: Transfers::default() })
+        let (links, transfers) = (Arc::new(links), Transfers::default());
+        let holder = drawn();
+        Ok(Self { environment, links, store, journal, transfers, holder })
     }
 
     /// The transfers under way.
@@ -189,6 +194,19 @@ impl GrpcFleet {
         findings
     }
 
+    async fn fence_call(
+        &self,
+        host: &HostName,
+        request: agent_v1::FenceRequest,
+        until: tokio::time::Instant,
+    ) -> Result<agent_v1::FenceReply, Problem> {
+        let left = until.saturating_duration_since(tokio::time::Instant::now());
+        let left_ms = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        let mut client = self.client(host)?;
+        let answer = bounded(host, left_ms, client.fence(request)).await;
+        answer.map_err(|problem| self.named(problem).aftermath(Aftermath::Unchanged))
+    }
+
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
     async fn compare_head(&self, host: &HostName, fence: &agent_v1::FenceReply) -> Result<(), Problem> {
         let head_hash = fence.head_hash.as_slice().try_into().map_err(|_| unread(host))?;
@@ -196,6 +214,12 @@ impl GrpcFleet {
         let known = self.journal.hash_of(fence.head_seq).await?;
         receipt::journal_holds(&fence, known).map_err(|problem| problem.on(host))
     }
+}
+
+/// A number that no other life of a coordinator draws, from the standard library's keys: the system's own chance.
+fn drawn() -> Arc<[u8]> {
+    let half = || RandomState::new().build_hasher().finish().to_be_bytes();
+    [half(), half()].concat().into()
 }
 
 /// Makes a call with a bound, and says which host did not answer.
@@ -258,7 +282,8 @@ impl Memory for GrpcFleet {
     async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
         let mut client = self.client(host)?;
         let environment = self.environment.to_string();
-        let request = agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true };
+        let request =
+            agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true, ..Default::default() };
         let forgotten = bounded(host, timeout_ms, client.fence(request)).await;
         forgotten.map(drop).map_err(|problem| self.named(problem))
     }
@@ -271,16 +296,20 @@ fn unread(host: &HostName) -> Problem {
 
 impl Fleet for GrpcFleet {
     async fn fence(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
-        let mut client = self.client(host)?;
-        let request = agent_v1::FenceRequest {
+        let look = agent_v1::FenceRequest {
             environment: self.environment.to_string(),
             epoch: epoch.0,
-            forget: false,
+            look: true,
+            holder: self.holder.to_vec(),
+            ..Default::default()
         };
+        // Before the agent refuses all others: one that holds a copy of an older journal must not take the orders away from
+        // whoever holds the newest. Both calls are within the bound of one.
+        let until = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
+        let stands = self.fence_call(host, look.clone(), until).await?;
+        self.compare_head(host, &stands).await?;
         // Fencing twice is fencing once, so a lost answer leaves nothing in doubt.
-        let fence = bounded(host, timeout_ms, client.fence(request))
-            .await
-            .map_err(|problem| self.named(problem).aftermath(Aftermath::Unchanged))?;
+        let fence = self.fence_call(host, agent_v1::FenceRequest { look: false, ..look }, until).await?;
         self.compare_head(host, &fence).await
     }
 

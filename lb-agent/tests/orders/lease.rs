@@ -78,7 +78,7 @@ async fn what_was_held_for_one_coordinator_is_not_taken_by_the_next() {
     let rig = Rig::new().await;
     let order = rig.agent.order(switch(P, V));
     rig.agent.prepare(&order).await.unwrap();
-    rig.agent.ledger.fence(Epoch(2)).unwrap();
+    rig.agent.ledger.fence(Epoch(2), b"").unwrap();
     assert_eq!(rig.agent.commit(&order).await.unwrap_err().code, Code::Fenced);
     let mut next = ReceivedOrder { journal_seq: order.journal_seq + 1, ..order };
     next.order.epoch = Epoch(2);

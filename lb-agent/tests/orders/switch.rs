@@ -311,7 +311,7 @@ async fn a_coordinator_that_was_replaced_moves_nothing() {
     let ledger = rig.agent.ledger.clone();
     rig.fake.with(|world| {
         world.instead("show stat", 1, move |_| {
-            ledger.fence(Epoch(2)).unwrap();
+            ledger.fence(Epoch(2), b"").unwrap();
             None
         });
     });

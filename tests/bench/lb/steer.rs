@@ -48,7 +48,7 @@ impl Steered {
         let (_, address) = address.with_context(|| format!("there is no load balancer `{host}`"))?;
         let server = uri(ENVIRONMENT, "lb-agent", "host", host);
         let mut agent = kit::agent(&site.identity_of("coordinator"), address, &server)?;
-        let fence = FenceRequest { environment: ENVIRONMENT.to_owned(), epoch: EPOCH, forget: false };
+        let fence = FenceRequest { environment: ENVIRONMENT.to_owned(), epoch: EPOCH, ..Default::default() };
         let seq = agent.fence(fence).await?.into_inner().head_seq;
         Ok(Self { host, agent, seq, route: Route::parse(route)? })
     }
