@@ -211,7 +211,7 @@ fn orders(plan: &Plan, after: Step, checks: &[Check]) -> Vec<(HostName, Action)>
     };
     let balancers = plan.balancers.iter().filter(|_| !through.is_empty()).map(|host| (host, probe.clone()));
     let hosts = from.hosts.iter().filter(|_| !local.is_empty());
-    let hosts = hosts.map(|host| (host, Action::ProbeHost { checks: local.clone() }));
+    let hosts = hosts.map(|host| (host, Action::ProbeHost { checks: local.clone(), artifact: None }));
     balancers.chain(hosts).map(|(host, action)| (host.clone(), action)).collect()
 }
 
@@ -336,7 +336,7 @@ mod tests {
             if self.fails.lock().unwrap().contains(&"silent") {
                 return Err(Problem::new(Code::AgentUnreachable, "silence"));
             }
-            let (Action::ProbeHost { checks } | Action::ProbeBalancer { checks, .. }) = action else {
+            let (Action::ProbeHost { checks, .. } | Action::ProbeBalancer { checks, .. }) = action else {
                 unreachable!("only checks are asked for")
             };
             let seen = |check: &Check| {
@@ -456,7 +456,7 @@ mod tests {
         match &asked[..] {
             [
                 (lb, Action::ProbeBalancer { checks, backend, epoch, .. }),
-                (blue, Action::ProbeHost { checks: local }),
+                (blue, Action::ProbeHost { checks: local, artifact: None }),
             ] => {
                 assert_eq!((lb.as_str(), blue.as_str(), backend.as_str()), ("lb1", "blue", "be_blue"));
                 assert_eq!(*epoch, plan.route(Step::Switch).unwrap().epoch);

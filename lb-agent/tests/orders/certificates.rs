@@ -288,7 +288,7 @@ async fn only_what_is_granted_and_only_for_the_coordinator_that_rules() {
         assert_eq!(refused.code, Code::CertificateUnknown, "{path}");
     }
     let path = site.path.display().to_string();
-    site.rig.agent.ledger.fence(Epoch(5)).unwrap();
+    site.rig.agent.ledger.fence(Epoch(5), b"").unwrap();
     let fenced = site.rig.agent.deploy_certificate_as(Epoch(4), &path, &site.new).await;
     site.told_the_truth(&fenced);
     assert_eq!(fenced.unwrap_err().code, Code::Fenced);
@@ -305,7 +305,7 @@ async fn fenced_in_the_middle() {
     let ledger = site.rig.agent.ledger.clone();
     site.rig.fake.with(|world| {
         world.after("show ssl cert", 1, move |_| {
-            ledger.fence(Epoch(9)).unwrap();
+            ledger.fence(Epoch(9), b"").unwrap();
             None
         });
     });
@@ -537,6 +537,6 @@ async fn limits_are_shown_and_lifted() {
     }
     let unknown = agent.rate_limits("st_other", "", 0).await.unwrap_err();
     assert_eq!(unknown.code, Code::RateTableUnknown);
-    agent.ledger.fence(Epoch(5)).unwrap();
+    agent.ledger.fence(Epoch(5), b"").unwrap();
     assert_eq!(agent.rate_limits("", "192.0.2.5", 0).await.unwrap_err().code, Code::Fenced);
 }

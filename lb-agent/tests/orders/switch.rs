@@ -400,7 +400,7 @@ async fn what_cannot_be_prepared_is_refused_before_anything_moves() {
     assert_eq!(rig.stands(), (P.to_owned(), P.to_owned(), vec![]));
     // Another coordinator has come: neither prepared nor performed.
     let order = rig.agent.order(switch(P, V));
-    rig.agent.ledger.fence(Epoch(9)).unwrap();
+    rig.agent.ledger.fence(Epoch(9), b"").unwrap();
     assert_eq!(rig.agent.prepare(&order).await.unwrap_err().code, Code::Fenced);
 }
 

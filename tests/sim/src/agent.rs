@@ -488,7 +488,7 @@ impl World {
 
 /// The checks that an action asks for, all with the same verdict: a version passes them, or it does not.
 fn made(action: &Action, verdict: CheckVerdict) -> Vec<CheckSeen> {
-    let (Action::ProbeHost { checks } | Action::ProbeBalancer { checks, .. }) = action else {
+    let (Action::ProbeHost { checks, .. } | Action::ProbeBalancer { checks, .. }) = action else {
         return Vec::new();
     };
     checks.iter().map(|check| CheckSeen::new(check.name.clone(), verdict, 1, "seen")).collect()
