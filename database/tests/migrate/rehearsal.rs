@@ -342,6 +342,11 @@ async fn what_a_restore_computes_is_tried_as_a_restore_finds_it() {
     for (file, what) in files {
         let ground = Ground::new(&format!("{T}; {BARE}"));
         let problem = rehearse(&ground, &[("v1.0.0.sql", file)]).await.expect_err(file);
+        // Since version 17 the server itself fills such a view with nothing on the search path.
+        if ground.cluster.server().major >= 17 && file.contains("MATERIALIZED") {
+            assert_eq!(problem.code, Code::StatementFailed, "{file}: {problem}");
+            continue;
+        }
         assert_eq!(
             (problem.code, problem.aftermath),
             (Code::MigrationDangerous, Aftermath::Unchanged),
