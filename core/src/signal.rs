@@ -29,7 +29,10 @@ pub enum Ending {
         unconnected: bool,
     },
     /// The visitor went away, or fell silent: that is neither a success nor a failure of the slot.
-    ClientLeft,
+    ClientLeft {
+        /// Nothing of an answer had come by then: they waited for the slot as long as they stayed.
+        unanswered: bool,
+    },
     /// HAProxy answered by itself (denied, redirected, the maintenance page): no server saw the request.
     NotForwarded,
 }
@@ -38,11 +41,15 @@ impl Ending {
     /// Reads status and the first two letters of the termination state (`%tsc`).
     ///
     /// `c`, a client's silence, counts as leaving just as `C` does: what a slow network does to a visitor says nothing of
-    /// the slot.
+    /// the slot. Whoever left (`C`) in the queue, while a server was connected to or while its answer was awaited (`Q`, `C`, `H`) had
+    /// no answer, whatever status HAProxy made of that; and one that broke the connection is told of as in the middle of data (`D`)
+    /// without a status. Whoever fell silent is no such one: that may have been in the middle of what they sent.
     pub fn of(status: u16, termination: [u8; 2]) -> Self {
         let [who, when] = termination;
         match (who, when) {
-            (b'C' | b'c', _) => Self::ClientLeft,
+            (b'C', b'Q' | b'C' | b'H') => Self::ClientLeft { unanswered: true },
+            (b'C', b'D') => Self::ClientLeft { unanswered: status == 0 },
+            (b'C' | b'c', _) => Self::ClientLeft { unanswered: false },
             (b'L', _) | (b'P', b'R' | b'T') => Self::NotForwarded,
             (b'S' | b's', _) => Self::Failed { unconnected: matches!(when, b'C' | b'Q') },
             // A server that was taken down or cut under the request.
@@ -91,6 +98,8 @@ pub struct Cell {
     /// How long the requests took whose visitor stayed, from the first byte of the request to the end of the answer. A
     /// connection that was upgraded has no such time.
     pub latency: Histogram,
+    /// How long those waited who went away before anything of an answer had come.
+    pub abandoned: Histogram,
 }
 
 impl Cell {
@@ -110,10 +119,17 @@ impl Cell {
         Coverage { seen: self.latency.total(), expected: self.judged().saturating_sub(self.upgraded) }
     }
 
+    /// Requests that were given up after more than this time without a word from the slot: how long they would have taken nobody
+    /// knows, but it was longer. Whoever left sooner may have left for any reason.
+    pub fn given_up(&self, after_ms: u64) -> u64 {
+        self.abandoned.above(after_ms)
+    }
+
     /// Adds another cell to this one.
     pub fn merge(&mut self, other: &Self) {
         let Self { requests, failures, responses_5xx, connection_errors, .. } = other;
-        let Self { client_aborts, retried, retries, rescued, not_forwarded, upgraded, latency, .. } = other;
+        let Self { client_aborts, retried, retries, rescued, not_forwarded, upgraded, .. } = other;
+        let Self { latency, abandoned, .. } = other;
         self.requests = self.requests.saturating_add(*requests);
         self.failures = self.failures.saturating_add(*failures);
         self.responses_5xx = self.responses_5xx.saturating_add(*responses_5xx);
@@ -125,6 +141,7 @@ impl Cell {
         self.not_forwarded = self.not_forwarded.saturating_add(*not_forwarded);
         self.upgraded = self.upgraded.saturating_add(*upgraded);
         self.latency.merge(latency);
+        self.abandoned.merge(abandoned);
     }
 
     /// Counts one request. `took_ms` is missing where HAProxy does not know it, and nothing is made of it where the
@@ -138,8 +155,11 @@ impl Cell {
         self.retries = self.retries.saturating_add(retries.count);
         let again = retries.count > 0 || retries.redispatched;
         self.retried = self.retried.saturating_add(u64::from(again));
-        if ending == Ending::ClientLeft {
+        if let Ending::ClientLeft { unanswered } = ending {
             self.client_aborts = self.client_aborts.saturating_add(1);
+            if let Some(waited_ms) = took_ms.filter(|_| unanswered) {
+                self.abandoned.record(waited_ms);
+            }
             return;
         }
         if let Ending::Failed { unconnected } = ending {
@@ -181,7 +201,7 @@ impl Probes {
         let (requests, failures) = match ending {
             Ending::NotForwarded => (0, 0),
             Ending::Failed { .. } => (1, 1),
-            Ending::Answered | Ending::ClientLeft => (1, 0),
+            Ending::Answered | Ending::ClientLeft { .. } => (1, 0),
         };
         self.add(Self { requests, failures });
     }
@@ -356,6 +376,7 @@ mod tests {
     #[test]
     fn endings() {
         let failed = |unconnected| Ending::Failed { unconnected };
+        let left = |unanswered| Ending::ClientLeft { unanswered };
         let cases = [
             (200, "--", Ending::Answered),
             (404, "--", Ending::Answered),
@@ -371,10 +392,16 @@ mod tests {
             (200, "DD", failed(false)),
             (200, "KD", failed(false)),
             (503, "RC", failed(true)),
-            (200, "CD", Ending::ClientLeft),
-            (200, "cD", Ending::ClientLeft),
-            (500, "CD", Ending::ClientLeft),
-            (0, "CH", Ending::ClientLeft),
+            (200, "CD", left(false)),
+            (200, "cD", left(false)),
+            (500, "CD", left(false)),
+            (0, "CD", left(true)),
+            (0, "CH", left(true)),
+            (400, "CH", left(true)),
+            (503, "CQ", left(true)),
+            (503, "CC", left(true)),
+            (400, "CR", left(false)),
+            (408, "cH", left(false)),
             (403, "PR", Ending::NotForwarded),
             (500, "PT", Ending::NotForwarded),
             (503, "LR", Ending::NotForwarded),
@@ -397,13 +424,37 @@ mod tests {
             Retries { count: 3, redispatched: false },
         );
         cell.count(Ending::Failed { unconnected: false }, 200, Some(40), none);
-        cell.count(Ending::ClientLeft, 200, Some(9000), Retries { count: 0, redispatched: true });
+        cell.count(
+            Ending::ClientLeft { unanswered: false },
+            200,
+            Some(9000),
+            Retries { count: 0, redispatched: true },
+        );
         cell.count(Ending::NotForwarded, 403, Some(0), none);
         assert_eq!((cell.requests, cell.judged(), cell.failures), (4, 3, 2));
         assert_eq!((cell.responses_5xx, cell.connection_errors, cell.client_aborts), (1, 1, 1));
         assert_eq!((cell.retried, cell.retries, cell.not_forwarded), (2, 3, 1));
         // Whoever left took as long as they stayed, which is no time of the slot's.
         assert_eq!((cell.latency.total(), cell.latency.above(2000)), (3, 0));
+    }
+
+    #[test]
+    fn who_left_without_a_word_from_the_slot_waited_for_it() {
+        let mut cell = Cell::default();
+        let mut leave = |unanswered, ms| {
+            cell.count(Ending::ClientLeft { unanswered }, 0, ms, Retries::default());
+        };
+        leave(true, Some(30_000));
+        leave(true, Some(500));
+        leave(true, None);
+        leave(false, Some(30_000));
+        let mut both = cell.clone();
+        both.merge(&cell);
+        assert_eq!((cell.client_aborts, cell.judged(), cell.latency.total()), (4, 0, 0));
+        assert_eq!(
+            [&cell, &both].map(|cell| (cell.given_up(2_000), cell.abandoned.total())),
+            [(1, 2), (2, 4)]
+        );
     }
 
     #[test]
@@ -416,7 +467,7 @@ mod tests {
         cell.count(Ending::Answered, 404, Some(1_003), again(0, true));
         // These are failures already, or nobody's.
         cell.count(Ending::Failed { unconnected: true }, 503, Some(4_000), again(3, true));
-        cell.count(Ending::ClientLeft, 200, Some(1_003), again(1, false));
+        cell.count(Ending::ClientLeft { unanswered: false }, 200, Some(1_003), again(1, false));
         assert_eq!((cell.rescued, cell.failures, cell.failed_by_servers()), (2, 1, 3));
         let mut twice = cell.clone();
         twice.merge(&cell);
@@ -427,7 +478,9 @@ mod tests {
     fn probes_fail_as_visitors_do() {
         let mut probes = Probes::default();
         let failed = Ending::Failed { unconnected: false };
-        for ending in [Ending::Answered, failed, Ending::ClientLeft, Ending::NotForwarded] {
+        for ending in
+            [Ending::Answered, failed, Ending::ClientLeft { unanswered: true }, Ending::NotForwarded]
+        {
             probes.count(ending);
         }
         assert_eq!(probes, Probes { requests: 3, failures: 1 });

@@ -296,22 +296,25 @@ fn counts(
     since: Since,
     (limit, baseline): (u64, u64),
 ) -> Counts {
-    let mut sum = [0u64; 5];
+    let mut sum = [0u64; 6];
     for (key, cell) in &second.cells {
         let ours = key.backend == *backend && since.holds(key.epoch);
         if !ours || key.class.as_str() == OWN_CHECKS {
             continue;
         }
         let latency = &cell.latency;
+        // Whoever gave up after the limit is a slow request by both measures; the baseline is never above it.
+        let given_up = cell.given_up(limit);
         let slow = [latency.total(), latency.above(limit), latency.above(baseline)];
-        let found = [cell.judged(), cell.failed_by_servers()].into_iter().chain(slow);
+        let slow = slow.map(|timed| timed.saturating_add(given_up));
+        let found = [cell.judged(), cell.failed_by_servers(), given_up].into_iter().chain(slow);
         for (sum, found) in sum.iter_mut().zip(found) {
             *sum = sum.saturating_add(found);
         }
     }
-    let [requests, errors, timed, over_limit, over_baseline] =
+    let [requests, errors, given_up, timed, over_limit, over_baseline] =
         sum.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    Counts { requests, errors, timed, over_limit, over_baseline }
+    Counts { requests, errors, given_up, timed, over_limit, over_baseline }
 }
 
 impl Plan {
@@ -378,7 +381,7 @@ impl State {
         if Timestamp(number.saturating_mul(1_000)) >= self.warm_at() {
             return tick;
         }
-        Tick { new: Counts { timed: 0, over_limit: 0, over_baseline: 0, ..tick.new }, ..tick }
+        Tick { new: Counts { given_up: 0, timed: 0, over_limit: 0, over_baseline: 0, ..tick.new }, ..tick }
     }
 }
 
@@ -432,6 +435,30 @@ mod tests {
         let since = Since { route: RouteEpoch(4), unsaid: true };
         let found = counts(&second, &"be_green".parse().unwrap(), since, (2_000, 500));
         assert_eq!(found, Counts { requests: 100, timed: 97, ..Counts::default() });
+    }
+
+    #[test]
+    fn a_version_that_hangs_until_its_visitors_leave_is_slow() {
+        let mut cell = signal::Cell::default();
+        let left = |ms| (signal::Ending::ClientLeft { unanswered: true }, Some(ms));
+        for (ending, ms) in [left(1_900), left(2_100), left(60_000)] {
+            cell.count(ending, 0, ms, Default::default());
+        }
+        let second = signal::Tick {
+            cells: [visitors("be_green", 4, cell)].into(),
+            coverage: Some(signal::Coverage { seen: 3, expected: 3 }),
+            ..Default::default()
+        };
+        let since = Since { route: RouteEpoch(4), unsaid: true };
+        let found = counts(&second, &"be_green".parse().unwrap(), since, (2_000, 500));
+        let slow = Counts { given_up: 2, timed: 2, over_limit: 2, over_baseline: 2, ..Counts::default() };
+        assert_eq!((found, second.latency_usable()), (slow, true));
+        // Nobody is answered and nobody stays: what is left is enough to fall by.
+        let mut judge = crate::verdict::Judge::new(VerdictPlan::default().params(0).unwrap());
+        let tick = |number| Tick { number, new: found, old: Counts::default(), latency: Latency::Known };
+        let fell =
+            (1..=10).find(|number| judge.step(&tick(*number)).verdict() == crate::verdict::Verdict::Rollback);
+        assert_eq!(fell, Some(3));
     }
 
     #[test]

@@ -78,10 +78,14 @@ impl Past {
         for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
             let backend = self.backends.entry(key.backend.clone()).or_default();
             let (sums, slower) = found.entry(&key.backend).or_default();
-            let (timed, slow) = (cell.latency.total(), cell.latency.above(self.limit_ms));
+            // As a release is judged: whoever gave up after the limit was served too slowly.
+            let given_up = cell.given_up(self.limit_ms);
+            let times = [cell.latency.total(), cell.latency.above(self.limit_ms)];
+            let [timed, slow] = times.map(|timed| timed.saturating_add(given_up));
             let now = [cell.judged(), cell.failed_by_servers(), timed, slow];
             sums.iter_mut().zip(now).for_each(|(sum, now)| *sum = sum.saturating_add(now));
-            *slower = slower.saturating_add(backend.usual_ms.map_or(0, |ms| cell.latency.above(ms)));
+            let over_usual = backend.usual_ms.map_or(0, |ms| cell.latency.above(ms));
+            *slower = slower.saturating_add(over_usual).saturating_add(given_up);
             if tells_times {
                 let [newer, _] = &mut backend.times;
                 newer.merge(&cell.latency);
@@ -126,7 +130,7 @@ impl Past {
         }
         let counts = moments.iter().map(|moment| moment.counts);
         let [requests, errors, timed, slow] = summed(counts.clone());
-        let busy = counts.rev().filter(|[requests, ..]| *requests > 0);
+        let busy = counts.rev().filter(|[requests, _, timed, _]| requests.max(timed) > &0);
         let lately = summed(busy.take(LATELY_SECONDS));
         let ppm = |part: u64, all: u64| match part.saturating_mul(1_000_000).checked_div(all) {
             Some(ppm) => u32::try_from(ppm).unwrap_or(u32::MAX),
@@ -135,6 +139,7 @@ impl Past {
         let times = backend.all_times();
         let p99_ms = p99_ms(&times);
         let slower = |p99_ms| times.above(slower_than_ms(p99_ms, self.limit_ms));
+        let seen = requests.max(timed) > 0;
         let milli = |bunches: &Dispersion| (bunches.or_unknown() * 1_000.0).round() as u64;
         let [of_errors, of_slow, of_slower] = &bunches;
         Before {
@@ -143,12 +148,12 @@ impl Past {
             errors_ppm: ppm(errors, requests),
             over_limit_ppm: ppm(slow, timed),
             p99_ms,
-            bunches_milli: (requests > 0).then(|| (milli(of_errors), milli(of_slow))),
+            bunches_milli: seen.then(|| (milli(of_errors), milli(of_slow))),
             slower: p99_ms.map(|p99_ms| Slower {
                 ppm: ppm(slower(p99_ms), times.total()),
                 bunches_milli: milli(of_slower),
             }),
-            usual: (requests > 0).then(|| usual([requests, errors, timed, slow], lately)),
+            usual: seen.then(|| usual([requests, errors, timed, slow], lately)),
         }
     }
 }
@@ -246,6 +251,27 @@ mod tests {
         let slower = found.slower.unwrap();
         assert!((4_900..5_000).contains(&slower.ppm), "{slower:?}");
         assert!((1_000..1_100).contains(&slower.bunches_milli), "{slower:?}");
+    }
+
+    /// Nobody is answered, and nobody waits for that: the site is as slow as can be.
+    #[test]
+    fn who_gave_up_is_remembered() {
+        let mut past = Past::new(2_000);
+        for number in 0..300 {
+            let mut second = second(number, 0, 0, 80);
+            let seen = Arc::get_mut(&mut second.seen).unwrap();
+            let (_, cell) = seen.cells.iter_mut().find(|(key, _)| key.class.as_str() == "other").unwrap();
+            (cell.requests, cell.client_aborts) = (2, 2);
+            cell.abandoned.record(5_000);
+            cell.abandoned.record(100);
+            past.take(&second);
+        }
+        let (errors, slow) = past.of(&"be_blue".parse().unwrap()).usual.unwrap();
+        assert_eq!(
+            (slow.whole, slow.lately),
+            (Part { bad: 300, requests: 300 }, Part { bad: 120, requests: 120 })
+        );
+        assert_eq!(errors.whole.requests, 0);
     }
 
     #[test]

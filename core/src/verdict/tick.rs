@@ -7,7 +7,10 @@ pub struct Counts {
     pub requests: u32,
     /// Requests that failed.
     pub errors: u32,
-    /// Requests whose time is known: only of these can be said how many were slow.
+    /// Requests that their visitors gave up after more than the limit without a word from the slot: neither answered nor failed,
+    /// but slow, and among those that are.
+    pub given_up: u32,
+    /// Requests whose time is known, or known to be over the limit: only of these can be said how many were slow.
     pub timed: u32,
     /// Requests that took longer than the limit.
     pub over_limit: u32,
@@ -18,7 +21,8 @@ pub struct Counts {
 impl Counts {
     fn add_up(&self, latency: Latency) -> bool {
         let slow = self.over_limit.max(self.over_baseline);
-        let times = latency == Latency::Unknown || (slow <= self.timed && self.timed <= self.requests);
+        let ended = self.requests.saturating_add(self.given_up);
+        let times = latency == Latency::Unknown || (slow <= self.timed && self.timed <= ended);
         self.errors <= self.requests && times
     }
 }
@@ -145,6 +149,7 @@ mod tests {
             timed: requests,
             over_limit,
             over_baseline,
+            ..Counts::default()
         };
         let timed = |timed| Counts { timed, ..counts(5, 0, 3, 0) };
         let good = counts(5, 5, 0, 5);
@@ -160,6 +165,8 @@ mod tests {
             (timed(3), Latency::Known, None, Ok(())),
             (timed(2), Latency::Known, None, Err(Refused::DoesNotAddUp)),
             (timed(6), Latency::Known, None, Err(Refused::DoesNotAddUp)),
+            (Counts { given_up: 1, ..timed(6) }, Latency::Known, None, Ok(())),
+            (Counts { given_up: 1, ..timed(7) }, Latency::Known, None, Err(Refused::DoesNotAddUp)),
             (counts(5, 6, 0, 0), Latency::Unknown, None, Err(Refused::DoesNotAddUp)),
         ];
         for (counts, latency, last, expected) in cases {

@@ -24,7 +24,7 @@ pub fn judge(choices: Choices) -> Judge {
 
 /// So many requests, errors and slow requests, by both thresholds.
 pub fn slot(requests: u32, errors: u32, slow: u32) -> Counts {
-    Counts { requests, errors, timed: requests, over_limit: slow, over_baseline: slow }
+    Counts { requests, errors, given_up: 0, timed: requests, over_limit: slow, over_baseline: slow }
 }
 
 /// A tick whose times are known.

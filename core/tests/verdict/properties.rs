@@ -10,7 +10,7 @@ fn counts() -> impl Strategy<Value = Counts> {
     (0..2_000u32, share.clone(), share.clone(), share).prop_map(|(requests, errors, limit, baseline)| {
         let of = |share: f64| (f64::from(requests) * share) as u32;
         let (over_limit, over_baseline) = (of(limit), of(baseline));
-        Counts { requests, errors: of(errors), timed: requests, over_limit, over_baseline }
+        Counts { requests, errors: of(errors), given_up: 0, timed: requests, over_limit, over_baseline }
     })
 }
 

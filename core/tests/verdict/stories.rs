@@ -7,7 +7,8 @@ use pointsman_core::verdict::{
 
 use crate::{judge, repeat, singly, slot, tick};
 
-const GOOD: Counts = Counts { requests: 50, errors: 0, timed: 50, over_limit: 0, over_baseline: 0 };
+const GOOD: Counts =
+    Counts { requests: 50, errors: 0, given_up: 0, timed: 50, over_limit: 0, over_baseline: 0 };
 
 #[test]
 fn a_dead_slot_goes_back_in_three_ticks() {

@@ -34,7 +34,7 @@ impl Dice {
         let (errors, slow) = (self.poisson(mean) * bunch, self.poisson(mean) * bunch);
         let good = self.poisson(requests * (1.0 - 2.0 * bad).max(0.0));
         let requests = good + errors + slow;
-        Counts { requests, errors, timed: requests, over_limit: slow, over_baseline: slow }
+        Counts { requests, errors, given_up: 0, timed: requests, over_limit: slow, over_baseline: slow }
     }
 }
 

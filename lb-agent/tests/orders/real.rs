@@ -32,7 +32,8 @@ impl Drop for Haproxy {
     }
 }
 
-/// What a path is answered with: a status that it names, or 200; `/endless` with a body that never ends.
+/// What a path is answered with: a status that it names, or 200; `/endless` with a body that never ends, `/hang` with nothing for as
+/// long as anybody waits.
 fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
     let status =
         [500, 404].into_iter().find(|status| request.starts_with(format!("GET /{status}").as_bytes()));
@@ -42,6 +43,10 @@ fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
             stream.write_all(&[b'x'; 1000])?;
             std::thread::sleep(Duration::from_millis(1));
         }
+    }
+    if request.starts_with(b"GET /hang") {
+        let _ = stream.read(&mut [0; 1]);
+        return Err(std::io::ErrorKind::ConnectionAborted.into());
     }
     let status = status.unwrap_or(200);
     stream.write_all(format!("HTTP/1.1 {status} Said\r\nContent-Length: 2\r\n\r\nok").as_bytes())
@@ -97,6 +102,7 @@ defaults
   log ring@pointsman format raw local0
   log-format "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc"
   option idle-close-on-response
+  option abortonclose
   timeout connect 2s
   timeout client 20s
   timeout server 10s

@@ -47,6 +47,21 @@ fn leave(haproxy: &Haproxy) {
     connection.read_exact(&mut [0; 500]).unwrap();
 }
 
+/// How long a visitor waits for a server that hangs.
+const PATIENCE: Duration = Duration::from_millis(300);
+
+/// Asks for what never comes, and goes away after a while.
+fn give_up(haproxy: &Haproxy) {
+    let mut connection = connect(haproxy);
+    write!(connection, "GET /hang HTTP/1.1\r\nHost: www.example.org\r\n\r\n").unwrap();
+    connection.set_read_timeout(Some(PATIENCE)).unwrap();
+    let waited = connection.read(&mut [0; 1]).unwrap_err();
+    assert!(
+        matches!(waited.kind(), std::io::ErrorKind::WouldBlock | std::io::ErrorKind::TimedOut),
+        "{waited}"
+    );
+}
+
 /// What was counted altogether.
 struct Sum {
     tick: Tick,
@@ -159,6 +174,24 @@ async fn every_request_is_counted_once_as_what_it_was() {
     assert_eq!(sum.tick.cells.len(), 2, "{:?}", sum.tick.cells.keys());
     assert!(sum.tick.cells.keys().all(|key| key.epoch.0 == 5));
     assert!(sum.tick.lines_tell_retries);
+}
+
+/// A server that hangs until its visitors leave fails nobody by its answers: how long they waited is all that tells of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_gives_a_hanging_server_up_is_counted_with_how_long_they_waited() {
+    let Some(haproxy) = Haproxy::start().await else { return };
+    let mut ticks = ready(&haproxy).await;
+    let mut sum = Sum::default();
+    give_up(&haproxy);
+    give_up(&haproxy);
+    // These had an answer, as far as they wanted it.
+    leave(&haproxy);
+    ask(&mut connect(&haproxy), "/", "");
+    sum.until(&mut ticks, 4, 4).await;
+    assert_eq!(sum.of("be_blue", "other"), [4, 0, 3, 1]);
+    let cell = sum.tick.cells.values().next().unwrap();
+    let least_ms = u64::try_from(PATIENCE.as_millis()).unwrap() / 2;
+    assert_eq!((cell.abandoned.total(), cell.given_up(least_ms)), (2, 2), "{:?}", cell.abandoned);
 }
 
 /// HAProxy's old workers send no more lines, though they still answer: what they were asked is missing among the lines,

@@ -13,7 +13,7 @@ fn histogram_to_wire(histogram: &Histogram) -> v1::SignalHistogram {
 }
 
 fn histogram_from_wire(wire: &v1::SignalHistogram) -> Result<Histogram, Problem> {
-    let wrong = || Problem::new(Code::MessageInvalid, "field `latency` of the message is no histogram");
+    let wrong = || Problem::new(Code::MessageInvalid, "a field of times in the message is no histogram");
     if wire.bucket.len() != wire.count.len() {
         return Err(wrong());
     }
@@ -38,6 +38,7 @@ pub fn cell_to_wire(key: &CellKey, cell: &Cell) -> v1::SignalCell {
         not_forwarded: cell.not_forwarded,
         upgraded: cell.upgraded,
         latency: Some(histogram_to_wire(&cell.latency)),
+        abandoned: (cell.abandoned.total() > 0).then(|| histogram_to_wire(&cell.abandoned)),
     }
 }
 
@@ -60,12 +61,14 @@ pub fn cell_from_wire(wire: &v1::SignalCell) -> Result<(CellKey, Cell), Problem>
         not_forwarded: wire.not_forwarded,
         upgraded: wire.upgraded,
         latency: wire.latency.as_ref().map_or_else(|| Ok(Histogram::default()), histogram_from_wire)?,
+        abandoned: wire.abandoned.as_ref().map_or_else(|| Ok(Histogram::default()), histogram_from_wire)?,
     };
     let counted = cell.failed_by_servers().saturating_add(cell.client_aborts);
     let parts = [counted, cell.retried, cell.latency.total(), cell.upgraded];
     if parts.iter().any(|part| *part > cell.requests)
         || cell.responses_5xx.max(cell.connection_errors) > cell.failures
         || cell.rescued > cell.retried
+        || cell.abandoned.total() > cell.client_aborts
     {
         return Err(Problem::new(
             Code::MessageInvalid,
@@ -192,6 +195,7 @@ mod tests {
         cell.count(Ending::Answered, 101, Some(70_000), Retries::default());
         cell.count(Ending::Answered, 200, Some(1_003), Retries { count: 1, redispatched: false });
         cell.count(Ending::Failed { unconnected: true }, 503, None, Retries { count: 3, redispatched: true });
+        cell.count(Ending::ClientLeft { unanswered: true }, 400, Some(9_000), Retries::default());
         Tick {
             number: 3,
             at: Timestamp(1_000),
@@ -212,14 +216,23 @@ mod tests {
     }
 
     #[test]
+    fn an_agent_of_before_it_was_counted_tells_of_nobody_who_gave_up() {
+        let mut wire = tick_to_wire(&tick());
+        wire.cells[0].abandoned = None;
+        let told = tick_from_wire(&wire).unwrap();
+        assert!(told.cells.values().all(|cell| cell.abandoned.total() == 0 && cell.client_aborts == 1));
+    }
+
+    #[test]
     fn what_cannot_be_is_refused() {
-        let spoils: [fn(&mut v1::SignalTick); 13] = [
+        let spoils: [fn(&mut v1::SignalTick); 14] = [
             |tick| tick.covered[0].coverage = None,
             |tick| tick.covered[0].backend = "blue".to_owned(),
             |tick| tick.number = 0,
             |tick| tick.span_ms = 0,
-            |tick| tick.cells[0].failures = 10,
-            |tick| tick.cells[0].upgraded = 10,
+            |tick| tick.cells[0].failures = 11,
+            |tick| tick.cells[0].abandoned.as_mut().unwrap().count[0] = 2,
+            |tick| tick.cells[0].upgraded = 11,
             |tick| tick.cells[0].rescued = 3,
             |tick| tick.cells[0].rescued = u64::MAX,
             |tick| tick.cells[0].client_aborts = u64::MAX,

@@ -86,6 +86,7 @@ impl Seen {
         Counts {
             requests: self.requests,
             errors: self.errors,
+            given_up: 0,
             timed: self.requests,
             over_baseline: from(FIRST_OVER.0),
             over_limit: from(FIRST_OVER.1),
