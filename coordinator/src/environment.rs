@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
-    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, HookName, HostName, Limits, MAX_SPLITS,
-    Problem, Role, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel, WatchPlan,
+    Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, Found, HookName, HostName, Limits,
+    MAX_SPLITS, Problem, Role, Route, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel,
+    WatchPlan,
 };
 use serde::Deserialize;
 
@@ -442,6 +443,17 @@ impl Environment {
     /// The slot behind a backend.
     pub fn slot_behind(&self, backend: &BackendName) -> Option<&SlotPlan> {
         self.slots.values().find(|slot| slot.backend == *backend)
+    }
+
+    /// What visitors get by a route: one that leads to no slot keeps them away from the one it names beside.
+    pub fn found(&self, route: &Route) -> Found {
+        let slot = |backend| self.slot_behind(backend).map(|slot| slot.name.clone());
+        if let Some(serves) = slot(&route.stable) {
+            return Found { slot: Some(serves), page: false };
+        }
+        // Before the first release there is nothing behind the page, and nobody put it up.
+        let behind = slot(&route.canary);
+        Found { page: behind.is_some(), slot: behind }
     }
 }
 

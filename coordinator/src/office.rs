@@ -10,9 +10,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Activation, Aftermath, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, HostName,
-    Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind, RouteEpoch,
-    Standing, State, Step, Timestamp, VerdictMode,
+    Activation, Aftermath, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, Found,
+    HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind,
+    Route, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -353,7 +353,8 @@ impl Office {
         }
         let (name, agents) = (&self.environment.name, self.environment.agents.keys());
         let ports = (&self.journal, &self.fleet, &SystemClock);
-        let accepted = opening::accept(ports, name, agents, (&self.holder, by), LOOK_MS).await;
+        let found = self.found().await;
+        let accepted = opening::accept(ports, name, agents, (&self.holder, by, found), LOOK_MS).await;
         match &accepted {
             Ok(_) => {
                 warn!(environment = %name, by, "a person accepted that the newest journal is gone");
@@ -370,6 +371,15 @@ impl Office {
         drop(turn);
         self.begun.notify_one();
         Ok(accepted?.into_iter().map(|host| host.to_string()).collect())
+    }
+
+    /// What visitors get by the load balancers' routes; nothing is known of it where they do not agree.
+    async fn found(&self) -> Found {
+        let agents = self.look().await;
+        let routes = agents.iter().filter_map(|agent| agent.balancer.as_ref());
+        let mut routes = routes.filter_map(|facts| Route::parse(&facts.route).ok());
+        let Some(route) = routes.next() else { return Found::default() };
+        if routes.all(|other| other == route) { self.environment.found(&route) } else { Found::default() }
     }
 
     /// Refuses where there is nothing that a person could accept.

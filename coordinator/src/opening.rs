@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
-    Code, Entry, EnvironmentName, Epoch, Event, HostName, Problem, ReleaseId, Standing, State, Timestamp,
-    invariants, machine,
+    Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Problem, ReleaseId, Standing, State,
+    Timestamp, invariants, machine,
 };
 
 /// A release with the moment it began.
@@ -60,7 +60,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
 ) -> Result<Opened, Problem> {
     let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let Folded { mut releases, void, adopted } = fold(&entries)?;
+    let Folded { mut releases, void, adopted, mut standing } = fold(&entries)?;
     let broken = invariants::single_flight(releases.values().map(|kept| &kept.state))
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
@@ -84,7 +84,6 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
             }
         }
     }
-    let mut standing = Standing::default();
     let mut in_order: Vec<&Kept> = releases.values().filter(|kept| kept.number > adopted).collect();
     in_order.sort_by_key(|kept| kept.number);
     in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
@@ -103,7 +102,7 @@ pub async fn accept<J: Journal, F: Memory, C: Clock>(
     (journal, fleet, clock): (&J, &F, &C),
     environment: &EnvironmentName,
     agents: impl IntoIterator<Item = &HostName>,
-    (holder, by): (&str, &str),
+    (holder, by, found): (&str, &str, Found),
     look_ms: u64,
 ) -> Result<Vec<HostName>, Problem> {
     let told = |error: JournalError| error.0;
@@ -118,7 +117,7 @@ pub async fn accept<J: Journal, F: Memory, C: Clock>(
     let epoch = journal.take_lease(environment, holder).await.map_err(told)?;
     let record =
         ReleaseId::parse("journal").map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
-    let adopted = vec![Event::Adopted { by: by.to_owned() }];
+    let adopted = vec![Event::Adopted { by: by.to_owned(), found }];
     journal.append(environment, epoch, &record, clock.now(), adopted).await.map_err(told)?;
     let forgetting = hosts.iter().map(|host| async move {
         let forgotten = fleet.forget(host, epoch, look_ms).await;
@@ -157,12 +156,15 @@ struct Folded {
     /// The entry by which a person last accepted a journal that had lost its end: 0 if nobody ever did. What was open then
     /// is void: how it went on is not to be found here.
     adopted: u64,
+    /// How the environment stood then.
+    standing: Standing,
 }
 
 fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
-    let Folded { mut releases, mut void, mut adopted } = Folded::default();
+    let Folded { mut releases, mut void, mut adopted, mut standing } = Folded::default();
     for entry in entries {
-        if let Event::Adopted { .. } = entry.fact.event {
+        if let Event::Adopted { by, found } = &entry.fact.event {
+            standing = Standing::found(found, by, entry.fact.at);
             let open = releases.iter().filter(|(_, kept)| kept.state.outcome().is_none());
             void.extend(open.map(|(id, _)| id.clone()));
             releases.retain(|_, kept| kept.state.outcome().is_some());
@@ -186,5 +188,5 @@ fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
             .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
         machine::fold(&mut kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
     }
-    Ok(Folded { releases, void, adopted })
+    Ok(Folded { releases, void, adopted, standing })
 }

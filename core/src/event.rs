@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use crate::{
-    Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, Timestamp,
+    Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, SlotName,
+    Timestamp,
 };
 
 /// One fact.
@@ -62,7 +63,18 @@ pub enum Event {
     Adopted {
         /// Who.
         by: String,
+        /// What visitors got at that moment.
+        found: Found,
     },
+}
+
+/// What visitors get where no journal says it: read from the load balancers' routes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    /// The slot that serves, or is behind the page. None where no route could be read, or leads to no slot.
+    pub slot: Option<SlotName>,
+    /// Visitors are kept away from it: the maintenance page is up, or they wait for a swap of databases.
+    pub page: bool,
 }
 
 /// A fact with the moment it was recorded.

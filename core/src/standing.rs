@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    ArtifactDigest, DatabaseWork, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step, Timestamp,
+    ArtifactDigest, DatabaseWork, Found, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step, Timestamp,
 };
 
 /// What is live, or was.
@@ -51,6 +51,15 @@ pub struct Standing {
 }
 
 impl Standing {
+    /// The standing where a person accepted a journal: what was known before is not so any more, and what visitors get was
+    /// found. What was there is nobody's release.
+    pub fn found(found: &Found, by: &str, at: Timestamp) -> Self {
+        let live = found.slot.clone().map(|slot| LiveRelease { slot, release: None, artifact: None });
+        let reason = || Some("the page was up when the journal was accepted".to_owned());
+        let page = || MaintenanceStanding { since: at, by: by.to_owned(), reason: reason(), until: None };
+        Self { live, maintenance: found.page.then(page), ..Self::default() }
+    }
+
     /// Folds a release that is over.
     pub fn fold(&mut self, state: &State) {
         let Some(outcome) = state.outcome() else { return };

@@ -16,8 +16,8 @@ use plans::{Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::machine::{Next, apply, next};
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Aftermath, Code, Epoch, Event, Evidence, HeldAt, Note, OrderKey, Phase, Plan, Problem, Purpose, Reading,
-    Request, RequestKind, Stamped, State, Step, TrafficSeen,
+    Aftermath, Code, Epoch, Event, Evidence, Found, HeldAt, Note, OrderKey, Phase, Plan, Problem, Purpose,
+    Reading, Request, RequestKind, Stamped, State, Step, TrafficSeen,
 };
 use story::{Story, lost, refused};
 
@@ -259,7 +259,7 @@ fn events(state: &State) -> Vec<(&'static str, Event)> {
         ("requested promote", Event::Requested(request(RequestKind::Promote))),
         ("turned-back", Event::TurnedBack(refused())),
         ("held", Event::Held(refused())),
-        ("adopted", Event::Adopted { by: "ada".to_owned() }),
+        ("adopted", Event::Adopted { by: "ada".to_owned(), found: Found::default() }),
         ("noted", Event::Noted(Note::Traffic(TrafficSeen::default()))),
     ]
 }

@@ -121,6 +121,33 @@ async fn a_coordinator_that_dies_while_a_journal_is_accepted_goes_on_with_nothin
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
+/// The journal that is left does not know that the page went up.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_page_that_was_up_when_a_journal_is_accepted_comes_down_when_it_is_asked_for() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let (state, aside) = (site.journal().parent().unwrap().to_owned(), site.folder().join("aside"));
+    copy(&state, &aside);
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    let told = site.cli(&["maintenance", "on", "production", "--reason", "test", "--yes"]).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    site.kill_coordinator().unwrap();
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&aside, &state);
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let told = site.cli(&ACCEPT).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.says("shows the maintenance page"), "{told:?}");
+    let told = site.cli(&["maintenance", "off", "production"]).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(site.visit().await.unwrap().contains("\nv1\n"), "{told:?}");
+    site.released("v2").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_release_that_is_held_is_let_go_when_its_journal_is_accepted() {
     let mut site = Site::builder().watch("300ms").start().await.unwrap();

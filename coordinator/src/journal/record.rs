@@ -115,6 +115,10 @@ enum Fact {
     },
     Adopted {
         by: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        slot: Option<String>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        page: bool,
     },
     Noted {
         note: note::Note,
@@ -351,7 +355,11 @@ fn fact_of(event: &Event) -> Fact {
             reason: request.reason.clone(),
         },
         Event::TurnedBack(problem) => Fact::TurnedBack { problem: problem_of(problem) },
-        Event::Adopted { by } => Fact::Adopted { by: by.clone() },
+        Event::Adopted { by, found } => Fact::Adopted {
+            by: by.clone(),
+            slot: found.slot.as_ref().map(ToString::to_string),
+            page: found.page,
+        },
         Event::Held(problem) => Fact::Held { problem: problem_of(problem) },
         Event::Noted(noted) => Fact::Noted { note: note::note_of(noted) },
     }
@@ -396,7 +404,12 @@ fn event_of(fact: Fact) -> Option<Event> {
             Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
         }
         Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
-        Fact::Adopted { by } => Event::Adopted { by },
+        Fact::Adopted { by, slot, page } => {
+            let slot = slot
+                .map(|slot| domain::SlotName::parse(&slot).ok())
+                .map_or(Some(None), |slot| slot.map(Some))?;
+            Event::Adopted { by, found: domain::Found { slot, page } }
+        }
         Fact::Held { problem } => Event::Held(problem_from(problem)?),
         Fact::Noted { note } => Event::Noted(note::note_from(note)?),
     })
@@ -757,7 +770,11 @@ mod tests {
             Event::GatesRead(domain::Reading::Fail(problem.clone())),
             Event::GatesRead(domain::Reading::Shared(problem.clone())),
             Event::GatesRead(domain::Reading::Unknown(problem.clone())),
-            Event::Adopted { by: "ada".to_owned() },
+            Event::Adopted { by: "ada".to_owned(), found: domain::Found::default() },
+            Event::Adopted {
+                by: "ada".to_owned(),
+                found: domain::Found { slot: domain::SlotName::parse("blue").ok(), page: true },
+            },
             Event::GatesExpired,
             Event::WatchMoved { until: domain::Timestamp(7) },
             Event::WatchPassed,

@@ -48,7 +48,7 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
         }
         Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
-        Event::Adopted { by } => update.detail = format!("{by} accepted a journal whose end is gone"),
+        Event::Adopted { by, .. } => update.detail = format!("{by} accepted a journal whose end is gone"),
         Event::Noted(Note::Checks { step, host, seen }) => {
             (update.step, update.host) = (step.to_string(), host.to_string());
             let of = |verdict| seen.iter().filter(|seen| seen.verdict == verdict).count();

@@ -282,8 +282,14 @@ impl Ports {
         if !self.world().stands(Guard::VoidFirst) {
             self.forget_early().await;
         }
-        let (three, names) = ((self, self, self), ("simulated", "ada"));
-        match opening::accept(three, &environment.name, agents(), names, AGAIN_MS).await {
+        let standing = {
+            let world = self.world();
+            let mut balancers = world.hosts.iter().filter_map(|host| host.balancer());
+            balancers.find_map(|balancer| balancer.standing().cloned())
+        };
+        let found = standing.map(|route| environment.found(&route)).unwrap_or_default();
+        let (three, said) = ((self, self, self), ("simulated", "ada", found));
+        match opening::accept(three, &environment.name, agents(), said, AGAIN_MS).await {
             Ok(_) => {
                 let mut world = self.world();
                 world.store.accepted = world.store.losses;
