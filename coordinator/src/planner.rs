@@ -213,6 +213,8 @@ pub fn plan(
         }
         _ => Vec::new(),
     };
+    // Whom HAProxy takes for a split follows from the block that the epoch is in.
+    let route_epoch_base = if splits.is_empty() { route_epoch_base } else { route_epoch_base.begins_block() };
     let database = database_plan(environment, &wish.wanted, seen)?.filter(|plan| plan.migrations.is_some());
     let verdict = match under_maintenance {
         // Nobody is there to be watched.
@@ -757,6 +759,32 @@ mod tests {
         let plan = plan(&environment(), &Standing::default(), deploy(), &seen).unwrap();
         assert_eq!((plan.from.unwrap().name.as_str(), plan.to.name.as_str()), ("blue", "green"));
         assert_eq!(plan.route_epoch_base, RouteEpoch(9));
+    }
+
+    /// The same visitors on the canary in every split of a release, and others in the next release.
+    #[test]
+    fn the_splits_of_a_release_have_a_block_of_epochs_to_themselves() {
+        let mut environment = environment();
+        let split = pointsman_core::Split { percent: 1, hold_ms: 1 };
+        environment.splits = vec![split; pointsman_core::MAX_SPLITS];
+        for first in 0..40 {
+            let (mut highest, mut before) = (first, None);
+            for _ in 0..3 {
+                let seen = seen(&[("lb1", "be_blue:be_blue:0:7", highest)]);
+                let plan = plan(&environment, &Standing::default(), deploy(), &seen).unwrap();
+                let number = |step: pointsman_core::Step| plan.route(step).unwrap().epoch.0;
+                let of = |number: u64| number / pointsman_core::EPOCHS_OF_A_RELEASE;
+                let (one, last) =
+                    (number(pointsman_core::Step::Expose), number(pointsman_core::Step::RouteBack));
+                assert!(one > highest.max(7), "{one} after {highest}");
+                assert_eq!(of(one), of(last), "the moves from {one} to {last}");
+                assert!(
+                    before.is_none_or(|before| of(one) > before),
+                    "the release before had block {before:?} too"
+                );
+                (highest, before) = (last, Some(of(one)));
+            }
+        }
     }
 
     /// A load balancer that is gone for good keeps nobody from leading the others' visitors back; one that answers is

@@ -315,8 +315,10 @@ frontend fe
   http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
   http-request set-var(txn.key)    req.cook(pm_id) if known
 
-  # Which side? A fixed bucket 0..99 per id against the percent of the moment: raising it moves nobody back.
-  http-request set-var(txn.bkt)    var(txn.key),xxh32,mod(100)
+  # Which side? A bucket 0..99 per id and release against the percent of the moment: raising it moves nobody back. All splits
+  # of a release have epochs of one block of 16; the next release begins with other visitors.
+  http-request set-var(txn.salt)   var(txn.epoch),div(16)
+  http-request set-var(txn.bkt)    var(txn.key),concat(-,txn.salt),xxh32,mod(100)
   http-request set-var(txn.side)   str(stable)
   http-request set-var(txn.side)   str(canary) if {{ var(txn.bkt),sub(txn.pct) lt 0 }}
   http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}

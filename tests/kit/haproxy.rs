@@ -118,7 +118,8 @@ frontend fe
   http-request set-var(txn.newid)  uuid() if page !known
   http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
   http-request set-var(txn.key)    req.cook(pm_id) if known
-  http-request set-var(txn.bkt)    var(txn.key),xxh32,mod(100)
+  http-request set-var(txn.salt)   var(txn.epoch),div(16)
+  http-request set-var(txn.bkt)    var(txn.key),concat(-,txn.salt),xxh32,mod(100)
   http-request set-var(txn.side)   str(stable)
   http-request set-var(txn.side)   str(canary) if {{ var(txn.bkt),sub(txn.pct) lt 0 }}
   http-request set-var(txn.side)   str(canary) if trusted {{ req.hdr(X-Pointsman) -m str canary }}

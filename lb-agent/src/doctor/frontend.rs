@@ -250,10 +250,19 @@ pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
     }
 }
 
+/// The lines for a visitor's bucket, other ones in each release.
+const BUCKET: &str = "http-request set-var(txn.salt) var(txn.epoch),div(16)\nhttp-request set-var(txn.bkt)  var(txn.key),concat(-,txn.salt),xxh32,mod(100)";
+
 pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
-    const LINES: &str = "http-request set-var(txn.pct)  var(txn.route),field(3,:)\nhttp-request set-var(txn.bkt)  var(txn.key),xxh32,mod(100)\nhttp-request set-var(txn.side) str(canary) if { var(txn.bkt),sub(txn.pct) lt 0 }";
+    const LINES: &str = "http-request set-var(txn.pct)  var(txn.route),field(3,:)\nhttp-request set-var(txn.salt) var(txn.epoch),div(16)\nhttp-request set-var(txn.bkt)  var(txn.key),concat(-,txn.salt),xxh32,mod(100)\nhttp-request set-var(txn.side) str(canary) if { var(txn.bkt),sub(txn.pct) lt 0 }";
     let fronts = routing(seen, &written.config);
+    let mut always = None;
     for section in &fronts {
+        // As `config-snippet` printed it before: the hash of the id alone.
+        let unsalted = |line: &&Line| {
+            line.word(1).starts_with("set-var(") && line.holds(",xxh32,mod(") && !line.holds("concat(")
+        };
+        always = always.or(section.lines.iter().find(unsalted));
         let by_chance = section.lines.iter().find(|line| {
             line.word(1).starts_with("set-var(")
                 && line.words().iter().skip(2).any(|word| word.starts_with("rand"))
@@ -288,10 +297,16 @@ pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
             return Said::warn(what, fix);
         }
     }
-    if fronts.is_empty() {
-        nobody_looks()
-    } else {
-        Said::ok("visitors are divided by the percent of the route")
+    match always {
+        Some(line) => Said::warn(
+            format!(
+                "{}: the same visitors are on the canary of every release: one that always fails turns each back",
+                line.place
+            ),
+            format!("instead of {}:\n{}", line.place, super::indented(BUCKET)),
+        ),
+        None if fronts.is_empty() => nobody_looks(),
+        None => Said::ok("visitors are divided by the percent of the route"),
     }
 }
 

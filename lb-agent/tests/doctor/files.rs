@@ -246,6 +246,7 @@ const CASES: &[Case] = &[
         "remove",
     ),
     // Canary.
+    case("canary", ("concat(-,txn.salt),", ""), Warn, "the same visitors", "var(txn.epoch),div(16)"),
     case(
         "canary",
         ("if { var(txn.bkt),sub(txn.pct) lt 0 }", "if FALSE"),
@@ -253,7 +254,13 @@ const CASES: &[Case] = &[
         "does not use the percent",
         "sub(txn.pct) lt 0",
     ),
-    case("canary", ("var(txn.key),xxh32,mod(100)", "rand(100)"), Warn, "by chance", "xxh32"),
+    case(
+        "canary",
+        ("var(txn.key),concat(-,txn.salt),xxh32,mod(100)", "rand(100)"),
+        Warn,
+        "by chance",
+        "xxh32",
+    ),
     case(
         "canary",
         ("set-var(txn.pct)    var(txn.route),field(3,:)", "set-var(txn.pct) int(0)"),
@@ -832,8 +839,8 @@ fn the_example_has_nothing_that_fails() {
         level: "admin".to_owned(),
     };
     seen.sockets = Ok(vec![socket]);
-    // It is of before the count of retries, and before the backend was shown.
-    assert_eq!(not_well(&seen), [("route-shown", "warn"), ("log-format", "warn")]);
+    // It is of before the count of retries, before the backend was shown, and before visitors took turns.
+    assert_eq!(not_well(&seen), [("canary", "warn"), ("route-shown", "warn"), ("log-format", "warn")]);
 }
 
 #[test]

@@ -408,6 +408,35 @@ async fn nothing_is_found_wrong_with_an_haproxy_of_the_fragment() {
     assert!((8..=36).contains(&on_canary), "{on_canary}");
 }
 
+/// Raising the share of a release adds visitors and moves nobody back; the next release begins with others.
+#[tokio::test]
+async fn visitors_take_turns_from_release_to_release() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let _haproxy = balancer.start();
+    balancer.must_find(&[]).await;
+    let map = balancer.at("route.map").display().to_string();
+    let on_canary = |route: &str| {
+        let mut socket = std::os::unix::net::UnixStream::connect(balancer.at("pointsman.sock")).unwrap();
+        socket.write_all(format!("set map {map} route {route}\n").as_bytes()).unwrap();
+        let mut said = String::new();
+        socket.read_to_string(&mut said).unwrap();
+        assert_eq!(said.trim(), "");
+        let on_it = |visitor: &u32| {
+            balancer.answer(&format!("Cookie: pm_id=visitor{visitor}")).contains("side=canary")
+        };
+        (0..200).filter(on_it).collect::<std::collections::BTreeSet<u32>>()
+    };
+    let (few, more) = (on_canary("be_blue:be_green:10:34"), on_canary("be_blue:be_green:30:35"));
+    assert!(!few.is_empty() && few.is_subset(&more) && more.len() < 120, "{few:?} {more:?}");
+    let next = on_canary("be_green:be_blue:10:50");
+    assert!(!next.is_empty() && few.intersection(&next).count() < few.len() / 2, "{few:?} {next:?}");
+}
+
 #[tokio::test]
 async fn an_haproxy_that_went_wrong_is_told_what() {
     if !is_installed() {
