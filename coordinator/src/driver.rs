@@ -16,8 +16,9 @@ use pointsman_core::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
+use crate::gates;
 use crate::noted::{self, Noted};
-use crate::old_side::{self, OldSide};
+use crate::old_side::OldSide;
 use crate::watcher::Watcher;
 
 /// How much longer than its own bound an order may take before its answer counts as lost: the port's bound comes
@@ -149,7 +150,10 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     let reading = async {
                         self.clock.pause(wait_ms).await;
                         let began = self.clock.now();
-                        let (reading, seen) = self.read_gates(&flight.state, began).await;
+                        let ports = (&self.fleet, &self.clock, self.old_side.as_ref());
+                        let after = flight.state.watched_after().unwrap_or(Step::Switch);
+                        let in_row = flight.state.watch.is_shared();
+                        let (reading, seen) = gates::read(ports, &flight.state, after, in_row).await;
                         (began, reading, seen)
                     };
                     // A second that changes nothing must not begin a reading anew, nor does a look at the old slot.
@@ -332,47 +336,6 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
             Some((_, looking)) => looking.await,
             None => std::future::pending().await,
         }
-    }
-
-    /// Reads the gates; with what was seen of each check, and where. `began` is now.
-    async fn read_gates(
-        &self,
-        state: &State,
-        began: Timestamp,
-    ) -> (Reading, Vec<(HostName, Vec<CheckSeen>)>) {
-        let timeout_ms = state.plan.reading_ms();
-        let gates = state.watched_after().map(|after| state.plan.gates(after)).unwrap_or_default();
-        let asked = gates.iter().map(|(host, action)| async move {
-            let mut observed = self.fleet.observe(host, action, timeout_ms).await;
-            let seen = (host.clone(), noted::taken(&mut observed));
-            (observed.map(drop).map_err(|problem| problem.on(host)), seen)
-        });
-        let (readings, seen): (Vec<_>, Vec<_>) = join_all(asked).await.into_iter().unzip();
-        let by_checks = machine::checks_alone_fail(&readings);
-        let reading = machine::timely(state, began, self.clock.now(), machine::join_readings(readings));
-        match reading {
-            Reading::Fail(problem) if by_checks => (self.compared(state, problem, &seen).await, seen),
-            reading => (reading, seen),
-        }
-    }
-
-    /// Has the checks that failed be made on the old slot, where they can be: what fails there too is no fault of the new one.
-    async fn compared(
-        &self,
-        state: &State,
-        problem: Problem,
-        seen: &[(HostName, Vec<CheckSeen>)],
-    ) -> Reading {
-        let (plan, began) = (&state.plan, self.clock.now());
-        let Some(after) = state.watched_after() else { return Reading::Fail(problem) };
-        let failed = old_side::failed_in(plan, seen);
-        let on = (plan.as_ref(), after, state.watch.is_shared());
-        let said = self.old_side.fails_too(&self.fleet, &self.clock, on, &failed).await;
-        let reading = match said.is_empty() {
-            true => Reading::Fail(problem),
-            false => Reading::Shared(said.iter().fold(problem, |problem, cause| problem.cause(cause))),
-        };
-        machine::timely_compared(state, began, self.clock.now(), reading)
     }
 
     async fn fenced<P: Fn(&State)>(

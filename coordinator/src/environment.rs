@@ -11,6 +11,7 @@ use pointsman_core::{
 };
 use serde::Deserialize;
 
+use crate::afterwatch;
 use crate::watch_file::Watch;
 
 mod checklist;
@@ -374,6 +375,16 @@ impl Environment {
                 "`watch.after` needs `rollback.automatic = true`: nobody would be led back".to_owned(),
             ));
         }
+        if verdict.after_ms > 0
+            && !afterwatch::judges(&verdict)
+            && !checks.iter().any(|check| check.after_switch)
+        {
+            return Err(wrong(
+                "`watch.after` needs a check with `phase = [\"after-switch\"]`, or `watch.verdict = \"act\"` and a limit that \
+                 does not only warn: else nothing follows"
+                    .to_owned(),
+            ));
+        }
         let verdict_where_heard = written.watch.where_heard();
         let (limits, drain) = (written.limits, written.lb.drain);
         if limits.attempts == 0 {
@@ -603,6 +614,23 @@ mod tests {
         ] {
             let problem = splits(&wrong).unwrap_err();
             assert!(problem.message.contains(expected), "{wrong}: {}", problem.message);
+        }
+    }
+
+    #[test]
+    fn a_release_is_watched_on_only_where_something_follows() {
+        let parse = |phases: &str, watch: &str| {
+            let text = GOOD.replace(r#"["before-switch", "after-switch"]"#, phases);
+            parse(&format!("{text}\n[watch]\nafter = \"1h\"\n{watch}\n[rollback]\nautomatic = true\n"))
+        };
+        let (before, both) = (r#"["before-switch"]"#, r#"["before-switch", "after-switch"]"#);
+        for watch in ["verdict = \"off\"", "verdict = \"shadow\"", "verdict = \"act\""] {
+            assert_eq!(parse(both, watch).unwrap().verdict.after_ms, 3_600_000, "{watch}");
+        }
+        assert!(parse(before, "verdict = \"act\"").is_ok());
+        for watch in ["verdict = \"off\"", "verdict = \"shadow\""] {
+            let problem = parse(before, watch).unwrap_err();
+            assert!(problem.message.contains("`watch.after` needs a check"), "{}", problem.message);
         }
     }
 

@@ -15,6 +15,7 @@ pub mod driver;
 mod environment;
 mod fingerprint;
 mod fleet;
+mod gates;
 pub mod journal;
 mod migrations;
 mod noted;

@@ -402,7 +402,6 @@ impl Office {
     /// ends that: then it is not the last word any more. What was refused, or undone before it moved anybody, does not: a way
     /// back that failed for a moment must not be the last. Nor does work on the database that would give way to a rollback.
     pub fn watched_on(&self) -> Option<(State, Timestamp)> {
-        self.visitors.lookout()?;
         let book = self.book();
         let told = &book.told;
         let busy = told.open().is_some_and(|kept| !kept.state.gives_way());
@@ -414,18 +413,22 @@ impl Office {
             !undone && !matches!(kept.state.plan.purpose, Purpose::Database(_))
         };
         let last = told.releases.values().filter(moves).max_by_key(|kept| kept.number)?;
-        let until = afterwatch::until(&last.state).filter(|until| SystemClock.now() < *until)?;
+        let until =
+            afterwatch::until(&last.state, self.hears()).filter(|until| SystemClock.now() < *until)?;
         Some((last.state.clone(), until))
     }
 
     /// Until when the visitors of a release that is just over are watched on, for whoever follows it: they hear of its end
     /// before the standing does. Only of the newest; whether something has ended that since, [`Office::watched_on`] says.
     pub fn just_over_and_watched_on(&self, state: &State) -> Option<Timestamp> {
-        self.visitors.lookout()?;
         let book = self.book();
         let newest = book.told.releases.values().max_by_key(|kept| kept.number)?;
         let leads_back = newest.state.plan.release == state.plan.release && state.plan.from.is_some();
-        afterwatch::until(state).filter(|until| leads_back && SystemClock.now() < *until)
+        afterwatch::until(state, self.hears()).filter(|until| leads_back && SystemClock.now() < *until)
+    }
+
+    fn hears(&self) -> bool {
+        self.visitors.lookout().is_some()
     }
 
     /// Notes what is wrong with a release that is over and watched on: its visitors fare badly, and it does not go back by

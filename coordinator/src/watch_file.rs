@@ -181,13 +181,6 @@ impl Watch {
             }
             limited(&mut plan, limit)?;
         }
-        let only_warns = plan.on_errors == OnFail::Warn && plan.on_slowness == OnFail::Warn;
-        if plan.after_ms > 0 && (!plan.acts() || only_warns) {
-            return Err(
-                "`watch.after` needs `watch.verdict = \"act\"` and a limit that does not only warn: else nothing follows"
-                    .to_owned(),
-            );
-        }
         plan.params(0).map_err(|error| format!("`watch.limits`: {error}"))?;
         Ok(plan)
     }
@@ -274,7 +267,6 @@ mod tests {
             ("on_undecided = \"hold\"", "needs `watch.max_watch`"),
             ("min_watch = \"2m\"\nmax_watch = \"1m\"", "as long as"),
             ("max_watch = \"0s\"", "longer than nothing"),
-            ("after = \"1h\"\nverdict = \"shadow\"", "`watch.after` needs"),
             ("warm_up = \"6m\"", "at most \"5m\""),
             ("fail_after = 0", "at least 1"),
             ("source = \"prometheus\"", "unknown variant"),

@@ -1,9 +1,12 @@
 //! What follows from the visitors' signals while a release is watched. The gates are read beside it, and each of the two
 //! can turn a release back; only both together let it go on.
 
-use crate::machine::turns;
+use crate::machine::{is_remembered, turns};
 use crate::verdict::{Judgement, Verdict};
-use crate::{Code, Event, Judged, Phase, Problem, RequestKind, Ruling, State, Timestamp, VerdictMode};
+use crate::{
+    Code, EnvironmentName, Event, Judged, Phase, Problem, Reading, RequestKind, Ruling, State, Timestamp,
+    VerdictMode, WatchProgress,
+};
 
 /// Requests of its own that a watch needs after another one, however much is known from before: silence proves nothing.
 const OWN_REQUESTS: u64 = 100;
@@ -195,20 +198,62 @@ fn with_last_word(state: &State, mut events: Vec<Event>, judgement: Option<&Judg
     events
 }
 
-/// What a person should know of a release that is over while its visitors fare badly, and it does not go back by itself:
-/// because its limits say so, or because it cannot.
-pub fn after_end(state: &State, judged: &Judged, kept_by: Option<&Problem>) -> Problem {
-    let environment = &state.plan.environment;
-    let problem = Problem::new(Code::VerdictAgainst, &judged.told);
-    match kept_by {
-        Some(kept_by) => problem
-            .cause("it does not go back by itself")
-            .because(kept_by)
-            .hint(format!("{}; then `pointsman rollback {environment}`", kept_by.hint)),
-        None => {
-            problem.hint(format!("look at the new version, and perhaps `pointsman rollback {environment}`"))
+/// What the gates say of a release that is over.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AfterEnd {
+    /// Nothing that anybody has to know yet.
+    Well,
+    /// The new slot alone fails: its visitors are to be led back.
+    Back(Problem),
+    /// Nothing follows by itself, and a person should know.
+    Told(Problem),
+}
+
+/// Adds a reading of the gates to the row of failures of a release that is over, and says what that comes to: after as many as
+/// would have turned it back. A route that is not its own any more is somebody's hand, and none of its faults.
+pub fn gates_after_end(
+    state: &State,
+    row: &mut WatchProgress,
+    reading: &Reading,
+    now: Timestamp,
+) -> AfterEnd {
+    let watch = &state.plan.watch;
+    match reading {
+        Reading::Pass => *row = WatchProgress::default(),
+        Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => {}
+        Reading::Fail(problem) if !matches!(problem.code, Code::CheckFailed | Code::BackendUnhealthy) => {
+            return AfterEnd::Told(problem.clone());
         }
+        Reading::Fail(_) | Reading::Shared(_) => {
+            row.fails(matches!(reading, Reading::Shared(_)));
+            row.blind_since = None;
+        }
+        Reading::Unknown(_) => row.blind_since = row.blind_since.or(Some(now)),
     }
+    let blind = row.blind_since.is_some_and(|since| now.ms_since(since) >= watch.blind_ms);
+    match reading {
+        Reading::Fail(problem) if row.alone >= watch.fail_after => AfterEnd::Back(problem.clone()),
+        Reading::Fail(problem) | Reading::Shared(problem)
+            if row.failures >= watch.fail_after && row.is_shared() =>
+        {
+            AfterEnd::Told(shared_gates(state, problem))
+        }
+        Reading::Unknown(problem) if blind => AfterEnd::Told(problem.clone()),
+        _ => AfterEnd::Well,
+    }
+}
+
+/// What a person should know of a release that is over and fares too badly, but cannot go back.
+pub fn kept_after_end(problem: &Problem, kept_by: &Problem, environment: &EnvironmentName) -> Problem {
+    let kept = problem.clone().cause("it does not go back by itself").because(kept_by);
+    kept.hint(format!("{}; then `pointsman rollback {environment}`", kept_by.hint))
+}
+
+/// What a person should know of a release that is over while its visitors fare badly.
+pub fn after_end(state: &State, judged: &Judged) -> Problem {
+    let environment = &state.plan.environment;
+    Problem::new(Code::VerdictAgainst, &judged.told)
+        .hint(format!("look at the new version, and perhaps `pointsman rollback {environment}`"))
 }
 
 fn against(judged: &Judged) -> Problem {

@@ -218,13 +218,11 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
         }
         Reading::Fail(_) => {
             see_again(state, at);
-            state.watch.failures = state.watch.failures.saturating_add(1);
-            state.watch.alone = state.watch.alone.saturating_add(1);
+            state.watch.fails(false);
         }
         Reading::Shared(_) => {
             see_again(state, at);
-            state.watch.failures = state.watch.failures.saturating_add(1);
-            state.watch.alone = 0;
+            state.watch.fails(true);
         }
         Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
     }
@@ -746,7 +744,7 @@ pub fn checks_alone_fail(results: &[Result<(), Problem>]) -> bool {
 
 /// Whether a failure is one that an agent has seen, and told of, before: what others measure is the same until they measure
 /// it again, and what is the same does not count again.
-fn is_remembered(problem: &Problem) -> bool {
+pub(crate) fn is_remembered(problem: &Problem) -> bool {
     problem.code == Code::CheckFailed && problem.retry == Retry::Useful
 }
 

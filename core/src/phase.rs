@@ -125,6 +125,12 @@ pub struct WatchProgress {
 }
 
 impl WatchProgress {
+    /// Another failed reading, in which the old slot failed as well, or not.
+    pub(crate) fn fails(&mut self, shared: bool) {
+        self.failures = self.failures.saturating_add(1);
+        self.alone = if shared { 0 } else { self.alone.saturating_add(1) };
+    }
+
     /// Whether the old slot was found to fail as well in this row of failures.
     pub fn is_shared(&self) -> bool {
         self.alone < self.failures

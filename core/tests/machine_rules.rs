@@ -6,12 +6,13 @@ mod plans;
 mod story;
 
 use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
+use pointsman_core::judging::{AfterEnd, gates_after_end};
 use pointsman_core::machine::{
     Next, apply, checks_alone_fail, fence_failed, gates_read, join_readings, next, possible, timely,
 };
 use pointsman_core::{
     Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
-    Request, RequestKind, Stamped, Standing, State, Step, Timestamp, invariants,
+    Request, RequestKind, Stamped, Standing, State, Step, Timestamp, WatchProgress, invariants,
 };
 use story::{Story, lost, refused};
 
@@ -355,6 +356,41 @@ fn a_failure_that_is_only_remembered_does_not_count_again_and_lets_nothing_go_on
     assert_eq!(story.state.watch.failures, 1);
     read(&mut story, Reading::Pass);
     assert_eq!(drive(&mut story), ["watching", "confirmed"]);
+}
+
+#[test]
+fn gates_that_fail_after_the_end_lead_back_by_the_same_row() {
+    let story = deploy_at(Step::Watch);
+    let of = |readings: &[Reading]| {
+        let mut row = WatchProgress::default();
+        let mut at = 0;
+        let said = readings.iter().map(|reading| {
+            at += 10_000;
+            match gates_after_end(&story.state, &mut row, reading, Timestamp(at)) {
+                AfterEnd::Well => "well".to_owned(),
+                AfterEnd::Back(problem) => format!("back {}", problem.code),
+                AfterEnd::Told(problem) => format!("told {}", problem.code),
+            }
+        });
+        said.last().unwrap()
+    };
+    assert_eq!(story.state.plan.watch.fail_after, 3);
+    assert_eq!(of(&[failing(), failing()]), "well");
+    assert_eq!(of(&[failing(), failing(), failing()]), "back PM0401");
+    assert_eq!(of(&[failing(), failing(), Reading::Pass, failing()]), "well");
+    // Not what both slots fail, nor what was told before, nor a route that somebody changed.
+    assert_eq!(of(&[shared(), shared(), shared()]), "told PM0412");
+    assert_eq!(of(&[failing(), failing(), shared()]), "told PM0412");
+    assert_eq!(of(&[shared(), failing(), failing(), failing()]), "back PM0401");
+    let told_before = Reading::Fail(Problem::new(Code::CheckFailed, "no").retry_useful());
+    assert_eq!(of(&[failing(), told_before.clone(), told_before.clone(), told_before]), "well");
+    let drift = Reading::Fail(Problem::new(Code::RouteDrift, "another route"));
+    assert_eq!(of(&[drift.clone(), drift.clone(), drift]), "told PM0105");
+    // What cannot be seen is told when it lasts.
+    assert_eq!(story.state.plan.watch.blind_ms, 25_000);
+    assert_eq!(of(&[blind(), blind(), blind()]), "well");
+    assert_eq!(of(&[blind(), blind(), blind(), blind()]), "told PM0501");
+    assert_eq!(of(&[blind(), blind(), blind(), Reading::Pass, blind()]), "well");
 }
 
 fn shared() -> Reading {

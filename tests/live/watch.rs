@@ -147,3 +147,36 @@ async fn what_fails_on_both_slots_is_held_and_what_fails_on_the_new_one_alone_is
     assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
     assert!(site.visit().await.unwrap().contains("v1"));
 }
+
+/// A check that fails when the release is over, where nobody hears visitors.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn checks_that_fail_after_the_end_lead_back_too() {
+    let site =
+        Site::builder().watching("after = \"10m\"\nverdict = \"off\"").watch("2s").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.released("v2").await.unwrap();
+    let over = stands(&site, "it is watched on", |release| release.watched_on_until_ms > 0).await;
+    assert_eq!(over.outcome, "confirmed", "{over:?}");
+    way_back(&site, "the old slot has passed", |found| found.ready && found.found.contains("passed there"))
+        .await;
+
+    // Both fail: a person is told, and nothing else follows.
+    site.blue.fail_deep(true).unwrap();
+    site.green.fail_deep(true).unwrap();
+    let told = stands(&site, "it is told", |release| release.after_end.is_some()).await.after_end.unwrap();
+    assert_eq!(told.code, Code::SharedFault.as_str(), "{told:?}");
+    site.green.fail_deep(false).unwrap();
+    site.blue.fail_deep(false).unwrap();
+    stands(&site, "it is well", |release| release.after_end.is_none()).await;
+    assert!(site.visit().await.unwrap().contains("v2"));
+
+    site.green.fail_deep(true).unwrap();
+    let back = stands(&site, "it goes back by itself", |release| {
+        release.plan.as_ref().is_some_and(|plan| plan.purpose == "rollback") && !release.outcome.is_empty()
+    })
+    .await;
+    let plan = back.plan.unwrap();
+    assert_eq!((back.outcome.as_str(), plan.created_by.as_str()), ("confirmed", "pointsman"));
+    assert!(plan.reason.starts_with("after its end: check `deep` failed"), "{}", plan.reason);
+    assert!(site.visit().await.unwrap().contains("v1"));
+}
