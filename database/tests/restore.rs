@@ -446,7 +446,7 @@ async fn the_newest_prepared_copy_is_kept_and_what_is_tried_is_tried_on_a_copy_o
     place.sql_in(&tried.database, "UPDATE features SET name = 'tried'");
     // The agent starts again: what is shut is meant to stay, what was tried in is left over.
     let dropped = scratch::drop_left_over(&place.settings).await.unwrap();
-    assert_eq!(dropped, [tried.database.clone()]);
+    assert_eq!(dropped, std::slice::from_ref(&tried.database));
     // A crash comes while the server still creates one: it is whole, and nothing tells of it.
     let tried = restore::branch(&place.settings, &second.id, &new).await.unwrap();
     place.sql_in("postgres", &format!("COMMENT ON DATABASE {} IS NULL", tried.database));
