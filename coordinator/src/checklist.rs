@@ -5,13 +5,14 @@ use std::collections::BTreeMap;
 
 use pointsman_checks::Kind;
 use pointsman_core::{
-    Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, Entry, Event, HostName, Note, Outcome, Plan,
-    Problem, ReleaseId, Step, Timestamp, TrafficSeen,
+    Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, Counted, Entry, Event, HostName, Judged,
+    Note, Outcome, Plan, Problem, ReleaseId, State, Step, Timestamp, TrafficSeen,
 };
 use pointsman_proto::v1;
 
 use crate::environment::ManualPoint;
 use crate::office::Office;
+use crate::old_side::clock_time;
 
 /// The points that every release is judged by: name and text.
 pub const SEED: [(&str, &str); 8] = [
@@ -81,7 +82,12 @@ pub struct Point {
 
 /// The checklist of a release, or of the last.
 pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::ChecklistReply, Problem> {
-    let kept = office.release(id)?.ok_or_else(|| {
+    // Whoever names none means what was deployed last: a rollback has nothing to tick off, and what it undid has.
+    let deployed = match id {
+        Some(id) => office.release(Some(id))?,
+        None => office.newest_deploy().map_or_else(|| office.release(None), |kept| Ok(Some(kept)))?,
+    };
+    let kept = deployed.ok_or_else(|| {
         let name = &office.environment().name;
         Problem::new(Code::ReleaseUnknown, format!("nothing was ever released to `{name}`"))
             .hint("`pointsman deploy ENV --artifact DIR --release ID`")
@@ -89,13 +95,33 @@ pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::Checklist
     let plan = &kept.state.plan;
     let facts = office.facts(&plan.release, 0).await?;
     let entries: Vec<Entry> = facts.into_iter().map(|(entry, _)| entry).collect();
-    let points = points(plan, &office.environment().manual, &entries);
+    let mut points = points(plan, &office.environment().manual, &entries);
+    points.extend(office.rolled_back_by(&kept).map(|back| undone(&back.state)));
     Ok(v1::ChecklistReply {
         environment: office.environment().name.to_string(),
         release: plan.release.to_string(),
         outcome: kept.state.outcome().map(Outcome::as_str).unwrap_or_default().to_owned(),
         points: points.into_iter().map(to_wire).collect(),
     })
+}
+
+/// The point that a release fails which was confirmed, and then led back from.
+fn undone(back: &State) -> Point {
+    let (plan, at) = (&back.plan, back.entered_at);
+    let reason = plan.reason.as_deref().unwrap_or("no reason given");
+    Point {
+        name: "stays".to_owned(),
+        text: "Not rolled back after its end".to_owned(),
+        manual: false,
+        verdict: Verdict::Failed,
+        evidence: vec![format!(
+            "rolled back at {} by {}, with `{}`: {reason}",
+            clock_time(at),
+            plan.created_by,
+            plan.release
+        )],
+        at: Some(at),
+    }
 }
 
 fn to_wire(point: Point) -> v1::ChecklistPoint {
@@ -145,9 +171,31 @@ fn worst(made: &[CheckSeen]) -> impl Iterator<Item = &CheckSeen> {
 /// What was seen of one check in one place, the newest of before and after the switch.
 type Seen<'e> = BTreeMap<(&'e CheckName, &'e HostName, bool), (Timestamp, &'e CheckSeen)>;
 
+/// What visitors met in all stretches of the watch together.
+struct Met {
+    /// When the last of them was noted.
+    at: Timestamp,
+    all: TrafficSeen,
+    /// When the stretch with the highest 99th percentile was noted; none where there was one stretch.
+    slowest_at: Option<Timestamp>,
+}
+
+impl Met {
+    fn add(known: Option<Self>, at: Timestamp, met: &TrafficSeen) -> Self {
+        let Some(before) = known else { return Self { at, all: met.clone(), slowest_at: None } };
+        let slowest_at = match met.p99_ms > before.all.p99_ms {
+            true => at,
+            false => before.slowest_at.unwrap_or(before.at),
+        };
+        Self { at, all: together(&before.all, met), slowest_at: Some(slowest_at) }
+    }
+}
+
 /// Judges every point by what is recorded.
 pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Point> {
-    let (mut seen, mut traffic): (Seen<'_>, Option<(Timestamp, TrafficSeen)>) = (BTreeMap::new(), None);
+    let (mut seen, mut traffic): (Seen<'_>, Option<Met>) = (BTreeMap::new(), None);
+    // What the judge had counted when something followed from it. Another judge counts anew, and both count here.
+    let mut judged: Vec<(Timestamp, &Judged)> = Vec::new();
     let mut ticks: BTreeMap<&str, (Timestamp, &str, Option<&str>)> = BTreeMap::new();
     for entry in entries {
         let at = entry.fact.at;
@@ -157,8 +205,15 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
                 seen.extend(worst(made).map(|seen| ((&seen.name, host, before), (at, seen))));
             }
             Event::Noted(Note::Traffic(met)) => {
-                let before = traffic.take().map(|(_, before)| before);
-                traffic = Some((at, before.map_or_else(|| met.clone(), |before| together(&before, met))));
+                traffic = Some(Met::add(traffic.take(), at, met));
+            }
+            Event::Judged(now) => {
+                let goes_on =
+                    |last: &&mut (Timestamp, &Judged)| now.errors.new.requests >= last.1.errors.new.requests;
+                match judged.last_mut().filter(goes_on) {
+                    Some(last) => *last = (at, now),
+                    None => judged.push((at, now)),
+                }
             }
             Event::Noted(Note::Tick { point, by, text }) => {
                 ticks.insert(point.as_str(), (at, by, text.as_deref()));
@@ -173,8 +228,14 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
     let mut points = Vec::new();
     for (name, text) in SEED {
         points.push(match name {
-            ERROR_RATE => judged_traffic(name, text, traffic.as_ref(), error_rate),
-            P99 => judged_traffic(name, text, traffic.as_ref(), p99),
+            ERROR_RATE => {
+                let by_judge = judged.iter().filter_map(|(at, judged)| Some((*at, judged_errors(judged)?)));
+                against(judged_traffic(name, text, traffic.as_ref(), error_rate), by_judge)
+            }
+            P99 => {
+                let slow = |(at, judged): &(Timestamp, &Judged)| Some((*at, judged_slowness(plan, judged)?));
+                against(judged_traffic(name, text, traffic.as_ref(), p99), judged.iter().filter_map(slow))
+            }
             _ => judged_checks(name, text, plan, &by_point.remove(name).unwrap_or_default(), &seen),
         });
     }
@@ -256,23 +317,52 @@ fn worse(one: Verdict, other: Verdict) -> Verdict {
 fn judged_traffic(
     name: &str,
     text: &str,
-    traffic: Option<&(Timestamp, TrafficSeen)>,
-    judge: impl Fn(&TrafficSeen) -> (Verdict, String),
+    traffic: Option<&Met>,
+    judge: impl Fn(&Met) -> (Verdict, String),
 ) -> Point {
     let silent = || (Verdict::NoData, "no data: no visitors were counted during the watch".to_owned());
-    let (verdict, line) = traffic.map_or_else(silent, |(_, met)| judge(met));
+    let (verdict, line) = traffic.map_or_else(silent, judge);
     Point {
         name: name.to_owned(),
         text: text.to_owned(),
         manual: false,
         verdict,
         evidence: vec![line],
-        at: traffic.map(|(at, _)| *at),
+        at: traffic.map(|met| met.at),
     }
 }
 
-fn error_rate(met: &TrafficSeen) -> (Verdict, String) {
-    let TrafficSeen { seconds, requests, failures, .. } = *met;
+/// The same point where the visitors' judge knew of something worse: what was counted beside it forgets what it met when its
+/// coordinator is killed, and the judge does not.
+fn against(mut point: Point, by_judge: impl Iterator<Item = (Timestamp, String)>) -> Point {
+    for (at, line) in by_judge {
+        point.verdict = Verdict::Failed;
+        point.evidence.push(line);
+        point.at = point.at.max(Some(at));
+    }
+    point
+}
+
+/// What the judge counted against a release by its errors, if that is too much for the checklist.
+fn judged_errors(judged: &Judged) -> Option<String> {
+    let Counted { bad, requests, .. } = judged.errors.new;
+    (bad > 0 && bad.saturating_mul(ONE_IN) >= requests)
+        .then(|| format!("{bad} of {requests} requests failed, as the judge of visitors counted"))
+}
+
+/// The same by slowness. What is slow for a judge with a lower limit is not for the checklist.
+fn judged_slowness(plan: &Plan, judged: &Judged) -> Option<String> {
+    let Counted { bad, requests, .. } = judged.slowness.new;
+    let limit_ms = plan.verdict.p99_ms;
+    (limit_ms >= P99_LIMIT_MS && bad.saturating_mul(ONE_IN) > requests).then(|| {
+        format!(
+            "{bad} of {requests} requests took longer than {limit_ms} ms, as the judge of visitors counted"
+        )
+    })
+}
+
+fn error_rate(met: &Met) -> (Verdict, String) {
+    let TrafficSeen { seconds, requests, failures, .. } = met.all;
     if requests == 0 {
         return (Verdict::NoData, format!("no data: no requests in {seconds} s"));
     }
@@ -284,18 +374,26 @@ fn error_rate(met: &TrafficSeen) -> (Verdict, String) {
         shown % 100
     );
     let verdict = if failures.saturating_mul(ONE_IN) >= requests { Verdict::Failed } else { Verdict::Passed };
-    enough(verdict, met, line)
+    enough(verdict, &met.all, requests, line)
 }
 
-fn p99(met: &TrafficSeen) -> (Verdict, String) {
-    let TrafficSeen { seconds, requests, slow, p99_ms, .. } = *met;
+fn p99(met: &Met) -> (Verdict, String) {
+    let TrafficSeen { seconds, requests, timed, slow, p99_ms, .. } = met.all;
+    // What became a `WebSocket`, or was logged without times, is no fast request.
+    let requests = timed.unwrap_or(requests);
     let Some(p99_ms) = p99_ms else {
         return (Verdict::NoData, format!("no data: nothing can be said of latencies in {seconds} s"));
     };
     // Of several stretches the highest is shown; what counts is how many were slow in all.
-    let line = format!("{p99_ms} ms over {requests} requests in {seconds} s");
+    let line = match met.slowest_at {
+        Some(at) => format!(
+            "{p99_ms} ms in the stretch noted at {}, the slowest of {requests} requests in {seconds} s",
+            clock_time(at)
+        ),
+        None => format!("{p99_ms} ms over {requests} requests in {seconds} s"),
+    };
     let within = slow.map_or(p99_ms < P99_LIMIT_MS, |slow| slow.saturating_mul(ONE_IN) <= requests);
-    enough(if within { Verdict::Passed } else { Verdict::Failed }, met, line)
+    enough(if within { Verdict::Passed } else { Verdict::Failed }, &met.all, requests, line)
 }
 
 /// Two stretches as one.
@@ -305,14 +403,15 @@ fn together(one: &TrafficSeen, other: &TrafficSeen) -> TrafficSeen {
         incomplete: one.incomplete.saturating_add(other.incomplete),
         requests: one.requests.saturating_add(other.requests),
         failures: one.failures.saturating_add(other.failures),
+        timed: one.timed.zip(other.timed).map(|(one, other)| one.saturating_add(other)),
         slow: one.slow.zip(other.slow).map(|(one, other)| one.saturating_add(other)),
         p99_ms: one.p99_ms.max(other.p99_ms),
     }
 }
 
 /// A pass rests on enough requests, and on load balancers that told of theirs.
-fn enough(verdict: Verdict, met: &TrafficSeen, line: String) -> (Verdict, String) {
-    let TrafficSeen { seconds, incomplete, requests, .. } = *met;
+fn enough(verdict: Verdict, met: &TrafficSeen, requests: u64, line: String) -> (Verdict, String) {
+    let TrafficSeen { seconds, incomplete, .. } = *met;
     if verdict == Verdict::Passed && requests < MIN_REQUESTS {
         return (Verdict::NoData, format!("{line}: too few, {MIN_REQUESTS} are needed"));
     }

@@ -116,6 +116,10 @@ pub struct Office {
     moved: watch::Sender<u64>,
 }
 
+fn is_deploy(kept: &Kept) -> bool {
+    matches!(kept.state.plan.purpose, Purpose::Deploy { .. })
+}
+
 /// A failure whose code a newer agent made up.
 fn unnamed(host: &HostName) -> Problem {
     Problem::new(
@@ -524,6 +528,27 @@ impl Office {
             return Ok(book.told.releases.values().max_by_key(|kept| kept.number).cloned());
         };
         book.told.releases.get(id).cloned().map(Some).ok_or_else(|| self.unknown_release(id))
+    }
+
+    /// The release that was deployed last, whatever became of it.
+    pub fn newest_deploy(&self) -> Option<Kept> {
+        let book = self.book();
+        let deploys = book.told.releases.values().filter(|kept| is_deploy(kept));
+        deploys.max_by_key(|kept| kept.number).cloned()
+    }
+
+    /// The rollback that led visitors back from a deploy after it was confirmed, if what moved them next was one.
+    pub fn rolled_back_by(&self, deployed: &Kept) -> Option<Kept> {
+        let confirmed = |kept: &Kept| kept.state.outcome() == Some(Outcome::Confirmed);
+        if !confirmed(deployed) || !is_deploy(deployed) {
+            return None;
+        }
+        let book = self.book();
+        let rolls_back = |kept: &Kept| matches!(kept.state.plan.purpose, Purpose::Rollback { .. });
+        let later = book.told.releases.values().filter(|kept| {
+            kept.number > deployed.number && confirmed(kept) && (is_deploy(kept) || rolls_back(kept))
+        });
+        later.min_by_key(|kept| kept.number).filter(|kept| rolls_back(kept)).cloned()
     }
 
     fn unknown_release(&self, id: &ReleaseId) -> Problem {

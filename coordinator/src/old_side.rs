@@ -272,7 +272,7 @@ pub fn failed_in(plan: &Plan, seen: &[(HostName, Vec<CheckSeen>)]) -> Vec<CheckN
 }
 
 /// The time of day, as a line has room for.
-fn clock_time(at: Timestamp) -> String {
+pub fn clock_time(at: Timestamp) -> String {
     let seconds = at.0 / 1_000;
     format!("{:02}:{:02}:{:02} UTC", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60)
 }

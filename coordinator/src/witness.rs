@@ -113,6 +113,7 @@ impl Met {
     fn seen(mut self) -> TrafficSeen {
         // Rounded up: a limit that is just missed is missed.
         self.seen.p99_ms = self.latency.quantile_ms(990).map(|ms| ms.ceil() as u64);
+        self.seen.timed = Some(self.latency.total());
         self.seen.slow = Some(self.latency.above(P99_LIMIT_MS - 1));
         self.seen
     }

@@ -38,6 +38,9 @@ pub struct TrafficSeen {
     pub requests: u64,
     /// Those that failed: 5xx, or broken off by the server.
     pub failures: u64,
+    /// Requests of which it is known how long they took: not those that became a `WebSocket`, nor lines without times. `None` in
+    /// journals from before that was noted.
+    pub timed: Option<u64>,
     /// Those that took two seconds or longer; `None` in journals from before that was noted.
     pub slow: Option<u64>,
     /// Their 99th percentile, in milliseconds; `None` where nothing can be said of latencies.

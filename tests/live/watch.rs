@@ -179,4 +179,13 @@ async fn checks_that_fail_after_the_end_lead_back_too() {
     assert_eq!((back.outcome.as_str(), plan.created_by.as_str()), ("confirmed", "pointsman"));
     assert!(plan.reason.starts_with("after its end: check `deep` failed"), "{}", plan.reason);
     assert!(site.visit().await.unwrap().contains("v1"));
+    // Its checklist is the last deploy's still, and says what became of it.
+    let told = site.cli(&["checklist", "production"]).await.unwrap();
+    assert!(told.code == 3 && told.stdout.contains("v2"), "{told:?}");
+    assert!(
+        told.stdout.contains("by pointsman, with `") && told.stdout.contains("check `deep` failed"),
+        "{told:?}"
+    );
+    let told = site.cli(&["checklist", "production", "--release", "v1"]).await.unwrap();
+    assert!(!told.stdout.contains("rolled back"), "{told:?}");
 }

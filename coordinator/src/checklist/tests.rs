@@ -153,6 +153,7 @@ fn signals_pass_only_with_enough_of_them() {
         incomplete: 6,
         requests,
         failures,
+        timed: None,
         slow: None,
         p99_ms,
     };
@@ -232,4 +233,91 @@ fn of_several_servers_behind_one_load_balancer_the_worst_counts() {
         notes.push(made(Step::Switch, "lb1", &[("maps", Passed), ("maps", Passed)]));
         assert_eq!(verdict(notes, "services").0, Verdict::Passed, "{verdicts:?}");
     }
+}
+
+fn judged_entry(at: u64, errors: (u64, u64), slowness: (u64, u64)) -> Entry {
+    let new = |(bad, requests)| pointsman_core::MetricJudged {
+        new: Counted { bad, requests, between_ppm: (0, 0) },
+        ..Default::default()
+    };
+    let judged = Judged {
+        verdict: pointsman_core::verdict::Verdict::Rollback,
+        warns: false,
+        shared: false,
+        told: "errors on `green`".to_owned(),
+        errors: new(errors),
+        slowness: new(slowness),
+        seconds: 9,
+        rollback_at_milli: 4_000_000,
+        promote_at_milli: 100_000,
+        needed: None,
+    };
+    let fact = pointsman_core::Stamped { at: Timestamp(at), event: Event::Judged(Box::new(judged)) };
+    Entry { seq: at, release: ReleaseId::parse("r1").unwrap(), fact }
+}
+
+#[test]
+fn what_the_judge_counted_is_not_forgotten_with_what_was_counted_beside_it() {
+    let (environment, plan) = world();
+    let look = |notes: Vec<Note>, judged: &[Entry], name: &str| {
+        let all: Vec<Entry> = entries(notes).into_iter().chain(judged.iter().cloned()).collect();
+        let points = points(&plan, &environment.manual, &all);
+        let point = points.into_iter().find(|point| point.name == name).unwrap();
+        (point.verdict, point.evidence)
+    };
+    let met = TrafficSeen {
+        seconds: 60,
+        requests: 1_000,
+        timed: Some(1_000),
+        slow: Some(0),
+        p99_ms: Some(10),
+        ..TrafficSeen::default()
+    };
+    let well = || vec![Note::Traffic(met.clone())];
+    // The coordinator was killed before it had noted anything.
+    let bad = [judged_entry(70_000, (33, 163), (0, 163))];
+    let (verdict, evidence) = look(Vec::new(), &bad, ERROR_RATE);
+    assert_eq!(verdict, Verdict::Failed);
+    assert_eq!(evidence[1], "33 of 163 requests failed, as the judge of visitors counted");
+    assert_eq!(look(well(), &bad, ERROR_RATE).0, Verdict::Failed);
+    assert_eq!(look(well(), &bad, P99).0, Verdict::Passed);
+    assert_eq!(look(well(), &[judged_entry(70_000, (0, 163), (9, 163))], P99).0, Verdict::Failed);
+    // The newest count of a judge, and that of another one before it.
+    let fine = judged_entry(90_000, (3, 1_630), (0, 1_630));
+    assert_eq!(
+        look(well(), &[judged_entry(70_000, (2, 163), (0, 163)), fine.clone()], ERROR_RATE).0,
+        Verdict::Passed
+    );
+    let another = [judged_entry(70_000, (330, 9_000), (0, 9_000)), fine];
+    assert_eq!(look(well(), &another, ERROR_RATE).0, Verdict::Failed);
+    // A proof is no substitute for what nobody counted.
+    assert_eq!(
+        look(Vec::new(), &[judged_entry(70_000, (0, 9_000), (0, 9_000))], ERROR_RATE).0,
+        Verdict::NoData
+    );
+}
+
+#[test]
+fn a_share_of_slow_requests_is_one_of_those_whose_time_is_known() {
+    let met = |timed, slow, p99_ms| TrafficSeen {
+        seconds: 60,
+        requests: 10_000,
+        timed,
+        slow: Some(slow),
+        p99_ms: Some(p99_ms),
+        ..TrafficSeen::default()
+    };
+    let of = |all: &[TrafficSeen]| verdict(all.iter().cloned().map(Note::Traffic).collect(), P99);
+    // Nine of ten were WebSockets: 60 of 1 000 are slow, and not 60 of 10 000.
+    assert_eq!(of(&[met(Some(1_000), 60, 2_500)]).0, Verdict::Failed);
+    assert_eq!(of(&[met(Some(10_000), 60, 2_500)]).0, Verdict::Passed);
+    // A journal from before that was noted.
+    assert_eq!(of(&[met(None, 60, 2_500)]).0, Verdict::Passed);
+    assert_eq!(of(&[met(Some(50), 0, 10)]).0, Verdict::NoData);
+    // Which stretch the highest is from.
+    let (_, evidence) = of(&[met(Some(500), 0, 10), met(Some(500), 0, 700), met(Some(500), 0, 20)]);
+    assert_eq!(
+        evidence,
+        ["700 ms in the stretch noted at 00:00:02 UTC, the slowest of 1500 requests in 180 s"]
+    );
 }

@@ -18,6 +18,8 @@ pub enum Note {
         incomplete: u64,
         requests: u64,
         failures: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        timed: Option<u64>,
         #[serde(default)]
         slow: Option<u64>,
         p99_ms: Option<u64>,
@@ -57,6 +59,7 @@ pub fn note_of(note: &domain::Note) -> Note {
             incomplete: traffic.incomplete,
             requests: traffic.requests,
             failures: traffic.failures,
+            timed: traffic.timed,
             slow: traffic.slow,
             p99_ms: traffic.p99_ms,
         },
@@ -78,12 +81,13 @@ pub fn note_from(note: Note) -> Option<domain::Note> {
             host: host.parse().ok()?,
             seen: seen.iter().map(seen_from).collect::<Option<_>>()?,
         },
-        Note::Traffic { seconds, incomplete, requests, failures, slow, p99_ms } => {
+        Note::Traffic { seconds, incomplete, requests, failures, timed, slow, p99_ms } => {
             domain::Note::Traffic(domain::TrafficSeen {
                 seconds,
                 incomplete,
                 requests,
                 failures,
+                timed,
                 slow,
                 p99_ms,
             })

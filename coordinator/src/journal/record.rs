@@ -795,6 +795,7 @@ mod tests {
                 incomplete: 2,
                 requests: 1000,
                 failures: 3,
+                timed: Some(990),
                 slow: Some(1),
                 p99_ms: Some(120),
             })),
