@@ -560,7 +560,18 @@ impl World {
     /// Whether a person accepts the journal about which a coordinator says this.
     fn would_accept(&self, problem: &Problem) -> bool {
         let lost = self.store.losses > 0 && opening::knows_more(problem);
-        lost && self.scenario.accepts != Accepts::Never && self.accepting < ACCEPTED_AT_MOST
+        lost && self.may_accept()
+    }
+
+    /// Whether people who accept a journal would do so now: what is found at the load balancers counts from then on, so they see
+    /// to it first that nothing there is changed by hand.
+    pub fn may_accept(&self) -> bool {
+        let by_hand = self
+            .hosts
+            .iter()
+            .filter_map(crate::host::Host::balancer)
+            .any(|balancer| balancer.before_hand.is_some());
+        self.scenario.accepts != Accepts::Never && self.accepting < ACCEPTED_AT_MOST && !by_hand
     }
 
     /// A person begins to accept the journal.

@@ -13,7 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
 use crate::guard::Guard;
-use crate::scenario::{Accepts, Net, Scenario, What};
+use crate::scenario::{Net, Scenario, What};
 use crate::truth::Violation;
 use crate::world::{CrashAt, Happening, Life, World};
 
@@ -473,7 +473,9 @@ impl World {
                     agent.put_back(older);
                 }
                 self.truth.disk_lost(host);
-                self.truth.put_back(host, self.now);
+                if let Some(name) = self.hosts.get(host).map(|host| host.name.clone()) {
+                    self.truth.put_back(host, &name, self.now);
+                }
             }
             What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
@@ -505,18 +507,16 @@ impl World {
         }
         // Nothing but the newest journal helps here, and that is gone.
         let knows_more = matches!(&self.shown, Some(Phase::Held { why, .. }) if opening::knows_more(why));
-        let shown = self
-            .coordinators
-            .get_mut(self.active)
-            .filter(|_| knows_more && self.scenario.accepts != Accepts::Never);
+        let accepts = knows_more && self.may_accept();
+        let shown = self.coordinators.get_mut(self.active).filter(|_| accepts);
         if let Some(accept) = shown.and_then(|shown| shown.accept.take()) {
-            self.helped += 1;
             // Whoever is not heard asks again, or does not.
             let _ = accept.send(());
             return;
         }
         if self.helped == SEEN_TO_AFTER {
             (self.scenario.net, self.scenario.clumsy) = (Net::default(), 0);
+            self.hosts.iter_mut().for_each(crate::host::Host::mend);
         }
         self.helped += 1;
         // People set clocks right before they try again.

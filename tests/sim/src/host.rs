@@ -154,6 +154,8 @@ pub struct Host {
     pub jobs: Vec<Job>,
     /// What it is for.
     pub part: Part,
+    /// What it held and served before it was put back to an older disk.
+    pub newer: Option<Web>,
 }
 
 impl Host {
@@ -204,6 +206,7 @@ impl Host {
             last: None,
             jobs: Vec::new(),
             part: part(name),
+            newer: None,
         };
         environment.agents.keys().map(host).collect()
     }
@@ -285,7 +288,18 @@ impl Host {
     /// The whole host is put back to an older disk, with what it served then.
     pub fn put_back(&mut self, older: &Self) {
         self.lose_disk();
+        self.newer = self.web().cloned();
         self.part = older.part.clone();
+    }
+
+    /// A person copies back what it served before, where it serves nothing yet.
+    pub fn mend(&mut self) {
+        let Some(newer) = self.newer.take() else { return };
+        let Some(web) = self.web_mut().filter(|web| web.current.is_none()) else { return };
+        web.current = newer.current;
+        for (artifact, tree) in newer.trees {
+            web.trees.entry(artifact).or_insert(tree);
+        }
     }
 
     /// The agent dies: its memory is gone. What was not made to last goes with it.

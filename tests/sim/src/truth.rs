@@ -195,9 +195,10 @@ impl Truth {
         self.promoted = promoted;
     }
 
-    /// A host was put back to an older disk. What it holds at rest nobody ordered.
-    pub fn put_back(&mut self, host: usize, now: u64) {
+    /// A host was put back to an older disk. What it holds at rest nobody ordered, and what was done there is to be done anew.
+    pub fn put_back(&mut self, host: usize, name: &HostName, now: u64) {
         self.put_back.insert(host, now);
+        self.changes.retain(|(_, key, _), _| key.host != *name);
     }
 
     /// An agent forgot what it had heard of: what it did it may be asked for anew, by releases of a journal that knows
@@ -458,7 +459,12 @@ impl World {
                     (live.origin.as_ref() == Some(backup)) == matches!(to, SwapTo::Restored { .. })
                 })
             }
-            Action::Activate { artifact, .. } => asked.web().is_some_and(|web| web.current == *artifact),
+            // Of a new host there is nothing to lead back from, nor to.
+            Action::Activate { artifact, .. } => asked.web().is_some_and(|web| {
+                let lacks = artifact.is_some_and(|artifact| !web.trees.contains_key(&artifact));
+                let new = order.key.step == Step::LinkBack && web.current.is_none() && lacks;
+                new || web.current == *artifact
+            }),
             Action::SetFlag { on } => asked.web().is_some_and(|web| web.flag == *on),
             Action::SetRoute { wanted, .. } => {
                 asked.balancer().is_some_and(|balancer| stands(balancer, wanted))
