@@ -208,7 +208,8 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
                     let events = machine::gates_read(&flight.state, watched, began, reading);
                     let judgement = watcher.as_ref().map(Watcher::judgement);
-                    let events = judging::gates_and_visitors(&flight.state, now, events, judgement);
+                    let seen_now = watcher.as_ref().is_some_and(|watcher| watcher.sees(now));
+                    let events = judging::gates_and_visitors(&flight.state, now, events, judgement, seen_now);
                     (watched, last_read) = (Some(began), Some(now));
                     let noted = noted.read(&flight.state, seen, &events);
                     self.record(&mut flight, noted.into_iter().chain(events).collect()).await?;

@@ -381,9 +381,10 @@ impl Office {
     async fn found(&self) -> Found {
         let agents = self.look().await;
         let routes = agents.iter().filter_map(|agent| agent.balancer.as_ref());
-        let mut routes = routes.filter_map(|facts| Route::parse(&facts.route).ok());
-        let Some(route) = routes.next() else { return Found::default() };
-        if routes.all(|other| other == route) { self.environment.found(&route) } else { Found::default() }
+        let routes = routes.filter_map(|facts| Route::parse(&facts.route).ok());
+        let mut found = routes.map(|route| self.environment.found(&route));
+        let Some(first) = found.next() else { return Found::default() };
+        if found.all(|other| other == first) { first } else { Found::default() }
     }
 
     /// Refuses where there is nothing that a person could accept.

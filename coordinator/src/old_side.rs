@@ -149,7 +149,11 @@ impl OldSide {
             return;
         }
         for name in names {
-            known.checks.entry(name.clone()).or_default().comparable_at = Some(now);
+            // One that never passed there, and was compared in a row of an earlier coordinator only, is not made comparable by
+            // failing: it may be of something new.
+            if let Some(found) = known.checks.get_mut(name).filter(|found| found.comparable_at.is_some()) {
+                found.comparable_at = Some(now);
+            }
         }
     }
 

@@ -197,6 +197,11 @@ impl<E: Ear> Watcher<E> {
         }
     }
 
+    /// Whether they are in sight.
+    pub fn sees(&self, now: Timestamp) -> bool {
+        self.unseen(now, STALE_MS).is_none()
+    }
+
     /// Why the visitors have been out of sight for longer than this, if they have.
     pub fn unseen(&self, now: Timestamp, for_ms: u64) -> Option<Problem> {
         if now >= self.seen_at && now.ms_since(self.seen_at) <= for_ms {

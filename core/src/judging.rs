@@ -2,7 +2,7 @@
 //! can turn a release back; only both together let it go on.
 
 use crate::machine::{is_remembered, turns};
-use crate::verdict::{Judgement, Verdict};
+use crate::verdict::{Judgement, Metric, Reason, Verdict};
 use crate::{
     Code, EnvironmentName, Event, Judged, Phase, Problem, Reading, RequestKind, Ruling, State, Timestamp,
     VerdictMode, WatchProgress,
@@ -141,24 +141,32 @@ fn ends(event: &Event) -> bool {
 }
 
 /// What follows from a reading of the gates, with what the visitors' judge has said by then: a second may have been judged
-/// that nothing was recorded of yet, because the gates were read in the same moment. It must not end well then.
+/// that nothing was recorded of yet, because the gates were read in the same moment. It must not end well then. `seen_now`
+/// says that visitors are in sight: what was judged longer ago says nothing of what fails now.
 pub fn gates_and_visitors(
     state: &State,
     now: Timestamp,
     mut gates: Vec<Event>,
     judgement: Option<&Judgement>,
+    seen_now: bool,
 ) -> Vec<Event> {
     let said = judgement.map(|judgement| heard(state, now, judgement)).unwrap_or_default();
-    let gates_turn = |gates: &[Event]| gates.iter().any(|event| matches!(event, Event::TurnedBack(_)));
+    let turning = gates.iter().find_map(|event| match event {
+        Event::TurnedBack(problem) => Some(problem.code),
+        _ => None,
+    });
+    // What strikes the visitors of both slots strikes checks too, and going back would not help. A host that does not hold the
+    // release, or a slot without servers, is the new slot's own.
+    let excused = seen_now
+        && turning.is_some_and(|code| code == Code::CheckFailed)
+        && judgement.is_some_and(|judgement| strikes_both(state, judgement));
     let goes_ahead = match said.last() {
         Some(Event::TurnedBack(_)) => true,
-        // What strikes the visitors of both slots strikes the gates too, and going back would not help. Everything else is
-        // outweighed by gates that fail.
-        Some(Event::Held(problem)) => problem.code == Code::SharedFault || !gates_turn(&gates),
+        // Everything else is outweighed by gates that fail.
+        Some(Event::Held(_)) => turning.is_none() || excused,
         _ => false,
     };
-    if gates_turn(&gates) && !goes_ahead && judgement.is_some_and(|judgement| strikes_both(state, judgement))
-    {
+    if excused && !goes_ahead {
         // It is held for that already: one row of failures is recorded, and no more.
         gates.retain(|event| !ends(event));
         if state.watch.failures >= state.plan.watch.fail_after {
@@ -173,10 +181,15 @@ pub fn gates_and_visitors(
     gates.into_iter().chain(said).collect()
 }
 
-/// Whether the visitors' judge says just now that both slots are struck.
+/// Whether the visitors' judge says that both slots are struck. That the site was no better before the release says nothing of
+/// this moment, nor of checks.
 fn strikes_both(state: &State, judgement: &Judgement) -> bool {
     let ruling = ruled(state, judgement);
-    state.plan.verdict.acts() && ruling.verdict == Verdict::Hold && ruling.shared
+    let struck = |metric: Metric| {
+        matches!(judgement.against(metric), Some(Reason::BothSick(_))) && !judgement.finding(metric).as_before
+    };
+    let struck = struck(Metric::Errors) || struck(Metric::Slowness);
+    state.plan.verdict.acts() && ruling.verdict == Verdict::Hold && ruling.shared && struck
 }
 
 /// Puts what is known of the visitors before the end of a watch, so that every end carries its numbers.

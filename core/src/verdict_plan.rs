@@ -371,7 +371,9 @@ impl State {
         let step = self.visitors_since();
         let moves = self.orders.iter().filter(|(key, _)| key.step == step);
         let moved_at = moves.map(|(_, progress)| progress.at).max();
-        moved_at.map_or(Timestamp(0), |at| at.plus_ms(self.plan.verdict.warm_up_ms))
+        // However long that may be: half of a watch is judged by its times too.
+        let half_ms = self.plan.watch_ms(step).map_or(u64::MAX, |watch_ms| watch_ms / 2);
+        moved_at.map_or(Timestamp(0), |at| at.plus_ms(self.plan.verdict.warm_up_ms.min(half_ms)))
     }
 
     /// The second numbered by the coordinator's clock as this release is judged by it where it stands. While the new slot warms up

@@ -13,10 +13,10 @@ use plans::{Site, deploy, plan};
 use pointsman_core::judging::{gates_and_visitors, heard};
 use pointsman_core::machine::{Next, apply, gates_read, next};
 use pointsman_core::signal::{self, Cell, CellKey};
-use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Tick, Verdict};
+use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Metric, Tick, Verdict};
 use pointsman_core::{
-    Code, Event, HeldAt, OnFail, Outcome, Phase, Reading, Request, RequestKind, RouteClass, RouteEpoch,
-    Split, Stamped, Step, VerdictMode, VerdictPlan,
+    Before, Code, Event, HeldAt, OnFail, Outcome, Part, Phase, Problem, Reading, Request, RequestKind,
+    RouteClass, RouteEpoch, Split, Stamped, Step, Usual, VerdictMode, VerdictPlan,
 };
 use story::{Story, lost, refused};
 
@@ -70,7 +70,7 @@ fn green(story: &mut Story, later_ms: u64, judgement: &Judgement) -> Vec<&'stati
     let last = story.now.plus_ms(later_ms.saturating_sub(1_000));
     story.now = story.now.plus_ms(later_ms);
     let events = gates_read(&story.state, Some(last), story.now, Reading::Pass);
-    let events = gates_and_visitors(&story.state, story.now, events, Some(judgement));
+    let events = gates_and_visitors(&story.state, story.now, events, Some(judgement), true);
     let kinds = events.iter().map(Event::kind).collect();
     events.into_iter().for_each(|event| story.tell(event));
     kinds
@@ -363,8 +363,13 @@ fn gates_that_fail_while_visitors_of_both_slots_do_hold_too() {
     let judgement = after(&story, 20, counts(100, 20), counts(100, 20));
     let failing = |story: &mut Story, judgement| {
         story.now = story.now.plus_ms(1_000);
-        let gates = gates_read(&story.state, None, story.now, Reading::Fail(refused()));
-        let events = gates_and_visitors(&story.state, story.now, gates, Some(judgement));
+        let gates = gates_read(
+            &story.state,
+            None,
+            story.now,
+            Reading::Fail(Problem::new(Code::CheckFailed, "it fails")),
+        );
+        let events = gates_and_visitors(&story.state, story.now, gates, Some(judgement), true);
         events.iter().for_each(|event| story.tell(event.clone()));
         events.len()
     };
@@ -383,6 +388,42 @@ fn gates_that_fail_while_visitors_of_both_slots_do_hold_too() {
     let mut story = watched(VerdictPlan { mode: VerdictMode::Shadow, ..acts() });
     (0..row).for_each(|_| _ = failing(&mut story, &judgement));
     assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+}
+
+#[test]
+fn what_was_no_better_before_and_what_is_the_new_slots_own_excuse_no_gates() {
+    let fails = |story: &mut Story, judgement: &Judgement, code: Code, seen_now: bool| {
+        for _ in 0..story.state.plan.watch.fail_after {
+            story.now = story.now.plus_ms(1_000);
+            let reading = Reading::Fail(Problem::new(code, "it fails"));
+            let gates = gates_read(&story.state, None, story.now, reading);
+            let events = gates_and_visitors(&story.state, story.now, gates, Some(judgement), seen_now);
+            events.into_iter().for_each(|event| story.tell(event));
+        }
+    };
+    let part = |bad, requests| Part { bad, requests };
+    let usual = |bad| Usual { whole: part(10 * bad, 10_000), lately: part(bad, 1_000) };
+    let before =
+        Before { seconds: 900, requests: 10_000, usual: Some((usual(30), usual(0))), ..Before::default() };
+    let mut story = watched(VerdictPlan { before, ..acts() });
+    let judgement = after(&story, 120, counts(100, 3), Counts::default());
+    assert!(judgement.finding(Metric::Errors).as_before);
+    fails(&mut story, &judgement, Code::CheckFailed, true);
+    assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack));
+
+    let both = |story: &Story| after(story, 20, counts(100, 20), counts(100, 20));
+    let mut story = watched(acts());
+    let judgement = both(&story);
+    fails(&mut story, &judgement, Code::CheckFailed, true);
+    assert_eq!(why(&story), Code::SharedFault);
+    for (code, seen_now) in
+        [(Code::NotHeld, true), (Code::BackendUnhealthy, true), (Code::CheckFailed, false)]
+    {
+        let mut story = watched(acts());
+        let judgement = both(&story);
+        fails(&mut story, &judgement, code, seen_now);
+        assert_eq!(story.state.phase, Phase::Doing(Step::RouteBack), "{code}");
+    }
 }
 
 #[test]
