@@ -63,7 +63,7 @@ pub fn same_holder(epoch: Epoch, have: &[u8], got: &[u8]) -> Result<(), Problem>
         return Ok(());
     }
     Err(Problem::new(Code::Fenced, format!("epoch {epoch} is another coordinator's here"))
-        .hint("two coordinators run on copies of one journal: stop the wrong one, restart the right one: `pointsman explain PM0504`"))
+        .hint("two coordinators run on copies of one journal: stop the wrong one, restart the right one; or its journal is an old copy: `pointsman audit verify ENV`"))
 }
 
 /// Refuses to act on a journal that does not hold the entry an agent has acted on: its tail was lost, or it is a copy.
