@@ -201,6 +201,9 @@ impl Line {
         if out.json() && update.kind == "progress" {
             out.say(&render::json::progress(update).to_string());
         }
+        if let Some(visitors) = render::json::visitors(update).filter(|_| out.json()) {
+            out.say(&visitors.to_string());
+        }
         let text = render::update(update, out.live());
         if let Some(text) = &text {
             self.print(out, text);

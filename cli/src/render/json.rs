@@ -97,6 +97,17 @@ pub fn progress(update: &v1::ReleaseUpdate) -> Value {
     })
 }
 
+/// What is known of the visitors after one more second, where an update tells of it.
+pub fn visitors(update: &v1::ReleaseUpdate) -> Option<Value> {
+    let release = update.release.as_ref().filter(|_| update.kind == "visitors")?;
+    let plan = release.plan.clone().unwrap_or_default();
+    Some(json!({
+        "format_version": "1.0", "kind": "visitors", "at": super::time(update.at_ms),
+        "environment": plan.environment, "release": plan.release,
+        "verdict": release.verdict.as_ref().map(super::verdict::verdict_json),
+    }))
+}
+
 /// How a release ended, for a job that reads one document.
 pub fn outcome(release: &v1::Release, exit: Exit) -> Value {
     let plan = release.plan.clone().unwrap_or_default();

@@ -63,7 +63,7 @@ fn counted(count: &v1::VerdictCount) -> String {
 const LEVELS: [(f32, char); 7] =
     [(0.1, '▁'), (1.0, '▂'), (3.0, '▃'), (10.0, '▄'), (25.0, '▅'), (50.0, '▆'), (80.0, '▇')];
 
-/// One sign for each second: how many of its requests failed. A dot where none came.
+/// One sign for each second: how many of its requests were bad. A dot where none came, or nobody saw them.
 fn chart(bars: &[f32]) -> String {
     let sign = |bar: &f32| match *bar {
         bar if bar < 0.0 => '·',
@@ -111,6 +111,10 @@ pub fn block(release: &v1::Release) -> String {
     if !verdict.chart.is_empty() {
         let chart = chart(&verdict.chart);
         text.push_str(&format!("              failed  {chart}  each second on {}\n", plan.to_slot));
+    }
+    if verdict.chart_slow.iter().any(|bar| *bar > 0.0) {
+        let chart = self::chart(&verdict.chart_slow);
+        text.push_str(&format!("              slow    {chart}  over the limit\n"));
     }
     if !verdict.blind.is_empty() {
         text.push_str(&format!("              out of sight: {}\n", verdict.blind));
@@ -238,7 +242,7 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
         "shadow": verdict.shadow, "blind": Some(&verdict.blind).filter(|blind| !blind.is_empty()),
         "unkept": Some(&verdict.unkept).filter(|unkept| !unkept.is_empty()),
         "no_way_back": Some(&verdict.no_way_back).filter(|closed| !closed.is_empty()),
-        "chart_percent": verdict.chart,
+        "chart_percent": verdict.chart, "chart_slow_percent": verdict.chart_slow,
         "probes": {
             "new": probes_json(verdict.probes_new.as_ref()), "old": probes_json(verdict.probes_old.as_ref()),
         },
@@ -285,6 +289,7 @@ mod tests {
                 promote_at: 100.0,
                 requests_needed: Some(1_300),
                 chart: vec![-1.0, 0.0, 0.5, 20.0, 100.0],
+                chart_slow: vec![-1.0, 0.0, 0.0, 60.0, 2.0],
                 probes_new: Some(v1::SignalProbes { requests: 24, failures: 1, ..Default::default() }),
                 probes_old: Some(v1::SignalProbes { requests: 6, ..Default::default() }),
                 ..Default::default()

@@ -48,7 +48,8 @@ struct Shown {
     judgement: Judgement,
     probed: Probed,
     blind: String,
-    chart: VecDeque<f32>,
+    /// Of each second the failed and the slow requests of every hundred.
+    chart: VecDeque<[f32; 2]>,
 }
 
 /// What could not be put away.
@@ -148,7 +149,8 @@ impl Visitors {
             (probes.requests > 0).then(|| convert::probes_to_wire(&slot.backend, probes))
         };
         Some(v1::Verdict {
-            chart: shown.chart.into(),
+            chart: shown.chart.iter().map(|[failed, _]| *failed).collect(),
+            chart_slow: shown.chart.iter().map(|[_, slow]| *slow).collect(),
             blind: shown.blind,
             unkept,
             no_way_back,
@@ -177,14 +179,18 @@ impl Visitors {
     }
 }
 
-/// Failed requests of every hundred of the new slot in a second; -1 without requests.
-fn bar(plan: &Plan, heard: &Heard) -> f32 {
-    let Heard::Second(second) = heard else { return -1.0 };
-    let new = plan.judged_new(&second.seen);
-    if new.requests == 0 {
-        return -1.0;
+/// Failed and slow requests of every hundred of the new slot in a second; -1 where none came, or nobody judges it.
+fn bars(plan: &Plan, heard: &Heard) -> [f32; 2] {
+    let Heard::Second(second) = heard else { return [-1.0; 2] };
+    if second.blind.is_some() {
+        return [-1.0; 2];
     }
-    (f64::from(new.errors) * 100.0 / f64::from(new.requests)) as f32
+    let new = plan.judged_new(&second.seen);
+    let of_hundred = |part: u32, all: u32| match all {
+        0 => -1.0,
+        all => (f64::from(part) * 100.0 / f64::from(all)) as f32,
+    };
+    [of_hundred(new.errors, new.requests), of_hundred(new.over_limit, new.timed)]
 }
 
 /// What was put away last, by this coordinator or one of before a file had two places.
@@ -237,7 +243,7 @@ impl Signals for Visitors {
             let mut shown = self.shown();
             let before = shown.take().filter(|shown| shown.plan.release == plan.release);
             let mut chart = before.map(|shown| shown.chart).unwrap_or_default();
-            chart.push_back(bar(plan, heard));
+            chart.push_back(bars(plan, heard));
             if chart.len() > CHART_SECONDS {
                 chart.pop_front();
             }

@@ -48,6 +48,7 @@ pub fn verdict_to_wire(plan: &Plan, judged: &Judged) -> v1::Verdict {
         warns: judged.warns,
         shared: judged.shared,
         chart: Vec::new(),
+        chart_slow: Vec::new(),
         blind: String::new(),
         unkept: String::new(),
         no_way_back: String::new(),
