@@ -68,10 +68,13 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
         let refused = fleet.fence(host, epoch, look_ms).await.err();
         refused.map(|problem| problem.on(host).in_environment(environment))
     });
-    let told = join_all(asked).await;
+    let told: Vec<Problem> = join_all(asked).await.into_iter().flatten().collect();
     let damaged = |problem: &Problem| problem.code == Code::JournalCorrupt;
-    let trouble =
-        told.into_iter().flatten().find(|problem| knows_more(problem) || damaged(problem)).or(broken);
+    let mut troubles: Vec<Problem> =
+        told.into_iter().filter(|problem| knows_more(problem) || damaged(problem)).collect();
+    // An agent that has acted on more tells what is wrong; one that knows a newer epoch only that something is.
+    troubles.sort_by_key(|problem| problem.code != Code::JournalBehind);
+    let trouble = troubles.into_iter().next().or(broken);
     if trouble.is_none() {
         for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
             let taken = vec![Event::EpochTaken(epoch)];
