@@ -72,7 +72,7 @@ pub(crate) fn may_become(settings: &Settings, superuser: &str) -> Problem {
         "`{user}` is a member of the superuser `{superuser}`, and could become it; the agent needs less"
     );
     Problem::new(Code::DatabaseUnfit, message).hint(format!(
-        "give the database to a role of the application (`ALTER DATABASE … OWNER TO …`, `REASSIGN OWNED`), then as a superuser: \
+        "give the database to a role of the application (`ALTER DATABASE … OWNER TO …`, and the same for what is in it), then as a superuser: \
          `REVOKE {} FROM {};` and `database-role.sql` with the new owner",
         quoted(superuser),
         quoted(user)

@@ -1,7 +1,7 @@
 //! Rights on what extensions made. It comes with the extension and is in no dump, and rights on it only a superuser can give as
-//! they were: `database-role.sql` gives them to the database that restores begin from.
+//! they were: what was changed of them is told before a restore meets it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use pointsman_core::{Problem, several};
 
@@ -9,23 +9,22 @@ use crate::preflight::Finding;
 use crate::statement::{field, refused};
 use crate::{Session, Settings};
 
-/// Members of extensions with each right that somebody other than their owner has, whether they are not as the extension made
-/// them, and whether the agent's role has any right on them.
+/// Members of extensions that do not have the rights any more that the extension gave, whether everybody had one then, and whether
+/// the role has any.
 const MEMBERS: &str = "
-SELECT i.type || ' ' || i.identity,
-       CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE pg_get_userbyid(a.grantee) END::text, a.privilege_type::text,
-       m.acl IS NOT NULL AND m.acl IS DISTINCT FROM coalesce(p.initprivs, acldefault(m.kind, m.owner)), m.usable
-  FROM (SELECT 'f'::\"char\" AS kind, 'pg_proc'::regclass::oid AS classid, oid, proowner AS owner, proacl AS acl,
-               has_function_privilege(oid, 'EXECUTE') AS usable FROM pg_proc
-        UNION ALL
-        SELECT CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", 'pg_class'::regclass, oid, relowner, relacl,
-               CASE relkind WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE, SELECT, UPDATE')
-                            ELSE has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END
-          FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')) m
-  JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.oid AND d.deptype = 'e'
-  LEFT JOIN pg_init_privs p ON p.classoid = m.classid AND p.objoid = m.oid AND p.objsubid = 0
+SELECT i.type || ' ' || i.identity, EXISTS (SELECT FROM aclexplode(m.initial) a WHERE a.grantee = 0), m.usable
+  FROM (SELECT t.*, coalesce(p.initprivs, acldefault(t.kind, t.owner)) AS initial
+          FROM (SELECT 'f'::\"char\" AS kind, 'pg_proc'::regclass::oid AS classid, oid, proowner AS owner, proacl AS acl,
+                       has_function_privilege(oid, 'EXECUTE') AS usable FROM pg_proc
+                UNION ALL
+                SELECT CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", 'pg_class'::regclass, oid, relowner, relacl,
+                       CASE relkind WHEN 'S' THEN has_sequence_privilege(oid, 'USAGE, SELECT, UPDATE')
+                                    ELSE has_table_privilege(oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER') END
+                  FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')) t
+          JOIN pg_depend d ON d.classid = t.classid AND d.objid = t.oid AND d.deptype = 'e'
+          LEFT JOIN pg_init_privs p ON p.classoid = t.classid AND p.objoid = t.oid AND p.objsubid = 0) m
  CROSS JOIN LATERAL pg_identify_object(m.classid, m.oid, 0) i
-  LEFT JOIN LATERAL aclexplode(coalesce(m.acl, p.initprivs, acldefault(m.kind, m.owner))) a ON a.grantee <> m.owner";
+ WHERE m.acl IS NOT NULL AND m.acl IS DISTINCT FROM m.initial OR $1";
 
 /// Wrappers that servers of the live database use, and who must be able to: whoever restores them, and whose they are.
 const WRAPPERS: &str = "
@@ -41,45 +40,30 @@ SELECT coalesce(bool_and(has_foreign_data_wrapper_privilege(r.name, w.oid, 'USAG
 /// How many things are named.
 const NAMED: usize = 5;
 
-/// A member of an extension.
-#[derive(Default)]
-struct Member {
-    /// Who has which right.
-    rights: BTreeSet<(String, String)>,
-    changed: bool,
-    usable: bool,
-}
-
 /// Compares the live database with the template that restores begin from.
 pub(crate) async fn look(
     settings: &Settings,
     template: &str,
     check: &'static str,
-    hint: &str,
+    script: &str,
 ) -> Result<Vec<Finding>, Problem> {
     let live = Session::open(settings, &settings.name, "preflight").await?;
     let template = Session::open(settings, template, "preflight").await?;
-    let (there, mut findings) = (members(settings, &template).await?, Vec::new());
-    let (mut otherwise, mut impossible) = (Vec::new(), Vec::new());
-    for (name, member) in members(settings, &live).await? {
-        match there.get(&name) {
-            Some(given) if given.rights == member.rights => {}
-            Some(given) if given.usable || !member.changed => otherwise.push(name),
-            // A restore makes its extension, and nobody may give the rights.
-            None if !member.changed => {}
-            _ => impossible.push(name),
-        }
-    }
-    for (wrapper, roles) in wrappers(&live).await? {
-        let row = template.client().query_one(USABLE_WRAPPER, &[&wrapper, &roles]).await;
-        let row = row.map_err(|error| refused("ask for rights on foreign data wrappers", &error))?;
-        if !field::<bool>(&row, 0)? {
-            impossible.push(format!("foreign-data wrapper {wrapper}"));
+    let (mut otherwise, mut impossible, mut findings) = (Vec::new(), Vec::new(), Vec::new());
+    let changed = members(&live, false).await?;
+    if !changed.is_empty() {
+        let there = members(&template, true).await?;
+        for (name, (everybodys, _)) in changed {
+            // Whoever has no right at all on a thing may not even try to grant one; else the server only warns.
+            let usable = there.get(&name).map_or(everybodys, |(_, usable)| *usable);
+            if usable { otherwise.push(name) } else { impossible.push(name) }
         }
     }
     if !impossible.is_empty() {
         let found =
             format!("a restore could not give rights on what extensions made: {}", named(&impossible));
+        let hint = "as a superuser, in the database: `REVOKE … ON … FROM …` what was granted on it; roles such as `pg_monitor` have such \
+                    rights in all databases";
         findings.push(Finding::unrestorable(check, found, hint));
     }
     if !otherwise.is_empty() {
@@ -88,24 +72,32 @@ pub(crate) async fn look(
             settings.name,
             named(&otherwise)
         );
+        let hint = "after a restore and before its swap, as a superuser in the restored database: give and revoke the same once more";
         findings.push(Finding::warning(check, found, hint));
+    }
+    let mut lacking = Vec::new();
+    for (wrapper, roles) in wrappers(&live).await? {
+        let row = template.client().query_one(USABLE_WRAPPER, &[&wrapper, &roles]).await;
+        let row = row.map_err(|error| refused("ask for rights on foreign data wrappers", &error))?;
+        if !field::<bool>(&row, 0)? {
+            lacking.push(format!("foreign-data wrapper {wrapper}"));
+        }
+    }
+    if !lacking.is_empty() {
+        let found = format!(
+            "a restore could not make servers of what the template keeps from it: {}",
+            named(&lacking)
+        );
+        findings.push(Finding::unrestorable(check, found, script));
     }
     Ok(findings)
 }
 
-/// Every member with who has which right on it, but for the agent's role: the template gives it what restores need.
-async fn members(settings: &Settings, session: &Session) -> Result<BTreeMap<String, Member>, Problem> {
-    let rows = session.client().query(MEMBERS, &[]).await;
+/// Members whose rights were changed, or `all`: whether everybody had a right on it at first, and whether the role has one.
+async fn members(session: &Session, all: bool) -> Result<BTreeMap<String, (bool, bool)>, Problem> {
+    let rows = session.client().query(MEMBERS, &[&all]).await;
     let rows = rows.map_err(|error| refused("list rights on what extensions made", &error))?;
-    let mut members: BTreeMap<String, Member> = BTreeMap::new();
-    for row in &rows {
-        let member = members.entry(field(row, 0)?).or_default();
-        (member.changed, member.usable) = (field(row, 3)?, field(row, 4)?);
-        let (grantee, privilege): (Option<String>, Option<String>) = (field(row, 1)?, field(row, 2)?);
-        let right = grantee.zip(privilege).filter(|(grantee, _)| *grantee != settings.user);
-        member.rights.extend(right);
-    }
-    Ok(members)
+    rows.iter().map(|row| Ok((field(row, 0)?, (field(row, 1)?, field(row, 2)?)))).collect()
 }
 
 async fn wrappers(live: &Session) -> Result<Vec<(String, Vec<String>)>, Problem> {

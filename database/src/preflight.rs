@@ -356,12 +356,11 @@ async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Ve
              `database-role.sql` with that owner",
             quoted(&settings.name)
         );
-        findings.push(if settings.allow_superuser {
-            Finding::warning("role", found, hint)
-        } else {
-            Finding::refused("role", found, hint)
-        });
-        return Ok(findings);
+        if !settings.allow_superuser {
+            findings.push(Finding::refused("role", found, hint));
+            return Ok(findings);
+        }
+        findings.push(Finding::warning("role", found, hint));
     }
     if let Some(superuser) = field::<Option<String>>(&row, 5)? {
         let problem = guard::may_become(settings, &superuser);

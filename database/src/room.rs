@@ -58,9 +58,6 @@ pub(crate) async fn for_dump(settings: &Settings, session: &Session) -> Result<(
 /// How much more than the live database a copy of it may take for a while: its log and its indexes being built.
 const COPY_PERCENT: u64 = 120;
 
-/// How much more than its dump before it was compressed a database takes, where the manifest does not tell its size.
-const OF_DUMP_PERCENT: u64 = 150;
-
 /// Where the server keeps the database's files, as far as the role may know and the agent may look.
 async fn data_folder(settings: &Settings, session: &Session) -> Option<PathBuf> {
     if !settings.is_here() {
@@ -77,18 +74,15 @@ pub(crate) async fn free_for_data(settings: &Settings, session: &Session) -> Opt
     free(&data_folder(settings, session).await?).ok()
 }
 
-/// What a copy of a backup may take for a while: the database may have been greater when it was taken than it is now.
+/// What a copy of a backup may take for a while: the database may have been greater when it was taken than it is now, where
+/// the manifest tells that.
 pub(crate) async fn of_copy(
     settings: &Settings,
     session: &Session,
     manifest: &Manifest,
 ) -> Result<u64, Problem> {
-    let then = match manifest.database_bytes {
-        0 => manifest.raw_bytes.saturating_mul(OF_DUMP_PERCENT) / 100,
-        bytes => bytes,
-    };
     let now = database_bytes(session, &settings.name).await?;
-    Ok(now.max(then).saturating_mul(COPY_PERCENT) / 100)
+    Ok(now.max(manifest.database_bytes).saturating_mul(COPY_PERCENT) / 100)
 }
 
 /// What may be written to the folder of backups while a copy of a backup is made: where the server's data are on the same

@@ -32,8 +32,7 @@ GRANT :"owner" TO :"role";
 -- known to tell whether a copy fits.
 GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
 
--- Extensions such as PostGIS can only be created by a superuser; what is in others would belong to whoever restores, and rights
--- on it only a superuser can give. Restores begin from this database, which holds those
+-- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
 -- of the live one and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
 -- only some versions of the server have is read by name: who sorts is said since 15.
 CREATE TEMPORARY VIEW sorting AS
@@ -72,19 +71,6 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
  WHERE datname = :'template' AND datcollversion <> pg_database_collation_actual_version(oid) \gexec
 \endif
 
--- Rights on what extensions made, as they are and as they were at first: what a dump says of them only a superuser could
--- carry out.
-SELECT $$
-SELECT m.word, i.identity, m.owner, m.acl, coalesce(p.initprivs, acldefault(m.kind, m.owner)) AS initial
-  FROM (SELECT 'ROUTINE' AS word, 'f'::"char" AS kind, 'pg_proc'::regclass::oid AS classid, oid, proowner AS owner, proacl AS acl FROM pg_proc
-        UNION ALL
-        SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char",
-               'pg_class'::regclass, oid, relowner, relacl FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')) m
-  JOIN pg_depend d ON d.classid = m.classid AND d.objid = m.oid AND d.deptype = 'e'
-  LEFT JOIN pg_init_privs p ON p.classoid = m.classid AND p.objoid = m.oid AND p.objsubid = 0
- CROSS JOIN LATERAL pg_identify_object(m.classid, m.oid, 0) i
-$$ AS members_rights \gset
-
 \connect :"database"
 -- What an extension says of its own tables that people fill is in a dump: the role must be able to read it.
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
@@ -94,13 +80,6 @@ SELECT format('GRANT SELECT ON %s TO %I', c.oid::regclass, :'role')
   FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
  WHERE NOT has_table_privilege(:'role', c.oid, 'SELECT') \gexec
 
-SELECT string_agg(format('REVOKE ALL ON %s %s FROM PUBLIC', r.word, r.identity)
-                  || coalesce((SELECT string_agg(format('; GRANT %s ON %s %s TO %s%s', a.privilege_type, r.word, r.identity,
-                                     CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-                                     CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END), '')
-                                 FROM aclexplode(r.acl) a WHERE a.grantee <> r.owner), '')
-                  || format('; GRANT ALL ON %s %s TO %I WITH GRANT OPTION', r.word, r.identity, :'role'), '; ') AS rights
-  FROM (:members_rights) r WHERE r.acl IS NOT NULL AND r.acl IS DISTINCT FROM r.initial \gset
 SELECT string_agg(DISTINCT format('GRANT USAGE ON FOREIGN DATA WRAPPER %I TO %I, %I', w.fdwname, :'role', pg_get_userbyid(s.srvowner)),
                   '; ') AS wrappers
   FROM pg_foreign_server s JOIN pg_foreign_data_wrapper w ON w.oid = s.srvfdw
@@ -123,7 +102,9 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
                        THEN format(' VERSION %2$L CASCADE; ALTER EXTENSION %1$I UPDATE TO %2$L', e.extname, e.extversion)
                        ELSE ' CASCADE' END, '; ' ORDER BY e.oid) AS extensions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_roles o ON o.oid = n.nspowner
- WHERE e.extname <> 'plpgsql' \gset
+ WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
+       SELECT 1 FROM pg_available_extension_versions v
+        WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
 SELECT array_agg(extname)::text AS here FROM pg_extension \gset
 
 \connect :"template"
@@ -134,18 +115,6 @@ SELECT :'schemas' \gexec
 \endif
 \if :{?extensions}
 SELECT :'extensions' \gexec
-\endif
--- As at first, and then as in the live one. The role may grant them on, because a dump has them granted by whoever restores it.
-SELECT format('REVOKE ALL ON %s %s FROM %s', r.word, r.identity,
-              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
-  FROM (:members_rights) r, aclexplode(r.acl) a
- WHERE r.acl IS DISTINCT FROM r.initial AND a.grantee <> r.owner AND a.grantor = r.owner \gexec
-SELECT format('GRANT %s ON %s %s TO %s', a.privilege_type, r.word, r.identity,
-              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END)
-  FROM (:members_rights) r, aclexplode(r.initial) a
- WHERE r.acl IS DISTINCT FROM r.initial AND a.grantee <> r.owner \gexec
-\if :{?rights}
-SELECT :'rights' \gexec
 \endif
 \if :{?wrappers}
 SELECT :'wrappers' \gexec

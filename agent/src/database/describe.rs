@@ -34,7 +34,7 @@ fn folder(settings: &Settings) -> &Path {
 
 async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), Problem> {
     let mut backups = backup::list(settings).await?;
-    backups.sort_by_key(|backup| std::cmp::Reverse(backup.taken_at_ms));
+    backups.reverse();
     facts.backups = backups.iter().take(BACKUPS).map(backup_facts).collect();
     let session = Session::open(settings, &settings.name, "look").await?;
     let row = session

@@ -116,7 +116,7 @@ impl<'a> Target<'a> {
         let given = Given { extensions, schemas: asked(schemas).await? };
         // Commits need not wait for the disk: what a crash cuts short is loaded anew.
         let options = format!(
-            "-c synchronous_commit=off -c maintenance_work_mem={}kB {}",
+            "-c synchronous_commit=off -c default_transaction_read_only=off -c maintenance_work_mem={}kB {}",
             memory_kb(settings, &session).await?,
             session.no_limits().await?
         );

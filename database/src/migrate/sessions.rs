@@ -30,16 +30,6 @@ SELECT pg_is_in_recovery(), r.rolsuper, current_user::text,
   FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()";
 
-/// What a session of the owner begins with as its search path, where that is set for the owner: whatever a file makes without
-/// naming a schema is to be where the owner's own sessions would make it.
-const OWNERS_PATH: &str = "
-SELECT set_config('search_path', own.path, false)
-  FROM (SELECT substr(c.setting, length('search_path=') + 1) AS path
-          FROM pg_catalog.pg_db_role_setting s, unnest(s.setconfig) AS c (setting)
-         WHERE c.setting LIKE 'search_path=%' AND s.setrole IN (0, (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = current_user))
-           AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-         ORDER BY s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1) own";
-
 const LEAVE: &str = "
 SELECT set_config('search_path', coalesce((
            SELECT string_agg(quote_ident(s), ', ' ORDER BY n) FROM unnest(current_schemas(false)) WITH ORDINALITY AS u (s, n)
@@ -95,7 +85,6 @@ impl Sessions {
         if let Some(owner) = &self.owner {
             let failed = |error| Fault::from(error).while_doing("become the database's owner");
             self.work.client().batch_execute(&format!("SET ROLE {owner}")).await.map_err(failed)?;
-            self.work.client().query(OWNERS_PATH, &[]).await.map_err(failed)?;
         }
         leave_our_schema(&self.work).await
     }
