@@ -84,6 +84,8 @@ enum Waited {
     Running(u64),
     /// None runs, but they go on beginning: so many while it was waited.
     Begins(u64),
+    /// Nobody is there, and an old worker still leads there: why it does.
+    Led(String),
 }
 
 /// Waits until nobody is served and nothing has begun for `still`. What is quiet at `until`, but not for that long, is given
@@ -122,10 +124,10 @@ async fn wait_empty(
             None if now < until => {}
             None if left > 0 => return Ok(Waited::Running(left)),
             None => {
-                return Err(match (unseen, seen.led_by) {
-                    (Some(more), _) => unseen_problem(backend, more),
-                    (None, why) => led_problem(backend, &why.unwrap_or_default()),
-                });
+                return match (unseen, seen.led_by) {
+                    (Some(more), _) => Err(unseen_problem(backend, more)),
+                    (None, why) => Ok(Waited::Led(why.unwrap_or_default())),
+                };
             }
         }
         tokio::time::sleep(LOOK_EVERY).await;
@@ -245,6 +247,12 @@ pub async fn drain(
             let detail = format!("{begun} began on `{backend}` while it was waited for, and are left to");
             return Ok(Evidence { already: false, detail, ..Evidence::default() });
         }
+        (Waited::Led(why), DrainEnd::Cut) => return Err(led_problem(backend, &why)),
+        (Waited::Led(why), DrainEnd::Leave) => {
+            // It may be there for hours, with clients that ask for nothing: whoever has requests running is left to, too.
+            let detail = led_problem(backend, &why).message;
+            return Ok(Evidence { already: false, detail, ..Evidence::default() });
+        }
         (Waited::Running(left), _) => left,
     };
     if end == DrainEnd::Leave {
@@ -273,6 +281,7 @@ pub async fn drain(
             ..Evidence::default()
         }),
         Waited::Begins(begun) => Err(begins_problem(backend, begun).aftermath(Aftermath::Changed)),
+        Waited::Led(why) => Err(led_problem(backend, &why).aftermath(Aftermath::Changed)),
         Waited::Running(left) => Err(Problem::new(
             Code::DrainIncomplete,
             format!("{left} requests on `{backend}` are still running after they were cut"),

@@ -85,14 +85,20 @@ pub async fn inspect(
             ));
         }
     };
-    if let Some(Err(problem)) =
-        seen.as_ref().filter(|_| balancer.shows_epoch()).map(|seen| switch::shows(&route, seen))
-    {
+    let shown = seen.as_ref().filter(|_| balancer.shows_epoch()).map(|seen| switch::shows(&route, seen));
+    let astray = shown.and_then(Result::err);
+    let looked_up =
+        seen.as_ref().is_some_and(|seen| seen.mark("epoch") == Some(route.epoch.to_string().as_str()));
+    if let Some(problem) = astray.clone().filter(|_| !(leaving && looked_up)) {
         let fits = fit::look(balancer).await.map_or_else(|problem| problem.message, |fit| fit.to_string());
         return Err(problem.cause(fits));
     }
     let info = balancer.workers.info().await?;
     let mut detail = format!("HAProxy {}, route `{route}`", info.version);
+    // Somebody may answer in place of what is left, a page for a slot that is down: no reason to stay.
+    if let Some(problem) = astray {
+        detail = format!("{detail}; {}", problem.message);
+    }
     if seen.is_none() {
         detail.push_str("; what serves does not answer");
     }

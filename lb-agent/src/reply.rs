@@ -554,7 +554,9 @@ impl TableKeys {
             (Self::V4, IpAddr::V4(address)) => Some(IpAddr::V4(address)),
             (Self::V6, IpAddr::V4(address)) => Some(IpAddr::V6(address.to_ipv6_mapped())),
             (Self::V6, IpAddr::V6(address)) => Some(IpAddr::V6(address)),
-            (Self::V4, IpAddr::V6(_)) | (Self::Other(_), _) => None,
+            // A text: the address may be written in it.
+            (Self::Other(_), address) => Some(address),
+            (Self::V4, IpAddr::V6(_)) => None,
         }
     }
 }

@@ -242,7 +242,7 @@ impl ServerStates {
         let backends = self.haproxy_backends();
         let named = |row: &StatRow| self.slots.values().flatten().any(|name| is_row(row, name));
         let takes = |row: &&StatRow| {
-            let idle = row.status.starts_with("MAINT") || row.status == "DRAIN";
+            let idle = ["MAINT", "DRAIN", "DOWN"].iter().any(|idle| row.status.starts_with(idle));
             row.server != "BACKEND" && !row.backup && !idle
         };
         let theirs = rows.iter().filter(|row| backends.contains(row.backend.as_str())).filter(takes);
