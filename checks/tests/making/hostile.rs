@@ -44,7 +44,7 @@ async fn nobody_there_is_a_failure_too() {
     let world = World::start().await;
     let mut place = world.place();
     // A port that was just free.
-    place.server.address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    place.server.address = std::net::TcpListener::bind("127.99.0.1:0").unwrap().local_addr().unwrap();
     let seen = run(&[check("gone", "http = { path = \"/\" }")], &place, None).await.unwrap().seen;
     assert!(seen[0].what.starts_with("/ cannot connect"), "{seen:?}");
     let tls = run(&[check("tls", "tls = { min_left = \"14d\" }")], &place, None).await.unwrap().seen;

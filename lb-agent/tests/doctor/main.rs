@@ -9,5 +9,7 @@
 
 mod files;
 mod live;
+#[path = "../net/mod.rs"]
+mod net;
 mod real;
 mod world;

@@ -75,7 +75,7 @@ impl Balancer {
     /// With these lines in `[haproxy]`, and more tables.
     fn with(haproxy: &str, tables: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let frontend = crate::net::free();
         let text = format!(
             "listen = \"127.0.0.1:1\"\nstate = \"{0}\"\n[pki]\ncert = \"none\"\nkey = \"none\"\nca = \"none\"\n[haproxy]\n\
              socket = \"{0}/pointsman.sock\"\nmaster = \"{0}/master.sock\"\n\

@@ -1,7 +1,7 @@
 //! Visitors who do not get to where the route leads, behind a real HAProxy: a move is called done when the backend that
 //! it names answers, and who goes elsewhere all the same is told.
 
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::Path;
 
 use pointsman_core::{Aftermath, Code};
@@ -11,7 +11,7 @@ use crate::rig::{Agent, P, Setup, V, route};
 
 /// An HAProxy of this configuration, changed, with an agent that takes access lines in.
 async fn started(change: impl FnOnce(String) -> String) -> Option<Haproxy> {
-    let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let lines = crate::net::free();
     let agent = |folder: &Path, frontend: SocketAddr| {
         Agent::start(&Setup {
             map: folder.join("route.map"),

@@ -15,6 +15,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::net::free;
 use crate::pki::{Authority, NEW, OLD, Wish};
 use crate::real::Haproxy;
 use crate::rig::{P, V};
@@ -74,10 +75,6 @@ async fn get(stream: &mut TlsStream<TcpStream>) -> String {
     let mut answer = vec![0; 1024];
     let count = stream.read(&mut answer).await.unwrap();
     String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned()
-}
-
-fn free() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 async fn started(old: &str, address: SocketAddr) -> Option<Haproxy> {

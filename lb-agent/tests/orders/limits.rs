@@ -23,7 +23,7 @@ async fn status(from: &str, to: SocketAddr) -> String {
 
 #[tokio::test]
 async fn who_is_limited_is_seen_and_let_in_again() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::net::free();
     let started = Haproxy::start_with(|_| {
         let sections = format!(
             "frontend limited
@@ -65,7 +65,7 @@ backend st_rl
 /// and one table that is not there keeps nobody out of the others.
 #[tokio::test]
 async fn an_address_is_let_in_again_whatever_the_type_of_the_table() {
-    let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let address = crate::net::free();
     let started = Haproxy::start_with(|_| {
         let sections = format!(
             "frontend limited

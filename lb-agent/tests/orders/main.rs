@@ -19,6 +19,8 @@ mod fake;
 mod full_disk;
 mod lease;
 mod limits;
+#[path = "../net/mod.rs"]
+mod net;
 mod opnsense;
 mod pki;
 mod real;

@@ -145,7 +145,7 @@ impl Haproxy {
 
     /// The same, with more words in the line of the command socket.
     pub async fn start_as(words: &str, more: impl FnOnce(&Path) -> (String, String)) -> Option<Self> {
-        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let lines = crate::net::free();
         let for_agent = std::cell::OnceCell::new();
         let started = Self::begin(
             |folder, frontend| {
@@ -181,7 +181,7 @@ impl Haproxy {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
-        let frontend = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let frontend = crate::net::free();
         let text = configuration(folder.path(), frontend);
         std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();

@@ -74,7 +74,7 @@ impl Site {
 
     /// With one server more in the same backend, and lines of its own.
     async fn start_with(balance: &str, more: &str, server_too: &str) -> Option<Self> {
-        let lines = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let lines = crate::net::free();
         let (blue, green, page) = (server("blue"), server("green"), server("page"));
         let servers = format!(
             "  server blue1 {} check inter 100ms fall 2 rise 2\n  server green1 {} check inter 100ms fall 2 rise 2\n  server page {} check inter 100ms\n",

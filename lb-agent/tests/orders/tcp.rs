@@ -1,23 +1,22 @@
 //! A real HAProxy reached over a TCP socket, without a master socket: as from a virtual machine beside a firewall.
 
-use std::net::TcpListener;
 use std::path::Path;
 
 use crate::real::{Haproxy, configuration};
 use crate::rig::{Agent, P, Setup, V, route};
 
 fn start() -> Option<Haproxy> {
-    let command_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let commands = crate::net::free();
     Haproxy::begin(
         |folder, frontend| {
-            let line = format!("global\n  stats socket ipv4@127.0.0.1:{command_port} level admin\n");
+            let line = format!("global\n  stats socket ipv4@{commands} level admin\n");
             configuration(folder, frontend).replacen("global\n", &line, 1)
         },
         |folder, frontend| {
             Agent::start(&Setup {
                 map: folder.join("route.map"),
                 key: "route".to_owned(),
-                socket: Path::new(&format!("tcp://127.0.0.1:{command_port}")).to_owned(),
+                socket: Path::new(&format!("tcp://{commands}")).to_owned(),
                 master: None,
                 frontend,
                 state: folder.join("state"),
