@@ -1,5 +1,6 @@
 //! Looks whether the work can be done at all, before a release begins: server, programs, role, room. Changes nothing.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use pointsman_core::{Code, Problem, several};
@@ -400,7 +401,7 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
         .map_err(failed)?;
     let template = copy::template_of(settings);
     let prepared = Shape::ask(session.client(), &template).await?.is_some();
-    let there = if prepared { extensions_of(settings, &template).await? } else { Vec::new() };
+    let there = if prepared { extensions_of(settings, &template).await? } else { BTreeMap::new() };
     let mut findings = Vec::new();
     for row in &rows {
         let (name, available, creatable): (String, bool, bool) =
@@ -412,7 +413,7 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
                 found,
                 "`apt-get install` its package: `apt-cache search postgresql`",
             ));
-        } else if !creatable && !there.contains(&name) && !settings.allow_superuser {
+        } else if !creatable && !there.contains_key(&name) && !settings.allow_superuser {
             let found = format!("a restore could not create the extension `{name}`: only a superuser can");
             let hint = format!(
                 "the script `database-role.sql` makes `{template}` with it, which restores begin from"
@@ -426,15 +427,23 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
     Ok(findings)
 }
 
-/// The extensions of a database.
-pub(crate) async fn extensions_of(settings: &Settings, database: &str) -> Result<Vec<String>, Problem> {
+/// An extension as a database has it.
+pub(crate) struct Extension {
+    pub(crate) schema: String,
+    pub(crate) version: String,
+}
+
+/// The extensions of a database by their names.
+pub(crate) async fn extensions_of(
+    settings: &Settings,
+    database: &str,
+) -> Result<BTreeMap<String, Extension>, Problem> {
     let session = Session::open(settings, database, "preflight").await?;
-    let rows = session
-        .client()
-        .query("SELECT extname::text FROM pg_extension", &[])
-        .await
-        .map_err(|error| refused("list extensions", &error))?;
-    rows.iter().map(|row| field(row, 0)).collect()
+    let sql = "SELECT extname::text, extnamespace::regnamespace::text, extversion FROM pg_extension";
+    let rows = session.client().query(sql, &[]).await.map_err(|error| refused("list extensions", &error))?;
+    rows.iter()
+        .map(|row| Ok((field(row, 0)?, Extension { schema: field(row, 1)?, version: field(row, 2)? })))
+        .collect()
 }
 
 async fn prepared(settings: &Settings, session: &Session) -> Result<Finding, Problem> {

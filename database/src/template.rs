@@ -22,7 +22,7 @@ pub(crate) async fn look(
     let Some(shape) = Shape::ask(session.client(), &name).await? else { return Ok(Vec::new()) };
     let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
     if findings.is_empty() {
-        findings.extend(surplus(settings, &name, live).await?);
+        findings.extend(extensions(settings, &name, live).await?);
         let hint = format!("this gives them there: {}", script(settings, live));
         findings.extend(members::look(settings, &name, CHECK, &hint).await?);
     }
@@ -47,22 +47,39 @@ fn unlike(settings: &Settings, template: &str, shape: &Shape, live: &Shape) -> O
     Some(Finding::refused(CHECK, found, format!("this makes it anew: {}", script(settings, live))))
 }
 
-/// What the live database has given up stays in every copy, which then differs from its backup.
-async fn surplus(settings: &Settings, template: &str, live: &Shape) -> Result<Option<Finding>, Problem> {
+/// What the live database has given up stays in every copy, which then differs from its backup; what was put into another
+/// schema there is not found where the backup's own things look for it; what was updated there would be of before.
+async fn extensions(settings: &Settings, template: &str, live: &Shape) -> Result<Vec<Finding>, Problem> {
     let wanted = extensions_of(settings, &settings.name).await?;
-    let there = extensions_of(settings, template).await?;
-    let surplus: Vec<String> =
-        there.iter().filter(|name| !wanted.contains(name)).map(|name| format!("`{name}`")).collect();
-    if surplus.is_empty() {
-        return Ok(None);
+    let (mut surplus, mut moved, mut other) = (Vec::new(), Vec::new(), Vec::new());
+    for (name, there) in extensions_of(settings, template).await? {
+        match wanted.get(&name) {
+            None => surplus.push(format!("`{name}`")),
+            Some(here) if here.schema != there.schema => {
+                moved.push(format!("`{name}` in schema {} instead of {}", there.schema, here.schema));
+            }
+            Some(here) if here.version != there.version => {
+                other.push(format!("`{name}` {} instead of {}", there.version, here.version));
+            }
+            Some(_) => {}
+        }
     }
-    let found = format!(
-        "`{template}`, which restores begin from, has {} and `{}` has not",
-        surplus.join(", "),
-        settings.name
-    );
-    let hint = format!("this drops it there: {}", script(settings, live));
-    Ok(Some(Finding::unrestorable(CHECK, found, hint)))
+    let begins = format!("`{template}`, which restores begin from, has");
+    let script = script(settings, live);
+    let mut findings = Vec::new();
+    if !surplus.is_empty() {
+        let found = format!("{begins} {} and `{}` has not", surplus.join(", "), settings.name);
+        findings.push(Finding::unrestorable(CHECK, found, format!("this drops it there: {script}")));
+    }
+    if !moved.is_empty() {
+        let found = format!("{begins} {}", moved.join(", "));
+        findings.push(Finding::unrestorable(CHECK, found, format!("this makes it anew there: {script}")));
+    }
+    if !other.is_empty() {
+        let found = format!("{begins} {}, and so would a restored database", other.join(", "));
+        findings.push(Finding::warning(CHECK, found, format!("this updates it there: {script}")));
+    }
+    Ok(findings)
 }
 
 /// The command that runs the script which makes it.

@@ -420,16 +420,42 @@ async fn an_extension_that_was_given_up_is_given_up_in_the_template_too() {
     let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
     assert!(told.contains("has `postgis` and") && told.contains("database-role.sql"), "{told}");
     // A backup can be taken all the same, where none is restored for its check.
-    let template = |findings: Vec<preflight::Finding>| {
-        findings
-            .into_iter()
-            .filter(|found| found.check == "template")
-            .map(|found| found.verdict)
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(template(preflight::look(&place.settings).await), [Verdict::Unrestorable]);
+    assert_eq!(of_template(&place).await, [Verdict::Unrestorable]);
     place.run_role_script();
-    assert_eq!(template(preflight::look(&place.settings).await), [Verdict::Fine]);
+    assert_eq!(of_template(&place).await, [Verdict::Fine]);
+    let taken = place.take("r1").await.unwrap();
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+}
+
+async fn of_template(place: &Place) -> Vec<Verdict> {
+    let findings = preflight::look(&place.settings).await;
+    findings.into_iter().filter(|found| found.check == "template").map(|found| found.verdict).collect()
+}
+
+/// An extension that was put into another schema, and one of another version: what restores begin from follows.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_that_was_put_elsewhere_or_updated_is_so_in_the_template_too() {
+    let place = Place::new();
+    let of_it = async || {
+        let findings = preflight::look(&place.settings).await;
+        let of_it = findings.into_iter().filter(|found| found.found.contains("`pageinspect`"));
+        of_it.map(|found| (found.check, found.verdict)).collect::<Vec<_>>()
+    };
+    let name = &place.settings.name;
+    place.sql(&format!(
+        "CREATE SCHEMA tools AUTHORIZATION {name}_owner; CREATE EXTENSION pageinspect SCHEMA tools VERSION '1.9'"
+    ));
+    place.run_role_script();
+    assert_eq!(of_it().await, []);
+    for (change, verdict) in [
+        ("ALTER EXTENSION pageinspect UPDATE TO '1.10'", Verdict::Warning),
+        ("ALTER EXTENSION pageinspect SET SCHEMA public; DROP SCHEMA tools", Verdict::Unrestorable),
+    ] {
+        place.sql(change);
+        assert_eq!(of_it().await, [("template", verdict)], "{change}");
+        place.run_role_script();
+        assert_eq!(of_it().await, [], "{change}");
+    }
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
 }

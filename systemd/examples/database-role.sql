@@ -105,11 +105,20 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
         WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
-SELECT array_agg(extname)::text AS here FROM pg_extension \gset
+SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \gset
+SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
 
 \connect :"template"
--- What was dropped in the live one would be in every copy, which then is none.
-SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', extname) FROM pg_extension WHERE extname <> ALL (:'here'::name[]) \gexec
+-- What was dropped in the live one would be in every copy, which then is none; what was put into another schema there, in the
+-- wrong one.
+SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname)
+  FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+ WHERE format('%I.%I', n.nspname, e.extname) <> ALL (:'here'::text[]) \gexec
+SELECT format('DROP SCHEMA %I', n.nspname)
+  FROM pg_namespace n
+ WHERE n.nspname <> ALL (:'schemas_here'::name[]) AND n.nspname !~ '^pg_'
+   AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid) \gexec
 \if :{?schemas}
 SELECT :'schemas' \gexec
 \endif

@@ -30,6 +30,18 @@ SELECT pg_is_in_recovery(), r.rolsuper, current_user::text,
   FROM pg_catalog.pg_roles r, pg_catalog.pg_database d
  WHERE r.rolname = current_user AND d.datname = current_database()";
 
+/// The search path that a session in the live database begins with: of the owner, else of the agent's role, else as the
+/// database has it. A copy has another name, and what is set for a role in one database would not hold there; `SET ROLE` brings
+/// none of the owner's settings. Without any, nothing changes.
+const PATH: &str = "
+SELECT set_config('search_path', own.path, false)
+  FROM (SELECT substr(c.setting, length('search_path=') + 1) AS path
+          FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS c (setting)
+          LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole
+         WHERE c.setting LIKE 'search_path=%' AND (s.setrole = 0 OR r.rolname IN (current_user, session_user))
+           AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1))
+         ORDER BY coalesce(r.rolname = current_user, false) DESC, s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1) own";
+
 const LEAVE: &str = "
 SELECT set_config('search_path', coalesce((
            SELECT string_agg(quote_ident(s), ', ' ORDER BY n) FROM unnest(current_schemas(false)) WITH ORDINALITY AS u (s, n)
@@ -58,6 +70,8 @@ pub(crate) struct Sessions {
     pub(crate) second: Arc<Session>,
     /// The database's owner as SQL, where that is a role of its own: what files make is to belong to it, not to the agent.
     owner: Option<String>,
+    /// The database that serves, whether it or a copy is worked on.
+    live: String,
 }
 
 impl Sessions {
@@ -72,8 +86,9 @@ impl Sessions {
         pooler::refuse(settings, &work, &second).await?;
         prepare(&second).await?;
         end_what_was_left(&second, &[work.pid(), second.pid()]).await?;
-        let sessions = Self { guard, work, second: Arc::new(second), owner };
-        sessions.prepare_work().await?;
+        let sessions = Self { guard, work, second: Arc::new(second), owner, live: settings.name.clone() };
+        // The table of versions is named as the agent's own sessions would name it.
+        sessions.become_owner().await?;
         records::ensure(&sessions.work, fence::as_number(epoch)?).await?;
         fence::raise(&sessions.second, epoch).await?;
         Ok(sessions)
@@ -81,6 +96,13 @@ impl Sessions {
 
     /// Sets the working session to what a file needs, whatever one before it has set.
     pub(crate) async fn prepare_work(&self) -> Result<(), Problem> {
+        self.become_owner().await?;
+        let set = self.work.client().query(PATH, &[&self.live]).await;
+        set.map_err(|error| Fault::from(error).while_doing("set the search path"))?;
+        leave_our_schema(&self.work).await
+    }
+
+    async fn become_owner(&self) -> Result<(), Problem> {
         prepare(&self.work).await?;
         if let Some(owner) = &self.owner {
             let failed = |error| Fault::from(error).while_doing("become the database's owner");

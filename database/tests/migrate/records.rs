@@ -1,8 +1,10 @@
 //! The records, where they are not as expected.
 
 use pointsman_core::Code;
+use pointsman_database::migrate;
+use pointsman_migration::Phase;
 
-use crate::kit::Ground;
+use crate::kit::{Crew, Ground, set};
 
 #[tokio::test]
 async fn a_database_without_records_has_a_status_and_gets_none_by_looking() {
@@ -70,6 +72,62 @@ async fn what_files_make_belongs_to_the_databases_owner() {
             .unwrap()
             .already
     );
+}
+
+#[tokio::test]
+async fn what_files_make_without_a_schema_is_where_the_owners_sessions_make_it() {
+    for (settings, expected) in [
+        ("ALTER ROLE OWNER IN DATABASE NAME SET search_path = shop, public", "shop"),
+        ("ALTER ROLE OWNER SET search_path = shop", "shop"),
+        (
+            "ALTER ROLE OWNER SET search_path = \"$user\", other; ALTER ROLE OWNER IN DATABASE NAME SET search_path = \"Shop's\"",
+            "Shop's",
+        ),
+        ("ALTER DATABASE NAME SET search_path = shop, public", "shop"),
+        (
+            "ALTER DATABASE NAME SET search_path = shop, public; ALTER ROLE OWNER SET search_path = other, public",
+            "other",
+        ),
+        ("SELECT 1", "public"),
+    ] {
+        // Its versions are named by the agent's own path, which the owner's does not hide.
+        let mut ground = Ground::new(
+            "CREATE TABLE schema_version (version text); INSERT INTO schema_version VALUES ('0.9.0')",
+        );
+        ground.settings.version_table = Some("schema_version".to_owned());
+        let (name, owner) = (ground.settings.name.clone(), format!("{}_owner", ground.settings.name));
+        let sql = format!(
+            "CREATE ROLE OWNER; GRANT OWNER TO pointsman; ALTER DATABASE NAME OWNER TO OWNER; {settings}"
+        );
+        let sql = sql.replace("NAME OWNER TO OWNER", &format!("NAME OWNER TO {owner}"));
+        let sql = sql
+            .replace("ROLE OWNER", &format!("ROLE {owner}"))
+            .replace("GRANT OWNER", &format!("GRANT {owner}"));
+        ground.cluster.psql("postgres", &sql.replace("NAME", &name)).unwrap();
+        let schemas = format!(
+            "ALTER SCHEMA public OWNER TO {owner}; ALTER TABLE public.schema_version OWNER TO {owner}; SET ROLE {owner};
+             CREATE SCHEMA shop; CREATE SCHEMA other; CREATE SCHEMA \"Shop's\""
+        );
+        ground.cluster.psql("postgres", &format!("GRANT CREATE ON DATABASE {name} TO {owner}")).unwrap();
+        ground.cluster.psql(&name, &schemas).unwrap();
+        let files = [
+            ("v1.0.0.sql", "CREATE TABLE made (a int); CREATE INDEX CONCURRENTLY made_a ON made (a)"),
+            ("v1.0.0.verify.sql", "SELECT a FROM made"),
+        ];
+        // The copy is called otherwise, and has none of the database's settings.
+        let copy = ground.copy().await;
+        ground.cluster.psql("postgres", &format!("ALTER DATABASE {copy} OWNER TO {owner}")).unwrap();
+        let order = ground.order(Phase::Expand);
+        let rehearsed =
+            migrate::rehearse(&ground.settings, &copy, &set(&files), &order, &Crew(1), &ground.progress)
+                .await;
+        rehearsed.unwrap_or_else(|problem| panic!("{settings}: {problem:?}"));
+        ground.expand(&files).await.unwrap_or_else(|problem| panic!("{settings}: {problem:?}"));
+        let place = "SELECT schemaname FROM pg_tables WHERE tablename = 'made'";
+        assert_eq!(ground.cluster.psql(&copy, place).unwrap(), expected, "{settings}");
+        assert_eq!(ground.sql(place), expected, "{settings}");
+        assert_eq!(ground.sql("SELECT max(version) FROM public.schema_version"), "1.0.0", "{settings}");
+    }
 }
 
 #[tokio::test]
