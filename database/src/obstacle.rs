@@ -207,13 +207,16 @@ SELECT 'tablespace ' || quote_ident(s.spcname), format('GRANT CREATE ON TABLESPA
    AND s.spcname NOT IN ('pg_default', 'pg_global') AND NOT has_tablespace_privilege(s.oid, 'CREATE')
  ORDER BY 1 LIMIT $1";
 
-/// Options of user mappings, passwords among them, that only a superuser sees: they are in no dump.
+/// User mappings whose options, passwords among them, only a superuser sees: they are in no dump. Where the agent sees them it
+/// sees that there are none.
 const MAPPINGS: &str = "
 SELECT format('user mapping of %s for %s', m.usename, m.srvname),
        format('ALTER USER MAPPING FOR %s SERVER %I OPTIONS (…)',
               CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname)
-  FROM pg_user_mappings m
+  FROM pg_user_mappings m JOIN pg_foreign_server s ON s.oid = m.srvid
  WHERE m.umoptions IS NULL
+   AND NOT (pg_has_role(s.srvowner, 'USAGE') AND (m.umuser = 0 OR m.usename = current_user)
+            OR m.usename = current_user AND has_server_privilege(m.srvid, 'USAGE'))
  ORDER BY 1 LIMIT $1";
 
 /// Looks at the live database as the agent's role. A superuser restores everything.
@@ -362,7 +365,7 @@ async fn mappings(live: &Session) -> Result<Vec<Finding>, Problem> {
         return Ok(Vec::new());
     }
     let found = format!(
-        "what only a superuser sees is in no backup, passwords among it: options of the {}",
+        "what only a superuser sees is in no backup, passwords among it: options, if there are any, of the {}",
         named(&things)
     );
     let hint = "note them; after a restore and before its swap: `ALTER USER MAPPING …` in the restored database, which a restore names";

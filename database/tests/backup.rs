@@ -329,7 +329,8 @@ async fn rights_on_what_extensions_made_are_told_where_a_restore_would_lose_them
          REVOKE SELECT ON spatial_ref_sys FROM PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}_reader;
          GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {name}_owner;
          SET ROLE {name}_owner; CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw;
-         CREATE USER MAPPING FOR {name}_app SERVER far OPTIONS (user 'a', password 'secret');"
+         CREATE USER MAPPING FOR {name}_app SERVER far OPTIONS (user 'a', password 'secret');
+         CREATE USER MAPPING FOR PUBLIC SERVER far;"
     ));
     let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
     let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
@@ -347,6 +348,8 @@ async fn rights_on_what_extensions_made_are_told_where_a_restore_would_lose_them
         |what: &str| found.iter().any(|one| one.verdict == Verdict::Warning && one.found.contains(what));
     assert!(warned("others may use what extensions made") && warned("levenshtein"), "{found:?}");
     assert!(warned(&format!("user mapping of {name}_app for far")), "{found:?}");
+    // That of everybody is the owner's to see, and has no options.
+    assert!(!warned("user mapping of public for far"), "{found:?}");
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
 }
