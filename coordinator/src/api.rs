@@ -705,6 +705,9 @@ async fn tell(
             if over {
                 let until = office.just_over_and_watched_on(&state);
                 release.watched_on_until_ms = until.map_or(0, |until| until.0);
+                office.counted(&id).await;
+                let met = office.release(Some(&id)).ok().flatten().and_then(|kept| kept.met);
+                release.met = met.as_ref().map(convert::met_to_wire);
             }
             let update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);
             if send.send(Ok(update)).await.is_err() || over {

@@ -187,7 +187,7 @@ impl Met {
             true => at,
             false => before.slowest_at.unwrap_or(before.at),
         };
-        Self { at, all: together(&before.all, met), slowest_at: Some(slowest_at) }
+        Self { at, all: before.all.and(met), slowest_at: Some(slowest_at) }
     }
 }
 
@@ -394,19 +394,6 @@ fn p99(met: &Met) -> (Verdict, String) {
     };
     let within = slow.map_or(p99_ms < P99_LIMIT_MS, |slow| slow.saturating_mul(ONE_IN) <= requests);
     enough(if within { Verdict::Passed } else { Verdict::Failed }, &met.all, requests, line)
-}
-
-/// Two stretches as one.
-fn together(one: &TrafficSeen, other: &TrafficSeen) -> TrafficSeen {
-    TrafficSeen {
-        seconds: one.seconds.saturating_add(other.seconds),
-        incomplete: one.incomplete.saturating_add(other.incomplete),
-        requests: one.requests.saturating_add(other.requests),
-        failures: one.failures.saturating_add(other.failures),
-        timed: one.timed.zip(other.timed).map(|(one, other)| one.saturating_add(other)),
-        slow: one.slow.zip(other.slow).map(|(one, other)| one.saturating_add(other)),
-        p99_ms: one.p99_ms.max(other.p99_ms),
-    }
 }
 
 /// A pass rests on enough requests, and on load balancers that told of theirs.

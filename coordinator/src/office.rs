@@ -32,7 +32,7 @@ use crate::repeated;
 use crate::visitors::Visitors;
 use crate::visitors::lookout::{Delivers, Lookout};
 use crate::way_back;
-use crate::witness::witness;
+use crate::witness::{self, witness};
 
 /// The same for web hosts where an answer is welcome but not needed: going back and lifting the page must be fast.
 const SHORT_LOOK_MS: u64 = 1_000;
@@ -114,6 +114,8 @@ pub struct Office {
     begun: Notify,
     /// Changes whenever a release is somewhere else than before.
     moved: watch::Sender<u64>,
+    /// The release whose visitors are being counted.
+    counted: watch::Sender<Option<ReleaseId>>,
 }
 
 fn is_deploy(kept: &Kept) -> bool {
@@ -156,6 +158,7 @@ impl Office {
             asking: tokio::sync::Mutex::default(),
             begun: Notify::new(),
             moved: watch::Sender::new(0),
+            counted: watch::Sender::new(None),
         });
         office.reopen().await?;
         office.look_out().await;
@@ -283,6 +286,20 @@ impl Office {
     /// is read anew.
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
+    }
+
+    /// Notes whose visitors are being counted, and that it is nobody's any more.
+    pub fn note_counted(&self, release: Option<ReleaseId>) {
+        self.counted.send_replace(release);
+    }
+
+    /// Waits until the visitors of a release that is over are counted to the last of them, and noted: whoever tells of its end
+    /// tells of them too. At most as long as that takes.
+    pub async fn counted(&self, release: &ReleaseId) {
+        let mut counted = self.counted.subscribe();
+        let others = counted.wait_for(|counted| counted.as_ref() != Some(release));
+        // Where it takes longer, what is known by then is told.
+        let _ = tokio::time::timeout(witness::LAST_WORD, others).await;
     }
 
     fn over(&self, state: &State) {
@@ -593,6 +610,7 @@ impl Office {
             .clone()
             .filter(|(of, _)| *of == kept.state.plan.release && release.watched_on_until_ms > 0);
         release.after_end = after_end.map(|(_, problem)| convert::problem_to_wire(&problem));
+        release.met = kept.met.as_ref().map(convert::met_to_wire);
         // While visitors are watched what is known of them is newer than what is recorded.
         if kept.state.judged_after().is_some() || release.watched_on_until_ms > 0 {
             release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);
@@ -877,7 +895,7 @@ impl Office {
             .append(&self.environment.name, epoch, &id, now, vec![planned])
             .await
             .map_err(|error| error.0)?;
-        let kept = Kept { started_at: now, number, state: State::begin(plan, epoch, now) };
+        let kept = Kept::new(now, number, State::begin(plan, epoch, now));
         self.book().told.releases.insert(id.clone(), kept);
         self.begun.notify_one();
         info!(environment = %self.environment.name, release = %id, "release begins");
@@ -896,8 +914,12 @@ impl Office {
         };
         let epoch = epoch.ok_or_else(|| self.unknown_release(id))?;
         let (name, now) = (&self.environment.name, SystemClock.now());
-        let recorded = self.journal.append(name, epoch, id, now, vec![Event::Noted(note)]).await;
-        recorded.map(drop).map_err(|error| error.0)
+        let noted = vec![Event::Noted(note.clone())];
+        self.journal.append(name, epoch, id, now, noted).await.map_err(|error| error.0)?;
+        if let Some(kept) = self.book().told.releases.get_mut(id) {
+            kept.note(&note);
+        }
+        Ok(())
     }
 
     /// Asks something of the open release. An abort is done already where none is open; what was asked for before, and

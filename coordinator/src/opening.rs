@@ -7,8 +7,8 @@ use std::sync::Arc;
 use futures_util::future::join_all;
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
-    Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Problem, ReleaseId, Standing, State,
-    Timestamp, invariants, machine,
+    Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Note, Problem, ReleaseId, Standing, State,
+    Timestamp, TrafficSeen, invariants, machine,
 };
 
 /// A release with the moment it began.
@@ -20,6 +20,22 @@ pub struct Kept {
     pub number: u64,
     /// Where it stands.
     pub state: State,
+    /// What visitors met on its slot, as far as that is noted.
+    pub met: Option<TrafficSeen>,
+}
+
+impl Kept {
+    /// A release that was just planned.
+    pub fn new(started_at: Timestamp, number: u64, state: State) -> Self {
+        Self { started_at, number, state, met: None }
+    }
+
+    /// Adds to what is known what was noted of it.
+    pub fn note(&mut self, note: &Note) {
+        if let Note::Traffic(more) = note {
+            self.met = Some(self.met.as_ref().map_or_else(|| more.clone(), |met| met.and(more)));
+        }
+    }
 }
 
 /// An environment as its journal tells it, with the lease in hand.
@@ -180,7 +196,7 @@ fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
         };
         if let Event::Planned(plan) = &entry.fact.event {
             let state = State::begin(Arc::clone(plan), Epoch(0), entry.fact.at);
-            let kept = Kept { started_at: entry.fact.at, number: entry.seq, state };
+            let kept = Kept::new(entry.fact.at, entry.seq, state);
             if releases.insert(entry.release.clone(), kept).is_some() {
                 return Err(impossible("plans a release that was planned before".to_owned()));
             }
@@ -190,6 +206,9 @@ fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
             .get_mut(&entry.release)
             .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
         machine::fold(&mut kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
+        if let Event::Noted(note) = &entry.fact.event {
+            kept.note(note);
+        }
     }
     Ok(Folded { releases, void, adopted, standing })
 }

@@ -1,11 +1,11 @@
-//! What visitors meet on the new slot while a release is watched, added up for its checklist. It decides nothing, and no
-//! release waits for it.
+//! What visitors meet on the new slot from when they are first led there until nobody is any more, added up for the release's
+//! checklist and its last words: who was hurt after the verdict, too. It decides nothing, and no release waits for it.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::histogram::Histogram;
-use pointsman_core::{Note, ReleaseId, SlotName, TrafficSeen};
+use pointsman_core::{Note, Outcome, Plan, Purpose, ReleaseId, State, Timestamp, TrafficSeen};
 use pointsman_proto::{convert, v1};
 use tokio::time::Instant;
 use tokio_stream::StreamExt as _;
@@ -13,36 +13,66 @@ use tracing::warn;
 
 use crate::checklist::P99_LIMIT_MS;
 use crate::office::Office;
-use crate::visitors::traffic::Watchers;
+use crate::visitors::traffic::{Ticks, Watchers};
 
 /// How often what was met is noted: so much of it a coordinator that is killed forgets.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
 
-/// How often it is looked whether a watch has begun, or is over, where nothing else tells.
+/// How often it is looked whether visitors are led to a release, or are not any more, where nothing else tells.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Bears witness of every watch of an environment, for ever.
+/// A second in which somebody may have been led to the slot ends so long after the moment from which nobody was: what load
+/// balancers call a second is told to the second.
+const TOLD_LATER_MS: u64 = 1_000;
+
+/// How long after the end of a release that went back the last seconds of its visitors are waited for: that one ends after a
+/// second, and a load balancer that is late is waited for 1.5 s more.
+pub const LAST_WORD: Duration = Duration::from_secs(5);
+
+/// Bears witness of every release of an environment that visitors are led to, for ever.
 pub async fn witness(office: Arc<Office>) {
     let watchers = Watchers::default();
     loop {
-        let Some((release, slot)) = watched(&office) else {
+        let Some(plan) = led_to(&office) else {
             tokio::time::sleep(LOOK).await;
             continue;
         };
-        meet(&office, &watchers, &release, &slot).await;
+        office.note_counted(Some(plan.release.clone()));
+        meet(&office, &watchers, &plan).await;
+        office.note_counted(None);
     }
 }
 
-/// The release whose visitors are watched, with its slot: a split's share of them, or all; also while it is held there.
-fn watched(office: &Office) -> Option<(ReleaseId, SlotName)> {
-    let open = office.open_release()?;
-    let kept = office.release(Some(&open)).ok().flatten()?;
-    kept.state.watched_after().map(|_| (open, kept.state.plan.to.name.clone()))
+/// Where visitors of a release are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Led {
+    /// Some of them, or all, are led to its slot, or may be: also on the way back, and between two splits.
+    There,
+    /// It went back: nobody is led there since then.
+    Away(Timestamp),
+    /// It is over in another way, or nobody was ever led there.
+    Over,
+}
+
+impl Led {
+    fn of(state: &State) -> Self {
+        let moved = state.visitors_moved() && matches!(state.plan.purpose, Purpose::Deploy { .. });
+        match state.outcome() {
+            None if moved => Self::There,
+            Some(Outcome::RolledBack) if moved => Self::Away(state.entered_at),
+            _ => Self::Over,
+        }
+    }
+}
+
+/// The open release, where visitors are led to its slot.
+fn led_to(office: &Office) -> Option<Arc<Plan>> {
+    let kept = office.running()?;
+    (Led::of(&kept.state) == Led::There).then_some(kept.state.plan)
 }
 
 /// Notes what has been met, and begins anew. Nothing is noted of nothing: the checklist says that there is no data.
-async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
-    let seen = std::mem::take(met).seen();
+async fn note(office: &Office, release: &ReleaseId, seen: TrafficSeen) {
     if seen.seconds == 0 {
         return;
     }
@@ -51,38 +81,63 @@ async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
     }
 }
 
-/// Adds up until the watch is over.
-async fn meet(office: &Arc<Office>, watchers: &Watchers, release: &ReleaseId, slot: &SlotName) {
-    let mut met = Met::default();
+/// Adds up until nobody is led there any more, and that was heard.
+async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan) {
+    let (mut met, mut heard_to) = (Met::default(), None);
     let mut note_at = Instant::now() + NOTE_EVERY;
-    // The end of the watch is seen at once: whoever asks for the checklist right after it is to find this in it.
+    let mut last_word_by = None;
+    let mut ticks = None;
+    // The end is seen at once: whoever asks for the checklist right after it is to find this in it.
     let mut moves = office.moves();
-    let runs = || watched(office).is_some_and(|(running, _)| running == *release);
-    while runs() {
-        let Ok(mut ticks) = watchers.watch(Arc::clone(office)) else {
-            tokio::time::sleep(LOOK).await;
-            continue;
-        };
-        while runs() {
-            tokio::select! {
-                tick = ticks.next() => match tick {
-                    Some(Ok(tick)) => met.add(&tick, release, slot),
-                    // There are no signals: nothing will come before the watch is over.
-                    Some(Err(_)) | None => {
-                        tokio::time::sleep(LOOK).await;
-                        break;
-                    }
-                },
-                Ok(()) = moves.changed() => {}
-                () = tokio::time::sleep(LOOK) => {}
+    loop {
+        let kept = office.release(Some(&plan.release)).ok().flatten();
+        match kept.map_or(Led::Over, |kept| Led::of(&kept.state)) {
+            Led::There => {}
+            // The last of them end their requests now, and are told of a moment later.
+            Led::Away(since) => {
+                if last_word_by.is_none() {
+                    note(office, &plan.release, std::mem::take(&mut met).seen()).await;
+                    last_word_by = Some(Instant::now() + LAST_WORD);
+                }
+                met.seen.to_the_end = heard_to.is_some_and(|to| to >= since.plus_ms(TOLD_LATER_MS));
+                let nothing_comes = heard_to.is_none() || last_word_by.is_some_and(|by| by <= Instant::now());
+                if met.seen.to_the_end || nothing_comes {
+                    break;
+                }
             }
-            if Instant::now() >= note_at {
-                note(office, release, &mut met).await;
-                note_at = Instant::now() + NOTE_EVERY;
+            Led::Over => break,
+        }
+        tokio::select! {
+            tick = next(&mut ticks, watchers, office) => {
+                met.add(&tick, plan);
+                heard_to = Some(Timestamp(tick.at_ms));
             }
+            Ok(()) = moves.changed() => {}
+            () = tokio::time::sleep(LOOK) => {}
+        }
+        if Instant::now() >= note_at {
+            note(office, &plan.release, std::mem::take(&mut met).seen()).await;
+            note_at = Instant::now() + NOTE_EVERY;
         }
     }
-    note(office, release, &mut met).await;
+    note(office, &plan.release, met.seen()).await;
+}
+
+/// The next second. Where there are no signals it is looked for them again and again.
+async fn next(ticks: &mut Option<Ticks>, watchers: &Watchers, office: &Arc<Office>) -> v1::TrafficTick {
+    loop {
+        if let Some(open) = ticks {
+            if let Some(Ok(tick)) = open.next().await {
+                return tick;
+            }
+            *ticks = None;
+            tokio::time::sleep(LOOK).await;
+        }
+        match watchers.watch(Arc::clone(office)) {
+            Ok(open) => *ticks = Some(open),
+            Err(_) => tokio::time::sleep(LOOK).await,
+        }
+    }
 }
 
 /// What has been met so far.
@@ -90,22 +145,26 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, release: &ReleaseId, sl
 struct Met {
     seen: TrafficSeen,
     latency: Histogram,
+    too_slow: u64,
 }
 
 impl Met {
-    fn add(&mut self, tick: &v1::TrafficTick, release: &ReleaseId, slot: &SlotName) {
+    fn add(&mut self, tick: &v1::TrafficTick, plan: &Plan) {
         if tick.balancers.is_empty() {
             return;
         }
         self.seen.seconds = self.seen.seconds.saturating_add(1);
         self.seen.incomplete = self.seen.incomplete.saturating_add(u64::from(!tick.latency_usable));
-        let slots = tick.slots.iter().filter(|found| found.slot == slot.as_str());
-        let cells = slots.flat_map(|slot| &slot.cells).filter(|cell| cell.release == release.as_str());
+        let slots = tick.slots.iter().filter(|found| found.slot == plan.to.name.as_str());
+        let cells = slots.flat_map(|slot| &slot.cells).filter(|cell| cell.release == plan.release.as_str());
+        let limit_ms = plan.verdict.p99_ms;
         for cell in cells.filter_map(|cell| cell.cell.as_ref()) {
             let Ok((_, cell)) = convert::cell_from_wire(cell) else { continue };
             // A request that its visitor broke off says nothing of the release.
             self.seen.requests = self.seen.requests.saturating_add(cell.judged());
             self.seen.failures = self.seen.failures.saturating_add(cell.failed_by_servers());
+            let late = cell.latency.above(limit_ms).saturating_add(cell.given_up(limit_ms));
+            self.too_slow = self.too_slow.saturating_add(late);
             self.latency.merge(&cell.latency);
         }
     }
@@ -115,6 +174,7 @@ impl Met {
         self.seen.p99_ms = self.latency.quantile_ms(990).map(|ms| ms.ceil() as u64);
         self.seen.timed = Some(self.latency.total());
         self.seen.slow = Some(self.latency.above(P99_LIMIT_MS - 1));
+        self.seen.too_slow = Some(self.too_slow);
         self.seen
     }
 }

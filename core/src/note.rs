@@ -14,7 +14,7 @@ pub enum Note {
         /// What came of each.
         seen: Vec<CheckSeen>,
     },
-    /// What visitors met on the new slot while the release was watched.
+    /// What visitors met on the new slot from when they were first led there.
     Traffic(TrafficSeen),
     /// A person ticked a point of the checklist.
     Tick {
@@ -45,4 +45,30 @@ pub struct TrafficSeen {
     pub slow: Option<u64>,
     /// Their 99th percentile, in milliseconds; `None` where nothing can be said of latencies.
     pub p99_ms: Option<u64>,
+    /// Those that took longer than the plan allows, or whose visitors gave up after that; `None` in journals from before that
+    /// was noted.
+    pub too_slow: Option<u64>,
+    /// The release went back, and this goes on to the moment from which nobody was led to its slot any more.
+    pub to_the_end: bool,
+}
+
+impl TrafficSeen {
+    /// This stretch and another one as one.
+    #[must_use]
+    pub fn and(&self, other: &Self) -> Self {
+        let both = |one: Option<u64>, other: Option<u64>| {
+            one.zip(other).map(|(one, other)| one.saturating_add(other))
+        };
+        Self {
+            seconds: self.seconds.saturating_add(other.seconds),
+            incomplete: self.incomplete.saturating_add(other.incomplete),
+            requests: self.requests.saturating_add(other.requests),
+            failures: self.failures.saturating_add(other.failures),
+            timed: both(self.timed, other.timed),
+            slow: both(self.slow, other.slow),
+            p99_ms: self.p99_ms.max(other.p99_ms),
+            too_slow: both(self.too_slow, other.too_slow),
+            to_the_end: self.to_the_end || other.to_the_end,
+        }
+    }
 }

@@ -67,8 +67,11 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
     assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
     load.more(100).await.unwrap();
     let report = load.stop().unwrap();
+    // Whoever follows it waits for the last of its visitors.
+    let told = site.cli(&["status", "production", "--release", "v2", "-f"]).await.unwrap();
 
     let release = client.status().await.unwrap().release.unwrap();
+    let met = release.met.unwrap();
     let why = release.turned_back.unwrap();
     assert_eq!(why.code, "PM0411", "{why:?}");
     let verdict = release.verdict.unwrap();
@@ -81,6 +84,11 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
     let failures = report.failures();
     assert!(failures.iter().all(|failure| failure.starts_with("status 500")), "{failures:?}");
     assert!(new.bad > 0 && new.bad <= failures.len() as u64, "{new:?} of {}", failures.len());
+    // With those that came between the verdict and the way back all of them are.
+    let all = failures.len() as u64;
+    assert!(met.to_the_end && met.failures >= new.bad, "{met:?}, {new:?}");
+    assert!(met.failures <= all && met.failures * 100 >= all * 95, "{met:?} of {all}");
+    assert!(told.stdout.contains("requests failed until nobody was led there any more"), "{told:?}");
     assert_eq!(judged(&site, "v2"), ["rollback"]);
     assert!(site.visit().await.unwrap().contains("v1"));
     assert_eq!(client.status().await.unwrap().live.unwrap().release, "v1");

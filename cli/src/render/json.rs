@@ -86,6 +86,7 @@ fn release_fields(release: &v1::Release) -> Value {
         "visitors_moved": release.visitors_moved, "skew_us": skew_us(release).map(|(_, skew_us)| skew_us), "orders": orders.collect::<Vec<_>>(),
     });
     add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
+    add(&mut fields, "met", release.met.as_ref().map(super::verdict::met_json));
     fields
 }
 

@@ -116,6 +116,9 @@ pub fn block(release: &v1::Release) -> String {
         let chart = self::chart(&verdict.chart_slow);
         text.push_str(&format!("              slow    {chart}  over the limit\n"));
     }
+    if let Some(hurt) = hurt(release) {
+        text.push_str(&format!("              in all  {}: {hurt}\n", plan.to_slot));
+    }
     if !verdict.blind.is_empty() {
         text.push_str(&format!("              out of sight: {}\n", verdict.blind));
     }
@@ -153,8 +156,34 @@ pub fn moving(release: &v1::Release) -> String {
 /// Seconds in the chart of the moving line.
 const MOVING_SECONDS: usize = 12;
 
+/// How many fared badly on the new slot of a release that went back, also between the verdict and the moment from which nobody
+/// was led there; none where they were not counted to that.
+fn hurt(release: &v1::Release) -> Option<String> {
+    let met = release.met.as_ref().filter(|met| met.to_the_end && met.requests > 0)?;
+    let judged = release.verdict.as_ref().and_then(|verdict| verdict.errors.as_ref());
+    let until_verdict = judged.and_then(|errors| errors.new_slot).unwrap_or_default();
+    // A coordinator that was killed forgets what it had not noted, and its judge does not: less is not told after more.
+    if until_verdict.bad > met.failures || until_verdict.requests > met.requests {
+        return None;
+    }
+    let slow =
+        if met.too_slow > 0 { format!(", {} took too long", grouped(met.too_slow)) } else { String::new() };
+    Some(format!(
+        "{}{} of {} requests failed until nobody was led there any more{slow}",
+        if met.incomplete > 0 { "at least " } else { "" },
+        grouped(met.failures),
+        grouped(met.requests)
+    ))
+}
+
 /// What visitors met on the new slot, for the last words of a release; empty where nothing was heard of them.
 pub fn met(release: &v1::Release) -> String {
+    let hurt = hurt(release).map(|hurt| format!("; {hurt}")).unwrap_or_default();
+    format!("{}{hurt}", judged(release))
+}
+
+/// The same, as it was judged.
+fn judged(release: &v1::Release) -> String {
     let (Some(verdict), Some(plan)) = (&release.verdict, &release.plan) else { return String::new() };
     let of = |metric: &Option<v1::VerdictMetric>| {
         metric.as_ref().and_then(|found| found.new_slot).unwrap_or_default()
@@ -249,6 +278,14 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
     })
 }
 
+/// What visitors met on the new slot, for programs.
+pub fn met_json(met: &v1::VisitorsMet) -> Value {
+    json!({
+        "seconds": met.seconds, "incomplete_seconds": met.incomplete, "requests": met.requests,
+        "failures": met.failures, "too_slow": met.too_slow, "to_the_end": met.to_the_end,
+    })
+}
+
 /// What a plan is judged by, for programs.
 pub fn plan_json(plan: &v1::VerdictPlan) -> Value {
     let ms = |ms: u64| Some(ms).filter(|ms| *ms > 0);
@@ -306,6 +343,32 @@ mod tests {
              another try, until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
+    }
+
+    #[test]
+    fn who_was_hurt_after_the_verdict_is_told_too() {
+        let count = |requests, failures, too_slow| v1::VisitorsMet {
+            seconds: 9,
+            requests,
+            failures,
+            too_slow,
+            to_the_end: true,
+            ..Default::default()
+        };
+        let with = |met| v1::Release { met: Some(met), ..release("rollback", "rolled-back") };
+        let told = |counted| met(&with(counted)).split_once("until the verdict").unwrap().1.to_owned();
+        assert_eq!(
+            told(count(1_208, 41, 0)),
+            "; 41 of 1 208 requests failed until nobody was led there any more"
+        );
+        assert_eq!(
+            told(v1::VisitorsMet { incomplete: 1, ..count(208, 41, 3) }),
+            "; at least 41 of 208 requests failed until nobody was led there any more, 3 took too long"
+        );
+        assert!(block(&with(count(208, 41, 0))).contains("in all  green: 41 of 208 requests failed until"));
+        // Not counted to the end, or less than was judged: that is no last word.
+        assert_eq!(told(v1::VisitorsMet { to_the_end: false, ..count(208, 41, 0) }), "");
+        assert_eq!(told(count(208, 32, 0)), "");
     }
 
     #[test]

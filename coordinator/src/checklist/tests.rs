@@ -156,6 +156,7 @@ fn signals_pass_only_with_enough_of_them() {
         timed: None,
         slow: None,
         p99_ms,
+        ..TrafficSeen::default()
     };
     let met = |requests, failures, p99_ms| vec![Note::Traffic(seen(requests, failures, p99_ms))];
     let rate = |requests, failures| verdict(met(requests, failures, None), "error-rate");

@@ -23,6 +23,10 @@ pub enum Note {
         #[serde(default)]
         slow: Option<u64>,
         p99_ms: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        too_slow: Option<u64>,
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        to_the_end: bool,
     },
     Tick {
         point: String,
@@ -62,6 +66,8 @@ pub fn note_of(note: &domain::Note) -> Note {
             timed: traffic.timed,
             slow: traffic.slow,
             p99_ms: traffic.p99_ms,
+            too_slow: traffic.too_slow,
+            to_the_end: traffic.to_the_end,
         },
         domain::Note::Tick { point, by, text } => {
             Note::Tick { point: point.to_string(), by: by.clone(), text: text.clone() }
@@ -81,17 +87,27 @@ pub fn note_from(note: Note) -> Option<domain::Note> {
             host: host.parse().ok()?,
             seen: seen.iter().map(seen_from).collect::<Option<_>>()?,
         },
-        Note::Traffic { seconds, incomplete, requests, failures, timed, slow, p99_ms } => {
-            domain::Note::Traffic(domain::TrafficSeen {
-                seconds,
-                incomplete,
-                requests,
-                failures,
-                timed,
-                slow,
-                p99_ms,
-            })
-        }
+        Note::Traffic {
+            seconds,
+            incomplete,
+            requests,
+            failures,
+            timed,
+            slow,
+            p99_ms,
+            too_slow,
+            to_the_end,
+        } => domain::Note::Traffic(domain::TrafficSeen {
+            seconds,
+            incomplete,
+            requests,
+            failures,
+            timed,
+            slow,
+            p99_ms,
+            too_slow,
+            to_the_end,
+        }),
         Note::Tick { point, by, text } => domain::Note::Tick { point: point.parse().ok()?, by, text },
     })
 }

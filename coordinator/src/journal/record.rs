@@ -798,6 +798,8 @@ mod tests {
                 timed: Some(990),
                 slow: Some(1),
                 p99_ms: Some(120),
+                too_slow: Some(2),
+                to_the_end: true,
             })),
             Event::Noted(domain::Note::Tick {
                 point: "phone".parse().unwrap(),

@@ -17,7 +17,7 @@ pub use order::{
 };
 pub use plan::plan_to_wire;
 pub use problem::{problem_from_wire, problem_to_wire};
-pub use release::release_to_wire;
+pub use release::{met_to_wire, release_to_wire};
 pub use seen::{seen_from_wire, seen_to_wire};
 pub use signal::{
     cell_from_wire, cell_to_wire, coverage_from_wire, coverage_to_wire, growth_to_wire, probes_to_wire,

@@ -1,6 +1,6 @@
 //! Releases, as people look at them.
 
-use pointsman_core::{Phase, Progress, State, Step, Timestamp};
+use pointsman_core::{Phase, Progress, State, Step, Timestamp, TrafficSeen};
 
 use super::{plan_to_wire, problem_to_wire, verdict_to_wire};
 use crate::v1;
@@ -40,6 +40,20 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         // Only the coordinator knows whether it is the last word.
         watched_on_until_ms: 0,
         after_end: None,
+        // What is noted of visitors is no part of where it stands.
+        met: None,
+    }
+}
+
+/// What visitors met on the slot of a release, for the wire.
+pub fn met_to_wire(met: &TrafficSeen) -> v1::VisitorsMet {
+    v1::VisitorsMet {
+        seconds: met.seconds,
+        incomplete: met.incomplete,
+        requests: met.requests,
+        failures: met.failures,
+        too_slow: met.too_slow.unwrap_or(0),
+        to_the_end: met.to_the_end,
     }
 }
 

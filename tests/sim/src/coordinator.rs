@@ -444,7 +444,7 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
         let Some(Event::Planned(plan)) = facts.into_iter().next().map(|fact| fact.event) else { continue };
         let state = State::begin(plan, told.epoch, now);
         let number = u64::try_from(told.releases.len() + told.void.len()).unwrap_or(u64::MAX);
-        told.releases.insert(release, opening::Kept { started_at: now, number, state: state.clone() });
+        told.releases.insert(release, opening::Kept::new(now, number, state.clone()));
         return Ok(Some(state));
     }
 }
