@@ -168,48 +168,23 @@ async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
     use pointsman_core::{ArtifactDigest, Before, Code, Epoch, Phase, Standing, Usual, VerdictMode};
-    use pointsman_proto::v1;
 
-    use crate::environment::Environment;
-    use crate::planner::{self, Seen, Wanted, Wish};
+    use crate::fixture;
+    use crate::planner::{self, Seen, Wanted};
 
     /// A release that is over, with a watch of an hour after it.
     fn confirmed(fix_forward: bool, usual: Option<(Usual, Usual)>) -> State {
-        let text = r#"
-            schema = 1
-            environment = "production"
-            url = "https://www.example.org"
-            agents = { lb1 = "h:1", blue = "h:3", green = "h:4" }
-            lb = { agents = ["lb1"] }
-            maintenance = { backend = "be_maint" }
-            watch = { after = "1h", verdict = "act" }
-            [slots]
-            blue = { backend = "be_blue", hosts = ["blue"] }
-            green = { backend = "be_green", hosts = ["green"] }
-        "#;
-        let environment = Environment::parse(Path::new("production.toml"), text).unwrap();
-        let facts = v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), ..Default::default() };
-        let seen = Seen {
-            balancers: [("lb1".parse().unwrap(), facts)].into(),
-            visitors: [("be_blue".parse().unwrap(), Before { usual, ..Before::default() })].into(),
-            ..Seen::default()
-        };
+        let environment = fixture::environment(&["lb1"], "[watch]\nafter = \"1h\"\nverdict = \"act\"");
+        let before = Before { usual, ..Before::default() };
+        let visitors = [("be_blue".parse().unwrap(), before)].into();
+        let seen = Seen { visitors, ..fixture::seen(&environment) };
         let artifact = ArtifactDigest::from_bytes([1; 32]);
-        let wish = Wish {
-            wanted: Wanted::Deploy { artifact, at_once: false, fix_forward, migrations: None },
-            release: ReleaseId::parse("r1").unwrap(),
-            request_id: None,
-            reason: None,
-            by: "test".to_owned(),
-            without: Vec::new(),
-            now: Timestamp(1_000),
-        };
+        let wanted = Wanted::Deploy { artifact, at_once: false, fix_forward, migrations: None };
+        let wish = fixture::wish(wanted, "r1");
         let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();
         assert_eq!(plan.verdict.mode, VerdictMode::Act);
-        let mut state = State::begin(plan, Epoch(1), Timestamp(1_000));
+        let mut state = State::begin(plan, Epoch(1), fixture::PLANNED_AT);
         state.phase = Phase::Finished(Outcome::Confirmed);
         state
     }

@@ -14,6 +14,8 @@ mod diagnose;
 pub mod driver;
 mod environment;
 mod fingerprint;
+#[cfg(test)]
+mod fixture;
 mod fleet;
 mod gates;
 pub mod journal;

@@ -284,73 +284,7 @@ pub fn clock_time(at: Timestamp) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
-
-    use pointsman_core::{ArtifactDigest, Code, Epoch, Evidence, Order, Problem, Standing};
-    use pointsman_proto::v1;
-
-    use crate::environment::Environment;
-    use crate::planner::{self, Seen as Looked, Wanted, Wish};
-
-    /// Agents that make checks as they are told to, with a clock that is set by hand.
-    #[derive(Default)]
-    struct Agents {
-        now: Mutex<u64>,
-        fails: Mutex<Vec<&'static str>>,
-        asked: Mutex<Vec<(String, Action)>>,
-        /// How many are asked at this moment, and how many were at most.
-        at_once: Mutex<(u32, u32)>,
-    }
-
-    impl Clock for Agents {
-        fn now(&self) -> Timestamp {
-            Timestamp(*self.now.lock().unwrap())
-        }
-
-        async fn pause(&self, _: u64) {
-            std::future::pending().await
-        }
-    }
-
-    impl Fleet for Agents {
-        async fn fence(&self, _: &HostName, _: Epoch, _: u64) -> Result<(), Problem> {
-            unreachable!("nothing is ordered")
-        }
-
-        async fn prepare(&self, _: &Order, _: u64) -> Result<Evidence, Problem> {
-            unreachable!("nothing is ordered")
-        }
-
-        async fn perform(&self, _: &Order) -> Result<Evidence, Problem> {
-            unreachable!("nothing is ordered")
-        }
-
-        async fn commit(&self, _: &Order) -> Result<Evidence, Problem> {
-            unreachable!("nothing is ordered")
-        }
-
-        async fn observe(&self, host: &HostName, action: &Action, _: u64) -> Result<Evidence, Problem> {
-            self.asked.lock().unwrap().push((host.to_string(), action.clone()));
-            {
-                let mut at_once = self.at_once.lock().unwrap();
-                *at_once = (at_once.0 + 1, at_once.1.max(at_once.0 + 1));
-            }
-            tokio::task::yield_now().await;
-            self.at_once.lock().unwrap().0 -= 1;
-            if self.fails.lock().unwrap().contains(&"silent") {
-                return Err(Problem::new(Code::AgentUnreachable, "silence"));
-            }
-            let (Action::ProbeHost { checks, .. } | Action::ProbeBalancer { checks, .. }) = action else {
-                unreachable!("only checks are asked for")
-            };
-            let seen = |check: &Check| {
-                let fails = self.fails.lock().unwrap().contains(&check.name.as_str());
-                let verdict = if fails { CheckVerdict::Failed } else { CheckVerdict::Passed };
-                CheckSeen::new(check.name.clone(), verdict, 1, "seen")
-            };
-            Ok(Evidence { checks: checks.iter().map(seen).collect(), ..Evidence::default() })
-        }
-    }
+    use crate::fixture::{self, Agents, Hand};
 
     const CHECKS: &str = r#"
         [[checks]]
@@ -392,49 +326,23 @@ mod tests {
     "#;
 
     fn plan() -> Plan {
-        let text = r#"
-            schema = 1
-            environment = "production"
-            url = "https://www.example.org"
-            agents = { lb1 = "h:1", blue = "h:3", green = "h:4" }
-            lb = { agents = ["lb1"] }
-            maintenance = { backend = "be_maint" }
-            [slots]
-            blue = { backend = "be_blue", hosts = ["blue"] }
-            green = { backend = "be_green", hosts = ["green"] }
-        "#;
-        let text = format!("{text}{CHECKS}");
-        let environment = Environment::parse(Path::new("production.toml"), &text).unwrap();
-        let facts = v1::BalancerFacts {
-            route: "be_blue:be_blue:0:7".to_owned(),
-            highest_epoch: 7,
-            ..Default::default()
-        };
-        let seen = Looked { balancers: [("lb1".parse().unwrap(), facts)].into(), ..Looked::default() };
-        let wish = Wish {
-            wanted: Wanted::Deploy {
-                artifact: ArtifactDigest::from_bytes([1; 32]),
-                at_once: false,
-                fix_forward: false,
-                migrations: None,
-            },
-            release: ReleaseId::parse("r2").unwrap(),
-            request_id: None,
-            reason: None,
-            by: "ada".to_owned(),
-            without: Vec::new(),
-            now: Timestamp(0),
-        };
-        planner::plan(&environment, &Standing::default(), wish, &seen).unwrap()
+        fixture::plan(&fixture::environment(&["lb1"], CHECKS), "r2")
     }
 
     fn names(names: &[&str]) -> Vec<CheckName> {
         names.iter().map(|name| name.parse().unwrap()).collect()
     }
 
+    /// What is asked, and by which clock.
+    #[derive(Default)]
+    struct Rig {
+        agents: Agents,
+        clock: Hand,
+    }
+
     /// Looks once.
-    async fn look(side: &OldSide, agents: &Agents, plan: &Plan) {
-        let looking = side.look_after(agents, agents, Arc::new(plan.clone()), Step::Switch);
+    async fn look(side: &OldSide, Rig { agents, clock }: &Rig, plan: &Plan) {
+        let looking = side.look_after(agents, clock, Arc::new(plan.clone()), Step::Switch);
         // It goes on for ever: until the pause after the look.
         let once = async {
             while agents.asked.lock().unwrap().is_empty() || agents.at_once.lock().unwrap().0 > 0 {
@@ -445,16 +353,17 @@ mod tests {
         tokio::select! { biased; never = looking => match never {}, () = once => {} }
     }
 
-    async fn too(side: &OldSide, agents: &Agents, plan: &Plan, failed: &[&str], in_row: bool) -> usize {
-        side.fails_too(agents, agents, (plan, Step::Switch, in_row), &names(failed)).await.len()
+    async fn too(side: &OldSide, rig: &Rig, plan: &Plan, failed: &[&str], in_row: bool) -> usize {
+        let Rig { agents, clock } = rig;
+        side.fails_too(agents, clock, (plan, Step::Switch, in_row), &names(failed)).await.len()
     }
 
     #[tokio::test]
     async fn only_what_says_something_of_a_slot_and_leaves_nothing_is_made_there() {
-        let (side, agents, plan) = (OldSide::default(), Agents::default(), plan());
+        let (side, rig, plan) = (OldSide::default(), Rig::default(), plan());
         assert_eq!(side.seen(&plan.release), None);
-        look(&side, &agents, &plan).await;
-        let asked = agents.asked.lock().unwrap().clone();
+        look(&side, &rig, &plan).await;
+        let asked = rig.agents.asked.lock().unwrap().clone();
         let made =
             |checks: &[Check]| -> Vec<String> { checks.iter().map(|check| check.name.to_string()).collect() };
         match &asked[..] {
@@ -477,62 +386,62 @@ mod tests {
 
     #[tokio::test]
     async fn what_passed_there_lately_and_fails_now_fails_on_both() {
-        let (side, agents, plan) = (OldSide::default(), Agents::default(), plan());
+        let (side, rig, plan) = (OldSide::default(), Rig::default(), plan());
         // What never passed there, or is not made there, is not compared, and nobody is asked.
-        agents.fails.lock().unwrap().push("page");
-        assert_eq!(too(&side, &agents, &plan, &["page"], false).await, 0);
-        assert!(agents.asked.lock().unwrap().is_empty());
-        look(&side, &agents, &plan).await;
-        assert_eq!(too(&side, &agents, &plan, &["page"], false).await, 0);
+        rig.agents.fail(&["page"]);
+        assert_eq!(too(&side, &rig, &plan, &["page"], false).await, 0);
+        assert!(rig.agents.asked.lock().unwrap().is_empty());
+        look(&side, &rig, &plan).await;
+        assert_eq!(too(&side, &rig, &plan, &["page"], false).await, 0);
         assert!(side.seen(&plan.release).unwrap().is_ok(), "what never passed there is no fault of it");
-        agents.fails.lock().unwrap().clear();
-        agents.asked.lock().unwrap().clear();
-        look(&side, &agents, &plan).await;
-        assert_eq!(too(&side, &agents, &plan, &["errors", "login"], false).await, 0);
+        rig.agents.fail(&[]);
+        rig.agents.asked.lock().unwrap().clear();
+        look(&side, &rig, &plan).await;
+        assert_eq!(too(&side, &rig, &plan, &["errors", "login"], false).await, 0);
 
         // It passes there still: the new slot alone fails.
-        assert_eq!(too(&side, &agents, &plan, &["page"], false).await, 0);
-        *agents.fails.lock().unwrap() = vec!["page", "local"];
+        assert_eq!(too(&side, &rig, &plan, &["page"], false).await, 0);
+        rig.agents.fail(&["page", "local"]);
         let failed = ["page", "errors", "login"];
-        assert_eq!(too(&side, &agents, &plan, &failed, false).await, 1);
-        let (fails, now) = (side.seen(&plan.release).unwrap().unwrap_err(), *agents.now.lock().unwrap());
-        assert_eq!((fails.as_str(), now), ("check `page` fails there since 00:00:00 UTC: seen", 0));
+        assert_eq!(too(&side, &rig, &plan, &failed, false).await, 1);
+        let (fails, now) = (side.seen(&plan.release).unwrap().unwrap_err(), rig.clock.now());
+        assert_eq!((fails.as_str(), now.0), ("check `page` fails there since 00:00:00 UTC: seen", 0));
         // One of several passes there: something is wrong with the new slot alone.
-        assert_eq!(too(&side, &agents, &plan, &["page", "creation"], false).await, 0);
+        assert_eq!(too(&side, &rig, &plan, &["page", "creation"], false).await, 0);
         // Who does not answer says nothing.
-        agents.fails.lock().unwrap().push("silent");
-        assert_eq!(too(&side, &agents, &plan, &failed, false).await, 0);
-        agents.fails.lock().unwrap().retain(|fails| *fails != "silent");
+        rig.agents.silence(&["lb1", "blue"]);
+        assert_eq!(too(&side, &rig, &plan, &failed, false).await, 0);
+        rig.agents.silence(&[]);
 
         // While it goes on it is known, however long; a pass of long ago is none.
         for _ in 0..5 {
-            *agents.now.lock().unwrap() += GOOD_FOR_MS;
-            assert_eq!(too(&side, &agents, &plan, &["page"], false).await, 1);
+            rig.clock.later(GOOD_FOR_MS);
+            assert_eq!(too(&side, &rig, &plan, &["page"], false).await, 1);
         }
-        *agents.now.lock().unwrap() += GOOD_FOR_MS + 1;
-        assert_eq!(too(&side, &agents, &plan, &["page"], true).await, 0);
+        rig.clock.later(GOOD_FOR_MS + 1);
+        assert_eq!(too(&side, &rig, &plan, &["page"], true).await, 0);
         // A clock that was set back makes no pass of it.
-        *agents.now.lock().unwrap() = 0;
-        assert_eq!(too(&side, &agents, &plan, &["page"], false).await, 0);
+        rig.clock.set(0);
+        assert_eq!(too(&side, &rig, &plan, &["page"], false).await, 0);
         // Another coordinator knows of no pass; that the row is both slots' is in the journal.
         let other = OldSide::default();
-        assert_eq!(too(&other, &agents, &plan, &["page"], false).await, 0);
-        assert_eq!(too(&other, &agents, &plan, &["page"], true).await, 1);
+        assert_eq!(too(&other, &rig, &plan, &["page"], false).await, 0);
+        assert_eq!(too(&other, &rig, &plan, &["page"], true).await, 1);
     }
 
     #[tokio::test]
     async fn it_is_asked_one_thing_at_a_time() {
-        let (side, agents, plan) = (OldSide::default(), Agents::default(), plan());
-        look(&side, &agents, &plan).await;
-        *agents.at_once.lock().unwrap() = (0, 0);
+        let (side, rig, plan) = (OldSide::default(), Rig::default(), plan());
+        look(&side, &rig, &plan).await;
+        *rig.agents.at_once.lock().unwrap() = (0, 0);
         tokio::join!(
-            too(&side, &agents, &plan, &["page"], false),
-            too(&side, &agents, &plan, &["creation"], false),
-            too(&side, &agents, &plan, &["page"], false),
+            too(&side, &rig, &plan, &["page"], false),
+            too(&side, &rig, &plan, &["creation"], false),
+            too(&side, &rig, &plan, &["page"], false),
         );
-        assert_eq!(*agents.at_once.lock().unwrap(), (0, 1));
+        assert_eq!(*rig.agents.at_once.lock().unwrap(), (0, 1));
         // What a check comes after is made with it.
-        let asked = agents.asked.lock().unwrap().clone();
+        let asked = rig.agents.asked.lock().unwrap().clone();
         let with_base = asked
             .iter()
             .any(|(_, action)| matches!(action, Action::ProbeBalancer { checks, .. } if checks.len() == 2));

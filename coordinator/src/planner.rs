@@ -700,19 +700,10 @@ mod tests {
     use pointsman_core::{Part, Usual};
     use std::path::Path;
 
+    use crate::fixture;
+
     fn environment() -> Environment {
-        let text = r#"
-            schema = 1
-            environment = "production"
-            url = "https://www.example.org"
-            agents = { lb1 = "h:1", lb2 = "h:2", blue = "h:3", green = "h:4" }
-            lb = { agents = ["lb1", "lb2"] }
-            maintenance = { backend = "be_maint" }
-            [slots]
-            blue = { backend = "be_blue", hosts = ["blue"] }
-            green = { backend = "be_green", hosts = ["green"] }
-        "#;
-        Environment::parse(Path::new("production.toml"), text).unwrap()
+        fixture::environment(&["lb1", "lb2"], "")
     }
 
     fn seen(routes: &[(&str, &str, u64)]) -> Seen {
@@ -728,25 +719,11 @@ mod tests {
     }
 
     fn wish(wanted: Wanted) -> Wish {
-        let release = ReleaseId::parse("r1").unwrap();
-        Wish {
-            wanted,
-            release,
-            request_id: None,
-            reason: None,
-            by: "test".to_owned(),
-            without: Vec::new(),
-            now: Timestamp(1000),
-        }
+        fixture::wish(wanted, "r1")
     }
 
     fn deploy() -> Wish {
-        wish(Wanted::Deploy {
-            artifact: ArtifactDigest::from_bytes([1; 32]),
-            at_once: false,
-            fix_forward: false,
-            migrations: None,
-        })
+        fixture::deploy("r1")
     }
 
     fn code(result: Result<Plan, Problem>) -> Code {

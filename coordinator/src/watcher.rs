@@ -218,30 +218,14 @@ impl<E: Ear> Watcher<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::path::Path;
     use std::sync::{Arc, Mutex};
 
     use pointsman_core::ports::{Mark, Second};
     use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Probes, Tick};
-    use pointsman_core::{
-        ArtifactDigest, Epoch, ReleaseId, RouteClass, RouteEpoch, Standing, judging, machine,
-    };
-    use pointsman_proto::v1;
+    use pointsman_core::{Epoch, RouteClass, RouteEpoch, judging, machine};
     use tokio::sync::mpsc;
 
-    use crate::environment::Environment;
-    use crate::planner::{self, Seen, Wanted, Wish};
-
-    /// A clock that is set by hand.
-    struct Hand(Mutex<u64>);
-
-    impl Clock for Hand {
-        fn now(&self) -> Timestamp {
-            Timestamp(*self.0.lock().unwrap())
-        }
-
-        async fn pause(&self, _: u64) {}
-    }
+    use crate::fixture::{self, Hand};
 
     /// Seconds that are told by hand, and a disk.
     #[derive(Default)]
@@ -284,41 +268,9 @@ mod tests {
     }
 
     fn state(release: &str) -> State {
-        let text = r#"
-            schema = 1
-            environment = "production"
-            url = "https://www.example.org"
-            agents = { lb1 = "h:1", blue = "h:3", green = "h:4" }
-            lb = { agents = ["lb1"] }
-            maintenance = { backend = "be_maint" }
-            [slots]
-            blue = { backend = "be_blue", hosts = ["blue"] }
-            green = { backend = "be_green", hosts = ["green"] }
-        "#;
-        let environment = Environment::parse(Path::new("production.toml"), text).unwrap();
-        let facts = v1::BalancerFacts {
-            route: "be_blue:be_blue:0:7".to_owned(),
-            highest_epoch: 7,
-            ..Default::default()
-        };
-        let seen = Seen { balancers: [("lb1".parse().unwrap(), facts)].into(), ..Seen::default() };
-        let wish = Wish {
-            wanted: Wanted::Deploy {
-                artifact: ArtifactDigest::from_bytes([1; 32]),
-                at_once: false,
-                fix_forward: false,
-                migrations: None,
-            },
-            release: ReleaseId::parse(release).unwrap(),
-            request_id: None,
-            reason: None,
-            by: "test".to_owned(),
-            without: Vec::new(),
-            now: Timestamp(1_000),
-        };
-        let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();
+        let plan = fixture::plan(&fixture::environment(&["lb1"], ""), release);
         assert_eq!(plan.verdict.mode, VerdictMode::Act);
-        State::begin(plan, Epoch(1), Timestamp(1_000))
+        State::begin(plan, Epoch(1), fixture::PLANNED_AT)
     }
 
     /// Visitors on both slots; beside them the release's own checks and what the slot answered before, which fail.
@@ -361,7 +313,7 @@ mod tests {
         fn new(kept: Option<Vec<u8>>) -> Self {
             let (tell, told) = mpsc::unbounded_channel();
             let fake = Fake { kept: Mutex::new(kept), told: Mutex::new(Some(told)), ..Fake::default() };
-            Self { fake, clock: Hand(Mutex::new(1_000_000)), tell }
+            Self { fake, clock: Hand::at(1_000_000), tell }
         }
 
         async fn watcher(&self, state: &State) -> Watcher<FakeEar> {
@@ -375,8 +327,7 @@ mod tests {
         }
 
         fn later(&self, ms: u64) -> Timestamp {
-            *self.clock.0.lock().unwrap() += ms;
-            self.clock.now()
+            self.clock.later(ms)
         }
     }
 

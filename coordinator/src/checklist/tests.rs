@@ -2,23 +2,11 @@
 
 use std::path::Path;
 
-use pointsman_core::Standing;
-use pointsman_proto::v1;
-
 use super::*;
 use crate::environment::Environment;
-use crate::planner::{self, Wanted, Wish};
+use crate::fixture;
 
-const FILE: &str = r#"
-    schema = 1
-    environment = "production"
-    url = "https://www.example.org"
-    agents = { lb1 = "h:1", lb2 = "h:2", blue = "h:3", green = "h:4" }
-    lb = { agents = ["lb1", "lb2"] }
-    maintenance = { backend = "be_maint" }
-    [slots]
-    blue = { backend = "be_blue", hosts = ["blue"] }
-    green = { backend = "be_green", hosts = ["green"] }
+const MORE: &str = r#"
     [[checks]]
     name = "health"
     phase = ["before-switch", "after-switch"]
@@ -43,21 +31,8 @@ const FILE: &str = r#"
 "#;
 
 fn world() -> (Environment, Plan) {
-    let environment = Environment::parse(Path::new("production.toml"), FILE).unwrap();
-    let facts = v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), ..Default::default() };
-    let balancers = environment.balancers.iter().map(|host| (host.clone(), facts.clone())).collect();
-    let seen = planner::Seen { balancers, ..Default::default() };
-    let artifact = pointsman_core::ArtifactDigest::from_bytes([1; 32]);
-    let wish = Wish {
-        wanted: Wanted::Deploy { artifact, at_once: false, fix_forward: false, migrations: None },
-        release: ReleaseId::parse("r1").unwrap(),
-        request_id: None,
-        reason: None,
-        by: "operator ada".to_owned(),
-        without: Vec::new(),
-        now: Timestamp(1),
-    };
-    let plan = planner::plan(&environment, &Standing::default(), wish, &seen).unwrap();
+    let environment = fixture::environment(&["lb1", "lb2"], MORE);
+    let plan = fixture::plan(&environment, "r1");
     (environment, plan)
 }
 
@@ -210,8 +185,9 @@ fn people_vouch_by_name() {
 #[test]
 fn the_names_of_points_are_not_given_twice() {
     for (name, expected) in [("health", "another point's name"), ("phone", "another point's name")] {
-        let more = format!("{FILE}\n[[checklist.manual]]\nname = \"{name}\"\ntext = \"x\"");
-        let problem = Environment::parse(Path::new("production.toml"), &more).unwrap_err();
+        let more = format!("{MORE}\n[[checklist.manual]]\nname = \"{name}\"\ntext = \"x\"");
+        let file = fixture::file(&["lb1", "lb2"], &more);
+        let problem = Environment::parse(Path::new("production.toml"), &file).unwrap_err();
         assert!(problem.message.contains(expected), "{}", problem.message);
     }
 }

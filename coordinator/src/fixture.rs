@@ -1,0 +1,178 @@
+//! A site of two slots for unit tests: its environment, plans of its releases, agents that answer as they are told to, and a clock
+//! that is set by hand.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::Mutex;
+
+use pointsman_core::ports::{Clock, Fleet};
+use pointsman_core::{
+    Action, ArtifactDigest, Check, CheckSeen, CheckVerdict, Code, Epoch, Evidence, HostName, Order, Plan,
+    Problem, ReleaseId, Standing, Timestamp,
+};
+use pointsman_proto::v1;
+
+use crate::environment::Environment;
+use crate::planner::{self, Seen, Wanted, Wish};
+
+/// When plans here are made.
+pub const PLANNED_AT: Timestamp = Timestamp(1_000);
+
+/// The environment file of a site with these load balancers; what is told `more` comes after its slots.
+pub fn file(balancers: &[&str], more: &str) -> String {
+    let agents: String = balancers.iter().map(|host| format!("{host} = \"h:1\", ")).collect();
+    format!(
+        r#"
+            schema = 1
+            environment = "production"
+            url = "https://www.example.org"
+            agents = {{ {agents}blue = "h:3", green = "h:4" }}
+            lb = {{ agents = {balancers:?} }}
+            maintenance = {{ backend = "be_maint" }}
+            [slots]
+            blue = {{ backend = "be_blue", hosts = ["blue"] }}
+            green = {{ backend = "be_green", hosts = ["green"] }}
+            {more}
+        "#
+    )
+}
+
+/// The site's environment.
+pub fn environment(balancers: &[&str], more: &str) -> Environment {
+    Environment::parse(Path::new("production.toml"), &file(balancers, more)).unwrap()
+}
+
+/// What is seen of it: blue serves, everywhere.
+pub fn seen(environment: &Environment) -> Seen {
+    let facts =
+        v1::BalancerFacts { route: "be_blue:be_blue:0:7".to_owned(), highest_epoch: 7, ..Default::default() };
+    let balancers = environment.balancers.iter().map(|host| (host.clone(), facts.clone())).collect();
+    Seen { balancers, ..Seen::default() }
+}
+
+/// Somebody wishes for something.
+pub fn wish(wanted: Wanted, release: &str) -> Wish {
+    Wish {
+        wanted,
+        release: ReleaseId::parse(release).unwrap(),
+        request_id: None,
+        reason: None,
+        by: "operator ada".to_owned(),
+        without: Vec::new(),
+        now: PLANNED_AT,
+    }
+}
+
+/// A wish for a deploy.
+pub fn deploy(release: &str) -> Wish {
+    let artifact = ArtifactDigest::from_bytes([1; 32]);
+    wish(Wanted::Deploy { artifact, at_once: false, fix_forward: false, migrations: None }, release)
+}
+
+/// The plan of a deploy from blue to green.
+pub fn plan(environment: &Environment, release: &str) -> Plan {
+    planner::plan(environment, &Standing::default(), deploy(release), &seen(environment)).unwrap()
+}
+
+/// A clock that is set by hand, and whose pauses have no end.
+#[derive(Debug, Default)]
+pub struct Hand(Mutex<u64>);
+
+impl Hand {
+    /// It stands there.
+    pub fn at(ms: u64) -> Self {
+        Self(Mutex::new(ms))
+    }
+
+    /// Sets it.
+    pub fn set(&self, ms: u64) {
+        *self.0.lock().unwrap() = ms;
+    }
+
+    /// Lets time pass; the moment that it is then.
+    pub fn later(&self, ms: u64) -> Timestamp {
+        *self.0.lock().unwrap() += ms;
+        self.now()
+    }
+}
+
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(*self.0.lock().unwrap())
+    }
+
+    async fn pause(&self, _: u64) {
+        std::future::pending().await
+    }
+}
+
+/// Agents that make checks as they are told to. Nothing is ordered of them.
+#[derive(Debug, Default)]
+pub struct Agents {
+    /// Checks that fail, wherever they are made.
+    pub fails: Mutex<BTreeSet<&'static str>>,
+    /// Hosts that do not answer.
+    pub silent: Mutex<BTreeSet<&'static str>>,
+    /// What was asked of whom.
+    pub asked: Mutex<Vec<(String, Action)>>,
+    /// How many are asked at this moment, and how many were at most.
+    pub at_once: Mutex<(u32, u32)>,
+}
+
+impl Agents {
+    /// These checks fail from now on, and no others.
+    pub fn fail(&self, checks: &[&'static str]) {
+        *self.fails.lock().unwrap() = checks.iter().copied().collect();
+    }
+
+    /// These hosts are silent from now on, and no others.
+    pub fn silence(&self, hosts: &[&'static str]) {
+        *self.silent.lock().unwrap() = hosts.iter().copied().collect();
+    }
+
+    fn make(&self, check: &Check) -> CheckSeen {
+        let fails = self.fails.lock().unwrap().contains(check.name.as_str());
+        let verdict = if fails { CheckVerdict::Failed } else { CheckVerdict::Passed };
+        CheckSeen::new(check.name.clone(), verdict, 1, "seen")
+    }
+}
+
+impl Fleet for Agents {
+    async fn fence(&self, _: &HostName, _: Epoch, _: u64) -> Result<(), Problem> {
+        unreachable!("nothing is ordered")
+    }
+
+    async fn prepare(&self, _: &Order, _: u64) -> Result<Evidence, Problem> {
+        unreachable!("nothing is ordered")
+    }
+
+    async fn perform(&self, _: &Order) -> Result<Evidence, Problem> {
+        unreachable!("nothing is ordered")
+    }
+
+    async fn commit(&self, _: &Order) -> Result<Evidence, Problem> {
+        unreachable!("nothing is ordered")
+    }
+
+    async fn observe(&self, host: &HostName, action: &Action, _: u64) -> Result<Evidence, Problem> {
+        self.asked.lock().unwrap().push((host.to_string(), action.clone()));
+        {
+            let mut at_once = self.at_once.lock().unwrap();
+            *at_once = (at_once.0 + 1, at_once.1.max(at_once.0 + 1));
+        }
+        tokio::task::yield_now().await;
+        self.at_once.lock().unwrap().0 -= 1;
+        if self.silent.lock().unwrap().contains(host.as_str()) {
+            return Err(Problem::new(Code::AgentUnreachable, "silence"));
+        }
+        let (Action::ProbeHost { checks, .. } | Action::ProbeBalancer { checks, .. }) = action else {
+            unreachable!("only checks are asked for")
+        };
+        let checks: Vec<CheckSeen> = checks.iter().map(|check| self.make(check)).collect();
+        let fails = checks.iter().find(|seen| seen.verdict == CheckVerdict::Failed);
+        match fails.map(|seen| Problem::new(Code::CheckFailed, format!("check `{}` failed", seen.name))) {
+            Some(problem) => Err(Problem { checks, ..problem }),
+            None => Ok(Evidence { checks, ..Evidence::default() }),
+        }
+    }
+}
