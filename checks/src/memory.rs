@@ -15,10 +15,6 @@ use crate::spec::Spec;
 /// Most checks that are remembered: environments have a few dozen.
 const MOST: usize = 512;
 
-/// Longest time that a failure is remembered: whoever measures less often than once a minute has nothing to say in a watch,
-/// and a number that is well again must not keep it waiting.
-const LONGEST_FAILED: Duration = Duration::from_secs(60);
-
 /// What was seen, by place, name and description of its check, each with its moment.
 type Seen = HashMap<(String, String, String), (Instant, CheckSeen)>;
 
@@ -35,9 +31,9 @@ impl Memory {
     pub fn recall(&self, check: &Check, spec: &Spec, place: &Place) -> Option<CheckSeen> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (at, seen) = all.get(&Self::key(check, place))?;
-        let every = Duration::from_millis(spec.every_ms);
-        let good_for = if seen.verdict == CheckVerdict::Passed { every } else { every.min(LONGEST_FAILED) };
-        (at.elapsed() < good_for).then(|| seen.clone())
+        let passed = seen.verdict == CheckVerdict::Passed;
+        let good_for_ms = if passed { spec.every_ms } else { spec.same_failure_ms() };
+        (at.elapsed() < Duration::from_millis(good_for_ms)).then(|| seen.clone())
     }
 
     /// Remembers what was seen just now, or forgets what was seen before.

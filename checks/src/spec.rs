@@ -9,6 +9,10 @@ use crate::extract::Extract;
 use crate::ows::Ows;
 use crate::template::{JsonTemplate, Template};
 
+/// Longest time that a failure of what others measure is the same one, in milliseconds: whoever measures less often than once a
+/// minute has nothing to say in a watch, and a number that is well again must not keep it waiting.
+const LONGEST_FAILED_MS: u64 = 60_000;
+
 /// What a check does, and how.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -134,6 +138,12 @@ impl Spec {
     /// Whether it asks for what others measured a while ago: asked again at once, it is the same.
     pub fn is_measured(&self) -> bool {
         matches!(self.kind, Kind::Alerts(_) | Kind::Metric(_))
+    }
+
+    /// How long a failure of it is the same failure, in milliseconds: until others have measured anew. Nothing where it is looked at
+    /// anew each time.
+    pub fn same_failure_ms(&self) -> u64 {
+        if self.is_measured() { self.every_ms.min(LONGEST_FAILED_MS) } else { 0 }
     }
 
     /// Bound on one try, in milliseconds, where the environment file names none.

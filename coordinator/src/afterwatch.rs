@@ -16,7 +16,7 @@ use pointsman_core::{
 };
 use tracing::info;
 
-use crate::gates;
+use crate::gates::{self, Counted};
 use crate::office::{Office, WishOf};
 use crate::visitors::Visitors;
 use crate::watcher::Watcher;
@@ -71,10 +71,10 @@ async fn watch(office: &Arc<Office>, state: &State) {
 
 /// Reads the gates, for ever, and leaves there what they come to.
 async fn read_gates(office: &Office, state: &State, found: &Mutex<AfterEnd>) -> Infallible {
-    let mut row = WatchProgress::default();
+    let (mut row, counted) = (WatchProgress::default(), Counted::default());
     loop {
         SystemClock.pause(state.plan.watch.interval_ms).await;
-        let ports = (office.fleet(), &SystemClock, office.old_side());
+        let ports = (office.fleet(), &SystemClock, office.old_side(), &counted);
         let (reading, _) = gates::read(ports, state, Step::Switch, row.is_shared()).await;
         let came_to = judging::gates_after_end(state, &mut row, &reading, SystemClock.now());
         *found.lock().unwrap_or_else(PoisonError::into_inner) = came_to;

@@ -16,7 +16,7 @@ use pointsman_core::{
 use tokio::sync::{mpsc, oneshot};
 use tracing::{error, info, warn};
 
-use crate::gates;
+use crate::gates::{self, Counted};
 use crate::noted::{self, Noted};
 use crate::old_side::OldSide;
 use crate::watcher::Watcher;
@@ -85,7 +85,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
         let mut watched: Option<Timestamp> = None;
-        let mut noted = Noted::default();
+        let (mut noted, counted) = (Noted::default(), Counted::default());
         let mut watcher: Option<Watcher<S::Ear>> = None;
         let mut beside: Beside<'_> = None;
         loop {
@@ -150,7 +150,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                     let reading = async {
                         self.clock.pause(wait_ms).await;
                         let began = self.clock.now();
-                        let ports = (&self.fleet, &self.clock, self.old_side.as_ref());
+                        let ports = (&self.fleet, &self.clock, self.old_side.as_ref(), &counted);
                         let after = flight.state.watched_after().unwrap_or(Step::Switch);
                         let in_row = flight.state.watch.is_shared();
                         let (reading, seen) = gates::read(ports, &flight.state, after, in_row).await;

@@ -113,6 +113,8 @@ pub struct Agents {
     pub fails: Mutex<BTreeSet<&'static str>>,
     /// Hosts that do not answer.
     pub silent: Mutex<BTreeSet<&'static str>>,
+    /// Hosts that only remember what fails: they have told of it before.
+    pub remembers: Mutex<BTreeSet<&'static str>>,
     /// What was asked of whom.
     pub asked: Mutex<Vec<(String, Action)>>,
     /// How many are asked at this moment, and how many were at most.
@@ -171,7 +173,11 @@ impl Fleet for Agents {
         let checks: Vec<CheckSeen> = checks.iter().map(|check| self.make(check)).collect();
         let fails = checks.iter().find(|seen| seen.verdict == CheckVerdict::Failed);
         match fails.map(|seen| Problem::new(Code::CheckFailed, format!("check `{}` failed", seen.name))) {
-            Some(problem) => Err(Problem { checks, ..problem }),
+            Some(problem) => {
+                let remembered = self.remembers.lock().unwrap().contains(host.as_str());
+                let problem = if remembered { problem.retry_useful() } else { problem };
+                Err(Problem { checks, ..problem })
+            }
             None => Ok(Evidence { checks, ..Evidence::default() }),
         }
     }

@@ -265,14 +265,19 @@ fn with_bases(checks: &[Check], names: &[CheckName]) -> Vec<Check> {
 
 /// The checks of a reading that failed, and that a release turns back for.
 pub fn failed_in(plan: &Plan, seen: &[(HostName, Vec<CheckSeen>)]) -> Vec<CheckName> {
+    let failed = seen.iter().flat_map(|(_, seen)| failed_of(plan, seen));
+    let names: std::collections::BTreeSet<CheckName> = failed.cloned().collect();
+    names.into_iter().collect()
+}
+
+/// The same of what one place has seen.
+pub fn failed_of<'s>(plan: &Plan, seen: &'s [CheckSeen]) -> impl Iterator<Item = &'s CheckName> {
     let turns = |name: &CheckName| {
         let check = plan.checks.iter().find(|check| check.name == *name);
         check.and_then(pointsman_checks::parsed_alone).is_some_and(|spec| spec.on_fail == OnFail::Rollback)
     };
-    let all = seen.iter().flat_map(|(_, seen)| seen);
-    let failed = all.filter(|seen| seen.verdict == CheckVerdict::Failed && turns(&seen.name));
-    let names: std::collections::BTreeSet<CheckName> = failed.map(|seen| seen.name.clone()).collect();
-    names.into_iter().collect()
+    let failed = seen.iter().filter(move |seen| seen.verdict == CheckVerdict::Failed && turns(&seen.name));
+    failed.map(|seen| &seen.name)
 }
 
 /// The time of day, as a line has room for.

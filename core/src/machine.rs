@@ -744,7 +744,7 @@ pub fn checks_alone_fail(results: &[Result<(), Problem>]) -> bool {
 
 /// Whether a failure is one that an agent has seen, and told of, before: what others measure is the same until they measure
 /// it again, and what is the same does not count again.
-pub(crate) fn is_remembered(problem: &Problem) -> bool {
+pub fn is_remembered(problem: &Problem) -> bool {
     problem.code == Code::CheckFailed && problem.retry == Retry::Useful
 }
 
