@@ -1,6 +1,7 @@
 //! Hears the visitors of one release, second by second, and has them judged. What it knows is put away with every second,
 //! so that a coordinator that starts anew goes on where the last one was. It decides nothing about the release.
 
+use pointsman_core::machine::is_remembered;
 use pointsman_core::ports::{Clock, Ear, Heard, Position, Signals};
 use pointsman_core::signal::Probed;
 use pointsman_core::verdict::{Judge, Judgement, NotRestored, Params, Verdict};
@@ -182,19 +183,20 @@ impl<E: Ear> Watcher<E> {
         }
     }
 
-    /// Joins what the gates said with whether the visitors are in sight. A failing gate outweighs everything; visitors out
-    /// of sight outweigh gates that are green.
+    /// Joins what the gates said with whether the visitors are in sight. A gate that fails now outweighs everything; visitors out
+    /// of sight outweigh gates that are green, or tell again what was counted before.
     pub fn join(&self, gates: Reading, now: Timestamp, plan: &Plan) -> Reading {
-        let unseen = || self.unseen(now, STALE_MS).filter(|_| plan.verdict.acts());
-        match gates {
-            Reading::Pass => unseen().map_or(Reading::Pass, |problem| {
-                let environment = &plan.environment;
-                Reading::Unknown(problem.hint(format!(
-                    "`pointsman doctor {environment}`; without signals: `pointsman resume {environment}`, then `pointsman promote {environment}`"
-                )))
-            }),
-            gates => gates,
-        }
+        let says_nothing_new = match &gates {
+            Reading::Pass => true,
+            Reading::Fail(problem) => is_remembered(problem),
+            Reading::Shared(_) | Reading::Unknown(_) => false,
+        };
+        let wanted = says_nothing_new && plan.verdict.acts();
+        let Some(problem) = wanted.then(|| self.unseen(now, STALE_MS)).flatten() else { return gates };
+        let environment = &plan.environment;
+        Reading::Unknown(problem.hint(format!(
+            "`pointsman doctor {environment}`; without signals: `pointsman resume {environment}`, then `pointsman promote {environment}`"
+        )))
     }
 
     /// Whether they are in sight.
@@ -451,6 +453,12 @@ mod tests {
         assert_eq!(watcher.unseen(now, 14_999).unwrap().code, Code::WatchBlind);
         let failed = Reading::Fail(Problem::new(Code::CheckFailed, "no"));
         assert_eq!(watcher.join(failed.clone(), rig.later(60_000), &state.plan), failed);
+        // Told again a failure is no news, and hides nothing.
+        let told_again = Reading::Fail(Problem::new(Code::CheckFailed, "no").retry_useful());
+        let now = rig.clock.now();
+        assert!(matches!(watcher.join(told_again.clone(), now, &state.plan), Reading::Unknown(_)));
+        rig.hear(&mut watcher, &state, second(4, 0)).await;
+        assert_eq!(watcher.join(told_again.clone(), now, &state.plan), told_again);
     }
 
     #[tokio::test]

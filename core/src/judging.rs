@@ -233,8 +233,10 @@ pub fn gates_after_end(
     let watch = &state.plan.watch;
     match reading {
         Reading::Pass => *row = WatchProgress::default(),
-        Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => {}
+'        // It was counted when it was seen.
+        Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => row.blind_since = None,
         Reading::Fail(problem) if !matches!(problem.code, Code::CheckFailed | Code::BackendUnhealthy) => {
+            row.blind_since = None;
             return AfterEnd::Told(problem.clone());
         }
         Reading::Fail(_) | Reading::Shared(_) => {

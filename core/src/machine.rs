@@ -216,9 +216,12 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
             }
             state.watch = crate::WatchProgress::default();
         }
-        Reading::Fail(_) => {
+        Reading::Fail(problem) => {
             see_again(state, at);
-            state.watch.fails(false);
+            // Told again it is the failure that was counted.
+            if !is_remembered(problem) || state.watch.failures == 0 {
+                state.watch.fails(false);
+            }
         }
         Reading::Shared(_) => {
             see_again(state, at);
@@ -664,8 +667,11 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
         Reading::Fail(_) if until.is_none() && !state.plan.automatic_rollback && state.watch.failures > 0 => {
             Vec::new()
         }
-        // It was counted when it was seen, and it is not well yet.
-        Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => Vec::new(),
+        // It was counted when it was seen, and it is not well yet; that the gates could be read again ends a blind stretch.
+        Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => {
+            let sees_again = state.watch.blind_since.is_some();
+            sees_again.then(|| Event::GatesRead(Reading::Fail(problem))).into_iter().collect()
+        }
         // It is held already, and that this goes on is no news.
         Reading::Shared(_) if until.is_none() && state.watch.failures > 0 && state.watch.alone == 0 => {
             Vec::new()
@@ -708,17 +714,22 @@ pub(crate) fn turns(state: &State, problem: Problem) -> Option<Event> {
 
 /// Joins what every asked agent said into one reading. One failure outweighs everything; one that could not
 /// be asked outweighs every pass. Only an agent's own word that a check failed is a failure: not reaching the
-/// agent says nothing about the visitors. A failure that was seen now outweighs one that is only remembered.
+/// agent says nothing about the visitors. A failure that is only remembered outweighs a pass and nothing else: it was counted when
+/// it was seen, and while somebody else cannot be asked what is new is that nobody knows.
 pub fn join_readings(results: impl IntoIterator<Item = Result<(), Problem>>) -> Reading {
-    let (mut joined, mut remembered) = (Reading::Pass, None);
+    let (mut unknown, mut remembered) = (None, None);
     for problem in results.into_iter().filter_map(Result::err) {
         match is_failure(problem.code) {
             true if is_remembered(&problem) => remembered = Some(problem),
             true => return Reading::Fail(problem),
-            false => joined = Reading::Unknown(problem),
+            false => unknown = Some(problem),
         }
     }
-    remembered.map_or(joined, Reading::Fail)
+    match (unknown, remembered) {
+        (Some(unknown), _) => Reading::Unknown(unknown),
+        (None, Some(remembered)) => Reading::Fail(remembered),
+        (None, None) => Reading::Pass,
+    }
 }
 
 /// Whether an agent says by this that visitors are failed.

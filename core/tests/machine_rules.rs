@@ -391,6 +391,8 @@ fn gates_that_fail_after_the_end_lead_back_by_the_same_row() {
     assert_eq!(of(&[blind(), blind(), blind()]), "well");
     assert_eq!(of(&[blind(), blind(), blind(), blind()]), "told PM0501");
     assert_eq!(of(&[blind(), blind(), blind(), Reading::Pass, blind()]), "well");
+    let told_before = Reading::Fail(Problem::new(Code::CheckFailed, "no").retry_useful());
+    assert_eq!(of(&[failing(), blind(), blind(), blind(), told_before, blind()]), "well");
 }
 
 fn shared() -> Reading {
@@ -477,8 +479,41 @@ fn a_failure_that_is_seen_now_stands_before_one_that_is_remembered() {
     let join = |all: [&Problem; 2]| join_readings(all.map(|problem| Err(problem.clone())));
     assert_eq!(join([&old, &new]), Reading::Fail(new.clone()));
     assert_eq!(join([&new, &old]), Reading::Fail(new));
-    assert_eq!(join([&unreachable(), &old]), Reading::Fail(old.clone()));
-    assert_eq!(join([&old, &unreachable()]), Reading::Fail(old));
+    // What is new is that somebody cannot be asked.
+    assert_eq!(join([&unreachable(), &old]), Reading::Unknown(unreachable()));
+    assert_eq!(join([&old, &unreachable()]), Reading::Unknown(unreachable()));
+    assert_eq!(join_readings([Ok(()), Err(old.clone())]), Reading::Fail(old));
+}
+
+#[test]
+fn what_is_told_again_ends_a_blind_stretch_and_counts_nothing() {
+    let told_again = || match failing() {
+        Reading::Fail(problem) => Reading::Fail(problem.retry_useful()),
+        other => other,
+    };
+    let mut story = deploy_at(Step::Watch);
+    let until = |story: &Story| match story.state.phase {
+        Phase::Watching { until, .. } => until,
+        _ => panic!("it is not watched"),
+    };
+    read(&mut story, failing());
+    read(&mut story, blind());
+    let (since, before) = (story.state.watch.blind_since.unwrap(), until(&story));
+    read(&mut story, blind());
+    read(&mut story, told_again());
+    // What nobody saw does not count as watched, and a failure counts once.
+    assert_eq!((story.state.watch.failures, story.state.watch.blind_since), (1, None));
+    let lost_ms = story.state.entered_at.0.max(story.now.0) - since.0;
+    assert!(until(&story) > before && until(&story).ms_since(before) <= lost_ms, "{lost_ms}");
+    // Another stretch has its whole patience: it is not one with the first.
+    let (blind_ms, interval_ms) = (story.state.plan.watch.blind_ms, story.state.plan.watch.interval_ms);
+    read(&mut story, blind());
+    let again = story.state.watch.blind_since.unwrap();
+    assert!(again > since);
+    while story.now.plus_ms(interval_ms) < again.plus_ms(blind_ms) {
+        read(&mut story, blind());
+        assert_eq!(word(&story.state), "watching");
+    }
 }
 
 #[test]
