@@ -434,7 +434,7 @@ impl Office {
             let undone = matches!(kept.state.outcome(), Some(Outcome::Refused | Outcome::Aborted));
             !undone && !matches!(kept.state.plan.purpose, Purpose::Database(_))
         };
-        let last = told.releases.values().filter(moves).max_by_key(|kept| kept.number)?;
+        let last = told.of_now().filter(moves).max_by_key(|kept| kept.number)?;
         let until =
             afterwatch::until(&last.state, self.hears()).filter(|until| SystemClock.now() < *until)?;
         Some((last.state.clone(), until))
@@ -444,7 +444,7 @@ impl Office {
     /// before the standing does. Only of the newest; whether something has ended that since, [`Office::watched_on`] says.
     pub fn just_over_and_watched_on(&self, state: &State) -> Option<Timestamp> {
         let book = self.book();
-        let newest = book.told.releases.values().max_by_key(|kept| kept.number)?;
+        let newest = book.told.of_now().max_by_key(|kept| kept.number)?;
         let leads_back = newest.state.plan.release == state.plan.release && state.plan.from.is_some();
         afterwatch::until(state, self.hears()).filter(|until| leads_back && SystemClock.now() < *until)
     }

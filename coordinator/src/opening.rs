@@ -50,6 +50,9 @@ pub struct Opened {
     pub void: BTreeSet<ReleaseId>,
     /// How the environment stands.
     pub standing: Standing,
+    /// The entry by which a person accepted a journal that had lost its end; 0 where nobody did. Releases of before it say nothing
+    /// of what visitors get now.
+    pub accepted: u64,
     /// Why this coordinator must not act, although it can read: an agent knows more than the journal, or that contradicts
     /// itself.
     pub trouble: Option<Problem>,
@@ -59,6 +62,11 @@ impl Opened {
     /// The release that is not over.
     pub fn open(&self) -> Option<&Kept> {
         self.releases.values().find(|kept| kept.state.outcome().is_none())
+    }
+
+    /// The releases that say something of what visitors get now.
+    pub fn of_now(&self) -> impl Iterator<Item = &Kept> {
+        self.releases.values().filter(|kept| kept.number > self.accepted)
     }
 }
 
@@ -103,10 +111,13 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
             }
         }
     }
-    let mut in_order: Vec<&Kept> = releases.values().filter(|kept| kept.number > adopted).collect();
+    let mut opened =
+        Opened { epoch, releases, void, standing: Standing::default(), accepted: adopted, trouble };
+    let mut in_order: Vec<&Kept> = opened.of_now().collect();
     in_order.sort_by_key(|kept| kept.number);
     in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-    Ok(Opened { epoch, releases, void, standing, trouble })
+    opened.standing = standing;
+    Ok(opened)
 }
 
 /// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone for
@@ -211,4 +222,34 @@ fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
         }
     }
     Ok(Folded { releases, void, adopted, standing })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::Stamped;
+
+    use crate::fixture;
+
+    #[test]
+    fn what_was_released_before_a_journal_was_accepted_is_not_of_now() {
+        let planned = |release: &str| {
+            Event::Planned(Arc::new(fixture::plan(&fixture::environment(&["lb1"], ""), release)))
+        };
+        let over = Event::TurnedBack(Problem::new(Code::AgentUnreachable, "nobody answers"));
+        let accepted = Event::Adopted { by: "ada".to_owned(), found: Found::default() };
+        let facts = [("r1", planned("r1")), ("r1", over), ("journal", accepted), ("r2", planned("r2"))];
+        let entries: Vec<Entry> = (1..)
+            .zip(facts)
+            .map(|(seq, (release, event))| Entry {
+                seq,
+                release: ReleaseId::parse(release).unwrap(),
+                fact: Stamped { at: Timestamp(seq * 1_000), event },
+            })
+            .collect();
+        let Folded { releases, adopted, .. } = fold(&entries).unwrap();
+        let told = Opened { releases, accepted: adopted, ..Opened::default() };
+        let of_now: Vec<&str> = told.of_now().map(|kept| kept.state.plan.release.as_str()).collect();
+        assert_eq!((told.releases.len(), told.accepted, of_now), (2, 3, vec!["r2"]));
+    }
 }
