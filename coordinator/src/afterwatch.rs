@@ -97,7 +97,9 @@ async fn follow(office: &Arc<Office>, state: &State, by_gates: &Mutex<AfterEnd>)
         let heard = tokio::time::timeout(LOOK, hear(watcher.as_mut(), visitors, state)).await.is_ok();
         by_visitors = watcher.as_ref().and_then(|watcher| met(state, watcher, heard)).unwrap_or(by_visitors);
         let by_gates = by_gates.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        match worse(&by_visitors, by_gates) {
+        let in_sight = watcher.as_ref().filter(|watcher| watcher.sees(SystemClock.now()));
+        let seen_now = in_sight.map(Watcher::judgement);
+        match judging::both_after_end(state, &by_visitors, by_gates, seen_now) {
             // It is watched on meanwhile: it may fare well again before there is a way back.
             AfterEnd::Back(_) if Instant::now() < next_try => {}
             AfterEnd::Back(problem) => {
@@ -144,15 +146,6 @@ fn met<E: Ear>(state: &State, watcher: &Watcher<E>, heard: bool) -> Option<After
     })
 }
 
-/// The graver of the two.
-fn worse(by_visitors: &AfterEnd, by_gates: AfterEnd) -> AfterEnd {
-    match (by_visitors, by_gates) {
-        (AfterEnd::Back(_), _) | (_, AfterEnd::Well) => by_visitors.clone(),
-        (_, by_gates @ AfterEnd::Back(_)) | (AfterEnd::Well, by_gates) => by_gates,
-        (AfterEnd::Told(_), AfterEnd::Told(_)) => by_visitors.clone(),
-    }
-}
-
 async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<ReleaseId, Problem> {
     let wish = WishOf {
         request_id: None,
@@ -168,7 +161,7 @@ async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<R
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::{ArtifactDigest, Before, Code, Epoch, Phase, Standing, Usual, VerdictMode};
+    use pointsman_core::{ArtifactDigest, Before, Epoch, Phase, Standing, Usual, VerdictMode};
 
     use crate::fixture;
     use crate::planner::{self, Seen, Wanted};
@@ -196,17 +189,5 @@ mod tests {
         assert_eq!(until(&confirmed(false, None), true), hour);
         assert_eq!(until(&confirmed(true, known), true), hour);
         assert_eq!(until(&confirmed(true, None), true), None);
-    }
-
-    #[test]
-    fn going_back_stands_before_telling_whoever_says_so() {
-        let of = |message: &str| Problem::new(Code::CheckFailed, message);
-        let (back, told) = (|text| AfterEnd::Back(of(text)), |text| AfterEnd::Told(of(text)));
-        assert_eq!(worse(&told("v"), back("g")), back("g"));
-        assert_eq!(worse(&back("v"), back("g")), back("v"));
-        assert_eq!(worse(&told("v"), told("g")), told("v"));
-        assert_eq!(worse(&AfterEnd::Well, told("g")), told("g"));
-        assert_eq!(worse(&back("v"), AfterEnd::Well), back("v"));
-        assert_eq!(worse(&AfterEnd::Well, AfterEnd::Well), AfterEnd::Well);
     }
 }

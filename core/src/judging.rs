@@ -155,11 +155,7 @@ pub fn gates_and_visitors(
         Event::TurnedBack(problem) => Some(problem.code),
         _ => None,
     });
-    // What strikes the visitors of both slots strikes checks too, and going back would not help. A host that does not hold the
-    // release, or a slot without servers, is the new slot's own.
-    let excused = seen_now
-        && turning.is_some_and(|code| code == Code::CheckFailed)
-        && judgement.is_some_and(|judgement| strikes_both(state, judgement));
+    let excused = turning.is_some_and(|code| excused(state, code, judgement.filter(|_| seen_now)));
     let goes_ahead = match said.last() {
         Some(Event::TurnedBack(_)) => true,
         // Everything else is outweighed by gates that fail.
@@ -179,6 +175,13 @@ pub fn gates_and_visitors(
     }
     gates.retain(|event| !ends(event));
     gates.into_iter().chain(said).collect()
+}
+
+/// Whether gates that fail with this are excused by what was judged of visitors who are in sight. What strikes the visitors of both
+/// slots strikes checks too, and going back would not help. A host that does not hold the release, or a slot without servers, is
+/// the new slot's own.
+fn excused(state: &State, code: Code, seen_now: Option<&Judgement>) -> bool {
+    code == Code::CheckFailed && seen_now.is_some_and(|judgement| strikes_both(state, judgement))
 }
 
 /// Whether the visitors' judge says that both slots are struck. That the site was no better before the release says nothing of
@@ -222,6 +225,27 @@ pub enum AfterEnd {
     Told(Problem),
 }
 
+/// What visitors and gates of a release that is over come to together: the graver of the two. What strikes the visitors of both slots
+/// strikes checks too, as while it was watched: then it is told, and nobody is led back. `seen_now` is what was judged of
+/// visitors, where they are in sight.
+pub fn both_after_end(
+    state: &State,
+    by_visitors: &AfterEnd,
+    by_gates: AfterEnd,
+    seen_now: Option<&Judgement>,
+) -> AfterEnd {
+    match (by_visitors, by_gates) {
+        (AfterEnd::Back(_), _) | (_, AfterEnd::Well) => by_visitors.clone(),
+        (by_visitors, AfterEnd::Back(problem)) if excused(state, problem.code, seen_now) => match by_visitors
+        {
+            AfterEnd::Well => AfterEnd::Told(shared_gates(state, &problem)),
+            told => told.clone(),
+        },
+        (_, by_gates @ AfterEnd::Back(_)) | (AfterEnd::Well, by_gates) => by_gates,
+        (AfterEnd::Told(_), AfterEnd::Told(_)) => by_visitors.clone(),
+    }
+}
+
 /// Adds a reading of the gates to the row of failures of a release that is over, and says what that comes to: after as many as
 /// would have turned it back. A route that is not its own any more is somebody's hand, and none of its faults.
 pub fn gates_after_end(
@@ -233,7 +257,7 @@ pub fn gates_after_end(
     let watch = &state.plan.watch;
     match reading {
         Reading::Pass => *row = WatchProgress::default(),
-'        // It was counted when it was seen.
+        // It was counted when it was seen.
         Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => row.blind_since = None,
         Reading::Fail(problem) if !matches!(problem.code, Code::CheckFailed | Code::BackendUnhealthy) => {
             row.blind_since = None;

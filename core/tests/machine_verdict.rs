@@ -10,7 +10,7 @@ mod story;
 
 use judgements::judged;
 use plans::{Site, deploy, plan};
-use pointsman_core::judging::{gates_and_visitors, heard};
+use pointsman_core::judging::{AfterEnd, both_after_end, gates_and_visitors, heard};
 use pointsman_core::machine::{Next, apply, gates_read, next};
 use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Metric, Tick, Verdict};
@@ -490,4 +490,42 @@ fn who_is_on_a_split_is_judged_also_while_the_release_is_held_on_its_way_to_the_
     assert_eq!(tell(&mut story, &judgement), ["judged"]);
     assert!(tell(&mut story, &judgement).is_empty(), "one record is enough");
     assert_eq!(next(&held(true, VerdictMode::Shadow).state, story.now), Next::Await(None));
+}
+
+#[test]
+fn after_the_end_going_back_stands_before_telling_whoever_says_so() {
+    let story = watched(acts());
+    let of = |message: &str| Problem::new(Code::CheckFailed, message);
+    let (back, told) = (|text| AfterEnd::Back(of(text)), |text| AfterEnd::Told(of(text)));
+    let both = |by_visitors, by_gates| both_after_end(&story.state, &by_visitors, by_gates, None);
+    assert_eq!(both(told("v"), back("g")), back("g"));
+    assert_eq!(both(back("v"), back("g")), back("v"));
+    assert_eq!(both(told("v"), told("g")), told("v"));
+    assert_eq!(both(AfterEnd::Well, told("g")), told("g"));
+    assert_eq!(both(back("v"), AfterEnd::Well), back("v"));
+    assert_eq!(both(AfterEnd::Well, AfterEnd::Well), AfterEnd::Well);
+}
+
+/// The database of both slots is gone an hour after a release: going back would help nobody, as it would not have during the watch.
+#[test]
+fn after_the_end_a_fault_of_both_slots_leads_nobody_back_either() {
+    let story = watched(acts());
+    let struck = after(&story, 20, counts(100, 20), counts(100, 20));
+    let well = after(&story, 20, counts(100, 0), counts(100, 0));
+    let fails = |code| AfterEnd::Back(Problem::new(code, "it fails"));
+    let both = |by_visitors, code, seen: Option<&Judgement>| {
+        both_after_end(&story.state, &by_visitors, fails(code), seen)
+    };
+    let told = AfterEnd::Told(Problem::new(Code::VerdictAgainst, "both"));
+    assert_eq!(both(told.clone(), Code::CheckFailed, Some(&struck)), told);
+    match both(AfterEnd::Well, Code::CheckFailed, Some(&struck)) {
+        AfterEnd::Told(problem) => assert_eq!(problem.code, Code::SharedFault),
+        other => panic!("{other:?}"),
+    }
+    // Where they fare well, are out of sight, or it is the new slot's own, it goes back.
+    for (code, seen) in
+        [(Code::CheckFailed, Some(&well)), (Code::CheckFailed, None), (Code::BackendUnhealthy, Some(&struck))]
+    {
+        assert_eq!(both(AfterEnd::Well, code, seen), fails(code), "{code}");
+    }
 }
