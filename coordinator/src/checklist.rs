@@ -191,14 +191,53 @@ impl Met {
     }
 }
 
+/// Stretches of a release that nobody added up, because its coordinator had ended: it forgot what it had not noted, and the next
+/// one began anew.
+#[derive(Default)]
+struct Gaps {
+    /// From when on visitors are added up: they were moved there, or it was noted.
+    from: Option<Timestamp>,
+    found: Vec<(Timestamp, u64)>,
+}
+
+impl Gaps {
+    /// Takes in what was recorded of a release, in order.
+    fn take(&mut self, at: Timestamp, event: &Event) {
+        match event {
+            Event::OrderIntended { key, .. } if key.step.moves_visitors() && self.from.is_none() => {
+                self.from = Some(at);
+            }
+            Event::Noted(Note::Traffic(_)) => self.from = Some(at),
+            Event::EpochTaken(_) => {
+                let Some(from) = self.from.replace(at) else { return };
+                self.found.push((at, at.ms_since(from)));
+            }
+            _ => {}
+        }
+    }
+
+    /// What that leaves out of the counts of visitors.
+    fn told(&self) -> impl Iterator<Item = String> {
+        self.found.iter().map(|(at, ms)| {
+            format!(
+                "not in this: up to {} s before {}, when a coordinator began anew",
+                ms.div_ceil(1_000),
+                clock_time(*at)
+            )
+        })
+    }
+}
+
 /// Judges every point by what is recorded.
 pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Point> {
     let (mut seen, mut traffic): (Seen<'_>, Option<Met>) = (BTreeMap::new(), None);
     // What the judge had counted when something followed from it. Another judge counts anew, and both count here.
     let mut judged: Vec<(Timestamp, &Judged)> = Vec::new();
     let mut ticks: BTreeMap<&str, (Timestamp, &str, Option<&str>)> = BTreeMap::new();
+    let mut gaps = Gaps::default();
     for entry in entries {
         let at = entry.fact.at;
+        gaps.take(at, &entry.fact.event);
         match &entry.fact.event {
             Event::Noted(Note::Checks { step, host, seen: made }) => {
                 let before = *step == Step::Check;
@@ -238,6 +277,9 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
             }
             _ => judged_checks(name, text, plan, &by_point.remove(name).unwrap_or_default(), &seen),
         });
+    }
+    for point in points.iter_mut().filter(|point| point.name == ERROR_RATE || point.name == P99) {
+        point.evidence.extend(gaps.told());
     }
     for (name, checks) in &by_point {
         points.push(judged_checks(name, &format!("Check {name} passes"), plan, checks, &seen));

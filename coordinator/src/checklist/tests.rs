@@ -298,3 +298,49 @@ fn a_share_of_slow_requests_is_one_of_those_whose_time_is_known() {
         ["700 ms in the stretch noted at 00:00:02 UTC, the slowest of 1500 requests in 180 s"]
     );
 }
+
+#[test]
+fn what_nobody_added_up_because_a_coordinator_ended_is_said() {
+    let (environment, plan) = world();
+    let moved = |step| Event::OrderIntended {
+        key: pointsman_core::OrderKey { step, host: "lb1".parse().unwrap() },
+        attempt: 1,
+    };
+    let anew = |epoch| Event::EpochTaken(pointsman_core::Epoch(epoch));
+    let met = || Event::Noted(Note::Traffic(TrafficSeen { p99_ms: Some(10), ..seen_for(60, 3_000) }));
+    let of = |facts: &[(u64, Event)]| {
+        let entries: Vec<Entry> = (1..)
+            .zip(facts)
+            .map(|(seq, (at, event))| Entry {
+                seq,
+                release: ReleaseId::parse("r1").unwrap(),
+                fact: pointsman_core::Stamped { at: Timestamp(*at), event: event.clone() },
+            })
+            .collect();
+        let points = points(&plan, &environment.manual, &entries);
+        let of = |name: &str| points.iter().find(|point| point.name == name).unwrap().evidence[1..].to_vec();
+        assert_eq!(of(ERROR_RATE), of(P99));
+        of(P99)
+    };
+    // Before anybody was moved nothing is missing.
+    assert_eq!(of(&[(1_000, anew(2)), (5_000, moved(Step::Switch)), (65_000, met())]), [""; 0]);
+    let facts = [
+        (5_000, moved(Step::Canary(1))),
+        (20_000, anew(2)),
+        (65_000, met()),
+        (67_500, anew(3)),
+        (70_000, moved(Step::Switch)),
+        (90_000, met()),
+    ];
+    assert_eq!(
+        of(&facts),
+        [
+            "not in this: up to 15 s before 00:00:20 UTC, when a coordinator began anew",
+            "not in this: up to 3 s before 00:01:07 UTC, when a coordinator began anew"
+        ]
+    );
+}
+
+fn seen_for(seconds: u64, requests: u64) -> TrafficSeen {
+    TrafficSeen { seconds, requests, ..TrafficSeen::default() }
+}
