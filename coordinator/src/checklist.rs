@@ -273,7 +273,12 @@ pub fn points(plan: &Plan, manual: &[ManualPoint], entries: &[Entry]) -> Vec<Poi
             }
             P99 => {
                 let slow = |(at, judged): &(Timestamp, &Judged)| Some((*at, judged_slowness(plan, judged)?));
-                against(judged_traffic(name, text, traffic.as_ref(), p99), judged.iter().filter_map(slow))
+                let mut point = against(
+                    judged_traffic(name, text, traffic.as_ref(), p99),
+                    judged.iter().filter_map(slow),
+                );
+                point.evidence.extend(judged.last().and_then(|(_, judged)| slowed(plan, judged)));
+                point
             }
             _ => judged_checks(name, text, plan, &by_point.remove(name).unwrap_or_default(), &seen),
         });
@@ -401,6 +406,21 @@ fn judged_slowness(plan: &Plan, judged: &Judged) -> Option<String> {
             "{bad} of {requests} requests took longer than {limit_ms} ms, as the judge of visitors counted"
         )
     })
+}
+
+/// That a release is slower than what served before it. That is no reason to fail what keeps to the limit.
+fn slowed(plan: &Plan, judged: &Judged) -> Option<String> {
+    let (now, (before, _)) = (judged.slowed.as_ref()?, plan.verdict.slower_before()?);
+    let (p99_ms, over_ms) = (plan.verdict.before.p99_ms?, plan.verdict.baseline_ms());
+    let percent = |share: f64| (share * 10_000.0).round() / 100.0;
+    Some(format!(
+        "slower than before the release, when the p99 was {p99_ms} ms: {} % of requests took longer than {over_ms} ms then, {} of {} \
+         do now ({} %)",
+        percent(before),
+        now.bad,
+        now.requests,
+        percent(now.bad as f64 / now.requests.max(1) as f64)
+    ))
 }
 
 fn error_rate(met: &Met) -> (Verdict, String) {

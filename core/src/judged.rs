@@ -81,6 +81,9 @@ pub struct Judged {
     pub promote_at_milli: u64,
     /// Requests on the new slot until it is proven good, if it goes on as it did. None: never.
     pub needed: Option<u64>,
+    /// Requests on the new slot that took longer than before the release, where they are clearly more than is no worse, and nobody
+    /// is on the old slot to compare with: nothing follows from it, and a person should know.
+    pub slowed: Option<Counted>,
 }
 
 /// What a plan makes of a judgement, without its numbers: made every second, told seldom.
@@ -92,6 +95,8 @@ pub struct Ruling {
     pub warns: bool,
     /// What is too bad is so on both slots: going back would not help.
     pub shared: bool,
+    /// It is clearly slower than what served before, which nobody is left to compare it with.
+    pub slowed: bool,
     /// Why.
     reason: Reason,
 }
@@ -118,6 +123,7 @@ impl Ruling {
             verdict,
             warns: matches!(worst, Some((OnFail::Warn, _))),
             shared: matches!(worst, Some((_, Reason::BothSick(_)))),
+            slowed: slowed(plan, judgement),
             reason: worst.map_or(reason, |(_, reason)| reason),
         }
     }
@@ -142,8 +148,18 @@ impl Judged {
             rollback_at_milli: milli(judgement.rollback_at),
             promote_at_milli: milli(judgement.promote_at),
             needed: judgement.requests_needed_in(counting),
+            slowed: ruling.slowed.then(|| Counted::of(&judgement.slowness.baseline.0)),
         }
     }
+}
+
+/// Whether the new slot is clearly slower than what served before the release, by the measure of a comparison of both slots, while
+/// nobody is on the old one to compare with. An hour ago is no moment to compare with either, so nothing follows from it by itself.
+fn slowed(plan: &Plan, judgement: &Judgement) -> bool {
+    let Some((_, no_worse)) = plan.verdict.slower_before() else { return false };
+    let slowness = judgement.finding(Metric::Slowness);
+    let (_, old) = slowness.lately;
+    old.is_none() && slowness.baseline.0.is_above(no_worse)
 }
 
 /// What follows from one metric: what strikes both slots is never blamed on the new one.

@@ -66,7 +66,7 @@ pub fn heard(state: &State, now: Timestamp, judgement: &Judgement) -> Vec<Event>
         Verdict::Undecided => acts && known == Some(Verdict::Promote),
         verdict => known != Some(verdict),
     };
-    let warning = ruling.warns && !state.verdict.warned;
+    let warning = (ruling.warns && !state.verdict.warned) || (ruling.slowed && !state.verdict.slowed);
     if !follows && !is_news && !warning {
         return Vec::new();
     }

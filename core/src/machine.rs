@@ -235,6 +235,7 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
 fn judged_folded(state: &mut State, judged: &crate::Judged) -> bool {
     state.verdict.known = Some(judged.verdict);
     state.verdict.warned |= judged.warns;
+    state.verdict.slowed |= judged.slowed.is_some();
     state.verdict.last = Some(Box::new(judged.clone()));
     state.judged_after().is_some()
 }

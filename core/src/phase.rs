@@ -148,6 +148,8 @@ pub struct VerdictProgress {
     pub before: u64,
     /// It was recorded in this watch that something is too bad which the plan only warns of.
     pub warned: bool,
+    /// It was recorded in this watch that the new version is slower than what served before.
+    pub slowed: bool,
     /// What was recorded last, with its numbers.
     pub last: Option<Box<Judged>>,
 }
@@ -155,7 +157,7 @@ pub struct VerdictProgress {
 impl VerdictProgress {
     /// Another watch begins: what was recorded before it is no verdict in it.
     pub(crate) fn anew(&mut self) {
-        (self.known, self.warned) = (None, false);
+        (self.known, self.warned, self.slowed) = (None, false, false);
     }
 
     /// Another watch follows one that ended well: the judge goes on, and what it knows is known, but more visitors are there

@@ -182,6 +182,15 @@ impl VerdictPlan {
         self.before.p99_ms.map_or(self.p99_ms, |p99_ms| slower_than_ms(p99_ms, self.p99_ms))
     }
 
+    /// The share of requests that were slower than [`Self::baseline_ms`] before the release, and up to which share a version is no
+    /// slower than that; none where too few were seen to say, and in plans of before that was measured.
+    pub fn slower_before(&self) -> Option<(f64, f64)> {
+        self.before.p99_ms?;
+        let before = share(self.before.slower?.ppm);
+        let Bounds { floor, ratio, .. } = Bounds::SLOWNESS;
+        Some((before, (ratio * before).max(floor).min(MOST_BAD)))
+    }
+
     /// What the limits ask of the new slot.
     fn written(&self, metric: Metric) -> Bounds {
         match metric {

@@ -16,7 +16,7 @@ use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Metric, Tick, Verdict};
 use pointsman_core::{
     Before, Code, Event, HeldAt, OnFail, Outcome, Part, Phase, Problem, Reading, Request, RequestKind,
-    RouteClass, RouteEpoch, Split, Stamped, Step, Usual, VerdictMode, VerdictPlan,
+    RouteClass, RouteEpoch, Ruling, Slower, Split, Stamped, Step, Usual, VerdictMode, VerdictPlan,
 };
 use story::{Story, lost, refused};
 
@@ -527,5 +527,46 @@ fn after_the_end_a_fault_of_both_slots_leads_nobody_back_either() {
         [(Code::CheckFailed, Some(&well)), (Code::CheckFailed, None), (Code::BackendUnhealthy, Some(&struck))]
     {
         assert_eq!(both(AfterEnd::Well, code, seen), fails(code), "{code}");
+    }
+}
+
+/// Far below the limit, and a third of the requests take longer than what 99 of 100 took before: after a switch of everybody nobody
+/// on the old slot says whether that is the hour or the version.
+#[test]
+fn a_version_that_is_slower_than_before_is_warned_of_where_nobody_is_left_to_compare_with() {
+    let slower = Some(Slower { ppm: 8_000, bunches_milli: 1_000 });
+    let before = Before {
+        seconds: 900,
+        requests: 9_000,
+        p99_ms: Some(84),
+        bunches_milli: Some((1_000, 1_000)),
+        slower,
+        ..Before::default()
+    };
+    let slow = |share| Counts { over_baseline: share, ..counts(100, 0) };
+    let mut story = watched(VerdictPlan { before, ..acts() });
+    let judgement = after(&story, 30, slow(33), Counts::default());
+    assert_eq!(tell(&mut story, &judgement), ["judged"]);
+    let last = story.state.verdict.last.clone().unwrap();
+    let slowed = last.slowed.unwrap();
+    assert_eq!((last.verdict, slowed.bad, slowed.requests), (Verdict::Undecided, 990, 3_000));
+    // Said once in a watch; and it ends as it would have.
+    assert!(tell(&mut story, &judgement).is_empty());
+    assert!(matches!(story.state.phase, Phase::Watching { .. }));
+    let slowed = |verdict: VerdictPlan, new, old| {
+        let story = watched(verdict);
+        Ruling::of(&story.state.plan, &after(&story, 30, new, old)).slowed
+    };
+    assert!(slowed(VerdictPlan { before, ..acts() }, slow(3), Counts::default()));
+    // As slow as before, or not clearly slower; and beside the old slot the comparison with that decides.
+    for (new, old) in [(slow(1), Counts::default()), (slow(0), Counts::default()), (slow(33), counts(100, 0))]
+    {
+        assert!(!slowed(VerdictPlan { before, ..acts() }, new, old), "{new:?} {old:?}");
+    }
+    let few = after(&story, 1, Counts { over_baseline: 1, ..counts(20, 0) }, Counts::default());
+    assert!(!Ruling::of(&story.state.plan, &few).slowed);
+    // Nothing was known of before.
+    for before in [Before { p99_ms: None, ..before }, Before { slower: None, ..before }] {
+        assert!(!slowed(VerdictPlan { before, ..acts() }, slow(33), Counts::default()));
     }
 }

@@ -108,7 +108,7 @@ fn judged(update: &v1::ReleaseUpdate) -> Option<&'static str> {
     let verdict = update.release.as_ref()?.verdict.as_ref()?;
     match verdict.verdict.as_str() {
         "promote" => Some("✔ proven"),
-        "undecided" if verdict.warns => Some("॥ warning"),
+        "undecided" if verdict.warns || verdict.slowed.is_some() => Some("॥ warning"),
         "undecided" => Some("◌ undecided"),
         _ if verdict.shadow => Some("॥ would be"),
         _ => None,

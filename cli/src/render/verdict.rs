@@ -116,6 +116,9 @@ pub fn block(release: &v1::Release) -> String {
         let chart = self::chart(&verdict.chart_slow);
         text.push_str(&format!("              slow    {chart}  over the limit\n"));
     }
+    if let Some(slowed) = slowed(release) {
+        text.push_str(&format!("              slower  {slowed}\n"));
+    }
     if let Some(hurt) = hurt(release) {
         text.push_str(&format!("              in all  {}: {hurt}\n", plan.to_slot));
     }
@@ -156,6 +159,19 @@ pub fn moving(release: &v1::Release) -> String {
 /// Seconds in the chart of the moving line.
 const MOVING_SECONDS: usize = 12;
 
+/// That the new version is slower than what served before; none where it is not, or nobody can say.
+fn slowed(release: &v1::Release) -> Option<String> {
+    let (verdict, plan) = (release.verdict.as_ref()?, release.plan.as_ref()?);
+    let slowed = verdict.slowed.as_ref()?;
+    Some(format!(
+        "{} % of requests took longer than {} before the release → {} % now, with nobody on {} to compare with",
+        percent(slowed.before),
+        span(slowed.over_ms),
+        percent(share(&slowed.now.unwrap_or_default())),
+        super::or(&plan.from_slot, "another slot")
+    ))
+}
+
 /// How many fared badly on the new slot of a release that went back, also between the verdict and the moment from which nobody
 /// was led there; none where they were not counted to that.
 fn hurt(release: &v1::Release) -> Option<String> {
@@ -179,7 +195,8 @@ fn hurt(release: &v1::Release) -> Option<String> {
 /// What visitors met on the new slot, for the last words of a release; empty where nothing was heard of them.
 pub fn met(release: &v1::Release) -> String {
     let hurt = hurt(release).map(|hurt| format!("; {hurt}")).unwrap_or_default();
-    format!("{}{hurt}", judged(release))
+    let slowed = slowed(release).map(|slowed| format!("; slower than before: {slowed}")).unwrap_or_default();
+    format!("{}{hurt}{slowed}", judged(release))
 }
 
 /// The same, as it was judged.
@@ -271,6 +288,10 @@ pub fn verdict_json(verdict: &v1::Verdict) -> Value {
         "shadow": verdict.shadow, "blind": Some(&verdict.blind).filter(|blind| !blind.is_empty()),
         "unkept": Some(&verdict.unkept).filter(|unkept| !unkept.is_empty()),
         "no_way_back": Some(&verdict.no_way_back).filter(|closed| !closed.is_empty()),
+        "slowed": verdict.slowed.as_ref().map(|slowed| json!({
+            "over_ms": slowed.over_ms, "p99_before_ms": slowed.p99_before_ms, "before": slowed.before,
+            "now": count_json(slowed.now.as_ref()),
+        })),
         "chart_percent": verdict.chart, "chart_slow_percent": verdict.chart_slow,
         "probes": {
             "new": probes_json(verdict.probes_new.as_ref()), "old": probes_json(verdict.probes_old.as_ref()),
@@ -343,6 +364,22 @@ mod tests {
              another try, until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
+    }
+
+    #[test]
+    fn a_version_that_is_slower_than_before_says_so_with_its_numbers() {
+        let mut slow = release("undecided", "confirmed");
+        slow.verdict.as_mut().unwrap().slowed = Some(v1::VerdictSlowed {
+            over_ms: 105,
+            p99_before_ms: 84,
+            before: 0.008,
+            now: Some(v1::VerdictCount { bad: 1_387, requests: 2_233, low: 0.58, high: 0.66 }),
+        });
+        let said = "0.80 % of requests took longer than 105 ms before the release → 62.1 % now, with nobody on blue to compare with";
+        assert!(met(&slow).ends_with(&format!("; slower than before: {said}")), "{}", met(&slow));
+        assert!(block(&slow).contains(&format!("slower  {said}")), "{}", block(&slow));
+        assert_eq!(verdict_json(slow.verdict.as_ref().unwrap())["slowed"]["now"]["bad"], 1_387);
+        assert!(!met(&release("undecided", "confirmed")).contains("slower"));
     }
 
     #[test]

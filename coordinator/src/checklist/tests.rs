@@ -228,6 +228,7 @@ fn judged_entry(at: u64, errors: (u64, u64), slowness: (u64, u64)) -> Entry {
         rollback_at_milli: 4_000_000,
         promote_at_milli: 100_000,
         needed: None,
+        slowed: None,
     };
     let fact = pointsman_core::Stamped { at: Timestamp(at), event: Event::Judged(Box::new(judged)) };
     Entry { seq: at, release: ReleaseId::parse("r1").unwrap(), fact }
@@ -300,6 +301,31 @@ fn a_share_of_slow_requests_is_one_of_those_whose_time_is_known() {
 }
 
 #[test]
+fn a_release_that_is_slower_than_before_says_so_and_passes_by_its_limit() {
+    let (environment, mut plan) = world();
+    plan.verdict.before.p99_ms = Some(84);
+    plan.verdict.before.slower = Some(pointsman_core::Slower { ppm: 8_000, bunches_milli: 1_000 });
+    let met = TrafficSeen { timed: Some(3_000), slow: Some(0), p99_ms: Some(640), ..seen_for(60, 3_000) };
+    let mut entry = judged_entry(70_000, (0, 3_000), (0, 3_000));
+    if let Event::Judged(judged) = &mut entry.fact.event {
+        judged.slowed = Some(Counted { bad: 990, requests: 3_000, between_ppm: (0, 0) });
+    }
+    let all: Vec<Entry> = entries(vec![Note::Traffic(met)]).into_iter().chain([entry]).collect();
+    let points = points(&plan, &environment.manual, &all);
+    let point = points.into_iter().find(|point| point.name == P99).unwrap();
+    assert_eq!(point.verdict, Verdict::Passed);
+    assert_eq!(
+        point.evidence[1],
+        "slower than before the release, when the p99 was 84 ms: 0.8 % of requests took longer than 105 ms then, 990 of 3000 \
+         do now (33 %)"
+    );
+}
+
+fn seen_for(seconds: u64, requests: u64) -> TrafficSeen {
+    TrafficSeen { seconds, requests, ..TrafficSeen::default() }
+}
+
+#[test]
 fn what_nobody_added_up_because_a_coordinator_ended_is_said() {
     let (environment, plan) = world();
     let moved = |step| Event::OrderIntended {
@@ -339,8 +365,4 @@ fn what_nobody_added_up_because_a_coordinator_ended_is_said() {
             "not in this: up to 3 s before 00:01:07 UTC, when a coordinator began anew"
         ]
     );
-}
-
-fn seen_for(seconds: u64, requests: u64) -> TrafficSeen {
-    TrafficSeen { seconds, requests, ..TrafficSeen::default() }
 }

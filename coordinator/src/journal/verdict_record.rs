@@ -96,6 +96,9 @@ pub(super) struct Judged {
     rollback_at_milli: u64,
     promote_at_milli: u64,
     needed: Option<u64>,
+    // Records of before this was looked for have none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    slowed: Option<Counted>,
 }
 
 pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
@@ -202,6 +205,7 @@ pub(super) fn judged_of(judged: &domain::Judged) -> Judged {
         rollback_at_milli: judged.rollback_at_milli,
         promote_at_milli: judged.promote_at_milli,
         needed: judged.needed,
+        slowed: judged.slowed.as_ref().map(counted_of),
     }
 }
 
@@ -217,6 +221,7 @@ pub(super) fn judged_from(record: Judged) -> Option<domain::Judged> {
         rollback_at_milli: record.rollback_at_milli,
         promote_at_milli: record.promote_at_milli,
         needed: record.needed,
+        slowed: record.slowed.as_ref().map(counted_from),
     })
 }
 
@@ -246,6 +251,31 @@ mod tests {
     #[test]
     fn what_is_measured_before_comes_back_as_it_went() {
         assert_eq!(read(&serde_json::to_value(plan_of(&plan())).unwrap()), plan());
+    }
+
+    #[test]
+    fn what_was_judged_comes_back_as_it_went_and_that_of_before_without_what_was_not_looked_for() {
+        let counted = |bad| domain::Counted { bad, requests: 3_000, between_ppm: (1, 2) };
+        let metric =
+            domain::MetricJudged { new: counted(3), worse_milli: 7, ..domain::MetricJudged::default() };
+        let judged = domain::Judged {
+            verdict: Verdict::Undecided,
+            warns: true,
+            shared: false,
+            told: "a line".to_owned(),
+            errors: metric,
+            slowness: domain::MetricJudged::default(),
+            seconds: 9,
+            rollback_at_milli: 4_000_000,
+            promote_at_milli: 100_000,
+            needed: Some(7),
+            slowed: Some(counted(990)),
+        };
+        let mut json = serde_json::to_value(judged_of(&judged)).unwrap();
+        assert_eq!(judged_from(serde_json::from_value(json.clone()).unwrap()), Some(judged.clone()));
+        json.as_object_mut().unwrap().remove("slowed").unwrap();
+        let before = domain::Judged { slowed: None, ..judged };
+        assert_eq!(judged_from(serde_json::from_value(json).unwrap()), Some(before));
     }
 
     /// A judge that was put away goes on only with the parameters that it had.

@@ -38,6 +38,22 @@ impl Rate {
         let effective = |count: u64| count as f64 / self.dispersion;
         confidence_sequence(effective(self.bad), effective(self.requests), MISSES)
     }
+
+    /// Whether all of that interval is above a share: the same in one look, for what is asked each second.
+    pub fn is_above(&self, share: f64) -> bool {
+        let [bad, all] = [self.bad, self.requests].map(|count| count as f64 / self.dispersion);
+        self.share().is_some_and(|counted| counted > share) && rejects(share, bad, all, MISSES)
+    }
+}
+
+/// Whether `bad` of `all` reject a share at level `alpha`, at any time.
+fn rejects(share: f64, bad: f64, all: f64, alpha: f64) -> bool {
+    let good = all - bad;
+    let ln_beta = |a: f64, b: f64| ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
+    let mixture = ln_beta(bad + 0.5, good + 0.5) - std::f64::consts::PI.ln();
+    // A count of nothing says nothing, also for a share of 0 or 1, where its logarithm is infinite.
+    let part = |count: f64, ln: f64| if count > 0.0 { count * ln } else { 0.0 };
+    part(bad, share.ln()) + part(good, (-share).ln_1p()) <= mixture + alpha.ln()
 }
 
 /// The shares that `bad` of `all` do not reject at level `alpha`, at any time: the confidence sequence of a mixture of
@@ -47,12 +63,7 @@ pub fn confidence_sequence(bad: f64, all: f64, alpha: f64) -> (f64, f64) {
     if !(all > 0.0 && good >= 0.0 && bad >= 0.0) {
         return (0.0, 1.0);
     }
-    let ln_beta = |a: f64, b: f64| ln_gamma(a) + ln_gamma(b) - ln_gamma(a + b);
-    let mixture = ln_beta(bad + 0.5, good + 0.5) - std::f64::consts::PI.ln();
-    let least = mixture + alpha.ln();
-    // A count of nothing says nothing, also for a share of 0 or 1, where its logarithm is infinite.
-    let part = |count: f64, ln: f64| if count > 0.0 { count * ln } else { 0.0 };
-    let inside = |share: f64| part(bad, share.ln()) + part(good, (-share).ln_1p()) > least;
+    let inside = |share: f64| !rejects(share, bad, all, alpha);
     let middle = bad / all;
     let low = if inside(0.0) { 0.0 } else { border(0.0, middle, inside) };
     let high = if inside(1.0) { 1.0 } else { border(1.0, middle, inside) };

@@ -16,5 +16,6 @@ pub fn judged(verdict: Verdict) -> Judged {
         rollback_at_milli: 4_000_000,
         promote_at_milli: 100_000,
         needed: None,
+        slowed: None,
     }
 }

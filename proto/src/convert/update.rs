@@ -69,7 +69,8 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
         }
         Event::Judged(judged) => {
             update.step = update.release.as_ref().map(|release| release.step.clone()).unwrap_or_default();
-            update.detail = format!("{}: {}", judged.verdict, judged.told);
+            let slowed = if judged.slowed.is_some() { "; slower than before the release" } else { "" };
+            update.detail = format!("{}: {}{slowed}", judged.verdict, judged.told);
         }
         Event::WatchPassed => {
             update.step = watched(update.release.as_ref()).to_owned();

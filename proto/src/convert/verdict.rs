@@ -55,7 +55,18 @@ pub fn verdict_to_wire(plan: &Plan, judged: &Judged) -> v1::Verdict {
         probes_new: None,
         probes_old: None,
         shadow: plan.verdict.mode == VerdictMode::Shadow,
+        slowed: judged.slowed.as_ref().and_then(|now| slowed_to_wire(plan, now)),
     }
+}
+
+fn slowed_to_wire(plan: &Plan, now: &Counted) -> Option<v1::VerdictSlowed> {
+    let (before, _) = plan.verdict.slower_before()?;
+    Some(v1::VerdictSlowed {
+        over_ms: plan.verdict.baseline_ms(),
+        p99_before_ms: plan.verdict.before.p99_ms?,
+        before,
+        now: Some(count_to_wire(now)),
+    })
 }
 
 /// What a plan is judged by, with what to expect of it; nothing where visitors are not watched.
