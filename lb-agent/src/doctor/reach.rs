@@ -33,10 +33,44 @@ fn asks(name: &str, of: &[&str]) -> bool {
     of.iter().any(|begin| name.starts_with(begin))
 }
 
+/// The conditions that HAProxy has names for already, by what they say of a site's visitors: that each of them fits, or none.
+/// Methods and addresses are looked at by what they stand for.
+const OF_ALL: [&str; 10] = [
+    "TRUE",
+    "HTTP",
+    "HTTP_1.0",
+    "HTTP_1.1",
+    "HTTP_2.0",
+    "HTTP_3.0",
+    "HTTP_CONTENT",
+    "HTTP_URL_SLASH",
+    "REQ_CONTENT",
+    "WAIT_END",
+];
+const OF_NONE: [&str; 5] = ["FALSE", "LOCALHOST", "HTTP_URL_ABS", "HTTP_URL_STAR", "RDP_COOKIE"];
+
+/// Methods by which visitors of a site ask.
+const OF_VISITORS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"];
+
+/// The same for a name that HAProxy knows without an `acl`; `None` for any other.
+fn predefined(name: &str, negated: bool) -> Option<bool> {
+    if let Some(method) = name.strip_prefix("METH_") {
+        return Some(!negated && !OF_VISITORS.contains(&method));
+    }
+    match (OF_ALL.contains(&name), OF_NONE.contains(&name)) {
+        (true, _) => Some(negated && name == "TRUE"),
+        (_, true) => Some(!negated),
+        _ => None,
+    }
+}
+
 /// Whether a term tells the requests that are meant from the site's visitors.
 fn keeps_apart(term: &Term<'_>, section: &Section, host: &str) -> bool {
     let lines: Vec<&Line> = named(section, term.name()).collect();
-    let within = |words: &[String]| tells_apart(words, host);
+    if let Some(apart) = predefined(term.name(), term.negated).filter(|_| lines.is_empty()) {
+        return apart;
+    }
+    let within = |words: &[String]| tells_apart(words, section, host);
     match (lines.is_empty(), term.negated) {
         (true, false) => within(term.words),
         // Lines of one name are alternatives.
@@ -55,7 +89,7 @@ fn is_of_host(words: &[String]) -> bool {
 }
 
 /// The same of the words of one comparison: what is looked at, flags, values.
-fn tells_apart(words: &[String], host: &str) -> bool {
+fn tells_apart(words: &[String], section: &Section, host: &str) -> bool {
     let Some(name) = words.first() else { return false };
     if !asks(name, &OF_REQUESTS) {
         return false;
@@ -64,9 +98,53 @@ fn tells_apart(words: &[String], host: &str) -> bool {
     if is_of_host(words) {
         return !values().any(|value| value.eq_ignore_ascii_case(host));
     }
+    if name == "ssl_fc" {
+        // Of all visitors or of none: nobody speaks TLS where no `bind` does.
+        return !section.own(&["bind"]).any(|line| line.has("ssl"));
+    }
+    if name == "method" {
+        return !values().any(|value| OF_VISITORS.contains(&value.to_ascii_uppercase().as_str()));
+    }
     let every_path = ["path_beg", "url_beg"].iter().any(|begin| name.starts_with(begin))
         || words.iter().any(|word| word == "beg");
     !(every_path && values().any(|value| value == "/"))
+}
+
+/// The backend that a term finds without servers; it may stand in an `acl`.
+fn finds_dead<'a>(term: &Term<'a>, section: &'a Section) -> Option<&'a str> {
+    if term.negated {
+        return None;
+    }
+    let mut lines = named(section, term.name());
+    let words = match (lines.next(), lines.next()) {
+        (None, _) => term.words,
+        (Some(line), None) => line.words().get(2..)?,
+        _ => return None,
+    };
+    let dead = matches!(
+        words.get(1..)?.iter().map(String::as_str).collect::<Vec<_>>().as_slice(),
+        ["lt", "1"] | ["le" | "eq", "0"] | ["0"]
+    );
+    words.first()?.strip_prefix("nbsrv(")?.strip_suffix(')').filter(|_| dead)
+}
+
+/// Whether an alternative holds for visitors only whom the route leads to a backend without servers: it asks for both, or
+/// for the servers of all slots.
+fn for_dead_route(alternative: &[Term<'_>], section: &Section, seen: &Seen) -> bool {
+    let dead: Vec<&str> = alternative.iter().filter_map(|term| finds_dead(term, section)).collect();
+    let led = |backend: &&str| {
+        let asks = |words: &[String]| {
+            words.first().is_some_and(|word| word.starts_with("var("))
+                && words.iter().any(|word| word == backend)
+        };
+        alternative.iter().any(|term| {
+            !term.negated
+                && (asks(term.words)
+                    || named(section, term.name())
+                        .any(|line| asks(line.words().get(2..).unwrap_or_default())))
+        })
+    };
+    !dead.is_empty() && (dead.iter().any(led) || slots(seen).all(|slot| dead.contains(&slot)))
 }
 
 /// Whether a rule may take any visitor of the site.
@@ -80,9 +158,42 @@ fn takes_visitors(line: &Line, section: &Section, host: &str) -> bool {
     condition.alternatives.iter().any(open)
 }
 
+/// What answers a request before any backend is picked.
+const ANSWERS: [&str; 7] = ["redirect", "return", "deny", "tarpit", "reject", "silent-drop", "use-service"];
+
+/// Whether a rule that answers leaves no visitor of the site to those below it.
+fn leaves_none(line: &Line, section: &Section, host: &str) -> bool {
+    let Some(condition) = Condition::of(line) else { return true };
+    let apart = |term: &Term<'_>| keeps_apart(term, section, host);
+    if condition.negated {
+        // What is left is what the condition names.
+        return condition.alternatives.iter().all(|alternative| alternative.iter().any(apart));
+    }
+    // What is left holds none of the alternatives: of each, some term does not hold.
+    let turned = |term: &Term<'_>| apart(&Term { negated: !term.negated, ..*term });
+    condition.alternatives.iter().any(|alternative| alternative.iter().all(turned))
+}
+
+/// Whether a section answers every visitor by itself, so that nobody of them comes to the backends that it names. What is
+/// let through before that is not answered.
+fn answers_all(config: &HaproxyConfig, section: &Section, host: &str) -> bool {
+    let rules = config.all_in_effect(section, &["http-request"]);
+    let mut rules = rules.into_iter().take_while(|line| line.word(1) != "allow");
+    let of_old = config.all_in_effect(section, &["redirect"]);
+    rules.any(|line| ANSWERS.contains(&line.word(1)) && leaves_none(line, section, host))
+        || of_old.into_iter().any(|line| leaves_none(line, section, host))
+}
+
+/// Whether a section is for figures about HAProxy, and names no backend of its own: what it inherits for one nobody meant.
+fn for_figures(section: &Section) -> bool {
+    let own = |word: &str| section.lines.iter().any(|line| line.word(0) == word);
+    let figures = own("stats") || section.own(&["http-request", "use-service"]).next().is_some();
+    figures && !["use_backend", "default_backend", "server", "server-template"].into_iter().any(own)
+}
+
 pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
     let (fronts, map) = (routing(seen, &written.config), seen.wanted.map_name());
-    let mut suspects = Vec::new();
+    let (mut suspects, mut dead) = (Vec::new(), None);
     for section in &fronts {
         let of_route: Vec<&Line> = by_route(section, &map).collect();
         let Some(last) = of_route.last() else {
@@ -94,6 +205,31 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
         let others = section.own(&["use_backend"]).take_while(|line| line.place != last.place);
         let others = others.filter(|line| !of_route.iter().any(|of| of.place == line.place));
         for line in others.filter(|line| takes_visitors(line, section, &seen.host)) {
+            let condition = Condition::of(line).filter(|condition| !condition.negated);
+            let alternatives = condition.map_or_else(Vec::new, |condition| condition.alternatives);
+            let open = || {
+                alternatives
+                    .iter()
+                    .filter(|terms| !terms.iter().any(|term| keeps_apart(term, section, &seen.host)))
+            };
+            if open().next().is_some() && open().all(|terms| for_dead_route(terms, section, seen)) {
+                continue;
+            }
+            if let Some(slot) = open().flatten().find_map(|term| finds_dead(term, section)) {
+                dead = dead.or(Some(Said::warn(
+                    format!(
+                        "{}: while `{slot}` has no server, `use_backend {}` takes visitors whom the route leads elsewhere",
+                        line.place,
+                        line.word(1)
+                    ),
+                    format!(
+                        "only where the route leads there, at {}:\n  use_backend {} if {{ var(txn.stable) -m str {slot} }} {{ nbsrv({slot}) lt 1 }}",
+                        line.place,
+                        line.word(1)
+                    ),
+                )));
+                continue;
+            }
             if Condition::of(line).is_none() {
                 return Said::fail(
                     format!(
@@ -124,7 +260,7 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
             ),
         ),
         None if fronts.is_empty() => nobody_looks(),
-        None => Said::ok("no rule before the route's takes its visitors"),
+        None => dead.unwrap_or_else(|| Said::ok("no rule before the route's takes its visitors")),
     }
 }
 
@@ -148,6 +284,7 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
     if fronts.is_empty() {
         return nobody_looks();
     }
+    let mut by_figures = None;
     for section in config.sections(&["frontend", "listen"]) {
         let routes = fronts.iter().any(|front| front.place == section.place);
         let way_out = |place: &str| {
@@ -172,6 +309,21 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
             // Told by `default-backend`.
             continue;
         }
+        if answers_all(config, section, &seen.host) {
+            continue;
+        }
+        if for_figures(section) {
+            let what = format!(
+                "{}: whatever else `{}` is asked for than figures, `{} {}` leads to a slot without the route",
+                line.place,
+                section.title(),
+                line.word(0),
+                line.word(1)
+            );
+            by_figures = by_figures
+                .or(Some(Said::warn(what, add_to(section, "http-request deny unless { path_beg /stats }"))));
+            continue;
+        }
         return Said::fail(
             format!(
                 "{}: `{} {}` leads from `{}` to a slot without the route",
@@ -191,7 +343,7 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
             },
         );
     }
-    Said::ok("only the route leads to a slot")
+    by_figures.unwrap_or_else(|| Said::ok("only the route leads to a slot"))
 }
 
 /// The lines by which a section answers from a cache. What is only stored is answered by nobody.

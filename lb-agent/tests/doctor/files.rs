@@ -184,7 +184,186 @@ const CASES: &[Case] = &[
         "no rule",
         "",
     ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_office if LOCALHOST\n  use_backend be_none if METH_TRACE or FALSE\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Well,
+        "no rule",
+        "",
+    ),
+    case(
+        "route-reached",
+        (CANARY, "  use_backend be_legacy if METH_GET\n  use_backend %[var(txn.canary)] if { var(txn.side)"),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if { method -i get }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if HTTP TRUE !FALSE\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    // A name of one's own is what its lines say.
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  acl LOCALHOST always_true\n  use_backend be_legacy if LOCALHOST\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
+    // A page for a slot without servers: while blue is down for a release, whoever is on green must not get it.
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  acl dead nbsrv(be_blue) lt 1\n  use_backend be_sorry if dead\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "while `be_blue` has no server",
+        "{ var(txn.stable) -m str be_blue } { nbsrv(be_blue) lt 1 }",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  acl dead nbsrv(be_blue) lt 1\n  use_backend be_sorry if { var(txn.stable) -m str be_blue } dead or { nbsrv(be_green) eq 0 } dead\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Well,
+        "no rule",
+        "",
+    ),
+    case(
+        "route-reached",
+        (
+            CANARY,
+            "  use_backend be_legacy if { nbsrv(be_legacy) gt 0 }\n  use_backend %[var(txn.canary)] if { var(txn.side)",
+        ),
+        Warn,
+        "use_backend be_legacy",
+        "path_beg /other/",
+    ),
     case("slot-entrances", ("", ""), Well, "only the route", ""),
+    // Who is answered before any backend is picked comes to none.
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  http-request redirect scheme https code 301\n  default_backend be_blue\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  redirect scheme https code 301 if !{ ssl_fc }\n  default_backend be_blue\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  acl acme path_beg /.well-known/acme-challenge/\n  http-request redirect scheme https unless { ssl_fc } or acme\n  use_backend be_acme if acme\n  default_backend be_blue\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  http-request return status 503 if !LOCALHOST\n  default_backend be_blue\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    // With TLS on one of its ports a redirect of the others leaves visitors.
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  bind :8443 ssl crt /x\n  redirect scheme https if !{ ssl_fc }\n  default_backend be_blue\n",
+        ),
+        Fail,
+        "`default_backend be_blue` leads",
+        "`frontend fe`",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  http-request redirect location /login if { path / }\n  default_backend be_blue\n",
+        ),
+        Fail,
+        "`default_backend be_blue` leads",
+        "`frontend fe`",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend fe_http\n  bind :8080\n  http-request allow if { path_beg / }\n  http-request deny\n  default_backend be_blue\n",
+        ),
+        Fail,
+        "`default_backend be_blue` leads",
+        "`frontend fe`",
+    ),
+    // Figures about HAProxy; what such a section inherits nobody meant for it.
+    case(
+        "slot-entrances",
+        (
+            "",
+            "defaults\n  mode http\n  default_backend be_blue\nlisten stats\n  bind :8404\n  stats enable\n  stats uri /stats\n",
+        ),
+        Warn,
+        "whatever else `listen stats` is asked for",
+        "http-request deny unless",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "defaults\n  mode http\n  default_backend be_blue\nfrontend metrics\n  bind :8405\n  http-request use-service prometheus-exporter\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        ("", "frontend stats\n  bind :8404\n  stats uri /stats\n  default_backend be_blue\n"),
+        Fail,
+        "`default_backend be_blue` leads",
+        "`frontend fe`",
+    ),
     case(
         "slot-entrances",
         ("", "frontend fe_http\n  bind :8080\n  default_backend be_blue\n"),
