@@ -85,8 +85,11 @@ pub async fn inspect(
             ));
         }
     };
-    let shown = seen.as_ref().filter(|_| balancer.shows_epoch()).map(|seen| switch::shows(&route, seen));
-    let astray = shown.and_then(Result::err);
+    let shown = match seen.as_ref().filter(|_| balancer.shows_epoch()) {
+        Some(seen) => switch::shows(balancer, &route, seen).await,
+        None => Ok(None),
+    };
+    let (itself, astray) = shown.map_or_else(|problem| (None, Some(problem)), |itself| (itself, None));
     let looked_up =
         seen.as_ref().is_some_and(|seen| seen.mark("epoch") == Some(route.epoch.to_string().as_str()));
     if let Some(problem) = astray.clone().filter(|_| !(leaving && looked_up)) {
@@ -95,6 +98,9 @@ pub async fn inspect(
     }
     let info = balancer.workers.info().await?;
     let mut detail = format!("HAProxy {}, route `{route}`", info.version);
+    if let Some(itself) = itself {
+        detail = format!("{detail}, looked up by a request {itself}");
+    }
     // Somebody may answer in place of what is left, a page for a slot that is down: no reason to stay.
     if let Some(problem) = astray {
         detail = format!("{detail}; {}", problem.message);

@@ -420,10 +420,7 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Res
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
         }
-        let seen = looks.into_iter().try_for_each(|seen| match balancer.shows_epoch() {
-            true => sees(wanted, seen),
-            false => is_answered(seen),
-        });
+        let seen = all_see(balancer, wanted, looks).await;
         let starts = match start_ends(balancer, give_up).await {
             Start::None => "",
             Start::Ended => continue,
@@ -433,8 +430,8 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Res
         if balancer.workers.info().await?.worker() != told {
             continue;
         }
-        seen?;
-        let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections");
+        let itself = seen?.map_or_else(String::new, |itself| format!(", {itself}"));
+        let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections{itself}");
         let detail = format!("route `{wanted}` read back, {seen}{}{starts}", old.said);
         return Ok(Confirmed { detail, unreached: old.unreached, worker: told });
     }
@@ -481,9 +478,29 @@ fn is_answered(seen: Result<Answer, String>) -> Result<(), Problem> {
         .hint("on the load balancer: `systemctl status haproxy`; compare `[frontend]` in lb-agent.toml"))
 }
 
-fn sees(wanted: &Route, seen: Result<Answer, String>) -> Result<(), Problem> {
+/// What the looks of one change show together: as [`shows`], of each of them.
+async fn all_see(
+    balancer: &Balancer,
+    wanted: &Route,
+    looks: Vec<Result<Answer, String>>,
+) -> Result<Option<String>, Problem> {
+    let mut itself = None;
+    for seen in looks {
+        match balancer.shows_epoch() {
+            true => itself = sees(balancer, wanted, seen).await?.or(itself),
+            false => is_answered(seen)?,
+        }
+    }
+    Ok(itself)
+}
+
+async fn sees(
+    balancer: &Balancer,
+    wanted: &Route,
+    seen: Result<Answer, String>,
+) -> Result<Option<String>, Problem> {
     match seen {
-        Ok(answer) => shows(wanted, &answer),
+        Ok(answer) => shows(balancer, wanted, &answer).await,
         // The request itself got no answer: the frontend is full or gone. What the map says was read back.
         Err(reason) => {
             Err(Problem::new(Code::RouteNotSeen, "a new request through the load balancer got no answer")
@@ -499,26 +516,38 @@ fn sees(wanted: &Route, seen: Result<Answer, String>) -> Result<(), Problem> {
 
 /// Whether an answer came by this route: it shows the route's epoch, and the backend that gave it is the one that the route
 /// names. The epoch alone only says that the frontend has looked the route up. A frontend that an earlier `config-snippet`
-/// wrote does not show the backend, and is believed by the epoch, as it was before.
-pub(crate) fn shows(route: &Route, answer: &Answer) -> Result<(), Problem> {
+/// wrote does not show the backend, and is believed by the epoch, as it was before. So is one that asks for a password or
+/// sends elsewhere by itself: then this says so, in words that go on after others.
+pub(crate) async fn shows(
+    balancer: &Balancer,
+    route: &Route,
+    answer: &Answer,
+) -> Result<Option<String>, Problem> {
     let epoch = answer.mark("epoch").unwrap_or("none");
     if epoch != route.epoch.to_string() {
         let message = format!("a new request shows route epoch {epoch}, expected {}", route.epoch);
+        let carries = answer.pointsman.as_deref().unwrap_or("nothing");
         return Err(Problem::new(Code::RouteNotSeen, message)
-            .cause(format!("the answer carries `{}` in `X-Pointsman`", answer.pointsman.as_deref().unwrap_or("nothing")))
-            .hint("the frontend must read this map and set `X-Pointsman`; the agent's address must be in its `trusted` list"));
+            .cause(format!("the answer, with status {}, carries `{carries}` in `X-Pointsman`", answer.status))
+            .hint("the frontend must read this map and set `X-Pointsman`, above every rule by which it answers itself; the agent's address must be in its `trusted` list"));
     }
     let named = if answer.mark("side") == Some("canary") { &route.canary } else { &route.stable };
-    match answer.mark("be") {
-        Some(backend) if backend != named.as_str() => {
-            let message =
-                format!("a new request was answered by `{backend}`, and the route leads to `{named}`");
-            Err(Problem::new(Code::RouteNotSeen, message)
-                .cause("a rule in haproxy.cfg takes requests before the route does")
-                .hint("find it: `pointsman doctor lb ENV`; where it is right for that path, set another `path` in `[frontend]` of lb-agent.toml"))
-        }
-        _ => Ok(()),
+    let Some(other) = answer.mark("be").filter(|backend| *backend != named.as_str()) else {
+        return Ok(None);
+    };
+    // What a frontend answers before it picks a backend bears its own name, which no backend has.
+    if !balancer.workers.names_backend(other).await? {
+        return Ok(Some(format!(
+            "which `{other}` answered by a rule of its own, with status {}: where the route leads was not seen",
+            answer.status
+        )));
     }
+    Err(Problem::new(
+        Code::RouteNotSeen,
+        format!("a new request was answered by `{other}`, and the route leads to `{named}`"),
+    )
+    .cause("a rule in haproxy.cfg takes requests before the route does")
+    .hint("find it: `pointsman doctor lb ENV`; where it is right for that path, set another `path` in `[frontend]` of lb-agent.toml"))
 }
 
 /// The new route is not what visitors get: puts the old one back everywhere and says whether that worked.

@@ -203,6 +203,11 @@ impl Workers {
         }
     }
 
+    /// Whether HAProxy has a backend of this name, of the route or not.
+    pub(crate) async fn names_backend(&self, name: &str) -> Result<bool, Problem> {
+        Ok(self.haproxy_backends().await?.iter().any(|known| known == name))
+    }
+
     async fn haproxy_backends(&self) -> Result<Vec<String>, Problem> {
         let command = Command::of(&["show", "backend"])?;
         reply::backends(&self.current.ask(&command).await?)

@@ -178,6 +178,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         InFiles(reach::rules_before),
     ),
     (
+        "path-answered",
+        "what a frontend answers itself shows that the route was looked up, not where it leads: a switch would see no rule in its way",
+        Live(reach::asked),
+    ),
+    (
         "slot-entrances",
         "visitors who reach a slot without the route stay on it, and a release overwrites it under them",
         InFiles(reach::entrances),
@@ -294,7 +299,7 @@ const CHECKS: &[(&str, &str, Look)] = &[
 ];
 
 /// What only a map needs: where servers' states move visitors there is none, and no line that looks it up.
-const OF_THE_MAP: [&str; 18] = [
+const OF_THE_MAP: [&str; 19] = [
     "map-loaded",
     "map-one-entry",
     "map-on-disk",
@@ -303,6 +308,7 @@ const OF_THE_MAP: [&str; 18] = [
     "default-backend",
     "one-backend",
     "route-reached",
+    "path-answered",
     "slot-entrances",
     "canary",
     "route-shown",

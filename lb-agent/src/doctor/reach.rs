@@ -3,6 +3,9 @@
 
 use std::collections::BTreeMap;
 
+use pointsman_chassis::http_check::Answer;
+use pointsman_core::Problem;
+
 use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
 use super::seen::{Seen, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
@@ -262,6 +265,41 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
         None if fronts.is_empty() => nobody_looks(),
         None => dead.unwrap_or_else(|| Said::ok("no rule before the route's takes its visitors")),
     }
+}
+
+/// What a request of the agent's own met at the path by which it sees that a move has moved visitors.
+pub(super) fn asked(seen: &Seen) -> Result<Said, &Problem> {
+    let backends = seen.backends.as_ref()?;
+    let (path, status) = (&seen.path, |answer: &Answer| answer.status);
+    let beside = "beside those by which visitors are answered so, in the frontend:\n  ... unless trusted\nor in `[frontend]` of lb-agent.toml, with a path that a slot answers:\n  path = \"/healthz\"";
+    let answer = match &seen.answer {
+        Ok(answer) => answer,
+        Err(reason) => {
+            let what = format!("a request for `{path}` at {} got no answer: {reason}", seen.asked);
+            return Ok(Said::unknown(what, "compare `[frontend]` in lb-agent.toml with haproxy.cfg"));
+        }
+    };
+    if answer.mark("epoch").is_none() {
+        return Ok(Said::fail(
+            format!("a request for `{path}` is answered with status {} and shows no route", status(answer)),
+            format!(
+                "the lines of the route stand above every rule that answers by itself, such as `http-request auth`; or {beside}"
+            ),
+        ));
+    }
+    let Some(backend) = answer.mark("be") else {
+        return Ok(Said::ok(format!("a request for `{path}` shows the route")));
+    };
+    if backends.iter().any(|known| known == backend) {
+        return Ok(Said::ok(format!("a request for `{path}` is answered by `{backend}`")));
+    }
+    Ok(Said::warn(
+        format!(
+            "`{backend}` answers a request for `{path}` by a rule of its own, with status {}",
+            status(answer)
+        ),
+        beside,
+    ))
 }
 
 /// The backends of a route that visitors are meant to get to by the route alone.

@@ -6,6 +6,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Code, Problem, Route};
 
 use crate::balancer::Balancer;
@@ -54,6 +55,10 @@ pub struct Seen {
     pub host: String,
     /// See `host`.
     pub asked: SocketAddr,
+    /// The path that the agent asks for when it looks at the route, and what came for an answer.
+    pub path: String,
+    /// See `path`.
+    pub answer: Result<Answer, String>,
     /// The address from which the agent asks the frontend.
     pub source: Option<IpAddr>,
     /// Where the agent takes access lines in, if it does.
@@ -122,13 +127,16 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         workers.ask(&["show", "cli", "sockets"], reply::cli_sockets),
         workers.processes(),
     );
-    let (maps, entries, backends, rows) = tokio::join!(
+    let (maps, entries, backends, rows, answer) = tokio::join!(
         workers.ask(&["show", "map"], reply::maps),
         workers.ask(&show_map, reply::map_entries),
         workers.backends(),
         workers.stat(),
+        balancer.look("stable"),
     );
     Seen {
+        path: balancer.config.frontend.path.0.as_str().to_owned(),
+        answer,
         host: balancer.frontend.host.clone(),
         asked: balancer.frontend.address,
         source: source_towards(balancer.frontend.address),

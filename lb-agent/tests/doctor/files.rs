@@ -1,8 +1,10 @@
 //! Checks of what stands in HAProxy's configuration: the fragment has everything, and lacks one thing in each case.
 
+use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Code, Problem};
 use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::examine;
+use pointsman_lb_agent::doctor::seen::Seen;
 
 use crate::world::{config, fragment, must_say, not_well, said, seen, wishes};
 
@@ -1132,4 +1134,25 @@ fn what_holds_requests_is_looked_for_where_they_are_to_be_held() {
     let mut without = held(&text);
     without.backends = seen(&text).backends;
     must_say(&without, "backends-present", Fail, "has no `be_hold`", "backend be_hold");
+}
+
+/// What came for an answer to a request of the agent's own.
+#[test]
+fn who_answers_the_path_that_the_agent_asks_for() {
+    let marks = |status, marks: Option<&str>| Answer { status, pointsman: marks.map(str::to_owned) };
+    let cases = [
+        (Ok(marks(200, Some("epoch=40 side=stable be=be_blue"))), Well, "answered by `be_blue`", ""),
+        (Ok(marks(200, Some("epoch=40 side=stable"))), Well, "shows the route", ""),
+        (
+            Ok(marks(401, Some("epoch=40 side=stable be=fe"))),
+            Warn,
+            "`fe` answers a request for `/`",
+            "unless trusted",
+        ),
+        (Ok(marks(302, None)), Fail, "status 302 and shows no route", "http-request auth"),
+        (Err("connection refused".to_owned()), Unknown, "got no answer: connection refused", "[frontend]"),
+    ];
+    for (answer, verdict, what, fix) in cases {
+        must_say(&Seen { answer, ..seen(&fragment()) }, "path-answered", verdict, what, fix);
+    }
 }

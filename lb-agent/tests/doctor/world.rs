@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use pointsman_chassis::http_check::Answer;
 use pointsman_core::Route;
 use pointsman_lb_agent::doctor::seen::{Owner, Seen, Written};
 use pointsman_lb_agent::doctor::{Finding, Verdict, examine};
@@ -91,6 +92,8 @@ pub fn seen(text: &str) -> Seen {
         wanted: config("/lb", "127.0.0.1:80").haproxy,
         host: "www.example.org".to_owned(),
         asked: "127.0.0.1:80".parse().unwrap(),
+        path: "/".to_owned(),
+        answer: Ok(Answer { status: 200, pointsman: Some("epoch=40 side=stable be=be_blue".to_owned()) }),
         source: Some("127.0.0.1".parse().unwrap()),
         log_to: Some("127.0.0.1:5515".parse().unwrap()),
         info: Ok(Info {

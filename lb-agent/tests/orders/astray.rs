@@ -129,3 +129,62 @@ async fn whoever_goes_by_the_route_is_not_told_of() {
     assert_eq!(told(&haproxy).await, Vec::<String>::new());
     guard.abort();
 }
+
+/// What stands above the lines of the route, or right below them, and takes every path that a visitor asks for.
+const ASKED: &str = "  http-request auth realm Site unless { http_auth(people) }\n";
+const SENT_ON: &str = "  http-request redirect location /login unless { req.cook(session) -m found }\n";
+const PEOPLE: &str = "userlist people\n  user one insecure-password secret\n";
+
+fn below(rule: &'static str) -> impl FnOnce(String) -> String {
+    move |text| text.replace(STABLE, &format!("{rule}{STABLE}")) + PEOPLE
+}
+
+/// A password or a redirect for every path is the frontend's own answer, which names no backend: no rule takes visitors
+/// from the route there. How little was seen is said.
+#[tokio::test]
+async fn a_site_that_asks_everybody_for_a_password_can_be_moved() {
+    for (rule, status) in [(ASKED, "401"), (SENT_ON, "302")] {
+        let Some(haproxy) = started(below(rule)).await else { return };
+        let looked = haproxy.agent.inspect(P).await.unwrap();
+        let said = format!("`fe` answered by a rule of its own, with status {status}");
+        assert!(looked.detail.contains(&said), "{looked:?}");
+        let done = haproxy.agent.set_route(P, V).await.unwrap();
+        assert!(done.detail.contains(&said), "{done:?}");
+        haproxy.agent.inspect(V).await.unwrap();
+        let page = "be_maint:be_green:0:7";
+        assert!(haproxy.agent.set_route(V, page).await.unwrap().detail.contains(&said));
+        assert_eq!(haproxy.agent.on_disk(), Some(route(page)));
+    }
+}
+
+/// Whom the rule spares comes to the slot, and then all is seen as anywhere else.
+#[tokio::test]
+async fn a_path_without_a_password_shows_where_the_route_leads() {
+    let spared =
+        "  http-request auth realm Site unless { http_auth(people) } or { req.hdr(X-Pointsman) -m found }\n";
+    let Some(haproxy) = started(below(spared)).await else { return };
+    let done = haproxy.agent.set_route(P, V).await.unwrap();
+    assert!(
+        done.detail.contains("seen by 3 new connections") && !done.detail.contains("its own"),
+        "{done:?}"
+    );
+}
+
+/// Above the lookup nothing of the route can be seen: nothing is moved on trust.
+#[tokio::test]
+async fn a_password_that_is_asked_for_before_the_route_is_looked_up_hides_it() {
+    let above = |text: String| {
+        let lookup = "  http-request set-var(txn.route) ";
+        text.replacen(lookup, &format!("{ASKED}{lookup}"), 1) + PEOPLE
+    };
+    let Some(haproxy) = started(above).await else { return };
+    for refused in [haproxy.agent.inspect(P).await, haproxy.agent.set_route(P, V).await] {
+        let problem = refused.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::RouteNotSeen, Aftermath::Unchanged));
+        assert!(
+            problem.causes[0].contains("status 401") && problem.hint.contains("above every rule"),
+            "{problem:?}"
+        );
+    }
+    assert_eq!(haproxy.agent.on_disk(), Some(route(P)));
+}
