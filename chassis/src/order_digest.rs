@@ -68,7 +68,8 @@ fn fields(action: &Action) -> Vec<String> {
             fields = named("drain");
             fields.extend([backend.to_string(), timeout_ms.to_string(), format!("{end:?}")]);
         }
-        Action::SetRoute { expected, wanted, min_up } => {
+        // Whether it leads back follows from its release's plan and step; agents of before knew nothing of it.
+        Action::SetRoute { expected, wanted, min_up, back: _ } => {
             fields = named("set-route");
             fields.extend(counted(expected));
             fields.extend([wanted.to_string(), min_up.to_string()]);

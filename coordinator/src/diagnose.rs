@@ -197,7 +197,16 @@ fn of_balancer(host: &str, balancer: &v1::BalancerFacts, looked_into: bool) -> V
     if looked_into {
         return findings;
     }
-    if balancer.route != balancer.route_on_disk {
+    if !balancer.unkept.is_empty() {
+        let problem = Problem::new(Code::RouteNotKept, balancer.unkept.clone())
+            .hint("it is asked for again and again: see `pointsman explain PM0129`");
+        findings.push(finding(
+            host,
+            "fail",
+            "a reload may bring the route before".to_owned(),
+            Some(&problem),
+        ));
+    } else if balancer.route != balancer.route_on_disk {
         let problem =
             Problem::new(Code::RouteDrift, format!("the map file holds `{}`", balancer.route_on_disk))
                 .hint("a reload would move visitors: see `pointsman explain PM0105`");
@@ -388,6 +397,12 @@ mod tests {
         };
         assert_eq!(verdicts(false), ["ok", "fail", "warn"]);
         assert_eq!(verdicts(true), ["ok"]);
+        // What OPNsense does not keep yet is not also told as a file that differs.
+        let owing = v1::BalancerFacts { unkept: "not yet".to_owned(), ..balancer.clone() };
+        let found = of_balancer("lb1", &owing, false);
+        let codes =
+            found.iter().filter_map(|finding| finding.problem.as_ref().map(|problem| problem.code.as_str()));
+        assert_eq!(codes.collect::<Vec<_>>(), ["PM0129"]);
     }
 
     #[test]

@@ -56,6 +56,7 @@ codes! {
     OpnsenseRefused = "PM0126", "OPNsense did not take the map";
     DriverCannot = "PM0127", "the load balancer's driver cannot do this";
     OpnsenseSilent = "PM0128", "OPNsense gave no clear answer";
+    RouteNotKept = "PM0129", "the route is not kept for HAProxy's next start yet";
     // PM02xx: artifact and files.
     ArtifactMissing = "PM0201", "the artifact is not there";
     PathRefused = "PM0202", "a path cannot stand in an artifact";

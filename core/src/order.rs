@@ -78,6 +78,9 @@ pub enum Action {
         wanted: Route,
         /// Healthy servers that each backend whose share grows must have.
         min_up: u32,
+        /// Whether visitors are led back, to the page or from it: that nobody can keep the route for HAProxy's next start now
+        /// is then no reason to leave them where they are.
+        back: bool,
     },
     /// Web host: make these checks against the local server.
     ProbeHost {
@@ -202,6 +205,9 @@ pub struct Evidence {
     /// Whom it may not have reached although it is done, in words for people: visitors on connections of an old worker that
     /// could not be told.
     pub unreached: Option<String>,
+    /// Why the next start or reload of HAProxy may bring the route before although it is done, in words for people: whoever
+    /// keeps the route for HAProxy has not taken it yet, and is asked again.
+    pub unkept: Option<String>,
     /// The checks that were made, of an order to make some.
     pub checks: Vec<CheckSeen>,
 }

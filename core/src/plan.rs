@@ -440,6 +440,17 @@ impl Plan {
         Route { stable: self.maintenance_backend.clone(), canary: live, percent: 0, epoch }
     }
 
+    /// Whether a step leads visitors back, or to the page or from it because a person says so. The page that a swap of
+    /// databases puts up is part of the way forward: it waits until it is kept.
+    fn leads_back(&self, step: Step) -> bool {
+        match step {
+            Step::Conceal | Step::RouteBack | Step::Lift | Step::Unmaintain => true,
+            Step::Maintain => matches!(self.purpose, Purpose::Maintenance { .. }),
+            Step::Switch => matches!(self.purpose, Purpose::Rollback { .. }),
+            _ => false,
+        }
+    }
+
     /// Whether it leads visitors away from a version because that fares badly.
     fn leads_away(&self) -> bool {
         matches!(self.purpose, Purpose::Rollback { .. }) || self.verdict.fix_forward
@@ -522,6 +533,7 @@ impl Plan {
                 expected: self.expected_routes(step),
                 wanted: self.route(step)?,
                 min_up: self.min_up(step),
+                back: self.leads_back(step),
             }),
         }
     }

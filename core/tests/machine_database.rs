@@ -338,6 +338,12 @@ fn visitors_are_led_away_before_a_swap_and_back_after_it() {
         let (away, back) = (plan.route(Step::Maintain).unwrap(), plan.route(Step::Lift).unwrap());
         assert_eq!((away.stable, away.percent), (plan.maintenance_backend.clone(), 0));
         assert_eq!((&back.stable, &back.canary), (&plan.route_before.stable, &plan.route_before.canary));
+        // Nobody may come to the old database meanwhile, not even for a second: the page is kept first.
+        let on_trust = |step| match plan.action(step, &plan.balancers[0]) {
+            Some(pointsman_core::Action::SetRoute { back, .. }) => back,
+            other => panic!("no route is set: {other:?}"),
+        };
+        assert!(!on_trust(Step::Maintain) && on_trust(Step::Lift) && on_trust(Step::Unmaintain));
         let mut story = Story::begun(plan.clone());
         for step in plan.steps() {
             assert!(invariants::all(&story.state, story.now).is_ok());

@@ -1009,6 +1009,27 @@ fn each_split_follows_on_the_one_before_it() {
     assert_eq!(back, Some(18), "the way back is newer than everything that was set");
 }
 
+/// Who is led back, or to the page by a person, is led there though nobody can keep it yet; forward nothing is done on trust.
+#[test]
+fn only_what_leads_back_says_so() {
+    let back = |plan: &pointsman_core::Plan, step| match plan.action(step, &host("lb1")) {
+        Some(pointsman_core::Action::SetRoute { back, .. }) => back,
+        other => panic!("no route is set: {other:?}"),
+    };
+    let canary = canary_at(Step::Canary(1));
+    for step in [Step::Expose, Step::Canary(1), Step::Switch] {
+        assert!(!back(&canary.state.plan, step), "{step}");
+    }
+    for step in [Step::RouteBack, Step::Conceal] {
+        assert!(back(&canary.state.plan, step), "{step}");
+    }
+    assert!(back(&plan(rollback(), Site::of(2, 1)), Step::Switch));
+    for on in [true, false] {
+        let page = plan(maintenance(on), Site::of(2, 1));
+        assert!(back(&page, Step::Maintain) && back(&page, Step::Unmaintain), "{on}");
+    }
+}
+
 #[test]
 fn a_canary_that_fails_its_visitors_is_rolled_back_before_the_others_follow() {
     let mut story = canary_at(Step::Canary(1));

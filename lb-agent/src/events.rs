@@ -28,6 +28,10 @@ pub enum Kind {
     Enforced,
     /// Visitors reach a slot that the route leads nobody to.
     OldSlotServes,
+    /// Visitors are led by a route that OPNsense does not keep yet.
+    NotKept,
+    /// OPNsense keeps it now.
+    Kept,
     /// HAProxy could not load the configuration on disk, and goes on with the one before.
     ReloadFailed,
     /// It has loaded one since.
@@ -47,6 +51,8 @@ impl Kind {
             Self::Changed => "changed",
             Self::Enforced => "enforced",
             Self::OldSlotServes => "old-slot-serves",
+            Self::NotKept => "not-kept",
+            Self::Kept => "kept",
             Self::ReloadFailed => "reload-failed",
             Self::ReloadWorks => "reload-works",
             Self::WellAgain => "well-again",
@@ -56,7 +62,12 @@ impl Kind {
     fn is_alarm(self) -> bool {
         matches!(
             self,
-            Self::Adopted | Self::Changed | Self::Enforced | Self::OldSlotServes | Self::ReloadFailed
+            Self::Adopted
+                | Self::Changed
+                | Self::Enforced
+                | Self::OldSlotServes
+                | Self::NotKept
+                | Self::ReloadFailed
         )
     }
 }

@@ -20,6 +20,7 @@ use crate::balancer::Balancer;
 use crate::drift::{self, Change, Found, Look};
 use crate::events::Kind;
 use crate::reply::WorkerId;
+use crate::route_file::Caught;
 use crate::switch::{self, Prepared};
 
 /// How often the guard looks, and how often soon after a switch, when such a reload may be under way.
@@ -36,6 +37,13 @@ const MASTER_ALERT: Duration = Duration::from_secs(2);
 
 /// Where HAProxy's configuration is where lb-agent.toml does not say.
 const USUAL_FOLDER: &str = "/etc/haproxy";
+
+/// How often OPNsense is asked while it may keep another route than stands: at first, and at most after long silence.
+const OPNSENSE_CALM: Duration = Duration::from_secs(1);
+const OPNSENSE_SELDOM: Duration = Duration::from_secs(60);
+
+/// How long a start waits for OPNsense to say which route it keeps. Whoever has lost that waits no longer for the agent.
+const OPNSENSE_START: Duration = Duration::from_secs(3);
 
 /// How long whoever asks how it is waits for a look that is under way. A change of the route takes longer, and is not
 /// waited for.
@@ -94,7 +102,32 @@ impl Guard {
 
 /// Guards the route for ever, and what HAProxy's next start would bring.
 pub async fn watch(balancer: Balancer) {
-    tokio::join!(watch_route(&balancer), watch_reloads(&balancer));
+    tokio::join!(watch_route(&balancer), watch_reloads(&balancer), catch_up(&balancer));
+}
+
+/// Catches up with OPNsense, which keeps the route for HAProxy's next start: with what it is owed, and with what is not known
+/// of it. Each try is bounded, and they come ever more seldom while it is down. No change of the route waits for one.
+async fn catch_up(balancer: &Balancer) {
+    let mut pause = OPNSENSE_CALM;
+    loop {
+        tokio::time::sleep(pause).await;
+        if !balancer.file.is_behind() {
+            pause = OPNSENSE_CALM;
+            continue;
+        }
+        pause = match balancer.file.catch_up().await {
+            Ok(caught) => {
+                if let Caught::Kept(route) = caught {
+                    balancer.events.tell(Kind::Kept, format!("OPNsense keeps route `{route}` now"));
+                }
+                OPNSENSE_CALM
+            }
+            Err(problem) => {
+                warn!(problem = %problem.in_full(), "OPNsense may keep another route than stands");
+                pause.saturating_mul(2).min(OPNSENSE_SELDOM)
+            }
+        };
+    }
 }
 
 /// Tells of reloads that failed: the worker of before goes on, and nothing else shows that a start would fail. The master
@@ -163,7 +196,6 @@ struct Seen {
 
 /// Nothing while HAProxy is down or busy: the next look will tell.
 async fn see(balancer: &Balancer) -> Option<Seen> {
-    balancer.file.look_again().await;
     let (workers, file) = (&balancer.workers, &balancer.file);
     let (info, runtime) = (workers.info().await.ok()?, workers.route().await.ok()?);
     // Of a map that HAProxy does not have there is no list either.
@@ -172,7 +204,9 @@ async fn see(balancer: &Balancer) -> Option<Seen> {
         (Err(problem), None) if problem.code == Code::HaproxyReplyUnexpected => 0,
         (Err(_), _) => return None,
     };
-    let (on_disk, confirmed, begun) = (file.read(), file.remembered(), file.begun());
+    let (confirmed, begun) = (file.remembered(), file.begun());
+    // An answer of OPNsense that was lost is nobody's change by hand: forward nothing goes until it is known what it keeps.
+    let on_disk = file.stands().or_else(|| confirmed.clone().filter(|_| file.in_doubt()));
     let given_away = file.given_away();
     let found = drift::judge(&Look {
         worker: info.worker(),
@@ -259,7 +293,7 @@ async fn restore(balancer: &Balancer, worker: WorkerId, found: Option<&Route>, r
             format!("HAProxy's new worker {pid} has route {found}, and `{route}` cannot be set: {problem}");
         return balancer.events.drifted(&what);
     }
-    balancer.file.keep_again(route).await;
+    balancer.file.older_was_brought();
     let old = follow(balancer, worker, route).await;
     let what = format!("HAProxy's new worker {pid} had route {found}: `{route}` is set again{old}");
     balancer.events.tell(Kind::ReloadRestored, what);
@@ -281,7 +315,7 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
     let set_back = match change {
         Change::Runtime(_) => balancer.workers.set_route(route).await,
         // The epoch that was in the file has been given away, by whomever.
-        Change::File(_) => balancer.file.put_back(route).await,
+        Change::File(_) => balancer.file.put_back_owed(route),
         Change::Both(_) => set_everywhere(balancer, route).await,
         // Only a reload rids a map of a second entry; setting one sets both.
         Change::Keys(_) => return,
@@ -293,7 +327,7 @@ async fn changed(balancer: &Balancer, change: &Change, confirmed: Option<&Route>
 }
 
 async fn set_everywhere(balancer: &Balancer, route: &Route) -> Result<(), Problem> {
-    balancer.file.put_back(route).await?;
+    balancer.file.put_back_owed(route)?;
     balancer.workers.set_route(route).await
 }
 
@@ -303,8 +337,14 @@ async fn set_everywhere(balancer: &Balancer, route: &Route) -> Result<(), Proble
 /// again. One that never was confirmed is of a switch that a crash cut short: what stood before it is put back, and the
 /// coordinator, which knows the gates, orders it again if it still wants it.
 pub async fn at_start(balancer: &Balancer) {
-    balancer.file.look_again().await;
-    let Some(on_disk) = balancer.file.read() else { return };
+    if balancer.file.is_behind() && balancer.file.owed().is_none() {
+        match tokio::time::timeout(OPNSENSE_START, balancer.file.catch_up()).await {
+            Ok(Ok(_)) => {}
+            Ok(Err(problem)) => warn!(problem = %problem.in_full(), "cannot see which route OPNsense keeps"),
+            Err(_) => warn!("OPNsense does not say in time which route it keeps"),
+        }
+    }
+    let Some(on_disk) = balancer.file.stands() else { return };
     let runtime = match balancer.workers.route().await {
         Ok(Some(runtime)) => runtime,
         Ok(None) => return,
@@ -359,7 +399,7 @@ async fn lead_to(
     wanted: &Route,
 ) -> Result<(), Problem> {
     if wanted != on_disk {
-        balancer.file.put_back(wanted).await?;
+        balancer.file.put_back_owed(wanted)?;
     }
     if wanted != runtime {
         balancer.workers.set_route(wanted).await?;

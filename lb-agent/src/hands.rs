@@ -15,6 +15,7 @@ use tonic::Streaming;
 use crate::balancer::Balancer;
 use crate::config::Config;
 use crate::fit::{self, Fit};
+use crate::switch::Move;
 use crate::{certificates, doctor, drain, guard, inspect, probe, rate_limits, signals, switch};
 
 /// The hands of the lb-agent.
@@ -69,8 +70,9 @@ impl LbHands {
 impl Hands for LbHands {
     async fn act(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
         match &order.action {
-            Action::SetRoute { expected, wanted, min_up } => {
-                switch::set_route(&self.balancer, expected, wanted, *min_up, rule).await
+            Action::SetRoute { expected, wanted, min_up, back } => {
+                let asked = Move { expected, wanted, min_up: *min_up, back: *back };
+                switch::set_route(&self.balancer, &asked, rule).await
             }
             Action::Drain { backend, timeout_ms, end } => {
                 drain::drain(&self.balancer, backend, Duration::from_millis(*timeout_ms), *end, rule).await
@@ -87,9 +89,9 @@ impl Hands for LbHands {
 
     async fn prepare(&self, order: &Order, rule: &Rule) -> Result<Evidence, Problem> {
         match &order.action {
-            Action::SetRoute { expected, wanted, min_up } => {
-                let lease = Lease::of(order);
-                switch::prepare(&self.balancer, lease, expected, wanted, *min_up, rule).await
+            Action::SetRoute { expected, wanted, min_up, back } => {
+                let asked = Move { expected, wanted, min_up: *min_up, back: *back };
+                switch::prepare(&self.balancer, Lease::of(order), &asked, rule).await
             }
             _ => Err(not_ours("preparing anything but a route")),
         }

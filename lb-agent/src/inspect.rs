@@ -15,6 +15,9 @@ use crate::states::refuse_strangers;
 use crate::workers::OldWorker;
 use crate::{fit, guard, switch};
 
+/// How long whoever leaves what serves waits for OPNsense to say which route it keeps.
+const OPNSENSE_LOOK: Duration = Duration::from_secs(2);
+
 /// Says whether the balancer is fit for a release that starts from `expected` and uses `backends`. Whoever is `leaving` what
 /// serves may do so although it does not answer.
 pub async fn inspect(
@@ -59,15 +62,7 @@ pub async fn inspect(
     if entries != 1 {
         return Err(drift(format!("the route stands {entries} times in HAProxy's map, expected once")));
     }
-    match balancer.file.read() {
-        Some(on_disk) if on_disk == route => {}
-        on_disk => {
-            let found = on_disk.map_or_else(|| "no route".to_owned(), |route| format!("`{route}`"));
-            return Err(drift(format!("the map file holds {found}, HAProxy routes by `{route}`"))
-                .cause("a reload would move visitors"));
-        }
-    }
-    balancer.file.check_kept(&route).await?;
+    let unkept = kept(balancer, &route, leaving).await?;
     let seen = match balancer.look("stable").await {
         Ok(seen) => Some(seen),
         // What is led to is looked at by the switch, before it counts as done.
@@ -108,6 +103,9 @@ pub async fn inspect(
     if seen.is_none() {
         detail.push_str("; what serves does not answer");
     }
+    if let Some(unkept) = unkept {
+        detail = format!("{detail}; {unkept}");
+    }
     if !balancer.shows_epoch() {
         let strangers = balancer.workers.strangers(&balancer.workers.haproxy_stat().await?);
         match refuse_strangers(&strangers) {
@@ -119,6 +117,40 @@ pub async fn inspect(
         }
     }
     Ok(Evidence { already: true, detail, ..Evidence::default() })
+}
+
+/// Refuses where HAProxy's next start or reload would bring another route than stands, or may. Whoever leaves what serves is
+/// kept by what a person wrote only: that OPNsense does not answer is told, in words that go on after others.
+async fn kept(balancer: &Balancer, route: &Route, leaving: bool) -> Result<Option<String>, Problem> {
+    let (file, unkept) = (&balancer.file, balancer.file.unkept());
+    if let Some(unkept) = unkept.filter(|_| leaving || file.owed().as_ref() == Some(route)) {
+        if leaving {
+            return Ok(Some(unkept));
+        }
+        return Err(Problem::new(Code::RouteNotKept, unkept)
+            .retry_useful()
+            .cause("an Apply in OPNsense would bring the route before, until the agent has set this one again")
+            .hint("it is tried again by itself: see `pointsman traffic show ENV`, and OPNsense's API from the agent's host"));
+    }
+    match file.read() {
+        Some(on_disk) if on_disk == *route => {}
+        on_disk => {
+            let found = on_disk.map_or_else(|| "no route".to_owned(), |route| format!("`{route}`"));
+            let message = format!("the map file holds {found}, HAProxy routes by `{route}`");
+            return Err(Problem::new(Code::RouteDrift, message)
+                .cause("a reload would move visitors")
+                .hint("see it: `pointsman traffic show ENV`"));
+        }
+    }
+    if !leaving {
+        return file.check_kept(route).await.map(|()| None);
+    }
+    match tokio::time::timeout(OPNSENSE_LOOK, file.check_kept(route)).await {
+        Ok(Ok(())) => Ok(None),
+        Ok(Err(problem)) if problem.code == Code::RouteDrift => Err(problem),
+        Ok(Err(problem)) => Ok(Some(problem.message)),
+        Err(_) => Ok(Some("OPNsense does not say in time which route it keeps".to_owned())),
+    }
 }
 
 /// A release may wait until the master can be asked; whoever goes back, or puts the page up, does not, and is told whom it may
@@ -245,6 +277,7 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
         signals_problem: signals_problem.as_ref().map(convert::problem_to_wire),
         route: route.map(|route| route.to_string()).unwrap_or_default(),
         route_on_disk: balancer.file.read().map(|route| route.to_string()).unwrap_or_default(),
+        unkept: balancer.file.unkept().unwrap_or_default(),
         stale_workers,
         backends,
         haproxy_version: workers.info().await?.version,

@@ -2,16 +2,19 @@
 //! worker. Where HAProxy reads a file that is not the agent's, OPNsense keeps the route, and the file here remembers
 //! what OPNsense is known to keep.
 
+mod kept;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pointsman_chassis::durable;
-use pointsman_core::{Aftermath, Code, Problem, Route, RouteEpoch};
-use tracing::{info, warn};
+use pointsman_core::{Code, Problem, Route, RouteEpoch};
 
 use crate::config::{Config, Driver};
 use crate::opnsense::Opnsense;
 use crate::reply::WorkerId;
+pub use kept::Caught;
+use kept::Remote;
 
 /// Mode of the map file: HAProxy reads it as root before it gives up its rights, or as its own user.
 const MAP_MODE: u32 = 0o644;
@@ -42,8 +45,8 @@ struct Own {
 enum Keeper {
     /// The file itself.
     Disk,
-    /// OPNsense. While `unsure` is there, it may keep the route in it or the one in the file.
-    Opnsense { api: Arc<Opnsense>, unsure: PathBuf },
+    /// OPNsense.
+    Opnsense(Remote),
 }
 
 /// A route that lies ready to be what HAProxy's next start reads.
@@ -70,13 +73,6 @@ fn note(path: &Path, route: &Route) {
 
 fn noted(path: &Path) -> Option<Route> {
     Route::parse(std::fs::read_to_string(path).ok()?.trim()).ok()
-}
-
-fn sure_again(unsure: &Path) -> Result<(), Problem> {
-    match std::fs::remove_file(unsure) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(unwritable(unsure, &error)),
-        _ => Ok(()),
-    }
 }
 
 impl RouteFile {
@@ -108,8 +104,8 @@ impl RouteFile {
         let Some(opnsense) = haproxy.opnsense.as_ref().filter(|_| haproxy.driver == Driver::Map) else {
             return Ok(file);
         };
-        let api = Arc::new(Opnsense::new(opnsense, &haproxy.map_name())?);
-        Ok(Self { keeper: Keeper::Opnsense { api, unsure: config.state.join("route.unsure") }, ..file })
+        let api = Opnsense::new(opnsense, &haproxy.map_name())?;
+        Ok(Self { keeper: Keeper::Opnsense(Remote::new(api, &config.state)), ..file })
     }
 
     /// The folder that the file lies in.
@@ -121,7 +117,7 @@ impl RouteFile {
     /// keep it.
     pub fn read(&self) -> Option<Route> {
         match &self.keeper {
-            Keeper::Opnsense { unsure, .. } if unsure.exists() => None,
+            Keeper::Opnsense(remote) if remote.in_doubt() => None,
             _ => self.read_here(),
         }
     }
@@ -131,30 +127,6 @@ impl RouteFile {
         let mut lines = text.lines().map(str::trim).filter(|line| !line.is_empty() && !line.starts_with('#'));
         let (key, value) = lines.next()?.split_once(char::is_whitespace)?;
         (key == self.key).then(|| Route::parse(value.trim()).ok()).flatten()
-    }
-
-    /// Puts a route where HAProxy's next start finds it, whole and durable.
-    pub async fn write(&self, route: &Route) -> Result<(), Problem> {
-        let Keeper::Opnsense { api, unsure } = &self.keeper else { return self.write_here(route) };
-        // An earlier doubt is not settled by an order that changes nothing.
-        let doubted = std::fs::read_to_string(unsure).ok();
-        let text = format!("{route}\n");
-        durable::replace(unsure, text.as_bytes(), MAP_MODE).map_err(|error| unwritable(unsure, &error))?;
-        match api.keep(&self.key, route).await {
-            Ok(()) => {
-                self.write_here(route)?;
-                sure_again(unsure)
-            }
-            Err(problem) if problem.aftermath == Aftermath::Unchanged => {
-                match doubted {
-                    None => sure_again(unsure)?,
-                    Some(text) => durable::replace(unsure, text.as_bytes(), MAP_MODE)
-                        .map_err(|error| unwritable(unsure, &error))?,
-                }
-                Err(problem)
-            }
-            Err(problem) => Err(problem),
-        }
     }
 
     /// Puts a route into the file, whole and durable.
@@ -168,7 +140,7 @@ impl RouteFile {
     pub fn stage(&self, route: &Route) -> Result<Staged, Problem> {
         match &self.keeper {
             Keeper::Disk => self.stage_here(route).map(Staged::File),
-            Keeper::Opnsense { .. } => Ok(Staged::Call(route.clone())),
+            Keeper::Opnsense(_) => Ok(Staged::Call(route.clone())),
         }
     }
 
@@ -194,82 +166,39 @@ impl RouteFile {
         staged.map_err(|error| unwritable(&self.map, &error))
     }
 
-    /// Finds out what OPNsense keeps, where a lost answer left that open, and at the very first start.
-    pub async fn look_again(&self) {
-        let Keeper::Opnsense { api, unsure } = &self.keeper else { return };
-        let doubted = std::fs::read_to_string(unsure).ok();
-        let here = self.read_here();
-        if doubted.is_none() && here.is_some() {
-            return;
-        }
-        let asked_for = doubted.and_then(|text| Route::parse(text.trim()).ok());
-        let kept = match api.kept(&self.key).await {
-            Ok(Some(kept)) => kept,
-            Ok(None) => return,
-            Err(problem) => {
-                return warn!(problem = %problem.in_full(), "cannot see which route OPNsense keeps");
-            }
-        };
-        let first = here.is_none();
-        let ours = [asked_for, here, self.given_away()];
-        let known = first || ours.into_iter().flatten().any(|route| route == kept);
-        if known && self.write_here(&kept).and_then(|()| sure_again(unsure)).is_ok() {
-            info!(route = %kept, "OPNsense keeps this route");
-        }
-    }
-
-    /// Has OPNsense keep the route in the file again, where something else wrote an older one over it.
-    pub async fn keep_again(&self, route: &Route) {
-        let Keeper::Opnsense { api, .. } = &self.keeper else { return };
-        match api.kept(&self.key).await {
-            Ok(Some(kept)) if kept.epoch < route.epoch => {
-                info!(%kept, wanted = %route, "OPNsense keeps an older route: having it keep the one that stands");
-                if let Err(problem) = self.write(route).await {
-                    warn!(problem = %problem.in_full(), "OPNsense keeps an older route");
-                }
-            }
-            Ok(_) => {}
-            Err(problem) => warn!(problem = %problem.in_full(), "cannot see which route OPNsense keeps"),
-        }
-    }
-
-    /// Says whether what HAProxy's next start reads is this route, by looking where it is kept.
-    pub async fn check_kept(&self, route: &Route) -> Result<(), Problem> {
-        let Keeper::Opnsense { api, .. } = &self.keeper else { return Ok(()) };
-        let kept = api.kept(&self.key).await?;
-        if kept.as_ref() == Some(route) {
-            return Ok(());
-        }
-        let found = kept.map_or_else(|| "no valid route".to_owned(), |route| format!("`{route}`"));
-        let message = format!("OPNsense keeps {found}, HAProxy routes by `{route}`");
-        Err(Problem::new(Code::RouteDrift, message).cause("an Apply in OPNsense would move visitors").hint(
-            "correct the map file's content in OPNsense, or move traffic anew: `pointsman traffic show ENV`",
-        ))
-    }
-
     /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.
     pub async fn put_back(&self, route: &Route) -> Result<(), Problem> {
+        self.give_away_above(route)?;
+        self.write(route).await
+    }
+
+    /// The same without asking OPNsense, which keeps it later.
+    pub fn put_back_owed(&self, route: &Route) -> Result<(), Problem> {
+        self.give_away_above(route)?;
+        self.owe(route)
+    }
+
+    /// Notes the highest epoch as given away, where that is above this route's, which is about to stand.
+    fn give_away_above(&self, route: &Route) -> Result<(), Problem> {
         self.begin(route);
         let highest = self.highest_epoch();
-        if highest > route.epoch {
-            // With the route it was given to: the same order may come again, another with this number may not.
-            let given =
-                self.highest_here().filter(|given| given.epoch == highest).or_else(|| self.given_away());
-            let text = format!("{highest} {}\n", given.map(|route| route.to_string()).unwrap_or_default());
-            durable::replace(&self.highest, text.as_bytes(), 0o644)
-                .map_err(|error| unwritable(&self.highest, &error))?;
+        if highest <= route.epoch {
+            return Ok(());
         }
-        self.write(route).await
+        // With the route it was given to: the same order may come again, another with this number may not.
+        let given = self.highest_here().filter(|given| given.epoch == highest).or_else(|| self.given_away());
+        let text = format!("{highest} {}\n", given.map(|route| route.to_string()).unwrap_or_default());
+        durable::replace(&self.highest, text.as_bytes(), 0o644)
+            .map_err(|error| unwritable(&self.highest, &error))
     }
 
     /// Of the routes in the files, whether OPNsense keeps them or not, the one with the higher epoch.
     fn highest_here(&self) -> Option<Route> {
-        let unsure = match &self.keeper {
-            Keeper::Opnsense { unsure, .. } => std::fs::read_to_string(unsure).ok(),
-            Keeper::Disk => None,
+        let noted = match &self.keeper {
+            Keeper::Opnsense(remote) => [remote.asked_for(), remote.owed()],
+            Keeper::Disk => [None, None],
         };
-        let unsure = unsure.and_then(|text| Route::parse(text.trim()).ok());
-        [self.read_here(), unsure].into_iter().flatten().max_by_key(|route| route.epoch)
+        noted.into_iter().chain([self.read_here()]).flatten().max_by_key(|route| route.epoch)
     }
 
     /// The route that has the highest epoch and was taken back.

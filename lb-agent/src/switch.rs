@@ -17,6 +17,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use crate::balancer::Balancer;
+use crate::events::Kind;
 use crate::reply::WorkerId;
 use crate::route_file::Staged;
 use crate::workers::OldWorker;
@@ -32,6 +33,10 @@ const RELOADS_FOLLOWED: u32 = 5;
 /// the guard.
 const START_WAITED: Duration = Duration::from_secs(3);
 const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
+/// How long whoever leads visitors back waits, after they were led, for OPNsense to keep the route: as long as it takes where
+/// it is well. A longer wait is the guard's.
+const KEPT_WAITED: Duration = Duration::from_secs(3);
 
 /// What is held ready for one order. Dropped it is gone, with the new map file.
 #[derive(Debug)]
@@ -63,12 +68,27 @@ pub struct Ready {
     worker: WorkerId,
     /// The new map file, flushed, beside the one in place. None where the route is on disk already.
     staged: Option<Staged>,
+    /// It leads back: that nobody else can keep it now is no reason not to.
+    back: bool,
+}
+
+/// What an order to set a route says.
+#[derive(Clone, Copy, Debug)]
+pub struct Move<'a> {
+    /// The routes that may stand now.
+    pub expected: &'a [Route],
+    /// The route that is to stand.
+    pub wanted: &'a Route,
+    /// Healthy servers that each backend whose share grows must have.
+    pub min_up: u32,
+    /// It leads back, or to the page or from it.
+    pub back: bool,
 }
 
 impl Ready {
     /// Whether this is what an order asks for.
-    fn serves(&self, expected: &[Route], wanted: &Route) -> bool {
-        self.wanted == *wanted && self.expected == expected
+    fn serves(&self, asked: &Move<'_>) -> bool {
+        self.wanted == *asked.wanted && self.expected == asked.expected && self.back == asked.back
     }
 
     fn already(&self) -> bool {
@@ -77,23 +97,18 @@ impl Ready {
 }
 
 /// Looks at everything that a change of the route depends on and lays the map file ready. Changes nothing.
-async fn make_ready(
-    balancer: &Balancer,
-    expected: &[Route],
-    wanted: &Route,
-    min_up: u32,
-    rule: &Rule,
-) -> Result<Ready, Problem> {
+async fn make_ready(balancer: &Balancer, asked: &Move<'_>, rule: &Rule) -> Result<Ready, Problem> {
+    let Move { expected, wanted, min_up, back } = *asked;
     let before = precheck(balancer, expected, wanted, min_up).await?;
     let worker =
         balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.worker();
-    let on_disk = balancer.file.read();
+    let on_disk = if back { balancer.file.stands() } else { balancer.file.read() };
     let mut staged = None;
     if on_disk.as_ref() != Some(wanted) {
         rule.check()?;
         staged = Some(balancer.file.stage(wanted)?);
     }
-    Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged })
+    Ok(Ready { expected: expected.to_vec(), wanted: wanted.clone(), before, worker, staged, back })
 }
 
 /// Makes everything ready for a route and holds it, so that several load balancers can take it at one moment. What was
@@ -101,17 +116,15 @@ async fn make_ready(
 pub async fn prepare(
     balancer: &Balancer,
     lease: Lease,
-    expected: &[Route],
-    wanted: &Route,
-    min_up: u32,
+    asked: &Move<'_>,
     rule: &Rule,
 ) -> Result<Evidence, Problem> {
     let mut changing = balancer.changing.lock().await;
     *changing = None;
-    let ready = make_ready(balancer, expected, wanted, min_up, rule).await?;
+    let ready = make_ready(balancer, asked, rule).await?;
     let evidence = Evidence {
         already: ready.already(),
-        detail: format!("ready for route `{wanted}`"),
+        detail: format!("ready for route `{}`", asked.wanted),
         ..Evidence::default()
     };
     *changing = Some(Prepared { lease, since: Instant::now(), ready });
@@ -138,46 +151,64 @@ pub async fn commit(balancer: &Balancer, order: &Order, rule: &Rule) -> Result<E
         *changing = Some(prepared).filter(|prepared| prepared.lease != Lease::of(order));
         return Err(problem);
     }
-    take(balancer, prepared.ready, rule).await
+    let (wanted, back) = (prepared.ready.wanted.clone(), prepared.ready.back);
+    let done = take(balancer, prepared.ready, rule).await?;
+    drop(changing);
+    Ok(if back { kept_or_said(balancer, &wanted, done).await } else { done })
 }
 
-/// Sets a route. `expected` are the routes that may stand now. Of what was made ready for it not long ago only the route
-/// is looked at again: somebody may have changed it by hand.
-pub async fn set_route(
-    balancer: &Balancer,
-    expected: &[Route],
-    wanted: &Route,
-    min_up: u32,
-    rule: &Rule,
-) -> Result<Evidence, Problem> {
+/// Sets a route. Of what was made ready for it not long ago only the route is looked at again: somebody may have changed it
+/// by hand.
+pub async fn set_route(balancer: &Balancer, asked: &Move<'_>, rule: &Rule) -> Result<Evidence, Problem> {
     let mut changing = balancer.changing.lock().await;
-    let prepared = still_good(balancer, changing.take(), expected, wanted).await;
+    let prepared = still_good(balancer, changing.take(), asked).await;
     let ready = match prepared {
         Some(ready) => ready,
-        None => make_ready(balancer, expected, wanted, min_up, rule).await?,
+        None => make_ready(balancer, asked, rule).await?,
     };
-    take(balancer, ready, rule).await
+    let done = take(balancer, ready, rule).await?;
+    drop(changing);
+    Ok(if asked.back { kept_or_said(balancer, asked.wanted, done).await } else { done })
+}
+
+/// Has OPNsense keep the route that visitors were led back by, and says so where it does not. Nobody is kept from changing the
+/// route meanwhile.
+async fn kept_or_said(balancer: &Balancer, wanted: &Route, done: Evidence) -> Evidence {
+    if balancer.file.owed().is_none() {
+        return done;
+    }
+    // What it says is noted, and what is late goes on being tried.
+    let _ = tokio::time::timeout(KEPT_WAITED, balancer.file.catch_up()).await;
+    let Some(unkept) = balancer.file.unkept().filter(|_| balancer.file.owed().as_ref() == Some(wanted))
+    else {
+        return done;
+    };
+    balancer.events.tell(Kind::NotKept, format!("{}: {unkept}", Code::RouteNotKept));
+    Evidence { detail: format!("{}; {unkept}", done.detail), unkept: Some(unkept), ..done }
 }
 
 /// Takes what is ready: on disk, in the current worker, in the old ones; then reads back and looks.
 async fn take(balancer: &Balancer, ready: Ready, rule: &Rule) -> Result<Evidence, Problem> {
-    let (before, already, wanted) = (ready.before.clone(), ready.already(), &ready.wanted);
+    let (before, already, wanted, back) = (ready.before.clone(), ready.already(), &ready.wanted, ready.back);
     let mut effect_at_us = None;
     if !already {
         rule.check()?;
         let on_disk = balancer.file.read();
         // Not before: what is only made ready is no move, and may never become one.
         balancer.file.begin(wanted);
-        if let Some(staged) = &ready.staged {
-            publish(balancer, staged, on_disk.as_ref().unwrap_or(&before)).await?;
+        match &ready.staged {
+            // The agent's own note makes up for what OPNsense does not keep yet: the guard sets the route after a reload.
+            Some(Staged::Call(route)) if ready.back => balancer.file.owe(route)?,
+            Some(staged) => publish(balancer, staged, on_disk.as_ref().unwrap_or(&before)).await?,
+            None => {}
         }
         failpoint::pass("route-on-disk");
         if before != *wanted {
             // Writing to disk took its time, and another coordinator may have come meanwhile.
             if let Err(problem) = rule.check() {
-                return Err(take_disk_back(balancer, &before, problem).await);
+                return Err(take_disk_back(balancer, &before, ready.back, problem).await);
             }
-            set_runtime(balancer, wanted, &before).await?;
+            set_runtime(balancer, wanted, &before, ready.back).await?;
             effect_at_us = Some(SystemClock.now_us());
         }
         failpoint::pass("route-in-worker");
@@ -200,20 +231,15 @@ async fn take(balancer: &Balancer, ready: Ready, rule: &Rule) -> Result<Evidence
             Ok(Evidence { already, detail, effect_at_us, unreached, ..Evidence::default() })
         }
         Err(problem) if problem.aftermath == Aftermath::Unknown => Err(problem),
-        Err(problem) => Err(take_back(balancer, &before, wanted, problem).await),
+        Err(problem) => Err(take_back(balancer, &before, wanted, back, problem).await),
     }
 }
 
 /// What was made ready, if it is what this order asks for and the route of then still stands. Anything else is dropped
 /// here, before another is made: both would lie at the same place, and whoever is dropped clears it.
-async fn still_good(
-    balancer: &Balancer,
-    prepared: Option<Prepared>,
-    expected: &[Route],
-    wanted: &Route,
-) -> Option<Ready> {
+async fn still_good(balancer: &Balancer, prepared: Option<Prepared>, asked: &Move<'_>) -> Option<Ready> {
     let ready = prepared.filter(Prepared::holds)?.ready;
-    if !ready.serves(expected, wanted) {
+    if !ready.serves(asked) {
         return None;
     }
     let standing = balancer.workers.route().await.ok().flatten();
@@ -253,8 +279,8 @@ async fn precheck(
     if route.is_none() && !balancer.shows_epoch() {
         return Err(balancer.states_differ());
     }
-    let standing = route.or_else(|| balancer.file.read()).unwrap_or_else(|| wanted.clone());
-    let (on_disk, given_away) = (balancer.file.read(), balancer.file.given_away());
+    let standing = route.or_else(|| balancer.file.stands()).unwrap_or_else(|| wanted.clone());
+    let (on_disk, given_away) = (balancer.file.stands(), balancer.file.given_away());
     let known = Known {
         standing: &standing,
         on_disk: on_disk.as_ref(),
@@ -273,14 +299,14 @@ async fn publish(balancer: &Balancer, staged: &Staged, before: &Route) -> Result
     Err(match balancer.file.put_back(before).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         // What refused the one write refused the other too; the old file was never touched.
-        Err(_) if balancer.file.read().as_ref() == Some(before) => problem.aftermath(Aftermath::Unchanged),
+        Err(_) if balancer.file.stands().as_ref() == Some(before) => problem.aftermath(Aftermath::Unchanged),
         // Neither is on disk for certain: a reload may now bring either.
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     })
 }
 
 /// Tells the current worker. A lost answer leads to a look, never to a guess.
-async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Result<(), Problem> {
+async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route, back: bool) -> Result<(), Problem> {
     for last_try in [false, true] {
         match balancer.workers.set_route(wanted).await {
             Ok(()) => return Ok(()),
@@ -290,7 +316,7 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
                 Ok(_) if !last_try && problem.code == Code::RuntimeSocketUnreachable => {}
                 // Some servers are as before and some are not. The guard goes on towards what is on disk.
                 Ok(None) if !balancer.shows_epoch() => return Err(problem.aftermath(Aftermath::Unknown)),
-                Ok(_) => return Err(take_disk_back(balancer, before, problem).await),
+                Ok(_) => return Err(take_disk_back(balancer, before, back, problem).await),
                 Err(silence) => return Err(silence.aftermath(Aftermath::Unknown)),
             },
         }
@@ -298,13 +324,18 @@ async fn set_runtime(balancer: &Balancer, wanted: &Route, before: &Route) -> Res
     Ok(())
 }
 
-async fn take_disk_back(balancer: &Balancer, before: &Route, problem: Problem) -> Problem {
+async fn take_disk_back(balancer: &Balancer, before: &Route, back: bool, problem: Problem) -> Problem {
     // A reload may have read meanwhile what is taken back here.
     balancer.guard.route_was_set();
-    match balancer.file.put_back(before).await {
+    match put_back(balancer, before, back).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         Err(second) => problem.aftermath(Aftermath::Unknown).cause(second.to_string()),
     }
+}
+
+/// Puts an earlier route where HAProxy's next start finds it. What could be done without OPNsense is undone without it.
+async fn put_back(balancer: &Balancer, before: &Route, back: bool) -> Result<(), Problem> {
+    if back { balancer.file.put_back_owed(before) } else { balancer.file.put_back(before).await }
 }
 
 /// What came of telling the old workers.
@@ -551,12 +582,18 @@ pub(crate) async fn shows(
 }
 
 /// The new route is not what visitors get: puts the old one back everywhere and says whether that worked.
-async fn take_back(balancer: &Balancer, before: &Route, wanted: &Route, problem: Problem) -> Problem {
+async fn take_back(
+    balancer: &Balancer,
+    before: &Route,
+    wanted: &Route,
+    back: bool,
+    problem: Problem,
+) -> Problem {
     if before == wanted {
         return problem.aftermath(Aftermath::Changed);
     }
     let put_back = async {
-        balancer.file.put_back(before).await?;
+        put_back(balancer, before, back).await?;
         balancer.workers.set_route(before).await?;
         set_old_workers(balancer, before).await;
         balancer.standing_route().await

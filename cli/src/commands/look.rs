@@ -29,6 +29,7 @@ fn health(status: &v1::StatusReply) -> Exit {
             found.backends.iter().any(|b| render::share_of(&found.route, &b.name) > 0 && b.servers_up == 0);
         drift
             || !found.drift.is_empty()
+            || !found.unkept.is_empty()
             || dead
             || found.route != found.route_on_disk
             || !found.stale_workers.is_empty()

@@ -16,7 +16,7 @@ pub fn ending(release: &v1::Release) -> String {
     match (release.outcome.as_str(), plan.purpose.as_str()) {
         ("confirmed", _) => format!(
             "done in {took}{}: {}{}{}{}{}",
-            if unreached(release).is_empty() { "" } else { ", but perhaps not for everybody" },
+            done_but(release),
             confirmed(&plan, release),
             together(release),
             left_out(&plan),
@@ -129,27 +129,54 @@ fn visitors(plan: &v1::Plan) -> String {
     format!("visitors of {} are on {from}", plan.environment)
 }
 
-/// Whom the last move of visitors may not have reached, by load balancer.
-fn unreached(release: &v1::Release) -> Vec<String> {
+/// What is said of the last move of visitors, by load balancer; nothing of those that have nothing to say.
+fn of_last_move(release: &v1::Release, says: fn(&v1::OrderView) -> &str) -> Vec<String> {
     let plan = release.plan.clone().unwrap_or_default();
     let last = plan.steps.iter().rev().find_map(|step| {
         let mut orders =
             release.orders.iter().filter(|order| order.step == step.step && order.state == "done");
-        orders.any(|order| order.effect_at_us > 0 || !order.unreached.is_empty()).then_some(&step.step)
+        let moved = |order: &v1::OrderView| {
+            order.effect_at_us > 0 || !order.unreached.is_empty() || !order.unkept.is_empty()
+        };
+        orders.any(moved).then_some(&step.step)
     });
-    let orders =
-        release.orders.iter().filter(|order| Some(&order.step) == last && !order.unreached.is_empty());
-    orders.map(|order| format!("{}: {}", order.host, order.unreached)).collect()
+    let orders = release.orders.iter().filter(|order| Some(&order.step) == last && !says(order).is_empty());
+    orders.map(|order| format!("{}: {}", order.host, says(order))).collect()
+}
+
+/// Whom the last move of visitors may not have reached.
+fn unreached(release: &v1::Release) -> Vec<String> {
+    of_last_move(release, |order| &order.unreached)
+}
+
+/// Where the last move of visitors is not kept for HAProxy's next start.
+fn unkept(release: &v1::Release) -> Vec<String> {
+    of_last_move(release, |order| &order.unkept)
+}
+
+/// What must not be missed of something that is done.
+fn done_but(release: &v1::Release) -> &'static str {
+    match (unreached(release).is_empty(), unkept(release).is_empty()) {
+        (true, true) => "",
+        (false, true) => ", but perhaps not for everybody",
+        (true, false) => ", but not kept yet",
+        (false, false) => ", but perhaps not for everybody and not kept yet",
+    }
 }
 
 fn confirmed(plan: &v1::Plan, release: &v1::Release) -> String {
-    let unreached = unreached(release);
-    let said = said_done(plan, unreached.is_empty());
-    if unreached.is_empty() {
-        return said;
+    let (unreached, unkept) = (unreached(release), unkept(release));
+    let mut said = said_done(plan, unreached.is_empty());
+    let see = format!("`pointsman traffic show {}`", plan.environment);
+    if !unreached.is_empty() {
+        let away = "visitors on connections from before the last reload of HAProxy may be where they were";
+        said = format!("{said}; {away} ({}): {see}", unreached.join("; "));
     }
-    let away = "visitors on connections from before the last reload of HAProxy may be where they were";
-    format!("{said}; {away} ({}): `pointsman traffic show {}`", unreached.join("; "), plan.environment)
+    if !unkept.is_empty() {
+        let away = "a reload of HAProxy brings the route before for a moment, and no release goes forward until it is kept";
+        said = format!("{said}; {away} ({}): {see}", unkept.join("; "));
+    }
+    said
 }
 
 fn said_done(plan: &v1::Plan, everybody: bool) -> String {

@@ -163,6 +163,13 @@ fn ended() -> Vec<(&'static str, Story)> {
                 .fenced()
                 .confirmed_for_some(Step::Maintain, "old workers could not be seen"),
         ),
+        (
+            "rollback confirmed, and not kept by OPNsense yet",
+            Story::of(rollback(Some("77ab012"))).until(Step::Switch).confirmed_unkept(
+                Step::Switch,
+                "OPNsense does not keep route `be_blue:be_green:0:41` yet: it refused the key (401)",
+            ),
+        ),
         ("maintenance page half up and taken down again", half_a_page().all_back()),
         ("maintenance page down", Story::of(maintenance(false)).fenced().confirmed(Step::Maintain)),
         ("maintenance page held half down", page_stuck()),
@@ -386,6 +393,14 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
             "the map file differs",
             changed(&|status| {
                 first_balancer(status).route_on_disk = "be_green:be_blue:0:39".to_owned();
+            }),
+        ),
+        (
+            "OPNsense does not keep the route yet",
+            changed(&|status| {
+                let found = first_balancer(status);
+                found.route_on_disk.clear();
+                found.unkept = "OPNsense does not keep route `be_blue:be_green:0:40` yet: no clear answer from OPNsense at 10.0.0.1".to_owned();
             }),
         ),
         ("the map file is gone", changed(&|status| first_balancer(status).route_on_disk.clear())),

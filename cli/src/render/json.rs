@@ -72,7 +72,7 @@ fn release_fields(release: &v1::Release) -> Value {
         json!({
             "step": order.step, "host": order.host, "state": order.state, "attempts": order.attempts,
             "detail": order.detail, "took_us": order.took_us, "effect_at_us": moment(order.effect_at_us),
-            "unreached": text(&order.unreached), "problem": order.problem.as_ref().map(wire_problem),
+            "unreached": text(&order.unreached), "unkept": text(&order.unkept), "problem": order.problem.as_ref().map(wire_problem),
         })
     });
     let mut fields = json!({
@@ -160,7 +160,7 @@ fn balancer(found: &v1::BalancerFacts) -> Value {
     json!({
         "route": text(&found.route), "route_on_disk": text(&found.route_on_disk), "stale_workers": found.stale_workers,
         "backends": backends.collect::<Vec<_>>(), "haproxy_version": found.haproxy_version,
-        "highest_epoch": found.highest_epoch, "drift": text(&found.drift), "drift_since_ms": moment(found.drift_since_ms),
+        "unkept": text(&found.unkept), "highest_epoch": found.highest_epoch, "drift": text(&found.drift), "drift_since_ms": moment(found.drift_since_ms),
         "events": found.events.iter().map(|event| json!({
             "at_ms": event.at_ms, "kind": event.kind, "detail": event.detail,
         })).collect::<Vec<_>>(),

@@ -313,7 +313,12 @@ fn balancer_lines(host: &str, found: &v1::BalancerFacts, status: &v1::StatusRepl
     let drift = settled && !status.wanted_route.is_empty() && found.route != status.wanted_route;
     let note = if drift { format!("  ✖ expected {}", status.wanted_route) } else { String::new() };
     let mut text = format!("traffic     {host:<12} route {}{note}\n", or(&found.route, "none"));
-    if found.route != found.route_on_disk {
+    if !found.unkept.is_empty() {
+        text.push_str(&format!(
+            "            {host:<12} ✖ {}; no release goes forward meanwhile\n",
+            found.unkept
+        ));
+    } else if found.route != found.route_on_disk {
         text.push_str(&format!(
             "            {host:<12} ✖ the map file holds {}: a reload would move visitors\n",
             or(&found.route_on_disk, "no route")

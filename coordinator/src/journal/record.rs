@@ -78,6 +78,8 @@ enum Fact {
         effect_at_us: Option<u64>,
         #[serde(default, skip_serializing_if = "Option::is_none")]
         unreached: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unkept: Option<String>,
     },
     OrderFailed {
         step: String,
@@ -331,6 +333,7 @@ fn fact_of(event: &Event) -> Fact {
             took_us: evidence.took_us,
             effect_at_us: evidence.effect_at_us,
             unreached: evidence.unreached.clone(),
+            unkept: evidence.unkept.clone(),
         },
         Event::OrderFailed { key, problem } => {
             Fact::OrderFailed { step: text(&key.step), host: text(&key.host), problem: problem_of(problem) }
@@ -376,7 +379,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::OrderIntended { step, host, attempt } => {
             Event::OrderIntended { key: key(&step, &host)?, attempt }
         }
-        Fact::OrderDone { step, host, already, detail, took_us, effect_at_us, unreached } => {
+        Fact::OrderDone { step, host, already, detail, took_us, effect_at_us, unreached, unkept } => {
             Event::OrderDone {
                 key: key(&step, &host)?,
                 evidence: domain::Evidence {
@@ -385,6 +388,7 @@ fn event_of(fact: Fact) -> Option<Event> {
                     took_us,
                     effect_at_us,
                     unreached,
+                    unkept,
                     checks: Vec::new(),
                 },
             }
@@ -758,6 +762,7 @@ mod tests {
             took_us: 7,
             effect_at_us: Some(9),
             unreached: Some("u".to_owned()),
+            unkept: Some("k".to_owned()),
             checks: Vec::new(),
         };
         let events = [

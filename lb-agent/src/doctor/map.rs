@@ -57,6 +57,12 @@ pub(super) fn on_disk(seen: &Seen) -> Result<Said, &Problem> {
     if on_disk.is_some() && on_disk.as_deref() == running {
         return Ok(Said::ok("the map file and HAProxy hold the same route"));
     }
+    if let Some(unkept) = &seen.unkept {
+        return Ok(Said::fail(
+            unkept.clone(),
+            "the agent goes on asking; mend OPNsense's API or its key, and see from the agent's host:\n  journalctl -u pointsman-lb-agent\nuntil then releases only go back",
+        ));
+    }
     let (on_disk, running) = (on_disk.as_deref().unwrap_or("no route"), running.unwrap_or("no route"));
     Ok(Said::fail(
         format!("the map file holds `{on_disk}`, HAProxy routes by `{running}`"),

@@ -87,6 +87,8 @@ pub struct Seen {
     pub entries: Result<Vec<(String, String)>, Problem>,
     /// The route on disk.
     pub on_disk: Option<Route>,
+    /// Why a reload may bring another route than the one that the agent has set, if it may.
+    pub unkept: Option<String>,
     /// Every backend.
     pub backends: Result<Vec<String>, Problem>,
     /// `show stat`.
@@ -153,6 +155,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         maps,
         entries,
         on_disk: balancer.file.read(),
+        unkept: balancer.file.unkept(),
         backends,
         rows,
         fit: fit::look(balancer).await,

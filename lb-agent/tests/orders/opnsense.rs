@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use pointsman_core::{Aftermath, Code, Evidence, Problem};
+use pointsman_core::{Action, Aftermath, Code, Evidence, Problem};
 use pointsman_lb_agent::{Config, LbHands};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
@@ -16,8 +16,9 @@ use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 
-use crate::fake::Fake;
-use crate::rig::{Agent, P, V};
+use crate::fake::{Answer, Fake};
+use crate::real::{Haproxy, configuration};
+use crate::rig::{Agent, P, V, route};
 
 const UUID: &str = "3d1f8a4e-0c0e-4a4b-9f0e-2f1d9a7b6c5d";
 const KEY: &str = "w86XNZob/8Oq8aC5r0kbNarNtdpoQU781fyoeaOB";
@@ -76,6 +77,15 @@ impl Opnsense {
 
     fn fault(&self, starts: &str, fault: Fault) {
         self.with(|found| found.faults.push_back((starts.to_owned(), fault)));
+    }
+
+    /// It is down as far as it can be: each call is answered so, for ever.
+    fn down(&self, fault: &Fault) {
+        self.with(|found| found.faults = (0..1000).map(|_| (String::new(), fault.clone())).collect());
+    }
+
+    fn up(&self) {
+        self.with(|found| found.faults.clear());
     }
 
     fn calls(&self, starts: &str) -> usize {
@@ -225,6 +235,17 @@ fn secret(path: &Path, text: &str) {
 }
 
 fn config(folder: &Path, state: &Path, haproxy: &Fake, url: &str, which: &str) -> Config {
+    let map = Path::new("/tmp/haproxy/mapfiles/5f3a.txt");
+    config_of(folder, state, (&haproxy.socket, map, haproxy.frontend), url, which)
+}
+
+fn config_of(
+    folder: &Path,
+    state: &Path,
+    (socket, map, frontend): (&Path, &Path, SocketAddr),
+    url: &str,
+    which: &str,
+) -> Config {
     let text = format!(
         r#"listen = "127.0.0.1:1"
 state = "{3}"
@@ -234,7 +255,7 @@ key = "none"
 ca = "none"
 [haproxy]
 socket = "{1}"
-map = "/tmp/haproxy/mapfiles/5f3a.txt"
+map = "{4}"
 backends = ["be_blue", "be_green"]
 maintenance_backend = "be_maint"
 [haproxy.opnsense]
@@ -247,9 +268,10 @@ address = "{2}"
 host = "www.example.org"
 "#,
         folder.display(),
-        haproxy.socket.display(),
-        haproxy.frontend,
+        socket.display(),
+        frontend,
         state.display(),
+        map.display(),
     );
     pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &text).unwrap()
 }
@@ -266,22 +288,28 @@ fn by_id() -> String {
     format!("map_file_id = \"{UUID}\"")
 }
 
+/// OPNsense with a map file at `P`.
+async fn opnsense_at_p(folder: &Path) -> (Opnsense, SocketAddr) {
+    secret(&folder.join("key"), KEY);
+    secret(&folder.join("secret"), SECRET);
+    let opnsense = Opnsense::default();
+    let file = MapFile {
+        id: "5f3a".into(),
+        name: "pointsman".into(),
+        url: String::new(),
+        content: format!("route {P}\n"),
+    };
+    opnsense.with(|found| found.files.insert(UUID.to_owned(), file));
+    let address = opnsense.listen(None).await;
+    (opnsense, address)
+}
+
 impl Site {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        secret(&folder.path().join("key"), KEY);
-        secret(&folder.path().join("secret"), SECRET);
         let (state, map) = state_at_p(&folder);
         let haproxy = Fake::start(folder.path(), &map, P).await;
-        let opnsense = Opnsense::default();
-        let file = MapFile {
-            id: "5f3a".into(),
-            name: "pointsman".into(),
-            url: String::new(),
-            content: format!("route {P}\n"),
-        };
-        opnsense.with(|found| found.files.insert(UUID.to_owned(), file));
-        let address = opnsense.listen(None).await;
+        let (opnsense, address) = opnsense_at_p(folder.path()).await;
         let config = config(folder.path(), &state, &haproxy, &format!("http://{address}"), &by_id());
         Self { agent: Agent::of(config, map), haproxy, opnsense, address, folder }
     }
@@ -295,6 +323,37 @@ impl Site {
     fn named(self, which: &str) -> Self {
         let url = format!("http://{}", self.address);
         self.with(&url, which)
+    }
+
+    /// From a route to another on the way back.
+    async fn back(&self, expected: &str, wanted: &str) -> Result<Evidence, Problem> {
+        let expected = vec![route(expected)];
+        let action = Action::SetRoute { expected, wanted: route(wanted), min_up: 1, back: true };
+        self.agent.perform(action).await
+    }
+
+    fn down(&self, fault: &Fault) {
+        self.opnsense.down(fault);
+    }
+
+    fn up(&self) {
+        self.opnsense.up();
+    }
+
+    /// An agent of the same state folder, started anew.
+    async fn restarted(self) -> Self {
+        let url = format!("http://{}", self.address);
+        let config = config(self.folder.path(), &self.agent.state, &self.haproxy, &url, &by_id());
+        let map = self.agent.map.clone();
+        let Self { agent, .. } = self;
+        drop(agent);
+        let agent = Agent::of(config, map);
+        agent.hands.settle_at_start().await;
+        Self { agent, ..self }
+    }
+
+    async fn facts(&self) -> pointsman_proto::v1::BalancerFacts {
+        self.agent.describe().await.balancer.unwrap()
     }
 
     async fn switch(&self) -> Result<Evidence, Problem> {
@@ -619,4 +678,198 @@ async fn over_tls_only_whom_the_authority_vouches_for() {
     let site = site.with(&url, &format!("{}\nca = \"{}\"", by_id(), path.display()));
     site.switch().await.unwrap();
     assert_eq!(site.stands().await, three(V));
+}
+
+const PAGE: &str = "be_maint:be_green:0:7";
+const BACK: &str = "be_blue:be_green:0:8";
+
+/// With OPNsense down, or its key revoked, visitors are led back and to the page all the same; it is said, nothing goes
+/// forward, and OPNsense keeps it when it is well again.
+#[tokio::test]
+async fn without_opnsense_visitors_are_led_back_and_it_keeps_that_later() {
+    for fault in [Fault::Status(401), Fault::Status(500), Fault::Page, Fault::Silence] {
+        let site = Site::new().await;
+        site.switch().await.unwrap();
+        let hands = site.agent.hands.clone();
+        let guard = tokio::spawn(async move { hands.guard_route().await });
+        site.down(&fault);
+        for (from, to) in [(V, PAGE), (PAGE, BACK)] {
+            let done = site.back(from, to).await.unwrap();
+            let unkept = done.unkept.clone().unwrap_or_default();
+            assert!(unkept.contains(&format!("does not keep route `{to}` yet")), "{fault:?}: {done:?}");
+            assert!(!done.already && done.detail.contains("read back"), "{done:?}");
+            assert_eq!(site.stands().await, (V.to_owned(), to.to_owned(), String::new()), "{fault:?}");
+        }
+        let facts = site.facts().await;
+        assert!(facts.unkept.contains("yet") && facts.drift.is_empty(), "{facts:?}");
+        assert!(facts.events.iter().any(|event| event.kind == "not-kept"), "{:?}", facts.events);
+        let refused = site.agent.inspect(BACK).await.unwrap_err();
+        assert_eq!(refused.code, Code::RouteNotKept, "{refused:?}");
+        let leaving = site.agent.inspect_as(BACK, true).await.unwrap();
+        assert!(leaving.detail.contains("does not keep"), "{leaving:?}");
+
+        site.up();
+        site.until((BACK, BACK, BACK)).await;
+        let facts = site.facts().await;
+        assert_eq!(facts.unkept, "");
+        assert!(facts.events.iter().any(|event| event.kind == "kept"), "{:?}", facts.events);
+        site.agent.inspect(BACK).await.unwrap();
+        guard.abort();
+    }
+}
+
+/// Where OPNsense is well, whoever comes back is answered when it keeps the route.
+#[tokio::test]
+async fn on_the_way_back_opnsense_keeps_the_route_before_it_is_answered() {
+    let site = Site::new().await;
+    site.switch().await.unwrap();
+    let done = site.back(V, PAGE).await.unwrap();
+    assert_eq!(done.unkept, None, "{done:?}");
+    assert_eq!(site.stands().await, three(PAGE));
+    site.agent.inspect(PAGE).await.unwrap();
+}
+
+/// Forward it is kept first, or nothing is moved, also while something is owed.
+#[tokio::test]
+async fn what_is_owed_lets_nothing_go_forward_that_opnsense_does_not_keep() {
+    let site = Site::new().await;
+    site.switch().await.unwrap();
+    site.down(&Fault::Status(401));
+    site.back(V, PAGE).await.unwrap();
+    let forward = "be_green:be_green:0:8";
+    let refused = site.agent.set_route(PAGE, forward).await.unwrap_err();
+    assert_eq!(
+        (refused.code, refused.aftermath),
+        (Code::OpnsenseRefused, Aftermath::Unchanged),
+        "{refused:?}"
+    );
+    assert_eq!(site.stands().await, (V.to_owned(), PAGE.to_owned(), String::new()));
+    site.up();
+    // What is kept for it settles what was owed before.
+    site.agent.set_route(PAGE, forward).await.unwrap();
+    assert_eq!(site.stands().await, three(forward));
+    assert_eq!(site.facts().await.unkept, "");
+}
+
+/// An Apply brings what OPNsense keeps, and a crash of the agent in between forgets nothing: the route that visitors were
+/// led back by is set again.
+#[tokio::test]
+async fn a_reload_and_a_crash_bring_nobody_forward_again() {
+    let site = Site::new().await;
+    site.switch().await.unwrap();
+    site.down(&Fault::Status(500));
+    let guarding = site.agent.hands.clone();
+    let guard = tokio::spawn(async move { guarding.guard_route().await });
+    site.back(V, PAGE).await.unwrap();
+    site.until((V, PAGE, "")).await;
+    site.opnsense.apply(&site.haproxy);
+    assert_eq!(site.haproxy.with(|world| world.route()), V);
+    site.until((V, PAGE, "")).await;
+    assert_eq!(site.facts().await.drift, "");
+    guard.abort();
+    let _ = guard.await;
+
+    // The agent is away while HAProxy is started anew.
+    site.opnsense.apply(&site.haproxy);
+    let site = site.restarted().await;
+    assert_eq!(site.stands().await, (V.to_owned(), PAGE.to_owned(), String::new()));
+    assert!(site.facts().await.unkept.contains(PAGE));
+    site.up();
+    let guarding = site.agent.hands.clone();
+    let guard = tokio::spawn(async move { guarding.guard_route().await });
+    site.until((PAGE, PAGE, PAGE)).await;
+    guard.abort();
+}
+
+/// A move back that moves nobody is taken back without OPNsense too.
+#[tokio::test]
+async fn without_opnsense_a_move_back_that_fails_is_undone() {
+    let site = Site::new().await;
+    site.switch().await.unwrap();
+    site.down(&Fault::Status(401));
+    site.haproxy.with(|world| world.instead("set map", 1, |_| Some(Answer::text("refused\n"))));
+    let problem = site.back(V, PAGE).await.unwrap_err();
+    assert_eq!(problem.aftermath, Aftermath::Unchanged, "{problem:?}");
+    assert_eq!(site.haproxy.with(|world| world.route()), V);
+    assert!(site.facts().await.unkept.contains(V));
+    let hands = site.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    site.up();
+    site.until((V, V, V)).await;
+    guard.abort();
+    // The same order again is no older one.
+    assert_eq!(site.back(V, PAGE).await.unwrap().unkept, None);
+}
+
+/// While a call to OPNsense hangs, neither a look nor an order waits for it.
+#[tokio::test]
+async fn a_call_that_hangs_holds_up_nobody() {
+    let site = Site::new().await;
+    site.switch().await.unwrap();
+    site.down(&Fault::Silence);
+    site.back(V, PAGE).await.unwrap();
+    let hands = site.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    let calls = site.opnsense.calls("");
+    while site.opnsense.calls("") == calls {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    // The guard's call is under way, for seconds: a look does not wait for it, and neither does an order.
+    let under_way = site.opnsense.calls("");
+    assert_eq!(site.facts().await.route, PAGE);
+    tokio::select! {
+        done = site.back(PAGE, BACK) => assert!(done.unwrap().unkept.is_some(), "kept by an OPNsense that is silent"),
+        () = async {
+            while site.haproxy.with(|world| world.route()) != BACK {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        } => {}
+    }
+    assert_eq!(site.opnsense.calls(""), under_way, "it was moved while the call still hung");
+    assert_eq!(site.haproxy.with(|world| world.route()), BACK);
+    guard.abort();
+}
+
+/// With a real HAProxy: an Apply while OPNsense cannot be had writes the route of before, and its new worker is led back again.
+#[tokio::test]
+async fn a_real_haproxy_is_led_back_without_opnsense() {
+    let secrets = tempfile::tempdir().unwrap();
+    let (opnsense, address) = opnsense_at_p(secrets.path()).await;
+    let (state, own) = state_at_p(&secrets);
+    let begun = Haproxy::begin(configuration, |folder, frontend| {
+        let socket = folder.join("admin.sock");
+        let map = folder.join("route.map");
+        let url = format!("http://{address}");
+        Agent::of(config_of(secrets.path(), &state, (&socket, &map, frontend), &url, &by_id()), own)
+    });
+    let Some(haproxy) = begun else { return };
+    haproxy.healthy().await;
+    let hands = haproxy.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    let apply = || {
+        std::fs::write(haproxy.folder.path().join("route.map"), format!("route {}\n", opnsense.keeps()))
+            .unwrap();
+    };
+    haproxy.agent.set_route(P, V).await.unwrap();
+    assert_eq!(opnsense.keeps(), V);
+    opnsense.down(&Fault::Status(401));
+    let expected = vec![route(V)];
+    let page = Action::SetRoute { expected, wanted: route(PAGE), min_up: 1, back: true };
+    let done = haproxy.agent.perform(page).await.unwrap();
+    assert!(done.unkept.is_some() && done.detail.contains("seen by 3 new connections"), "{done:?}");
+    let stands = async |haproxy: &Haproxy| {
+        let facts = haproxy.agent.describe().await.balancer.unwrap_or_default();
+        facts.route == PAGE && facts.drift.is_empty()
+    };
+    assert!(stands(&haproxy).await);
+    apply();
+    haproxy.replaced().await;
+    haproxy.until("the new worker has the page", stands).await;
+    opnsense.up();
+    haproxy.until("OPNsense keeps it", async |_| opnsense.keeps() == PAGE).await;
+    apply();
+    haproxy.replaced().await;
+    haproxy.healthy().await;
+    haproxy.until("it is fit again", async |haproxy| haproxy.agent.inspect(PAGE).await.is_ok()).await;
+    guard.abort();
 }

@@ -267,7 +267,7 @@ impl Agent {
 }
 
 pub fn switch(expected: &str, wanted: &str) -> Action {
-    Action::SetRoute { expected: vec![route(expected)], wanted: route(wanted), min_up: 1 }
+    Action::SetRoute { expected: vec![route(expected)], wanted: route(wanted), min_up: 1, back: false }
 }
 
 impl Rig {

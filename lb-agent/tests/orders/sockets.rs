@@ -139,9 +139,15 @@ fn nearly() -> impl Strategy<Value = String> {
 }
 
 fn kinds() -> impl Strategy<Value = Kind> {
-    let set = (nearly(), nearly(), any::<u32>()).prop_map(|(expected, wanted, min_up)| {
-        Kind::SetRoute(agent_v1::SetRoute { expected: vec![P.to_owned(), expected], wanted, min_up })
-    });
+    let set =
+        (nearly(), nearly(), any::<u32>(), any::<bool>()).prop_map(|(expected, wanted, min_up, back)| {
+            Kind::SetRoute(agent_v1::SetRoute {
+                expected: vec![P.to_owned(), expected],
+                wanted,
+                min_up,
+                back,
+            })
+        });
     let drain =
         nearly().prop_map(|backend| Kind::Drain(agent_v1::Drain { backend, timeout_ms: 0, cut: true }));
     let inspect = (nearly(), nearly()).prop_map(|(expected_route, backend)| {

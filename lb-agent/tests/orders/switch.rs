@@ -109,7 +109,7 @@ async fn as_many_healthy_servers_as_the_order_asks_for() {
     for (min_up, fits) in [(0, true), (1, true), (2, false), (u32::MAX, false)] {
         let rig = Rig::new().await;
         rig.fake.with(|world| world.servers.get_mut("be_green").unwrap()[0].1 = "DOWN".to_owned());
-        let action = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up };
+        let action = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up, back: false };
         let done = rig.agent.perform(action).await;
         assert_eq!(done.is_ok(), fits, "{min_up}: {done:?}");
         rig.told_the_truth(V, &done);
@@ -421,7 +421,8 @@ async fn what_somebody_changed_after_it_was_prepared_is_seen() {
 async fn what_was_prepared_for_another_route_is_made_ready_anew() {
     let rig = Rig::new().await;
     let other = "be_blue:be_blue:0:4";
-    let action = Action::SetRoute { expected: vec![route(P), route(other)], wanted: route(V), min_up: 1 };
+    let action =
+        Action::SetRoute { expected: vec![route(P), route(other)], wanted: route(V), min_up: 1, back: false };
     let order = rig.agent.order(action);
     rig.agent.prepare(&order).await.unwrap();
     rig.fake.with(|world| world.current.map[0].1 = other.to_owned());

@@ -64,10 +64,11 @@ pub fn action_to_wire(action: &Action) -> wire::Action {
             timeout_ms: *timeout_ms,
             cut: *end == DrainEnd::Cut,
         }),
-        Action::SetRoute { expected, wanted, min_up } => Kind::SetRoute(wire::SetRoute {
+        Action::SetRoute { expected, wanted, min_up, back } => Kind::SetRoute(wire::SetRoute {
             expected: texts(expected),
             wanted: wanted.to_string(),
             min_up: *min_up,
+            back: *back,
         }),
         Action::ProbeHost { checks, artifact } => Kind::ProbeHost(wire::ProbeHost {
             checks: checks.iter().map(check_to_wire).collect(),
@@ -155,6 +156,7 @@ pub fn action_from_wire(action: &wire::Action) -> Result<Action, Problem> {
             expected: list::<Route>("set_route.expected", &set.expected)?,
             wanted: field("set_route.wanted", &set.wanted)?,
             min_up: set.min_up,
+            back: set.back,
         },
         Kind::ProbeHost(probe) => Action::ProbeHost {
             checks: checks(&probe.checks)?,

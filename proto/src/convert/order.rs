@@ -84,6 +84,7 @@ pub fn evidence_to_wire(evidence: &Evidence, exchange: Exchange) -> wire::Done {
         effect_at_us: evidence.effect_at_us.unwrap_or(0),
         answered_at_us: exchange.ended_us,
         unreached: evidence.unreached.clone().unwrap_or_default(),
+        unkept: evidence.unkept.clone().unwrap_or_default(),
         checks: seen_to_wire(&evidence.checks),
     }
 }
@@ -108,6 +109,7 @@ pub fn evidence_from_wire(wire: &wire::Done, exchange: Exchange) -> Evidence {
         took_us: exchange.ended_us.saturating_sub(exchange.began_us),
         effect_at_us: Some(wire.effect_at_us).filter(|effect| *effect > 0).filter(now).map(shown),
         unreached: Some(clean(&wire.unreached)).filter(|whom| !whom.is_empty()),
+        unkept: Some(clean(&wire.unkept)).filter(|why| !why.is_empty()),
         checks: seen_from_wire(&wire.checks),
     }
 }

@@ -83,5 +83,6 @@ fn order_to_wire(step: Step, host: &str, progress: &Progress) -> v1::OrderView {
         problem: progress.problem.as_ref().map(problem_to_wire),
         effect_at_us: done.effect_at_us.unwrap_or(0),
         unreached: done.unreached.unwrap_or_default(),
+        unkept: done.unkept.unwrap_or_default(),
     }
 }

@@ -72,6 +72,7 @@ impl Steered {
                 expected: vec![self.route.clone()],
                 wanted: wanted.clone(),
                 min_up: 1,
+                back: false,
             },
         };
         Ok(convert::order_to_wire(&ReceivedOrder {

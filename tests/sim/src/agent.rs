@@ -147,7 +147,7 @@ impl World {
             return;
         }
         let possible = match &sent.order.action {
-            Action::SetRoute { expected, wanted, min_up } => {
+            Action::SetRoute { expected, wanted, min_up, .. } => {
                 self.route_is_possible(host, expected, wanted, *min_up)
             }
             _ => Ok(()),
@@ -351,7 +351,7 @@ impl World {
             Action::SettleRestore { .. } => self.settle_restore(host, &sent),
             Action::SwapDatabase { to, .. } => self.swap(host, job, &sent, to),
             Action::Drain { backend, timeout_ms, .. } => self.drain(host, job, backend, *timeout_ms),
-            Action::SetRoute { expected, wanted, min_up } => {
+            Action::SetRoute { expected, wanted, min_up, .. } => {
                 self.set_route(host, job, &sent, (expected, wanted, *min_up))
             }
         };
@@ -534,10 +534,10 @@ fn contradiction(order: &Order) -> Option<Order> {
             let migrations = Migrations { artifact: another, ..migrations.clone() };
             Action::Migrate { migrations }
         }
-        Action::SetRoute { expected, wanted, min_up } => {
+        Action::SetRoute { expected, wanted, min_up, back } => {
             let wanted =
                 Route { stable: wanted.canary.clone(), canary: wanted.stable.clone(), ..wanted.clone() };
-            Action::SetRoute { expected: expected.clone(), wanted, min_up: *min_up }
+            Action::SetRoute { expected: expected.clone(), wanted, min_up: *min_up, back: *back }
         }
         _ => return None,
     };

@@ -269,6 +269,16 @@ impl Story {
         story.tell(Event::OrderDone { key: Self::key(step, first), evidence })
     }
 
+    /// Every host confirms it, and the first could not have it kept.
+    pub fn confirmed_unkept(self, step: Step, unkept: &str) -> Self {
+        let targets = self.state.plan.targets(step);
+        let Some((first, others)) = targets.split_first() else { return self };
+        let story = others.iter().fold(self.sent(step), |story, host| story.done(step, host.as_str()));
+        let unkept = Some(unkept.to_owned());
+        let evidence = Evidence { unkept, ..evidence(&story.state.plan, step, first) };
+        story.tell(Event::OrderDone { key: Self::key(step, first), evidence })
+    }
+
     /// One host of the step fails, every other confirms it.
     pub fn failing_on(self, step: Step, name: &str, problem: Problem) -> Self {
         let targets = self.state.plan.targets(step);
