@@ -18,6 +18,9 @@ const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// How long cut sessions may take to be gone.
 const AFTER_CUT: Duration = Duration::from_secs(2);
 
+/// How often it is cut meanwhile.
+const CUT_AGAIN: Duration = Duration::from_millis(300);
+
 /// How long nothing may begin on a backend before it is called empty: a frontend that leads there without the route sends
 /// its visitors more often than this, if it sends any that matter.
 const STILL: Duration = Duration::from_secs(1);
@@ -264,13 +267,8 @@ pub async fn drain(
         return Ok(Evidence { already: false, detail, ..Evidence::default() });
     }
     let cut = by_server(balancer, backend).await;
-    // The wait was long: another coordinator may want these requests to go on.
-    rule.check()?;
-    let rows = balancer.workers.stat().await?;
-    for server in on_servers(&rows, backend) {
-        balancer.workers.cut(backend.as_str(), &server.server).await?;
-    }
-    match wait_empty(balancer, backend, Instant::now() + AFTER_CUT, still).await? {
+    let waited = cut_all(balancer, backend, still, rule).await?;
+    match waited {
         Waited::Empty { .. } => Ok(Evidence {
             already: false,
             detail: format!(
@@ -282,12 +280,55 @@ pub async fn drain(
         }),
         Waited::Begins(begun) => Err(begins_problem(backend, begun).aftermath(Aftermath::Changed)),
         Waited::Led(why) => Err(led_problem(backend, &why).aftermath(Aftermath::Changed)),
-        Waited::Running(left) => Err(Problem::new(
-            Code::DrainIncomplete,
-            format!("{left} requests on `{backend}` are still running after they were cut"),
-        )
-        .aftermath(Aftermath::Changed)
-        .retry_useful()
-        .hint(format!("see them: {}", balancer.config.haproxy.socket.0.by_hand("show sess")))),
+        Waited::Running(left) => Err(uncut_problem(balancer, backend, left).await),
     }
+}
+
+/// Cuts what is on the servers of a backend, again and again for a while: whoever waits in a queue gets the place of whom was cut.
+async fn cut_all(
+    balancer: &Balancer,
+    backend: &BackendName,
+    still: Duration,
+    rule: &Rule,
+) -> Result<Waited, Problem> {
+    let give_up = Instant::now() + AFTER_CUT;
+    loop {
+        // The wait was long: another coordinator may want these requests to go on.
+        rule.check()?;
+        let rows = balancer.workers.stat().await?;
+        for server in on_servers(&rows, backend) {
+            balancer.workers.cut(backend.as_str(), &server.server).await?;
+        }
+        let until = give_up.min(Instant::now() + CUT_AGAIN);
+        match wait_empty(balancer, backend, until, still).await? {
+            Waited::Running(_) if Instant::now() < give_up => {}
+            waited => return Ok(waited),
+        }
+    }
+}
+
+/// What is left after all that can be cut was. HAProxy cuts a request by its server; one that has none it would only let hang
+/// (measured on 2.6: `shutdown session` keeps it, without an answer, until the client's time is up).
+async fn uncut_problem(balancer: &Balancer, backend: &BackendName, left: u64) -> Problem {
+    let nowhere = match look(balancer, backend).await {
+        Ok(seen) => sessions(&seen.rows, backend)
+            .saturating_sub(on_servers(&seen.rows, backend).map(|row| row.sessions).sum()),
+        Err(_) => 0,
+    };
+    let problem = |message: String| {
+        Problem::new(Code::DrainIncomplete, message).aftermath(Aftermath::Changed).retry_useful()
+    };
+    if nowhere == 0 {
+        return problem(format!(
+            "{} on `{backend}` after they were cut",
+            several(left, "request still runs", "requests still run")
+        ))
+        .hint(format!("see them: {}", balancer.config.haproxy.socket.0.by_hand("show sess")));
+    }
+    problem(format!(
+        "{} on `{backend}`, and HAProxy cannot cut what has no server",
+        several(nowhere, "request has no server yet", "requests have no server yet")
+    ))
+    .cause("their bodies are still on their way (`option http-buffer-request`, `wait-for-body`), or they wait in a queue")
+    .hint("HAProxy ends them by `timeout http-request`, the `time` of `wait-for-body`, or `timeout queue`: set these below the drain's time, and try again")
 }

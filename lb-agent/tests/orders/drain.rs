@@ -43,7 +43,7 @@ async fn empty_left_and_cut() {
 async fn what_outlives_the_cut_is_reported() {
     let rig = Rig::new().await;
     busy(&rig);
-    rig.fake.with(|world| world.instead("shutdown", 9, |_| Some(Answer::text("\n"))));
+    rig.fake.with(|world| world.instead("shutdown", usize::MAX, |_| Some(Answer::text("\n"))));
     let problem = rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap_err();
     assert_eq!(problem.code, Code::DrainIncomplete);
 }

@@ -13,6 +13,7 @@ mod astray;
 mod certificates;
 mod certificates_real;
 mod drain;
+mod drain_real;
 mod drift;
 mod drift_real;
 mod fake;
