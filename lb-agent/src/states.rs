@@ -6,10 +6,12 @@
 //! commands (`Proxy is disabled.`, measured on 2.6.12), so it goes on as it was until it ends. HAProxy shows no epoch,
 //! so what stands is recognised by comparing the states with the routes that the agent remembers.
 
+mod permit;
+mod record;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -22,6 +24,8 @@ use crate::reply::{self, ServerState, StatRow};
 use crate::route_file::RouteFile;
 use crate::socket::unreadable;
 use crate::workers::Line;
+pub use permit::refuse_strangers;
+use record::{Record, Recorded};
 
 /// How long servers that were made ready may take to be up. They were seen healthy while drained, and checks go on
 /// in that state, so as a rule it is the first look.
@@ -78,47 +82,6 @@ impl FromStr for ServerName {
 impl fmt::Display for ServerName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.backend, self.server)
-    }
-}
-
-/// What the agent has last done to the states, kept beside its receipts.
-#[derive(Clone, Debug)]
-struct Record {
-    path: PathBuf,
-}
-
-/// What stands in the record.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-struct Recorded {
-    /// The route that was last set whole.
-    whole: Option<Route>,
-    /// The route that was being set when the agent or HAProxy stopped.
-    begun: Option<Route>,
-}
-
-impl Record {
-    fn read(&self) -> Recorded {
-        let text = std::fs::read_to_string(&self.path).unwrap_or_default();
-        let line = |name: &str| {
-            let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            value.and_then(|value| Route::parse(value.trim()).ok())
-        };
-        Recorded { whole: line("whole"), begun: line("begun") }
-    }
-
-    /// Not flushed: what is lost with the machine is lost with HAProxy's states.
-    fn write(&self, recorded: &Recorded) -> Result<(), Problem> {
-        let line = |name: &str, route: &Option<Route>| {
-            route.as_ref().map_or_else(String::new, |route| format!("{name} {route}\n"))
-        };
-        let text = line("whole", &recorded.whole) + &line("begun", &recorded.begun);
-        let next = self.path.with_extension("next");
-        std::fs::write(&next, text).and_then(|()| std::fs::rename(&next, &self.path)).map_err(|error| {
-            Problem::new(Code::MapFileUnwritable, format!("cannot write `{}`", self.path.display()))
-                .because(&error)
-                .retry_useful()
-                .hint("on the load balancer: `df -h`, and the owner of the agent's state folder")
-        })
     }
 }
 
@@ -236,19 +199,6 @@ impl ServerStates {
         found
     }
 
-    /// Servers that take visitors beside the named ones, whatever the route: no command is ever sent to them. One that
-    /// takes none now, or only where nobody else can, is no matter of the route's.
-    pub fn strangers(&self, rows: &[StatRow]) -> Vec<String> {
-        let backends = self.haproxy_backends();
-        let named = |row: &StatRow| self.slots.values().flatten().any(|name| is_row(row, name));
-        let takes = |row: &&StatRow| {
-            let idle = ["MAINT", "DRAIN", "DOWN"].iter().any(|idle| row.status.starts_with(idle));
-            row.server != "BACKEND" && !row.backup && !idle
-        };
-        let theirs = rows.iter().filter(|row| backends.contains(row.backend.as_str())).filter(takes);
-        theirs.filter(|row| !named(row)).map(|row| format!("{}/{}", row.backend, row.server)).collect()
-    }
-
     /// The servers of a backend of a route, as HAProxy names them.
     fn servers(&self, slot: &BackendName) -> &[ServerName] {
         self.slots.get(slot).map_or(&[], Vec::as_slice)
@@ -257,44 +207,6 @@ impl ServerStates {
     /// The HAProxy backends that hold the servers.
     fn haproxy_backends(&self) -> BTreeSet<&str> {
         self.slots.values().flatten().map(|server| server.backend.as_str()).collect()
-    }
-
-    /// Refuses a route that states cannot express. Servers that nobody named are no reason to stay where visitors are: all
-    /// can be moved at once all the same. A share of them cannot be had.
-    pub fn permit(
-        &self,
-        route: &Route,
-        algorithms: &BTreeMap<String, String>,
-        rows: &[StatRow],
-    ) -> Result<(), Problem> {
-        let cannot = |message: String| Problem::new(Code::DriverCannot, message);
-        let shows_page = [&route.stable, &route.canary].into_iter().any(|slot| {
-            *slot == self.maintenance && route.share_of(slot) > 0 && self.servers(slot).is_empty()
-        });
-        if shows_page {
-            return Err(cannot(format!("the driver `server-state` cannot send visitors to `{}`", self.maintenance))
-                .cause("without a server for it HAProxy would answer every visitor with its own bare 503")
-                .hint(format!(
-                    "name servers that answer with the page in lb-agent.toml: `[haproxy.servers]`, `{} = [\"be_app/page\"]`; or use the driver `map`",
-                    self.maintenance
-                )));
-        }
-        if share_is_whole(route) {
-            return Ok(());
-        }
-        refuse_strangers(&self.strangers(rows))?;
-        let fixed =
-            self.haproxy_backends().into_iter().find(|backend| self.is_static(algorithms.get(*backend)));
-        let Some(backend) = fixed else { return Ok(()) };
-        let named = algorithms.get(backend).map_or("an unknown algorithm", String::as_str);
-        Err(cannot(format!("HAProxy's backend `{backend}` cannot split visitors {} to {}", 100 - route.percent, route.percent))
-            .cause(format!("its balance is {named}: a static one takes the weights 0 % and 100 % only"))
-            .hint("move all visitors at once, set `balance roundrobin`, or use the driver `map`; with `hash-type consistent` set `balance_static = false` in lb-agent.toml"))
-    }
-
-    fn is_static(&self, algorithm: Option<&String>) -> bool {
-        let known = algorithm.is_some_and(|algorithm| takes_weights(algorithm));
-        self.balance_static.unwrap_or(!known)
     }
 
     /// Whether a worker's servers are as the route wants them. A server that a person has put into maintenance takes
@@ -578,18 +490,6 @@ fn proved(row: &StatRow) -> bool {
 
 fn find<'a>(states: &'a [ServerState], name: &ServerName) -> Option<&'a ServerState> {
     states.iter().find(|state| state.backend == name.backend && state.server == name.server)
-}
-
-/// Refuses where servers that are in no slot take visitors.
-pub fn refuse_strangers(strangers: &[String]) -> Result<(), Problem> {
-    if strangers.is_empty() {
-        return Ok(());
-    }
-    let named = strangers.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Err(Problem::new(Code::DriverCannot, "servers that are in no slot take visitors, whatever the route")
-        .aftermath(Aftermath::Unchanged)
-        .cause(format!("{named}: no line of `[haproxy.servers]` in lb-agent.toml names them"))
-        .hint("name each in its slot's line, or take it out of haproxy.cfg; until then: `set server ... state drain`"))
 }
 
 fn find_row<'a>(rows: &'a [StatRow], name: &ServerName) -> Option<&'a StatRow> {
