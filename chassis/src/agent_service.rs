@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use pointsman_core::ports::Clock as _;
-use pointsman_core::receipt::{Admission, Fate};
+use pointsman_core::receipt::{self, Admission, Fate};
 use pointsman_core::{
     Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, OrderDigest,
     OrderKey, PeerName, Problem, ReleaseId, Step,
@@ -30,10 +30,6 @@ use crate::ledger::Ledger;
 use crate::order_digest;
 use crate::service::Shutdown;
 use crate::site_certificate::{CertifiedName, SiteCertificate};
-
-/// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
-/// past by more, so that a small difference does not stop a release.
-const CLOCK_SKEW_MS: u64 = 30_000;
 
 /// Asked right before every visible change of a long order: does the coordinator that wants it still rule?
 #[derive(Clone)]
@@ -229,13 +225,7 @@ impl<H: Hands> AgentService<H> {
     fn acceptable(&self, received: &ReceivedOrder) -> Result<(), Problem> {
         self.right_environment(&received.environment)?;
         self.right_host(&received.order.key.host)?;
-        let late_ms = SystemClock.now().ms_since(received.order.deadline);
-        if late_ms > CLOCK_SKEW_MS {
-            let message = format!("the order's deadline passed {late_ms} ms ago by this host's clock");
-            return Err(Problem::new(Code::DeadlinePassed, message)
-                .hint("compare the clocks of this host and the coordinator: `timedatectl`"));
-        }
-        Ok(())
+        receipt::in_time(&received.order, SystemClock.now())
     }
 
     /// Takes an order in and makes everything ready for it. From then on its receipt stands as begun: what it says may

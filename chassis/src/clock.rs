@@ -1,11 +1,15 @@
 //! The machine's own clock.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::sync::LazyLock;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pointsman_core::Timestamp;
 use pointsman_core::ports::Clock;
 
-/// The machine's wall clock, and its monotonic one for pauses.
+/// Where the time that does not jump begins: when it was first asked for.
+static BEGINNING: LazyLock<Instant> = LazyLock::new(Instant::now);
+
+/// The machine's wall clock, and its monotonic one for pauses and for what was waited.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
@@ -22,6 +26,10 @@ impl Clock for SystemClock {
         // A clock before 1970 counts as 1970: every deadline has then passed, and nothing is done.
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Timestamp(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    fn steady_ms(&self) -> u64 {
+        u64::try_from(BEGINNING.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
     async fn pause(&self, ms: u64) {

@@ -324,6 +324,7 @@ mod tests {
             attempt: 1,
             epoch: Epoch(epoch),
             deadline: Timestamp(0),
+            leads_back: false,
             action: Action::SetFlag { on },
         };
         let digest = crate::order_digest(&order);

@@ -3,8 +3,8 @@
 use pointsman_core::{Action, Check, Migrations, Order, OrderDigest};
 use ring::digest::{Context, SHA256};
 
-/// SHA-256 over every field that says what is asked, each with its length before it. Attempt, epoch and deadline
-/// are left out: the same order sent again, by whomever, is the same order. The receiving side computes it from
+/// SHA-256 over every field that says what is asked, each with its length before it. Attempt, epoch, deadline
+/// and whether that counts are left out: the same order sent again, by whomever, is the same order. The receiving side computes it from
 /// the parsed order, because protobuf has several encodings of one message.
 pub fn order_digest(order: &Order) -> OrderDigest {
     let mut context = Context::new(&SHA256);
@@ -163,6 +163,7 @@ mod tests {
             attempt,
             epoch: Epoch(u64::from(attempt)),
             deadline: Timestamp(u64::from(attempt)),
+            leads_back: false,
             action,
         }
     }

@@ -60,6 +60,23 @@ struct Flight<'a, P: Fn(&State)> {
     state: State,
     publish: &'a P,
     aborts: BTreeMap<OrderKey, AbortHandle>,
+    /// Since when the release has waited for what it waits for now, by the time that does not jump: see
+    /// [`State::fencing_since`], which each life of a coordinator begins anew.
+    waits_from_ms: u64,
+}
+
+impl<P: Fn(&State)> Flight<'_, P> {
+    fn waited_ms(&self, steady_ms: u64) -> u64 {
+        steady_ms.saturating_sub(self.waits_from_ms)
+    }
+}
+
+/// An order on its way out.
+#[derive(Clone)]
+struct Outgoing {
+    order: Order,
+    /// When it is too late for an answer, by the time that does not jump.
+    until_ms: u64,
 }
 
 /// What woke the loop.
@@ -81,7 +98,8 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         requests: &mut mpsc::Receiver<Asked>,
         publish: impl Fn(&State),
     ) -> Result<State, JournalError> {
-        let mut flight = Flight { state, publish: &publish, aborts: BTreeMap::new() };
+        let waits_from_ms = self.clock.steady_ms();
+        let mut flight = Flight { state, publish: &publish, aborts: BTreeMap::new(), waits_from_ms };
         let mut answers = FuturesUnordered::new();
         let mut last_read: Option<Timestamp> = None;
         let mut watched: Option<Timestamp> = None;
@@ -90,9 +108,10 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let mut beside: Beside<'_> = None;
         loop {
             let now = self.clock.now();
+            let waited_ms = flight.waited_ms(self.clock.steady_ms());
             // What was read before or while the release was held is no part of the watch that follows.
             watched = watched.filter(|_| matches!(flight.state.phase, Phase::Watching { .. }));
-            let woken = match machine::next(&flight.state, now) {
+            let woken = match machine::next(&flight.state, now, waited_ms) {
                 Next::Stop => return Ok(flight.state),
                 Next::Record(event) => {
                     self.record(&mut flight, vec![event]).await?;
@@ -101,17 +120,17 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 Next::Send(keys) => {
                     let orders = self.intend(&mut flight, keys).await?;
                     let together = self.prepare_together(&orders);
-                    for (key, order) in orders {
+                    for (key, outgoing) in orders {
                         let (abort, registration) = AbortHandle::new_pair();
                         flight.aborts.insert(key.clone(), abort);
-                        let prepared = together.clone().filter(|_| moves_route(&order));
+                        let prepared = together.clone().filter(|_| moves_route(&outgoing.order));
                         let sending = async move {
                             match prepared {
                                 Some(prepared) => {
                                     prepared.await?;
-                                    self.send(&order, self.fleet.commit(&order)).await
+                                    self.send(&outgoing, self.fleet.commit(&outgoing.order)).await
                                 }
-                                None => self.send(&order, self.fleet.perform(&order)).await,
+                                None => self.send(&outgoing, self.fleet.perform(&outgoing.order)).await,
                             }
                         };
                         answers.push(async move { (key, Abortable::new(sending, registration).await) });
@@ -205,6 +224,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 Woken::Fenced(results) => self.fenced(&mut flight, results).await?,
                 Woken::Read(began, reading, seen) => {
                     let now = self.clock.now();
+                    let began = machine::read_at(began, now, &reading);
                     let reading = in_sight(watcher.as_ref(), &flight.state, now, reading);
                     let events = machine::gates_read(&flight.state, watched, began, reading);
                     let judgement = watcher.as_ref().map(Watcher::judgement);
@@ -227,12 +247,14 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         &self,
         flight: &mut Flight<'_, P>,
         keys: Vec<OrderKey>,
-    ) -> Result<Vec<(OrderKey, Order)>, JournalError> {
+    ) -> Result<Vec<(OrderKey, Outgoing)>, JournalError> {
         let attempt = |key: &OrderKey| {
             flight.state.orders.get(key).map_or(1, |progress| progress.attempts.saturating_add(1))
         };
         let events =
             keys.iter().map(|key| Event::OrderIntended { key: key.clone(), attempt: attempt(key) }).collect();
+        // From the recorded moment on: one that is recorded and then sleeps must not act on what was so before.
+        let from_ms = self.clock.steady_ms();
         self.record(flight, events).await?;
         let state = &flight.state;
         let orders = keys.into_iter().filter_map(|key| {
@@ -241,12 +263,13 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 release: state.plan.release.clone(),
                 attempt: progress.attempts,
                 epoch: state.epoch,
-                // From the recorded moment on: one that is recorded and then sleeps must not act on what was so before.
                 deadline: progress.sent_at.plus_ms(state.attempt_ms(&key)),
+                leads_back: state.plan.leads_back(key.step),
                 action: state.plan.action(key.step, &key.host)?,
                 key: key.clone(),
             };
-            Some((key, order))
+            let until_ms = from_ms.saturating_add(state.attempt_ms(&key));
+            Some((key, Outgoing { order, until_ms }))
         });
         Ok(orders.collect())
     }
@@ -256,12 +279,13 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
     /// it can.
     fn prepare_together<'a>(
         &'a self,
-        orders: &[(OrderKey, Order)],
+        orders: &[(OrderKey, Outgoing)],
     ) -> Option<Shared<BoxFuture<'a, Result<(), Problem>>>> {
         let moves: Vec<Order> = orders
             .iter()
-            .filter(|(key, order)| key.step.together() && moves_route(order))
-            .map(|(_, order)| order.clone())
+            .map(|(_, outgoing)| &outgoing.order)
+            .filter(|order| order.key.step.together() && moves_route(order))
+            .cloned()
             .collect();
         if moves.len() < 2 {
             return None;
@@ -287,10 +311,12 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
     /// Sends an order. Whatever the port does, there is an answer within the order's bound and some grace.
     async fn send(
         &self,
-        order: &Order,
+        Outgoing { order, until_ms }: &Outgoing,
         sending: impl Future<Output = Result<Evidence, Problem>>,
     ) -> Result<Evidence, Problem> {
-        let left_ms = order.deadline.ms_since(self.clock.now());
+        // A clock that was set back must not lengthen the wait, and one that ran on while the machine slept counts.
+        let left_ms = until_ms.saturating_sub(self.clock.steady_ms());
+        let left_ms = left_ms.min(order.deadline.ms_since(self.clock.now()));
         if left_ms == 0 {
             let message =
                 format!("step `{}` was not sent: its time was over before it could be", order.key.step);
@@ -349,7 +375,8 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         self.record(flight, events).await?;
         let Some((host, Err(problem))) = failed.into_iter().next() else { return Ok(()) };
         let problem = problem.on(&host).in_environment(&flight.state.plan.environment);
-        match machine::fence_failed(&flight.state, self.clock.now(), problem) {
+        let waited_ms = flight.waited_ms(self.clock.steady_ms());
+        match machine::fence_failed(&flight.state, waited_ms, problem) {
             Some(event) => self.record(flight, vec![event]).await,
             None => {
                 self.clock.pause(FENCE_AGAIN_MS).await;
@@ -386,6 +413,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let (plan, epoch) = (Arc::clone(&flight.state.plan), flight.state.epoch);
         let now = self.clock.now();
         let facts = self.journal.append(&plan.environment, epoch, &plan.release, now, events).await?;
+        let waits_since = flight.state.fencing_since;
         for fact in &facts {
             tell(&plan, &fact.event);
             machine::fold(&mut flight.state, fact).map_err(|error| {
@@ -393,6 +421,9 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
                 let what = "a fact was recorded that cannot follow";
                 JournalError(invariants::problem(what).because(&error).in_environment(&plan.environment))
             })?;
+        }
+        if flight.state.fencing_since != waits_since {
+            flight.waits_from_ms = self.clock.steady_ms();
         }
         if let Err(broken) = invariants::all(&flight.state, self.clock.now()) {
             error!(release = %flight.state.plan.release, %broken, "invariant broken");

@@ -101,6 +101,10 @@ impl Clock for Hand {
         Timestamp(*self.0.lock().unwrap())
     }
 
+    fn steady_ms(&self) -> u64 {
+        *self.0.lock().unwrap()
+    }
+
     async fn pause(&self, _: u64) {
         std::future::pending().await
     }

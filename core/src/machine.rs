@@ -287,10 +287,13 @@ fn watch_moved(state: &mut State, moved: Timestamp) -> bool {
     let Phase::Watching { until, .. } = &mut state.phase else { return false };
     let (before, blind_since) = (*until, &mut state.watch.blind_since);
     *until = moved;
-    *blind_since = blind_since.map(|since| {
-        Timestamp(since.plus_ms(moved.ms_since(before)).0.saturating_sub(before.ms_since(moved)))
-    });
+    *blind_since = blind_since.map(|since| moved_along(since, before, moved));
     true
+}
+
+/// A moment of the watch, where its end was moved.
+fn moved_along(moment: Timestamp, before: Timestamp, moved: Timestamp) -> Timestamp {
+    Timestamp(moment.plus_ms(moved.ms_since(before)).0.saturating_sub(before.ms_since(moved)))
 }
 
 fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
@@ -381,8 +384,10 @@ fn advance(state: &mut State, at: Timestamp) {
 
 // ----------------------------------------------------------------------------------------------- next
 
-/// Says what follows from the state and the time, and from nothing else.
-pub fn next(state: &State, now: Timestamp) -> Next {
+/// Says what follows from the state and the time, and from nothing else. `waited_ms` is how long this coordinator has been at
+/// what it waits for now, since [`State::fencing_since`], by a time that does not jump: what may be tried for only so long is
+/// not given up, nor tried on, because a clock was set.
+pub fn next(state: &State, now: Timestamp, waited_ms: u64) -> Next {
     if let Phase::Finished(_) = state.phase {
         return Next::Stop;
     }
@@ -399,7 +404,7 @@ pub fn next(state: &State, now: Timestamp) -> Next {
         return Next::Fence(to_fence);
     }
     match &state.phase {
-        Phase::Doing(step) => within_step(state, *step, now),
+        Phase::Doing(step) => within_step(state, *step, now, waited_ms),
         Phase::Watching { .. } | Phase::Held { at: HeldAt::Watch(_), .. } => Next::ReadGates,
         Phase::Held { .. } if state.judged_after().is_some() && state.plan.verdict.acts() => {
             Next::HearVisitors
@@ -446,7 +451,7 @@ enum Standing {
     Failed(Problem),
 }
 
-fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Standing {
+fn standing(state: &State, step: Step, host: &HostName, (now, waited_ms): (Timestamp, u64)) -> Standing {
     let Some(progress) = state.progress(step, host) else { return Standing::Due };
     if progress.done.is_some() {
         return Standing::Done;
@@ -461,12 +466,12 @@ fn standing(state: &State, step: Step, host: &HostName, now: Timestamp) -> Stand
     let certain = problem.retry == Retry::Useless && problem.aftermath != Aftermath::Unknown;
     let spent = match step.kind() {
         // With the database swapped nothing else is left to do: giving up early would keep visitors away.
-        Kind::Forward if step == Step::Lift => persisted(state, now),
+        Kind::Forward if step == Step::Lift => persisted(state, waited_ms),
         Kind::Forward => {
             progress.tries >= state.plan.limits.attempts || parted_for_long(state, step, progress)
         }
         // On the way back only time ends the attempts: giving up early would leave visitors on a bad slot.
-        Kind::Backward => persisted(state, now),
+        Kind::Backward => persisted(state, waited_ms),
     };
     if certain || spent {
         return Standing::Failed(problem.clone());
@@ -482,17 +487,17 @@ fn parted_for_long(state: &State, step: Step, progress: &Progress) -> bool {
 }
 
 /// Whether a step was tried as long as one may be that nothing but time ends.
-fn persisted(state: &State, now: Timestamp) -> bool {
-    now >= state.entered_at.max(state.fencing_since).plus_ms(state.plan.limits.persist_ms)
+fn persisted(state: &State, waited_ms: u64) -> bool {
+    waited_ms >= state.plan.limits.persist_ms
 }
 
-fn within_step(state: &State, step: Step, now: Timestamp) -> Next {
+fn within_step(state: &State, step: Step, now: Timestamp, waited_ms: u64) -> Next {
     let mut due = Vec::new();
     let mut open = false;
     let mut wake: Option<Timestamp> = None;
     let mut failed: Option<Problem> = None;
     for host in state.plan.asked(step) {
-        match standing(state, step, host, now) {
+        match standing(state, step, host, (now, waited_ms)) {
             Standing::Open => open = true,
             Standing::Done => {}
             Standing::Due => due.push(OrderKey { step, host: host.clone() }),
@@ -572,9 +577,8 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
 // ------------------------------------------------------------------------------------------ judgements
 
 /// What follows when agents did not acknowledge the epoch: patience, then the end of the release if it has
-/// touched nothing, or a person.
-pub fn fence_failed(state: &State, now: Timestamp, problem: Problem) -> Option<Event> {
-    let waited_ms = now.ms_since(state.fencing_since);
+/// touched nothing, or a person. `waited_ms` is as in [`next`].
+pub fn fence_failed(state: &State, waited_ms: u64, problem: Problem) -> Option<Event> {
     // The agent knows more than this journal: what to do next is not to be found in it.
     if matches!(problem.code, Code::JournalBehind | Code::JournalCorrupt | Code::Fenced) {
         return (!matches!(state.phase, Phase::Held { .. })).then_some(Event::Held(problem));
@@ -611,6 +615,13 @@ pub fn timely(state: &State, began: Timestamp, now: Timestamp, reading: Reading)
 /// takes its own time.
 pub fn timely_compared(state: &State, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
     in_time(state.plan.reading_ms().saturating_mul(2), began, now, reading)
+}
+
+/// When a reading that was begun at `began` and has ended at `ended` was made, as far as the watch goes: one that says nothing
+/// of now because a clock was set in the middle of it is of the clock as it is now. What is recorded of it is of that, too.
+pub fn read_at(began: Timestamp, ended: Timestamp, reading: &Reading) -> Timestamp {
+    let untimely = matches!(reading, Reading::Unknown(problem) if problem.code == Code::GatesExpired);
+    if untimely { ended } else { began }
 }
 
 fn in_time(longest_ms: u64, began: Timestamp, now: Timestamp, reading: Reading) -> Reading {
@@ -698,7 +709,10 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
             let Some(since) = state.watch.blind_since else {
                 return vec![Event::GatesRead(Reading::Unknown(problem))];
             };
-            let too_long = now.ms_since(since) >= state.plan.watch.blind_ms && until.is_some();
+            let Phase::Watching { until: planned, .. } = state.phase else { return Vec::new() };
+            // A stretch that nobody tried to see in, or that no time passed in, is no part of it.
+            let since = until.map_or(since, |until| moved_along(since, planned, until));
+            let too_long = now.ms_since(since) >= state.plan.watch.blind_ms;
             too_long.then_some(Event::Held(problem)).into_iter().collect()
         }
     }

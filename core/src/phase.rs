@@ -188,7 +188,8 @@ pub struct State {
     pub epoch: Epoch,
     /// Agents that have not yet acknowledged that token.
     pub unfenced: BTreeSet<HostName>,
-    /// Since when they are being asked.
+    /// Since when they are being asked, or it is tried to get on: what bounds the tries begins anew here, in each life of a
+    /// coordinator and whenever a person lets the release go on. For how long that is, clocks that are set are not asked.
     pub fencing_since: Timestamp,
     /// Every order that ever left.
     pub orders: BTreeMap<OrderKey, Progress>,

@@ -440,15 +440,21 @@ impl Plan {
         Route { stable: self.maintenance_backend.clone(), canary: live, percent: 0, epoch }
     }
 
-    /// Whether a step leads visitors back, or to the page or from it because a person says so. The page that a swap of
-    /// databases puts up is part of the way forward: it waits until it is kept.
-    fn leads_back(&self, step: Step) -> bool {
+    /// Whether a step moves visitors although nobody can keep the route now: it leads them back, or to the page or from it because
+    /// a person says so. The page that a swap of databases puts up is part of the way forward: it waits until it is kept.
+    fn goes_unkept(&self, step: Step) -> bool {
         match step {
             Step::Conceal | Step::RouteBack | Step::Lift | Step::Unmaintain => true,
             Step::Maintain => matches!(self.purpose, Purpose::Maintenance { .. }),
             Step::Switch => matches!(self.purpose, Purpose::Rollback { .. }),
             _ => false,
         }
+    }
+
+    /// Whether a step leads visitors back, or lets them in again: see [`crate::Order::leads_back`].
+    pub fn leads_back(&self, step: Step) -> bool {
+        let whole = matches!(self.purpose, Purpose::Rollback { .. } | Purpose::Maintenance { on: false, .. });
+        whole || step.leads_back()
     }
 
     /// Whether it leads visitors away from a version because that fares badly.
@@ -533,7 +539,7 @@ impl Plan {
                 expected: self.expected_routes(step),
                 wanted: self.route(step)?,
                 min_up: self.min_up(step),
-                back: self.leads_back(step),
+                back: self.goes_unkept(step),
             }),
         }
     }

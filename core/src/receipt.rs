@@ -1,7 +1,11 @@
 //! What an agent remembers of orders, and what that memory says of the next one. Pure: the agent's ledger keeps it on
 //! disk, the simulated one in the simulated world.
 
-use crate::{Code, Epoch, Evidence, OrderDigest, Problem};
+use crate::{Code, Epoch, Evidence, Order, OrderDigest, Problem, Timestamp};
+
+/// How far the clocks of coordinator and agent may be apart, in milliseconds. A deadline is refused only when it is
+/// past by more, so that a small difference does not stop a release.
+const CLOCK_SKEW_MS: u64 = 30_000;
 
 /// Where an agent's fence stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -45,6 +49,18 @@ pub enum Admission {
     Act,
     /// It was done: this is its answer.
     Done(Evidence),
+}
+
+/// Refuses an order that comes too late to begin, by the clock of the agent it comes to: it was delayed on its way, or the
+/// clocks are apart. One that leads back is not refused for either.
+pub fn in_time(order: &Order, now: Timestamp) -> Result<(), Problem> {
+    let late_ms = now.ms_since(order.deadline);
+    if order.leads_back || late_ms <= CLOCK_SKEW_MS {
+        return Ok(());
+    }
+    let message = format!("the order's deadline passed {late_ms} ms ago by this host's clock");
+    Err(Problem::new(Code::DeadlinePassed, message)
+        .hint("compare the clocks of this host and the coordinator: `timedatectl`"))
 }
 
 /// Refuses an epoch that is older than one acknowledged.

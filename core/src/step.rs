@@ -143,6 +143,11 @@ impl Step {
         matches!(self, Self::Canary(_) | Self::Switch)
     }
 
+    /// Whether the step, in whatever release, leads back, or lets visitors in again: what it brings is wanted however late.
+    pub fn leads_back(self) -> bool {
+        self.kind() == Kind::Backward || self == Self::Lift
+    }
+
     /// Whether all load balancers take a new route in this step together: it is prepared on every one of them before any
     /// takes it. On the way back each goes as soon as it can.
     pub fn together(self) -> bool {

@@ -4,17 +4,19 @@
 
 mod plans;
 mod story;
+mod waited;
 
 use plans::{CREATED_AT, NEW, Site, deploy, host, maintenance, plan, rollback};
 use pointsman_core::judging::{AfterEnd, gates_after_end};
 use pointsman_core::machine::{
-    Next, apply, checks_alone_fail, fence_failed, gates_read, join_readings, next, possible, timely,
+    self, Next, apply, checks_alone_fail, gates_read, join_readings, possible, timely,
 };
 use pointsman_core::{
     Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
     Request, RequestKind, Stamped, Standing, State, Step, Timestamp, WatchProgress, invariants,
 };
 use story::{Story, lost, refused};
+use waited::{fence_failed, next};
 
 // ------------------------------------------------------------------------------- what the driver would do
 
@@ -912,6 +914,69 @@ fn a_clock_that_was_set_back_does_not_delay_the_way_back() {
         _ => false,
     };
     assert!(soon, "{:?} at {now:?}", next(&story.state, now));
+}
+
+/// How long it was tried is what really passed, whatever day the clock says it is.
+#[test]
+fn a_clock_that_was_set_ends_no_patience_and_lengthens_none() {
+    const DAY_MS: u64 = 86_400_000;
+    let mut back = deploy_at(Step::Watch);
+    back.tell(Event::TurnedBack(refused()));
+    back.fail(Step::RouteBack, &unreachable());
+    let mut fencing = deploy_at(Step::Drain);
+    fencing.restart();
+    for story in [&mut back, &mut fencing] {
+        let persist_ms = story.state.plan.limits.persist_ms;
+        for now in [Timestamp(story.now.0 - DAY_MS), story.now, story.now.plus_ms(DAY_MS)] {
+            let held = |waited_ms| match machine::next(&story.state, now, waited_ms) {
+                Next::Fence(_) => machine::fence_failed(&story.state, waited_ms, unreachable()),
+                Next::Record(event) => Some(event),
+                _ => None,
+            };
+            assert_eq!(held(persist_ms - 1), None, "given up early at {now:?}");
+            assert_eq!(held(persist_ms), Some(Event::Held(unreachable())), "tried on at {now:?}");
+        }
+    }
+}
+
+/// The clock is set back in the middle of a reading: what is left of the watch stays left, to the second, and the blind
+/// stretch is no hour long.
+#[test]
+fn a_clock_that_is_set_during_a_reading_makes_no_watch_longer() {
+    for by_ms in [3_600_000_i64, -3_600_000, 86_400_000, -86_400_000] {
+        let mut story = deploy_at(Step::Watch);
+        read(&mut story, Reading::Pass);
+        let (last, left_ms) = (story.now, watch_ends(&story).ms_since(story.now));
+        let began = story.now.plus_ms(story.state.plan.watch.interval_ms);
+        story.now = Timestamp(began.0.saturating_add_signed(by_ms));
+        let reading = timely(&story.state, began, story.now, Reading::Pass);
+        let began = machine::read_at(began, story.now, &reading);
+        for event in gates_read(&story.state, Some(last), began, reading) {
+            story.tell(event);
+        }
+        let seen_again = story.now.plus_ms(1_000);
+        for event in gates_read(&story.state, Some(began), seen_again, Reading::Pass) {
+            story.tell(event);
+        }
+        let longer_ms = watch_ends(&story).ms_since(began).abs_diff(left_ms);
+        assert!(longer_ms < 10_000, "set by {by_ms} ms: {longer_ms} ms more or less are left");
+    }
+}
+
+/// One reading in which nobody saw is no day of blindness.
+#[test]
+fn a_clock_that_was_set_makes_no_watch_blind_for_long() {
+    let mut story = deploy_at(Step::Watch);
+    read(&mut story, blind());
+    let last = story.now;
+    story.now = story.now.plus_ms(86_400_000);
+    for event in gates_read(&story.state, Some(last), story.now, blind()) {
+        story.tell(event);
+    }
+    assert_eq!(word(&story.state), "watching");
+    story.now = story.now.plus_ms(story.state.plan.watch.blind_ms - 1_000);
+    let decided = gates_read(&story.state, Some(Timestamp(story.now.0 - 1_000)), story.now, blind());
+    assert_eq!(decided, [Event::Held(unreachable())], "and what is blind for long is held");
 }
 
 /// Taking the page down failed and was undone: the page is up as before, since when and by whom as before.

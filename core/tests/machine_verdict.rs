@@ -7,11 +7,13 @@ mod judgements;
 mod plans;
 #[expect(dead_code, reason = "no order fails in these stories")]
 mod story;
+#[expect(dead_code, reason = "no agent is out of reach in these stories")]
+mod waited;
 
 use judgements::judged;
 use plans::{Site, deploy, plan};
 use pointsman_core::judging::{AfterEnd, both_after_end, gates_and_visitors, heard};
-use pointsman_core::machine::{Next, apply, gates_read, next};
+use pointsman_core::machine::{Next, apply, gates_read};
 use pointsman_core::signal::{self, Cell, CellKey};
 use pointsman_core::verdict::{Counts, Judge, Judgement, Latency, Metric, Tick, Verdict};
 use pointsman_core::{
@@ -19,6 +21,7 @@ use pointsman_core::{
     RouteClass, RouteEpoch, Ruling, Slower, Split, Stamped, Step, Usual, VerdictMode, VerdictPlan,
 };
 use story::{Story, lost, refused};
+use waited::next;
 
 /// A release whose visitors are watched after the switch.
 fn watched(verdict: VerdictPlan) -> Story {

@@ -14,16 +14,18 @@
 )]
 
 mod plans;
+mod waited;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use plans::{CREATED_AT, NEW, Site, deploy, maintenance, plan, rollback};
-use pointsman_core::machine::{Next, apply, fence_failed, gates_read, next, possible};
+use pointsman_core::machine::{Next, apply, gates_read, possible};
 use pointsman_core::{
     Action, Aftermath, ArtifactDigest, Code, Epoch, Event, Evidence, HeldAt, HostName, LiveRelease,
     MaintenanceStanding, OrderKey, Outcome, Phase, Plan, Problem, Purpose, Reading, Request, RequestKind,
     Route, Stamped, Standing, State, Step, Timestamp, invariants,
 };
+use waited::{fence_failed, next};
 
 /// Walks of each kind of release: together 20 000.
 const DEPLOYS: u64 = 10_000;

@@ -150,6 +150,7 @@ async fn orders(identity: &Identity, address: SocketAddr, server: &str, environm
         attempt: 1,
         epoch: u64::MAX,
         deadline_ms: u64::MAX,
+        leads_back: false,
         journal_seq: u64::MAX,
         journal_hash: vec![0; 32],
         only_prepared: false,

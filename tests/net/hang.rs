@@ -62,6 +62,7 @@ async fn one_order(place: Place, seen: Arc<Seen>) -> turmoil::Result {
         attempt: 1,
         epoch,
         deadline: SimulatedClock.now().plus_ms(120_000),
+        leads_back: false,
         action: Action::SetFlag { on: true },
     };
     *seen.failed.lock().unwrap() = fleet.perform(&order).await.err();

@@ -56,6 +56,10 @@ impl Clock for SimulatedClock {
         BEGINNING.plus_ms(now_ms())
     }
 
+    fn steady_ms(&self) -> u64 {
+        now_ms()
+    }
+
     async fn pause(&self, ms: u64) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }

@@ -11,6 +11,7 @@ mod activation;
 mod crash;
 mod full_disk;
 mod hostile;
+mod late;
 mod planted;
 mod query;
 mod race;

@@ -215,6 +215,7 @@ floor_bytes = 0
                 attempt: 1,
                 epoch: Epoch(1),
                 deadline: Timestamp(u64::MAX / 2),
+                leads_back: false,
                 action,
             },
             journal_seq: number,

@@ -145,6 +145,7 @@ impl Agent {
                 attempt: 1,
                 epoch: Epoch(1),
                 deadline: Timestamp(u64::MAX / 2),
+                leads_back: false,
                 action,
             },
             journal_seq: number,

@@ -37,6 +37,7 @@ pub fn order_to_wire(received: &ReceivedOrder) -> wire::Order {
         journal_hash: received.journal_hash.to_vec(),
         action: Some(action_to_wire(&order.action)),
         only_prepared: received.only_prepared,
+        leads_back: order.leads_back,
     }
 }
 
@@ -52,6 +53,7 @@ pub fn order_from_wire(wire: &wire::Order) -> Result<ReceivedOrder, Problem> {
             attempt: wire.attempt,
             epoch: Epoch(wire.epoch),
             deadline: Timestamp(wire.deadline_ms),
+            leads_back: wire.leads_back || step.leads_back(),
             action: action_from_wire(wire.action.as_ref().ok_or_else(|| missing("action"))?)?,
         },
         journal_seq: wire.journal_seq,

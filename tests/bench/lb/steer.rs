@@ -68,6 +68,7 @@ impl Steered {
             attempt: 1,
             epoch: Epoch(EPOCH),
             deadline: SystemClock.now().plus_ms(ORDER_MS),
+            leads_back: false,
             action: Action::SetRoute {
                 expected: vec![self.route.clone()],
                 wanted: wanted.clone(),

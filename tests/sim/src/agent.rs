@@ -8,16 +8,13 @@ use pointsman_core::receipt::{self, Admission, Fate, Fence, Incoming};
 use pointsman_core::route_change::Lease;
 use pointsman_core::{
     Action, Aftermath, CheckSeen, CheckVerdict, Code, Epoch, Evidence, Migrations, Order, OrderDigest,
-    Problem, Route, Timestamp,
+    Problem, Route, Step, Timestamp,
 };
 
 use crate::guard::Guard;
 use crate::host::{Job, Web};
 use crate::network::{Call, Message, Sent, Told, Word};
 use crate::world::{BEGINNING, Happening, Who, World};
-
-/// How much later than its deadline an order may come, in milliseconds: as in the real agents.
-const CLOCK_SKEW_MS: u64 = 30_000;
 
 /// How a job goes on.
 pub enum Go {
@@ -199,9 +196,7 @@ impl World {
     /// Whether an order is to be acted on now. Otherwise it is answered, waits for what is under way, or its host died.
     fn admit(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) -> bool {
         let order = &sent.order;
-        let now = Timestamp(BEGINNING.0.saturating_add(self.now));
-        if now.ms_since(order.deadline) > CLOCK_SKEW_MS {
-            let late = Problem::new(Code::DeadlinePassed, "the order's deadline has passed");
+        if let Err(late) = self.in_time(host, order) {
             self.answer(host, call, Told::Failed(late));
             return false;
         }
@@ -273,6 +268,22 @@ impl World {
         !self.point(Who::Agent(host))
     }
 
+    /// Whether an order comes in time by the clock of its host. One that leads back is never refused for it.
+    fn in_time(&mut self, host: usize, order: &Order) -> Result<(), Problem> {
+        let off = self.hosts.get(host).map_or(0, |agent| agent.clock_off);
+        let now = Timestamp(BEGINNING.0.saturating_add(self.now).saturating_add_signed(off));
+        let in_time = match self.stands(Guard::BackNeverLate) {
+            true => receipt::in_time(order, now),
+            false => receipt::in_time(&Order { leads_back: false, ..order.clone() }, now),
+        };
+        if in_time.is_err() && matches!(order.key.step, Step::RouteBack | Step::LinkBack | Step::Unmaintain) {
+            self.broken("I8", || {
+                format!("host {host} keeps {} from leading back: it is late", order.key.step)
+            });
+        }
+        in_time
+    }
+
     /// The order that an agent took in last, and keeps a receipt of, comes once more with another content. Nobody waits for
     /// the answer.
     pub fn contradict(&mut self, host: usize) {
@@ -325,9 +336,8 @@ impl World {
             return self.later(100, Happening::Job { host, number, job });
         }
         let Some(at) = agent.jobs.iter().position(|known| known.number == job) else { return };
-        let changes = |job: &Job| {
-            !job.sent.order.action.only_looks() && job.sent.order.key.step != pointsman_core::Step::Drain
-        };
+        let changes =
+            |job: &Job| !job.sent.order.action.only_looks() && job.sent.order.key.step != Step::Drain;
         // One change at a time, in the order of their coming.
         if agent.jobs.get(at).is_some_and(changes) && agent.jobs.iter().take(at).any(changes) {
             return self.later(3, Happening::Job { host, number, job });

@@ -11,8 +11,8 @@ use pointsman_coordinator::planner::{self, Files, Seen, Wanted};
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
     Action, Activation, Aftermath, BackupId, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event,
-    Evidence, HostName, LiveRelease, Order, OrderKey, Outcome, Phase, Problem, ReleaseId, SlotName, Stamped,
-    Standing, State, Step, Timestamp,
+    Evidence, HeldAt, HostName, LiveRelease, Order, OrderKey, Outcome, Phase, Problem, ReleaseId, Retry,
+    SlotName, Stamped, Standing, State, Step, Timestamp,
     receipt::{self, Fence},
 };
 use pointsman_proto::v1;
@@ -28,6 +28,9 @@ use crate::world::{Happening, Life, Who, World};
 
 /// How long a start waits for agents, a full journal or silent hosts, in milliseconds.
 const AGAIN_MS: u64 = 1_000;
+
+/// Longer than any order is waited for, in milliseconds.
+const LONGEST_MS: u64 = 120_000;
 
 /// How often a wish that cannot be planned is tried before people give it up.
 const PLANNED_AT_MOST: u32 = 5;
@@ -318,7 +321,8 @@ impl Ports {
 
     async fn have_done(&self, order: &Order, only_prepared: bool) -> Result<Evidence, Problem> {
         self.point().await;
-        let timeout_ms = order.deadline.ms_since(self.world().wall());
+        // Its driver has long given it up by a time that does not jump, where the clock was set back.
+        let timeout_ms = order.deadline.ms_since(self.world().wall()).min(LONGEST_MS);
         let sent = Sent { only_prepared, ..self.sent(order) };
         let told = self.say(&order.key.host, Word::Order(Arc::new(sent)), timeout_ms).await?;
         match told {
@@ -335,6 +339,11 @@ impl Ports {
 impl Clock for Ports {
     fn now(&self) -> Timestamp {
         self.world().wall()
+    }
+
+    fn steady_ms(&self) -> u64 {
+        let world = self.world();
+        if world.stands(Guard::SteadyTime) { world.now } else { world.wall().0 }
     }
 
     async fn pause(&self, ms: u64) {
@@ -592,6 +601,18 @@ impl World {
         }
     }
 
+    /// On the way back only time ends the tries, and it is time that really passed.
+    fn tried_for_long_enough(&mut self, state: &State) {
+        let Some((Phase::Doing(_), tried_ms)) = self.truth.stands(state, self.now) else { return };
+        let Phase::Held { at: HeldAt::Step(step), why, .. } = &state.phase else { return };
+        let by_time = matches!(step, Step::RouteBack | Step::LinkBack | Step::Unmaintain | Step::Unswap)
+            && why.retry == Retry::Useful;
+        let least_ms = state.plan.limits.persist_ms;
+        if by_time && tried_ms < least_ms {
+            self.broken("I8", || format!("{step} was given up after {tried_ms} ms of {least_ms}"));
+        }
+    }
+
     /// A coordinator shows where its release stands.
     fn shows(&mut self, life: Life, state: &State) {
         if state.outcome().is_some() {
@@ -600,6 +621,7 @@ impl World {
         if !self.lives(life) || life.coordinator != self.active {
             return;
         }
+        self.tried_for_long_enough(state);
         let was_held = self.shown.as_ref().is_some_and(|known| matches!(known, Phase::Held { .. }));
         if matches!(state.phase, Phase::Held { .. }) && !was_held {
             self.later(3_000, Happening::Attend);

@@ -115,11 +115,15 @@ pub enum Guard {
     VoidFirst,
     /// A host is asked whether it still holds what was brought, not only whether it answers.
     HostHolds,
+    /// What was waited is counted by a time that does not jump.
+    SteadyTime,
+    /// An order that leads back does not come too late, whatever an agent's clock says.
+    BackNeverLate,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 56] = [
+    pub const ALL: [Self; 58] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -176,6 +180,8 @@ impl Guard {
         Self::DatabaseLeftAlone,
         Self::VoidFirst,
         Self::HostHolds,
+        Self::SteadyTime,
+        Self::BackNeverLate,
     ];
 
     /// The guard of this name.

@@ -424,6 +424,12 @@ impl World {
                 self.clock_off += by_ms;
                 self.truth.set_back_ms += by_ms.min(0).unsigned_abs();
             }
+            What::SetAgentClock { host, by_ms } => {
+                let host = self.any_host(host);
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.clock_off += by_ms;
+                }
+            }
             What::JournalFull { for_ms } => {
                 self.store.full = true;
                 self.troubles += 1;
@@ -522,6 +528,7 @@ impl World {
         // People set clocks right before they try again.
         self.truth.set_back_ms += self.clock_off.max(0).unsigned_abs();
         self.clock_off = 0;
+        self.hosts.iter_mut().for_each(|host| host.clock_off = 0);
         let wanted = [RequestKind::Resume, RequestKind::Resume, RequestKind::Rollback, RequestKind::Abort];
         let index = usize::try_from(self.helped).unwrap_or(0) % wanted.len();
         let open = folded(self).into_iter().find(|state| state.outcome().is_none());

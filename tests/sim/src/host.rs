@@ -140,6 +140,8 @@ pub struct Host {
     pub up: bool,
     /// How often its agent was started.
     pub number: u32,
+    /// How far its clock is off, in milliseconds.
+    pub clock_off: i64,
     /// Its agent is stopped, and what arrived meanwhile.
     pub frozen: Option<Vec<Message>>,
     /// On disk: the fence.
@@ -199,6 +201,7 @@ impl Host {
             name: name.clone(),
             up: true,
             number: 0,
+            clock_off: 0,
             frozen: None,
             fence: Fence::default(),
             receipts: BTreeMap::new(),

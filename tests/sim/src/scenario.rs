@@ -163,6 +163,13 @@ pub enum What {
         /// Milliseconds forward, or back.
         by_ms: i64,
     },
+    /// The clock of a host with an agent is set.
+    SetAgentClock {
+        /// Which host.
+        host: u64,
+        /// Milliseconds forward, or back.
+        by_ms: i64,
+    },
     /// The journal cannot be written.
     JournalFull {
         /// Milliseconds it lasts.
@@ -386,7 +393,7 @@ impl Scenario {
             accepts: Accepts::Never,
             faults,
         };
-        scenario.with_database().with_acceptance().with_older_disks()
+        scenario.with_database().with_acceptance().with_older_disks().with_clocks_set()
     }
 
     /// Sometimes a host is put back to an older disk in the middle of a release.
@@ -396,6 +403,24 @@ impl Scenario {
         if chance.percent(if self.wishes.len() > 1 { OLDER_DISKS } else { 1 }) {
             let what = What::PutBackHost { host: chance.below(12), back_ms: chance.between(50, 3_000) };
             let (after_entries, delay_ms) = (chance.between(20, 60), chance.below(60));
+            self.faults.push(Fault { after_entries, delay_ms, what });
+        }
+        self
+    }
+
+    /// Sometimes clocks are set by as much as a person, a battery or a time zone is wrong by.
+    fn with_clocks_set(mut self) -> Self {
+        let mut chance = Chance::from_seed(self.seed ^ 0x636c_6f63);
+        if !chance.percent(CLOCKS_SET) {
+            return self;
+        }
+        for _ in 0..chance.between(1, 2) {
+            let by_ms = chance.pick(&CLOCKS_OFF, 0);
+            let what = match chance.percent(60) {
+                true => What::SetClock { by_ms },
+                false => What::SetAgentClock { host: chance.below(12), by_ms },
+            };
+            let (after_entries, delay_ms) = (chance.below(60), chance.below(9_000));
             self.faults.push(Fault { after_entries, delay_ms, what });
         }
         self
@@ -466,6 +491,11 @@ fn database_fault(chance: &mut Chance, host: u64, length: u64) -> Fault {
     let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
     Fault { after_entries: chance.below(length), delay_ms, what }
 }
+
+/// Histories in which clocks are set by much, in percent, and by how much: an hour or a day, back and forward, in
+/// milliseconds.
+const CLOCKS_SET: u64 = 12;
+const CLOCKS_OFF: [i64; 4] = [-86_400_000, -3_600_000, 3_600_000, 86_400_000];
 
 /// Histories of several wishes in which a host is put back to an older disk, in percent.
 const OLDER_DISKS: u64 = 15;

@@ -7,7 +7,7 @@ use pointsman_core::receipt::Fence;
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
     Action, ArtifactDigest, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey, Outcome,
-    Plan, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo,
+    Phase, Plan, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo, Timestamp,
 };
 
 use crate::host::{Balancer, Web};
@@ -120,6 +120,8 @@ pub struct Truth {
     forgot: BTreeSet<HostName>,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
+    /// Since when the release that is shown has been where it is, or was let go on there.
+    trying: Option<(Phase, Timestamp, u64)>,
 }
 
 impl Truth {
@@ -216,6 +218,19 @@ impl Truth {
         self.unfinished = None;
         (self.promoted, self.proven) = (false, false);
         self.readings.clear();
+    }
+
+    /// A release is shown by its coordinator. Where it stands elsewhere now, or was let go on, returns where it stood and for how
+    /// long it was tried to get on from there.
+    pub fn stands(&mut self, state: &State, now: u64) -> Option<(Phase, u64)> {
+        let same = |(phase, since, _): &(Phase, Timestamp, u64)| {
+            *phase == state.phase && *since == state.fencing_since
+        };
+        if self.trying.as_ref().is_some_and(same) {
+            return None;
+        }
+        let before = self.trying.replace((state.phase.clone(), state.fencing_since, now));
+        before.map(|(phase, _, since)| (phase, now.saturating_sub(since)))
     }
 
     /// A release is over.

@@ -396,3 +396,50 @@ fn a_host_that_was_put_back_to_an_older_disk_gets_no_visitors() {
     }
     assert!(found > 3, "without the guard only {found} break a rule");
 }
+
+/// Clocks are set by an hour or a day while the load balancer cannot be reached on the way back: it is tried for as long as
+/// the plan says, and then a person is asked.
+#[test]
+fn a_clock_that_is_set_neither_ends_the_way_back_nor_keeps_it_up() {
+    let mut found = 0;
+    for by_ms in [-86_400_000, -3_600_000, 3_600_000, 86_400_000] {
+        for delay_ms in (3_500..6_000).step_by(250) {
+            let cut = |host| (21, 2_000, What::Partition { host, to: true, from: true, for_ms: 40_000 });
+            let (back, set) = (What::Ask(RequestKind::Rollback), What::SetClock { by_ms });
+            let faults = [cut(0), cut(1), cut(2), (21, 2_500, back), (21, delay_ms, set)];
+            let scenario = told(1, &[Wish::Deploy(Good)], &faults);
+            let report = run(scenario.clone(), Options::default()).unwrap();
+            let place = format!("set by {by_ms} ms after {delay_ms} ms");
+            assert_eq!((report.violation, report.helped), (None, 1), "{place}");
+            assert_eq!(report.outcomes, [Some(Outcome::RolledBack)], "{place}");
+            let off = Options { off: Some(Guard::SteadyTime), ..Options::default() };
+            let report = run(scenario, off).unwrap();
+            found += u32::from(report.violation.is_some() || report.helped != 1);
+        }
+    }
+    assert!(found > 20, "without the guard only {found} go another way");
+}
+
+/// The clock of any host is set at any moment: a release that must go back does, and needs nobody's help for it.
+#[test]
+fn an_agent_whose_clock_is_wrong_keeps_nobody_from_going_back() {
+    let mut found = 0;
+    for by_ms in [-86_400_000, -3_600_000, 3_600_000, 86_400_000] {
+        for host in 0..3 {
+            for after_entries in 0..42 {
+                let set = (after_entries, 0, What::SetAgentClock { host, by_ms });
+                let scenario = told(1, &[Wish::Deploy(FailsLater)], &[set]);
+                let report = run(scenario.clone(), Options::default()).unwrap();
+                let place = format!("host {host} set by {by_ms} ms after entry {after_entries}");
+                assert_eq!((report.violation, report.helped), (None, 0), "{place}");
+                let ended = report.outcomes.first().copied().flatten();
+                assert!(ended.is_some() && ended != Some(Outcome::Confirmed), "{place}: {ended:?}");
+                let off = Options { off: Some(Guard::BackNeverLate), ..Options::default() };
+                found += u32::from(
+                    run(scenario, off).unwrap().violation.is_some_and(|broken| broken.rule == "I8"),
+                );
+            }
+        }
+    }
+    assert!(found > 20, "without the guard only {found} break a rule");
+}
