@@ -30,6 +30,7 @@ use crate::ledger::Ledger;
 use crate::order_digest;
 use crate::service::Shutdown;
 use crate::site_certificate::{CertifiedName, SiteCertificate};
+use crate::tls::Credentials;
 
 /// Asked right before every visible change of a long order: does the coordinator that wants it still rule?
 #[derive(Clone)]
@@ -174,18 +175,33 @@ pub struct AgentService<H> {
     own: PeerName,
     running: Arc<Mutex<Running>>,
     shutdown: Option<Shutdown>,
+    credentials: Option<Arc<Credentials>>,
 }
 
 impl<H: Hands> AgentService<H> {
     /// The service of the host that `own` names.
     pub fn new(hands: H, ledger: Ledger, own: PeerName) -> Self {
-        Self { hands: Arc::new(hands), ledger, own, running: Arc::default(), shutdown: None }
+        Self {
+            hands: Arc::new(hands),
+            ledger,
+            own,
+            running: Arc::default(),
+            shutdown: None,
+            credentials: None,
+        }
     }
 
     /// Ends what it streams when the daemon is to end.
     #[must_use]
     pub(crate) fn until(mut self, shutdown: Shutdown) -> Self {
         self.shutdown = Some(shutdown);
+        self
+    }
+
+    /// Tells with how it stands when the certificate that it shows ends, also after that was renewed.
+    #[must_use]
+    pub fn showing(mut self, credentials: Arc<Credentials>) -> Self {
+        self.credentials = Some(credentials);
         self
     }
 
@@ -538,6 +554,8 @@ impl<H: Hands> Agent for AgentService<H> {
         described.host.clone_from(&self.own.name);
         described.role = self.own.role.to_string();
         described.version = env!("CARGO_PKG_VERSION").to_owned();
+        described.certificate_ends_s =
+            self.credentials.as_ref().map_or(0, |credentials| credentials.not_after());
         let ledger = self.ledger.clone();
         match blocking(move || ledger.fence_state()).await {
             Ok(fence) => {

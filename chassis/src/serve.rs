@@ -100,7 +100,7 @@ impl Daemon {
         service: AgentService<H>,
         alive: impl Fn() -> Result<(), Problem> + Send + Sync + 'static,
     ) -> Result<(), Problem> {
-        let service = service.until(self.shutdown());
+        let service = service.until(self.shutdown()).showing(self.credentials());
         self.serve(listen, agent_routes(service), alive).await
     }
 

@@ -610,6 +610,9 @@ pub struct Init {
     /// A person or program that may look. Once for each.
     #[arg(long)]
     pub viewer: Vec<String>,
+    /// Make a new key and certificate for this one of them, though it has some. Once for each.
+    #[arg(long, value_name = "NAME")]
+    pub renew: Vec<String>,
 }
 
 /// `NAME=HOST:PORT`.

@@ -24,6 +24,8 @@ pub struct Caller {
     /// The client.
     pub client: CoordinatorClient<Channel>,
     address: String,
+    /// The name in the certificate that it is called with, and when that ends, in seconds since 1970.
+    pub own: (String, i64),
 }
 
 impl Session {
@@ -37,6 +39,7 @@ impl Session {
         let (found, pki) = config::find(self.file.as_deref(), environment)?;
         let credentials = Credentials::load(pki)?;
         let own = credentials.name();
+        let ends = (own.name.clone(), credentials.not_after());
         if own.environment != *environment {
             return Err(Problem::new(
                 Code::NotAllowed,
@@ -54,7 +57,7 @@ impl Session {
         let client = CoordinatorClient::new(channel)
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
-        Ok(Caller { client, address: found.coordinator })
+        Ok(Caller { client, address: found.coordinator, own: ends })
     }
 }
 

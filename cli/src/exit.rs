@@ -71,6 +71,7 @@ impl Exit {
             | Code::MigrationsRefused
             | Code::MigrationBreaking
             | Code::RouteDrift
+            | Code::CertificateEnds
             | Code::LossGrown
             | Code::CopyMissing => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,

@@ -387,6 +387,8 @@ impl Coordinator for Api {
                 coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
                 trouble: office.trouble().as_ref().map(convert::problem_to_wire),
                 trouble_since_ms: office.trouble_since().map_or(0, |since| since.0),
+                certificate_ends_s: self.credentials.not_after(),
+                coordinator: self.credentials.name().name,
             })
         };
         reply(seen.await)
@@ -492,7 +494,7 @@ impl Coordinator for Api {
         let found = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let part = Part::parse(&request.get_ref().part)?;
-            Ok(v1::DiagnoseReply { findings: diagnose(&office, self.credentials.not_after(), part).await })
+            Ok(v1::DiagnoseReply { findings: diagnose(&office, &self.credentials, part).await })
         };
         reply(found.await)
     }

@@ -1,19 +1,19 @@
 //! `doctor`: looks at everything a release needs, and says what is not as it should be.
 
 use pointsman_chassis::SystemClock;
+use pointsman_chassis::tls::Credentials;
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Code, Problem, several};
 use pointsman_proto::{convert, v1};
 
 use crate::check_config::check_config;
+use crate::lasts;
 use crate::office::Office;
 
 /// Clocks further apart than this are named, in milliseconds: orders are refused beyond 30 s.
 const CLOCK_WARNING_MS: u64 = 5_000;
 /// Less free space than this share is named, in percent.
 const LOW_SPACE_PERCENT: u64 = 10;
-/// A certificate that ends sooner is named, in seconds.
-const ENDS_SOON_S: i64 = 7 * 86_400;
 /// A certificate of the site that ends sooner is named, in seconds: renewals come 30 days before the end, and one that
 /// has not come by then is stuck.
 const SITE_ENDS_SOON_S: i64 = 14 * 86_400;
@@ -61,11 +61,11 @@ impl Part {
 }
 
 /// Every finding, the good ones too.
-pub async fn diagnose(office: &Office, certificate_ends: i64, part: Part) -> Vec<v1::Finding> {
+pub async fn diagnose(office: &Office, own: &Credentials, part: Part) -> Vec<v1::Finding> {
     let now = SystemClock.now();
     let mut findings = match part {
         Part::Config => return check_config(office).await,
-        Part::Whole => of_coordinator(office, certificate_ends, now.0),
+        Part::Whole => of_coordinator(office, own, now.0),
         Part::Balancers => Vec::new(),
     };
     let (mut agents, looked_into) = tokio::join!(office.look(), office.look_into());
@@ -122,7 +122,7 @@ fn of_preflight(
     }
 }
 
-fn of_coordinator(office: &Office, certificate_ends: i64, now_ms: u64) -> Vec<v1::Finding> {
+fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
     match office.trouble() {
         Some(trouble) => findings.push(finding(
@@ -133,16 +133,12 @@ fn of_coordinator(office: &Office, certificate_ends: i64, now_ms: u64) -> Vec<v1
         )),
         None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
-    let left_s = certificate_ends.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX));
-    let verdict = if left_s < 0 {
-        "fail"
-    } else if left_s < ENDS_SOON_S {
-        "warn"
-    } else {
-        "ok"
-    };
-    findings.push(finding("coordinator", verdict, format!("certificate ends in {}", days(left_s)), None));
+    findings.push(lasts::finding("coordinator", &own.name().name, left_s(own.not_after(), now_ms)));
     findings
+}
+
+fn left_s(end_s: i64, now_ms: u64) -> i64 {
+    end_s.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX))
 }
 
 fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
@@ -151,6 +147,11 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
     }
     let mut findings =
         vec![finding(&agent.host, "ok", format!("{} {} answers", agent.role, agent.version), None)];
+    // An older agent does not tell.
+    if agent.certificate_ends_s > 0 {
+        let left_s = left_s(agent.certificate_ends_s, now_ms);
+        findings.push(lasts::finding(&agent.host, &agent.host, left_s));
+    }
     let facts = agent.facts.unwrap_or_default();
     let apart_ms = facts.clock_ms.abs_diff(now_ms);
     if apart_ms > CLOCK_WARNING_MS {

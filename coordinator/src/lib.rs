@@ -19,6 +19,7 @@ mod fixture;
 mod fleet;
 mod gates;
 pub mod journal;
+pub mod lasts;
 mod migrations;
 mod noted;
 mod office;

@@ -102,6 +102,7 @@ pub struct Office {
     visitors: Visitors,
     old_side: Arc<OldSide>,
     holder: String,
+    credentials: Arc<Credentials>,
     book: Mutex<Book>,
     /// Held by whoever drives the open release, and by whoever takes the lease: never both at once.
     turn: tokio::sync::Mutex<()>,
@@ -151,6 +152,7 @@ impl Office {
             visitors,
             old_side: Arc::default(),
             holder,
+            credentials: Arc::clone(credentials),
             book: Mutex::default(),
             turn: tokio::sync::Mutex::default(),
             let_go: watch::Sender::new(0),
@@ -668,6 +670,7 @@ impl Office {
         let patient = matches!(wanted, Wanted::Deploy { .. } | Wanted::Database(..));
         let host_ms = if patient { LOOK_MS } else { SHORT_LOOK_MS };
         let mut seen = Seen::default();
+        seen.certificates.own = Some((self.credentials.name().name, self.credentials.not_after()));
         let asked = self.environment.agents.keys().map(|host| async move {
             let balancer = self.environment.balancers.contains(host);
             let described = self.fleet.describe(host, if balancer { LOOK_MS } else { host_ms }).await;
@@ -680,6 +683,7 @@ impl Office {
         for (host, balancer, answer) in join_all(asked).await {
             match answer {
                 Ok(status) => {
+                    seen.certificates.note(&host, &status);
                     seen.balancers.extend(status.balancer.map(|facts| (host.clone(), facts)));
                     seen.hosts.extend(status.web.map(|facts| (host.clone(), facts)));
                     seen.database = status.database.or(seen.database);

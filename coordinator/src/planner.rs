@@ -12,6 +12,7 @@ use pointsman_core::{
 use pointsman_proto::{convert, v1};
 
 use crate::environment::Environment;
+use crate::lasts;
 
 /// What a release is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -99,6 +100,8 @@ pub struct Seen {
     pub visitors: BTreeMap<BackendName, Before>,
     /// A load balancer says that it has no signals of visitors.
     pub without_signals: bool,
+    /// When pointsman's own certificates end.
+    pub certificates: lasts::Ends,
 }
 
 /// Which load balancers take part. One is left out only where a person says that it is out of service and it does not
@@ -245,7 +248,7 @@ pub fn plan(
     // should not is named by `doctor`, keeps releases from that slot, and goes with the next `maintenance off`.
     let flag_hosts =
         environment.flag_hosts.iter().filter(|host| !seen.silent.contains_key(*host)).cloned().collect();
-    Ok(Plan {
+    let plan = Plan {
         release: wish.release,
         environment: environment.name.clone(),
         purpose,
@@ -272,7 +275,12 @@ pub fn plan(
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
-    })
+    };
+    // What leads back, or shows the page, is not refused for what may come.
+    if matches!(plan.purpose, Purpose::Deploy { .. }) {
+        seen.certificates.outlast(&plan)?;
+    }
+    Ok(plan)
 }
 
 /// What the release has to do with the database.

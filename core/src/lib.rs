@@ -16,6 +16,7 @@ mod http_path;
 pub mod invariants;
 mod judged;
 pub mod judging;
+pub mod lasting;
 pub mod machine;
 pub mod manifest;
 mod name;

@@ -3,6 +3,7 @@
 
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, Result};
 use pointsman_chassis::config::Pki;
@@ -25,6 +26,8 @@ pub struct Subject {
     pub dns: Option<String>,
     /// It ended long ago.
     pub expired: bool,
+    /// It ends so soon; else it lasts for ever.
+    pub lasts: Option<Duration>,
 }
 
 /// A certificate with its key and the authority that its holder trusts, as files.
@@ -51,7 +54,7 @@ impl Subject {
 
     /// A subject that is a server, too.
     pub fn host(uri: String, dns: &str) -> Self {
-        Self { uris: vec![uri], dns: Some(dns.to_owned()), expired: false }
+        Self { uris: vec![uri], dns: Some(dns.to_owned()), ..Self::default() }
     }
 
     fn parameters(&self) -> Result<CertificateParams> {
@@ -64,6 +67,9 @@ impl Subject {
         }
         if let Some(dns) = &self.dns {
             parameters.subject_alt_names.push(SanType::DnsName(dns.as_str().try_into()?));
+        }
+        if let Some(lasts) = self.lasts {
+            parameters.not_after = (SystemTime::now() + lasts).into();
         }
         if self.expired {
             parameters.not_before = date_time_ymd(2020, 1, 1);

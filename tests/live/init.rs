@@ -48,3 +48,30 @@ fn what_init_writes_is_understood() {
     config::read::<pointsman_coordinator::Config>(&file("ops", "coordinator.toml")).unwrap();
     pointsman_coordinator::Environment::read(&file("ops", "environments/production.toml")).unwrap();
 }
+
+/// One certificate is renewed by the command that made them all; the others stay, and so does the old one.
+#[test]
+fn one_certificate_is_made_anew_when_it_is_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path().join("pki");
+    let init = |renew: &[&str]| {
+        let words = ["init", "--environment", "production", "--trust-domain", "example.org", "--dir"];
+        let hosts = ["--coordinator", "ops=10.0.0.2:7443", "--balancer", "lb1=10.0.0.5:7444"];
+        let mut command = std::process::Command::new(kit::binary("pointsman").unwrap());
+        command.args(words).arg(&pki).args(hosts).args(renew).output().unwrap().status.code().unwrap()
+    };
+    let of = |host: &str, daemon: &str, name: &str| {
+        let place = format!("hosts/{host}/etc/pointsman/pki/{daemon}/{name}");
+        std::fs::read_to_string(pki.join(place)).unwrap()
+    };
+    let pair = |host: &str, daemon: &str| [of(host, daemon, "cert.pem"), of(host, daemon, "key.pem")];
+    assert_eq!(init(&[]), 0);
+    let (coordinator, balancer) = (pair("ops", "coordinator"), pair("lb1", "lb-agent"));
+
+    assert_eq!(init(&["--renew", "lb2"]), 2, "there is none of this name");
+    assert_eq!(init(&["--renew", "lb1"]), 0);
+    let renewed = pair("lb1", "lb-agent");
+    assert!(renewed[0] != balancer[0] && renewed[1] != balancer[1]);
+    assert_eq!([of("lb1", "lb-agent", "cert.pem.before"), of("lb1", "lb-agent", "key.pem.before")], balancer);
+    assert_eq!(pair("ops", "coordinator"), coordinator);
+}

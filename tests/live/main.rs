@@ -19,6 +19,7 @@ mod journal;
 mod maintenance;
 mod npm;
 mod output;
+mod own_certificates;
 mod pause;
 mod prometheus;
 mod release;

@@ -6,14 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
+use pointsman_core::lasting::{ends, renewal};
+use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, PeerName, Problem};
 use rustls::pki_types::ServerName;
+use rustls::{AlertDescription, CertificateError};
 use tokio::io::AsyncBufReadExt as _;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use super::{Credentials, Dial, Tcp, peer_of_certificate};
+use crate::SystemClock;
 
 /// Bounds of a channel.
 #[derive(Clone, Copy, Debug)]
@@ -100,12 +104,13 @@ async fn connect<D: Dial>(
     expected: &PeerName,
 ) -> Result<TlsStream<D::Stream>, Box<dyn Error + Send + Sync>> {
     let stream = network.dial(address).await?;
+    let refused = |error| refusal(error, credentials, expected);
     let server = ServerName::try_from(expected.name.clone())?;
     let mut stream =
-        TlsConnector::from(credentials.client()).connect(server, stream).await.map_err(refusal)?;
+        TlsConnector::from(credentials.client()).connect(server, stream).await.map_err(refused)?;
     // TLS 1.3 is done here before the other side has looked at our certificate. Its first word, an HTTP/2 frame or an
     // alert, tells whether it takes it: waiting for it makes a refusal an error of this connection, with a type.
-    if stream.fill_buf().await.map_err(refusal)?.is_empty() {
+    if stream.fill_buf().await.map_err(refused)?.is_empty() {
         return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
     }
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
@@ -122,9 +127,13 @@ async fn connect<D: Dial>(
 }
 
 /// An error of TLS, told apart from one of the network.
-fn refusal(error: std::io::Error) -> Box<dyn Error + Send + Sync> {
+fn refusal(
+    error: std::io::Error,
+    credentials: &Credentials,
+    expected: &PeerName,
+) -> Box<dyn Error + Send + Sync> {
     match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
-        Some(tls) => Box::new(Refused(refused_by(tls))),
+        Some(tls) => Box::new(Refused(ended(tls, credentials, expected).unwrap_or_else(|| refused_by(tls)))),
         None => Box::new(error),
     }
 }
@@ -143,6 +152,42 @@ pub fn explain(status: &tonic::Status, unreachable: Code, peer: &str) -> Problem
         next = error.source();
     }
     pointsman_proto::problem_of_status(status, unreachable, peer)
+}
+
+/// A certificate that has ended, named: which one, since when, and what to type. A renewed one is taken over by itself, so
+/// nothing else is to be done.
+fn ended(error: &rustls::Error, credentials: &Credentials, expected: &PeerName) -> Option<Problem> {
+    let (whose, name, end_s) = match error {
+        rustls::Error::InvalidCertificate(CertificateError::ExpiredContext { not_after, .. }) => {
+            let end_s = i64::try_from(not_after.as_secs()).unwrap_or(i64::MAX);
+            ("the other side's", expected, end_s)
+        }
+        rustls::Error::AlertReceived(AlertDescription::CertificateExpired) => {
+            ("this side's own", &credentials.name(), credentials.not_after())
+        }
+        _ => return None,
+    };
+    let left_s = end_s.saturating_sub(i64::try_from(SystemClock.now().0 / 1000).unwrap_or(i64::MAX));
+    let message = match left_s > 0 {
+        false => format!("certificate refused: {whose}, of {} `{}`, {}", name.role, name.name, ends(left_s)),
+        // It is judged by the clock of whoever looks at it.
+        true => format!(
+            "certificate refused: {whose}, of {} `{}`, has ended by the other side's clock, and {} by this one's",
+            name.role,
+            name.name,
+            ends(left_s)
+        ),
+    };
+    let hint = match left_s > 0 {
+        false => renewal(&name.name),
+        true => "compare both clocks: `timedatectl` on both machines".to_owned(),
+    };
+    Some(
+        Problem::new(Code::CertificateRefused, message)
+            .aftermath(Aftermath::Unchanged)
+            .because(error)
+            .hint(hint),
+    )
 }
 
 fn refused_by(error: &rustls::Error) -> Problem {

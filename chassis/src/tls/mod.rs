@@ -11,7 +11,7 @@ mod transport;
 pub use client::{ChannelLimits, channel, channel_over, explain};
 pub use connection::TlsConnection;
 pub use credentials::Credentials;
-pub use peer::{Peer, peer_of_certificate};
+pub use peer::{Peer, end_of_certificate, peer_of_certificate};
 pub use server::{Connections, connections, listen};
 pub use transport::{Accept, Dial, Tcp};
 

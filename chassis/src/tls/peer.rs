@@ -16,6 +16,12 @@ pub struct Peer {
     pub not_after: i64,
 }
 
+/// When a certificate ends, in seconds since 1970, whatever its name.
+pub fn end_of_certificate(certificate: &CertificateDer<'_>) -> Option<i64> {
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    Some(parsed.validity().not_after.timestamp())
+}
+
 /// Reads the one URI name of a certificate. A certificate with no such name, or with several, names nobody.
 pub fn peer_of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, Problem> {
     let refuse = |what: &str| Problem::new(Code::CertificateRefused, format!("certificate refused: {what}"));

@@ -41,6 +41,7 @@ fn health(status: &v1::StatusReply) -> Exit {
     if held
         || left_over
         || status.trouble.is_some()
+        || render::alarm(status)
         || status.agents.iter().filter_map(|a| a.balancer.as_ref()).any(wrong)
     {
         Exit::RolledBack
@@ -133,7 +134,12 @@ async fn findings(
 ) -> Result<Exit, Problem> {
     let caller = session.caller(environment)?;
     let request = v1::DiagnoseRequest { environment: environment.to_string(), part: part.to_owned() };
-    let found = caller.answer(caller.client.clone().diagnose(request)).await?;
+    let mut found = caller.answer(caller.client.clone().diagnose(request)).await?;
+    if part.is_empty() {
+        let now_s = jiff::Timestamp::now().as_second();
+        let (name, end_s) = &caller.own;
+        found.findings.extend(render::own(name, end_s.saturating_sub(now_s)));
+    }
     if out.json() {
         out.document(render::json::findings(&found.findings));
     } else {

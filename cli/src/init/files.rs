@@ -29,6 +29,22 @@ pub fn write_new(path: &Path, text: &str, mode: u32) -> Result<(), Problem> {
     file.write_all(text.as_bytes()).map_err(failed)
 }
 
+/// Sets certificate and key of a part aside, as `.before`, so that new ones are made. The certificate goes first: without it
+/// nothing is taken for whole.
+pub fn set_aside(folder: &Path) -> Result<(), Problem> {
+    for name in ["cert.pem", "key.pem"] {
+        let (path, before) = (folder.join(name), folder.join(format!("{name}.before")));
+        match std::fs::rename(&path, before) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let message = format!("cannot set `{}` aside", path.display());
+                return Err(Problem::new(Code::FileSystem, message).because(&error));
+            }
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
 fn pki(daemon: &str) -> String {
     format!(
         "[pki]\ncert = \"/etc/pointsman/pki/{daemon}/cert.pem\"\nkey  = \"/etc/pointsman/pki/{daemon}/key.pem\"\nca   = \"/etc/pointsman/pki/ca.pem\"\n"

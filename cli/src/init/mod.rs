@@ -65,11 +65,19 @@ pub fn init(init: &Init, out: &Out) -> Result<Exit, Problem> {
     // Every name is looked at before anything is written.
     let named = parts(init).into_iter().map(|part| Ok((name_of(init, &part)?, part)));
     let named: Vec<(PeerName, Part<'_>)> = named.collect::<Result<_, Problem>>()?;
+    if let Some(unknown) = init.renew.iter().find(|name| !named.iter().any(|(_, part)| part.name == **name)) {
+        let message = format!("`--renew {unknown}` names none of the parts that this command makes");
+        return Err(Problem::new(Code::UsageWrong, message)
+            .hint("name the host or person as in `--coordinator`, `--balancer`, `--web`, `--database`, `--operator`, `--ci` or `--viewer`"));
+    }
     let authority = Authority::open_or_make(&init.dir.join("ca"), &init.trust_domain)?;
     let mut made = Vec::new();
     for (name, part) in named {
         let folder = folder_of(&init.dir, &part);
         // The certificate is written last, so one that is there has its key.
+        if init.renew.contains(&part.name) {
+            files::set_aside(&folder)?;
+        }
         if folder.join("cert.pem").exists() && folder.join("key.pem").exists() {
             out.say(&format!("kept     {}", folder.display()));
             continue;

@@ -423,6 +423,17 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
             }),
         ),
         (
+            "certificates of pointsman's own end",
+            changed(&|status| {
+                let in_days = |days: i64| i64::try_from(status.now_ms / 1_000).unwrap() + days * 86_400;
+                let ends = [in_days(20), in_days(6), in_days(400), in_days(-3)];
+                status.certificate_ends_s = ends[0];
+                for (agent, end_s) in status.agents.iter_mut().zip(&ends[1..]) {
+                    agent.certificate_ends_s = *end_s;
+                }
+            }),
+        ),
+        (
             "a web host is silent",
             changed(&|status| {
                 status.agents[3] = silent("web2", "web-agent", "green");

@@ -192,6 +192,7 @@ pub fn status(status: &v1::StatusReply) -> Value {
         "agents": status.agents.iter().map(agent).collect::<Vec<_>>(), "now_ms": status.now_ms,
         "coordinator_version": status.coordinator_version, "trouble": status.trouble.as_ref().map(wire_problem),
         "trouble_since_ms": Some(status.trouble_since_ms).filter(|since| *since > 0),
+        "certificate_ends_s": Some(status.certificate_ends_s).filter(|end| *end > 0),
     })
 }
 

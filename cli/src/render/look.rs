@@ -43,6 +43,7 @@ pub fn status(status: &v1::StatusReply) -> String {
     for agent in status.agents.iter().filter(|agent| agent.role == "database-agent") {
         text.push_str(&super::database::line(agent, status.now_ms));
     }
+    text.push_str(&super::lasting::certificates(status));
     let way_back = match (&status.previous, &status.release) {
         _ if status.trouble.is_some() => next_in_trouble(status),
         (_, Some(release)) if release.outcome.is_empty() => next_of(release, &status.environment),

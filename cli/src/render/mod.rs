@@ -9,6 +9,7 @@ mod ending;
 #[cfg(test)]
 mod goldens;
 pub mod json;
+mod lasting;
 mod limits;
 mod lines;
 mod look;
@@ -22,6 +23,7 @@ pub use checklist::{checklist, checklist_junit, checklist_markdown};
 pub use checks::checks;
 pub use database::{backups, database, loss, schema_version};
 pub use ending::{ending, left};
+pub use lasting::{alarm, own};
 pub use limits::{limits, unblocked};
 pub use lines::{heartbeat, moving, update};
 pub use look::{findings, history, maintenance, share_of, status, traffic};

@@ -131,6 +131,8 @@ pub fn status(
         coordinator_version: "0.1.0".to_owned(),
         trouble: None,
         trouble_since_ms: 0,
+        certificate_ends_s: 0,
+        coordinator: "coordinator1".to_owned(),
     }
 }
 
