@@ -158,17 +158,18 @@ impl Ended {
             Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
                 .retry_useful()
                 .hint("look at the server, `systemctl status postgresql`, and type the same again"),
+            None if code == Code::BackupUnrestorable && self.looked_in_vain() => Problem::new(code, message)
+                .hint(
+                    "what indexes, checks and generated columns call must find its own names: \
+                     `ALTER FUNCTION … SET search_path = pg_catalog, public`",
+                ),
             None if code == Code::BackupUnrestorable => Problem::new(code, message).hint(
                 "`pointsman doctor ENV` names what the agent's role could not restore, and what to type",
             ),
             None => Problem::new(code, message),
         };
-        Err(self
-            .complaints
-            .lines()
-            .filter(|line| tells_why(line))
-            .take(MAX_CAUSES)
-            .fold(problem, Problem::cause))
+        let whole = self.complaints.len() < MAX_COMPLAINTS;
+        Err(causes(&self.complaints, whole).into_iter().take(MAX_CAUSES).fold(problem, Problem::cause))
     }
 }
 
@@ -186,6 +187,13 @@ fn code_of_killed(code: Code) -> Code {
 }
 
 impl Ended {
+    /// Whether a function did not find what it names: a restore has nothing on its search path.
+    fn looked_in_vain(&self) -> bool {
+        let within = ["CONTEXT:  SQL function \"", "CONTEXT:  PL/pgSQL function "];
+        self.complaints.contains(" does not exist")
+            && within.iter().any(|words| self.complaints.contains(words))
+    }
+
     fn of_the_moment(&self) -> Option<Moment> {
         let says = |words: &[&str]| words.iter().any(|words| self.complaints.contains(words));
         let killed = [Signal::KILL, Signal::TERM].map(|signal| Some(signal.as_raw()));
@@ -214,21 +222,43 @@ const SERVER_GONE: [&str; 6] = [
     "canceling statement due to",
 ];
 
-/// Whether a line of complaints says why, and not only where: `pg_restore` before version 14 begins with where. Lines that
-/// quote rows are left out, they are not for the journal.
-fn tells_why(line: &str) -> bool {
-    let beside = [
-        "pg_restore: while ",
-        "pg_restore: from TOC entry ",
-        // The statement, with whatever values are in it.
+/// The lines that say why, and not only where: `pg_restore` before version 14 begins with where. What quotes rows or a statement,
+/// to the last line of it, is left out: whatever values are in it are not for the journal. Unless these are all the words
+/// there were, the first ones may be of a statement whose beginning is cut off.
+fn causes(complaints: &str, whole: bool) -> Vec<&str> {
+    let begins = |line: &str| {
+        let by_program =
+            |program: &str| line.strip_prefix(program).is_some_and(|rest| rest.starts_with(": "));
+        ["pg_restore", "pg_dump", "pg_dumpall", "psql"].into_iter().any(by_program)
+            || ["ERROR:", "FATAL:", "PANIC:", "HINT:", "DETAIL:", "CONTEXT:"]
+                .iter()
+                .any(|word| line.starts_with(word))
+    };
+    let beside = ["pg_restore: while ", "pg_restore: from TOC entry "];
+    let quotes = [
         "Command was: ",
+        "LINE ",
+        "QUERY:",
+        "STATEMENT:",
         "DETAIL:  Key (",
         "DETAIL:  Failing row ",
         "CONTEXT:  COPY ",
+        "CONTEXT:  SQL statement ",
     ];
-    !line.trim().is_empty()
-        && !line.contains("warning:")
-        && !beside.iter().any(|words| line.starts_with(words))
+    let mut quoting = !whole;
+    let mut told = Vec::new();
+    for line in complaints.lines() {
+        if quotes.iter().any(|words| line.starts_with(words)) {
+            quoting = true;
+        } else if begins(line) {
+            quoting = false;
+        }
+        let is_beside = line.contains("warning:") || beside.iter().any(|words| line.starts_with(words));
+        if !quoting && !is_beside && !line.trim().is_empty() {
+            told.push(line);
+        }
+    }
+    told
 }
 
 /// The end of what a child says.
@@ -291,12 +321,24 @@ mod tests {
             "pg_restore: from TOC entry 3; 3079 16390 EXTENSION postgis ",
             "pg_restore: error: could not execute query: ERROR:  permission denied to create extension",
             "HINT:  Must be superuser to create this extension.",
-            "Command was: CREATE USER MAPPING FOR a SERVER far OPTIONS (password 'secret');",
+            "Command was: CREATE USER MAPPING FOR a SERVER far OPTIONS (",
+            "    password 'secret'",
+            ");",
+            "",
             "DETAIL:  Key (mail)=(ada@example.org) is duplicated.",
             "CONTEXT:  COPY people, line 1: \"1 ada@example.org\"",
+            "CONTEXT:  SQL statement \"SELECT 'secret',",
+            "  'secret'\"",
+            "pg_restore: error: could not execute query: ERROR:  syntax error at or near \"OPTION\"",
+            "LINE 1: ... SERVER far OPTION (password 'secret')",
+            "                       ^",
+            "DETAIL:  So it is.",
         ];
-        let told: Vec<_> = complaints.into_iter().filter(|line| tells_why(line)).collect();
-        assert_eq!(told, complaints[4..6]);
+        let told = causes(&complaints.join("\n"), true);
+        assert_eq!(told, [complaints[4], complaints[5], complaints[14], complaints[17]].map(str::to_owned));
+        // What was cut off may have begun a statement.
+        let cut = ["  'secret');", complaints[4], complaints[5]].join("\n");
+        assert_eq!(causes(&cut, false), complaints[4..6]);
     }
 
     #[test]

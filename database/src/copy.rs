@@ -4,7 +4,7 @@ use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 use tokio_postgres::error::SqlState;
 
-use crate::backup::{Archive, Manifest, load};
+use crate::backup::{Archive, Jobs, Manifest, load};
 use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
@@ -75,11 +75,23 @@ pub(crate) async fn fill(
     settings: &Settings,
     tools: &Tools,
     archive: &Archive,
-    database: &str,
+    (database, jobs): (&str, Jobs),
     progress: &Progress,
 ) -> Result<(), Problem> {
-    load(settings, tools, archive, database, progress).await?;
+    load(settings, tools, archive, (database, jobs), progress).await?;
     compare(settings, &archive.manifest, database, progress).await
+}
+
+/// Whether what several jobs could not load may be loaded by one, into a database that is made anew: only that tells of
+/// the backup.
+pub(crate) fn is_worth_one_job(loaded: &Result<(), Problem>, progress: &Progress) -> bool {
+    let Err(problem) = loaded else { return false };
+    let is_worth = problem.code == Code::BackupUnrestorable;
+    if is_worth {
+        tracing::warn!(%problem, causes = ?problem.causes, "what several jobs could not load is loaded by one");
+        progress.say("restore: once more, by one job");
+    }
+    is_worth
 }
 
 /// Compares a database with what a manifest says was in the one that was dumped.

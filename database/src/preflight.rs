@@ -446,21 +446,27 @@ pub(crate) async fn extensions_of(
         .collect()
 }
 
+/// Transactions that were prepared and left. One that is about to be finished, as applications with several databases have them
+/// at any moment, is in nobody's way.
 async fn prepared(settings: &Settings, session: &Session) -> Result<Finding, Problem> {
     let row = session
         .client()
         .query_opt(
-            "SELECT gid, owner::text FROM pg_prepared_xacts WHERE database = $1 ORDER BY prepared LIMIT 1",
+            "SELECT gid, owner::text, extract(epoch FROM clock_timestamp() - prepared)::bigint
+               FROM pg_prepared_xacts WHERE database = $1 AND prepared < clock_timestamp() - interval '5 s'
+              ORDER BY prepared LIMIT 1",
             &[&settings.name],
         )
         .await
         .map_err(|error| refused("look for prepared transactions", &error))?;
     let Some(row) = row else { return Ok(Finding::fine("prepared transactions", "none")) };
-    let (gid, owner): (String, String) = (field(&row, 0)?, field(&row, 1)?);
+    let (gid, owner, age): (String, String, i64) = (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
     Ok(Finding::refused(
         "prepared transactions",
-        format!("transaction `{gid}` of `{owner}` is prepared and holds its locks"),
-        format!("in the database: `ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`"),
+        format!("transaction `{gid}` of `{owner}` has been prepared for {age} s and holds its locks"),
+        format!(
+            "ask whose it is; then, in the database, what its manager says: `COMMIT PREPARED '{gid}'` or `ROLLBACK PREPARED '{gid}'`"
+        ),
     ))
 }
 

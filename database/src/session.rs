@@ -54,11 +54,14 @@ impl Session {
         in_time(settings, database, Self::connect(settings, database, purpose)).await
     }
 
-    /// A database that was made read-only to stop its writers is the agent's to work on all the same.
+    /// A database that was made read-only to stop its writers is the agent's to work on all the same; a backslash is one in
+    /// what it writes, whatever the database's own texts are taken for; and what looks at the catalog once is not compiled.
     async fn lift_limits(&self) -> Result<(), tokio_postgres::Error> {
-        let sql = "SELECT set_config(name, CASE name WHEN 'default_transaction_read_only' THEN 'off' ELSE '0' END, false)
-                     FROM pg_catalog.pg_settings
-                    WHERE name = ANY ($1) AND setting <> '0' OR name = 'default_transaction_read_only' AND setting <> 'off'";
+        let sql = "SELECT set_config(s.name, w.value, false)
+                     FROM (SELECT unnest($1::text[]), '0' UNION ALL VALUES ('default_transaction_read_only', 'off'),
+                                  ('standard_conforming_strings', 'on'), ('jit', 'off')) AS w (name, value)
+                     JOIN pg_catalog.pg_settings s USING (name)
+                    WHERE s.setting <> w.value";
         self.client.query(sql, &[&LIMITS.as_slice()]).await.map(drop)
     }
 

@@ -232,6 +232,8 @@ impl Shape {
             Some(grants) => statements.extend(grants.iter().map(|grant| grant.statement(&database))),
             None => statements.push(format!("GRANT CONNECT, TEMPORARY ON DATABASE {database} TO PUBLIC")),
         }
+        // What the live database does not set any more, a dressing of before must not leave.
+        statements.push(format!("ALTER DATABASE {database} RESET ALL"));
         statements.extend(self.settings.iter().filter_map(|setting| setting.statement(&database)));
         statements
     }

@@ -23,10 +23,18 @@ pub(crate) async fn releasing_locks<T>(
         client.batch_execute(sql).await.map_err(|error| refused("look at a table for itself", &error))
     };
     run("SAVEPOINT pointsman_look").await?;
-    // Where it fails the transaction is over anyway.
-    let seen = look.await?;
-    run("ROLLBACK TO SAVEPOINT pointsman_look; RELEASE SAVEPOINT pointsman_look").await?;
+    let seen = look.await;
+    let back = run("ROLLBACK TO SAVEPOINT pointsman_look; RELEASE SAVEPOINT pointsman_look").await;
+    // Why it could not look tells more than that the session is gone.
+    let seen = seen?;
+    back?;
     Ok(seen)
+}
+
+/// Whether a statement was refused because what it names is not there any more.
+pub(crate) fn is_gone(problem: &Problem) -> bool {
+    let states = [SqlState::UNDEFINED_TABLE, SqlState::INVALID_SCHEMA_NAME];
+    problem.causes.iter().any(|cause| states.iter().any(|state| cause.starts_with(state.code())))
 }
 
 /// A statement that the server refused, or whose answer was lost.

@@ -23,6 +23,7 @@ pub(crate) async fn look(
     let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
     if findings.is_empty() {
         findings.extend(extensions(settings, &name, live).await?);
+        findings.extend(closed(settings, &name, live).await?);
         let hint = format!("this gives them there: {}", script(settings, live));
         findings.extend(members::look(settings, &name, CHECK, &hint).await?);
     }
@@ -80,6 +81,33 @@ async fn extensions(settings: &Settings, template: &str, live: &Shape) -> Result
         findings.push(Finding::warning(CHECK, found, format!("this updates it there: {script}")));
     }
     Ok(findings)
+}
+
+/// Rows of extensions' own tables are loaded into copies of it, and counted there.
+async fn closed(settings: &Settings, template: &str, live: &Shape) -> Result<Option<Finding>, Problem> {
+    let session = Session::open(settings, template, "preflight").await?;
+    let sql = "SELECT DISTINCT c.oid::regclass::text
+                 FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
+                WHERE c.relkind IN ('r', 'p')
+                  AND NOT (has_schema_privilege(c.relnamespace, 'USAGE') AND has_table_privilege(c.oid, 'SELECT')
+                           AND has_table_privilege(c.oid, 'INSERT'))
+                ORDER BY 1 LIMIT 5";
+    let rows = session.client().query(sql, &[]).await;
+    let rows = rows.map_err(|error| refused("ask for rights on what extensions made", &error))?;
+    let tables: Vec<String> = rows.iter().map(|row| field(row, 0)).collect::<Result<_, Problem>>()?;
+    if tables.is_empty() {
+        return Ok(None);
+    }
+    let found = format!(
+        "in `{template}`, which restores begin from, `{}` may not read and fill {}",
+        settings.user,
+        tables.join(", ")
+    );
+    Ok(Some(Finding::unrestorable(
+        CHECK,
+        found,
+        format!("this gives it the rights: {}", script(settings, live)),
+    )))
 }
 
 /// The command that runs the script which makes it.

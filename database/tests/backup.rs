@@ -5,6 +5,7 @@ mod kit;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
 
 use kit::{Place, rule, until};
 use pointsman_core::Code;
@@ -219,6 +220,70 @@ async fn an_extension_in_a_schema_of_its_own_is_restored() {
         assert_eq!(place.sql_in(&copy.database, rights), place.sql(rights));
         copy.remove(&place.settings).await.unwrap();
     }
+}
+
+/// Tables that extensions made and people fill, which everybody may not read, and which refer to one another: a dump has
+/// their rows in order, and notes no reason for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_of_extensions_are_filled_in_order_and_counted() {
+    let place = Place::new();
+    let name = &place.settings.name;
+    place.sql(&format!(
+        "CREATE EXTENSION address_standardizer_data_us; CREATE EXTENSION postgis_topology;
+         ALTER SCHEMA topology OWNER TO {name}_owner;
+         INSERT INTO topology.topology VALUES (1, 'net', 4326, 0, false);
+         INSERT INTO topology.layer (topology_id, layer_id, schema_name, table_name, feature_column, feature_type, level)
+         SELECT 1, n, 'public', 'features', 'at' || n, 1, 0 FROM generate_series(1, 100) n"
+    ));
+    // A setting of the database that would end the script half-way.
+    place.sql(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'"));
+    place.run_role_script();
+    place.sql(&format!("ALTER DATABASE {name} RESET statement_timeout"));
+    let template = format!("pointsman_template_{name}");
+    for _ in 0..3 {
+        let taken = place.take("r1").await.unwrap();
+        place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+    }
+    place.sql_in(&template, &format!("REVOKE ALL ON us_gaz FROM {}", place.settings.user));
+    let found = preflight::look(&place.settings).await;
+    let told = |one: &preflight::Finding| {
+        one.verdict == Verdict::Unrestorable && one.found.contains("may not read and fill us_gaz")
+    };
+    assert!(found.iter().any(told), "{found:?}");
+}
+
+/// A table that is dropped, and one that takes the place of another, wait for the dump and go ahead right after it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_dropped_or_renamed_beside_a_backup_fails_none() {
+    let place = Place::new();
+    place.sql(&format!(
+        "SET ROLE {}_owner; CREATE TABLE gone (id serial PRIMARY KEY); CREATE TABLE new (id serial PRIMARY KEY); CREATE TABLE old (id serial PRIMARY KEY);
+         SELECT setval('new_id_seq', 700), setval('old_id_seq', 7);
+         CREATE TABLE zz_big AS SELECT n, repeat(md5(n::text), 8) AS t FROM generate_series(1, 300000) n",
+        place.settings.name
+    ));
+    let (cluster, name) = (Arc::clone(&place.cluster), place.settings.name.clone());
+    let dumped = "SELECT count(*) FROM pg_locks l JOIN pg_stat_activity a USING (pid)
+                   WHERE a.application_name = 'pointsman-dump' AND l.relation = 'old'::regclass AND l.granted";
+    let swapped = "BEGIN; DROP TABLE gone; ALTER TABLE old RENAME TO older; ALTER SEQUENCE old_id_seq RENAME TO older_id_seq;
+                   ALTER TABLE new RENAME TO old; ALTER SEQUENCE new_id_seq RENAME TO old_id_seq; COMMIT";
+    let beside = std::thread::spawn(move || {
+        let give_up = Instant::now() + Duration::from_secs(30);
+        while cluster.psql(&name, dumped).unwrap() == "0" {
+            assert!(Instant::now() < give_up, "nothing is dumped");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        cluster.psql(&name, swapped).unwrap();
+    });
+    let taken = place.take("r1").await.unwrap();
+    beside.join().unwrap();
+    assert_eq!(place.sql("SELECT to_regclass('gone') IS NULL"), "t");
+    let path = place.settings.backup.dir.join(format!("{}.manifest.json", taken.id));
+    let manifest: serde_json::Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    let sequences = manifest["contents"]["sequences"].as_array().unwrap();
+    let old = sequences.iter().find(|one| one["name"] == "old_id_seq").unwrap();
+    assert_eq!((old["before"].as_i64(), old["after"].as_i64()), (Some(7), Some(7)));
+    place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
 }
 
 /// An index that a concurrent build left unfinished is in no dump, and no difference.

@@ -7,6 +7,9 @@
 -- With peer authentication the role is called as the agent's user, `pointsman-agent`; otherwise give it a password and put
 -- that into the file that `password_file` names:  \password pointsman-agent
 \set QUIET on
+-- Settings of the server and of its databases must not end this half-way, nor change how names are printed.
+\set plainly 'SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;'
+:plainly
 \set template pointsman_template_ :database
 
 -- Who may become a superuser is one: what runs as the database's owner would be.
@@ -72,6 +75,7 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
 \endif
 
 \connect :"database"
+:plainly
 -- What an extension says of its own tables that people fill is in a dump: the role must be able to read it.
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
   FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -110,6 +114,7 @@ SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here
 SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
 
 \connect :"template"
+:plainly
 -- What was dropped in the live one would be in every copy, which then is none; what was put into another schema there, in the
 -- wrong one.
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname)
@@ -128,7 +133,10 @@ SELECT :'extensions' \gexec
 \if :{?wrappers}
 SELECT :'wrappers' \gexec
 \endif
--- Rows that people added to an extension's own tables (spatial reference systems) are in a dump too.
-SELECT format('GRANT INSERT ON %s TO %I', table_oid::regclass, :'role')
-  FROM pg_extension, unnest(extconfig) AS table_oid
- WHERE EXISTS (SELECT 1 FROM pg_class WHERE oid = table_oid AND relkind = 'r') \gexec
+-- Rows that people added to an extension's own tables (spatial reference systems) are in a dump too, and are counted in a copy.
+SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
+  FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE NOT has_schema_privilege(:'role', n.oid, 'USAGE') \gexec
+SELECT format('GRANT %s ON %s TO %I', CASE c.relkind WHEN 'S' THEN 'SELECT, UPDATE' ELSE 'SELECT, INSERT' END, c.oid::regclass, :'role')
+  FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config
+ WHERE c.relkind IN ('r', 'p', 'S') \gexec

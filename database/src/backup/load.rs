@@ -15,6 +15,16 @@ use crate::statement::{field, refused};
 use crate::tools::Tools;
 use crate::{Progress, Session, Settings, room};
 
+/// How many jobs load an archive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Jobs {
+    /// Two, where there is room to unpack the archive first.
+    Several,
+    /// One after the other, as `pg_dump` has put everything. Several jobs go by the dependencies alone that an archive
+    /// notes, and may meet on partitions that none of them names.
+    One,
+}
+
 /// How many tables are loaded at once where the archive is unpacked first.
 const JOBS: u32 = 2;
 /// Most memory that an index is built with, in kB: with more none was built faster, with this a tenth faster than with the
@@ -26,12 +36,12 @@ pub(crate) async fn load(
     settings: &Settings,
     tools: &Tools,
     archive: &Archive,
-    database: &str,
+    (database, jobs): (&str, Jobs),
     progress: &Progress,
 ) -> Result<(), Problem> {
     let target = Target::ask(settings, &archive.manifest, database).await?;
     match archive.manifest.format {
-        Format::Custom => load_archive(settings, tools, archive, &target, progress).await,
+        Format::Custom => load_archive(settings, tools, archive, (&target, jobs), progress).await,
         Format::SqlGz => {
             let mut program = Program::new(settings, &tools.program("psql"), "load")?;
             program.command().env("PGDATABASE", database).env("PGOPTIONS", &target.options).args([
@@ -52,7 +62,7 @@ async fn load_archive(
     settings: &Settings,
     tools: &Tools,
     archive: &Archive,
-    target: &Target<'_>,
+    (target, jobs): (&Target<'_>, Jobs),
     progress: &Progress,
 ) -> Result<(), Problem> {
     let list = List::write(settings, archive, &wanted(archive.list(tools).await?, &target.given))?;
@@ -63,7 +73,8 @@ async fn load_archive(
         .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", target.database])
         .arg("--use-list")
         .arg(&list.0);
-    if target.room < archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20) {
+    let has_room = target.room >= archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20);
+    if jobs == Jobs::One || target.in_order || !has_room {
         return archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ());
     }
     // An archive that came through a pipe has no positions in it: several jobs need a file to look for them.
@@ -96,6 +107,8 @@ struct Target<'a> {
     database: &'a str,
     /// What it holds already.
     given: Given,
+    /// Whether tables of an extension refer to one another: a dump has their rows in order, and notes no reason for it.
+    in_order: bool,
     /// What sessions that load it begin with.
     options: String,
     /// Bytes that may be written beside it in the folder of backups.
@@ -114,6 +127,11 @@ impl<'a> Target<'a> {
         let schemas = "SELECT nspname::text FROM pg_namespace
                         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')";
         let given = Given { extensions, schemas: asked(schemas).await? };
+        let referring = "SELECT c.conname::text FROM pg_constraint c
+                          WHERE c.contype = 'f' AND c.conrelid <> c.confrelid
+                            AND EXISTS (SELECT 1 FROM pg_extension e WHERE c.conrelid = ANY (e.extconfig))
+                          LIMIT 1";
+        let in_order = !asked(referring).await?.is_empty();
         // Commits need not wait for the disk: what a crash cuts short is loaded anew.
         let options = format!(
             "-c synchronous_commit=off -c default_transaction_read_only=off -c maintenance_work_mem={}kB {}",
@@ -121,7 +139,7 @@ impl<'a> Target<'a> {
             session.no_limits().await?
         );
         let room = room::beside_copy(settings, &session, manifest).await?;
-        Ok(Self { database, given, options, room })
+        Ok(Self { database, given, in_order, options, room })
     }
 }
 

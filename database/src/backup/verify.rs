@@ -8,7 +8,7 @@ use super::archive::Archive;
 use super::catalog::Backup;
 use super::manifest::{Format, Mark, damaged};
 use super::name::BackupId;
-use super::{stream, take};
+use super::{Jobs, stream, take};
 use crate::guard::Guard;
 use crate::scratch::{self, Scratch};
 use crate::server::Server;
@@ -110,7 +110,7 @@ pub async fn load_into_scratch(
     scratch::drop_if_ours(client, &scratch.database).await?;
     let comment = Scratch::comment(settings, id);
     copy::create(settings, client, &archive.manifest.shape, &scratch.database, &comment).await?;
-    super::load::load(settings, &tools, &archive, &scratch.database, progress).await?;
+    super::load::load(settings, &tools, &archive, (&scratch.database, Jobs::Several), progress).await?;
     Ok(scratch)
 }
 
@@ -192,8 +192,16 @@ async fn restore(
     authority.check()?;
     guard.check()?;
     let comment = Scratch::comment(settings, &manifest.id);
-    copy::create(settings, client, &manifest.shape, &scratch.database, &comment).await?;
-    match copy::fill(settings, tools, archive, &scratch.database, progress).await {
+    let filled = async |jobs| {
+        copy::create(settings, client, &manifest.shape, &scratch.database, &comment).await?;
+        copy::fill(settings, tools, archive, (&scratch.database, jobs), progress).await
+    };
+    let mut made = filled(Jobs::Several).await;
+    if copy::is_worth_one_job(&made, progress) {
+        scratch::drop_if_ours(client, &scratch.database).await?;
+        made = filled(Jobs::One).await;
+    }
+    match made {
         Ok(()) => Ok(scratch),
         Err(problem) => {
             if let Err(left) = scratch::drop_if_ours(client, &scratch.database).await {

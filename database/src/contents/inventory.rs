@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 
 use super::{Contents, Counters, Sequence, Table};
 use crate::Progress;
-use crate::statement::{field, quoted, refused, releasing_locks};
+use crate::statement::{field, is_gone, quoted, refused, releasing_locks};
 
 /// Tables whose rows a dump holds: those of people, and what an extension says of its own, whose owner is in no dump: it is
 /// whoever makes the extension. `condition` is the extension's; the counters are those of whole tables.
@@ -27,7 +27,7 @@ const TABLES: &str = "
      ORDER BY 1, 2";
 
 const SEQUENCES: &str = "
-    SELECT n.nspname::text, c.relname::text
+    SELECT n.nspname::text, c.relname::text, c.oid::regclass::text
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'S' AND c.relpersistence <> 't'
        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
@@ -90,16 +90,28 @@ pub(crate) async fn counters(client: &Client) -> Result<BTreeMap<(String, String
     Ok(tables.into_iter().map(|(table, _)| ((table.schema, table.name), table.counters)).collect())
 }
 
-/// Every sequence with its value of now, in a transaction that keeps no locks.
+/// Every sequence with its value of now, in a transaction that keeps no locks. What the transaction's snapshot knows by a name may
+/// be called otherwise by now, or be gone: of a sequence that is gone any value is right.
 pub(crate) async fn sequences(client: &Client) -> Result<Vec<Sequence>, Problem> {
     let failed = |error: tokio_postgres::Error| refused("list sequences", &error);
     let mut found = Vec::new();
     for row in client.query(SEQUENCES, &[]).await.map_err(failed)? {
-        let (schema, name): (String, String) = (field(&row, 0)?, field(&row, 1)?);
-        let sql = format!("SELECT last_value FROM {}.{}", quoted(&schema), quoted(&name));
+        let (schema, name, by_now): (String, String, String) =
+            (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
+        // The number alone is what the server says of one that is gone.
+        let sql = format!("SELECT last_value FROM {by_now}");
         let doing = format!("read the sequence `{schema}.{name}`");
-        let value = releasing_locks(client, one(client, &sql, &doing)).await?;
-        found.push(Sequence { schema, name, before: value, after: value });
+        let is_there = by_now.parse::<u32>().is_err();
+        let value = match is_there {
+            true => Some(releasing_locks(client, one(client, &sql, &doing)).await),
+            false => None,
+        };
+        let (before, after) = match value {
+            Some(Ok(value)) => (value, value),
+            Some(Err(problem)) if !is_gone(&problem) => return Err(problem),
+            _ => (i64::MIN, i64::MAX),
+        };
+        found.push(Sequence { schema, name, before, after });
     }
     Ok(found)
 }
@@ -126,13 +138,19 @@ async fn listed(client: &Client) -> Result<Vec<(Table, String)>, Problem> {
 async fn count(client: &Client, table: &Table, condition: &str) -> Result<u64, Problem> {
     let (schema, name) = (&table.schema, &table.name);
     let sql = format!("SELECT count(*) FROM ONLY {}.{} {condition}", quoted(schema), quoted(name));
-    let rows: i64 = one(client, &sql, &format!("count the rows of `{schema}.{name}`")).await?;
+    let rows = one(client, &sql, &format!("count the rows of `{schema}.{name}`")).await;
+    let rows = rows.map_err(useful_again)?;
     Ok(rows.unsigned_abs())
 }
 
 async fn one(client: &Client, sql: &str, doing: &str) -> Result<i64, Problem> {
     let row = client.query_one(sql, &[]).await.map_err(|error| refused(doing, &error))?;
     field(&row, 0)
+}
+
+/// What was dropped or renamed in the middle is not there the next time.
+fn useful_again(problem: Problem) -> Problem {
+    if is_gone(&problem) { problem.retry_useful() } else { problem }
 }
 
 async fn names(client: &Client, sql: &str, doing: &str) -> Result<BTreeSet<String>, Problem> {

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
-use crate::backup::{Archive, BackupId, must_be_whole};
+use crate::backup::{Archive, BackupId, Jobs, must_be_whole};
 use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
@@ -121,7 +121,21 @@ async fn made(
 
     match prepared {
         Some(_) => copy::compare(settings, &archive.manifest, &name, progress).await?,
-        None => copy::fill(settings, &tools, &archive, &name, progress).await?,
+        None => {
+            let filled = copy::fill(settings, &tools, &archive, (&name, Jobs::Several), progress).await;
+            if copy::is_worth_one_job(&filled, progress) {
+                // As before it was there: what a crash leaves is found by its name.
+                record.restored.oid = 0;
+                record.write(settings)?;
+                copy::drop_database(client, &name).await?;
+                copy::create(settings, client, &shape, &name, &comment).await?;
+                record.restored.oid = Shape::of(client, &name).await?.oid;
+                record.write(settings)?;
+                copy::fill(settings, &tools, &archive, (&name, Jobs::One), progress).await?;
+            } else {
+                filled?;
+            }
+        }
     }
     progress.say("restore: gathering statistics");
     analyze(settings, &name).await?;
