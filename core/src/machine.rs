@@ -682,7 +682,7 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
         // It was counted when it was seen, and it is not well yet; that the gates could be read again ends a blind stretch.
         Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => {
             let sees_again = state.watch.blind_since.is_some();
-            sees_again.then(|| Event::GatesRead(Reading::Fail(problem))).into_iter().collect()
+            sees_again.then_some(Event::GatesRead(Reading::Fail(problem))).into_iter().collect()
         }
         // It is held already, and that this goes on is no news.
         Reading::Shared(_) if until.is_none() && state.watch.failures > 0 && state.watch.alone == 0 => {
