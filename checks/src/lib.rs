@@ -39,7 +39,7 @@ pub use grants::Grants;
 pub use memory::Memory;
 pub use parse::{complete, parse, parsed_alone};
 pub use place::{Pin, Place};
-pub use query::{longest_range_ms, names_slot};
+pub use query::{counter_as_it_stands, longest_range_ms, loses_buckets, names_slot};
 pub use run::{Made, after_of, evidence, judged, parse_all, run};
 pub use spec::{Kind, Spec};
 pub use written::Written;

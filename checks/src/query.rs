@@ -42,6 +42,109 @@ pub fn lint(query: &str, at_most: bool) -> Result<(), String> {
     }
 }
 
+/// Words of PromQL that make of a counter what happened lately, or ask only whether it is there.
+const OF_COUNTERS: [&str; 12] = [
+    "rate",
+    "irate",
+    "increase",
+    "delta",
+    "idelta",
+    "deriv",
+    "resets",
+    "changes",
+    "count",
+    "absent",
+    "absent_over_time",
+    "present_over_time",
+];
+
+/// A counter that a query reads as it stands: since its exporter was started, which may be months. None where it takes its growth,
+/// or the difference to another time, and where the query cannot be read.
+pub fn counter_as_it_stands(query: &str) -> Option<String> {
+    let bare = bare(query).ok()?;
+    let nodes = nodes(&mut bare.as_str(), 0).ok()?;
+    let found = (!mentions(&nodes, &["offset"])).then(|| standing(&nodes)).flatten();
+    found.map(str::to_owned)
+}
+
+fn standing<'a>(all: &[Node<'a>]) -> Option<&'a str> {
+    let is_counter = |name: &str| name.ends_with("_total") || name.ends_with("_bucket");
+    let own = metrics_of(all).find(|name| is_counter(name));
+    own.or_else(|| {
+        all.iter().find_map(|node| match node {
+            Node::Group { called, inside } if !OF_COUNTERS.contains(called) && !LABELLED.contains(called) => {
+                standing(inside)
+            }
+            _ => None,
+        })
+    })
+}
+
+/// Whether a query asks for a quantile of buckets that it has added up without their label `le`: there is no answer to that, or
+/// none that is a number.
+pub fn loses_buckets(query: &str) -> bool {
+    let read = |query: &str| {
+        let bare = bare(query).ok()?;
+        Some(lost(&nodes(&mut bare.as_str(), 0).ok()?, false))
+    };
+    read(query).unwrap_or(false)
+}
+
+/// Whether buckets lose their label in these nodes; `asked` says that a quantile of them is asked for.
+fn lost(all: &[Node<'_>], asked: bool) -> bool {
+    all.iter().enumerate().any(|(at, node)| {
+        let Node::Group { called, inside } = node else { return false };
+        if asked && AGGREGATIONS.contains(called) && has_buckets(inside) && !keeps_le(all, at) {
+            return true;
+        }
+        lost(inside, asked || *called == "histogram_quantile")
+    })
+}
+
+fn has_buckets(all: &[Node<'_>]) -> bool {
+    metrics_of(all).any(|name| name.ends_with("_bucket"))
+        || all.iter().any(|node| matches!(node, Node::Group { inside, .. } if has_buckets(inside)))
+}
+
+/// Whether the aggregation whose parentheses stand at `at` keeps the label `le`: before them or behind them it says by what.
+fn keeps_le(all: &[Node<'_>], at: usize) -> bool {
+    let labels = |word: Option<usize>, group: Option<usize>| {
+        let (Some(Node::Word(word)), Some(Node::Group { inside, .. })) =
+            (word.and_then(|at| all.get(at)), group.and_then(|at| all.get(at)))
+        else {
+            return None;
+        };
+        let named = inside.iter().any(|node| node.is("le"));
+        match *word {
+            "by" => Some(named),
+            "without" => Some(!named),
+            _ => None,
+        }
+    };
+    let before = labels(at.checked_sub(2), at.checked_sub(1));
+    let behind = labels(at.checked_add(1), at.checked_add(2));
+    before.or(behind).unwrap_or(false)
+}
+
+/// The metrics that stand in these nodes themselves, not in parentheses in them.
+fn metrics_of<'n, 'a>(all: &'n [Node<'a>]) -> impl Iterator<Item = &'a str> + use<'n, 'a> {
+    let own = all.iter().enumerate().filter_map(|(at, node)| match node {
+        Node::Word(name) => Some((at, *name)),
+        _ => None,
+    });
+    own.filter(|(at, name)| is_metric(all, *at, name)).map(|(_, name)| name)
+}
+
+/// Whether a word is a metric: neither a number, nor called, nor of the language.
+fn is_metric(all: &[Node<'_>], at: usize, name: &str) -> bool {
+    let number = name.starts_with(|c: char| c.is_ascii_digit());
+    let is_called = matches!(all.get(at.saturating_add(1)), Some(Node::Group { .. }));
+    let of_language = NO_METRICS.contains(&name) || MATCHINGS.contains(&name) || LABELLED.contains(&name);
+    // `offset 1d` names a time.
+    let is_time = at.checked_sub(1).and_then(|at| all.get(at)).is_some_and(|node| node.is("offset"));
+    !number && !is_called && !of_language && !AGGREGATIONS.contains(&name) && !is_time
+}
+
 /// Whether a query says of which slot its number is to be.
 pub fn names_slot(query: &str) -> bool {
     Template::parse(query).is_ok_and(|template| template.names().any(|name| name == "slot"))
@@ -261,19 +364,8 @@ fn metrics<'a>(nodes: &[Node<'a>]) -> Vec<Metric<'a>> {
                 let inner = metrics(inside).into_iter();
                 found.extend(inner.map(|metric| Metric { one_series: metric.one_series || sums, ..metric }));
             }
-            Node::Word(name) => {
-                let number = name.starts_with(|c: char| c.is_ascii_digit());
-                let is_called = matches!(nodes.get(at.saturating_add(1)), Some(Node::Group { .. }));
-                let of_language =
-                    NO_METRICS.contains(name) || MATCHINGS.contains(name) || LABELLED.contains(name);
-                // `offset 1d` names a time.
-                let is_time =
-                    at.checked_sub(1).and_then(|at| nodes.get(at)).is_some_and(|node| node.is("offset"));
-                if !number && !is_called && !of_language && !AGGREGATIONS.contains(name) && !is_time {
-                    found.push(Metric { name, one_series: false });
-                }
-            }
-            Node::Sign(_) => {}
+            Node::Word(name) if is_metric(nodes, at, name) => found.push(Metric { name, one_series: false }),
+            Node::Word(_) | Node::Sign(_) => {}
         }
     }
     found
@@ -391,6 +483,53 @@ mod tests {
         let deep = format!("{}a{}", "(".repeat(200), ")".repeat(200));
         for open in ["sum(a{b=\"c\"", "rate(a[5m)", "a{b=\"c}", "", "sum(a", "a)", &deep] {
             assert!(lint(open).is_err(), "{open}");
+        }
+    }
+
+    #[test]
+    fn a_counter_as_it_stands_says_nothing_of_now() {
+        for (query, counter) in [
+            (
+                "sum(http_requests_total{status=~'5..'}) / sum(http_requests_total)",
+                Some("http_requests_total"),
+            ),
+            ("errors_total", Some("errors_total")),
+            ("max_over_time(errors_total[5m])", Some("errors_total")),
+            ("sum by (le) (latency_bucket)", Some("latency_bucket")),
+            ("sum(rate(a_total[1m])) / sum(b_total)", Some("b_total")),
+            ("sum(rate(http_requests_total[1m]))", None),
+            ("increase(errors_total[1m]) / 60", None),
+            ("errors_total - errors_total offset 5m", None),
+            ("count(errors_total) or vector(0)", None),
+            ("queue_length", None),
+            ("sum(up{job='my_total'})", None),
+            ("sum(a_total", None),
+        ] {
+            assert_eq!(counter_as_it_stands(query).as_deref(), counter, "{query}");
+        }
+    }
+
+    #[test]
+    fn a_quantile_needs_its_buckets() {
+        for lost in [
+            "histogram_quantile(0.99, sum(rate(latency_bucket[1m])))",
+            "histogram_quantile(0.99, sum by (job) (rate(latency_bucket[1m])))",
+            "1000 * histogram_quantile(0.99, sum(rate(latency_bucket[1m])) by (job, slot))",
+            "histogram_quantile(0.99, sum without (le) (rate(latency_bucket[1m])))",
+        ] {
+            assert!(loses_buckets(lost), "{lost}");
+        }
+        for sound in [
+            "histogram_quantile(0.99, sum by (le) (rate(latency_bucket[1m])))",
+            "histogram_quantile(0.99, sum(rate(latency_bucket{le!='9'}[1m])) by (le, slot))",
+            "histogram_quantile(0.99, sum without (instance) (rate(latency_bucket[1m])))",
+            "max(histogram_quantile(0.99, sum by (le, slot) (rate(latency_bucket[1m]))))",
+            "histogram_quantile(0.99, rate(latency_bucket[1m]))",
+            // A native histogram has its buckets inside.
+            "histogram_quantile(0.99, sum(rate(latency[1m])))",
+            "sum(rate(latency_bucket{le='2'}[1m])) / sum(rate(latency_count[1m]))",
+        ] {
+            assert!(!loses_buckets(sound), "{sound}");
         }
     }
 

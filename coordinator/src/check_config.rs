@@ -46,7 +46,7 @@ fn in_effect(subject: &str, as_read: bool) -> v1::Finding {
     }
 }
 
-/// What queries say without being asked: of which slot, and of when. Neither makes a file invalid; whoever writes them may
+/// What queries say without being asked: of which slot, of when, and of what. None of it makes a file invalid; whoever writes them may
 /// mean it.
 fn of_queries(file: &Environment) -> Vec<v1::Finding> {
     let watched = file.checks.iter().filter(|check| check.after_switch);
@@ -95,7 +95,23 @@ fn of_query(check: &Check, query: &str, shortest_ms: u64) -> Vec<v1::Finding> {
             format!("shorten the range in the query, or watch for {range} or longer"),
         )
     });
-    mixed.into_iter().chain(looks_back).collect()
+    let counter = pointsman_checks::counter_as_it_stands(query).map(|counter| {
+        warns(
+            &format!("reads the counter `{counter}` as it stands"),
+            "it counts since its exporter was started: what happens during a watch hardly moves it"
+                .to_owned(),
+            format!("ask for its growth: `sum(rate({counter}[1m]))`"),
+        )
+    });
+    let buckets = pointsman_checks::loses_buckets(query).then(|| {
+        warns(
+            "asks for a quantile of buckets without their label `le`",
+            "Prometheus has no number for that: the check never knows, and every watch is held for it"
+                .to_owned(),
+            "keep the label: `histogram_quantile(0.99, sum by (le) (rate(…_bucket[1m])))`".to_owned(),
+        )
+    });
+    mixed.into_iter().chain(looks_back).chain(counter).chain(buckets).collect()
 }
 
 fn asks_monitoring(check: &Check) -> bool {
@@ -178,6 +194,15 @@ mod tests {
         assert_eq!(told("sum(rate(e[1m]))"), [slot]);
         assert_eq!(told("sum(rate(e{slot=\"{{slot}}\"}[5m])) / sum(rate(r{slot=\"{{slot}}\"}[1m]))"), [back]);
         assert_eq!(told("sum(rate(e[5m]))"), [slot, back]);
+        let of_slot = |query: &str| told(&query.replace('#', "{slot=\"{{slot}}\"}"));
+        assert_eq!(
+            of_slot("sum(e_total#) / sum(r_total#)"),
+            ["check `errors` reads the counter `e_total` as it stands"]
+        );
+        assert_eq!(
+            of_slot("histogram_quantile(0.99, sum(rate(t_bucket#[1m])))"),
+            ["check `errors` asks for a quantile of buckets without their label `le`"]
+        );
     }
 
     #[test]
