@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::histogram::Histogram;
+use pointsman_core::signal::OWN_CHECKS;
 use pointsman_core::{Note, Outcome, Plan, Purpose, ReleaseId, State, Timestamp, TrafficSeen};
 use pointsman_proto::{convert, v1};
 use tokio::time::Instant;
@@ -159,7 +160,11 @@ impl Met {
         let cells = slots.flat_map(|slot| &slot.cells).filter(|cell| cell.release == plan.release.as_str());
         let limit_ms = plan.verdict.p99_ms;
         for cell in cells.filter_map(|cell| cell.cell.as_ref()) {
-            let Ok((_, cell)) = convert::cell_from_wire(cell) else { continue };
+            let Ok((key, cell)) = convert::cell_from_wire(cell) else { continue };
+            // Agents of before probes were counted apart have them here.
+            if key.class.as_str() == OWN_CHECKS {
+                continue;
+            }
             // A request that its visitor broke off says nothing of the release.
             self.seen.requests = self.seen.requests.saturating_add(cell.judged());
             self.seen.failures = self.seen.failures.saturating_add(cell.failed_by_servers());
@@ -176,5 +181,71 @@ impl Met {
         self.seen.slow = Some(self.latency.above(P99_LIMIT_MS - 1));
         self.seen.too_slow = Some(self.too_slow);
         self.seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pointsman_core::signal::{Cell, CellKey};
+    use pointsman_core::{Epoch, OrderKey, Phase, Progress, RouteEpoch, Step};
+
+    use crate::fixture;
+
+    fn plan() -> Plan {
+        fixture::plan(&fixture::environment(&["lb1"], ""), "r1")
+    }
+
+    #[test]
+    fn visitors_count_from_the_first_who_is_led_there_until_nobody_is() {
+        let mut state = State::begin(plan(), Epoch(1), Timestamp(1_000));
+        assert_eq!(Led::of(&state), Led::Over);
+        let key = OrderKey { step: Step::Canary(1), host: "lb1".parse().unwrap() };
+        state.orders.insert(key, Progress { open: true, ..Progress::default() });
+        // Watched or not, held, and on the way back.
+        for phase in [
+            Phase::Doing(Step::Canary(1)),
+            Phase::Watching { after: Step::Canary(1), until: Timestamp(9_000) },
+            Phase::Doing(Step::Switch),
+            Phase::Doing(Step::RouteBack),
+        ] {
+            state.phase = phase;
+            assert_eq!(Led::of(&state), Led::There, "{:?}", state.phase);
+        }
+        state.entered_at = Timestamp(7_000);
+        state.phase = Phase::Finished(Outcome::RolledBack);
+        assert_eq!(Led::of(&state), Led::Away(Timestamp(7_000)));
+        state.phase = Phase::Finished(Outcome::Confirmed);
+        assert_eq!(Led::of(&state), Led::Over);
+    }
+
+    #[test]
+    fn only_visitors_of_the_release_are_met() {
+        let mut cell = Cell { requests: 11, failures: 1, client_aborts: 1, ..Cell::default() };
+        [80, 80, 2_500].into_iter().for_each(|ms| cell.latency.record(ms));
+        cell.abandoned.record(5_000);
+        let told = |release: &str, class: &str| {
+            let class = class.parse().unwrap();
+            let key = CellKey { backend: "be_green".parse().unwrap(), epoch: RouteEpoch(9), class };
+            v1::TrafficCell { release: release.to_owned(), cell: Some(convert::cell_to_wire(&key, &cell)) }
+        };
+        let slot = |slot: &str, cells| v1::SlotTraffic { slot: slot.to_owned(), cells, ..Default::default() };
+        let tick = v1::TrafficTick {
+            at_ms: 5_000,
+            balancers: vec!["lb1".to_owned()],
+            slots: vec![
+                slot("green", vec![told("r1", "other"), told("r1", OWN_CHECKS), told("r0", "other")]),
+                slot("blue", vec![told("r1", "other")]),
+            ],
+            latency_usable: true,
+            ..Default::default()
+        };
+        let mut met = Met::default();
+        met.add(&tick, &plan());
+        // A second of which no load balancer tells is none.
+        met.add(&v1::TrafficTick::default(), &plan());
+        let TrafficSeen { seconds, incomplete, requests, failures, timed, slow, too_slow, .. } = met.seen();
+        assert_eq!((seconds, incomplete, requests, failures), (1, 0, 10, 1));
+        assert_eq!((timed, slow, too_slow), (Some(3), Some(1), Some(2)));
     }
 }
