@@ -19,7 +19,9 @@ profile, 640 requests per second, everybody on the new slot; after at least 3 s 
 with 500, and no check knows of it. live_reaction_ms = median, over live_runs, of: end of the first bad answer that a \
 visitor got to end of the last answer of the new version; the verdict, the orders and the route back are all in it. The \
 verdict itself takes 4 to 5 whole seconds at that rate (detect_elsewhere), and the second in which it breaks is not \
-whole. live_hurt_median = visitors who got an error; live_counted_median = errors that the verdict itself had counted.";
+whole. live_hurt_median = visitors who got an error; live_counted_median = errors that the verdict itself had counted; \
+live_reported_median = errors that the release reports after its end, with those that came after the verdict, over the runs \
+in which it heard of all of them";
 
 /// Adds the figures of the real site to those of the simulation.
 pub async fn measure(releases: &str) -> Result<Value> {
@@ -29,11 +31,13 @@ pub async fn measure(releases: &str) -> Result<Value> {
     });
     let mut found = simulated.await??;
     let (mut reactions, mut hurt, mut counted) = (Samples::default(), Vec::new(), Vec::new());
+    let mut reported = Vec::new();
     for _ in 0..RUNS {
         let run = once().await?;
         reactions.push(run.reaction);
         hurt.push(run.hurt);
         counted.push(run.counted);
+        reported.extend(run.reported);
     }
     let fields = found.as_object_mut().context("the simulation printed no object")?;
     for (key, value) in [
@@ -41,6 +45,7 @@ pub async fn measure(releases: &str) -> Result<Value> {
         ("live_reaction_slowest_ms", json!(rounded(reactions.p99()))),
         ("live_hurt_median", json!(median(hurt))),
         ("live_counted_median", json!(median(counted))),
+        ("live_reported_median", json!(median(reported))),
         ("live_runs", json!(RUNS)),
         ("live_method", json!(METHOD)),
     ] {
@@ -67,6 +72,7 @@ struct Run {
     reaction: Duration,
     hurt: u64,
     counted: u64,
+    reported: Option<u64>,
 }
 
 async fn once() -> Result<Run> {
@@ -92,6 +98,7 @@ async fn once() -> Result<Run> {
         reaction: reaction(&report).context("nobody was hurt")?,
         hurt: u64::try_from(report.failures().len())?,
         counted: errors.map_or(0, |new| new.bad),
+        reported: release.met.filter(|met| met.to_the_end).map(|met| met.failures),
     })
 }
 
