@@ -160,7 +160,7 @@ async fn seen(balancer: &Balancer) -> Result<Seen, Problem> {
         shows_epoch,
         otherwise,
         servers,
-        strangers: balancer.workers.strangers(&rows),
+        strangers: balancer.workers.strangers(&rows).await?,
         algorithms: balancer.workers.algorithms().await?,
     })
 }

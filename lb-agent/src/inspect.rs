@@ -107,7 +107,7 @@ pub async fn inspect(
         detail = format!("{detail}; {unkept}");
     }
     if !balancer.shows_epoch() {
-        let strangers = balancer.workers.strangers(&balancer.workers.haproxy_stat().await?);
+        let strangers = balancer.workers.strangers(&balancer.workers.haproxy_stat().await?).await?;
         match refuse_strangers(&strangers) {
             Err(problem) if !leaving => return Err(problem),
             // They had their visitors before, and keep them: no reason to stay.

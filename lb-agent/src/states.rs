@@ -183,8 +183,13 @@ impl ServerStates {
         for (slot, servers) in &self.slots {
             let mut sum =
                 StatRow { backend: slot.to_string(), server: "BACKEND".to_owned(), ..StatRow::default() };
-            for name in servers {
-                let Some(row) = find_row(rows, name) else { continue };
+            let known: Vec<_> =
+                servers.iter().filter_map(|name| Some((name, find_row(rows, name)?))).collect();
+            // A worker of before the slot was made cannot lead there.
+            if known.is_empty() {
+                continue;
+            }
+            for (name, row) in known {
                 sum.add(row);
                 let status = if row.status == "DRAIN" { "UP".to_owned() } else { row.status.clone() };
                 found.push(StatRow {

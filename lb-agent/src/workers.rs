@@ -238,16 +238,20 @@ impl Workers {
         match &self.steering {
             Steering::Map(_) => Ok(()),
             Steering::ServerStates(states) => {
-                states.permit(route, &self.algorithms().await?, &self.haproxy_stat().await?)
+                let servers = states.states(&self.line()).await?.unwrap_or_default();
+                states.permit(route, &self.algorithms().await?, &self.haproxy_stat().await?, &servers)
             }
         }
     }
 
-    /// Of HAProxy's rows the servers that take visitors although nobody named them. A map leads past such.
-    pub(crate) fn strangers(&self, rows: &[StatRow]) -> Vec<String> {
+    /// The servers that take visitors, or would when they are up, although nobody named them; `rows` are HAProxy's. A map leads
+    /// past such.
+    pub(crate) async fn strangers(&self, rows: &[StatRow]) -> Result<Vec<String>, Problem> {
         match &self.steering {
-            Steering::Map(_) => Vec::new(),
-            Steering::ServerStates(states) => states.strangers(rows),
+            Steering::Map(_) => Ok(Vec::new()),
+            Steering::ServerStates(states) => {
+                Ok(states.strangers(rows, &states.states(&self.line()).await?.unwrap_or_default()))
+            }
         }
     }
 

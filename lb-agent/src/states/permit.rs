@@ -5,21 +5,29 @@ use std::collections::BTreeMap;
 
 use pointsman_core::{Aftermath, Code, Problem, Route};
 
-use super::{ServerStates, is_row, share_is_whole, takes_weights};
-use crate::reply::StatRow;
+use super::{ServerName, ServerStates, share_is_whole, takes_weights};
+use crate::reply::{ServerState, StatRow};
 
 impl ServerStates {
-    /// Servers that take visitors beside the named ones, whatever the route: no command is ever sent to them. One that
-    /// takes none now, or only where nobody else can, is no matter of the route's.
-    pub fn strangers(&self, rows: &[StatRow]) -> Vec<String> {
+    /// Servers that take visitors beside the named ones, or would as soon as they are up, whatever the route: no command is
+    /// ever sent to them. One that a person has drained, put away or given no weight takes none until a person says so, and
+    /// one of the last resort only where nobody else can.
+    pub fn strangers(&self, rows: &[StatRow], states: &[ServerState]) -> Vec<String> {
         let backends = self.haproxy_backends();
-        let named = |row: &StatRow| self.slots.values().flatten().any(|name| is_row(row, name));
-        let takes = |row: &&StatRow| {
-            let idle = ["MAINT", "DRAIN", "DOWN"].iter().any(|idle| row.status.starts_with(idle));
-            row.server != "BACKEND" && !row.backup && !idle
+        let is = |state: &ServerState, name: &ServerName| {
+            name.backend() == state.backend && name.server() == state.server
         };
-        let theirs = rows.iter().filter(|row| backends.contains(row.backend.as_str())).filter(takes);
-        theirs.filter(|row| !named(row)).map(|row| format!("{}/{}", row.backend, row.server)).collect()
+        let named = |state: &&ServerState| self.slots.values().flatten().any(|name| is(state, name));
+        let last_resort = |state: &&ServerState| {
+            let own = |row: &&StatRow| row.backend == state.backend && row.server == state.server;
+            rows.iter().find(own).is_some_and(|row| row.backup)
+        };
+        let takes = |state: &&ServerState| !state.drained && !state.in_maintenance && state.weight > 0;
+        let theirs = states.iter().filter(|state| backends.contains(state.backend.as_str()));
+        theirs
+            .filter(|state| takes(state) && !named(state) && !last_resort(state))
+            .map(|state| format!("{}/{}", state.backend, state.server))
+            .collect()
     }
 
     /// Refuses a route that states cannot express. Servers that nobody named are no reason to stay where visitors are: all
@@ -29,6 +37,7 @@ impl ServerStates {
         route: &Route,
         algorithms: &BTreeMap<String, String>,
         rows: &[StatRow],
+        states: &[ServerState],
     ) -> Result<(), Problem> {
         let cannot = |message: String| Problem::new(Code::DriverCannot, message);
         let shows_page = [&route.stable, &route.canary].into_iter().any(|slot| {
@@ -45,7 +54,7 @@ impl ServerStates {
         if share_is_whole(route) {
             return Ok(());
         }
-        refuse_strangers(&self.strangers(rows))?;
+        refuse_strangers(&self.strangers(rows, states))?;
         let fixed =
             self.haproxy_backends().into_iter().find(|backend| self.is_static(algorithms.get(*backend)));
         let Some(backend) = fixed else { return Ok(()) };
@@ -61,13 +70,13 @@ impl ServerStates {
     }
 }
 
-/// Refuses where servers that are in no slot take visitors.
+/// Refuses where servers that are in no slot take visitors, or would when they are up.
 pub fn refuse_strangers(strangers: &[String]) -> Result<(), Problem> {
     if strangers.is_empty() {
         return Ok(());
     }
     let named = strangers.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
-    Err(Problem::new(Code::DriverCannot, "servers that are in no slot take visitors, whatever the route")
+    Err(Problem::new(Code::DriverCannot, "servers that are in no slot take visitors when they are up, whatever the route")
         .aftermath(Aftermath::Unchanged)
         .cause(format!("{named}: no line of `[haproxy.servers]` in lb-agent.toml names them"))
         .hint("name each in its slot's line, or take it out of haproxy.cfg; until then: `set server ... state drain`"))

@@ -217,7 +217,7 @@ impl Haproxy {
         }
     }
 
-    async fn ask(&self, socket: &str, command: &str) -> String {
+    pub async fn ask(&self, socket: &str, command: &str) -> String {
         let mut stream = tokio::net::UnixStream::connect(self.folder.path().join(socket)).await.unwrap();
         stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
         let mut answer = String::new();

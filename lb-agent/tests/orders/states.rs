@@ -390,6 +390,59 @@ async fn a_server_that_nobody_named_lets_nothing_go_forward() {
         site.haproxy.admin(&format!("set server be_app/legacy1 state {state}")).await;
         site.observe(inspect(V)).await.unwrap();
     }
+    site.haproxy.admin("set server be_app/legacy1 state ready").await;
+    site.haproxy.admin("set weight be_app/legacy1 0").await;
+    site.observe(inspect(V)).await.unwrap();
+    // One that is only down takes its part when it is up again, in the middle of a release perhaps.
+    site.haproxy.admin("set weight be_app/legacy1 1").await;
+    legacy.dead.store(true, Ordering::SeqCst);
+    site.haproxy
+        .until("the server that nobody named is down", async |haproxy| {
+            haproxy
+                .admin("show stat")
+                .await
+                .lines()
+                .any(|row| row.contains("be_app,legacy1,") && row.contains(",DOWN,"))
+        })
+        .await;
+    let refused = site.observe(inspect(V)).await.unwrap_err();
+    assert!(refused.causes[0].contains("be_app/legacy1"), "{refused:?}");
+}
+
+/// An old worker of before a slot's servers stood in the configuration leads nobody to them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_worker_without_the_servers_of_a_slot_does_not_hold_its_drain() {
+    let Some(site) = Site::start("roundrobin", "").await else { return };
+    let file = site.haproxy.folder.path().join("haproxy.cfg");
+    let whole = std::fs::read_to_string(&file).unwrap();
+    let without: String = whole
+        .lines()
+        .filter(|line| !line.contains("server green1"))
+        .map(|line| format!("{line}\n"))
+        .collect();
+    std::fs::write(&file, without).unwrap();
+    site.haproxy.replaced().await;
+    // Held open and idle, so that the worker stays as an old one.
+    let mut idle = TcpStream::connect(site.haproxy.frontend).unwrap();
+    idle.write_all(b"GET / HTTP/1.1\r\nHost: www.example.org\r\n\r\n").unwrap();
+    assert!(idle.read(&mut [0; 4096]).unwrap() > 0);
+    std::fs::write(&file, whole).unwrap();
+    // A master that starts anew hears no signal yet.
+    let pid = site.haproxy.pid().await;
+    site.haproxy
+        .until("the master is back", async |haproxy| {
+            haproxy.ask("master.sock", "show proc;quit").await.contains(&pid)
+        })
+        .await;
+    site.haproxy.replaced().await;
+    site.guarded(P).await;
+    let stale = site.haproxy.agent.describe().await.balancer.unwrap_or_default().stale_workers;
+    assert_eq!(stale.len(), 1, "the old worker lives: {stale:?}");
+    let backend = "be_green".parse().unwrap();
+    let drain = Action::Drain { backend, timeout_ms: 2_000, end: DrainEnd::Cut };
+    let done = site.haproxy.agent.perform(drain).await.unwrap();
+    assert!(done.detail.contains("serves nobody"), "{done:?}");
+    drop(idle);
 }
 
 /// A server that serves only where nobody else can takes nobody's visitors.
