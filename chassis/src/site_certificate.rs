@@ -15,7 +15,7 @@ use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
 use rustls::{InconsistentKeys, SignatureAlgorithm};
-use x509_parser::asn1_rs::ToDer as _;
+use x509_parser::asn1_rs::{Oid, ToDer as _};
 use x509_parser::extensions::GeneralName;
 use x509_parser::objects::{oid_registry, oid2sn};
 use x509_parser::prelude::{AlgorithmIdentifier, FromDer as _, X509Certificate};
@@ -295,8 +295,7 @@ fn signed_by(
     let mut known =
         all.iter().filter(|known| algorithm.as_deref() == Some(&known.signature_alg_id())).peekable();
     if known.peek().is_none() {
-        let oid = signed.signature_algorithm.oid();
-        let name = oid2sn(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned);
+        let name = named(signed.signature_algorithm.oid());
         return Err(unfit(format!(
             "certificate {before} of its chain is signed by `{name}`, which cannot be verified here"
         )));
@@ -305,6 +304,16 @@ fn signed_by(
         (&signer.public_key().subject_public_key.data, identifier(&signer.public_key().algorithm));
     let (message, signature) = (signed.tbs_certificate.as_ref(), &signed.signature_value.data);
     let mut of_kind = known.filter(|known| kind.as_deref() == Some(&known.public_key_alg_id()));
+    if !all.iter().any(|known| kind.as_deref() == Some(&known.public_key_alg_id())) {
+        // The key may well be the right one: nobody here can tell.
+        let algorithm = &signer.public_key().algorithm;
+        let curve = algorithm.parameters.as_ref().and_then(|parameters| parameters.as_oid().ok());
+        let name = named(curve.as_ref().unwrap_or(&algorithm.algorithm));
+        return Err(unfit(format!(
+            "certificate {place} of its chain has a `{name}` key, by which certificate {before} cannot be verified here"
+        ))
+        .hint("ask the authority for a chain of RSA, P-256, P-384 or Ed25519 keys"));
+    }
     if of_kind.any(|known| known.verify_signature(key, message, signature).is_ok()) {
         return Ok(());
     }
@@ -320,6 +329,11 @@ fn signed_by(
         "certificate {place} of its chain has the name of whoever signed certificate {before}, but not the key"
     ))
     .hint("take the chain that came with this very certificate: `fullchain.pem`"))
+}
+
+/// An algorithm or a curve as people know it, else by its number.
+fn named(oid: &Oid<'_>) -> String {
+    oid2sn(oid, oid_registry()).map_or_else(|_| oid.to_id_string(), str::to_owned)
 }
 
 /// An algorithm with its parameters, as the libraries that verify name it: the contents of the sequence in DER.
@@ -692,6 +706,11 @@ mod tests {
         for (chain, reason) in [
             (include_str!("../tests/chains/rsa-sha1.pem"), "signed by `sha1WithRSAEncryption`"),
             (include_str!("../tests/chains/p521-sha512.pem"), "signed by `ecdsa-with-SHA512`"),
+            // Known algorithms by a key that is not: whether it signed is not known, and not denied.
+            (
+                include_str!("../tests/chains/p521-sha256.pem"),
+                "certificate 2 of its chain has a `secp521r1` key, by which certificate 1 cannot be verified",
+            ),
             (
                 include_str!("../tests/chains/rsa1024-sha256.pem"),
                 "certificate 2 of its chain has an RSA key of 1024 bits",
