@@ -32,7 +32,7 @@ impl WebHands {
     /// The hands for this configuration of this site.
     pub fn new(config: Config, web: Web) -> Result<Self, Problem> {
         let site = Site::open(web.root.clone())?;
-        let server = Target { address: web.server, host: web.host.clone(), tls: None };
+        let server = Target { address: web.server, host: web.host.clone(), tls: None, proxy_protocol: false };
         let (grants, key) = (Arc::new(config.checks.clone()), String::new());
         let place = Place { server, pin: None, grants, key };
         Ok(Self { config: Arc::new(config), web: Arc::new(web), site, place, memory: Arc::default() })

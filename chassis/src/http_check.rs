@@ -14,7 +14,7 @@ use pointsman_core::{Code, HttpPath, Problem};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -27,6 +27,22 @@ pub struct Target {
     pub host: String,
     /// With TLS.
     pub tls: Option<Arc<ClientConfig>>,
+    /// It awaits the PROXY protocol before anything else, as a `bind` of HAProxy with `accept-proxy` does.
+    pub proxy_protocol: bool,
+}
+
+/// The header of the PROXY protocol, version 2, of a connection that nobody made for another: command `LOCAL`, no addresses.
+/// Whoever takes it goes by the connection's own address, so that it can claim no other.
+const PROXY_LOCAL: [u8; 16] = *b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
+
+/// Connects, and says who connects where that is awaited. The error is in words.
+pub async fn connect(address: SocketAddr, proxy_protocol: bool) -> Result<TcpStream, String> {
+    let failed = |error: std::io::Error| format!("cannot connect: {error}");
+    let mut stream = TcpStream::connect(address).await.map_err(failed)?;
+    if proxy_protocol {
+        stream.write_all(&PROXY_LOCAL).await.map_err(failed)?;
+    }
+    Ok(stream)
 }
 
 /// What a server answered, but for the body.
@@ -99,8 +115,7 @@ pub async fn send(
     timeout: Duration,
 ) -> Result<http::Response<Bytes>, String> {
     let asking = async {
-        let stream =
-            TcpStream::connect(target.address).await.map_err(|error| format!("cannot connect: {error}"))?;
+        let stream = connect(target.address, target.proxy_protocol).await?;
         let Some(tls) = &target.tls else { return exchange(stream, target, request, most).await };
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::clone(tls))

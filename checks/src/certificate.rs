@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use pointsman_chassis::http_check::connect;
 use pointsman_core::several;
 use rustls::pki_types::ServerName;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -23,8 +23,7 @@ pub async fn make(min_left_ms: u64, place: &Place, until: Instant) -> Result<Str
         )
     })?;
     let shaken = async {
-        let stream =
-            TcpStream::connect(server.address).await.map_err(|error| format!("cannot connect: {error}"))?;
+        let stream = connect(server.address, server.proxy_protocol).await?;
         let name = ServerName::try_from(server.host.clone()).map_err(|error| error.to_string())?;
         TlsConnector::from(Arc::clone(tls))
             .connect(name, stream)

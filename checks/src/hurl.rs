@@ -13,6 +13,11 @@ use crate::session::Session;
 /// Runs one file against the place. In the file, `{{url}}` is the server, `{{host}}` its name and `{{side}}` the side of the
 /// route that is meant; each of its requests asks for that by `X-Pointsman`. Secrets are variables by their names.
 pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, Miss> {
+    if place.server.proxy_protocol {
+        return Err(Miss::Blind(
+            "`hurl` asks no server that awaits the PROXY protocol: give the load balancer's frontend a `bind` without it".to_owned(),
+        ));
+    }
     let (command, path) = place.grants.hurl(file).map_err(Miss::Blind)?;
     let left = until.saturating_duration_since(Instant::now());
     let secrets = secrets_file(session)

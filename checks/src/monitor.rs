@@ -40,7 +40,7 @@ pub async fn ask(
         let untried = u32::try_from(addresses.len().saturating_sub(index)).unwrap_or(1);
         let until = Instant::now() + until.saturating_duration_since(Instant::now()) / untried.max(1);
         let host = if tls.is_some() { name.clone() } else { authority.to_string() };
-        let server = Target { address, host, tls: tls.clone() };
+        let server = Target { address, host, tls: tls.clone(), proxy_protocol: false };
         let place = Place { server, pin: None, grants: Arc::clone(grants), key: String::new() };
         let ask = Ask::get(&path);
         match client::send(&place, &mut Session::default(), ask, until).await {

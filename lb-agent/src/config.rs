@@ -230,6 +230,9 @@ pub struct Frontend {
     /// With TLS: the authorities that signed its certificate, `/etc/ssl/certs/ca-certificates.crt` as a rule.
     #[serde(default)]
     pub tls_ca: Option<PathBuf>,
+    /// It awaits the PROXY protocol there: its `bind` has `accept-proxy`.
+    #[serde(default)]
+    pub proxy_protocol: bool,
 }
 
 fn default_path() -> Parsed<HttpPath> {
@@ -241,7 +244,8 @@ impl Frontend {
     /// The frontend as a target of checks.
     pub fn target(&self) -> Result<Target, Problem> {
         let tls = self.tls_ca.as_ref().map(http_check::tls_for).transpose()?;
-        Ok(Target { address: self.address, host: self.host.clone(), tls })
+        let (address, host) = (self.address, self.host.clone());
+        Ok(Target { address, host, tls, proxy_protocol: self.proxy_protocol })
     }
 }
 

@@ -102,6 +102,6 @@ async fn places(balancer: &Balancer, backend: &BackendName, route: &Route) -> Re
     let addresses = balancer.workers.addresses(backend).await?;
     Ok(addresses
         .into_iter()
-        .map(|address| place(Target { address, host: host.clone(), tls: None }, None))
+        .map(|address| place(Target { address, host: host.clone(), tls: None, proxy_protocol: false }, None))
         .collect())
 }

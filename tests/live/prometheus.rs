@@ -75,7 +75,12 @@ async fn only_one_finite_number_says_anything() {
     let prometheus = Prometheus::start().await;
     let url = prometheus.url();
     let grants: Grants = toml::from_str(&prometheus.granted()).unwrap();
-    let server = Target { address: prometheus.address, host: "www.example.org".to_owned(), tls: None };
+    let server = Target {
+        address: prometheus.address,
+        host: "www.example.org".to_owned(),
+        tls: None,
+        proxy_protocol: false,
+    };
     let place = Place { server, pin: None, grants: Arc::new(grants), key: String::new() };
     let two = r#"label_replace(vector(1), "code", "500", "", "") or label_replace(vector(1), "code", "502", "", "")"#;
     let cases = [

@@ -38,7 +38,12 @@ impl World {
     fn place(&self) -> Place {
         let grants = format!("secrets = {:?}", self.secrets.path().display().to_string());
         Place {
-            server: Target { address: self.site.address, host: "www.example.org".to_owned(), tls: None },
+            server: Target {
+                address: self.site.address,
+                host: "www.example.org".to_owned(),
+                tls: None,
+                proxy_protocol: false,
+            },
             pin: None,
             grants: Arc::new(toml::from_str(&grants).unwrap()),
             key: String::new(),

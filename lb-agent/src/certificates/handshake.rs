@@ -5,13 +5,13 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use pointsman_chassis::http_check::connect;
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::{Code, Problem};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureAlgorithm, SignatureScheme};
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
 
@@ -28,6 +28,8 @@ const PAUSE: Duration = Duration::from_millis(100);
 pub struct Shows {
     pub(crate) address: SocketAddr,
     pub(crate) host: String,
+    /// HAProxy awaits the PROXY protocol there.
+    pub(crate) proxy_protocol: bool,
 }
 
 /// Keeps the leaf and the chain that were shown.
@@ -112,8 +114,7 @@ async fn shown(shows: &Shows, algorithm: SignatureAlgorithm) -> Result<Vec<Certi
     config.resumption = rustls::client::Resumption::disabled();
     let name = ServerName::try_from(shows.host.clone()).map_err(|error| error.to_string())?;
     let handshake = async {
-        let stream =
-            TcpStream::connect(shows.address).await.map_err(|error| format!("cannot connect: {error}"))?;
+        let stream = connect(shows.address, shows.proxy_protocol).await?;
         let connecting = TlsConnector::from(Arc::new(config)).connect(name, stream);
         connecting.await.map(drop).map_err(|error| format!("no TLS: {error}"))
     };

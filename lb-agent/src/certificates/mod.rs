@@ -61,9 +61,16 @@ fn granted(config: &Config, written: &GrantedCertificate) -> Result<Granted, Pro
             .hint("add where a TLS handshake shows it: `address = \"127.0.0.1:443\"`")
     })?;
     let host = written.host.clone().unwrap_or_else(|| config.frontend.host.clone());
+    let proxy_protocol = config.frontend.proxy_protocol && address == config.frontend.address;
     let place = Place::new(path.as_path());
     let drop = written.drop_names.iter().map(|name| name.0.clone()).collect();
-    Ok(Granted { path, place, shows: Shows { address, host }, watch: written.watch.clone(), drop })
+    Ok(Granted {
+        path,
+        place,
+        shows: Shows { address, host, proxy_protocol },
+        watch: written.watch.clone(),
+        drop,
+    })
 }
 
 impl Certificates {

@@ -55,6 +55,8 @@ pub struct Seen {
     pub host: String,
     /// See `host`.
     pub asked: SocketAddr,
+    /// Whether the agent speaks the PROXY protocol there.
+    pub proxy_protocol: bool,
     /// The path that the agent asks for when it looks at the route, and what came for an answer.
     pub path: String,
     /// See `path`.
@@ -139,6 +141,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     Seen {
         path: balancer.config.frontend.path.0.as_str().to_owned(),
         answer,
+        proxy_protocol: balancer.frontend.proxy_protocol,
         host: balancer.frontend.host.clone(),
         asked: balancer.frontend.address,
         source: source_towards(balancer.frontend.address),

@@ -253,17 +253,27 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
         }
         let at_asked = |line: &&Line| line.word(1).split(',').any(|bind| binds(bind, seen.asked));
         let asked: Vec<&Line> = section.own(&["bind"]).filter(at_asked).collect();
-        if let Some(line) = asked.first().filter(|_| asked.iter().all(|line| line.has("accept-proxy"))) {
-            return Said::fail(
-                format!(
-                    "{}: the agent asks at {}, where HAProxy awaits the PROXY protocol",
-                    line.place, seen.asked
-                ),
-                format!(
-                    "{}\nand in `[frontend]` of lb-agent.toml:\n  address = \"127.0.0.1:8088\"",
-                    add_to(section, "bind 127.0.0.1:8088")
-                ),
-            );
+        // One without it takes the header for a request that makes no sense, one with it a request for such a header.
+        if let Some(line) =
+            asked.first().filter(|_| asked.iter().all(|line| line.has("accept-proxy") != seen.proxy_protocol))
+        {
+            let (place, at) = (&line.place, seen.asked);
+            return if seen.proxy_protocol {
+                Said::fail(
+                    format!(
+                        "{place}: the agent speaks the PROXY protocol at {at}, where HAProxy does not await it"
+                    ),
+                    "remove from `[frontend]` of lb-agent.toml:\n  proxy_protocol = true",
+                )
+            } else {
+                Said::fail(
+                    format!("{place}: the agent asks at {at}, where HAProxy awaits the PROXY protocol"),
+                    format!(
+                        "in `[frontend]` of lb-agent.toml:\n  proxy_protocol = true\nor {}\nand there:\n  address = \"127.0.0.1:8088\"",
+                        add_to(section, "bind 127.0.0.1:8088")
+                    ),
+                )
+            };
         }
         let told = section.lines.iter().find(|line| {
             line.word(0) == "bind" && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))

@@ -1156,3 +1156,16 @@ fn who_answers_the_path_that_the_agent_asks_for() {
         must_say(&Seen { answer, ..seen(&fragment()) }, "path-answered", verdict, what, fix);
     }
 }
+
+/// Whether the agent speaks the PROXY protocol is as its `bind` awaits it.
+#[test]
+fn who_speaks_the_proxy_protocol_is_awaited() {
+    let fragment = fragment();
+    assert!(fragment.contains("  bind :80\n"));
+    let awaits = fragment.replace("  bind :80\n", "  bind :80 accept-proxy\n");
+    let speaking = |text: &str| Seen { proxy_protocol: true, ..seen(text) };
+    must_say(&speaking(&fragment), "source-address", Fail, "does not await it", "proxy_protocol = true");
+    must_say(&seen(&awaits), "source-address", Fail, "awaits the PROXY protocol", "proxy_protocol = true");
+    // It is asked, and whoever else connects there can still say anything.
+    must_say(&speaking(&awaits), "source-address", Warn, "whoever connects here", "expect-proxy");
+}

@@ -92,6 +92,7 @@ pub fn seen(text: &str) -> Seen {
         wanted: config("/lb", "127.0.0.1:80").haproxy,
         host: "www.example.org".to_owned(),
         asked: "127.0.0.1:80".parse().unwrap(),
+        proxy_protocol: false,
         path: "/".to_owned(),
         answer: Ok(Answer { status: 200, pointsman: Some("epoch=40 side=stable be=be_blue".to_owned()) }),
         source: Some("127.0.0.1".parse().unwrap()),

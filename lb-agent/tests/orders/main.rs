@@ -24,6 +24,7 @@ mod limits;
 mod net;
 mod opnsense;
 mod pki;
+mod proxy_protocol;
 mod real;
 mod rig;
 mod signals;
