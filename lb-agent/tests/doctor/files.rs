@@ -62,6 +62,17 @@ const CASES: &[Case] = &[
         "http-request set-var(txn.route)",
     ),
     case("route-lookup", ("map(/lb/", "map_str(/lb/"), Well, "once", ""),
+    // Another site of pointsman in the same frontend: its host decides which map is looked up.
+    case(
+        "route-lookup",
+        (
+            "  http-request set-var(txn.stable)",
+            "  http-request set-var(txn.route) str(route),map(/other/route.map,be_maint:be_maint:0:0) if { req.hdr(host) -i other.example.org }\n  http-request set-var(txn.stable)",
+        ),
+        Well,
+        "once",
+        "",
+    ),
     case(
         "lookup-default",
         (",be_maint:be_maint:0:0)", ",be_blue:be_maint:0:0)"),

@@ -32,4 +32,5 @@ mod sockets;
 mod states;
 mod switch;
 mod tcp;
+mod two_sites;
 mod workers;
