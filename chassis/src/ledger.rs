@@ -6,9 +6,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use pointsman_core::receipt::{self, Admission, Fate, Fence, Incoming};
-use pointsman_core::{Aftermath, Code, Epoch, Evidence, OrderDigest, OrderKey, Problem, ReleaseId};
+use pointsman_core::{
+    Aftermath, Code, Epoch, Evidence, Order, OrderDigest, OrderKey, Problem, ReleaseId, Step,
+};
 use pointsman_proto::convert::ReceivedOrder;
-use rusqlite::{Connection, OptionalExtension as _, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ffi, params};
+use tracing::warn;
+
+use crate::ballast::Ballast;
 
 /// The version of the tables that is written, as `PRAGMA user_version`. 0 is a ledger from before there were versions.
 const VERSION: i64 = 1;
@@ -49,6 +54,15 @@ pub struct Ledger {
     connection: Arc<Mutex<Connection>>,
     path: Arc<Path>,
     epoch: Arc<AtomicU64>,
+    /// What is left for the way back when the disk is full.
+    ballast: Arc<Ballast>,
+}
+
+/// Whether the disk has no room; also where the file that readers share could not grow.
+fn is_full(error: &rusqlite::Error) -> bool {
+    error.sqlite_error().is_some_and(|failure| {
+        failure.code == ErrorCode::DiskFull || failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+    })
 }
 
 fn unusable(error: &rusqlite::Error, path: &Path) -> Problem {
@@ -84,6 +98,9 @@ impl Ledger {
     /// Opens or creates the ledger at this path.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let wrong = |error| unusable(&error, path);
+        let ballast = Ballast::beside(path);
+        // Opening it takes some, too, and an agent that does not start leads nobody back.
+        ballast.make_room();
         let open = || -> Result<(Connection, i64), rusqlite::Error> {
             let connection = Connection::open(path)?;
             connection.busy_timeout(std::time::Duration::from_secs(5))?;
@@ -103,10 +120,15 @@ impl Ledger {
             read_fence(&connection)
         };
         let fence = prepare().map_err(wrong)?;
+        if let Err(error) = ballast.set_aside() {
+            // An agent that starts on a full disk can still lead back what it can; a release does not begin on it.
+            warn!(%error, "no room can be set aside for the way back");
+        }
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             path: path.into(),
             epoch: Arc::new(AtomicU64::new(fence.epoch.0)),
+            ballast: Arc::new(ballast),
         })
     }
 
@@ -114,6 +136,37 @@ impl Ledger {
         // A panic while the lock was held cannot leave a half-made change: SQLite rolls it back.
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
         act(&mut connection).map_err(|error| unusable(&error, &self.path))
+    }
+
+    /// The same for a change that must not fail for want of room: what was set aside for it is given up then.
+    fn must<T>(&self, act: impl Fn(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Problem> {
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = act(&mut connection);
+        if done.as_ref().is_err_and(is_full) && self.ballast.give_up() {
+            done = act(&mut connection);
+        }
+        done.map_err(|error| unusable(&error, &self.path))
+    }
+
+    /// Has room for the way back before a release begins, and for what is written beside this file on it: an order that leads
+    /// back finds some, and one that begins a release is refused where there is none.
+    fn room_for(&self, order: &Order) -> Result<(), Problem> {
+        match (order.leads_back, order.key.step) {
+            (true, _) => {
+                self.ballast.make_room();
+                Ok(())
+            }
+            (false, Step::Preflight) => self.ballast.set_aside().map_err(|error| self.no_room(&error)),
+            (false, _) => Ok(()),
+        }
+    }
+
+    fn no_room(&self, error: &std::io::Error) -> Problem {
+        let folder = self.path.parent().unwrap_or(Path::new(".")).display();
+        Problem::new(Code::ReceiptsUnavailable, "the agent has no room to set aside for the way back")
+            .because(error)
+            .cause(format!("beside file `{}`", self.path.display()))
+            .hint(format!("make room on the agent's host: `df -h {folder}`, `df -i {folder}`"))
     }
 
     /// The highest epoch acknowledged, without a look at the disk.
@@ -135,7 +188,7 @@ impl Ledger {
     /// another holder; an empty holder is whoever does not say.
     pub fn fence(&self, epoch: Epoch, holder: &[u8]) -> Result<Fence, Problem> {
         self.still_rules(epoch)?;
-        let fence = self.with(|connection| {
+        let fence = self.must(|connection| {
             let transaction = connection.transaction()?;
             let known = read_fence(&transaction)?;
             let held = read_holder(&transaction, epoch)?;
@@ -184,7 +237,8 @@ impl Ledger {
     pub fn admit(&self, received: &ReceivedOrder, digest: OrderDigest) -> Result<Admission, Problem> {
         let order = &received.order;
         self.still_rules(order.epoch)?;
-        let verdict = self.with(|connection| {
+        self.room_for(order)?;
+        let admit = |connection: &mut Connection| -> Result<Result<Admission, Problem>, rusqlite::Error> {
             let transaction = connection.transaction()?;
             let fence = read_fence(&transaction)?;
             let known = read_receipt(&transaction, &order.release, &order.key)?;
@@ -221,7 +275,8 @@ impl Ledger {
             }
             transaction.commit()?;
             Ok(Ok(admission))
-        })??;
+        };
+        let verdict = if order.leads_back { self.must(admit) } else { self.with(admit) }??;
         self.epoch.fetch_max(order.epoch.0, Ordering::SeqCst);
         Ok(verdict)
     }
@@ -315,7 +370,7 @@ fn read_receipt(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::{Action, EnvironmentName, HostName, Order, Step, Timestamp};
+    use pointsman_core::{Action, EnvironmentName, HostName, Timestamp};
 
     fn order(step: Step, epoch: u64, seq: u64, on: bool) -> (ReceivedOrder, OrderDigest) {
         let order = Order {

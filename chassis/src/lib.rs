@@ -4,6 +4,7 @@
 pub mod access;
 pub mod agent_service;
 pub mod artifact;
+pub mod ballast;
 mod clock;
 pub mod config;
 pub mod durable;

@@ -1,10 +1,13 @@
-//! The map file cannot be written: the route before stands, on disk and in the worker, and that is what is said.
+//! The map file cannot be written: the route before stands, on disk and in the worker, and that is what is said. Where the
+//! whole disk is full, what leads back goes all the same.
 
 use std::process::Command;
 
-use pointsman_core::{Aftermath, Code};
+use pointsman_core::{Aftermath, Code, Step};
+use pointsman_proto::convert::ReceivedOrder;
 
-use crate::rig::{P, Rig, V};
+use crate::fake::KEY;
+use crate::rig::{Agent, P, Rig, Setup, V, route, switch};
 
 /// Runs a test again with mounts of its own, which end with it. Says whether this is that run.
 pub fn in_own_mounts(test: &str) -> bool {
@@ -81,4 +84,64 @@ async fn the_folder_is_read_only() {
         })
         .await;
     }
+}
+
+/// Receipts and routes are on one disk, and somebody's log fills it while visitors are on the new version.
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_going_back() {
+    if !in_own_mounts("full_disk::a_full_disk_keeps_nobody_from_going_back") {
+        return;
+    }
+    const BACK: &str = "be_blue:be_green:0:8";
+    let rig = Rig::new().await;
+    let folder = rig.agent.map.parent().unwrap().to_owned();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&folder).status();
+    assert!(mounted.unwrap().success());
+    std::fs::write(&rig.agent.map, format!("route {P}\n")).unwrap();
+    let agent = Agent::start(&Setup {
+        map: rig.agent.map.clone(),
+        key: KEY.to_owned(),
+        socket: rig.fake.socket.clone(),
+        master: Some(rig.fake.master.clone()),
+        frontend: rig.fake.frontend,
+        state: folder.join("state"),
+        signals: None,
+        more: String::new(),
+    });
+    let at = |step, leads_back, mut order: ReceivedOrder| {
+        (order.order.key.step, order.order.leads_back) = (step, leads_back);
+        order
+    };
+    let preflight = |of: &Agent, stands| {
+        let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
+        let looks =
+            pointsman_core::Action::InspectBalancer { expected: route(stands), backends, leaving: false };
+        at(Step::Preflight, false, of.order(looks))
+    };
+    agent.send(&preflight(&agent, P)).await.unwrap();
+    agent.set_route(P, V).await.unwrap();
+
+    let filler = folder.join("filler");
+    let mut log = std::fs::File::create(&filler).unwrap();
+    while std::io::Write::write_all(&mut log, &[0; 512]).is_ok() {}
+    let forward = agent.set_route(V, "be_blue:be_green:0:7").await.unwrap_err();
+    println!("{forward:?}");
+    assert_eq!(agent.on_disk(), Some(route(V)));
+    assert_eq!(rig.fake.with(|world| world.route()), V);
+    assert!(folder.join("state/receipts.db.ballast").exists(), "it was given up for a way forward");
+
+    let back = at(Step::RouteBack, true, agent.order(switch(V, BACK)));
+    agent.send(&back).await.unwrap();
+    assert_eq!(agent.on_disk(), Some(route(BACK)));
+    assert_eq!(rig.fake.with(|world| world.route()), BACK);
+    // An agent that is started on such a disk still answers for it.
+    drop(pointsman_chassis::ledger::Ledger::open(&folder.join("state/receipts.db")).unwrap());
+
+    while std::io::Write::write_all(&mut log, &[0; 512]).is_ok() {}
+    let refused = agent.send(&preflight(&agent, BACK)).await.unwrap_err();
+    assert_eq!(refused.code, Code::ReceiptsUnavailable, "{refused:?}");
+    std::fs::remove_file(&filler).unwrap();
+    drop(log);
+    agent.send(&preflight(&agent, BACK)).await.unwrap();
+    assert!(folder.join("state/receipts.db.ballast").exists());
 }
