@@ -162,7 +162,7 @@ impl Office {
             moved: watch::Sender::new(0),
             counted: watch::Sender::new(None),
         });
-        office.reopen().await?;
+        office.begin_with_its_record().await?;
         office.look_out().await;
         tokio::spawn(Arc::clone(&office).work());
         tokio::spawn(witness(Arc::clone(&office)));
@@ -193,6 +193,22 @@ impl Office {
 
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The first look into the journal. The file was found whole, so what is wrong then is wrong with this environment's record
+    /// alone: it stands still, and says so, and the others of the coordinator do not.
+    async fn begin_with_its_record(&self) -> Result<(), Problem> {
+        match self.reopen().await {
+            Err(problem) if problem.code != Code::JournalUnwritable => {
+                let problem = problem.in_environment(&self.environment.name);
+                error!(environment = %self.environment.name, problem = %problem.in_full(), "nothing is ordered");
+                let mut book = self.book();
+                book.told.trouble = Some(problem);
+                book.note(SystemClock.now());
+                Ok(())
+            }
+            opened => opened,
+        }
     }
 
     /// Takes the lease, folds the journal, and marks the open release's answers as lost.

@@ -18,6 +18,7 @@ mod init;
 mod journal;
 mod maintenance;
 mod npm;
+mod one_record;
 mod output;
 mod own_certificates;
 mod pause;
