@@ -699,7 +699,7 @@ impl Office {
         for (host, balancer, answer) in join_all(asked).await {
             match answer {
                 Ok(status) => {
-                    seen.certificates.note(&host, &status);
+                    seen.certificates.note(host, &status);
                     seen.balancers.extend(status.balancer.map(|facts| (host.clone(), facts)));
                     seen.hosts.extend(status.web.map(|facts| (host.clone(), facts)));
                     seen.database = status.database.or(seen.database);

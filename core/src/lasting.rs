@@ -44,8 +44,8 @@ pub fn ends(left_s: i64) -> String {
 pub fn span(seconds: i64) -> String {
     match seconds {
         ..120 => several(seconds, "second", "seconds"),
-        ..7_200 => several(seconds / 60, "minute", "minutes"),
-        ..172_800 => several(seconds / 3_600, "hour", "hours"),
+        120..7_200 => several(seconds / 60, "minute", "minutes"),
+        7_200..172_800 => several(seconds / 3_600, "hour", "hours"),
         _ => several(seconds / DAY_S, "day", "days"),
     }
 }
