@@ -334,8 +334,8 @@ mod tests {
             "                       ^",
             "DETAIL:  So it is.",
         ];
-        let told = causes(&complaints.join("\n"), true);
-        assert_eq!(told, [complaints[4], complaints[5], complaints[14], complaints[17]].map(str::to_owned));
+        let all = complaints.join("\n");
+        assert_eq!(causes(&all, true), [complaints[4], complaints[5], complaints[14], complaints[17]]);
         // What was cut off may have begun a statement.
         let cut = ["  'secret');", complaints[4], complaints[5]].join("\n");
         assert_eq!(causes(&cut, false), complaints[4..6]);
