@@ -555,7 +555,7 @@ impl<H: Hands> Agent for AgentService<H> {
         described.role = self.own.role.to_string();
         described.version = env!("CARGO_PKG_VERSION").to_owned();
         described.certificate_ends_s =
-            self.credentials.as_ref().map_or(0, |credentials| credentials.not_after());
+            self.credentials.as_ref().map_or(0, |credentials| credentials.end_to_tell());
         let ledger = self.ledger.clone();
         match blocking(move || ledger.fence_state()).await {
             Ok(fence) => {

@@ -39,7 +39,7 @@ impl Session {
         let (found, pki) = config::find(self.file.as_deref(), environment)?;
         let credentials = Credentials::load(pki)?;
         let own = credentials.name();
-        let ends = (own.name.clone(), credentials.not_after());
+        let ends = (own.name.clone(), credentials.end_to_tell());
         if own.environment != *environment {
             return Err(Problem::new(
                 Code::NotAllowed,

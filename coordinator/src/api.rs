@@ -387,7 +387,7 @@ impl Coordinator for Api {
                 coordinator_version: env!("CARGO_PKG_VERSION").to_owned(),
                 trouble: office.trouble().as_ref().map(convert::problem_to_wire),
                 trouble_since_ms: office.trouble_since().map_or(0, |since| since.0),
-                certificate_ends_s: self.credentials.not_after(),
+                certificate_ends_s: self.credentials.end_to_tell(),
                 coordinator: self.credentials.name().name,
             })
         };

@@ -133,7 +133,10 @@ fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Fi
         )),
         None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
-    findings.push(lasts::finding("coordinator", &own.name().name, left_s(own.not_after(), now_ms)));
+    let end_s = own.end_to_tell();
+    if end_s > 0 {
+        findings.push(lasts::finding("coordinator", &own.name().name, left_s(end_s, now_ms)));
+    }
     findings
 }
 
@@ -147,7 +150,7 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
     }
     let mut findings =
         vec![finding(&agent.host, "ok", format!("{} {} answers", agent.role, agent.version), None)];
-    // An older agent does not tell.
+    // An older agent does not tell, nor one whose certificate a program renews in time.
     if agent.certificate_ends_s > 0 {
         let left_s = left_s(agent.certificate_ends_s, now_ms);
         findings.push(lasts::finding(&agent.host, &agent.host, left_s));

@@ -686,7 +686,8 @@ impl Office {
         let patient = matches!(wanted, Wanted::Deploy { .. } | Wanted::Database(..));
         let host_ms = if patient { LOOK_MS } else { SHORT_LOOK_MS };
         let mut seen = Seen::default();
-        seen.certificates.own = Some((self.credentials.name().name, self.credentials.not_after()));
+        let own = (self.credentials.name().name, self.credentials.end_to_tell());
+        seen.certificates.own = Some(own).filter(|(_, end_s)| *end_s > 0);
         let asked = self.environment.agents.keys().map(|host| async move {
             let balancer = self.environment.balancers.contains(host);
             let described = self.fleet.describe(host, if balancer { LOOK_MS } else { host_ms }).await;

@@ -7,6 +7,8 @@ use crate::{Plan, Step, several};
 const SOON_S: i64 = 30 * DAY_S;
 /// One that ends sooner is an alarm, in seconds: it may be gone after the next holidays.
 const CRITICAL_S: i64 = 7 * DAY_S;
+/// Whoever makes a certificate for less than this has a program that renews it, in seconds: by hand it is made for a year.
+const BY_PROGRAM_S: i64 = 90 * DAY_S;
 const DAY_S: i64 = 86_400;
 
 /// How a certificate stands.
@@ -32,6 +34,15 @@ impl Lasting {
             _ => Self::Long,
         }
     }
+}
+
+/// When a certificate ends that lasts from `begin_s` to `end_s`, as far as somebody is to hear of it: 0 where nobody is. One that is
+/// made for less than three months is renewed by a program, as it is meant to be, and its end is never far: it is told of
+/// when the last quarter of its life has begun and nothing has renewed it. All in seconds since 1970.
+pub fn end_to_tell(begin_s: i64, end_s: i64, now_s: i64) -> i64 {
+    let lasts_s = end_s.saturating_sub(begin_s);
+    let by_program = lasts_s < BY_PROGRAM_S && end_s.saturating_sub(now_s) > lasts_s / 4;
+    if by_program { 0 } else { end_s }
 }
 
 /// When it ends, in words, by the seconds that are left: `ends in 5 days`, `ended 3 hours ago`.
@@ -76,6 +87,17 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_program_renews_is_told_of_when_it_was_not_renewed() {
+        let year = 365 * DAY_S;
+        assert_eq!(end_to_tell(0, year, 0), year);
+        assert_eq!(end_to_tell(0, year, year), year);
+        // A day long, and renewed after two thirds of it.
+        for (now_s, told) in [(0, 0), (DAY_S * 2 / 3, 0), (DAY_S * 3 / 4, DAY_S), (DAY_S * 2, DAY_S)] {
+            assert_eq!(end_to_tell(0, DAY_S, now_s), told, "{now_s}");
+        }
+    }
 
     #[test]
     fn a_certificate_is_named_a_month_before_its_end_and_an_alarm_in_its_last_week() {

@@ -172,7 +172,7 @@ floor_bytes = 0
             own,
         );
         let coordinator = PeerName::parse("spiffe://test/env/production/role/coordinator/host/c1").unwrap();
-        let peer = Peer { name: coordinator, serial: "01".to_owned(), not_after: i64::MAX };
+        let peer = Peer { name: coordinator, serial: "01".to_owned(), not_before: 0, not_after: i64::MAX };
         let server = AgentServer::with_interceptor(service, move |mut request: tonic::Request<()>| {
             request.extensions_mut().insert(peer.clone());
             Ok(request)

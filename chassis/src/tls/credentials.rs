@@ -6,7 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use pointsman_core::{Code, PeerName, Problem};
+use pointsman_core::ports::Clock as _;
+use pointsman_core::{Code, PeerName, Problem, lasting};
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
@@ -14,6 +15,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::{info, warn};
 
 use super::{end_of_certificate, peer_of_certificate};
+use crate::SystemClock;
 use crate::config::Pki;
 use crate::hints::Hints;
 
@@ -29,6 +31,7 @@ pub struct Credentials {
 
 struct Loaded {
     name: PeerName,
+    not_before: i64,
     not_after: i64,
     server: Arc<ServerConfig>,
     client: Arc<ClientConfig>,
@@ -93,7 +96,14 @@ fn load(files: &Pki) -> Result<Loaded, Problem> {
     client.resumption = rustls::client::Resumption::disabled();
 
     let fingerprint = chain.iter().chain(&authorities).flat_map(|certificate| certificate.to_vec()).collect();
-    Ok(Loaded { name: peer.name, not_after, server: Arc::new(server), client: Arc::new(client), fingerprint })
+    Ok(Loaded {
+        name: peer.name,
+        not_before: peer.not_before,
+        not_after,
+        server: Arc::new(server),
+        client: Arc::new(client),
+        fingerprint,
+    })
 }
 
 impl Credentials {
@@ -111,6 +121,13 @@ impl Credentials {
     /// When the own certificate ends, or the first of those that vouch for it in the same file, in seconds since 1970.
     pub fn not_after(&self) -> i64 {
         self.loaded.load().not_after
+    }
+
+    /// The same as far as somebody is to hear of it, or 0: see [`lasting::end_to_tell`].
+    pub fn end_to_tell(&self) -> i64 {
+        let now_s = i64::try_from(SystemClock.now().0 / 1_000).unwrap_or(i64::MAX);
+        let loaded = self.loaded.load();
+        lasting::end_to_tell(loaded.not_before, loaded.not_after, now_s)
     }
 
     /// The configuration for accepting connections.

@@ -12,7 +12,9 @@ pub struct Peer {
     pub name: PeerName,
     /// The serial number of its certificate, in hexadecimal.
     pub serial: String,
-    /// When its certificate ends, in seconds since 1970.
+    /// When its certificate begins, in seconds since 1970.
+    pub not_before: i64,
+    /// When it ends, in seconds since 1970.
     pub not_after: i64,
 }
 
@@ -40,6 +42,7 @@ pub fn peer_of_certificate(certificate: &CertificateDer<'_>) -> Result<Peer, Pro
     Ok(Peer {
         name: PeerName::parse(uri).map_err(|error| refuse(&error.to_string()))?,
         serial: parsed.raw_serial_as_string(),
+        not_before: parsed.validity().not_before.timestamp(),
         not_after: parsed.validity().not_after.timestamp(),
     })
 }

@@ -138,7 +138,8 @@ async fn findings(
     if part.is_empty() {
         let now_s = jiff::Timestamp::now().as_second();
         let (name, end_s) = &caller.own;
-        found.findings.extend(render::own(name, end_s.saturating_sub(now_s)));
+        let told = (*end_s > 0).then(|| render::own(name, end_s.saturating_sub(now_s)));
+        found.findings.extend(told.flatten());
     }
     if out.json() {
         out.document(render::json::findings(&found.findings));

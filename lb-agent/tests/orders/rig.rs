@@ -60,7 +60,7 @@ pub struct Rig {
 }
 
 fn peer(uri: &str) -> Peer {
-    Peer { name: PeerName::parse(uri).unwrap(), serial: "01".to_owned(), not_after: i64::MAX }
+    Peer { name: PeerName::parse(uri).unwrap(), serial: "01".to_owned(), not_before: 0, not_after: i64::MAX }
 }
 
 fn asked<T>(message: T) -> tonic::Request<T> {
