@@ -325,6 +325,10 @@ pub struct Rollback {
 pub struct Resume {
     #[command(flatten)]
     pub ask: Ask,
+    /// A host that is gone for good, and holds a release on its way back: the others go back without it. Needs `--reason`.
+    /// Once for each.
+    #[arg(long, value_name = "HOST", requires = "reason")]
+    pub without: Vec<HostName>,
     /// Do not ask.
     #[arg(short, long)]
     pub yes: bool,

@@ -64,6 +64,7 @@ impl Exit {
             }
             Code::PlanOutOfDate
             | Code::NotPossibleNow
+            | Code::NotLeftOut
             | Code::RequestIdTaken
             | Code::OverLimitsAlready
             | Code::NothingToRollBack

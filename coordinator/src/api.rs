@@ -135,7 +135,16 @@ impl Api {
         let (office, peer) = self.office(&request, &request.get_ref().environment)?;
         let asked = request.get_ref();
         let release = convert::optional_field::<ReleaseId>("release", &asked.release)?;
-        let asking = Asking { kind, by: who(&peer), reason: reason_of(&asked.reason) };
+        let (reason, without) = (reason_of(&asked.reason), without(&asked.without)?);
+        if reason.is_none() && !without.is_empty() {
+            let name = &office.environment().name;
+            return Err(Problem::new(
+                Code::UsageWrong,
+                "who is left out of a way back is left out for a reason",
+            )
+            .hint(format!("`pointsman resume {name} --without HOST --reason TEXT`")));
+        }
+        let asking = Asking { kind, by: who(&peer), reason, without };
         office.ask(release.as_ref(), asking).await
     }
 }
@@ -171,7 +180,10 @@ fn without(named: &[String]) -> Result<Vec<HostName>, Problem> {
 fn planned_already(office: &Office) -> Problem {
     let name = &office.environment().name;
     Problem::new(Code::NotPossibleNow, "a release is not over, and goes back on the load balancers it began on")
-        .hint(format!("`pointsman rollback {name}` leads it back, and is held for what does not answer: `pointsman status {name}`"))
+        .hint(format!(
+            "`pointsman rollback {name}` leads it back, and is held for what does not answer; then, without what is gone for \
+             good: `pointsman resume {name} --without HOST --reason TEXT`"
+        ))
 }
 
 /// Files of migrations, where some are named.

@@ -317,8 +317,7 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     };
     let differs = agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
     let lately = office.releases(LEFT_OUT_LATELY);
-    let left_out =
-        |host: &str| lately.iter().any(|kept| kept.state.plan.without.iter().any(|out| out.as_str() == host));
+    let left_out = |host: &str| lately.iter().any(|kept| kept.state.went_without(host));
     differs
         .filter(|(_, balancer)| balancer.route != wanted.to_string())
         .map(|(host, balancer)| {

@@ -391,7 +391,7 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         request: Request,
         reply: oneshot::Sender<Result<(), Problem>>,
     ) -> Result<(), JournalError> {
-        let possible = machine::possible(&flight.state, request.kind);
+        let possible = machine::may_ask(&flight.state, &request);
         if possible.is_ok() {
             info!(release = %flight.state.plan.release, by = request.by, what = request.kind.as_str(), "asked");
             self.record(flight, vec![Event::Requested(request)]).await?;

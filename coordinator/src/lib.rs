@@ -20,6 +20,7 @@ mod fleet;
 mod gates;
 pub mod journal;
 pub mod lasts;
+mod left_out;
 mod migrations;
 mod noted;
 mod office;

@@ -24,6 +24,7 @@ use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
 use crate::fleet::GrpcFleet;
 use crate::journal::JournalStore;
+use crate::left_out;
 use crate::migrations;
 use crate::old_side::OldSide;
 use crate::opening::{self, Kept, Opened};
@@ -518,7 +519,7 @@ impl Office {
         self.plan_beside(Wanted::Rollback, None, wish.clone()).await?;
         info!(environment = %self.environment.name, release = %open.release, by = wish.by, "gives way to a rollback");
         let reason = Some("it gives way to a rollback".to_owned());
-        let abort = Request { kind: RequestKind::Abort, by: wish.by.clone(), reason };
+        let abort = Request { kind: RequestKind::Abort, by: wish.by.clone(), reason, without: Vec::new() };
         let mut moves = self.moves();
         self.ask(Some(&open.release), abort).await?;
         let over = async {
@@ -948,6 +949,9 @@ impl Office {
     pub async fn ask(&self, id: Option<&ReleaseId>, request: Request) -> Result<v1::AskReply, Problem> {
         id.map(|id| self.release(Some(id))).transpose()?;
         let _one_at_a_time = self.asking.lock().await;
+        if let Some(open) = self.running().filter(|_| !request.without.is_empty()) {
+            left_out::must_be_gone(&self.fleet, &open.state, &request.without).await?;
+        }
         let patience = tokio::time::Instant::now() + DRIVER_TAKES;
         loop {
             let Some(open) = self.open_release().filter(|open| id.is_none_or(|id| id == open)) else {

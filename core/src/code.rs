@@ -154,6 +154,7 @@ codes! {
     OverLimitsAlready = "PM0715", "what serves is over a limit already";
     JournalBehind = "PM0718", "the journal lacks what agents have acted on";
     NotHeld = "PM0719", "a host does not hold what was released to it";
+    NotLeftOut = "PM0720", "a host cannot be left out of the way back";
     CertificateEnds = "PM0722", "a certificate ends before the release could be over";
 }
 

@@ -62,12 +62,17 @@ pub fn backup_before_migration(state: &State) -> Result<(), Broken> {
 }
 
 /// I8, way back: once visitors may have moved, nothing that the old slot needs is touched, and the release
-/// ends confirmed or with visitors moved back on every load balancer.
+/// ends confirmed or with visitors moved back on every load balancer that no person has left out, and on one at least.
 pub fn way_back(state: &State) -> Result<(), Broken> {
     let undone = matches!(state.phase, Phase::Finished(crate::Outcome::RolledBack))
         && !state.complete(Step::RouteBack);
     ensure(!undone, "I8", || {
         format!("release `{}` ended rolled back, but not everywhere", state.plan.release)
+    })?;
+    let nowhere = matches!(state.phase, Phase::Finished(crate::Outcome::RolledBack))
+        && state.still_asked(Step::RouteBack).next().is_none();
+    ensure(!nowhere, "I8", || {
+        format!("release `{}` ended rolled back, and every load balancer was left out", state.plan.release)
     })?;
     let forgotten = matches!(state.phase, Phase::Finished(crate::Outcome::Aborted | crate::Outcome::Refused))
         && state.visitors_moved();

@@ -17,6 +17,7 @@ pub mod invariants;
 mod judged;
 pub mod judging;
 pub mod lasting;
+pub mod left_out;
 pub mod machine;
 pub mod manifest;
 mod name;
@@ -51,6 +52,7 @@ pub use epoch::{EPOCHS_OF_A_RELEASE, Epoch, RouteEpoch};
 pub use event::{Entry, Event, Found, Stamped};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use judged::{Counted, Judged, MetricJudged, Ruling};
+pub use left_out::LeftOut;
 pub use name::{
     BackendName, BackupId, CheckName, EnvironmentName, HookName, HostName, InvalidName, ReleaseId, RequestId,
     RouteClass, SlotName, UnitName,

@@ -3,6 +3,7 @@
 //! would have: there is no other path.
 
 use crate::judging::{self, Over};
+use crate::left_out::{self, LeftOut};
 use crate::phase::PARTED_MS;
 use crate::step::Kind;
 use crate::{
@@ -164,15 +165,17 @@ fn sees_visitors(state: &State, host: &HostName) -> bool {
 /// has forgotten.
 fn to_fence(state: &State, step: Step) -> Vec<HostName> {
     let leads_there = |host: &HostName| step == Step::LinkBack && state.plan.balancers.contains(host);
+    let asked = |host: &HostName| state.plan.asks(step, host) || leads_there(host);
     let needed =
-        |host: &&HostName| step.kind() == Kind::Forward || state.plan.asks(step, host) || leads_there(host);
+        |host: &&HostName| step.kind() == Kind::Forward || (asked(host) && !state.left_out_of(step, host));
     state.unfenced.iter().filter(needed).cloned().collect()
 }
 
 fn intended(state: &mut State, key: &OrderKey, attempt: u32, at: Timestamp) -> bool {
     let due = state.phase == Phase::Doing(key.step)
         && to_fence(state, key.step).is_empty()
-        && state.plan.asks(key.step, &key.host);
+        && state.plan.asks(key.step, &key.host)
+        && !state.left_out_of(key.step, &key.host);
     let progress = state.orders.entry(key.clone()).or_default();
     if !due || progress.open || progress.done.is_some() || attempt != progress.attempts.saturating_add(1) {
         return false;
@@ -297,7 +300,7 @@ fn moved_along(moment: Timestamp, before: Timestamp, moved: Timestamp) -> Timest
 }
 
 fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
-    if possible(state, request.kind).is_err() {
+    if may_ask(state, request).is_err() {
         return false;
     }
     if request.kind != RequestKind::Resume {
@@ -318,6 +321,8 @@ fn requested(state: &mut State, request: &Request, at: Timestamp) -> bool {
             Phase::Watching { after, until: at.plus_ms(state.watch_ms()) }
         }
     };
+    let left_out = || LeftOut { by: request.by.clone(), reason: request.reason.clone(), at };
+    state.left_out.extend(request.without.iter().map(|host| (host.clone(), left_out())));
     state.verdict.anew();
     state.fencing_since = at;
     state.watch = crate::WatchProgress::default();
@@ -496,7 +501,7 @@ fn within_step(state: &State, step: Step, now: Timestamp, waited_ms: u64) -> Nex
     let mut open = false;
     let mut wake: Option<Timestamp> = None;
     let mut failed: Option<Problem> = None;
-    for host in state.plan.asked(step) {
+    for host in state.still_asked(step) {
         match standing(state, step, host, (now, waited_ms)) {
             Standing::Open => open = true,
             Standing::Done => {}
@@ -774,7 +779,17 @@ pub fn is_remembered(problem: &Problem) -> bool {
     problem.code == Code::CheckFailed && problem.retry == Retry::Useful
 }
 
-/// Whether a request makes sense where the release stands; if not, why and what to type instead.
+/// Whether a request makes sense where the release stands, with all that it says; if not, why and what to type instead.
+pub fn may_ask(state: &State, request: &Request) -> Result<(), Problem> {
+    possible(state, request.kind)?;
+    if request.kind != RequestKind::Resume && !request.without.is_empty() {
+        let message = format!("{} leaves no host out", request.kind.as_str());
+        return Err(Problem::new(Code::UsageWrong, message));
+    }
+    left_out::possible(state, &request.without)
+}
+
+/// Whether a request of this kind makes sense where the release stands; if not, why and what to type instead.
 pub fn possible(state: &State, kind: RequestKind) -> Result<(), Problem> {
     let environment = &state.plan.environment;
     let refuse = |message: String, hint: String| Err(Problem::new(Code::NotPossibleNow, message).hint(hint));

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::step::Kind;
 use crate::verdict::Verdict;
 use crate::{
-    Aftermath, Code, DatabaseWork, Epoch, Evidence, HostName, Judged, OrderKey, Plan, Problem, Purpose,
-    Request, Step, Timestamp,
+    Aftermath, Code, DatabaseWork, Epoch, Evidence, HostName, Judged, LeftOut, OrderKey, Plan, Problem,
+    Purpose, Request, Step, Timestamp,
 };
 
 /// How long a load balancer that was lost on the way forward is asked again while visitors of the others have the new
@@ -193,6 +193,8 @@ pub struct State {
     pub fencing_since: Timestamp,
     /// Every order that ever left.
     pub orders: BTreeMap<OrderKey, Progress>,
+    /// Who is left out of the way back.
+    pub left_out: BTreeMap<HostName, LeftOut>,
     /// What a person asked for and has not happened yet.
     pub asked: Option<Request>,
     /// Why the release turned back, if it did.
@@ -217,6 +219,7 @@ impl State {
             unfenced: plan.hosts().cloned().collect(),
             fencing_since: at,
             orders: BTreeMap::new(),
+            left_out: BTreeMap::new(),
             asked: None,
             turned_back: None,
             watch: WatchProgress::default(),
@@ -284,9 +287,9 @@ impl State {
         orders.find(|(key, _)| key.host == *host).map(|(_, progress)| progress)
     }
 
-    /// Whether every host of a step has confirmed it.
+    /// Whether every host of a step has confirmed it, but for those that were left out.
     pub fn complete(&self, step: Step) -> bool {
-        self.plan.asked(step).all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
+        self.still_asked(step).all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
     }
 
     /// When the oldest and the newest of the checks that stand were asked for: they were made then or later, however long
@@ -409,7 +412,8 @@ impl State {
         swaps.any(|(_, progress)| progress.open || (progress.acted && !progress.looked()))
     }
 
-    /// The route that should stand on the load balancers now, as far as every one of them has confirmed one.
+    /// The route that should stand on the load balancers now, as far as every one of them has confirmed one that was not left
+    /// out.
     pub fn route(&self) -> crate::Route {
         let back = [Step::Unmaintain, Step::RouteBack, Step::Conceal];
         let forward = self.plan.steps().iter().rev().copied();
@@ -422,7 +426,8 @@ impl State {
     }
 
     fn balancers_done(&self, step: Step) -> bool {
-        self.plan.balancers.iter().all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
+        let mut asked = self.plan.balancers.iter().filter(|host| !self.left_out_of(step, host));
+        asked.all(|host| self.progress(step, host).is_some_and(|p| p.done.is_some()))
     }
 
     /// Whether a person put the maintenance page up with this release.

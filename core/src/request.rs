@@ -1,5 +1,7 @@
 //! What a person, or CI on their behalf, asks of a running release.
 
+use crate::HostName;
+
 /// The kinds of requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum RequestKind {
@@ -45,4 +47,6 @@ pub struct Request {
     pub by: String,
     /// The reason given, if any.
     pub reason: Option<String>,
+    /// Hosts that are gone for good, and left out of the way back: of [`RequestKind::Resume`] only.
+    pub without: Vec<HostName>,
 }

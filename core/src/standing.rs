@@ -122,6 +122,13 @@ impl Standing {
                     artifact: *artifact,
                 });
             }
+            // Aborted, and a host of the slot was left out: what is on it nobody knows, and nobody is led there.
+            Purpose::Deploy { .. } if state.slot_is_unknown() => {
+                self.slots.remove(&plan.to.name);
+                if self.previous.as_ref().is_some_and(|previous| previous.slot == plan.to.name) {
+                    self.leads_nowhere_back();
+                }
+            }
             // Aborted: what was on the slot before is on it again.
             Purpose::Deploy { .. } | Purpose::Rollback { .. } => {}
             Purpose::Database(_) => {}

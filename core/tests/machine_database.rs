@@ -250,7 +250,12 @@ fn what_was_ordered_of_the_schema_counts_as_done_whatever_the_answer_says() {
 }
 
 fn ask(story: &mut Story, kind: RequestKind) {
-    story.tell(Event::Requested(pointsman_core::Request { kind, by: "ada".to_owned(), reason: None }));
+    story.tell(Event::Requested(pointsman_core::Request {
+        kind,
+        by: "ada".to_owned(),
+        reason: None,
+        without: Vec::new(),
+    }));
 }
 
 #[test]
@@ -316,6 +321,7 @@ fn an_abort_does_not_wait_for_a_dump() {
         kind: pointsman_core::RequestKind::Abort,
         by: "ada".to_owned(),
         reason: None,
+        without: Vec::new(),
     }));
     assert_eq!(next(&story.state, story.now), Next::GiveUp(vec![key]));
 }

@@ -65,7 +65,7 @@ fn read(story: &mut Story, reading: Reading) {
 }
 
 fn ask(story: &mut Story, kind: RequestKind) {
-    let request = Request { kind, by: "ada".to_owned(), reason: None };
+    let request = Request { kind, by: "ada".to_owned(), reason: None, without: Vec::new() };
     assert_eq!(possible(&story.state, kind), Ok(()));
     story.tell(Event::Requested(request));
 }

@@ -212,7 +212,7 @@ fn maintenances(title: &'static str, on: bool) -> Vec<Sample> {
 // ------------------------------------------------------------------------------------------------- events
 
 fn request(kind: RequestKind) -> Request {
-    Request { kind, by: "ada".to_owned(), reason: None }
+    Request { kind, by: "ada".to_owned(), reason: None, without: Vec::new() }
 }
 
 /// The order that the events of a sample speak of: the last of the step it stands in, and one of a step it

@@ -80,7 +80,7 @@ fn green(story: &mut Story, later_ms: u64, judgement: &Judgement) -> Vec<&'stati
 }
 
 fn ask(story: &mut Story, kind: RequestKind) {
-    story.tell(Event::Requested(Request { kind, by: "ada".to_owned(), reason: None }));
+    story.tell(Event::Requested(Request { kind, by: "ada".to_owned(), reason: None, without: Vec::new() }));
 }
 
 fn why(story: &Story) -> Code {

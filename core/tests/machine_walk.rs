@@ -389,7 +389,7 @@ impl Walk {
     fn ask(&mut self) {
         self.mood.requests -= 1;
         let kind = self.chance.pick(&RequestKind::ALL);
-        let request = Request { kind, by: "ada".to_owned(), reason: None };
+        let request = Request { kind, by: "ada".to_owned(), reason: None, without: Vec::new() };
         match possible(&self.state, kind) {
             Ok(()) => {
                 self.record(Event::Requested(request));

@@ -16,6 +16,7 @@ mod hostile;
 mod identity;
 mod init;
 mod journal;
+mod left_out;
 mod maintenance;
 mod npm;
 mod one_record;

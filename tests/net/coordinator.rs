@@ -199,7 +199,12 @@ async fn look_after(ask: mpsc::Sender<Asked>, world: &World) {
         tokio::time::sleep(PERSON_LOOKS).await;
         if world.person_is_to_act() {
             let (reply, answer) = oneshot::channel();
-            let request = Request { kind: RequestKind::Resume, by: "ada".to_owned(), reason: None };
+            let request = Request {
+                kind: RequestKind::Resume,
+                by: "ada".to_owned(),
+                reason: None,
+                without: Vec::new(),
+            };
             world.note(Deed::Resumed);
             ask.send((request, reply)).await.unwrap();
             answer.await.unwrap().unwrap();

@@ -72,10 +72,19 @@ pub async fn promote(session: &Session, ask: &Ask, out: &Out) -> Result<Exit, Pr
 /// Lets a held release go on.
 pub async fn resume(session: &Session, resume: &Resume, out: &Out) -> Result<Exit, Problem> {
     let environment = &resume.ask.environment;
-    if !out.confirm(&format!("let the held release of {environment} go on?"), resume.yes)? {
+    let without: Vec<String> = resume.without.iter().map(ToString::to_string).collect();
+    let question = match without.as_slice() {
+        [] => format!("let the held release of {environment} go on?"),
+        out => format!(
+            "{} stays as it is; let the held release of {environment} go back without it?",
+            out.join(", ")
+        ),
+    };
+    if !out.confirm(&question, resume.yes)? {
         return Ok(super::declined(out));
     }
     let caller = session.caller(environment)?;
-    let answered = caller.answer(caller.client.clone().resume(request(&resume.ask))).await?;
+    let asked = v1::AskRequest { without, ..request(&resume.ask) };
+    let answered = caller.answer(caller.client.clone().resume(asked)).await?;
     wait_for(session, environment, answered.release, &resume.ask.waiting, Asked::Forward, out).await
 }

@@ -10,6 +10,7 @@ use crate::exit::Exit;
 pub fn ending(release: &v1::Release) -> String {
     let plan = release.plan.clone().unwrap_or_default();
     let took = span(release.entered_at_ms.saturating_sub(release.started_at_ms));
+    let gone = super::left_out::ended(release);
     if release.held.is_some() {
         return held(release, &plan, &took);
     }
@@ -24,33 +25,38 @@ pub fn ending(release: &v1::Release) -> String {
             watched_on(release, &plan)
         ),
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
-            "not rolled back after {took}: visitors of {} are still on {}",
+            "not rolled back after {took}: visitors of {} are still on {}{gone}",
             plan.environment,
             or(&plan.from_slot, "the maintenance page")
         ),
         ("rolled-back" | "aborted" | "refused", "maintenance-on") => {
-            format!("not put up after {took}: {} serves its visitors as before", plan.environment)
+            format!("not put up after {took}: {} serves its visitors as before{gone}", plan.environment)
         }
         ("rolled-back" | "aborted" | "refused", "maintenance-off") => {
-            format!("not taken down after {took}: the maintenance page of {} is still up", plan.environment)
+            format!(
+                "not taken down after {took}: the maintenance page of {} is still up{gone}",
+                plan.environment
+            )
         }
         ("rolled-back" | "aborted", purpose) if purpose.starts_with("db-") => format!(
-            "not done after {took}: {}{}; what is true of the database: `pointsman db status {}`",
+            "not done after {took}: {}{}; what is true of the database: `pointsman db status {}`{gone}",
             if led_away(release) { "visitors waited meanwhile, and " } else { "" },
             visitors(&plan),
             plan.environment
         ),
         ("rolled-back", _) => format!(
-            "rolled back after {took}: {}{}; {} stays on {} to be looked at",
+            "rolled back after {took}: {}{}; {} stays on {} to be looked at{gone}",
             visitors(&plan),
             super::verdict::met(release),
             plan.release,
             plan.to_slot
         ),
         ("aborted", _) => {
+            let but = super::left_out::hosts(release).map(|hosts| format!(" but on {hosts}"));
             format!(
-                "aborted after {took}: no visitor was moved, what {} prepared is undone; {}",
+                "aborted after {took}: no visitor was moved, what {} prepared is undone{}; {}{gone}",
                 plan.release,
+                but.unwrap_or_default(),
                 visitors(&plan)
             )
         }
@@ -232,6 +238,9 @@ fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
         meanwhile(release, plan, step)
     );
     // On its way back there is nothing to stop: it can only go on, once the cause is mended.
+    if let Some(offer) = super::left_out::offer(release, environment) {
+        text.push_str(&format!("\n  {offer}"));
+    }
     if release.turned_back.is_none() {
         let undo = if release.visitors_moved { "rollback" } else { "abort" };
         text.push_str(&format!("\n  to stop:  `pointsman {undo} {environment}`"));

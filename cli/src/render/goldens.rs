@@ -46,6 +46,13 @@ fn held_on_the_way_back() -> Story {
     story.after_ms(30_000).held(unreachable("lb2"))
 }
 
+/// Links are led back, and the one host of the slot does not answer any more.
+fn held_for_a_host() -> Story {
+    let story = check_fails().confirmed(Step::Conceal);
+    let story = story.failing_on(Step::LinkBack, "web2", unreachable("web2"));
+    story.after_ms(30_000).held(unreachable("web2"))
+}
+
 fn half_a_page() -> Story {
     let story = Story::of(maintenance(true)).fenced();
     story.failing_on(Step::Maintain, "lb2", unreachable("lb2")).turned_back(unreachable("lb2"))
@@ -135,6 +142,23 @@ fn ended() -> Vec<(&'static str, Story)> {
         ),
         ("deploy held in the watch", blind()),
         ("deploy held on the way back", held_on_the_way_back()),
+        ("deploy held on the way back for a host", held_for_a_host()),
+        (
+            "deploy rolled back without one that is gone for good",
+            held_on_the_way_back().left_out("lb2", "no power, and none to come"),
+        ),
+        (
+            "deploy aborted without one that is gone for good",
+            held_for_a_host().left_out("web2", "the disk is dead"),
+        ),
+        (
+            "maintenance page taken down again without one that is gone for good",
+            half_a_page()
+                .failing_on(Step::Unmaintain, "lb2", unreachable("lb2"))
+                .after_ms(30_000)
+                .held(unreachable("lb2"))
+                .left_out("lb2", "no power"),
+        ),
         (
             "deploy paused before the switch",
             Story::of(deploy()).until(Step::Drain).paused(Some("the database team is not ready")),

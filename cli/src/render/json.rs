@@ -67,6 +67,11 @@ pub fn plan(plan: &v1::Plan, fingerprint: &str) -> Value {
     json!({ "kind": "plan", "plan": plan_fields(plan), "fingerprint": fingerprint })
 }
 
+/// What is there, if anything is.
+fn some(values: Vec<Value>) -> Option<Value> {
+    (!values.is_empty()).then_some(Value::Array(values))
+}
+
 fn release_fields(release: &v1::Release) -> Value {
     let orders = release.orders.iter().map(|order| {
         json!({
@@ -85,6 +90,11 @@ fn release_fields(release: &v1::Release) -> Value {
         "after_end": release.after_end.as_ref().map(wire_problem), "epoch": release.epoch,
         "visitors_moved": release.visitors_moved, "skew_us": skew_us(release).map(|(_, skew_us)| skew_us), "orders": orders.collect::<Vec<_>>(),
     });
+    let left_out = release.left_out.iter().map(|out| {
+        json!({ "host": out.host, "by": out.by, "reason": text(&out.reason), "at": super::time(out.at_ms) })
+    });
+    add(&mut fields, "left_out", some(left_out.collect()));
+    add(&mut fields, "may_leave_out", some(release.may_leave_out.iter().map(|host| json!(host)).collect()));
     add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
     add(&mut fields, "met", release.met.as_ref().map(super::verdict::met_json));
     fields

@@ -186,7 +186,11 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
             Some(held) if held.code == Code::OperatorStopped.as_str() => {
                 format!("go on: `pointsman resume {environment}`")
             }
-            Some(_) => format!("mend the cause, then go on: `pointsman resume {environment}`"),
+            Some(_) => {
+                let offer = super::left_out::offer(release, environment);
+                let offer = offer.map_or_else(String::new, |offer| format!("; {offer}"));
+                format!("mend the cause, then go on: `pointsman resume {environment}`{offer}")
+            }
             None => format!("follow: `pointsman status {environment} -f`"),
         };
     }
@@ -241,6 +245,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
     if !plan.without.is_empty() {
         text.push_str(&format!("            without {}, out of service\n", plan.without.join(", ")));
     }
+    text.push_str(&super::left_out::block(release));
     text.push_str(&reasons(release));
     if over {
         if release.watched_on_until_ms > 0 {
@@ -257,6 +262,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
             "done" => ("✔ done   ", format!("{}  ({})", order.detail, took(order.took_us))),
             "running" => ("◌ running", format!("attempt {}", order.attempts)),
             "failed" => ("✖ failed ", order.problem.as_ref().map(problem_line).unwrap_or_default()),
+            "left-out" => ("- without", order.problem.as_ref().map(problem_line).unwrap_or_default()),
             _ => ("॥ waiting", String::new()),
         };
         text.push_str(&format!("  {sign} {:<10} {:<12} {detail}\n", order.step, order.host));

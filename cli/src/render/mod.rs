@@ -10,6 +10,7 @@ mod ending;
 mod goldens;
 pub mod json;
 mod lasting;
+mod left_out;
 mod limits;
 mod lines;
 mod look;

@@ -80,6 +80,11 @@ impl GrpcFleet {
         &self.transfers
     }
 
+    /// Whether the environment's file has this agent: a release that began before it was taken out of there may ask it still.
+    pub fn knows(&self, host: &HostName) -> bool {
+        self.links.contains_key(host)
+    }
+
     fn client(&self, host: &HostName) -> Result<AgentClient<Channel>, Problem> {
         let unknown =
             || Problem::new(Code::ConfigInvalid, format!("`{host}` has no address in the environment file"));

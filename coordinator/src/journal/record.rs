@@ -12,9 +12,20 @@ use serde::{Deserialize, Serialize};
 use super::note;
 use super::verdict_record::{self, Judged, VerdictPlan};
 
-/// The version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts and
-/// databases, 4 notes, and checks by their description.
-pub const VERSION: u32 = 4;
+/// The newest version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts
+/// and databases, 4 notes, and checks by their description, 5 who is left out of the way back.
+pub const VERSION: u32 = 5;
+
+/// The version of what says nothing that only a newer one knows: a coordinator that was put back to the one before reads on.
+const USUAL_VERSION: u32 = 4;
+
+/// The oldest version that reads a fact for what it is.
+fn version_of(event: &Event) -> u32 {
+    match event {
+        Event::Requested(request) if !request.without.is_empty() => VERSION,
+        _ => USUAL_VERSION,
+    }
+}
 
 /// Why bytes are no fact to this version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -108,6 +119,8 @@ enum Fact {
         kind: String,
         by: String,
         reason: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        without: Vec<String>,
     },
     TurnedBack {
         problem: Problem,
@@ -266,7 +279,7 @@ struct Plan {
 
 /// A fact for the disk.
 pub fn encode(event: &Event) -> Vec<u8> {
-    let versioned = Versioned { v: VERSION, fact: fact_of(event) };
+    let versioned = Versioned { v: version_of(event), fact: fact_of(event) };
     // These types hold nothing that JSON cannot express: no map with other keys than text, no failing serializer.
     serde_json::to_vec(&versioned).unwrap_or_default()
 }
@@ -356,6 +369,7 @@ fn fact_of(event: &Event) -> Fact {
             kind: request.kind.as_str().to_owned(),
             by: request.by.clone(),
             reason: request.reason.clone(),
+            without: texts(&request.without),
         },
         Event::TurnedBack(problem) => Fact::TurnedBack { problem: problem_of(problem) },
         Event::Adopted { by, found } => Fact::Adopted {
@@ -404,8 +418,9 @@ fn event_of(fact: Fact) -> Option<Event> {
         Fact::WatchMoved { until_ms } => Event::WatchMoved { until: domain::Timestamp(until_ms) },
         Fact::Judged { judged } => Event::Judged(Box::new(verdict_record::judged_from(*judged)?)),
         Fact::WatchPassed => Event::WatchPassed,
-        Fact::Requested { kind, by, reason } => {
-            Event::Requested(domain::Request { kind: domain::RequestKind::parse(&kind)?, by, reason })
+        Fact::Requested { kind, by, reason, without } => {
+            let (kind, without) = (domain::RequestKind::parse(&kind)?, parse_all(&without)?);
+            Event::Requested(domain::Request { kind, by, reason, without })
         }
         Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
         Fact::Adopted { by, slot, page } => {
@@ -736,7 +751,23 @@ mod tests {
     #[test]
     fn records_of_a_later_version_are_told_apart() {
         // Also where nothing else of them is as this version knows it.
-        assert_eq!(decode(b"{\"v\":5,\"fact\":[]}"), Err(Unreadable::Newer(5)));
+        assert_eq!(decode(b"{\"v\":6,\"fact\":[]}"), Err(Unreadable::Newer(6)));
+    }
+
+    /// One that leaves somebody out would be read by the version before as one that does not: it must not try. Everything else
+    /// it reads on.
+    #[test]
+    fn only_what_the_version_before_would_misread_is_of_a_newer_one() {
+        let asked = |without| {
+            let kind = domain::RequestKind::Resume;
+            encode(&Event::Requested(domain::Request { kind, by: "ada".to_owned(), reason: None, without }))
+        };
+        let version = |bytes: Vec<u8>| {
+            let value: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+            value["v"].as_u64().unwrap()
+        };
+        assert_eq!(version(asked(Vec::new())), 4);
+        assert_eq!(version(asked(vec![domain::HostName::parse("lb2").unwrap()])), 5);
     }
 
     #[test]
@@ -765,6 +796,14 @@ mod tests {
             unkept: Some("k".to_owned()),
             checks: Vec::new(),
         };
+        let asked = |without| {
+            Event::Requested(domain::Request {
+                kind: domain::RequestKind::Resume,
+                by: "ada".to_owned(),
+                reason: Some("burnt".to_owned()),
+                without,
+            })
+        };
         let events = [
             Event::EpochTaken(domain::Epoch(4)),
             Event::Fenced(key.host.clone()),
@@ -780,6 +819,8 @@ mod tests {
                 by: "ada".to_owned(),
                 found: domain::Found { slot: domain::SlotName::parse("blue").ok(), page: true },
             },
+            asked(Vec::new()),
+            asked(vec![key_host.clone()]),
             Event::GatesExpired,
             Event::WatchMoved { until: domain::Timestamp(7) },
             Event::WatchPassed,

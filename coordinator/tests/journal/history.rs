@@ -74,7 +74,8 @@ pub fn commits(who: &str) -> Vec<Vec<Event>> {
         (0..HOSTS).map(|number| HostName::parse(&format!("web{number}")).unwrap()).collect();
     // Longer than a page, as plans are.
     let reason = "because ".repeat(1200);
-    let asked = Request { kind: RequestKind::Resume, by: who.to_owned(), reason: Some(reason) };
+    let asked =
+        Request { kind: RequestKind::Resume, by: who.to_owned(), reason: Some(reason), without: Vec::new() };
     let mut commits = vec![vec![Event::Requested(asked)]];
     commits.push(hosts.iter().cloned().map(Event::Fenced).collect());
     for step in STEPS {

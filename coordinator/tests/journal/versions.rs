@@ -81,7 +81,7 @@ async fn an_entry_of_a_later_version_is_named() {
     let place = Place::new();
     small(&place).await;
     let head = *place.open().unwrap().head().borrow();
-    let (seq, body) = (head.seq + 1, b"{\"v\":5,\"event\":\"teleported\"}");
+    let (seq, body) = (head.seq + 1, b"{\"v\":6,\"event\":\"teleported\"}");
     let (prev, texts) = (head.hash.to_vec(), ["production", "note", "r1", "later"]);
     let hash = hash(&prev, [seq, 7, 1], texts, body);
     let number = i64::try_from(seq).unwrap();
@@ -91,7 +91,7 @@ async fn an_entry_of_a_later_version_is_named() {
     connection.execute("INSERT INTO entry VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)", row).unwrap();
     drop(connection);
     let named = |problem: &Problem| {
-        let names = problem.message.contains(&format!("journal entry {seq} is of version 5"));
+        let names = problem.message.contains(&format!("journal entry {seq} is of version 6"));
         assert!(
             problem.code == Code::StateTooNew && names && problem.hint.contains("install"),
             "{problem:?}"

@@ -1,6 +1,6 @@
 //! Releases, as people look at them.
 
-use pointsman_core::{Phase, Progress, State, Step, Timestamp, TrafficSeen};
+use pointsman_core::{HostName, LeftOut, Phase, Progress, State, Step, Timestamp, TrafficSeen, left_out};
 
 use super::{plan_to_wire, problem_to_wire, verdict_to_wire};
 use crate::v1;
@@ -32,7 +32,10 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         orders: state
             .orders
             .iter()
-            .map(|(key, progress)| order_to_wire(key.step, key.host.as_str(), progress))
+            .map(|(key, progress)| {
+                let left_out = state.left_out_of(key.step, &key.host);
+                order_to_wire(key.step, key.host.as_str(), progress, left_out)
+            })
             .collect(),
         epoch: state.epoch.0,
         visitors_moved: state.visitors_moved(),
@@ -40,6 +43,8 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         // Only the coordinator knows whether it is the last word.
         watched_on_until_ms: 0,
         after_end: None,
+        left_out: state.left_out.iter().map(|(host, left_out)| left_out_to_wire(host, left_out)).collect(),
+        may_leave_out: left_out::candidates(state).iter().map(ToString::to_string).collect(),
         // What is noted of visitors is no part of where it stands.
         met: None,
     }
@@ -65,9 +70,19 @@ fn phase_word(state: &State) -> &'static str {
     }
 }
 
-fn order_to_wire(step: Step, host: &str, progress: &Progress) -> v1::OrderView {
+fn left_out_to_wire(host: &HostName, left_out: &LeftOut) -> v1::LeftOut {
+    v1::LeftOut {
+        host: host.to_string(),
+        by: left_out.by.clone(),
+        reason: left_out.reason.clone().unwrap_or_default(),
+        at_ms: left_out.at.0,
+    }
+}
+
+fn order_to_wire(step: Step, host: &str, progress: &Progress, left_out: bool) -> v1::OrderView {
     let state = match progress {
         Progress { done: Some(_), .. } => "done",
+        _ if left_out => "left-out",
         Progress { open: true, .. } => "running",
         Progress { problem: Some(_), .. } => "failed",
         _ => "waiting",

@@ -1,6 +1,6 @@
 //! Facts of a release, for whoever follows it.
 
-use pointsman_core::{CheckVerdict, Event, Note, Reading};
+use pointsman_core::{CheckVerdict, Event, HostName, Note, Reading};
 
 use super::problem_to_wire;
 use crate::v1;
@@ -45,7 +45,10 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
         | Event::Held(problem) => update.problem = Some(problem_to_wire(problem)),
         Event::Requested(request) => {
             let reason = request.reason.as_deref().unwrap_or("no reason given");
-            update.detail = format!("{} asks for {}: {reason}", request.by, request.kind.as_str());
+            let without: Vec<&str> = request.without.iter().map(HostName::as_str).collect();
+            let without =
+                if without.is_empty() { String::new() } else { format!(" without {}", without.join(", ")) };
+            update.detail = format!("{} asks for {}{without}: {reason}", request.by, request.kind.as_str());
         }
         Event::Planned(plan) => update.detail = format!("planned by {}", plan.created_by),
         Event::Adopted { by, .. } => update.detail = format!("{by} accepted a journal whose end is gone"),

@@ -8,7 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Wake, Waker};
 
 use pointsman_coordinator::opening;
-use pointsman_core::{Entry, Event, Outcome, Phase, Request, RequestKind, State, machine};
+use pointsman_core::left_out::{self, Heard};
+use pointsman_core::{Entry, Event, HostName, Outcome, Phase, Request, RequestKind, State, machine};
 use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
@@ -485,17 +486,35 @@ impl World {
             }
             What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
-            What::Ask(kind) => self.ask(kind),
+            What::Ask(kind) => self.ask(kind, Vec::new()),
         }
     }
 
-    fn ask(&mut self, kind: RequestKind) {
+    fn ask(&mut self, kind: RequestKind, without: Vec<HostName>) {
         let ear = self.coordinators.get(self.active).and_then(|shown| shown.ear.clone());
         if let Some(ear) = ear {
             let (reply, _) = oneshot::channel();
             // Whoever is not heard asks again, or does not.
-            let _ = ear.try_send((Request { kind, by: "eve".to_owned(), reason: None }, reply));
+            let _ = ear.try_send((Request { kind, by: "eve".to_owned(), reason: None, without }, reply));
         }
+    }
+
+    /// What a person types who does not wait for an agent that holds the open release: back with it, and then without that agent.
+    /// Whether it is really not there is found out as the coordinator finds it out.
+    fn without_the_silent(&self) -> Option<(RequestKind, Vec<HostName>)> {
+        let open = folded(self).into_iter().find(|state| state.outcome().is_none());
+        let open = open.filter(|_| self.scenario.leaves_out)?;
+        let heard = |host: &crate::host::Host| if host.up { Heard::Answer } else { Heard::Silence };
+        let heard = self.hosts.iter().map(|host| (host.name.clone(), heard(host))).collect();
+        let gone = |host: &HostName| left_out::gone(&open, std::slice::from_ref(host), &heard).is_ok();
+        if let Some(host) = left_out::candidates(&open).into_iter().find(gone) {
+            return Some((RequestKind::Resume, vec![host]));
+        }
+        let Phase::Held { why, .. } = &open.phase else { return None };
+        let silent = why.host.as_ref().is_some_and(|host| heard.get(host) == Some(&Heard::Silence));
+        let back = [RequestKind::Abort, RequestKind::Rollback].into_iter();
+        let mut back = back.filter(|kind| silent && machine::possible(&open, *kind).is_ok());
+        back.next().map(|kind| (kind, Vec::new()))
     }
 
     /// A person comes to a release that is held, once nothing is wrong any more.
@@ -508,6 +527,10 @@ impl World {
             return;
         }
         self.later(5_000, Happening::Attend);
+        if let Some((kind, without)) = self.without_the_silent() {
+            self.tell(|| format!("a person does not wait: {} without {without:?}", kind.as_str()));
+            return self.ask(kind, without);
+        }
         if self.troubles > 0 {
             return;
         }
@@ -536,6 +559,6 @@ impl World {
             |kind: &RequestKind| open.is_some_and(|state| machine::possible(&state, *kind).is_ok());
         let kind = wanted.get(index).copied().filter(possible).unwrap_or(RequestKind::Resume);
         self.tell(|| format!("a person comes: {}", kind.as_str()));
-        self.ask(kind);
+        self.ask(kind, Vec::new());
     }
 }

@@ -273,6 +273,8 @@ pub struct Scenario {
     pub brittle: u64,
     /// Whether a person accepts a journal that lost its end, and what becomes of that.
     pub accepts: Accepts,
+    /// A person has a release go back without whoever is silent when it is held, and does not wait for them.
+    pub leaves_out: bool,
     /// What goes wrong.
     pub faults: Vec<Fault>,
 }
@@ -294,7 +296,13 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
         database: false,
         brittle: 0,
         accepts: Accepts::Never,
+        leaves_out: false,
         faults: Vec::new(),
+    };
+    // Its agent dies in the middle of the release, and is not back before a person has seen to that.
+    let gone = |after_entries, host| {
+        let what = What::KillAgent { host, back_ms: 3_600_000 };
+        vec![Fault { after_entries, delay_ms: 20, what }]
     };
     // The copy that is put back has the first release open before its switch, and visitors are behind that already.
     let lost = |after_entries, entries| {
@@ -347,6 +355,22 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
                 Wish::Settle,
             ]),
         ),
+        (
+            "back without a balancer",
+            Scenario {
+                leaves_out: true,
+                faults: gone(BALANCER_GONE, 2),
+                ..of(2, 1, true, &[Wish::Deploy(FailsLater)])
+            },
+        ),
+        (
+            "back without a host",
+            Scenario {
+                leaves_out: true,
+                faults: gone(HOST_GONE, 2),
+                ..of(1, 2, true, &[Wish::Deploy(FailsChecks)])
+            },
+        ),
     ]
 }
 
@@ -391,9 +415,22 @@ impl Scenario {
             database: false,
             brittle: 0,
             accepts: Accepts::Never,
+            leaves_out: false,
             faults,
         };
-        scenario.with_database().with_acceptance().with_older_disks().with_clocks_set()
+        scenario.with_database().with_acceptance().with_older_disks().with_clocks_set().with_losses()
+    }
+
+    /// Sometimes an agent is gone for so long that people do not wait for it. A site with a database has enough to bear.
+    fn with_losses(mut self) -> Self {
+        let mut chance = Chance::from_seed(self.seed ^ 0x676f_6e65);
+        if !self.database && chance.percent(GONE_FOR_GOOD) {
+            self.leaves_out = true;
+            let what = What::KillAgent { host: chance.below(12), back_ms: chance.between(60_000, 1_200_000) };
+            let (after_entries, delay_ms) = (chance.between(12, 50), chance.below(300));
+            self.faults.push(Fault { after_entries, delay_ms, what });
+        }
+        self
     }
 
     /// Sometimes a host is put back to an older disk in the middle of a release.
@@ -499,6 +536,13 @@ const CLOCKS_OFF: [i64; 4] = [-86_400_000, -3_600_000, 3_600_000, 86_400_000];
 
 /// Histories of several wishes in which a host is put back to an older disk, in percent.
 const OLDER_DISKS: u64 = 15;
+
+/// Histories in which an agent is gone for as long as a person would wait, and longer, in percent.
+const GONE_FOR_GOOD: u64 = 6;
+
+/// After how many entries one is gone for good in a calm world: when visitors have the new version, and when its hosts do.
+const BALANCER_GONE: u64 = 38;
+const HOST_GONE: u64 = 20;
 
 /// Journals whose end is gone for good, in percent.
 const LOST_FOR_GOOD: u64 = 4;

@@ -25,6 +25,7 @@ fn simpler(scenario: &Scenario) -> Vec<Scenario> {
     simpler.extend(nets.into_iter().map(|net| Scenario { net, ..scenario.clone() }));
     simpler.push(Scenario { clumsy: 0, ..scenario.clone() });
     simpler.push(Scenario { accepts: Accepts::Never, ..scenario.clone() });
+    simpler.push(Scenario { leaves_out: false, ..scenario.clone() });
     simpler.push(Scenario { balancers: 1, ..scenario.clone() });
     simpler.push(Scenario { hosts: 1, ..scenario.clone() });
     simpler.retain(|other| other != scenario);

@@ -118,6 +118,10 @@ pub struct Truth {
     void: BTreeSet<ReleaseId>,
     /// Hosts whose agents have forgotten since then.
     forgot: BTreeSet<HostName>,
+    /// Releases that have turned back.
+    turned: BTreeSet<ReleaseId>,
+    /// Hosts that a person left out of a release's way back.
+    left_out: BTreeMap<ReleaseId, BTreeSet<HostName>>,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
     /// Since when the release that is shown has been where it is, or was let go on there.
@@ -548,10 +552,14 @@ impl World {
                 if request.kind == RequestKind::Resume {
                     self.visitors.judged_anew();
                 }
+                if !request.without.is_empty() {
+                    self.left_out(release, &request.without);
+                }
             }
             Event::Judged(judged) => self.truth.proven = judged.verdict == Verdict::Promote,
             Event::TurnedBack(problem) => {
                 self.truth.promoted = false;
+                self.truth.turned.insert(release.clone());
                 if let Some(plan) = self.plans.get(release).cloned() {
                     self.turned_by_verdict(&plan, problem);
                 }
@@ -565,6 +573,20 @@ impl World {
             }
             Event::WatchPassed => self.watch_passed(release),
             _ => {}
+        }
+    }
+
+    /// I8: whoever is left out, visitors of another load balancer are led back, and nobody is left out on the way forward.
+    fn left_out(&mut self, release: &ReleaseId, without: &[HostName]) {
+        if !self.truth.turned.contains(release) {
+            self.broken("I8", || format!("{release} goes forward without {without:?}"));
+        }
+        let out = self.truth.left_out.entry(release.clone()).or_default();
+        out.extend(without.iter().cloned());
+        let out = out.clone();
+        let mut balancers = self.hosts.iter().filter(|host| host.balancer().is_some());
+        if balancers.all(|host| out.contains(&host.name)) {
+            self.broken("I8", || format!("{release} goes back without any load balancer"));
         }
     }
 
@@ -631,6 +653,10 @@ impl World {
         let route = standing.route.or(first.filter(|_| !accepted));
         for host in 0..self.hosts.len() {
             let Some(found) = self.hosts.get(host) else { continue };
+            // Whoever was left out is as it was.
+            if states.iter().any(|state| state.left_out.contains_key(&found.name)) {
+                continue;
+            }
             let so = match (found.balancer(), found.web(), &route) {
                 (Some(balancer), _, Some(route)) => stands(balancer, route),
                 (_, Some(_), _) if accepted || self.truth.put_back.contains_key(&host) => true,

@@ -323,8 +323,17 @@ impl Story {
     }
 
     pub fn requested(self, kind: RequestKind, reason: Option<&str>) -> Self {
+        self.asked(kind, reason, Vec::new())
+    }
+
+    /// What is gone for good is left out of the way back.
+    pub fn left_out(self, name: &str, reason: &str) -> Self {
+        self.asked(RequestKind::Resume, Some(reason), vec![host(name)])
+    }
+
+    fn asked(self, kind: RequestKind, reason: Option<&str>, without: Vec<HostName>) -> Self {
         let reason = reason.map(str::to_owned);
-        self.tell(Event::Requested(Request { kind, by: "operator ben".to_owned(), reason }))
+        self.tell(Event::Requested(Request { kind, by: "operator ben".to_owned(), reason, without }))
     }
 
     pub fn read(self, reading: Reading) -> Self {
