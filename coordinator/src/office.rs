@@ -649,6 +649,11 @@ impl Office {
                 });
             status.slot =
                 self.environment.slot_of(host).map(|slot| slot.name.to_string()).unwrap_or_default();
+            for backend in status.balancer.iter_mut().flat_map(|found| &mut found.backends) {
+                let behind = BackendName::parse(&backend.name).ok();
+                let slot = behind.and_then(|backend| self.environment.slot_behind(&backend));
+                backend.slot = slot.map(|slot| slot.name.to_string()).unwrap_or_default();
+            }
             status
         });
         join_all(asked).await

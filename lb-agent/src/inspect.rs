@@ -263,6 +263,8 @@ async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Proble
             running: running(&known, &all_rows, granted),
             requests_total: own.map_or(0, |row| row.requests_total),
             responses_5xx: own.map_or(0, |row| row.responses_5xx),
+            // Which slot that is only the coordinator knows.
+            slot: String::new(),
         });
     }
     let signals = balancer.signals.as_ref().map(|signals| signals.facts());

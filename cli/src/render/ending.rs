@@ -1,6 +1,6 @@
 //! The last words of a command that waited.
 
-use pointsman_core::EnvironmentName;
+use pointsman_core::{Code, EnvironmentName};
 use pointsman_proto::v1;
 
 use super::{or, span};
@@ -232,20 +232,21 @@ fn said_done(plan: &v1::Plan, everybody: bool) -> String {
 fn held(release: &v1::Release, plan: &v1::Plan, took: &str) -> String {
     let environment = &plan.environment;
     let step = or(&release.step, "watch");
-    let mut text = format!(
-        "held after {took}: release {} of {environment} waits for a person in step {step}\n  meanwhile: {}\n  to go on: `pointsman resume {environment}`",
+    let held = format!(
+        "held after {took}: release {} of {environment} waits for a person in step {step}\n  meanwhile: {}",
         plan.release,
         meanwhile(release, plan, step)
     );
-    // On its way back there is nothing to stop: it can only go on, once the cause is mended.
-    if let Some(offer) = super::left_out::offer(release, environment) {
-        text.push_str(&format!("\n  {offer}"));
+    let go_on = format!("\n  to go on: `pointsman resume {environment}`");
+    match (&release.held, &release.turned_back) {
+        // On its way back there is nothing to stop.
+        (Some(why), Some(_)) if why.code == Code::OperatorStopped.as_str() => format!("{held}{go_on}"),
+        (Some(why), Some(_)) => format!("{held}\n  next: {}", super::held::way_on(release, why, environment)),
+        _ => {
+            let undo = if release.visitors_moved { "rollback" } else { "abort" };
+            format!("{held}{go_on}\n  to stop:  `pointsman {undo} {environment}`")
+        }
     }
-    if release.turned_back.is_none() {
-        let undo = if release.visitors_moved { "rollback" } else { "abort" };
-        text.push_str(&format!("\n  to stop:  `pointsman {undo} {environment}`"));
-    }
-    text
 }
 
 /// What is true while a release is held.

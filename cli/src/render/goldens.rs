@@ -479,6 +479,33 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
                 status.agents[2].web.as_mut().unwrap().maintenance_file = true;
             }),
         ),
+        (
+            "nobody is served",
+            changed(&|status| {
+                status.agents.iter_mut().filter_map(|agent| agent.balancer.as_mut()).for_each(|found| {
+                    found.backends.iter_mut().for_each(|backend| backend.servers_up = 0);
+                });
+            }),
+        ),
+        (
+            "the journal is an old one, and visitors are elsewhere",
+            changed(&|status| {
+                troubled(status, &older);
+                status.agents.iter_mut().filter_map(|agent| agent.balancer.as_mut()).for_each(|found| {
+                    found.route = "be_green:be_blue:0:57".to_owned();
+                    found.route_on_disk.clone_from(&found.route);
+                });
+            }),
+        ),
+        (
+            "no load balancer can be read",
+            changed(&|status| {
+                troubled(status, &trouble);
+                for (index, host) in ["lb1", "lb2"].into_iter().enumerate() {
+                    status.agents[index] = silent(host, "lb-agent", "");
+                }
+            }),
+        ),
         ("the coordinator is in trouble", changed(&|status| troubled(status, &trouble))),
         ("the journal lost its end", changed(&|status| troubled(status, &older))),
         ("another coordinator took over", changed(&|status| troubled(status, &fenced))),

@@ -5,10 +5,12 @@ use std::collections::BTreeMap;
 use pointsman_core::{Code, EnvironmentName, bytes};
 use pointsman_proto::v1;
 
+use super::headline::headline;
 use super::lines::took;
 use super::{or, problem_line, short, span, time};
 
-fn live(live: Option<&v1::Live>) -> String {
+/// A release on its slot, in words.
+pub fn live(live: Option<&v1::Live>) -> String {
     live.map_or_else(
         || "nothing known".to_owned(),
         |live| format!("{} on {}", or(&live.release, "an unnamed release"), live.slot),
@@ -141,39 +143,6 @@ fn next_in_trouble(status: &v1::StatusReply) -> String {
     }
 }
 
-/// What visitors get, in a few words: the first thing that must be true.
-fn headline(status: &v1::StatusReply) -> String {
-    let before = live(status.live.as_ref());
-    if status.maintenance.as_ref().is_some_and(|page| page.on) {
-        return format!("shows the maintenance page, {before} behind it");
-    }
-    let moving =
-        status.release.as_ref().filter(|release| release.outcome.is_empty() && release.visitors_moved);
-    let Some((release, plan)) = moving.and_then(|release| Some((release, release.plan.as_ref()?))) else {
-        return if status.live.is_some() {
-            format!("serves {before}")
-        } else {
-            "nothing was released yet".to_owned()
-        };
-    };
-    match release.step.as_str() {
-        canary if canary.starts_with("canary") && release.watch_until_ms > 0 => {
-            let share = split_of(plan, canary);
-            format!("serves {before}; {share} % of the visitors are on {} ({})", plan.to_slot, plan.release)
-        }
-        "watch" => {
-            let watched = if status.trouble.is_some() { "not being watched" } else { "being watched" };
-            format!("serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
-        }
-        step => {
-            let from = or(&plan.from_slot, "the maintenance page");
-            let still = release.held.is_some() || status.trouble.is_some();
-            let moves = if still { "stands still with" } else { "is moving" };
-            format!("{moves} visitors between {from} and {} ({step})", plan.to_slot)
-        }
-    }
-}
-
 /// The share of the visitors that a split gives the new slot, in percent.
 pub fn split_of(plan: &v1::Plan, step: &str) -> u32 {
     let number: usize = step.trim_start_matches("canary-").parse().unwrap_or(0);
@@ -183,14 +152,7 @@ pub fn split_of(plan: &v1::Plan, step: &str) -> u32 {
 fn next_of(release: &v1::Release, environment: &str) -> String {
     if release.turned_back.is_some() {
         return match &release.held {
-            Some(held) if held.code == Code::OperatorStopped.as_str() => {
-                format!("go on: `pointsman resume {environment}`")
-            }
-            Some(_) => {
-                let offer = super::left_out::offer(release, environment);
-                let offer = offer.map_or_else(String::new, |offer| format!("; {offer}"));
-                format!("mend the cause, then go on: `pointsman resume {environment}`{offer}")
-            }
+            Some(held) => super::held::way_on(release, held, environment),
             None => format!("follow: `pointsman status {environment} -f`"),
         };
     }
@@ -207,7 +169,7 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
 }
 
 /// Traffic is not where the journal says, or the load balancers disagree.
-fn drifted(status: &v1::StatusReply) -> bool {
+pub fn drifted(status: &v1::StatusReply) -> bool {
     let mut routes = status.agents.iter().filter_map(|agent| agent.balancer.as_ref());
     routes.any(|found| {
         let moved = !status.wanted_route.is_empty() && found.route != status.wanted_route;

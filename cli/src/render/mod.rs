@@ -8,6 +8,8 @@ mod database;
 mod ending;
 #[cfg(test)]
 mod goldens;
+mod headline;
+mod held;
 pub mod json;
 mod lasting;
 mod left_out;

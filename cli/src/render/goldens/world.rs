@@ -23,6 +23,7 @@ pub fn before() -> Standing {
 fn backend(name: &str, up: u32, sessions: u64) -> v1::BackendFacts {
     v1::BackendFacts {
         name: name.to_owned(),
+        slot: name.trim_start_matches("be_").to_owned(),
         servers_up: up,
         servers_total: 1,
         sessions,
