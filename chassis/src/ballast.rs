@@ -71,7 +71,7 @@ impl Ballast {
 /// Has the file system set the blocks aside; where it cannot, they are written.
 fn reserve(file: &mut File) -> io::Result<()> {
     match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, BYTES) {
-        Err(error) if error == rustix::io::Errno::OPNOTSUPP => {
+        Err(error) if ![rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].contains(&error) => {
             let block = [0x5a; 4096];
             for _ in 0..BYTES.div_ceil(4096) {
                 file.write_all(&block)?;

@@ -58,10 +58,12 @@ pub struct Ledger {
     ballast: Arc<Ballast>,
 }
 
-/// Whether the disk has no room; also where the file that readers share could not grow.
+/// Whether the disk has no room; also where the file that readers share could not grow, or a quota is used up, which SQLite
+/// tells as a write that failed.
 fn is_full(error: &rusqlite::Error) -> bool {
     error.sqlite_error().is_some_and(|failure| {
-        failure.code == ErrorCode::DiskFull || failure.extended_code == ffi::SQLITE_IOERR_SHMSIZE
+        let growing = [ffi::SQLITE_IOERR_SHMSIZE, ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC];
+        failure.code == ErrorCode::DiskFull || growing.contains(&failure.extended_code)
     })
 }
 
@@ -157,7 +159,11 @@ impl Ledger {
                 Ok(())
             }
             (false, Step::Preflight) => self.ballast.set_aside().map_err(|error| self.no_room(&error)),
-            (false, _) => Ok(()),
+            (false, _) => {
+                // Somebody may have made room in the middle of a release: the way back from there finds it again.
+                _ = self.ballast.set_aside();
+                Ok(())
+            }
         }
     }
 

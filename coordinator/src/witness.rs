@@ -111,7 +111,10 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan) {
         tokio::select! {
             tick = next(&mut ticks, watchers, office) => {
                 met.add(&tick, plan);
-                heard_to = Some(Timestamp(tick.at_ms));
+                // A second of which no load balancer told was not heard.
+                if !tick.balancers.is_empty() {
+                    heard_to = Some(Timestamp(tick.at_ms));
+                }
             }
             Ok(()) = moves.changed() => {}
             () = tokio::time::sleep(LOOK) => {}

@@ -278,6 +278,8 @@ pub fn gates_after_end(
             AfterEnd::Told(shared_gates(state, problem))
         }
         Reading::Unknown(problem) if blind => AfterEnd::Told(problem.clone()),
+        // What had failed often enough has not passed since, only because somebody cannot be asked.
+        Reading::Unknown(problem) if row.alone >= watch.fail_after => AfterEnd::Told(problem.clone()),
         _ => AfterEnd::Well,
     }
 }

@@ -38,10 +38,10 @@ impl Lasting {
 
 /// When a certificate ends that lasts from `begin_s` to `end_s`, as far as somebody is to hear of it: 0 where nobody is. One that is
 /// made for less than three months is renewed by a program, as it is meant to be, and its end is never far: it is told of
-/// when the last quarter of its life has begun and nothing has renewed it. All in seconds since 1970.
+/// when the last tenth of its life has begun and nothing has renewed it. All in seconds since 1970.
 pub fn end_to_tell(begin_s: i64, end_s: i64, now_s: i64) -> i64 {
     let lasts_s = end_s.saturating_sub(begin_s);
-    let by_program = lasts_s < BY_PROGRAM_S && end_s.saturating_sub(now_s) > lasts_s / 4;
+    let by_program = lasts_s < BY_PROGRAM_S && end_s.saturating_sub(now_s) > lasts_s / 10;
     if by_program { 0 } else { end_s }
 }
 
@@ -71,10 +71,11 @@ pub fn renewal(name: &str) -> String {
 
 impl Plan {
     /// How long the release may take at most, in milliseconds: every attempt of every step, its watches, the watch after its
-    /// end, and the way back from there. A person who holds it may take longer.
+    /// end, and the way back from there. Of what the database does one attempt: each is given hours, and hardly ever takes
+    /// them. A person who holds it may take longer.
     pub fn longest_ms(&self) -> u64 {
-        let attempts = u64::from(self.limits.attempts);
         let step_ms = |step: &Step| {
+            let attempts = if step.is_of_database() { 1 } else { u64::from(self.limits.attempts) };
             let tries_ms = self.attempt_ms(*step).saturating_mul(attempts);
             tries_ms.saturating_add(self.watch_ms(*step).unwrap_or_default())
         };
@@ -94,7 +95,7 @@ mod tests {
         assert_eq!(end_to_tell(0, year, 0), year);
         assert_eq!(end_to_tell(0, year, year), year);
         // A day long, and renewed after two thirds of it.
-        for (now_s, told) in [(0, 0), (DAY_S * 2 / 3, 0), (DAY_S * 3 / 4, DAY_S), (DAY_S * 2, DAY_S)] {
+        for (now_s, told) in [(0, 0), (DAY_S * 2 / 3, 0), (DAY_S * 9 / 10, DAY_S), (DAY_S * 2, DAY_S)] {
             assert_eq!(end_to_tell(0, DAY_S, now_s), told, "{now_s}");
         }
     }

@@ -187,7 +187,7 @@ pub struct Order {
     /// When it is too late to begin, by the coordinator's clock: an order that was delayed on its way must not act on what
     /// was so before.
     pub deadline: Timestamp,
-    /// It leads visitors back, or lets them in again, and is too late never: what it brings is wanted until the journal says
+    /// It leads visitors back, to the page that a person puts up, or in again, and is too late never: what it brings is wanted until the journal says
     /// otherwise, and then a newer entry or epoch refuses it. What differs may be the clocks, and those keep nobody from the
     /// way back.
     pub leads_back: bool,

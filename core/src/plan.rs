@@ -451,9 +451,10 @@ impl Plan {
         }
     }
 
-    /// Whether a step leads visitors back, or lets them in again: see [`crate::Order::leads_back`].
+    /// Whether a step leads visitors back, to the page or in again: see [`crate::Order::leads_back`]. The page that a swap of
+    /// databases puts up is part of the way forward.
     pub fn leads_back(&self, step: Step) -> bool {
-        let whole = matches!(self.purpose, Purpose::Rollback { .. } | Purpose::Maintenance { on: false, .. });
+        let whole = matches!(self.purpose, Purpose::Rollback { .. } | Purpose::Maintenance { .. });
         whole || step.leads_back()
     }
 

@@ -148,6 +148,14 @@ impl Step {
         self.kind() == Kind::Backward || self == Self::Lift
     }
 
+    /// Whether the step works on the database, forward.
+    pub fn is_of_database(self) -> bool {
+        matches!(
+            self,
+            Self::Backup | Self::Rehearse | Self::Expand | Self::Contract | Self::Restore | Self::Swap
+        )
+    }
+
     /// Whether all load balancers take a new route in this step together: it is prepared on every one of them before any
     /// takes it. On the way back each goes as soon as it can.
     pub fn together(self) -> bool {

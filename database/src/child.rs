@@ -155,6 +155,9 @@ impl Ended {
                 .retry_useful()
                 .hint("somebody killed it, or the system for want of memory: `journalctl -k -g oom`"),
             Some(Moment::TooManyLocks) => Problem::new(Code::DatabaseUnfit, message).hint(MORE_LOCKS),
+            Some(Moment::Held) => Problem::new(code_of_killed(code), message)
+                .retry_useful()
+                .hint("somebody holds a table: `SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'`; type the same again when that has ended"),
             Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
                 .retry_useful()
                 .hint("look at the server, `systemctl status postgresql`, and type the same again"),
@@ -178,6 +181,7 @@ enum Moment {
     NoRoom,
     Killed,
     TooManyLocks,
+    Held,
     ServerGone,
 }
 
@@ -203,6 +207,8 @@ impl Ended {
             Some(Moment::Killed)
         } else if says(&[TOO_MANY_LOCKS]) {
             Some(Moment::TooManyLocks)
+        } else if says(&["canceling statement due to"]) && says(&["LOCK TABLE "]) {
+            Some(Moment::Held)
         } else {
             says(&SERVER_GONE).then_some(Moment::ServerGone)
         }
@@ -357,6 +363,8 @@ mod tests {
             code(failed, "pg_dump: error: query failed: ERROR:  out of shared memory"),
             Code::DatabaseUnfit
         );
+        let held = "pg_dump: error: query failed: ERROR:  canceling statement due to statement timeout\npg_dump: detail: Query was: LOCK TABLE public.t";
+        assert_eq!(code(failed, held), Code::DatabaseToolUnfit);
         assert_eq!(code(Signal::KILL.as_raw(), ""), Code::DatabaseToolUnfit);
         let broken = "pg_restore: error: could not execute query: ERROR:  function f() does not exist";
         assert_eq!(code(failed, broken), Code::BackupUnrestorable);

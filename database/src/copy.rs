@@ -84,9 +84,9 @@ pub(crate) async fn fill(
 
 /// Whether what several jobs could not load may be loaded by one, into a database that is made anew: only that tells of
 /// the backup.
-pub(crate) fn is_worth_one_job(loaded: &Result<(), Problem>, progress: &Progress) -> bool {
+pub(crate) fn is_worth_one_job(loaded: &Result<(), Problem>, jobs: Jobs, progress: &Progress) -> bool {
     let Err(problem) = loaded else { return false };
-    let is_worth = problem.code == Code::BackupUnrestorable;
+    let is_worth = jobs == Jobs::Several && problem.code == Code::BackupUnrestorable;
     if is_worth {
         tracing::warn!(%problem, causes = ?problem.causes, "what several jobs could not load is loaded by one");
         progress.say("restore: once more, by one job");

@@ -327,8 +327,8 @@ async fn limits_of_the_server_end_no_session_of_the_agent() {
     ];
     for (limit, _) in limits.iter().filter(|(_, since)| *since <= server) {
         // Of the role, because the agent works in the maintenance database too; of the database, because that goes along.
-        place.sql_in("postgres", &format!("ALTER ROLE {user} SET {limit} = '40ms'"));
-        place.sql_in("postgres", &format!("ALTER ROLE {user} IN DATABASE {name} SET {limit} = '40ms'"));
+        place.sql_in("postgres", &format!("ALTER ROLE {user} SET {limit} = '300ms'"));
+        place.sql_in("postgres", &format!("ALTER ROLE {user} IN DATABASE {name} SET {limit} = '300ms'"));
     }
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();

@@ -301,7 +301,9 @@ async fn cut_all(
         }
         let until = give_up.min(Instant::now() + CUT_AGAIN);
         match wait_empty(balancer, backend, until, still).await? {
-            Waited::Running(_) if Instant::now() < give_up => {}
+            empty @ Waited::Empty { .. } => return Ok(empty),
+            // An old worker may end a moment after its last request was cut.
+            _ if Instant::now() < give_up => {}
             waited => return Ok(waited),
         }
     }

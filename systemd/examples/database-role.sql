@@ -8,7 +8,7 @@
 -- that into the file that `password_file` names:  \password pointsman-agent
 \set QUIET on
 -- Settings of the server and of its databases must not end this half-way, nor change how names are printed.
-\set plainly 'SET statement_timeout = 0; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;'
+\set plainly 'SET statement_timeout = 0; DO $$ BEGIN PERFORM set_config(name, $z$0$z$, false) FROM pg_settings WHERE name = $z$transaction_timeout$z$; END $$; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;'
 :plainly
 \set template pointsman_template_ :database
 
@@ -109,20 +109,25 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
         WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
-SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here
+SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here, array_agg(format('%I %s', e.extname, e.extversion))::text AS versions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \gset
 SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
 
 \connect :"template"
 :plainly
 -- What was dropped in the live one would be in every copy, which then is none; what was put into another schema there, in the
--- wrong one.
+-- wrong one. What is of another version is made anew where it cannot be updated to that of the live one; what a restore can
+-- create by itself it creates.
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname)
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
- WHERE format('%I.%I', n.nspname, e.extname) <> ALL (:'here'::text[]) \gexec
+ WHERE format('%I.%I', n.nspname, e.extname) <> ALL (:'here'::text[])
+    OR format('%I %s', e.extname, e.extversion) <> ALL (:'versions'::text[]) AND e.extname <> 'plpgsql'
+       AND (EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = e.extname AND (v.trusted OR NOT v.superuser))
+            OR NOT EXISTS (SELECT 1 FROM pg_extension_update_paths(e.extname) p
+                            WHERE p.source = e.extversion AND p.path IS NOT NULL AND format('%I %s', e.extname, p.target) = ANY (:'versions'::text[]))) \gexec
 SELECT format('DROP SCHEMA %I', n.nspname)
   FROM pg_namespace n
- WHERE n.nspname <> ALL (:'schemas_here'::name[]) AND n.nspname !~ '^pg_'
+ WHERE n.nspname <> ALL (:'schemas_here'::name[]) AND n.nspname !~ '^pg_' AND n.nspname <> 'public'
    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid) \gexec
 \if :{?schemas}
 SELECT :'schemas' \gexec

@@ -14,7 +14,7 @@ use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use tracing::{info, warn};
 
-use super::{end_of_certificate, peer_of_certificate};
+use super::peer_of_certificate;
 use crate::SystemClock;
 use crate::config::Pki;
 use crate::hints::Hints;
@@ -67,9 +67,6 @@ fn load(files: &Pki) -> Result<Loaded, Problem> {
     let roots = Arc::new(roots);
     let own = chain.first().ok_or_else(|| unusable(&files.cert, "it holds no certificate"))?;
     let peer = peer_of_certificate(own).map_err(|problem| unusable(&files.cert, &problem.message))?;
-    // Whoever looks at a chain wants all of it to last.
-    let not_after = chain.iter().filter_map(end_of_certificate).fold(peer.not_after, i64::min);
-
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let versions = &[&rustls::version::TLS13];
     let verifier = WebPkiClientVerifier::builder_with_provider(Arc::clone(&roots), Arc::clone(&provider))
@@ -99,7 +96,7 @@ fn load(files: &Pki) -> Result<Loaded, Problem> {
     Ok(Loaded {
         name: peer.name,
         not_before: peer.not_before,
-        not_after,
+        not_after: peer.not_after,
         server: Arc::new(server),
         client: Arc::new(client),
         fingerprint,
@@ -118,7 +115,7 @@ impl Credentials {
         self.loaded.load().name.clone()
     }
 
-    /// When the own certificate ends, or the first of those that vouch for it in the same file, in seconds since 1970.
+    /// When the own certificate ends, in seconds since 1970. Of others in the same file nobody may need all.
     pub fn not_after(&self) -> i64 {
         self.loaded.load().not_after
     }

@@ -18,7 +18,7 @@ use crate::{Progress, Session, Settings, room};
 /// How many jobs load an archive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Jobs {
-    /// Two, where there is room to unpack the archive first.
+    /// Two, which needs room to unpack the archive first.
     Several,
     /// One after the other, as `pg_dump` has put everything. Several jobs go by the dependencies alone that an archive
     /// notes, and may meet on partitions that none of them names.
@@ -30,6 +30,17 @@ const JOBS: u32 = 2;
 /// Most memory that an index is built with, in kB: with more none was built faster, with this a tenth faster than with the
 /// server's usual 64 MB.
 const INDEX_MEMORY_KB: u64 = 256 << 10;
+
+/// How an archive is best loaded into this empty database.
+pub(crate) async fn best(settings: &Settings, archive: &Archive, database: &str) -> Result<Jobs, Problem> {
+    if archive.manifest.format != Format::Custom {
+        return Ok(Jobs::One);
+    }
+    let target = Target::ask(settings, &archive.manifest, database).await?;
+    let raw_bytes = archive.manifest.raw_bytes;
+    let has_room = target.room >= raw_bytes.saturating_add(raw_bytes / 20);
+    Ok(if target.in_order || !has_room { Jobs::One } else { Jobs::Several })
+}
 
 /// Loads an archive. The first error ends it, and the database is then good for nothing but to be looked at.
 pub(crate) async fn load(
@@ -73,8 +84,7 @@ async fn load_archive(
         .args(["--exit-on-error", "--no-password", "--no-subscriptions", "--dbname", target.database])
         .arg("--use-list")
         .arg(&list.0);
-    let has_room = target.room >= archive.manifest.raw_bytes.saturating_add(archive.manifest.raw_bytes / 20);
-    if jobs == Jobs::One || target.in_order || !has_room {
+    if jobs == Jobs::One {
         return archive.feed(program, Code::BackupUnrestorable, progress, "loaded").await.map(|_| ());
     }
     // An archive that came through a pipe has no positions in it: several jobs need a file to look for them.

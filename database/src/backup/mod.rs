@@ -22,6 +22,6 @@ pub use verify::{Verified, load_into_scratch, verify, verify_keeping};
 
 pub(crate) use archive::Archive;
 pub(crate) use catalog::{last_sizes, neighbour, untold};
-pub(crate) use load::{Jobs, load};
+pub(crate) use load::{Jobs, best, load};
 pub(crate) use name::BackupId;
 pub(crate) use verify::must_be_whole;

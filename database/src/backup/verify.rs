@@ -110,7 +110,8 @@ pub async fn load_into_scratch(
     scratch::drop_if_ours(client, &scratch.database).await?;
     let comment = Scratch::comment(settings, id);
     copy::create(settings, client, &archive.manifest.shape, &scratch.database, &comment).await?;
-    super::load::load(settings, &tools, &archive, (&scratch.database, Jobs::Several), progress).await?;
+    let jobs = super::best(settings, &archive, &scratch.database).await?;
+    super::load(settings, &tools, &archive, (&scratch.database, jobs), progress).await?;
     Ok(scratch)
 }
 
@@ -192,16 +193,21 @@ async fn restore(
     authority.check()?;
     guard.check()?;
     let comment = Scratch::comment(settings, &manifest.id);
-    let filled = async |jobs| {
-        copy::create(settings, client, &manifest.shape, &scratch.database, &comment).await?;
-        copy::fill(settings, tools, archive, (&scratch.database, jobs), progress).await
+    let name = scratch.database.as_str();
+    copy::create(settings, client, &manifest.shape, name, &comment).await?;
+    let filled = async {
+        let jobs = super::best(settings, archive, name).await?;
+        let filled = copy::fill(settings, tools, archive, (name, jobs), progress).await;
+        if !copy::is_worth_one_job(&filled, jobs, progress) {
+            return filled;
+        }
+        authority.check()?;
+        guard.check()?;
+        scratch::drop_if_ours(client, name).await?;
+        copy::create(settings, client, &manifest.shape, name, &comment).await?;
+        copy::fill(settings, tools, archive, (name, Jobs::One), progress).await
     };
-    let mut made = filled(Jobs::Several).await;
-    if copy::is_worth_one_job(&made, progress) {
-        scratch::drop_if_ours(client, &scratch.database).await?;
-        made = filled(Jobs::One).await;
-    }
-    match made {
+    match filled.await {
         Ok(()) => Ok(scratch),
         Err(problem) => {
             if let Err(left) = scratch::drop_if_ours(client, &scratch.database).await {

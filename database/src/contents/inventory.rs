@@ -27,13 +27,16 @@ const TABLES: &str = "
      ORDER BY 1, 2";
 
 const SEQUENCES: &str = "
-    SELECT n.nspname::text, c.relname::text, c.oid::regclass::text
+    SELECT n.nspname::text, c.relname::text, c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'S' AND c.relpersistence <> 't'
        AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
        AND NOT EXISTS (SELECT 1 FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
      ORDER BY 1, 2";
+
+/// By how many names in a row a sequence is looked for.
+const NAMES_TRIED: u32 = 3;
 
 const EXTENSIONS: &str = "SELECT extname::text, extversion FROM pg_extension";
 
@@ -96,24 +99,39 @@ pub(crate) async fn sequences(client: &Client) -> Result<Vec<Sequence>, Problem>
     let failed = |error: tokio_postgres::Error| refused("list sequences", &error);
     let mut found = Vec::new();
     for row in client.query(SEQUENCES, &[]).await.map_err(failed)? {
-        let (schema, name, by_now): (String, String, String) =
-            (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
-        // The number alone is what the server says of one that is gone.
-        let sql = format!("SELECT last_value FROM {by_now}");
-        let doing = format!("read the sequence `{schema}.{name}`");
-        let is_there = by_now.parse::<u32>().is_err();
-        let value = match is_there {
-            true => Some(releasing_locks(client, one(client, &sql, &doing)).await),
-            false => None,
-        };
-        let (before, after) = match value {
-            Some(Ok(value)) => (value, value),
-            Some(Err(problem)) if !is_gone(&problem) => return Err(problem),
-            _ => (i64::MIN, i64::MAX),
-        };
+        let (schema, name, oid): (String, String, u32) = (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
+        let value = value(client, (&schema, &name), oid).await?;
+        let (before, after) = value.map_or((i64::MIN, i64::MAX), |value| (value, value));
         found.push(Sequence { schema, name, before, after });
     }
     Ok(found)
+}
+
+/// The value of a sequence of now, whatever it is called by now; none where it is gone, or is renamed again and again.
+async fn value(client: &Client, known_as: (&str, &str), oid: u32) -> Result<Option<i64>, Problem> {
+    let (schema, name) = known_as;
+    let doing = format!("read the sequence `{schema}.{name}`");
+    let mut by_now = format!("{}.{}", quoted(schema), quoted(name));
+    for _ in 0..NAMES_TRIED {
+        let sql = format!("SELECT last_value, tableoid FROM {by_now}");
+        let read = async {
+            let row = client.query_one(&sql, &[]).await.map_err(|error| refused(&doing, &error))?;
+            Ok((field::<i64>(&row, 0)?, field::<u32>(&row, 1)?))
+        };
+        match releasing_locks(client, read).await {
+            Ok((value, read)) if read == oid => return Ok(Some(value)),
+            Err(problem) if !is_gone(&problem) => return Err(problem),
+            // Another one is called so by now, or none.
+            _ => {}
+        }
+        let row = client.query_one("SELECT $1::oid::regclass::text", &[&oid]).await;
+        by_now = field(&row.map_err(|error| refused(&doing, &error))?, 0)?;
+        // The number alone is what the server says of one that is gone.
+        if by_now.parse::<u32>().is_ok() {
+            return Ok(None);
+        }
+    }
+    Ok(None)
 }
 
 /// The tables with their extension's condition; rows are not counted yet.

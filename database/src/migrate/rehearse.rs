@@ -10,7 +10,7 @@ use super::measure::Measure;
 use super::order::{Measured, Ran, Rehearsal, RunOrder, SegmentCost};
 use super::relied_on::{self, ReliedOn};
 use super::run::Run;
-use super::sessions::leave_our_schema;
+use super::sessions::{leave_our_schema, look_as_files_do};
 use super::{gate, replan, restorable, status, unvalidated, written};
 use crate::{Authority, Progress, Session, Settings};
 
@@ -43,10 +43,13 @@ pub async fn rehearse(
         pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
     gate::check(&scripts)?;
     let window = replan::Window::open(settings).await?;
+    // Rows are written to what the files mean by a name.
+    let writing = Session::open(settings, scratch_database, "look").await?;
+    look_as_files_do(&writing, settings).await?;
     let before = match order.phase {
         Phase::Expand => Some((
             ReliedOn::look(&copy).await?,
-            written::look(&copy, &scripts).await?,
+            written::look(&writing, &scripts).await?,
             unvalidated::look(&copy).await?,
         )),
         _ => None,
@@ -62,7 +65,8 @@ pub async fn rehearse(
     replan::judge(&replanned, order.phase)?;
     if let Some((relied_on, written, unvalidated)) = before {
         let mut taken = relied_on.taken(&ReliedOn::look(&copy).await?);
-        taken.extend(written.refused_now(&copy).await?);
+        look_as_files_do(&writing, settings).await?;
+        taken.extend(written.refused_now(&writing).await?);
         taken.extend(unvalidated.broken_now(&copy).await?);
         relied_on::judge(&taken).map_err(untouched)?;
     }

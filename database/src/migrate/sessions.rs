@@ -48,6 +48,12 @@ SELECT set_config('search_path', coalesce((
             WHERE s <> 'pointsman'), ''), false)
  WHERE 'pointsman' = ANY (current_schemas(false))";
 
+/// The same, whatever is on it.
+const FLATTEN: &str = "
+SELECT set_config('search_path', coalesce((
+           SELECT string_agg(quote_ident(s), ', ' ORDER BY n) FROM unnest(current_schemas(false)) WITH ORDINALITY AS u (s, n)
+            WHERE s <> 'pointsman'), ''), false)";
+
 /// Sessions that an agent before this one left working.
 const LEFT: &str = "
 SELECT pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
@@ -130,6 +136,21 @@ pub(crate) async fn leave_our_schema(session: &Session) -> Result<(), Problem> {
     let left = session.client().query(LEAVE, &[]).await;
     left.map_err(|error| Fault::from(error).while_doing("set the search path"))?;
     Ok(())
+}
+
+/// Looks for names that have no schema where files of migrations look for them, in the live database or in a copy of it.
+pub(crate) async fn look_as_files_do(session: &Session, settings: &Settings) -> Result<(), Problem> {
+    let failed = |error| Fault::from(error).while_doing("set the search path");
+    let client = session.client();
+    let owner = fit_server(settings, session).await?;
+    client.batch_execute("RESET search_path").await.map_err(failed)?;
+    if let Some(owner) = &owner {
+        client.batch_execute(&format!("SET ROLE {owner}")).await.map_err(failed)?;
+    }
+    client.query(PATH, &[&settings.name]).await.map_err(failed)?;
+    // What the owner's own name means is to be the same when this is not the owner any more.
+    client.query(FLATTEN, &[]).await.map_err(failed)?;
+    client.batch_execute("RESET ROLE").await.map_err(failed)
 }
 
 /// Refuses a server or role that migrations cannot work with; returns the owner to become.

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
-use crate::backup::{Archive, BackupId, Jobs, must_be_whole};
+use crate::backup::{self, Archive, BackupId, Jobs, must_be_whole};
 use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
@@ -107,8 +107,7 @@ async fn made(
     };
     if let Err(problem) = created {
         // Refused, it leaves nothing to settle; nor is a database of that name ours that somebody made a moment before.
-        let taken = problem.causes.iter().any(|cause| cause.starts_with(SqlState::DUPLICATE_DATABASE.code()));
-        if taken {
+        if is_taken(&problem) {
             Record::remove(settings)?;
         } else if let Ok(None) = still_aside(client, &record.restored).await {
             Record::remove(settings)?;
@@ -122,13 +121,21 @@ async fn made(
     match prepared {
         Some(_) => copy::compare(settings, &archive.manifest, &name, progress).await?,
         None => {
-            let filled = copy::fill(settings, &tools, &archive, (&name, Jobs::Several), progress).await;
-            if copy::is_worth_one_job(&filled, progress) {
+            let jobs = backup::best(settings, &archive, &name).await?;
+            let filled = copy::fill(settings, &tools, &archive, (&name, jobs), progress).await;
+            if copy::is_worth_one_job(&filled, jobs, progress) {
+                authority.check()?;
+                guard.check()?;
                 // As before it was there: what a crash leaves is found by its name.
                 record.restored.oid = 0;
                 record.write(settings)?;
                 copy::drop_database(client, &name).await?;
-                copy::create(settings, client, &shape, &name, &comment).await?;
+                let created = copy::create(settings, client, &shape, &name, &comment).await;
+                // A database that somebody else made under that name meanwhile is not ours to settle.
+                if created.as_ref().is_err_and(is_taken) {
+                    Record::remove(settings)?;
+                }
+                created?;
                 record.restored.oid = Shape::of(client, &name).await?.oid;
                 record.write(settings)?;
                 copy::fill(settings, &tools, &archive, (&name, Jobs::One), progress).await?;
@@ -222,6 +229,11 @@ async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
         .batch_execute("ANALYZE")
         .await
         .map_err(|error| refused("gather statistics of the restored database", &error))
+}
+
+/// Whether a database could not be created because its name is taken.
+fn is_taken(problem: &Problem) -> bool {
+    problem.causes.iter().any(|cause| cause.starts_with(SqlState::DUPLICATE_DATABASE.code()))
 }
 
 /// Gives it what the live one has and a dump does not hold. What the role may not set is told.

@@ -22,8 +22,10 @@ const ROLE: &str = "pointsman";
 static SHARED: Mutex<Weak<Cluster>> = Mutex::new(Weak::new());
 static NEXT: AtomicU32 = AtomicU32::new(1);
 
-/// Lines of `postgresql.conf` that these tests need.
-pub const SERVER: &str = "shared_preload_libraries = 'pg_stat_statements'\nfsync = off\nautovacuum = off\n";
+/// Lines of `postgresql.conf` that these tests need. The server forgets the statements that were called least where it has too
+/// many, and those of all tests are in one cluster.
+pub const SERVER: &str = "shared_preload_libraries = 'pg_stat_statements'\nfsync = off\nautovacuum = off\n\
+    pg_stat_statements.max = 50000\n";
 
 /// Makes the roles that tests use.
 pub fn prepare(cluster: &Cluster) {

@@ -261,6 +261,22 @@ async fn a_column_that_a_trigger_fills_for_the_old_version_may_be_demanded() {
 }
 
 #[tokio::test]
+async fn rows_are_written_to_what_files_mean_by_a_name() {
+    let ground = Ground::new(
+        "CREATE SCHEMA shop; CREATE TABLE shop.orders (id int PRIMARY KEY, a int); INSERT INTO shop.orders VALUES (1, 1)",
+    );
+    // It holds in no copy, and for sessions of the agent in none either.
+    let name = &ground.settings.name;
+    ground.sql(&format!("ALTER ROLE pointsman IN DATABASE {name} SET search_path = shop, public"));
+    let files = [
+        ("v1.0.0.sql", "ALTER TABLE orders ADD COLUMN c int"),
+        ("v1.1.0.sql", "ALTER TABLE orders ADD CONSTRAINT filled CHECK (c IS NOT NULL) NOT VALID"),
+    ];
+    assert_eq!(rehearse(&ground, &files).await.unwrap_err().code, Code::MigrationBreaking);
+    rehearse(&ground, &files[..1]).await.unwrap();
+}
+
+#[tokio::test]
 async fn without_statistics_of_statements_it_says_so() {
     let ground = Ground::new(T);
     let told = rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
