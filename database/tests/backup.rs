@@ -235,11 +235,16 @@ async fn tables_of_extensions_are_filled_in_order_and_counted() {
          INSERT INTO topology.layer (topology_id, layer_id, schema_name, table_name, feature_column, feature_type, level)
          SELECT 1, n, 'public', 'features', 'at' || n, 1, 0 FROM generate_series(1, 100) n"
     ));
-    // A setting of the database that would end the script half-way.
-    place.sql(&format!("ALTER DATABASE {name} SET statement_timeout = '1ms'"));
-    place.run_role_script();
-    place.sql(&format!("ALTER DATABASE {name} RESET statement_timeout"));
+    // Settings of the database that would end the script half-way, or change how it names things.
     let template = format!("pointsman_template_{name}");
+    place.sql(&format!(
+        "ALTER DATABASE {name} SET quote_all_identifiers = on; ALTER DATABASE {name} SET default_transaction_read_only = on"
+    ));
+    place.run_role_script();
+    place.run_role_script();
+    place.sql_in("postgres", &format!("ALTER DATABASE {name} RESET ALL"));
+    let languages = place.sql_in(&template, "SELECT count(*) FROM pg_extension WHERE extname = 'plpgsql'");
+    assert_eq!(languages, "1");
     for _ in 0..3 {
         let taken = place.take("r1").await.unwrap();
         place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
