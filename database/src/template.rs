@@ -21,13 +21,17 @@ pub(crate) async fn look(
     let name = template_of(settings);
     let Some(shape) = Shape::ask(session.client(), &name).await? else { return Ok(Vec::new()) };
     let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
+    let unlike = unlike(settings, &name, &shape, live);
     if findings.is_empty() {
         findings.extend(extensions(settings, &name, live).await?);
-        findings.extend(closed(settings, &name, live).await?);
+        // One that is to be made anew gets its rights then.
+        if unlike.is_none() {
+            findings.extend(closed(settings, &name, live).await?);
+        }
         let hint = format!("this gives them there: {}", script(settings, live));
         findings.extend(members::look(settings, &name, CHECK, &hint).await?);
     }
-    findings.extend(unlike(settings, &name, &shape, live));
+    findings.extend(unlike);
     if findings.is_empty() {
         findings.push(Finding::fine(CHECK, name));
     }
