@@ -811,9 +811,12 @@ async fn a_call_that_hangs_holds_up_nobody() {
     let hands = site.agent.hands.clone();
     let guard = tokio::spawn(async move { hands.guard_route().await });
     let calls = site.opnsense.calls("");
-    while site.opnsense.calls("") == calls {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    let asked = async {
+        while site.opnsense.calls("") == calls {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), asked).await.unwrap();
     // The guard's call is under way, for seconds: a look does not wait for it, and neither does an order.
     let under_way = site.opnsense.calls("");
     assert_eq!(site.facts().await.route, PAGE);
