@@ -5,9 +5,11 @@ use std::collections::BTreeMap;
 
 use pointsman_core::{Problem, several};
 
+use crate::copy::template_of;
 use crate::preflight::Finding;
+use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
-use crate::{Session, Settings};
+use crate::{Session, Settings, foreign};
 
 /// What findings are about.
 const CHECK: &str = "restore";
@@ -67,8 +69,8 @@ SELECT o.*, i.type, i.identity FROM owned o, pg_identify_object(o.classid, o.obj
    AND NOT EXISTS (SELECT FROM of_extensions e WHERE e.classid = o.classid AND e.objid = o.objid))";
 
 /// What belongs to others. A new owner must be able to create in the schema, and rights that were granted on it come last in
-/// a restore: the owner's own count, and before version 15 what everybody may do in `public`, which has no owner in a dump there.
-/// Who owned a thing before keeps what it may do with it.
+/// a restore: the owner's own count, before version 15 what everybody may do in `public`, which has no owner in a dump there, and
+/// those on a superuser's schemas that the template gives. Who owned a thing before keeps what it may do with it.
 const OWNED: &str = "
 SELECT u.rolname::text, o.type || ' ' || o.identity, u.rolsuper OR NOT m.may_create, d.rolname::text,
        CASE WHEN o.owner = p.datdba
@@ -76,7 +78,8 @@ SELECT u.rolname::text, o.type || ' ' || o.identity, u.rolsuper OR NOT m.may_cre
             ELSE format('ALTER %s %s OWNER TO %I', CASE o.type WHEN 'composite type' THEN 'TYPE' WHEN 'statistics object' THEN 'STATISTICS'
                                                               ELSE upper(o.type) END, o.identity, d.rolname)
               || CASE WHEN o.word IS NULL OR u.rolsuper THEN ''
-                      ELSE format('; GRANT ALL ON %s %s TO %I', o.word, o.identity, u.rolname) END END
+                      ELSE format('; GRANT ALL ON %s %s TO %I', o.word, o.identity, u.rolname) END END,
+       o.classid = 'pg_namespace'::regclass AND u.rolsuper
   FROM of_people o
   JOIN usable u ON u.oid = o.owner
   JOIN pg_database p ON p.datname = current_database()
@@ -86,8 +89,10 @@ SELECT u.rolname::text, o.type || ' ' || o.identity, u.rolsuper OR NOT m.may_cre
   LEFT JOIN usable h ON h.oid = s.nspowner
   CROSS JOIN LATERAL (
        SELECT s.oid IS NULL OR s.nspname = 'public' AND v.number < 150000 OR pg_has_role(u.is_it, h.is_it, 'USAGE')
+           OR s.oid = ANY ($2) AND has_schema_privilege(u.is_it, s.oid, 'CREATE')
            OR EXISTS (SELECT FROM of_extensions e WHERE e.classid = 'pg_namespace'::regclass AND e.objid = s.oid) AS may_create) m
  WHERE NOT (u.is_usable AND m.may_create)
+   AND NOT (o.classid = 'pg_namespace'::regclass AND o.objid = ANY ($2))
    AND NOT (o.classid = 'pg_namespace'::regclass AND o.identity = 'public' AND v.number < 150000)
    AND NOT EXISTS (SELECT FROM pg_depend l WHERE l.classid = 'pg_class'::regclass AND l.objid = o.objid AND o.word = 'SEQUENCE'
                       AND l.refclassid = 'pg_class'::regclass AND l.deptype IN ('a', 'i'))
@@ -254,8 +259,13 @@ type OfRoles = BTreeMap<String, Vec<Thing>>;
 async fn owned(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
     // Of roles for which membership is enough, and of others.
     let (mut grant, mut change) = (OfRoles::new(), OfRoles::new());
-    for row in ask(live, OWNED).await? {
+    let (mut schemas, given) = (Vec::new(), given(settings, live).await?);
+    let rows = live.client().query(&format!("{COMMON}{OWNED}"), &[&MOST, &given]).await;
+    for row in rows.map_err(|error| unseen(&error))? {
         let (role, must_change): (String, bool) = (field(&row, 0)?, field(&row, 2)?);
+        if field(&row, 5)? {
+            schemas.push(role.clone());
+        }
         let thing = Thing { name: field(&row, 1)?, statement: field(&row, 4)? };
         let of_roles = if must_change { &mut change } else { &mut grant };
         of_roles.entry(role).or_default().push(thing);
@@ -271,9 +281,23 @@ async fn owned(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Prob
             "`{user}` could not give to `{role}` what is `{role}`'s, nor could `{role}` have made it in a new database: {}",
             named(things)
         );
-        unrestorable(found, statements(settings, things))
+        let or = match schemas.contains(role) {
+            true => "; or `database-role.sql` once more, which takes schemas of superusers over into the template",
+            false => "",
+        };
+        unrestorable(found, format!("{}{or}", statements(settings, things)))
     });
     Ok(by_grant.chain(by_change).collect())
+}
+
+/// Schemas of superusers that restores find in the template as they are.
+async fn given(settings: &Settings, live: &Session) -> Result<Vec<u32>, Problem> {
+    let template = template_of(settings);
+    if Shape::ask(live.client(), &template).await?.is_none() {
+        return Ok(Vec::new());
+    }
+    let template = Session::open(settings, &template, "preflight").await?;
+    foreign::schemas_given(live, &template).await
 }
 
 async fn granted(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
@@ -393,7 +417,11 @@ async fn catalog(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Pr
 
 async fn ask(live: &Session, what: &str) -> Result<Vec<tokio_postgres::Row>, Problem> {
     let rows = live.client().query(&format!("{COMMON}{what}"), &[&MOST]).await;
-    rows.map_err(|error| refused("look what the role could not restore", &error))
+    rows.map_err(|error| unseen(&error))
+}
+
+fn unseen(error: &tokio_postgres::Error) -> Problem {
+    refused("look what the role could not restore", error)
 }
 
 fn unrestorable(found: String, hint: String) -> Finding {

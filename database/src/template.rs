@@ -7,7 +7,7 @@ use crate::copy::template_of;
 use crate::preflight::{Finding, extensions_of};
 use crate::shape::Shape;
 use crate::statement::{field, refused};
-use crate::{Session, Settings, members};
+use crate::{Session, Settings, foreign};
 
 /// What findings are about.
 const CHECK: &str = "template";
@@ -19,8 +19,10 @@ pub(crate) async fn look(
     live: &Shape,
 ) -> Result<Vec<Finding>, Problem> {
     let name = template_of(settings);
-    let Some(shape) = Shape::ask(session.client(), &name).await? else { return Ok(Vec::new()) };
-    let mut findings: Vec<Finding> = foreign(session, &name).await?.into_iter().collect();
+    let Some(shape) = Shape::ask(session.client(), &name).await? else {
+        return foreign::look(settings, None, CHECK, &script(settings, live)).await;
+    };
+    let mut findings: Vec<Finding> = belongs_to_other(session, &name).await?.into_iter().collect();
     let unlike = unlike(settings, &name, &shape, live);
     if findings.is_empty() {
         findings.extend(extensions(settings, &name, live).await?);
@@ -28,8 +30,7 @@ pub(crate) async fn look(
         if unlike.is_none() {
             findings.extend(closed(settings, &name, live).await?);
         }
-        let hint = format!("this gives them there: {}", script(settings, live));
-        findings.extend(members::look(settings, &name, CHECK, &hint).await?);
+        findings.extend(foreign::look(settings, Some(&name), CHECK, &script(settings, live)).await?);
     }
     findings.extend(unlike);
     if findings.is_empty() {
@@ -129,7 +130,7 @@ fn script(settings: &Settings, live: &Shape) -> String {
 }
 
 /// Only its owner may begin a database from a template that is not marked as one for everybody.
-async fn foreign(session: &Session, template: &str) -> Result<Option<Finding>, Problem> {
+async fn belongs_to_other(session: &Session, template: &str) -> Result<Option<Finding>, Problem> {
     let sql = "SELECT pg_get_userbyid(datdba)::text, current_user::text FROM pg_database
                 WHERE datname = $1 AND NOT datistemplate AND NOT pg_has_role(datdba, 'USAGE')";
     let row = session.client().query_opt(sql, &[&template]).await;

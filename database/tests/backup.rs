@@ -222,6 +222,74 @@ async fn an_extension_in_a_schema_of_its_own_is_restored() {
     }
 }
 
+/// Rights on what is a superuser's, whose its schemas are, and what is said of them.
+const OF_SUPERUSERS: &str = "
+SELECT string_agg(format('%s of %s: %s to %s', t.name, t.owner, a.privilege_type, a.grantee::regrole), ', ' ORDER BY t.name, a.privilege_type, a.grantee)
+  FROM (SELECT oid::regprocedure::text AS name, '' AS owner, proacl AS acl FROM pg_proc WHERE proname = 'pgstattuple'
+        UNION ALL SELECT relname, '', relacl FROM pg_class WHERE relname IN ('spatial_ref_sys', 'geometry_columns')
+        UNION ALL SELECT coalesce(obj_description(oid, 'pg_namespace'), nspname), nspowner::regrole::text, nspacl FROM pg_namespace
+                   WHERE nspname IN ('topology', 'the tools', 'public')) t
+ CROSS JOIN LATERAL aclexplode(t.acl) a
+  LEFT JOIN pg_roles g ON g.oid = a.grantee
+ WHERE g.rolname NOT LIKE '%\\_agent'";
+
+/// A superuser has made schemas, for extensions and for people, and given rights on them and on what extensions made.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_a_superusers_is_restored_with_the_rights_on_it() {
+    let mut place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE SCHEMA \"the tools\"; CREATE EXTENSION pageinspect SCHEMA \"the tools\"; CREATE EXTENSION pgstattuple;
+         CREATE EXTENSION postgis_topology;
+         COMMENT ON SCHEMA \"the tools\" IS 'not for visitors,
+but for people';
+         GRANT USAGE ON SCHEMA \"the tools\" TO {name}_app; GRANT ALL ON SCHEMA \"the tools\" TO {name}_owner;
+         GRANT USAGE ON SCHEMA topology TO {name}_app; GRANT EXECUTE ON FUNCTION pgstattuple(text) TO {name}_app WITH GRANT OPTION;
+         REVOKE ALL ON spatial_ref_sys FROM PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}_app;
+         ALTER SCHEMA public OWNER TO postgres; GRANT ALL ON SCHEMA public TO {name}_owner; REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+         CREATE TABLE \"the tools\".notes (id int); ALTER TABLE \"the tools\".notes OWNER TO {name}_owner"
+    ));
+    let told = async || preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning);
+    told().await.unwrap_err();
+    let found = preflight::look(&place.settings).await;
+    let of_schema = |one: &preflight::Finding| {
+        one.found.contains("schema \"the tools\", schema public")
+            && one.hint.contains("`database-role.sql` once more")
+    };
+    assert!(found.iter().any(of_schema), "{found:?}");
+    place.run_role_script();
+    told().await.unwrap_or_else(|problem| panic!("{problem} {:?} {}", problem.causes, problem.hint));
+    assert_eq!(of_template(&place).await, [Verdict::Fine]);
+    let live = place.sql(OF_SUPERUSERS);
+    assert!(
+        live.contains("but for people of postgres: USAGE") && live.contains("Topology schema of "),
+        "{live}"
+    );
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+        let (_, copy) = kept.unwrap();
+        assert_eq!(place.sql_in(&copy.database, OF_SUPERUSERS), live);
+        copy.remove(&place.settings).await.unwrap();
+    }
+    // What is changed again is told, and taken over again.
+    let own = if place.cluster.server().major >= 15 { "pg_database_owner" } else { "postgres" };
+    place.sql(&format!(
+        "REVOKE ALL ON SCHEMA topology FROM {name}_app; GRANT SELECT ON spatial_ref_sys TO PUBLIC; ALTER SCHEMA public OWNER TO {own};
+         GRANT USAGE ON SCHEMA public TO PUBLIC"
+    ));
+    assert_eq!(of_template(&place).await, [Verdict::Warning]);
+    place.run_role_script();
+    assert_eq!(of_template(&place).await, [Verdict::Fine]);
+    place.settings.backup.format = BackupFormat::Custom;
+    let taken = place.take("r3").await.unwrap();
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap();
+    assert_eq!(place.sql_in(&copy.database, OF_SUPERUSERS), place.sql(OF_SUPERUSERS));
+    copy.remove(&place.settings).await.unwrap();
+}
+
 /// Tables that extensions made and people fill, which everybody may not read, and which refer to one another: a dump has
 /// their rows in order, and notes no reason for it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -383,7 +451,7 @@ async fn what_only_seems_to_need_a_superuser_is_no_obstacle() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rights_on_what_extensions_made_are_told_where_a_restore_would_lose_them() {
+async fn rights_are_told_where_a_restore_would_lose_them() {
     let place = Place::new();
     let name = place.settings.name.clone();
     // It is gone since version 17.
@@ -402,21 +470,27 @@ async fn rights_on_what_extensions_made_are_told_where_a_restore_would_lose_them
          CREATE USER MAPPING FOR {name}_app SERVER far OPTIONS (user 'a', password 'secret');
          CREATE USER MAPPING FOR PUBLIC SERVER far;"
     ));
-    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
+    let found = preflight::look(&place.settings).await;
+    let refused = preflight::judge(&found, Verdict::Warning).unwrap_err();
     let told = format!("{refused} {:?} {}", refused.causes, refused.hint);
-    assert!(told.contains("spatial_ref_sys") && told.contains("foreign-data wrapper postgres_fdw"), "{told}");
+    assert!(told.contains("foreign-data wrapper postgres_fdw"), "{told}");
+    assert!(
+        found
+            .iter()
+            .any(|one| one.found.contains("spatial_ref_sys") && one.hint.contains("database-role.sql")),
+        "{found:?}"
+    );
     place.run_role_script();
     // Again is as good as once.
     place.run_role_script();
-    let refused = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning).unwrap_err();
-    assert!(refused.message.contains("pgstattuple") && !refused.message.contains("levenshtein"), "{refused}");
-    place.sql(&format!("REVOKE EXECUTE ON FUNCTION pgstattuple(text) FROM {name}_reader"));
     let found = preflight::look(&place.settings).await;
     let judged = preflight::judge(&found, Verdict::Warning);
     judged.unwrap_or_else(|problem| panic!("{problem} {:?} {}", problem.causes, problem.hint));
     let warned =
         |what: &str| found.iter().any(|one| one.verdict == Verdict::Warning && one.found.contains(what));
-    assert!(warned("others may use what extensions made") && warned("levenshtein"), "{found:?}");
+    // What a restore makes by itself nobody but a superuser can give to others.
+    assert!(warned("others may use what is a superuser's") && warned("levenshtein"), "{found:?}");
+    assert!(!warned("spatial_ref_sys") && !warned("pgstattuple"), "{found:?}");
     assert!(warned(&format!("user mapping of {name}_app for far")), "{found:?}");
     // That of everybody is the owner's to see, and has no options.
     assert!(!warned("user mapping of public for far"), "{found:?}");

@@ -1,5 +1,6 @@
 -- The role that pointsman's agent works as on the database host: it may dump, migrate and restore one database, and is
--- no superuser. Run it once as a superuser, again whenever extensions were added to the database or dropped in it:
+-- no superuser. Run it once as a superuser, again whenever extensions or a superuser's schemas were added to the database or
+-- dropped in it, or rights on them were changed:
 --
 --   su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database=p2d2 -v owner=p2d2 -v role=pointsman-agent -d postgres' \
 --     < database-role.sql
@@ -36,7 +37,7 @@ GRANT :"owner" TO :"role";
 GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
 
 -- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
--- of the live one and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
+-- of the live one, the schemas that are a superuser's, and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
 -- only some versions of the server have is read by name: who sorts is said since 15.
 CREATE TEMPORARY VIEW sorting AS
 SELECT datname, pg_encoding_to_char(encoding) AS encoding, datcollate, datctype, j ->> 'datlocprovider' AS provider,
@@ -109,6 +110,43 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
  WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
         WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
+SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') FILTER (WHERE n.nspname <> 'public') AS superusers,
+       string_agg(format('COMMENT ON SCHEMA %I IS %L', n.nspname, obj_description(n.oid, 'pg_namespace')), '; ') AS comments
+  FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner
+ WHERE o.rolsuper AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema' AND NOT EXISTS (
+       SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e') \gset
+
+-- Whose what extensions made is, and a superuser's schemas, and who may do what with them: a restore, which is no superuser,
+-- could not give it, so that it stands in what restores begin from. Before version 15 nobody but a superuser owns a new `public`.
+SELECT $rights$
+SELECT t.word, i.identity,
+       CASE WHEN NOT t.made AND (o.rolsuper OR t.is_public AND t.kept) THEN quote_ident(o.rolname) WHEN t.is_public THEN 'pg_database_owner'
+            WHEN NOT o.rolsuper THEN quote_ident(o.rolname) END AS owner,
+       r.privilege, r.grantee, r.grantable
+  FROM (SELECT t.*, d.objid IS NOT NULL AS made, t.word = 'SCHEMA' AND t.name = 'public' AS is_public,
+               current_setting('server_version_num')::int < 150000 AS kept
+          FROM (SELECT 'ROUTINE' AS word, 'pg_proc'::regclass::oid AS classid, oid, proname AS name, proowner AS owned_by, proacl AS acl,
+                       'f'::"char" AS kind FROM pg_proc
+                UNION ALL
+                SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, 'pg_class'::regclass, oid, relname, relowner, relacl,
+                       CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char" FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                UNION ALL SELECT 'SCHEMA', 'pg_namespace'::regclass, oid, nspname, nspowner, nspacl, 'n' FROM pg_namespace) t
+          LEFT JOIN pg_depend d ON d.classid = t.classid AND d.objid = t.oid AND d.deptype = 'e') t
+  JOIN pg_roles o ON o.oid = t.owned_by
+  LEFT JOIN pg_init_privs p ON p.classoid = t.classid AND p.objoid = t.oid AND p.objsubid = 0
+ CROSS JOIN LATERAL pg_identify_object(t.classid, t.oid, 0) i
+  LEFT JOIN LATERAL (
+       SELECT a.privilege_type AS privilege, CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(g.rolname) END AS grantee,
+              a.is_grantable AS grantable
+         FROM aclexplode(coalesce(CASE WHEN t.is_public AND NOT t.kept AND NOT o.rolsuper THEN p.initprivs ELSE t.acl END,
+                                  acldefault(t.kind, t.owned_by))) a
+         LEFT JOIN pg_roles g ON g.oid = a.grantee
+        WHERE a.grantee = 0 OR NOT g.rolsuper AND g.rolname <> 'pg_database_owner') r ON true
+ WHERE t.made OR t.is_public
+    OR t.word = 'SCHEMA' AND o.rolsuper AND t.name !~ '^pg_' AND t.name <> 'information_schema'
+$rights$ AS rights \gset
+SELECT json_agg(r)::text AS wanted FROM (:rights) r \gset
+
 SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here, array_agg(format('%I %s', e.extname, e.extversion))::text AS versions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \gset
 SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
@@ -132,12 +170,35 @@ SELECT format('DROP SCHEMA %I', n.nspname)
 \if :{?schemas}
 SELECT :'schemas' \gexec
 \endif
+\if :{?superusers}
+SELECT :'superusers' \gexec
+\endif
 \if :{?extensions}
 SELECT :'extensions' \gexec
 \endif
 \if :{?wrappers}
 SELECT :'wrappers' \gexec
 \endif
+\if :{?comments}
+SELECT :'comments' \gexec
+\endif
+CREATE TEMPORARY TABLE wanted AS
+SELECT * FROM json_to_recordset(:'wanted') AS r (word text, identity text, owner text, privilege text, grantee text, grantable boolean);
+-- A sequence goes with its table.
+SELECT DISTINCT format('ALTER %s %s OWNER TO %s', w.word, w.identity, coalesce(w.owner, quote_ident(current_user)))
+  FROM wanted w JOIN (:rights) h USING (word, identity)
+ WHERE w.owner IS DISTINCT FROM h.owner AND w.word <> 'SEQUENCE' \gexec
+SELECT format('REVOKE %s ON %s %s FROM %s', h.privilege, h.word, h.identity, h.grantee)
+  FROM (:rights) h
+ WHERE h.privilege IS NOT NULL AND h.grantee <> quote_ident(:'role') AND (h.word, h.identity) IN (SELECT word, identity FROM wanted)
+   AND NOT EXISTS (SELECT 1 FROM wanted w
+                    WHERE (w.word, w.identity, w.privilege, w.grantee, w.grantable) = (h.word, h.identity, h.privilege, h.grantee, h.grantable)) \gexec
+SELECT format('GRANT %s ON %s %s TO %s', w.privilege, w.word, w.identity, w.grantee) || CASE WHEN w.grantable THEN ' WITH GRANT OPTION' ELSE '' END
+  FROM wanted w JOIN (SELECT DISTINCT word, identity FROM (:rights) r) h USING (word, identity)
+ WHERE w.privilege IS NOT NULL
+   AND NOT EXISTS (SELECT 1 FROM (:rights) h
+                    WHERE (w.word, w.identity, w.privilege, w.grantee, w.grantable) = (h.word, h.identity, h.privilege, h.grantee, h.grantable)) \gexec
+DROP TABLE wanted;
 -- Rows that people added to an extension's own tables (spatial reference systems) are in a dump too, and are counted in a copy.
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
   FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -11,7 +11,7 @@ use super::manifest::{Format, Manifest};
 use super::part;
 use super::plain::{Given, WithoutGiven};
 use crate::child::Program;
-use crate::statement::{field, refused};
+use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
 use crate::{Progress, Session, Settings, room};
 
@@ -96,20 +96,33 @@ async fn load_archive(
     ended.well(Code::BackupUnrestorable, &format!("load backup `{}`", archive.manifest.id)).map(|_| ())
 }
 
-/// The contents without what only the owner of an extension may say about it, and without the schemas that are there: those
-/// that the template brought belong to a superuser. Rights on such a schema, and its comment, stay.
+/// The contents without what only the owner of an extension may say about it, and without the schemas that are there. Rights on a
+/// schema, and its comment, stay, but where both are there too: in one that is a superuser's.
 fn wanted(list: Vec<String>, given: &Given) -> Vec<String> {
-    let is_wanted = |line: &String| {
-        let about = line.split_once(" COMMENT - EXTENSION ").map(|(_, name)| name.trim_end());
-        let commented = about.is_some_and(|name| given.extensions.iter().any(|extension| extension == name));
-        // After the name its owner stands.
-        let is_of =
-            |rest: &str, name: &str| rest.strip_prefix(name).is_some_and(|owner| owner.starts_with(' '));
-        let made = line.split_once(" SCHEMA - ").map(|(_, rest)| rest);
-        let made = made.is_some_and(|rest| given.schemas.iter().any(|schema| is_of(rest, schema)));
-        !commented && !made
+    list.into_iter().filter(|line| !is_given(line, given)).collect()
+}
+
+/// Whether a line of an archive's list is about what is given: `7; 0 0 ACL - SCHEMA gis site`.
+fn is_given(line: &str, given: &Given) -> bool {
+    let Some(entry) = line.splitn(4, ' ').nth(3) else { return false };
+    // After a name its owner stands, or nobody. What is said of a thing names it as a statement would.
+    let is_one = |rest: &str, names: &[String]| {
+        let is = |name: &str| rest.strip_prefix(name).is_some_and(|owner| owner.starts_with(' '));
+        names.iter().any(|name| is(name) || is(&quoted(name)))
     };
-    list.into_iter().filter(is_wanted).collect()
+    if let Some(rest) = entry.strip_prefix("COMMENT - EXTENSION ") {
+        is_one(rest, &given.extensions)
+    } else if let Some(rest) = entry.strip_prefix("SCHEMA - ") {
+        is_one(rest, &given.schemas) || is_one(rest, &given.foreign_schemas)
+    } else if let Some(rest) =
+        ["COMMENT - SCHEMA ", "ACL - SCHEMA "].iter().find_map(|about| entry.strip_prefix(about))
+    {
+        is_one(rest, &given.foreign_schemas)
+    } else if let Some((schema, rest)) = entry.strip_prefix("ACL ").and_then(|rest| rest.split_once(' ')) {
+        rest.rsplit_once(' ').is_some_and(|(_, owner)| given.has_rights(schema, owner))
+    } else {
+        false
+    }
 }
 
 /// The empty database that is loaded.
@@ -136,7 +149,19 @@ impl<'a> Target<'a> {
         let extensions = asked("SELECT extname::text FROM pg_extension").await?;
         let schemas = "SELECT nspname::text FROM pg_namespace
                         WHERE nspname !~ '^pg_' AND nspname NOT IN ('information_schema', 'public')";
-        let given = Given { extensions, schemas: asked(schemas).await? };
+        // The owner of the database is who loads it; the server may not know yet that this makes a member.
+        let foreign_schemas = "SELECT nspname::text FROM pg_namespace
+                                WHERE nspname !~ '^pg_' AND nspname <> 'information_schema'
+                                  AND nspowner IN (SELECT oid FROM pg_roles
+                                                    WHERE NOT pg_has_role(oid, 'USAGE') AND rolname <> 'pg_database_owner')";
+        let foreign_roles = "SELECT rolname::text FROM pg_roles
+                              WHERE NOT pg_has_role(oid, 'USAGE') AND rolname <> 'pg_database_owner'";
+        let given = Given {
+            extensions,
+            schemas: asked(schemas).await?,
+            foreign_schemas: asked(foreign_schemas).await?,
+            foreign_roles: asked(foreign_roles).await?,
+        };
         let referring = "SELECT c.conname::text FROM pg_constraint c
                           WHERE c.contype = 'f' AND c.conrelid <> c.confrelid
                             AND EXISTS (SELECT 1 FROM pg_extension e WHERE c.conrelid = ANY (e.extconfig))
@@ -202,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn comments_on_extensions_of_the_template_are_left_out_and_nothing_else() {
+    fn what_the_template_gave_is_left_out_and_nothing_else() {
         let list = [
             "3; 3079 1 EXTENSION - postgis ",
             "4; 0 0 COMMENT - EXTENSION postgis ",
@@ -211,12 +236,23 @@ mod tests {
             "7; 0 0 ACL - SCHEMA gis site",
             "8; 0 0 COMMENT - SCHEMA gis site",
             "9; 2615 16386 SCHEMA - gist site",
+            "10; 2615 16387 SCHEMA - topology postgres",
+            "11; 0 0 ACL - SCHEMA topology postgres",
+            "12; 0 0 COMMENT - SCHEMA \"the maps\" postgres",
+            "13; 0 0 ACL public TABLE spatial_ref_sys postgres",
+            "14; 0 0 ACL pg_catalog FUNCTION pg_stat_reset() postgres",
+            "15; 0 0 ACL public FUNCTION levenshtein(text, text) postgres",
+            "16; 0 0 ACL public TABLE features site",
+            "17; 826 16399 DEFAULT ACL - DEFAULT PRIVILEGES FOR TABLES postgres",
         ];
         let given = super::Given {
             extensions: vec!["plpgsql".to_owned(), "postgis".to_owned()],
-            schemas: vec!["gis".to_owned()],
+            schemas: vec!["gis".to_owned(), "topology".to_owned()],
+            foreign_schemas: vec!["topology".to_owned(), "the maps".to_owned()],
+            foreign_roles: vec!["postgres".to_owned()],
         };
         let kept = super::wanted(list.map(str::to_owned).to_vec(), &given);
-        assert_eq!(kept, [list[0], list[2], list[4], list[5], list[6]]);
+        let expected = [0, 2, 4, 5, 6, 11, 13, 14].map(|kept| list[kept]);
+        assert_eq!(kept, expected);
     }
 }

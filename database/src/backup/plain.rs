@@ -1,18 +1,33 @@
 //! Plain SQL on its way into a database that its template has given extensions: what only an extension's owner may say about
-//! it is left out, and so are the schemas that came with them, as the list of an archive's contents leaves them out.
+//! it is left out, and so is what it has from there, as the list of an archive's contents leaves them out.
 
 use std::io::{self, BufWriter, Write};
 
+use crate::statement::quoted;
+
 /// How much of a line is looked at: what is left out stands at its beginning.
-const LOOKED_AT: usize = 512;
+/// A function is announced with the types of all its arguments.
+const LOOKED_AT: usize = 2048;
 
 /// What a database has already before it is loaded.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Given {
     /// Extensions.
     pub(crate) extensions: Vec<String>,
-    /// Schemas beside `public`, in which those may be.
+    /// Schemas beside `public`.
     pub(crate) schemas: Vec<String>,
+    /// Schemas of roles that the agent could not become. Rights on them, and their comments, are there too.
+    pub(crate) foreign_schemas: Vec<String>,
+    /// Such roles. Rights on what is theirs in a schema are there too: an extension made it.
+    pub(crate) foreign_roles: Vec<String>,
+}
+
+impl Given {
+    /// Whether the rights on a thing in this schema, whose owner this is, are there.
+    pub(crate) fn has_rights(&self, schema: &str, owner: &str) -> bool {
+        // On what is the server's own somebody else gives rights, and doctor refuses them.
+        schema != "-" && schema != "pg_catalog" && self.foreign_roles.iter().any(|role| role == owner)
+    }
 }
 
 /// Passes lines on, but those about what is given.
@@ -22,9 +37,22 @@ pub(crate) struct WithoutGiven<W: Write> {
     /// The beginning of the line, as long as nothing is decided about it.
     line: Vec<u8>,
     state: State,
-    /// How the line begins that is left out: it was announced, as `pg_dump` does, and comes next.
-    announced: Option<&'static [u8]>,
+    /// What is left out: it was announced, as `pg_dump` does, and comes next.
+    announced: Option<Announced>,
+    /// Whether the last line began a comment of `pg_dump`, or ended one.
+    at_bar: bool,
 }
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Announced {
+    /// The line that begins so.
+    Line(&'static [u8]),
+    /// All until the next announcement, once the bar has come that ends this one.
+    All { begun: bool },
+}
+
+/// Stands before and after each announcement.
+const BAR: &[u8] = b"--\n";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -37,29 +65,52 @@ impl<W: Write> WithoutGiven<W> {
     /// Leaves out what is said about these.
     pub(crate) fn on(given: Given, into: W) -> Self {
         let into = BufWriter::with_capacity(1 << 16, into);
-        Self { into, given, line: Vec::new(), state: State::Looking, announced: None }
+        Self { into, given, line: Vec::new(), state: State::Looking, announced: None, at_bar: false }
     }
 
     fn judged(&mut self) -> State {
         let line = self.line.as_slice();
-        if let Some(rest) = line.strip_prefix(b"-- Name: ") {
-            let is = |rest: &[u8], name: &str, kind: &[u8]| {
-                rest.strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(kind))
-            };
-            let commented =
-                |rest| self.given.extensions.iter().any(|name| is(rest, name, b"; Type: COMMENT;"));
-            self.announced = if rest.strip_prefix(b"EXTENSION ").is_some_and(commented) {
-                Some(b"COMMENT ON EXTENSION ")
-            } else if self.given.schemas.iter().any(|name| is(rest, name, b"; Type: SCHEMA;")) {
-                Some(b"CREATE SCHEMA ")
-            } else {
-                None
-            };
-        } else if self.announced.is_some_and(|begins| line.starts_with(begins)) {
+        let is_bar = line == BAR;
+        let after_bar = std::mem::replace(&mut self.at_bar, is_bar);
+        if let Some(Announced::All { begun }) = &mut self.announced {
+            if !*begun {
+                *begun = is_bar;
+                return State::Passing;
+            } else if !is_bar {
+                return State::Dropping;
+            }
+            self.announced = None;
+        }
+        let announcement = line.strip_prefix(b"-- Name: ").filter(|_| after_bar);
+        if let Some(announcement) = announcement.and_then(|rest| std::str::from_utf8(rest).ok()) {
+            self.announced = announced(&self.given, announcement);
+        } else if matches!(self.announced, Some(Announced::Line(begins)) if line.starts_with(begins)) {
             self.announced = None;
             return State::Dropping;
         }
         State::Passing
+    }
+}
+
+/// What is left out of what is announced so: `gis; Type: SCHEMA; Schema: -; Owner: site`.
+fn announced(given: &Given, announcement: &str) -> Option<Announced> {
+    // What nobody owns has no owner there, but the space before one.
+    let (announcement, owner) = announcement.trim_end_matches('\n').rsplit_once("; Owner: ")?;
+    let (announcement, schema) = announcement.rsplit_once("; Schema: ")?;
+    let (name, kind) = announcement.rsplit_once("; Type: ")?;
+    let is_one = |names: &[String], kind: &str| {
+        name.strip_prefix(kind).is_some_and(|name| names.iter().any(|one| one == name || quoted(one) == name))
+    };
+    let all = Some(Announced::All { begun: false });
+    match kind {
+        "COMMENT" if is_one(&given.extensions, "EXTENSION ") => {
+            Some(Announced::Line(b"COMMENT ON EXTENSION "))
+        }
+        "COMMENT" | "ACL" if is_one(&given.foreign_schemas, "SCHEMA ") => all,
+        "ACL" if given.has_rights(schema, owner) => all,
+        "SCHEMA" if is_one(&given.foreign_schemas, "") => all,
+        "SCHEMA" if is_one(&given.schemas, "") => Some(Announced::Line(b"CREATE SCHEMA ")),
+        _ => None,
     }
 }
 
@@ -102,24 +153,54 @@ mod tests {
 
     #[test]
     fn comments_on_what_the_template_gave_are_left_out_however_the_text_is_cut() {
-        let before = "--\n-- Name: EXTENSION postgis; Type: COMMENT; Schema: -; Owner: -\n--\n\n";
-        let other = "-- Name: EXTENSION hstore; Type: COMMENT; Schema: -; Owner: -\nCOMMENT ON EXTENSION hstore IS 'pairs';\n";
+        let before = "--\n-- Name: EXTENSION postgis; Type: COMMENT; Schema: -; Owner: \n--\n\n";
+        let other = "--\n-- Name: EXTENSION hstore; Type: COMMENT; Schema: -; Owner: \nCOMMENT ON EXTENSION hstore IS 'pairs';\n";
         let schema = "--\n-- Name: gis; Type: SCHEMA; Schema: -; Owner: site\n--\n\n";
-        let own = "ALTER SCHEMA gis OWNER TO site;\n-- Name: g; Type: SCHEMA; Schema: -\nCREATE SCHEMA g;\n";
+        let own = "ALTER SCHEMA gis OWNER TO site;\n--\n-- Name: g; Type: SCHEMA; Schema: -; Owner: site\nCREATE SCHEMA g;\n";
         let rows = "COPY public.t (a) FROM stdin;\nCOMMENT ON EXTENSION postgis IS 'a row';\nCREATE SCHEMA gis;\n\\.\nend";
         let text = format!(
             "{schema}CREATE SCHEMA gis;\n{own}{before}COMMENT ON EXTENSION postgis IS 'maps';\n{other}{rows}"
         );
+        assert_passes(&text, &format!("{schema}{own}{before}{other}{rows}"));
+    }
+
+    fn assert_passes(text: &str, expected: &str) {
         for size in [1, 3, 7, 64, text.len()] {
             let mut out = Vec::new();
-            let given = Given { extensions: vec!["postgis".to_owned()], schemas: vec!["gis".to_owned()] };
+            let given = Given {
+                extensions: vec!["postgis".to_owned()],
+                schemas: vec!["gis".to_owned(), "the maps".to_owned()],
+                foreign_schemas: vec!["the maps".to_owned()],
+                foreign_roles: vec!["postgres".to_owned()],
+            };
             let mut filter = WithoutGiven::on(given, &mut out);
             for part in text.as_bytes().chunks(size) {
                 filter.write_all(part).unwrap();
             }
             filter.flush().unwrap();
             drop(filter);
-            assert_eq!(String::from_utf8(out).unwrap(), format!("{schema}{own}{before}{other}{rows}"));
+            assert_eq!(String::from_utf8(out).unwrap(), expected);
         }
+    }
+
+    #[test]
+    fn whatever_is_said_of_what_is_a_superusers_is_left_out_to_the_next_announcement() {
+        let named = |name: &str, kind: &str, schema: &str, owner: &str| {
+            format!("--\n-- Name: {name}; Type: {kind}; Schema: {schema}; Owner: {owner}\n--\n")
+        };
+        let made = named("the maps", "SCHEMA", "-", "postgres");
+        let comment = named("SCHEMA \"the maps\"", "COMMENT", "-", "postgres");
+        let table = named("TABLE spatial_ref_sys", "ACL", "public", "postgres");
+        let catalog = named("FUNCTION pg_stat_reset()", "ACL", "pg_catalog", "postgres")
+            + "\nGRANT ALL ON FUNCTION pg_catalog.pg_stat_reset() TO a;\n\n";
+        let own =
+            named("TABLE features", "ACL", "public", "site") + "\nGRANT SELECT ON TABLE features TO a;\n\n";
+        // A row that says the same is none.
+        let rows = format!("COPY t (a) FROM stdin;\n{}a\n\\.\n", table.strip_prefix("--\n").unwrap());
+        let text = format!(
+            "{made}\nCREATE SCHEMA \"the maps\";\n\n\nALTER SCHEMA \"the maps\" OWNER TO postgres;\n\n{comment}\nCOMMENT ON SCHEMA \"the maps\" IS 'of\nmaps';\n\n\
+             {catalog}{table}\nREVOKE ALL ON TABLE spatial_ref_sys FROM PUBLIC;\nGRANT SELECT ON TABLE spatial_ref_sys TO a;\n\n{own}{rows}"
+        );
+        assert_passes(&text, &format!("{made}{comment}{catalog}{table}{own}{rows}"));
     }
 }
