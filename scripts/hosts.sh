@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
-# The documentation's first release on fresh Debian hosts with real systemd: four containers (coordinator, load balancer,
-# two web hosts) are booted, the units, users and certificates installed as README.md and systemd/README.md say, and
-# releases made under visitors while daemons are restarted, killed and reloaded. Every visitor's request must be served.
+# The documentation's first release on fresh Debian hosts with real systemd: five containers (coordinator, load balancer,
+# two web hosts, PostgreSQL with PostGIS) are booted, the units, users and certificates installed as README.md,
+# systemd/README.md and docs/database.md say, and releases made under visitors while daemons are restarted, killed and
+# reloaded; a migration, a backup, a restore and its undo among them. Every visitor's request must be served.
 #
 #   scripts/hosts.sh                   Debian 12; --suite trixie for 13
 #   scripts/hosts.sh --keep            leaves the hosts running, and says how to come in
@@ -37,22 +38,22 @@ fail() { echo "FAILED: $*" >&2; exit 1; }
 
 # The bare system and its programs; nothing else is there that a host would not have.
 included=systemd,systemd-sysv,dbus,haproxy,nginx-light,procps,curl
-# It wants a system bus while it is configured, and so a system that is there already.
-later=polkitd
+# These want a system that is there already while they are configured: a system bus, a place for a first database.
+later='polkitd postgresql postgresql-postgis'
 if [ "$(cat "$base/ready" 2>/dev/null)" != "$included,$later" ]; then
-  step "a bare $suite with haproxy and nginx (once)"
+  step "a bare $suite with haproxy, nginx and PostgreSQL (once)"
   rm -rf "$base"
   debootstrap --variant=minbase --include="$included" "$suite" "$base" >"$cache/$suite.log" 2>&1 ||
     fail "debootstrap: see $cache/$suite.log"
   systemd-nspawn --quiet --register=no --keep-unit --pipe --resolv-conf=replace-host --directory="$base" \
-    sh -c "DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $later" \
+    sh -c "LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive apt-get install --yes --quiet --no-install-recommends $later" \
     >>"$cache/$suite.log" 2>&1 </dev/null || fail "apt-get install $later: see $cache/$suite.log"
   echo "$included,$later" >"$base/ready"
 fi
 
 run=$(mktemp -d /var/tmp/pointsman-hosts.XXXXXX)
 tag=pm$$
-declare -A nspawn leader address=([ops]=10.77.0.2 [lb1]=10.77.0.5 [blue]=10.77.0.11 [green]=10.77.0.12)
+declare -A nspawn leader address=([ops]=10.77.0.2 [lb1]=10.77.0.5 [blue]=10.77.0.11 [green]=10.77.0.12 [db]=10.77.0.21)
 visitors=
 
 # Ends exactly what was started here.
@@ -103,7 +104,7 @@ until_well() {
   fail "$what does not come: $*"
 }
 
-step "four hosts and a network of their own"
+step "five hosts and a network of their own"
 ip netns add "$tag"
 ip -n "$tag" link set lo up
 ip -n "$tag" link add br0 type bridge
@@ -123,7 +124,7 @@ for host in "${!address[@]}"; do
   rm -f "$root/etc/machine-id"
   systemd-machine-id-setup --root="$root" >/dev/null 2>&1
   # Daemons are started as the documentation says, and not by their packages.
-  for unit in haproxy nginx; do systemctl --root="$root" disable "$unit" >/dev/null 2>&1; done
+  for unit in haproxy nginx postgresql; do systemctl --root="$root" disable "$unit" >/dev/null 2>&1; done
   install -m 755 "$bin"/pointsman* -t "$root/usr/bin" 2>/dev/null || true
   rm -f "$root"/usr/bin/*.d
   setsid systemd-nspawn --quiet --register=no --keep-unit --network-namespace-path="/run/netns/$tag-$host" \
@@ -138,9 +139,11 @@ done
 
 step "certificates and configuration: pointsman init"
 "$bin/pointsman" init --environment production --trust-domain example.org --dir "$run/pki" --coordinator ops=10.77.0.2:7443 \
-  --balancer lb1=10.77.0.5:7444 --web blue=10.77.0.11:7444 --web green=10.77.0.12:7444 >/dev/null
+  --balancer lb1=10.77.0.5:7444 --web blue=10.77.0.11:7444 --web green=10.77.0.12:7444 \
+  --database db=10.77.0.21:7444 >/dev/null
 sed -i 's/^duration = .*/duration = "4s"/' "$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
 printf '\n[activate]\nrestart = ["nginx.service"]\n' >>"$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
+sed -i 's/^\[maintenance\]$/&\nhold = "be_hold"/' "$run/pki/hosts/ops/etc/pointsman/environments/production.toml"
 sed -i -e 's/^server = .*/server = "127.0.0.1:8080"/' -e 's/^# units = .*/units = ["nginx.service"]/' \
   "$run"/pki/hosts/{blue,green}/etc/pointsman/agent.toml
 
@@ -171,6 +174,9 @@ NGINX
 done
 root=$run/lb1/root
 install -D -m 644 "$units/haproxy.service.d/pointsman.conf" "$root/etc/systemd/system/haproxy.service.d/pointsman.conf"
+# Requests wait in HAProxy while databases are swapped.
+install -m 644 "$units/pointsman-hold.lua" "$root/etc/haproxy/"
+sed -i 's/^\[haproxy\]$/&\nhold_backend = "be_hold"/' "$root/etc/pointsman/lb-agent.toml"
 on lb1 sh -c 'echo "route be_maint:be_maint:0:1" > /var/lib/pointsman/route.map && chown pointsman: /var/lib/pointsman/route.map'
 on lb1 pointsman-lb-agent config-snippet --check-path /page.txt --server be_blue=10.77.0.11:8080 \
   --server be_green=10.77.0.12:8080 >"$run/snippet.cfg"
@@ -180,6 +186,31 @@ on lb1 pointsman-lb-agent config-snippet --check-path /page.txt --server be_blue
 on lb1 systemctl daemon-reload
 on lb1 haproxy -c -f /etc/haproxy/haproxy.cfg
 on lb1 systemctl enable --quiet --now haproxy pointsman-lb-agent
+
+step "the database host by docs/database.md"
+on db systemctl enable --quiet --now postgresql
+sql() { # DATABASE, statements; as the superuser
+  on db setpriv --reuid postgres --regid postgres --clear-groups psql -X -q -A -t -v ON_ERROR_STOP=1 -d "$1" -c "$2"
+}
+until_well "PostgreSQL" sql postgres 'SELECT 1'
+sql postgres "CREATE ROLE site LOGIN; CREATE ROLE reports LOGIN"
+sql postgres "CREATE DATABASE site OWNER site"
+# A schema for PostGIS and rights on it, as a superuser sets them up.
+sql site "CREATE SCHEMA geo; CREATE EXTENSION postgis SCHEMA geo; GRANT USAGE ON SCHEMA geo TO site, reports;
+  GRANT SELECT ON ALL TABLES IN SCHEMA geo TO reports; ALTER DATABASE site SET search_path = public, geo"
+sql site "SET ROLE site; CREATE TABLE schema_version (version text PRIMARY KEY); INSERT INTO schema_version VALUES ('1.0.0');
+  CREATE TABLE features (id serial PRIMARY KEY, name text NOT NULL, at geometry(Point, 4326));
+  INSERT INTO features (name, at) SELECT 'feature ' || n, st_setsrid(st_makepoint(n % 180, n % 90), 4326) FROM generate_series(1, 20000) n;
+  GRANT SELECT ON features TO reports"
+on db su postgres -c 'psql -X -v ON_ERROR_STOP=1 -v database=site -v owner=site -v role=pointsman-agent -d postgres' \
+  <"$units/examples/database-role.sql"
+on db install -d -o pointsman-agent -g pointsman-agent -m 0700 /var/backups/pointsman
+install -D -m 644 "$units/pointsman-agent.service.d/10-role-database.conf" \
+  "$run/db/root/etc/systemd/system/pointsman-agent.service.d/10-role-database.conf"
+sed -i 's/^user = .*/&\nversion_table = "schema_version"/' "$run/db/root/etc/pointsman/agent.toml"
+on db systemctl daemon-reload
+on db systemctl enable --quiet --now pointsman-agent
+
 on ops systemctl daemon-reload
 on ops systemctl enable --quiet --now pointsman-coordinator
 
@@ -206,6 +237,14 @@ serves() {
   got=$(ip netns exec "$tag" curl -fsS -m 5 -H 'Host: www.example.org' http://10.77.0.5/page.txt)
   [ "$got" = "$1" ] || fail "visitors get \`$got\`, not $1"
 }
+
+mkdir -p "$run/migrations"
+echo 'CREATE TABLE features (id serial PRIMARY KEY);' >"$run/migrations/v1.0.0.sql"
+cat >"$run/migrations/v3.0.0.sql" <<'SQL'
+ALTER TABLE features ADD COLUMN colour text;
+CREATE TABLE layers (id int PRIMARY KEY, title text NOT NULL);
+CREATE INDEX CONCURRENTLY features_at ON features USING gist (at);
+SQL
 
 step "an agent that may not restart its unit is found before anything is touched"
 for number in 1 2 3 4; do version "v$number"; done
@@ -234,7 +273,7 @@ pointsman deploy production --artifact "$run/v2" --release v2 --yes
 serves v2
 
 step "every daemon restarted, killed and reloaded in a release"
-pointsman deploy production --artifact "$run/v3" --release v3 --yes &
+pointsman deploy production --artifact "$run/v3" --migrations "$run/migrations" --release v3 --yes &
 deploy=$!
 for unit in pointsman-lb-agent haproxy; do
   sleep 0.5
@@ -242,11 +281,31 @@ for unit in pointsman-lb-agent haproxy; do
 done
 on ops systemctl restart pointsman-coordinator
 on green systemctl restart pointsman-agent
+killed db pointsman-agent
 killed lb1 pointsman-lb-agent
 killed ops pointsman-coordinator
 killed blue pointsman-agent
 wait "$deploy" || fail "the release of v3 ended with $?"
 serves v3
+[ "$(sql site "SELECT count(colour) || ' ' || (SELECT count(*) FROM schema_version) FROM features")" = "0 2" ] ||
+  fail "the migration is not what it should be: $(sql site 'SELECT * FROM schema_version')"
+
+step "a backup, a restore beside the live database, its swap and the way back"
+sql site "UPDATE features SET name = 'damaged' WHERE id <= 300; INSERT INTO features (name) VALUES ('since')"
+backup=$(pointsman -o json db list production | sed -n 's/^ *"id": "\(.*\)",*$/\1/p' | head -n 1)
+pointsman db verify production --backup "$backup"
+pointsman db restore production --backup "$backup"
+damaged() { sql site "SELECT count(*) FROM features WHERE name = 'damaged'"; }
+[ "$(damaged)" = 300 ] || fail "a restore beside the live database has touched it"
+pointsman db restore production --backup "$backup" --accept-loss 100000 --confirm production
+[ "$(damaged)" = 0 ] || fail "the restored database is not the live one"
+sql site "SET ROLE reports; SELECT count(*) FROM features WHERE st_x(at) > 0; SELECT count(*) FROM geo.spatial_ref_sys" ||
+  fail "rights were lost in the restore"
+pointsman db restore production --backup "$backup" --undo --confirm production
+[ "$(damaged)" = 300 ] || fail "the database from before is not the live one again"
+pointsman db restore production --backup "$backup" --settle --confirm production
+pointsman db status production
+pointsman doctor production
 
 step "a daemon ends when it is asked to, also while the coordinator listens to it"
 on lb1 systemctl stop pointsman-lb-agent
