@@ -255,6 +255,7 @@ grep -F "PM0515" "$run/v0.out" >/dev/null || fail "v0 was not refused for the re
 for host in blue green; do
   on "$host" sh -c 'test ! -e /var/www/site/current' || fail "$host was touched"
   install -m 644 "$units/50-pointsman-agent.rules" "$run/$host/root/etc/polkit-1/rules.d/"
+  on "$host" systemctl try-restart polkit
 done
 
 step "the first release, and the doctor's word"

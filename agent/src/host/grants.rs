@@ -142,8 +142,8 @@ async fn permitted(unit: &UnitName) -> Found {
                     .cause(output)
                     .hint(format!(
                         "name it in POINTSMAN_UNITS of this host's \
-                         /etc/polkit-1/rules.d/50-pointsman-agent.rules; without polkit: `apt install polkitd` \
-                         (docs: systemd/README.md); the unit's real name: `systemctl show -P Id {unit}`"
+                         /etc/polkit-1/rules.d/50-pointsman-agent.rules, then `systemctl try-restart polkit`; without polkit: \
+                         `apt install polkitd` (docs: systemd/README.md); the unit's real name: `systemctl show -P Id {unit}`"
                     )),
             )
         }
