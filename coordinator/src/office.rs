@@ -943,7 +943,11 @@ impl Office {
         let (name, now) = (&self.environment.name, SystemClock.now());
         let noted = vec![Event::Noted(note.clone())];
         self.journal.append(name, epoch, id, now, noted).await.map_err(|error| error.0)?;
-        if let Some(kept) = self.book().told.releases.get_mut(id) {
+        let mut book = self.book();
+        // Whoever has read the journal anew since, under another epoch, has found the note in it.
+        if book.told.epoch == epoch
+            && let Some(kept) = book.told.releases.get_mut(id)
+        {
             kept.note(&note);
         }
         Ok(())

@@ -18,6 +18,10 @@ use crate::visitors::traffic::{Ticks, Watchers};
 
 /// How often what was met is noted: so much of it a coordinator that is killed forgets.
 const NOTE_EVERY: Duration = Duration::from_secs(60);
+/// The same where visitors fared badly: who was hurt is what people ask for.
+const NOTE_HURT_EVERY: Duration = Duration::from_secs(2);
+/// So many notes of a release may come so fast: one that always fails a little would fill the journal with them.
+const MOST_HURT_NOTES: u32 = 60;
 
 /// How often it is looked whether visitors are led to a release, or are not any more, where nothing else tells.
 const LOOK: Duration = Duration::from_millis(500);
@@ -33,13 +37,16 @@ pub const LAST_WORD: Duration = Duration::from_secs(5);
 /// Bears witness of every release of an environment that visitors are led to, for ever.
 pub async fn witness(office: Arc<Office>) {
     let watchers = Watchers::default();
+    // Visitors of a release that a coordinator finds there when it begins were not all counted.
+    let mut begins = true;
     loop {
+        let begun_before = std::mem::take(&mut begins);
         let Some(plan) = led_to(&office) else {
             tokio::time::sleep(LOOK).await;
             continue;
         };
         office.note_counted(Some(plan.release.clone()));
-        meet(&office, &watchers, &plan).await;
+        meet(&office, &watchers, &plan, Met::begin(begun_before)).await;
         office.note_counted(None);
     }
 }
@@ -83,9 +90,9 @@ async fn note(office: &Office, release: &ReleaseId, seen: TrafficSeen) {
 }
 
 /// Adds up until nobody is led there any more, and that was heard.
-async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan) {
-    let (mut met, mut heard_to) = (Met::default(), None);
-    let mut note_at = Instant::now() + NOTE_EVERY;
+async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: Met) {
+    let mut heard_to = None;
+    let mut pace = Pace { noted_at: Instant::now(), hurt_notes: 0 };
     let mut last_word_by = None;
     let mut ticks = None;
     // The end is seen at once: whoever asks for the checklist right after it is to find this in it.
@@ -119,12 +126,31 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan) {
             Ok(()) = moves.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        if Instant::now() >= note_at {
+        if pace.is_due(met.is_hurt(), Instant::now()) {
             note(office, &plan.release, std::mem::take(&mut met).seen()).await;
-            note_at = Instant::now() + NOTE_EVERY;
         }
     }
     note(office, &plan.release, met.seen()).await;
+}
+
+/// When what was met is noted.
+struct Pace {
+    noted_at: Instant,
+    hurt_notes: u32,
+}
+
+impl Pace {
+    /// Whether it is to be noted now, because the time is over or somebody fared badly. It is taken to be.
+    fn is_due(&mut self, is_hurt: bool, now: Instant) -> bool {
+        let is_fast = is_hurt && self.hurt_notes < MOST_HURT_NOTES;
+        let every = if is_fast { NOTE_HURT_EVERY } else { NOTE_EVERY };
+        let is_due = now.duration_since(self.noted_at) >= every;
+        if is_due {
+            self.noted_at = now;
+            self.hurt_notes = self.hurt_notes.saturating_add(u32::from(is_fast));
+        }
+        is_due
+    }
 }
 
 /// The next second. Where there are no signals it is looked for them again and again.
@@ -153,6 +179,17 @@ struct Met {
 }
 
 impl Met {
+    /// Begins. Where visitors were led there before, what they met until now is not whole.
+    fn begin(begun_before: bool) -> Self {
+        let seen = TrafficSeen { incomplete: u64::from(begun_before), ..TrafficSeen::default() };
+        Self { seen, ..Self::default() }
+    }
+
+    /// Whether somebody fared badly.
+    fn is_hurt(&self) -> bool {
+        self.seen.failures > 0 || self.too_slow > 0
+    }
+
     fn add(&mut self, tick: &v1::TrafficTick, plan: &Plan) {
         if tick.balancers.is_empty() {
             return;
@@ -220,6 +257,20 @@ mod tests {
         assert_eq!(Led::of(&state), Led::Away(Timestamp(7_000)));
         state.phase = Phase::Finished(Outcome::Confirmed);
         assert_eq!(Led::of(&state), Led::Over);
+    }
+
+    #[test]
+    fn who_was_hurt_is_noted_at_once_and_not_for_ever() {
+        let begun = Instant::now();
+        let mut pace = Pace { noted_at: begun, hurt_notes: 0 };
+        let notes = |pace: &mut Pace, hurt: bool, seconds: std::ops::Range<u64>| {
+            seconds.filter(|second| pace.is_due(hurt, begun + Duration::from_secs(*second))).count()
+        };
+        assert_eq!(notes(&mut pace, false, 0..121), 2);
+        assert_eq!(notes(&mut pace, true, 121..131), 5);
+        assert_eq!(notes(&mut pace, true, 131..3_731), 55 + 58);
+        // What a coordinator found under way when it began says "at least".
+        assert_eq!((Met::begin(true).seen().incomplete, Met::begin(false).seen().incomplete), (1, 0));
     }
 
     #[test]

@@ -32,7 +32,8 @@ pub enum Note {
 pub struct TrafficSeen {
     /// How long was looked, in seconds with data.
     pub seconds: u64,
-    /// Seconds of them in which a load balancer said nothing, or not everything.
+    /// Seconds of them in which a load balancer said nothing, or not everything, and one for each coordinator that found the
+    /// release under way when it began.
     pub incomplete: u64,
     /// Requests that ended.
     pub requests: u64,

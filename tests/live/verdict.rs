@@ -94,6 +94,31 @@ async fn a_version_that_fails_one_visitor_in_five_is_gone() {
     assert_eq!(client.status().await.unwrap().live.unwrap().release, "v1");
 }
 
+/// Who was hurt before a coordinator was killed is noted, and that not all were counted is said.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_is_hurt_is_counted_over_an_end_of_the_coordinator() {
+    let mut site = Site::builder().watching("verdict = \"shadow\"").watch("10m").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    site.green.fail_visitors(true).unwrap();
+    let client = begun(&site, "v2").await;
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    let failures = |release: &v1::Release| release.met.as_ref().map_or(0, |met| met.failures);
+    let before = stands(&client, "the hurt are noted", |release| failures(release) > 0).await;
+    site.kill_coordinator().unwrap();
+    load.more(500).await.unwrap();
+    site.start_coordinator().unwrap();
+    let mut client = site.coordinator_answers().await.unwrap();
+    stands(&client, "they are noted again", |release| failures(release) > failures(&before)).await;
+    let asked = AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+    client.api.rollback(asked).await.unwrap();
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    load.stop().unwrap();
+    let told = site.cli(&["status", "production", "--release", "v2", "-f"]).await.unwrap();
+    assert!(told.stdout.contains("at least "), "{told:?}");
+    let met = client.status().await.unwrap().release.unwrap().met.unwrap();
+    assert!(met.to_the_end && met.incomplete > 0 && met.failures > failures(&before), "{met:?}");
+}
+
 /// Nobody visits before the plan is made, so that no time is frozen as that of the old version: it would be this machine's,
 /// and what else it does then would decide whether requests are slower now.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

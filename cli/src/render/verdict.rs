@@ -175,20 +175,23 @@ fn slowed(release: &v1::Release) -> Option<String> {
 /// How many fared badly on the new slot of a release that went back, also between the verdict and the moment from which nobody
 /// was led there; none where they were not counted to that.
 fn hurt(release: &v1::Release) -> Option<String> {
-    let met = release.met.as_ref().filter(|met| met.to_the_end && met.requests > 0)?;
+    let met = release.met.as_ref().filter(|met| met.to_the_end)?;
     let judged = release.verdict.as_ref().and_then(|verdict| verdict.errors.as_ref());
     let until_verdict = judged.and_then(|errors| errors.new_slot).unwrap_or_default();
-    // A coordinator that was killed forgets what it had not noted, and its judge does not: less is not told after more.
-    if until_verdict.bad > met.failures || until_verdict.requests > met.requests {
+    // A coordinator that was killed forgets what it had not noted, and its judge does not.
+    let failures = met.failures.max(until_verdict.bad);
+    let requests = met.requests.max(until_verdict.requests);
+    if requests == 0 {
         return None;
     }
+    let is_whole = met.incomplete == 0 && (failures, requests) == (met.failures, met.requests);
     let slow =
         if met.too_slow > 0 { format!(", {} took too long", grouped(met.too_slow)) } else { String::new() };
     Some(format!(
         "{}{} of {} requests failed until nobody was led there any more{slow}",
-        if met.incomplete > 0 { "at least " } else { "" },
-        grouped(met.failures),
-        grouped(met.requests)
+        if is_whole { "" } else { "at least " },
+        grouped(failures),
+        grouped(requests)
     ))
 }
 
@@ -403,9 +406,13 @@ mod tests {
             "; at least 41 of 208 requests failed until nobody was led there any more, 3 took too long"
         );
         assert!(block(&with(count(208, 41, 0))).contains("in all  green: 41 of 208 requests failed until"));
-        // Not counted to the end, or less than was judged: that is no last word.
+        // Less than was judged: a coordinator was killed before it noted them.
+        assert_eq!(
+            told(count(208, 32, 0)),
+            "; at least 33 of 208 requests failed until nobody was led there any more"
+        );
+        // Not counted to the end: that is no last word.
         assert_eq!(told(v1::VisitorsMet { to_the_end: false, ..count(208, 41, 0) }), "");
-        assert_eq!(told(count(208, 32, 0)), "");
     }
 
     #[test]
