@@ -1,11 +1,13 @@
 //! What can be said of a query in PromQL without asking anybody: that it cannot mean what it is meant to. It is no parser of the
 //! language; where it is not certain it says nothing.
 
+use std::collections::BTreeSet;
+
 use crate::template::Template;
 
 /// Words of PromQL that make one series of many. `histogram_quantile` keeps all labels but `le`, and does not count.
-const AGGREGATIONS: [&str; 9] =
-    ["sum", "avg", "min", "max", "count", "quantile", "stddev", "stdvar", "scalar"];
+const AGGREGATIONS: [&str; 10] =
+    ["sum", "avg", "min", "max", "count", "group", "quantile", "stddev", "stdvar", "scalar"];
 
 /// Words that say which series belong together, or that one side is of another time.
 const MATCHINGS: [&str; 3] = ["on", "ignoring", "offset"];
@@ -23,17 +25,18 @@ pub fn lint(query: &str, at_most: bool) -> Result<(), String> {
         return Err("`query` is empty, or longer than 4096 bytes".to_owned());
     }
     let bare = bare(query)?;
-    let words: Vec<&str> = bare.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).collect();
+    let lower = bare.to_ascii_lowercase();
+    let words: Vec<&str> = lower.split(|c: char| !is_word(c)).filter(|word| !word.is_empty()).collect();
     let always_answers = words.windows(2).any(|pair| matches!(pair, ["or", "vector"]))
         || words.windows(3).any(|words| matches!(words, ["or", "on", "vector"]));
-    if let Some(comparison) = comparison(&bare).filter(|_| !always_answers) {
+    if let Some(comparison) = comparison(&lower).filter(|_| !always_answers) {
         return Err(format!(
             "`query` compares with `{comparison}`: where the comparison is false Prometheus answers nothing, which is \
              also what it answers without data. Leave it out, and say `max` or `min`; or count with `count(…) or vector(0)`"
         ));
     }
     let nodes = nodes(&mut bare.as_str(), 0)?;
-    divisions(&nodes)?;
+    divisions(&nodes, query)?;
     match at_most && nothing_is_zero(&nodes) {
         true => Err("`query` ends a division with `or vector(0)`: without any data, as where nobody exports any, it is 0, \
                      which passes. Say it of the numerator only: `(sum(…) or vector(0)) / sum(…)`"
@@ -58,8 +61,8 @@ const OF_COUNTERS: [&str; 12] = [
     "present_over_time",
 ];
 
-/// A counter that a query reads as it stands: since its exporter was started, which may be months. None where it takes its growth,
-/// or the difference to another time, and where the query cannot be read.
+/// What by its name is a counter, and is read by a query as it stands: since its exporter was started, which may be months. None
+/// where it takes its growth, or the difference to another time, and where the query cannot be read.
 pub fn counter_as_it_stands(query: &str) -> Option<String> {
     let bare = bare(query).ok()?;
     let nodes = nodes(&mut bare.as_str(), 0).ok()?;
@@ -68,7 +71,9 @@ pub fn counter_as_it_stands(query: &str) -> Option<String> {
 }
 
 fn standing<'a>(all: &[Node<'a>]) -> Option<&'a str> {
-    let is_counter = |name: &str| name.ends_with("_total") || name.ends_with("_bucket");
+    // A name with a colon is that of a rule, which has made something of its counters.
+    let is_counter =
+        |name: &str| !name.contains(':') && (name.ends_with("_total") || name.ends_with("_bucket"));
     let own = metrics_of(all).find(|name| is_counter(name));
     own.or_else(|| {
         all.iter().find_map(|node| match node {
@@ -276,7 +281,7 @@ fn nodes<'a>(rest: &mut &'a str, depth: usize) -> Result<Vec<Node<'a>>, String> 
                 let called = called(&found);
                 found.push(Node::Group { called, inside: nodes(rest, depth.saturating_add(1))? });
             }
-            _ if is_word(first) => found.push(Node::Word(text)),
+            _ if is_word(first) => found.push(Node::Word(keyword(text))),
             sign => found.push(Node::Sign(sign)),
         }
     }
@@ -284,6 +289,12 @@ fn nodes<'a>(rest: &mut &'a str, depth: usize) -> Result<Vec<Node<'a>>, String> 
         0 => Ok(found),
         _ => Err(unclosed()),
     }
+}
+
+/// A word of the language as it is written here: there it may have capitals. Functions and metrics may not.
+fn keyword(word: &str) -> &str {
+    let all = [&AGGREGATIONS[..], &MATCHINGS, &LABELLED, &NO_METRICS];
+    all.into_iter().flatten().find(|known| known.eq_ignore_ascii_case(word)).copied().unwrap_or(word)
 }
 
 fn unclosed() -> String {
@@ -302,13 +313,13 @@ fn called<'a>(before: &[Node<'a>]) -> &'a str {
 }
 
 /// Looks at every division in these nodes, and in what stands in parentheses in them.
-fn divisions(nodes: &[Node<'_>]) -> Result<(), String> {
+fn divisions(nodes: &[Node<'_>], query: &str) -> Result<(), String> {
     for (at, node) in nodes.iter().enumerate() {
         match node {
-            Node::Group { inside, .. } => divisions(inside)?,
+            Node::Group { inside, .. } => divisions(inside, query)?,
             Node::Sign('/') => {
                 let (above, below) = sides(nodes, at);
-                divided(above, below)?;
+                divided(above, below, query)?;
             }
             _ => {}
         }
@@ -326,7 +337,7 @@ fn sides<'n, 'a>(nodes: &'n [Node<'a>], at: usize) -> (&'n [Node<'a>], &'n [Node
 }
 
 /// Refuses one metric divided by itself: around the division no `sum` helps any more, so each side needs its own.
-fn divided(above: &[Node<'_>], below: &[Node<'_>]) -> Result<(), String> {
+fn divided(above: &[Node<'_>], below: &[Node<'_>], query: &str) -> Result<(), String> {
     let (above_metrics, below_metrics) = (metrics(above), metrics(below));
     let both =
         || above_metrics.iter().filter(|metric| below_metrics.iter().any(|other| other.name == metric.name));
@@ -337,13 +348,56 @@ fn divided(above: &[Node<'_>], below: &[Node<'_>]) -> Result<(), String> {
     let bare = both()
         .find(|metric| !(one_series(&above_metrics, metric.name) && one_series(&below_metrics, metric.name)));
     match bare {
-        Some(metric) if !matched => Err(format!(
+        // The same series of two times, or as a share of themselves: what was meant is not known.
+        Some(metric) if !matched && selectors(query, metric.name).len() > 1 => Err(format!(
             "`query` divides `{}` by itself without `sum(…)` on each side: each series is divided by the one with the same \
              labels, so errors by errors, which is 1. Write `sum(rate(…)) / sum(rate(…))`: around the division it is too late",
             metric.name
         )),
         _ => Ok(()),
     }
+}
+
+/// What a metric's series are picked by, wherever a query names it: `{code="5"}`, or nothing.
+fn selectors<'q>(query: &'q str, metric: &str) -> BTreeSet<&'q str> {
+    let mut found = BTreeSet::new();
+    let (mut quote, mut at) = (None, 0);
+    let mut begun: Option<usize> = None;
+    while let Some(c) = query.get(at..).and_then(|rest| rest.chars().next()) {
+        let end = at.saturating_add(c.len_utf8());
+        match (c, quote) {
+            ('\\', Some('"' | '\'')) => {
+                at = end.saturating_add(
+                    query.get(end..).and_then(|rest| rest.chars().next()).map_or(0, char::len_utf8),
+                );
+                continue;
+            }
+            (c, Some(open)) if c == open => quote = None,
+            (_, Some(_)) => {}
+            ('"' | '\'' | '`', None) => quote = Some(c),
+            ('}', None) => {
+                found.extend(begun.take().and_then(|from| query.get(from..end)));
+            }
+            (c, None) if is_word(c) => {
+                let rest = query.get(at..).unwrap_or_default();
+                let word = rest.get(..rest.find(|c| !is_word(c)).unwrap_or(rest.len())).unwrap_or_default();
+                at = at.saturating_add(word.len());
+                if word == metric && begun.is_none() {
+                    let rest = query.get(at..).unwrap_or_default();
+                    let behind = rest.trim_start();
+                    if behind.starts_with('{') {
+                        begun = Some(at.saturating_add(rest.len().saturating_sub(behind.len())));
+                    } else {
+                        found.insert("");
+                    }
+                }
+                continue;
+            }
+            _ => {}
+        }
+        at = end;
+    }
+    found
 }
 
 /// A metric of one side of a division.
@@ -474,6 +528,17 @@ mod tests {
             "sum(rate(e_total{code='5'}[5m])) by (path) / sum(rate(e_total[5m])) by (path)",
             "1 - sum(rate(e_total{code='2'}[5m])) / sum(rate(e_total[5m]))",
             "sum(a_total) / sum(b_total) + a_total",
+            "rate(e_total{code='5'}[5m]) / IGNORING(code) GROUP_LEFT rate(e_total[5m])",
+            "SUM BY (path) (rate(e_total{code='5'}[5m])) / Sum(rate(e_total[5m])) by (path)",
+            "rate(r_total[5m]) / rate(r_total[5m] OFFSET 1d)",
+            "count(up == 0) OR vector(0)",
+            "queue_length > BOOL 10",
+            // The same series, lately and over an hour.
+            "rate(e_total{code='}'}[5m]) / rate(e_total{code='}'}[1h])",
+            "avg_over_time(load[5m]) / avg_over_time(load[1h])",
+            "clamp_max(sum(rate(e_total{code='5'}[5m])) / clamp_min(sum(rate(e_total[5m])), 1), 1)",
+            "label_replace(sum(rate(e_total{code='5'}[5m])), 'a', '$1', 'b', '(.*)') / sum(rate(e_total[5m]))",
+            "job:errors:ratio5m{job='site'}",
         ] {
             assert_eq!(lint(sound), Ok(()), "{sound}");
         }
@@ -504,6 +569,8 @@ mod tests {
             ("queue_length", None),
             ("sum(up{job='my_total'})", None),
             ("sum(a_total", None),
+            ("sum(errors_total) - sum(errors_total OFFSET 5m)", None),
+            ("job:errors_total", None),
         ] {
             assert_eq!(counter_as_it_stands(query).as_deref(), counter, "{query}");
         }
@@ -516,6 +583,7 @@ mod tests {
             "histogram_quantile(0.99, sum by (job) (rate(latency_bucket[1m])))",
             "1000 * histogram_quantile(0.99, sum(rate(latency_bucket[1m])) by (job, slot))",
             "histogram_quantile(0.99, sum without (le) (rate(latency_bucket[1m])))",
+            "histogram_quantile(0.99, SUM(rate(latency_bucket[1m])))",
         ] {
             assert!(loses_buckets(lost), "{lost}");
         }
@@ -524,6 +592,8 @@ mod tests {
             "histogram_quantile(0.99, sum(rate(latency_bucket{le!='9'}[1m])) by (le, slot))",
             "histogram_quantile(0.99, sum without (instance) (rate(latency_bucket[1m])))",
             "max(histogram_quantile(0.99, sum by (le, slot) (rate(latency_bucket[1m]))))",
+            "histogram_quantile(0.99, SUM BY (le) (rate(latency_bucket[1m])))",
+            "histogram_quantile(0.99, sum(rate(latency_bucket[1m])) BY (le))",
             "histogram_quantile(0.99, rate(latency_bucket[1m]))",
             // A native histogram has its buckets inside.
             "histogram_quantile(0.99, sum(rate(latency[1m])))",
@@ -543,6 +613,7 @@ mod tests {
             "rate(x{code='5'}[5m]) / sum(rate(x[5m]))",
             "100 * (rate(x{code='5'}[5m]) / rate(x[5m])) + sum(y)",
             "sum(y) - rate(x{code='5'}[5m]) / rate(x[5m])",
+            "rate(x {code='5', path=\"{\"}[5m]) / rate(x[5m])",
         ] {
             assert!(lint(around, true).unwrap_err().contains("divides `x` by itself"), "{around}");
         }

@@ -97,10 +97,10 @@ fn of_query(check: &Check, query: &str, shortest_ms: u64) -> Vec<v1::Finding> {
     });
     let counter = pointsman_checks::counter_as_it_stands(query).map(|counter| {
         warns(
-            &format!("reads the counter `{counter}` as it stands"),
-            "it counts since its exporter was started: what happens during a watch hardly moves it"
+            &format!("reads `{counter}` as it stands, which by its name is a counter"),
+            "a counter counts since its exporter was started: what happens during a watch hardly moves it"
                 .to_owned(),
-            format!("ask for its growth: `sum(rate({counter}[1m]))`"),
+            format!("ask for its growth: `sum(rate({counter}[1m]))`; a gauge of that name is well as it is"),
         )
     });
     let buckets = pointsman_checks::loses_buckets(query).then(|| {
@@ -197,7 +197,7 @@ mod tests {
         let of_slot = |query: &str| told(&query.replace('#', "{slot=\"{{slot}}\"}"));
         assert_eq!(
             of_slot("sum(e_total#) / sum(r_total#)"),
-            ["check `errors` reads the counter `e_total` as it stands"]
+            ["check `errors` reads `e_total` as it stands, which by its name is a counter"]
         );
         assert_eq!(
             of_slot("histogram_quantile(0.99, sum(rate(t_bucket#[1m])))"),
