@@ -191,8 +191,8 @@ impl Met {
     }
 }
 
-/// Stretches of a release that nobody added up, because its coordinator had ended: it forgot what it had not noted, and the next
-/// one began anew.
+/// Stretches of a release that perhaps nobody added up: a coordinator that ends forgets what it had not noted, and the next one begins
+/// anew. One that only reads its journal anew counts on.
 #[derive(Default)]
 struct Gaps {
     /// From when on visitors are added up: they were moved there, or it was noted.
@@ -220,7 +220,7 @@ impl Gaps {
     fn told(&self) -> impl Iterator<Item = String> {
         self.found.iter().map(|(at, ms)| {
             format!(
-                "not in this: up to {} s before {}, when a coordinator began anew",
+                "perhaps not in this: up to {} s before {}, when a coordinator took the journal up",
                 ms.div_ceil(1_000),
                 clock_time(*at)
             )

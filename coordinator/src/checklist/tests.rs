@@ -361,8 +361,8 @@ fn what_nobody_added_up_because_a_coordinator_ended_is_said() {
     assert_eq!(
         of(&facts),
         [
-            "not in this: up to 15 s before 00:00:20 UTC, when a coordinator began anew",
-            "not in this: up to 3 s before 00:01:07 UTC, when a coordinator began anew"
+            "perhaps not in this: up to 15 s before 00:00:20 UTC, when a coordinator took the journal up",
+            "perhaps not in this: up to 3 s before 00:01:07 UTC, when a coordinator took the journal up"
         ]
     );
 }
