@@ -138,10 +138,10 @@ async fn shares(site: &Site, lb1: &mut Steered) -> Result<Shares> {
     let ids = ids(VISITORS);
     let mut found = Shares::default();
     let mut before = vec![false; ids.len()];
-    for percent in SHARES {
-        let mut wanted = Route { percent, ..lb1.route.clone() };
-        wanted.epoch = lb1.route.epoch.after(1);
-        lb1.set(&wanted).await?;
+    // As the splits of one release have them: in another block of epochs it is other visitors' turn.
+    let first = lb1.route.epoch.after(1).begins_block();
+    for (moves, percent) in (0..).zip(SHARES) {
+        lb1.set(&Route { percent, epoch: first.after(moves), ..lb1.route.clone() }).await?;
         let met = sides(site.frontend(), PAGE, &ids).await?;
         let again = sides(site.frontend(), PAGE, &ids).await?;
         found.worst_sigma = found.worst_sigma.max(sigmas(&met, percent));
