@@ -53,7 +53,7 @@ const METHOD: &str = "simulated traffic: requests come by themselves at a mean r
     the new slot until the rollback. bound_ratio: median over what no test can beat (Wald), at 10 requests/s and 50 %. \
     Peers are rebuilt from their sources and documents, see the same traffic, and have ideal scrapes each 15 s. \
     tick_us: one tick judged and its state made ready to be written, of one environment. thousand_environments_cpu: the share of one \
-    processor that a thousand take, each second judged, told and written durably. live_reaction_ms is not measured here: it needs a \
+    processor that a thousand take, each second of two load balancers read and added up, judged, told and written durably. live_reaction_ms is not measured here: it needs a \
     load balancer, and `scripts/bench.sh verdict` adds it.";
 
 #[expect(clippy::print_stdout, reason = "this is what the program is for")]
