@@ -14,7 +14,7 @@ use crate::guard::Guard;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
-use crate::switch::Prepared;
+use crate::switch::{Prepared, WaysBack};
 use crate::workers::Workers;
 
 /// Bound on one request to the frontend that only looks at the route.
@@ -29,6 +29,8 @@ pub struct Balancer {
     pub(crate) frontend: Target,
     /// One change of the route at a time. Whoever holds this may change it, and finds what was made ready.
     pub(crate) changing: Arc<Mutex<Option<Prepared>>>,
+    /// Who leads back and waits for that.
+    pub(crate) ways_back: WaysBack,
     /// Looks after the route between orders.
     pub(crate) guard: Guard,
     /// What happened to the route that no order asked for.
@@ -72,6 +74,7 @@ impl Balancer {
             grants: Arc::new(config.checks.clone()),
             config: Arc::new(config),
             changing: Arc::default(),
+            ways_back: WaysBack::default(),
             guard: Guard::default(),
             events: Events::default(),
             signals,

@@ -144,11 +144,16 @@ impl RouteFile {
         }
     }
 
-    /// Makes a route that lies ready what HAProxy's next start reads.
-    pub async fn publish(&self, staged: &Staged) -> Result<(), Problem> {
+    /// Makes a route that lies ready what HAProxy's next start reads; `None` where OPNsense was to be asked and `called_off`
+    /// ended first, as of [`RouteFile::write_unless`].
+    pub async fn publish(
+        &self,
+        staged: &Staged,
+        called_off: impl Future<Output = ()>,
+    ) -> Option<Result<(), Problem>> {
         match staged {
-            Staged::File(staged) => staged.publish().map_err(|error| unwritable(&self.map, &error)),
-            Staged::Call(route) => self.write(route).await,
+            Staged::File(staged) => Some(staged.publish().map_err(|error| unwritable(&self.map, &error))),
+            Staged::Call(route) => self.write_unless(route, called_off).await,
         }
     }
 
@@ -166,10 +171,11 @@ impl RouteFile {
         staged.map_err(|error| unwritable(&self.map, &error))
     }
 
-    /// Puts an earlier route back. The higher epoch is remembered first: it has been given away.
-    pub async fn put_back(&self, route: &Route) -> Result<(), Problem> {
+    /// Puts an earlier route back. The higher epoch is remembered first: it has been given away. Where OPNsense was to be asked
+    /// and `called_off` ended first, it is asked later.
+    pub async fn put_back(&self, route: &Route, called_off: impl Future<Output = ()>) -> Result<(), Problem> {
         self.give_away_above(route)?;
-        self.write(route).await
+        self.write_unless(route, called_off).await.unwrap_or_else(|| self.owe(route))
     }
 
     /// The same without asking OPNsense, which keeps it later.
@@ -284,7 +290,7 @@ mod tests {
         assert_eq!(file.highest_epoch(), RouteEpoch(0));
         let (old, new) = (Route::parse("be_a:be_a:0:7").unwrap(), Route::parse("be_b:be_a:0:9").unwrap());
         file.write(&new).await.unwrap();
-        file.put_back(&old).await.unwrap();
+        file.put_back(&old, std::future::pending()).await.unwrap();
         assert_eq!((file.read(), file.highest_epoch()), (Some(old), RouteEpoch(9)));
     }
 

@@ -13,6 +13,7 @@ use pointsman_chassis::http_check::Answer;
 use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::route_change::{self, Known, Lease};
 use pointsman_core::{Aftermath, Code, Evidence, Order, Problem, Route};
+use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
@@ -37,6 +38,44 @@ const LOOK_AGAIN: Duration = Duration::from_millis(20);
 /// How long whoever leads visitors back waits, after they were led, for OPNsense to keep the route: as long as it takes where
 /// it is well. A longer wait is the guard's.
 const KEPT_WAITED: Duration = Duration::from_secs(3);
+
+/// The orders that lead back and wait for their turn. Whoever has it and waits for OPNsense gives up for them.
+#[derive(Clone, Debug)]
+pub struct WaysBack(watch::Sender<usize>);
+
+/// An order that leads back, for as long as it waits for its turn.
+struct Waiting<'a>(&'a WaysBack);
+
+impl Default for WaysBack {
+    fn default() -> Self {
+        Self(watch::Sender::new(0))
+    }
+}
+
+impl WaysBack {
+    /// Ends when an order that leads back waits; at once where one does already.
+    async fn wanted(&self) {
+        // It cannot be closed: this is its sender.
+        let _ = self.0.subscribe().wait_for(|waiting| *waiting > 0).await;
+    }
+
+    fn wait(&self) -> Waiting<'_> {
+        self.0.send_modify(|waiting| *waiting = waiting.saturating_add(1));
+        Waiting(self)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.0.send_modify(|waiting| *waiting = waiting.saturating_sub(1));
+    }
+}
+
+/// The right to change the route, when it is this order's turn: at once, or nearly, for one that leads back.
+async fn turn(balancer: &Balancer, back: bool) -> MutexGuard<'_, Option<Prepared>> {
+    let _waiting = back.then(|| balancer.ways_back.wait());
+    balancer.changing.lock().await
+}
 
 /// What is held ready for one order. Dropped it is gone, with the new map file.
 #[derive(Debug)]
@@ -119,7 +158,7 @@ pub async fn prepare(
     asked: &Move<'_>,
     rule: &Rule,
 ) -> Result<Evidence, Problem> {
-    let mut changing = balancer.changing.lock().await;
+    let mut changing = turn(balancer, asked.back).await;
     *changing = None;
     let ready = make_ready(balancer, asked, rule).await?;
     let evidence = Evidence {
@@ -160,7 +199,7 @@ pub async fn commit(balancer: &Balancer, order: &Order, rule: &Rule) -> Result<E
 /// Sets a route. Of what was made ready for it not long ago only the route is looked at again: somebody may have changed it
 /// by hand.
 pub async fn set_route(balancer: &Balancer, asked: &Move<'_>, rule: &Rule) -> Result<Evidence, Problem> {
-    let mut changing = balancer.changing.lock().await;
+    let mut changing = turn(balancer, asked.back).await;
     let prepared = still_good(balancer, changing.take(), asked).await;
     let ready = match prepared {
         Some(ready) => ready,
@@ -295,8 +334,17 @@ async fn precheck(
 }
 
 async fn publish(balancer: &Balancer, staged: &Staged, before: &Route) -> Result<(), Problem> {
-    let Err(problem) = balancer.file.publish(staged).await else { return Ok(()) };
-    Err(match balancer.file.put_back(before).await {
+    let problem = match balancer.file.publish(staged, balancer.ways_back.wanted()).await {
+        Some(Ok(())) => return Ok(()),
+        Some(Err(problem)) => problem,
+        None => Problem::new(
+            Code::OpnsenseSilent,
+            "an order that leads visitors back came while OPNsense was asked to keep the route",
+        )
+        .cause("it goes first, and waits for no answer of OPNsense's")
+        .hint("where visitors are now: `pointsman traffic show ENV`"),
+    };
+    Err(match put_back(balancer, before, false).await {
         Ok(()) => problem.aftermath(Aftermath::Unchanged),
         // What refused the one write refused the other too; the old file was never touched.
         Err(_) if balancer.file.stands().as_ref() == Some(before) => problem.aftermath(Aftermath::Unchanged),
@@ -333,9 +381,13 @@ async fn take_disk_back(balancer: &Balancer, before: &Route, back: bool, problem
     }
 }
 
-/// Puts an earlier route where HAProxy's next start finds it. What could be done without OPNsense is undone without it.
+/// Puts an earlier route where HAProxy's next start finds it. What could be done without OPNsense is undone without it, and
+/// so is what keeps an order that leads back waiting.
 async fn put_back(balancer: &Balancer, before: &Route, back: bool) -> Result<(), Problem> {
-    if back { balancer.file.put_back_owed(before) } else { balancer.file.put_back(before).await }
+    if back {
+        return balancer.file.put_back_owed(before);
+    }
+    balancer.file.put_back(before, balancer.ways_back.wanted()).await
 }
 
 /// What came of telling the old workers.

@@ -102,14 +102,53 @@ impl RouteFile {
         self.have_kept(remote, route).await
     }
 
-    /// Has OPNsense keep a route, and what was owed before is settled with it. Whoever calls this is the one who asks.
+    /// The same, waiting no longer than until `called_off` ends: then `None`, and it is open which route OPNsense keeps. A call
+    /// that was begun is not dropped, as it could still reach OPNsense after the next one: it goes on by itself, and the next
+    /// waits for its end.
+    pub async fn write_unless(
+        &self,
+        route: &Route,
+        called_off: impl Future<Output = ()>,
+    ) -> Option<Result<(), Problem>> {
+        let Some(remote) = self.remote() else { return Some(self.write_here(route)) };
+        tokio::pin!(called_off);
+        let asking = tokio::select! {
+            biased;
+            () = &mut called_off => return None,
+            asking = Arc::clone(&remote.asking).lock_owned() => asking,
+        };
+        let (file, remote, route) = (self.clone(), remote.clone(), route.clone());
+        let call = tokio::spawn(async move {
+            let _asking = asking;
+            file.have_kept(&remote, &route).await
+        });
+        tokio::select! {
+            biased;
+            ended = call => Some(ended.unwrap_or_else(|error| {
+                let message = "the call to OPNsense ended abruptly";
+                Err(Problem::new(Code::OpnsenseSilent, message).because(&error).aftermath(Aftermath::Unknown))
+            })),
+            () = called_off => None,
+        }
+    }
+
+    /// Has OPNsense keep a route, and what was owed before is settled with it. Whoever calls this is the one who asks. Where
+    /// another route has come to be owed meanwhile nothing is concluded: that one is still to be kept.
     async fn have_kept(&self, remote: &Remote, route: &Route) -> Result<(), Problem> {
-        // An earlier doubt is not settled by an order that changes nothing.
-        let doubted = std::fs::read_to_string(&remote.unsure).ok();
-        put(&remote.unsure, &format!("{route}\n"))?;
-        match remote.api.keep(&self.key, route).await {
+        let (doubted, owed) = {
+            let _notes = remote.notes();
+            // An earlier doubt is not settled by an order that changes nothing.
+            let doubted = std::fs::read_to_string(&remote.unsure).ok();
+            put(&remote.unsure, &format!("{route}\n"))?;
+            (doubted, remote.owed())
+        };
+        let kept = remote.api.keep(&self.key, route).await;
+        let mut notes = remote.notes();
+        if remote.asked_for().as_ref() != Some(route) || remote.owed() != owed {
+            return kept;
+        }
+        match kept {
             Ok(()) => {
-                let mut notes = remote.notes();
                 self.write_here(route)?;
                 notes.why = None;
                 take_away(&remote.owed)?;

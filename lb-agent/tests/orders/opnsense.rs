@@ -37,6 +37,8 @@ enum Fault {
     Invalid,
     /// No answer.
     Silence,
+    /// Done, and no answer.
+    DoneThenSilence,
     /// Done, and half the answer.
     Cut,
     /// Not done, and half an answer.
@@ -170,7 +172,7 @@ impl Opnsense {
                 let text = whole(200, r#"{"result":"saved"}"#);
                 text[..text.len() - 5].to_owned()
             }
-            Some(Fault::Silence) => {
+            Some(Fault::Silence | Fault::DoneThenSilence) => {
                 let mut rest = Vec::new();
                 let _ = stream.read_to_end(&mut rest).await;
                 return None;
@@ -831,6 +833,69 @@ async fn a_call_that_hangs_holds_up_nobody() {
     assert_eq!(site.opnsense.calls(""), under_way, "it was moved while the call still hung");
     assert_eq!(site.haproxy.with(|world| world.route()), BACK);
     guard.abort();
+}
+
+/// An order that leads back gets its turn at once from one that leads forward and waits for OPNsense: at its first call, at the
+/// one that OPNsense does or does not do, and at the one that is to take it back. Nobody is moved forward, and OPNsense ends with
+/// the route that visitors were led back by.
+#[tokio::test]
+async fn the_way_back_waits_for_no_call_of_an_order_that_leads_forward() {
+    let hangs_at: [(&str, Option<Fault>); 4] = [
+        ("GET getMapfile", Some(Fault::Silence)),
+        ("POST setMapfile", Some(Fault::Silence)),
+        ("POST setMapfile", Some(Fault::DoneThenSilence)),
+        ("the route before", None),
+    ];
+    for (case, fault) in hangs_at {
+        let site = Site::new().await;
+        let hanging = Arc::new(Mutex::new(None));
+        match &fault {
+            Some(fault) => site.opnsense.fault(case.split_once(' ').unwrap().1, fault.clone()),
+            // HAProxy refuses the route once OPNsense keeps it, and then OPNsense is gone.
+            None => site.haproxy.with(|world| {
+                let (opnsense, hanging) = (site.opnsense.clone(), Arc::clone(&hanging));
+                world.instead("set map", 1, move |_| {
+                    opnsense.down(&Fault::Silence);
+                    *hanging.lock().unwrap() = Some(opnsense.calls("") + 1);
+                    Some(Answer::text("refused\n"))
+                });
+            }),
+        }
+        let back = async {
+            let give_up = Instant::now() + Duration::from_secs(20);
+            let hangs = || match fault {
+                Some(_) => site.opnsense.calls(case) > 0,
+                None => hanging.lock().unwrap().is_some_and(|call| site.opnsense.calls("") >= call),
+            };
+            while !hangs() {
+                assert!(Instant::now() < give_up, "{case}: no call came");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+            site.down(&Fault::Silence);
+            let calls = site.opnsense.calls("");
+            let moved = async {
+                while site.haproxy.with(|world| world.route()) != PAGE {
+                    assert!(Instant::now() < give_up, "{case}: nobody was led back");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                site.opnsense.calls("")
+            };
+            let (done, calls_then) = tokio::join!(site.back(P, PAGE), moved);
+            assert_eq!(calls_then, calls, "{case}: visitors were led back while that call still hung");
+            done.unwrap()
+        };
+        let (forward, back) = tokio::join!(site.switch(), back);
+        let forward = forward.unwrap_err();
+        assert_eq!(forward.aftermath, Aftermath::Unchanged, "{case}: {forward:?}");
+        assert!(back.unkept.is_some(), "{case}: kept by an OPNsense that is silent");
+        assert_eq!(site.haproxy.with(|world| world.route()), PAGE, "{case}");
+
+        site.up();
+        let hands = site.agent.hands.clone();
+        let guard = tokio::spawn(async move { hands.guard_route().await });
+        site.until((PAGE, PAGE, PAGE)).await;
+        guard.abort();
+    }
 }
 
 /// With a real HAProxy: an Apply while OPNsense cannot be had writes the route of before, and its new worker is led back again.
