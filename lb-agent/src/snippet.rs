@@ -206,12 +206,20 @@ fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         wishes.tls_cert.as_ref().map(|path| plain("the certificate", &path.display().to_string()));
     let tls =
         certificate.transpose()?.map_or_else(String::new, |path| format!(" ssl crt {path} alpn h2,http/1.1"));
+    // Whoever speaks the PROXY protocol to one of them does so to all.
+    let proxy = if config.frontend.proxy_protocol { " accept-proxy" } else { "" };
     let mut lines = String::new();
+    if !proxy.is_empty() {
+        lines.push_str("  # By the PROXY protocol whoever connects here says which address they come from: let only your proxy and this host in.\n");
+    }
     let mut addresses = wishes.bind.clone();
     if addresses.is_empty() {
         let port = config.frontend.address.port();
         if config.frontend.tls_ca.is_some() && tls.is_empty() {
-            lines.push_str("  # With TLS: bind :443 ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1\n");
+            let _ = writeln!(
+                lines,
+                "  # With TLS: bind :443{proxy} ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1"
+            );
         }
         addresses.push(format!(":{port}"));
         if !tls.is_empty() && port == 443 {
@@ -222,7 +230,7 @@ fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let sends_on = !tls.is_empty() && !addresses.iter().all(|address| is_plain_http(address));
     for address in &addresses {
         let tls = if sends_on && is_plain_http(address) { "" } else { tls.as_str() };
-        let _ = writeln!(lines, "  bind {}{tls}", plain("the address", address)?);
+        let _ = writeln!(lines, "  bind {}{proxy}{tls}", plain("the address", address)?);
     }
     if sends_on && addresses.iter().any(|address| is_plain_http(address)) {
         if config.frontend.tls_ca.is_none() {

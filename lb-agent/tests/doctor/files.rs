@@ -1173,7 +1173,10 @@ fn who_answers_the_path_that_the_agent_asks_for() {
 fn who_speaks_the_proxy_protocol_is_awaited() {
     let fragment = fragment();
     assert!(fragment.contains("  bind :80\n"));
-    let awaits = fragment.replace("  bind :80\n", "  bind :80 accept-proxy\n");
+    let mut config = config("/lb", "127.0.0.1:80");
+    config.frontend.proxy_protocol = true;
+    let awaits = pointsman_lb_agent::snippet(&config, &wishes("10.0.0.11:8080", "10.0.0.12:8080")).unwrap();
+    assert!(awaits.contains("  bind :80 accept-proxy\n"), "{awaits}");
     let speaking = |text: &str| Seen { proxy_protocol: true, ..seen(text) };
     must_say(&speaking(&fragment), "source-address", Fail, "does not await it", "proxy_protocol = true");
     must_say(&seen(&awaits), "source-address", Fail, "awaits the PROXY protocol", "proxy_protocol = true");

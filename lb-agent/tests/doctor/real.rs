@@ -230,6 +230,32 @@ fn haproxy_accepts_the_fragment_in_every_form() {
     }
 }
 
+/// Where lb-agent.toml says that the frontend awaits the PROXY protocol, each `bind` does, with TLS and without.
+#[test]
+fn the_fragment_awaits_the_proxy_protocol_where_the_agent_speaks_it() {
+    let balancer = Balancer::with("map = \"FOLDER/route.map\"\n", "proxy_protocol = true\n");
+    let pem = balancer.at("site.pem");
+    let is_checked = is_installed() && certificate(&pem);
+    let pem = pem.display().to_string();
+    for (more, expected) in [
+        (&[][..], vec![format!("bind :{} accept-proxy", balancer.frontend.port())]),
+        (
+            &["--bind", ":80", "--bind", ":443", "--tls-cert", &pem],
+            vec![
+                "bind :80 accept-proxy".to_owned(),
+                format!("bind :443 accept-proxy ssl crt {pem} alpn h2,http/1.1"),
+            ],
+        ),
+    ] {
+        let text = balancer.write_snippet(&with_servers(more));
+        let binds: Vec<&str> = text.lines().map(str::trim).filter(|line| line.starts_with("bind ")).collect();
+        assert_eq!(binds, expected, "{text}");
+        if is_checked {
+            balancer.must_be_accepted();
+        }
+    }
+}
+
 /// Whoever types the name without `https` comes to port 80: there is no TLS there, but a way to it.
 #[test]
 fn port_80_is_left_plain_beside_one_with_tls() {
