@@ -218,7 +218,16 @@ impl Haproxy {
     }
 
     pub async fn ask(&self, socket: &str, command: &str) -> String {
-        let mut stream = tokio::net::UnixStream::connect(self.folder.path().join(socket)).await.unwrap();
+        let path = self.folder.path().join(socket);
+        let give_up = Instant::now() + Duration::from_secs(15);
+        // While the master begins anew it lets nobody in.
+        let mut stream = loop {
+            match tokio::net::UnixStream::connect(&path).await {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < give_up, "{}: {error}", path.display()),
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
         stream.write_all(format!("{command}\n").as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
