@@ -140,8 +140,23 @@ fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Fi
     findings
 }
 
-fn left_s(end_s: i64, now_ms: u64) -> i64 {
-    end_s.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX))
+/// The part of a version within which all understand each other: its first two numbers.
+fn minor(version: &str) -> Option<(&str, &str)> {
+    let mut numbers = version.split('.');
+    Some((numbers.next()?, numbers.next()?))
+}
+
+/// An agent of another minor version: for as long as agents are replaced that is as it should be, and no longer.
+fn of_version(agent: &v1::AgentStatus) -> Option<v1::Finding> {
+    let own = env!("CARGO_PKG_VERSION");
+    let what = format!("it is of version {}, the coordinator of {own}", agent.version);
+    let apart = minor(&agent.version) != minor(own);
+    apart.then(|| v1::Finding {
+        why: "what one of them knows the other may not: they are apart only while they are replaced"
+            .to_owned(),
+        fix: format!("install version {own} on `{}`", agent.host),
+        ..finding(&agent.host, "warn", what, None)
+    })
 }
 
 fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
@@ -150,6 +165,7 @@ fn of_agent(agent: &v1::AgentStatus, now_ms: u64) -> Vec<v1::Finding> {
     }
     let mut findings =
         vec![finding(&agent.host, "ok", format!("{} {} answers", agent.role, agent.version), None)];
+    findings.extend(of_version(agent));
     // An older agent does not tell, nor one whose certificate a program renews in time.
     if agent.certificate_ends_s > 0 {
         let left_s = left_s(agent.certificate_ends_s, now_ms);
@@ -339,6 +355,19 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_agent_of_another_minor_version_is_named() {
+        let of = |version: &str| {
+            let agent = v1::AgentStatus { version: version.to_owned(), ..Default::default() };
+            of_agent(&agent, 0).into_iter().filter(|found| found.verdict == "warn").count()
+        };
+        let own = env!("CARGO_PKG_VERSION");
+        let (major, number) = minor(own).unwrap();
+        let patched = format!("{major}.{number}.999-rc.1");
+        let other = format!("{major}.{number}9.0");
+        assert_eq!([of(own), of(&patched), of(&other), of("garbled"), of("")], [0, 0, 1, 1, 1]);
+    }
 
     #[test]
     fn a_certificate_is_named_before_it_ends_and_after() {
