@@ -178,6 +178,19 @@ pub struct AgentService<H> {
     credentials: Option<Arc<Credentials>>,
 }
 
+/// The room for the way back was used, or never could be set aside.
+fn no_room(problem: Problem) -> v1::Finding {
+    v1::Finding {
+        verdict: "fail".to_owned(),
+        check: "room".to_owned(),
+        what: "no room is set aside for the way back".to_owned(),
+        why: "on a full disk this host could not be led back, and no release begins".to_owned(),
+        fix: problem.hint.clone(),
+        problem: Some(convert::problem_to_wire(&problem)),
+        ..Default::default()
+    }
+}
+
 impl<H: Hands> AgentService<H> {
     /// The service of the host that `own` names.
     pub fn new(hands: H, ledger: Ledger, own: PeerName) -> Self {
@@ -189,6 +202,10 @@ impl<H: Hands> AgentService<H> {
             shutdown: None,
             credentials: None,
         }
+    }
+
+    pub(crate) fn ledger(&self) -> Ledger {
+        self.ledger.clone()
     }
 
     /// Ends what it streams when the daemon is to end.
@@ -578,6 +595,8 @@ impl<H: Hands> Agent for AgentService<H> {
         let activation = convert::activation_from_wire("diagnose_request", &asked.restart, &asked.hooks)
             .map_err(|problem| status_of_problem(&problem))?;
         let mut findings = self.hands.diagnose(&activation).await;
+        let ledger = self.ledger.clone();
+        findings.extend(blocking(move || ledger.keep_room()).await.err().map(no_room));
         for finding in &mut findings {
             finding.subject.clone_from(&self.own.name);
         }

@@ -30,11 +30,34 @@ impl Ballast {
     /// Sets the room aside, where it is not. An error says that there is none, or why it cannot be had; then nothing is kept of
     /// it.
     pub fn set_aside(&self) -> io::Result<()> {
-        // Blocks, not length: a file with holes keeps no room.
-        if fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file() && file.blocks() * 512 >= BYTES) {
+        if self.is_there() {
             return Ok(());
         }
         self.fill().inspect_err(|_| drop(fs::remove_file(&self.path)))
+    }
+
+    /// Sets the room aside where as much again is left free: whoever is led back just now may write beside this file, too. Says
+    /// whether it is there.
+    pub fn keep(&self) -> bool {
+        self.is_there() || (self.free().is_some_and(|free| free >= 2 * BYTES) && self.set_aside().is_ok())
+    }
+
+    /// What is free on its disk, in bytes; none where that cannot be told, or there is no inode for it.
+    fn free(&self) -> Option<u64> {
+        let room = rustix::fs::statvfs(self.folder()).ok()?;
+        let no_inode = room.f_files > 0 && room.f_favail == 0;
+        (!no_inode).then_some(room.f_bavail.saturating_mul(room.f_frsize))
+    }
+
+    fn folder(&self) -> &Path {
+        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        folder.unwrap_or(Path::new("."))
+    }
+
+    /// Whether the room is set aside.
+    pub fn is_there(&self) -> bool {
+        // Blocks, not length: a file with holes keeps no room.
+        fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file() && file.blocks() * 512 >= BYTES)
     }
 
     fn fill(&self) -> io::Result<()> {
@@ -59,8 +82,7 @@ impl Ballast {
 
     /// Gives the room up where the disk has hardly any left, so that whatever is written next finds some.
     pub fn make_room(&self) {
-        let folder = self.path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let Ok(room) = rustix::fs::statvfs(folder.unwrap_or(Path::new("."))) else { return };
+        let Ok(room) = rustix::fs::statvfs(self.folder()) else { return };
         let no_inode = room.f_files > 0 && room.f_favail == 0;
         if no_inode || room.f_bavail.saturating_mul(room.f_frsize) < SCARCE_BYTES {
             self.give_up();
@@ -97,6 +119,7 @@ mod tests {
         ballast.set_aside().unwrap();
         assert_eq!(fs::metadata(&file).unwrap().ino(), made, "it was made anew");
         assert!(ballast.give_up() && !ballast.give_up());
+        assert!(!ballast.is_there() && ballast.keep() && ballast.is_there());
         // A file that only claims to be that long keeps no room, and a link is not written through.
         let elsewhere = folder.path().join("elsewhere");
         fs::write(&elsewhere, "mine").unwrap();

@@ -167,6 +167,14 @@ impl Ledger {
         }
     }
 
+    /// Sets room aside for the way back anew, where it was given up and there is some again; refused where there is not.
+    pub fn keep_room(&self) -> Result<(), Problem> {
+        if self.ballast.keep() {
+            return Ok(());
+        }
+        Err(self.no_room(&std::io::ErrorKind::StorageFull.into()))
+    }
+
     fn no_room(&self, error: &std::io::Error) -> Problem {
         let folder = self.path.parent().unwrap_or(Path::new(".")).display();
         Problem::new(Code::ReceiptsUnavailable, "the agent has no room to set aside for the way back")

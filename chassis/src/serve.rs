@@ -101,6 +101,12 @@ impl Daemon {
         alive: impl Fn() -> Result<(), Problem> + Send + Sync + 'static,
     ) -> Result<(), Problem> {
         let service = service.until(self.shutdown()).showing(self.credentials());
+        let ledger = service.ledger();
+        // What a way back has used is set aside anew as soon as there is room; `doctor` says where there is none.
+        let alive = move || {
+            _ = ledger.keep_room();
+            alive()
+        };
         self.serve(listen, agent_routes(service), alive).await
     }
 

@@ -95,7 +95,7 @@ async fn a_full_disk_keeps_nobody_from_going_back() {
     const BACK: &str = "be_blue:be_green:0:8";
     let rig = Rig::new().await;
     let folder = rig.agent.map.parent().unwrap().to_owned();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=4m", "tmpfs"]).arg(&folder).status();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&folder).status();
     assert!(mounted.unwrap().success());
     std::fs::write(&rig.agent.map, format!("route {P}\n")).unwrap();
     let agent = Agent::start(&Setup {
@@ -138,10 +138,16 @@ async fn a_full_disk_keeps_nobody_from_going_back() {
     drop(pointsman_chassis::ledger::Ledger::open(&folder.join("state/receipts.db")).unwrap());
 
     while std::io::Write::write_all(&mut log, &[0; 512]).is_ok() {}
+    let room = agent.ledger.keep_room().unwrap_err();
+    assert!(room.hint.contains("df -h"), "{room:?}");
     let refused = agent.send(&preflight(&agent, BACK)).await.unwrap_err();
     assert_eq!(refused.code, Code::ReceiptsUnavailable, "{refused:?}");
     std::fs::remove_file(&filler).unwrap();
     drop(log);
+    // Somebody makes room, and no release comes for days.
+    agent.ledger.keep_room().unwrap();
+    assert!(folder.join("state/receipts.db.ballast").exists());
+    std::fs::remove_file(folder.join("state/receipts.db.ballast")).unwrap();
     agent.send(&preflight(&agent, BACK)).await.unwrap();
     assert!(folder.join("state/receipts.db.ballast").exists());
 }
