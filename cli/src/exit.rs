@@ -76,9 +76,11 @@ impl Exit {
             | Code::LossGrown
             | Code::CopyMissing => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,
-            Code::JournalCorrupt | Code::JournalBehind | Code::JournalUnwritable | Code::InvariantBroken => {
-                Self::Held
-            }
+            Code::JournalCorrupt
+            | Code::JournalBehind
+            | Code::JournalUnwritable
+            | Code::JournalFull
+            | Code::InvariantBroken => Self::Held,
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {
                 Self::Unreachable
             }

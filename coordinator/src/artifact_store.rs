@@ -4,11 +4,12 @@
 //! publications share one: web servers make validators from time and size, and content that changes must never keep
 //! its validator.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use pointsman_chassis::artifact::{Offer, PieceCheck, Place, digest_of, file_problem, receive_pieces};
@@ -16,13 +17,17 @@ use pointsman_chassis::durable;
 use pointsman_core::manifest::Manifest;
 use pointsman_core::{ArtifactDigest, Code, ContentHash, Problem};
 use pointsman_proto::v1;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tonic::Streaming;
+
+use crate::retention::{Lacks, Room};
 
 /// An upload that brings nothing for so long is given up.
 const IDLE: Duration = Duration::from_secs(30);
 /// Pieces between network and disk.
 const PIECES_UNDER_WAY: usize = 16;
+/// What was offered or published so lately is kept, whoever needs it: its release may just be about to begin.
+const YOUNG: Duration = Duration::from_secs(24 * 3600);
 
 /// The store. Cheap to clone.
 #[derive(Clone)]
@@ -30,6 +35,32 @@ pub struct ArtifactStore {
     root: PathBuf,
     /// The second of the last publication; the next gets a later one.
     last_second: Arc<Mutex<u64>>,
+    /// How many uploads are under way. Held while something is offered, and while something is dropped: what an offer was told
+    /// to be here is not dropped behind its back.
+    uploads: Arc<Mutex<usize>>,
+    /// A release has ended since it was looked for what nobody needs.
+    ended: Arc<Notify>,
+}
+
+/// What was dropped.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dropped {
+    /// The artifacts.
+    pub artifacts: Vec<ArtifactDigest>,
+    /// How many contents that no other artifact has.
+    pub contents: u64,
+    /// The bytes of these.
+    pub bytes: u64,
+}
+
+/// An upload, while it is under way.
+struct Upload(Arc<Mutex<usize>>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        let mut uploads = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        *uploads = uploads.saturating_sub(1);
+    }
 }
 
 fn failed(what: &str, error: &io::Error) -> Problem {
@@ -50,7 +81,51 @@ impl ArtifactStore {
         }
         let last =
             fs::read_to_string(root.join("last-second")).ok().and_then(|text| text.trim().parse().ok());
-        Ok(Self { root, last_second: Arc::new(Mutex::new(last.unwrap_or(0))) })
+        let last_second = Arc::new(Mutex::new(last.unwrap_or(0)));
+        Ok(Self { root, last_second, uploads: Arc::default(), ended: Arc::default() })
+    }
+
+    /// The folder.
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    fn uploads(&self) -> MutexGuard<'_, usize> {
+        self.uploads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn begin_upload(&self) -> Upload {
+        *self.uploads() += 1;
+        Upload(Arc::clone(&self.uploads))
+    }
+
+    /// Tells that a release has ended: what it led to may not be needed any more.
+    pub fn tell_of_end(&self) {
+        self.ended.notify_one();
+    }
+
+    /// Waits until a release has ended.
+    pub async fn release_ended(&self) {
+        self.ended.notified().await;
+    }
+
+    /// Refuses what would take from the disk what is left free on it: the journal lies there, too.
+    fn must_fit(&self, bytes: u64, files: u64) -> Result<(), Problem> {
+        let Some(room) = Room::of(&self.root) else { return Ok(()) };
+        let Some(lacks) = room.lacks(bytes, files) else { return Ok(()) };
+        let root = self.root.display();
+        let (told, command) = match lacks {
+            Lacks::Bytes(needed) => (
+                format!("{} MiB are free, {} are needed", room.free >> 20, needed.div_ceil(1 << 20)),
+                "df -h",
+            ),
+            Lacks::Inodes(needed) => {
+                (format!("{} inodes are free, {needed} are needed", room.inodes.0), "df -i")
+            }
+        };
+        let message = format!("the disk of the artifact store `{root}` has too little room: {told}");
+        Err(Problem::new(Code::StoreUnwritable, message)
+            .hint(format!("make room on the coordinator, then publish again: `{command} {root}`")))
     }
 
     fn object(&self, content: &ContentHash) -> PathBuf {
@@ -106,10 +181,16 @@ impl ArtifactStore {
 
     /// Takes an offer: keeps its manifest, and says which contents are not here yet.
     pub fn offer(&self, offer: &Offer) -> Result<v1::ArtifactNeed, Problem> {
+        let _nothing_is_dropped = self.uploads();
         let contents = offer.manifest.contents();
         let lacking =
             (0u32..).zip(&contents).filter(|(_, (content, size))| !self.has_content(content, *size));
-        let missing: Vec<u32> = lacking.map(|(number, _)| number).collect();
+        let (missing, sizes): (Vec<u32>, Vec<u64>) =
+            lacking.map(|(number, (_, size))| (number, *size)).unzip();
+        if !missing.is_empty() {
+            let bytes = sizes.into_iter().fold(0, u64::saturating_add);
+            self.must_fit(bytes, u64::try_from(missing.len()).unwrap_or(u64::MAX))?;
+        }
         let path = self.manifest_path("offered", &offer.artifact);
         durable::replace(&path, &offer.manifest_bytes, 0o640)
             .map_err(|error| failed("cannot keep the manifest", &error))?;
@@ -125,18 +206,21 @@ impl ArtifactStore {
         artifact: ArtifactDigest,
         messages: Streaming<v1::ContentPiece>,
     ) -> Result<v1::ContentReceipt, Problem> {
+        let ended = |error| {
+            Problem::new(Code::StoreUnwritable, "writing the artifact ended abruptly")
+                .retry_useful()
+                .because(&error)
+        };
+        let store = self.clone();
+        // It may have to wait until something is dropped.
+        let _under_way = tokio::task::spawn_blocking(move || store.begin_upload()).await.map_err(ended)?;
         let (manifest, _) = self.read_manifest("offered", &artifact)?;
         let check = PieceCheck::new(&manifest);
         let (sink, pieces) = mpsc::channel(PIECES_UNDER_WAY);
         let store = self.clone();
         let writer = tokio::task::spawn_blocking(move || store.write_contents(&artifact, &manifest, pieces));
         let received = receive_pieces(messages, check, sink, IDLE).await;
-        let ended = |error| {
-            Problem::new(Code::StoreUnwritable, "writing the artifact ended abruptly")
-                .retry_useful()
-                .because(&error)
-        };
-        writer.await.map_err(&ended)??;
+        writer.await.map_err(ended)??;
         let (received_bytes, received_contents) = received?;
         let store = self.clone();
         tokio::task::spawn_blocking(move || store.complete(&artifact)).await.map_err(ended)??;
@@ -156,12 +240,14 @@ impl ArtifactStore {
         let incoming = tempfile_in(&self.root.join("incoming"), artifact);
         let mut open: Option<File> = None;
         while let Some((piece, place)) = pieces.blocking_recv() {
-            let Some((content, _)) =
+            let Some((content, size)) =
                 usize::try_from(piece.content).ok().and_then(|number| contents.get(number))
             else {
                 continue;
             };
             if place.first {
+                // Somebody else may have filled the disk since it was offered.
+                self.must_fit(*size, 1).inspect_err(|_| drop(fs::remove_file(&incoming)))?;
                 open = Some(File::create(&incoming).map_err(failed)?);
             }
             let Some(file) = &mut open else { continue };
@@ -180,6 +266,72 @@ impl ArtifactStore {
         let _ = fs::remove_file(&incoming);
         let root = File::open(&self.root).map_err(failed)?;
         rustix::fs::syncfs(&root).map_err(|error| failed(error.into()))
+    }
+
+    /// Drops every artifact but these, those that are young, and what they are made of. Nothing is dropped while something is
+    /// uploaded, nor where a manifest that is kept cannot be read: what that needs is not known.
+    ///
+    /// Manifests are gone for good before the first content is, so that none that is here ever lacks one, whenever this ends.
+    pub fn drop_all_but(&self, needed: &BTreeSet<ArtifactDigest>) -> Result<Dropped, Problem> {
+        let uploads = self.uploads();
+        let mut dropped = Dropped::default();
+        if *uploads > 0 {
+            return Ok(dropped);
+        }
+        let mut contents = BTreeSet::new();
+        let mut gone = Vec::new();
+        for folder in ["manifests", "offered"] {
+            for (artifact, path) in self.listed(folder)? {
+                // An offer that has become an artifact is kept as one.
+                if (folder == "manifests" && needed.contains(&artifact)) || is_young(&path) {
+                    let (manifest, _) = self.read_manifest(folder, &artifact)?;
+                    contents.extend(manifest.contents().into_iter().map(|(content, _)| content.to_string()));
+                } else {
+                    gone.push(path);
+                    dropped.artifacts.extend((folder == "manifests").then_some(artifact));
+                }
+            }
+        }
+        let failed = |error: io::Error| failed("cannot drop what nobody needs from the store", &error);
+        for path in gone {
+            fs::remove_file(&path).map_err(failed)?;
+        }
+        for folder in ["manifests", "offered"] {
+            durable::sync_directory(&self.root.join(folder)).map_err(failed)?;
+        }
+        for fan in fs::read_dir(self.root.join("objects")).map_err(failed)? {
+            let fan = fan.map_err(failed)?;
+            for object in fs::read_dir(fan.path()).map_err(failed)? {
+                let object = object.map_err(failed)?;
+                let mut name = fan.file_name();
+                name.push(object.file_name());
+                if name.to_str().is_some_and(|name| contents.contains(name)) {
+                    continue;
+                }
+                let size = object.metadata().map_err(failed)?.len();
+                fs::remove_file(object.path()).map_err(failed)?;
+                dropped.contents = dropped.contents.saturating_add(1);
+                dropped.bytes = dropped.bytes.saturating_add(size);
+            }
+        }
+        // Uploads that broke off: none is under way.
+        for left in fs::read_dir(self.root.join("incoming")).map_err(failed)? {
+            fs::remove_file(left.map_err(failed)?.path()).map_err(failed)?;
+        }
+        drop(uploads);
+        Ok(dropped)
+    }
+
+    /// The artifacts of which a folder has the manifest. Files of another name are nobody's, and stay.
+    fn listed(&self, folder: &str) -> Result<Vec<(ArtifactDigest, PathBuf)>, Problem> {
+        let unread = |error: io::Error| failed("cannot read the artifact store", &error);
+        let mut listed = Vec::new();
+        for entry in fs::read_dir(self.root.join(folder)).map_err(unread)? {
+            let entry = entry.map_err(unread)?;
+            let artifact = entry.file_name().to_str().and_then(|name| ArtifactDigest::parse(name).ok());
+            listed.extend(artifact.map(|artifact| (artifact, entry.path())));
+        }
+        Ok(listed)
     }
 
     /// The second that marks the contents of one publication: now, or one after the last.
@@ -212,6 +364,13 @@ impl ArtifactStore {
     }
 }
 
+/// Whether a file was written lately; also where that cannot be told, or lies ahead because a clock was set.
+fn is_young(path: &Path) -> bool {
+    let written = fs::metadata(path).and_then(|metadata| metadata.modified());
+    let age = written.ok().and_then(|written| SystemTime::now().duration_since(written).ok());
+    age.is_none_or(|age| age < YOUNG)
+}
+
 /// A name for one upload's file, of its own for every call.
 fn tempfile_in(folder: &Path, artifact: &ArtifactDigest) -> PathBuf {
     use std::sync::atomic::{AtomicU64, Ordering};
@@ -222,6 +381,11 @@ fn tempfile_in(folder: &Path, artifact: &ArtifactDigest) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_chassis::artifact::hash_of;
+    use pointsman_core::manifest::{Entry, Kind};
+    use pointsman_core::{EnvironmentName, Epoch};
+
+    use crate::fixture;
 
     #[test]
     fn no_two_publications_share_a_second_not_even_after_a_restart() {
@@ -231,5 +395,138 @@ mod tests {
         let second = store.next_second().unwrap();
         let third = ArtifactStore::open(folder.path().to_owned()).unwrap().next_second().unwrap();
         assert!(first < second && second < third, "{first} {second} {third}");
+    }
+
+    const DAYS: Duration = Duration::from_secs(7 * 24 * 3600);
+
+    fn offer_of(files: &[&str]) -> Offer {
+        let entry = |text: &&str| Entry {
+            path: format!("{text}.html"),
+            kind: Kind::File {
+                size: u64::try_from(text.len()).unwrap(),
+                content: hash_of(text.as_bytes()),
+                executable: false,
+            },
+        };
+        let manifest = Manifest::new(files.iter().map(entry).collect()).unwrap();
+        let manifest_bytes = manifest.encode();
+        Offer {
+            environment: EnvironmentName::parse("production").unwrap(),
+            epoch: Epoch(0),
+            artifact: digest_of(&manifest_bytes),
+            manifest,
+            manifest_bytes,
+            mtimes: Vec::new(),
+        }
+    }
+
+    /// Publishes files whose text is their name, so long ago.
+    fn published(store: &ArtifactStore, files: &[&str], age: Duration) -> ArtifactDigest {
+        let offer = offer_of(files);
+        let need = store.offer(&offer).unwrap();
+        if !need.complete {
+            let contents = offer.manifest.contents();
+            let (sink, pieces) = mpsc::channel(16);
+            for number in need.missing {
+                let (content, _) = contents[usize::try_from(number).unwrap()];
+                let text = files.iter().find(|text| hash_of(text.as_bytes()) == content).unwrap();
+                let piece = v1::ContentPiece {
+                    content: number,
+                    data: text.as_bytes().to_vec(),
+                    ..Default::default()
+                };
+                sink.try_send((piece, Place { first: true, last: true })).unwrap();
+            }
+            drop(sink);
+            store.write_contents(&offer.artifact, &offer.manifest, pieces).unwrap();
+            store.complete(&offer.artifact).unwrap();
+        }
+        for folder in ["manifests", "offered"] {
+            let file = File::open(store.manifest_path(folder, &offer.artifact)).unwrap();
+            file.set_modified(SystemTime::now() - age).unwrap();
+        }
+        offer.artifact
+    }
+
+    fn is_whole(store: &ArtifactStore, artifact: &ArtifactDigest) -> bool {
+        let Ok((manifest, _)) = store.manifest(artifact) else { return false };
+        manifest.contents().iter().all(|(content, size)| store.has_content(content, *size))
+    }
+
+    #[test]
+    fn what_nobody_needs_goes_with_what_it_alone_is_made_of() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::open(folder.path().to_owned()).unwrap();
+        let old = published(&store, &["page", "old"], DAYS);
+        let live = published(&store, &["page", "live"], DAYS);
+        let young = published(&store, &["page", "young"], Duration::ZERO);
+        let half = offer_of(&["page", "half"]);
+        assert!(!store.offer(&half).unwrap().complete);
+
+        let upload = store.begin_upload();
+        assert_eq!(store.drop_all_but(&BTreeSet::from([live])).unwrap(), Dropped::default());
+        drop(upload);
+        let dropped = store.drop_all_but(&BTreeSet::from([live])).unwrap();
+        assert_eq!(dropped, Dropped { artifacts: vec![old], contents: 1, bytes: 3 });
+        assert_eq!([&old, &live, &young].map(|artifact| is_whole(&store, artifact)), [false, true, true]);
+        assert_eq!(store.offer(&half).unwrap().missing.len(), 1, "what it was told to be here is gone");
+        // What was dropped is published as if it had never been.
+        let again = published(&store, &["page", "old"], DAYS);
+        assert!(again == old && is_whole(&store, &old));
+    }
+
+    #[test]
+    fn a_crash_while_something_is_dropped_leaves_no_artifact_that_lacks_a_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::open(folder.path().to_owned()).unwrap();
+        let old = published(&store, &["page", "old"], DAYS);
+        // What stands where a content should be cannot be removed as one: it ends in the middle.
+        let in_the_way = store.object(&hash_of(b"old"));
+        fs::remove_file(&in_the_way).unwrap();
+        fs::create_dir(&in_the_way).unwrap();
+        store.drop_all_but(&BTreeSet::new()).unwrap_err();
+        assert!(store.manifest(&old).is_err(), "it is still named complete");
+        fs::remove_dir(&in_the_way).unwrap();
+        store.drop_all_but(&BTreeSet::new()).unwrap();
+        assert!(!store.has_content(&hash_of(b"page"), 4), "what was left is never dropped");
+    }
+
+    #[test]
+    fn a_manifest_that_cannot_be_read_keeps_everything() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::open(folder.path().to_owned()).unwrap();
+        let old = published(&store, &["old"], DAYS);
+        let live = published(&store, &["live"], DAYS);
+        fs::write(store.manifest_path("manifests", &live), "garbled").unwrap();
+        assert_eq!(store.drop_all_but(&BTreeSet::from([live])).unwrap_err().code, Code::ContentMismatch);
+        assert!(is_whole(&store, &old));
+    }
+
+    #[test]
+    fn what_would_fill_the_disk_is_refused_before_a_byte_of_it_comes() {
+        let place = "artifact_store::tests::what_would_fill_the_disk_is_refused_before_a_byte_of_it_comes";
+        let Some(folder) = fixture::small_disk(place, "4m") else { return };
+        let store = ArtifactStore::open(folder.path().to_owned()).unwrap();
+        let small = published(&store, &["page"], DAYS);
+        fs::write(folder.path().join("filler"), vec![1; 3 << 20]).unwrap();
+        let mut large = offer_of(&["large"]);
+        let content = hash_of(b"large");
+        let entry = Entry {
+            path: "large".to_owned(),
+            kind: Kind::File { size: 1 << 20, content, executable: false },
+        };
+        large.manifest = Manifest::new(vec![entry]).unwrap();
+        large.manifest_bytes = large.manifest.encode();
+        large.artifact = digest_of(&large.manifest_bytes);
+        let refused = store.offer(&large).unwrap_err();
+        assert_eq!(refused.code, Code::StoreUnwritable);
+        let root = folder.path().display().to_string();
+        assert!(refused.message.contains(&root) && refused.message.contains("2 are needed"), "{refused:?}");
+        assert!(refused.hint.contains(&format!("`df -h {root}`")), "{refused:?}");
+        assert!(!store.manifest_path("offered", &large.artifact).exists());
+        // What is here already needs no room.
+        assert!(store.offer(&offer_of(&["page"])).unwrap().complete && is_whole(&store, &small));
+        fs::remove_file(folder.path().join("filler")).unwrap();
+        assert_eq!(store.offer(&large).unwrap().missing, [0]);
     }
 }

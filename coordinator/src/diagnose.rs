@@ -1,5 +1,7 @@
 //! `doctor`: looks at everything a release needs, and says what is not as it should be.
 
+use std::path::Path;
+
 use pointsman_chassis::SystemClock;
 use pointsman_chassis::tls::Credentials;
 use pointsman_core::ports::Clock as _;
@@ -9,6 +11,7 @@ use pointsman_proto::{convert, v1};
 use crate::check_config::check_config;
 use crate::lasts;
 use crate::office::Office;
+use crate::retention::Room;
 
 /// Clocks further apart than this are named, in milliseconds: orders are refused beyond 30 s.
 const CLOCK_WARNING_MS: u64 = 5_000;
@@ -133,11 +136,50 @@ fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Fi
         )),
         None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
+    findings.extend(of_own_disk(office.journal_room()));
     let end_s = own.end_to_tell();
     if end_s > 0 {
         findings.push(lasts::finding("coordinator", &own.name().name, left_s(end_s, now_ms)));
     }
     findings
+}
+
+/// The disk of the journal: what fills it keeps releases from going on and, once the room that is set aside is used up, from going
+/// back.
+fn of_own_disk((set_aside, journal): (bool, &Path)) -> Vec<v1::Finding> {
+    let folder = journal.parent().unwrap_or(Path::new("."));
+    let mut findings = Vec::new();
+    if let Some(room) = Room::of(folder) {
+        let low = room.free < room.total / 100 * LOW_SPACE_PERCENT;
+        let (inodes_free, inodes) = room.inodes;
+        let few = inodes > 0 && inodes_free < inodes / 100 * LOW_SPACE_PERCENT;
+        let what = format!(
+            "disk of the journal, {}: {} MiB free{}",
+            folder.display(),
+            room.free >> 20,
+            if few { ", hardly any inodes" } else { "" }
+        );
+        findings.push(v1::Finding {
+            fix: if low || few {
+                format!("make room: `df -h {0}`, `df -i {0}`", folder.display())
+            } else {
+                String::new()
+            },
+            ..finding("coordinator", if low || few { "warn" } else { "ok" }, what, None)
+        });
+    }
+    if !set_aside {
+        findings.push(v1::Finding {
+            why: "on a full disk no release could be led back, and none begins".to_owned(),
+            fix: format!("make room, then it is set aside within a minute: `df -h {}`", folder.display()),
+            ..finding("coordinator", "fail", "no room is set aside for the way back".to_owned(), None)
+        });
+    }
+    findings
+}
+
+fn left_s(end_s: i64, now_ms: u64) -> i64 {
+    end_s.saturating_sub(i64::try_from(now_ms / 1000).unwrap_or(i64::MAX))
 }
 
 /// The part of a version within which all understand each other: its first two numbers.
@@ -367,6 +409,17 @@ mod tests {
         let patched = format!("{major}.{number}.999-rc.1");
         let other = format!("{major}.{number}9.0");
         assert_eq!([of(own), of(&patched), of(&other), of("garbled"), of("")], [0, 0, 1, 1, 1]);
+    }
+
+    #[test]
+    fn the_own_disk_is_shown_and_that_no_room_is_set_aside() {
+        let verdicts = |set_aside| -> Vec<String> {
+            let found = of_own_disk((set_aside, Path::new("/proc/journal.db")));
+            found.into_iter().map(|finding| finding.verdict).collect()
+        };
+        // A file system that counts neither bytes nor inodes lacks none.
+        assert_eq!(verdicts(true), ["ok"]);
+        assert_eq!(verdicts(false), ["ok", "fail"]);
     }
 
     #[test]

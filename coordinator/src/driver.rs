@@ -114,11 +114,19 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
             let woken = match machine::next(&flight.state, now, waited_ms) {
                 Next::Stop => return Ok(flight.state),
                 Next::Record(event) => {
-                    self.record(&mut flight, vec![event]).await?;
+                    if let Err(error) = self.record(&mut flight, vec![event]).await {
+                        self.without_room(&mut flight, error).await?;
+                    }
                     continue;
                 }
                 Next::Send(keys) => {
-                    let orders = self.intend(&mut flight, keys).await?;
+                    let orders = match self.intend(&mut flight, keys).await {
+                        Ok(orders) => orders,
+                        Err(error) => {
+                            self.without_room(&mut flight, error).await?;
+                            continue;
+                        }
+                    };
                     let together = self.prepare_together(&orders);
                     for (key, outgoing) in orders {
                         let (abort, registration) = AbortHandle::new_pair();
@@ -274,6 +282,19 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         Ok(orders.collect())
     }
 
+    /// Where there was no room to record what leads on, what leads back still finds some: see [`machine::no_room`].
+    async fn without_room<P: Fn(&State)>(
+        &self,
+        flight: &mut Flight<'_, P>,
+        JournalError(problem): JournalError,
+    ) -> Result<(), JournalError> {
+        let full = problem.code == Code::JournalFull;
+        match machine::no_room(&flight.state, problem.clone()).filter(|_| full) {
+            Some(event) => self.record(flight, vec![event]).await,
+            None => Err(JournalError(problem)),
+        }
+    }
+
     /// Has every load balancer make ready for one move of the visitors, where several of them are to move together on the
     /// way forward. One that is not ready, or cannot be reached, keeps all of them from moving. Back, each goes as soon as
     /// it can.
@@ -412,7 +433,15 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         }
         let (plan, epoch) = (Arc::clone(&flight.state.plan), flight.state.epoch);
         let now = self.clock.now();
-        let facts = self.journal.append(&plan.environment, epoch, &plan.release, now, events).await?;
+        let notes = events.iter().all(|event| matches!(event, Event::Noted(_)));
+        let facts = match self.journal.append(&plan.environment, epoch, &plan.release, now, events).await {
+            // Nobody stops watching because there is no room for what belongs on a checklist.
+            Err(JournalError(problem)) if notes && problem.code == Code::JournalFull => {
+                warn!(release = %plan.release, problem = %problem.in_full(), "not noted");
+                return Ok(());
+            }
+            appended => appended?,
+        };
         let waits_since = flight.state.fencing_since;
         for fact in &facts {
             tell(&plan, &fact.event);

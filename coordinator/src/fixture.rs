@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::process::Command;
 use std::sync::Mutex;
 
 use pointsman_core::ports::{Clock, Fleet};
@@ -72,6 +73,34 @@ pub fn deploy(release: &str) -> Wish {
 /// The plan of a deploy from blue to green.
 pub fn plan(environment: &Environment, release: &str) -> Plan {
     planner::plan(environment, &Standing::default(), deploy(release), &seen(environment)).unwrap()
+}
+
+/// An empty disk of this size, in a test that is run again with mounts of its own, which end with it. None where this is not that
+/// run: it was made, and went well, or this machine lets nobody mount.
+pub fn small_disk(test: &str, size: &str) -> Option<tempfile::TempDir> {
+    if std::env::var_os("POINTSMAN_OWN_MOUNTS").is_some() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = format!("size={size}");
+        let mount =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &options, "tmpfs"]).arg(folder.path()).status();
+        assert!(mount.unwrap().success());
+        return Some(folder);
+    }
+    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
+    let allowed = root
+        && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
+    if !allowed {
+        println!("skipped {test}: only root with a mount namespace can fill a small file system");
+        return None;
+    }
+    let again = Command::new("unshare")
+        .args(["--mount", "--propagation", "private", "--"])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--nocapture"])
+        .env("POINTSMAN_OWN_MOUNTS", "1")
+        .status();
+    assert!(again.unwrap().success(), "{test} failed in its own mounts");
+    None
 }
 
 /// A clock that is set by hand, and whose pauses have no end.

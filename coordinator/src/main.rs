@@ -10,12 +10,12 @@ use futures_util::future::try_join_all;
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
 use pointsman_coordinator::journal::{self, JournalStore};
-use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit, lock};
+use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit, lock, look_after_disk};
 use pointsman_core::{Code, Problem, Role};
 use pointsman_proto::MAX_MESSAGE_BYTES;
 use pointsman_proto::v1::coordinator_server::CoordinatorServer;
 use tonic::service::Routes;
-use tracing::info;
+use tracing::{info, warn};
 
 /// The pointsman coordinator: decides, records, orders the agents, and serves the command line and CI.
 #[derive(Parser)]
@@ -115,6 +115,9 @@ async fn run(config: Config) -> anyhow::Result<()> {
     let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
     let verdicts = config.state.join("verdicts");
     let holder = format!("{} pid {}", daemon.name().name, std::process::id());
+    if !journal.keep_room().await {
+        warn!("no room can be set aside for the way back");
+    }
     // All at once: an agent that hangs in one environment must not keep the others waiting.
     let opening =
         environments(&config.environments).map_err(serve::explain)?.into_iter().map(|environment| {
@@ -122,6 +125,7 @@ async fn run(config: Config) -> anyhow::Result<()> {
             Office::open(environment, places, &credentials, holder.clone())
         });
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
+    tokio::spawn(look_after_disk(journal.clone(), store.clone(), offices.clone()));
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
     let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials, daemon.shutdown()))

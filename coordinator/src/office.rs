@@ -1,5 +1,6 @@
 //! One environment at work: what its journal says, the one release that may run, and the task that drives it.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -10,9 +11,9 @@ use pointsman_chassis::tls::Credentials;
 use pointsman_core::machine;
 use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
-    Activation, Aftermath, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event, Found,
-    HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId, RequestKind,
-    Route, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
+    Activation, Aftermath, ArtifactDigest, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch,
+    Event, Found, HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId,
+    RequestKind, Route, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -30,6 +31,7 @@ use crate::old_side::OldSide;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
 use crate::repeated;
+use crate::retention;
 use crate::visitors::Visitors;
 use crate::visitors::lookout::{Delivers, Lookout};
 use crate::way_back;
@@ -187,6 +189,11 @@ impl Office {
         &self.visitors
     }
 
+    /// Whether room is set aside beside the journal for the way back, and the journal's file.
+    pub fn journal_room(&self) -> (bool, &Path) {
+        self.journal.room()
+    }
+
     /// The slot that its visitors would go back to.
     pub fn old_side(&self) -> &OldSide {
         &self.old_side
@@ -204,6 +211,8 @@ impl Office {
                 let problem = problem.in_environment(&self.environment.name);
                 error!(environment = %self.environment.name, problem = %problem.in_full(), "nothing is ordered");
                 let mut book = self.book();
+                // A disk that is full is read from again, and again, until there is room.
+                book.stale = problem.code == Code::JournalFull;
                 book.told.trouble = Some(problem);
                 book.note(SystemClock.now());
                 Ok(())
@@ -325,6 +334,7 @@ impl Office {
         // The standing first: whoever hears that the release is over finds what it led to.
         self.book().told.standing.fold(state);
         self.keep(state);
+        self.store.tell_of_end();
         let outcome = state.outcome().map_or("open", Outcome::as_str);
         let (environment, release) = (&self.environment.name, &state.plan.release);
         match &state.turned_back {
@@ -351,10 +361,21 @@ impl Office {
         }
         loop {
             tokio::time::sleep(JOURNAL_AGAIN).await;
-            match self.reopen().await {
+            // What is set aside is not given up for another try at what it is not meant for.
+            let opened = match self.journal.must_be_writable().await {
+                Ok(()) => self.reopen().await,
+                Err(problem) => Err(problem),
+            };
+            match opened {
                 Ok(()) if self.trouble().is_some() => return,
                 Ok(()) => return info!(environment = %self.environment.name, "the journal works again"),
-                Err(problem) => warn!(problem = %problem.in_full(), "the journal still does not work"),
+                Err(problem) => {
+                    warn!(problem = %problem.in_full(), "the journal still does not work");
+                    if problem.code == Code::JournalCorrupt {
+                        self.book().told.trouble = Some(problem.in_environment(&self.environment.name));
+                        return;
+                    }
+                }
             }
         }
     }
@@ -602,6 +623,12 @@ impl Office {
         releases.sort_by_key(|kept| std::cmp::Reverse(kept.number));
         releases.truncate(limit);
         releases
+    }
+
+    /// The artifacts that it may still need; none where its journal is not to be trusted, so that nobody knows.
+    pub fn needed(&self) -> Option<BTreeSet<ArtifactDigest>> {
+        let told = &self.book().told;
+        told.trouble.is_none().then(|| retention::needed(&told.standing, told.releases.values()))
     }
 
     /// Which releases' artifacts visitors could meet, with the slot, the backend and the route epoch from which on they were

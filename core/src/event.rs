@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use crate::{
     Epoch, Evidence, HostName, Judged, Note, OrderKey, Plan, Problem, Reading, ReleaseId, Request, SlotName,
-    Timestamp,
+    Step, Timestamp,
 };
 
 /// One fact.
@@ -98,6 +98,20 @@ pub struct Entry {
 }
 
 impl Event {
+    /// Whether the fact only leads a release of this plan on, or says something beside it: it may fail for want of room. Every
+    /// other one decides about visitors, tells what became of an order, ends something, or leads back.
+    pub fn leads_on(&self, plan: Option<&Plan>) -> bool {
+        match self {
+            Self::Planned(plan) => !plan.leads_back(Step::Preflight),
+            Self::OrderIntended { key, .. } => match plan {
+                Some(plan) => !plan.leads_back(key.step),
+                None => !key.step.leads_back(),
+            },
+            Self::Noted(_) | Self::GatesExpired => true,
+            _ => false,
+        }
+    }
+
     /// The event's kind in a word, for tables and logs.
     pub fn kind(&self) -> &'static str {
         match self {

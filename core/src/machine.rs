@@ -579,6 +579,16 @@ fn after_failure(state: &State, step: Step, problem: Problem) -> Event {
     Event::TurnedBack(problem)
 }
 
+/// What follows when there is no room to record what leads on: nobody is left on what is not watched, or before a page, until
+/// somebody has made room. A release that has moved nobody yet waits for it where it stands, as does one that waits for
+/// answers.
+pub fn no_room(state: &State, problem: Problem) -> Option<Event> {
+    let Phase::Doing(step) = state.phase else { return None };
+    let away = state.visitors_moved() || state.touched(Step::Maintain);
+    let may = away && step.kind() == Kind::Forward && state.open().next().is_none();
+    may.then(|| after_failure(state, step, problem))
+}
+
 // ------------------------------------------------------------------------------------------ judgements
 
 /// What follows when agents did not acknowledge the epoch: patience, then the end of the release if it has

@@ -1181,3 +1181,47 @@ fn a_restart_begins_the_watch_of_a_split_anew() {
     assert_eq!(watch_ends(&story), story.now.plus_ms(20_000));
     assert!(watch_ends(&story) > planned);
 }
+
+#[test]
+fn who_was_moved_is_led_back_where_there_is_no_room_to_go_on_and_nobody_else() {
+    let follows = |story: &Story| machine::no_room(&story.state, Problem::new(Code::JournalFull, "no room"));
+    for step in [Step::Preflight, Step::Stage, Step::Activate, Step::Expose, Step::Check, Step::Switch] {
+        assert_eq!(follows(&deploy_at(step)), None, "{step}: nobody is moved yet");
+    }
+    let mut story = deploy_at(Step::Switch);
+    story.send(&key(Step::Switch, "lb1"));
+    assert_eq!(follows(&story), None, "what is out may be the switch itself");
+    story.done(&key(Step::Switch, "lb1"));
+    let event = follows(&story).unwrap();
+    assert!(matches!(event, Event::TurnedBack(_)), "{event:?}");
+    story.tell(event);
+    assert_eq!(follows(&story), None, "it is on its way back already");
+    assert_eq!(drive(&mut story).last().map(String::as_str), Some("rolled-back"));
+
+    let mut split = Story::begun(plan(deploy(), Site { splits: &[10], ..Site::of(2, 1) }));
+    split.reach(Step::Switch);
+    assert!(matches!(follows(&split), Some(Event::TurnedBack(_))), "some are on the new slot");
+    // Nobody is led before the page, or from it, by a disk.
+    assert_eq!(follows(&began(maintenance(true))), None);
+}
+
+#[test]
+fn what_decides_about_visitors_or_leads_back_does_not_wait_for_room() {
+    let rollback = plan(rollback(), Site::of(2, 1));
+    let deploy = plan(deploy(), Site::of(2, 1));
+    let intended = |step| Event::OrderIntended { key: key(step, "lb1"), attempt: 1 };
+    for (event, leads_on) in [
+        (intended(Step::Switch), true),
+        (intended(Step::RouteBack), false),
+        (Event::Planned(std::sync::Arc::new(deploy.clone())), true),
+        (Event::Planned(std::sync::Arc::new(rollback.clone())), false),
+        (Event::GatesExpired, true),
+        (Event::GatesRead(failing()), false),
+        (Event::WatchPassed, false),
+        (Event::TurnedBack(unreachable()), false),
+        (Event::OrderFailed { key: key(Step::Switch, "lb1"), problem: unreachable() }, false),
+    ] {
+        assert_eq!(event.leads_on(Some(&deploy)), leads_on, "{event:?}");
+    }
+    assert!(!intended(Step::Switch).leads_on(Some(&rollback)));
+}

@@ -236,6 +236,40 @@ async fn a_journal_that_cannot_be_trusted_is_not_acted_on() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_is_started_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
+    let mut site = Site::builder().watch("200ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::under(&state(&site)) else { return };
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.kill_coordinator().unwrap();
+    tidy(&site);
+    disk.fill();
+    // With what was set aside it starts as on any day.
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    trouble(&site, false).await;
+    let doctor = site.cli(&["doctor", "production"]).await.unwrap();
+    assert!(doctor.says("no room is set aside for the way back") && doctor.says("df -h"), "{doctor:?}");
+    site.kill_coordinator().unwrap();
+    // SQLite would find room in its own log.
+    tidy(&site);
+    disk.fill();
+    let before = ordered(&site).await;
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let shown = trouble(&site, true).await.trouble.unwrap();
+    assert_eq!(shown.code, Code::JournalFull.as_str());
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0716") && told.says("df -h"), "{told:?}");
+    assert_eq!(ordered(&site).await, before);
+    disk.free();
+    trouble(&site, false).await;
+    site.released("v2").await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_journal_that_cannot_be_written_keeps_the_coordinator_from_starting() {
     let mut site = Site::builder().watch("200ms").start().await.unwrap();
     site.released("v1").await.unwrap();
@@ -243,9 +277,6 @@ async fn a_journal_that_cannot_be_written_keeps_the_coordinator_from_starting() 
     tidy(&site);
     let Some(disk) = Disk::under(&state(&site)) else { return };
     let before = ordered(&site).await;
-    disk.fill();
-    ends_with(&site, "a full disk", &["[PM0702]", "disk is full", "df -h"]).await;
-    disk.free();
     disk.remount("ro");
     let folder = state(&site).display().to_string();
     let typed = [format!("`findmnt -T {folder}`"), format!("`df -h {folder}`"), format!("`ls -la {folder}`")];
@@ -323,11 +354,11 @@ async fn waits_for_room(site: &Site, disk: &Disk, load: &Load, (release, digest)
         return disk.free();
     }
     assert!((1..=status.now_ms).contains(&status.trouble_since_ms), "{status:?}");
-    assert_eq!(status.trouble.unwrap().code, Code::JournalUnwritable.as_str(), "{release}");
+    assert_eq!(status.trouble.unwrap().code, Code::JournalFull.as_str(), "{release}");
     let told = site.cli(&["status", "production"]).await.unwrap();
-    assert!(told.code != 0 && told.says("PM0702") && told.says("df -h"), "{release}: {told:?}");
+    assert!(told.code != 0 && told.says("PM0716") && told.says("df -h"), "{release}: {told:?}");
     let refused = kit::refused(client.deploy(digest, "another").await).unwrap();
-    assert_eq!(refused.code, Code::JournalUnwritable, "{release}");
+    assert_eq!(refused.code, Code::JournalFull, "{release}");
     load.more(100).await.unwrap();
     assert_eq!(unrecorded(site), Vec::<String>::new(), "{release}");
     disk.free();
@@ -370,6 +401,33 @@ async fn a_disk_that_fills_up_in_a_release_stops_it_until_there_is_room() {
     }
     load.more(50).await.unwrap();
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bad_version_is_left_by_itself_although_the_journals_disk_is_full() {
+    let mut site = Site::builder().watch("60s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::under(&state(&site)) else { return };
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&digest, "v2").await.unwrap();
+    client.follow("v2", |seen| seen.done("switch")).await.unwrap();
+    disk.fill();
+    site.green.fail_deep(true).unwrap();
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    assert!(site.visit().await.unwrap().contains("\nv1\n"));
+    assert_eq!(verify_file(&journal(&site)).unwrap().first_problem, None);
+    assert_eq!(unrecorded(&site), Vec::<String>::new());
+    // Nothing begins before there is room, and everything goes on with it.
+    site.green.fail_deep(false).unwrap();
+    let refused = kit::refused(client.deploy(&digest, "v3").await).unwrap();
+    assert_eq!(refused.code, Code::JournalFull);
+    disk.free();
+    trouble(&site, false).await;
+    assert!(client.deploy(&digest, "v3").await.is_ok());
 }
 
 /// The coordinator's state, put aside while it does not run.

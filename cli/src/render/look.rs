@@ -117,7 +117,7 @@ fn standstill(trouble: &v1::Problem) -> &'static str {
             "nothing is ordered until the journal is whole; visitors keep what they have"
         }
         Some(Code::Fenced) => "nothing is ordered by this coordinator any more; visitors keep what they have",
-        Some(Code::JournalUnwritable) => {
+        Some(Code::JournalUnwritable | Code::JournalFull) => {
             "nothing is ordered until the journal can be written; then it goes on by itself"
         }
         Some(Code::InvariantBroken) => {
@@ -138,7 +138,9 @@ fn next_in_trouble(status: &v1::StatusReply) -> String {
             "see whether the record is whole: `pointsman audit verify {}`; what to keep, and how to go on: `pointsman explain {code}`",
             status.environment
         ),
-        Some(Code::JournalUnwritable) => format!("find out more: `pointsman doctor {}`", status.environment),
+        Some(Code::JournalUnwritable | Code::JournalFull) => {
+            format!("find out more: `pointsman doctor {}`", status.environment)
+        }
         _ => format!("mend it: `pointsman explain {code}`"),
     }
 }

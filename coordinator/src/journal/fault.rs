@@ -68,6 +68,18 @@ impl Fault {
         }
     }
 
+    /// Whether more room may be what it lacks: a quota that is used up is told as a write that failed.
+    pub fn lacks_room(&self) -> bool {
+        let failed = [ffi::SQLITE_IOERR_WRITE, ffi::SQLITE_IOERR_FSYNC];
+        match self {
+            Self::Sqlite(error) => {
+                let code = error.sqlite_error().map(|failure| failure.extended_code);
+                matches!(meaning(error), Meaning::Full) || code.is_some_and(|code| failed.contains(&code))
+            }
+            Self::Known(problem) => problem.code == Code::JournalFull,
+        }
+    }
+
     /// The problem, with the file it is about.
     pub fn at(self, path: &Path) -> Problem {
         let problem = match self {
@@ -82,12 +94,7 @@ fn explain(error: &rusqlite::Error, path: &Path) -> Problem {
     let (file, folder) = (path.display(), path.parent().unwrap_or(Path::new(".")).display());
     let (what, hint) = match meaning(error) {
         Meaning::Damaged => return corrupt("the journal is damaged").because(error),
-        Meaning::Full => (
-            "the journal cannot be written: its disk is full",
-            format!(
-                "make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"
-            ),
-        ),
+        Meaning::Full => return full("the journal cannot be written: its disk is full", error, path),
         Meaning::Closed => (
             "the journal cannot be opened or written",
             format!(
@@ -112,6 +119,16 @@ fn explain(error: &rusqlite::Error, path: &Path) -> Problem {
         .retry_useful()
         .because(error)
         .hint(hint)
+}
+
+/// The disk has no room for what is to be recorded.
+pub fn full(what: &str, error: &(dyn std::error::Error + 'static), path: &Path) -> Problem {
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
+    Problem::new(Code::JournalFull, what).aftermath(Aftermath::Unknown).retry_useful().because(error).hint(
+        format!(
+            "make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"
+        ),
+    )
 }
 
 /// The record cannot be trusted.
@@ -142,8 +159,8 @@ mod tests {
     fn every_failure_says_what_it_is_and_what_to_type() {
         let path = Path::new("/state/journal.db");
         for (error, code, what, hint) in [
-            (ffi::SQLITE_FULL, Code::JournalUnwritable, "disk is full", "`df -h /state`"),
-            (ffi::SQLITE_IOERR_SHMSIZE, Code::JournalUnwritable, "disk is full", "`df -i /state`"),
+            (ffi::SQLITE_FULL, Code::JournalFull, "disk is full", "`df -h /state`"),
+            (ffi::SQLITE_IOERR_SHMSIZE, Code::JournalFull, "disk is full", "`df -i /state`"),
             (ffi::SQLITE_IOERR_FSYNC, Code::JournalUnwritable, "disk fails", "`dmesg | tail`"),
             (ffi::SQLITE_READONLY, Code::JournalUnwritable, "opened or written", "`findmnt -T /state`"),
             (ffi::SQLITE_CANTOPEN, Code::JournalUnwritable, "opened or written", "`ls -la /state`"),

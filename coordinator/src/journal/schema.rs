@@ -11,7 +11,7 @@ use rusqlite::{Connection, OpenFlags};
 use super::fault::{Fault, corrupt, too_new};
 
 /// The version of the tables that is written, as `PRAGMA user_version`. 0 is a journal from before there were versions.
-const VERSION: i64 = 1;
+pub const VERSION: i64 = 1;
 
 /// How long to wait for another process that holds the file, for example a backup.
 const HELD: Duration = Duration::from_secs(5);

@@ -1,19 +1,22 @@
 //! The journal's file: entries that are never changed, a lease per environment, and everything flushed before a call
-//! returns.
+//! returns. Room is set aside beside it, so that a full disk keeps nobody from going back.
 
+use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use pointsman_chassis::ballast::Ballast;
 use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::{
-    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp,
+    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Plan, Problem, ReleaseId, Stamped, Timestamp,
 };
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::watch;
+use tracing::warn;
 
 use super::audit::{self, Depth, Verification};
-use super::fault::Fault;
+use super::fault::{self, Fault};
 use super::row::{Raw, signed, unsigned};
 use super::{record, schema};
 
@@ -29,8 +32,11 @@ pub struct Head {
 /// The journal. Cheap to clone; calls block on the disk only in threads that may.
 #[derive(Clone)]
 pub struct JournalStore {
-    connection: Arc<Mutex<Connection>>,
+    /// None while there was no room to open it.
+    connection: Arc<Mutex<Option<Connection>>>,
     head: Arc<watch::Sender<Head>>,
+    /// What is left for the way back when the disk is full.
+    ballast: Arc<Ballast>,
     path: Arc<Path>,
     principal: Arc<str>,
 }
@@ -41,24 +47,52 @@ fn taken_over(lease: Epoch, rules: Epoch) -> Problem {
 }
 
 impl JournalStore {
-    /// Opens or begins the journal, and verifies its whole chain.
+    /// Opens or begins the journal, and verifies its whole chain. One that lacks the room to be opened is opened when
+    /// something is asked of it and there is room; until then whatever is asked of it says so.
     pub fn open(path: &Path, principal: &str) -> Result<Self, Problem> {
-        let opened = || -> Result<(Connection, Verification), Fault> {
-            let connection = schema::open(path)?;
-            let found = audit::verify(&connection, Depth::Chain, path)?;
-            Ok((connection, found))
+        let ballast = Ballast::beside(path);
+        // Opening it takes some, too, and a coordinator that does not start leads nobody back.
+        ballast.make_room();
+        let (connection, head) = match opened(path) {
+            Ok((connection, head)) => (Some(connection), head),
+            Err(fault) => {
+                let problem = fault.at(path);
+                if problem.code != Code::JournalFull {
+                    return Err(problem);
+                }
+                warn!(problem = %problem.in_full(), "the journal is opened when there is room");
+                (None, Head::default())
+            }
         };
-        let (connection, found) = opened().map_err(|fault| fault.at(path))?;
-        if let Some(problem) = found.first_problem {
-            return Err(Fault::from(problem).at(path));
-        }
-        let (head, _) = watch::channel(found.head);
+        let (head, _) = watch::channel(head);
         Ok(Self {
             connection: Arc::new(Mutex::new(connection)),
             head: Arc::new(head),
+            ballast: Arc::new(ballast),
             path: path.into(),
             principal: principal.into(),
         })
+    }
+
+    /// Sets room aside for the way back, where it is not and can be. Says whether it is there.
+    pub async fn keep_room(&self) -> bool {
+        let ballast = Arc::clone(&self.ballast);
+        tokio::task::spawn_blocking(move || ballast.keep()).await.unwrap_or(false)
+    }
+
+    /// Whether room for the way back is set aside, and where it is.
+    pub fn room(&self) -> (bool, &Path) {
+        (self.ballast.is_there(), &self.path)
+    }
+
+    /// Refuses where nothing can be recorded just now. It takes none of the room that is set aside.
+    pub async fn must_be_writable(&self) -> Result<(), Problem> {
+        self.with(|connection| {
+            let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            transaction.pragma_update(None, "user_version", schema::VERSION)?;
+            Ok(transaction.commit()?)
+        })
+        .await
     }
 
     /// The newest entry, now and whenever it changes.
@@ -70,8 +104,21 @@ impl JournalStore {
         &self,
         act: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
-        let connection = Arc::clone(&self.connection);
-        self.apart(move || act(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))).await
+        let (connection, path, head) =
+            (Arc::clone(&self.connection), Arc::clone(&self.path), Arc::clone(&self.head));
+        self.apart(move || {
+            let mut kept = connection.lock().unwrap_or_else(PoisonError::into_inner);
+            let connection = match &mut *kept {
+                Some(connection) => connection,
+                none => {
+                    let (connection, newest) = opened(&path)?;
+                    head.send_replace(newest);
+                    none.insert(connection)
+                }
+            };
+            act(connection)
+        })
+        .await
     }
 
     /// Works in a thread that may block on the disk.
@@ -91,13 +138,14 @@ impl JournalStore {
     /// Takes the lease of an environment: the epoch grows by one in the same transaction.
     async fn take(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, Problem> {
         let (environment, holder) = (environment.to_string(), holder.to_owned());
-        self.with(move |connection| {
+        let ballast = Arc::clone(&self.ballast);
+        let take = move |connection: &mut Connection| {
             let sql = "INSERT INTO lease VALUES (?1, ?2, 1)
                        ON CONFLICT (environment) DO UPDATE SET holder = ?2, epoch = epoch + 1 RETURNING epoch";
             let epoch = connection.query_row(sql, params![environment, holder], |row| unsigned(row, 0));
             Ok(Epoch(epoch?))
-        })
-        .await
+        };
+        self.with(move |connection| must(&ballast, connection, take)).await
     }
 
     /// The row may be missing: a journal that was begun anew knows of no lease.
@@ -164,14 +212,80 @@ impl JournalStore {
     ) -> Result<Vec<Stamped>, Problem> {
         let (environment, release) = (environment.to_string(), release.to_string());
         let (sender, principal) = (Arc::clone(&self.head), Arc::clone(&self.principal));
+        let (ballast, path) = (Arc::clone(&self.ballast), Arc::clone(&self.path));
         self.with(move |connection| {
             let head = *sender.borrow();
-            let head = append(connection, head, (&environment, lease), &release, &principal, at, &events)?;
+            let add = |connection: &mut Connection| {
+                append(connection, head, (&environment, lease), &release, &principal, at, &events)
+            };
+            let head = if lead_on(connection, &environment, &release, &events)? {
+                set_aside(&ballast, &path)?;
+                add(connection)?
+            } else {
+                must(&ballast, connection, add)?
+            };
             sender.send_replace(head);
             Ok(events.into_iter().map(|event| Stamped { at, event }).collect())
         })
         .await
     }
+}
+
+/// Opens the journal, and verifies its whole chain.
+fn opened(path: &Path) -> Result<(Connection, Head), Fault> {
+    let connection = schema::open(path)?;
+    let found = audit::verify(&connection, Depth::Chain, path)?;
+    found.first_problem.map_or(Ok((connection, found.head)), |problem| Err(problem.into()))
+}
+
+/// A change that must not fail for want of room: what was set aside for it is given up then.
+fn must<T>(
+    ballast: &Ballast,
+    connection: &mut Connection,
+    act: impl Fn(&mut Connection) -> Result<T, Fault>,
+) -> Result<T, Fault> {
+    match act(connection) {
+        Err(fault) if fault.lacks_room() && ballast.give_up() => act(connection),
+        done => done,
+    }
+}
+
+/// Has room for the way back before anything is recorded that leads on from it: so much of a disk that fills up is never
+/// taken by what leads there. What else is wrong with the disk, the change itself tells.
+fn set_aside(ballast: &Ballast, path: &Path) -> Result<(), Fault> {
+    match ballast.set_aside() {
+        Err(error) if [io::ErrorKind::StorageFull, io::ErrorKind::QuotaExceeded].contains(&error.kind()) => {
+            let what = "the journal's disk has no room to set aside for the way back";
+            Err(fault::full(what, &error, path).into())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Whether facts may fail for want of room: see [`Event::leads_on`].
+fn lead_on(
+    connection: &Connection,
+    environment: &str,
+    release: &str,
+    events: &[Event],
+) -> Result<bool, Fault> {
+    let orders = events.iter().any(|event| matches!(event, Event::OrderIntended { .. }));
+    let plan = if orders { plan_of(connection, environment, release)? } else { None };
+    Ok(events.iter().all(|event| event.leads_on(plan.as_deref())))
+}
+
+/// The plan of a release, if the journal has it.
+fn plan_of(connection: &Connection, environment: &str, release: &str) -> Result<Option<Arc<Plan>>, Fault> {
+    let sql = format!(
+        "SELECT {} FROM entry WHERE environment = ?1 AND release = ?2 AND kind = 'plan' ORDER BY seq LIMIT 1",
+        Raw::COLUMNS
+    );
+    let raw =
+        connection.prepare_cached(&sql)?.query_row(params![environment, release], Raw::of).optional()?;
+    Ok(match raw.map(Raw::entry).transpose()?.map(|entry| entry.fact.event) {
+        Some(Event::Planned(plan)) => Some(plan),
+        _ => None,
+    })
 }
 
 fn append(
@@ -245,7 +359,9 @@ impl Journal for JournalStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::HostName;
+    use pointsman_core::{HostName, OrderKey, Step};
+
+    use crate::fixture;
 
     fn names() -> (EnvironmentName, ReleaseId) {
         (EnvironmentName::parse("production").unwrap(), ReleaseId::parse("r1").unwrap())
@@ -280,5 +396,89 @@ mod tests {
         let (environment, _) = names();
         assert_eq!(store.take_lease(&environment, "a").await, Ok(Epoch(1)));
         assert_eq!(store.take_lease(&environment, "b").await, Ok(Epoch(2)));
+    }
+
+    /// Writes until there is no room for a byte more.
+    fn fill(file: &Path) {
+        let mut file = std::fs::File::options().create(true).append(true).open(file).unwrap();
+        for piece in [1 << 16, 4096, 1] {
+            while io::Write::write_all(&mut file, &vec![7; piece]).is_ok() {}
+        }
+    }
+
+    fn intended(step: Step) -> Event {
+        let host = HostName::parse("lb1").unwrap();
+        Event::OrderIntended { key: OrderKey { step, host }, attempt: 1 }
+    }
+
+    /// Fills the disk of a journal in which a release was planned.
+    async fn full(folder: &Path) -> (JournalStore, Epoch) {
+        let store = JournalStore::open(&folder.join("journal.db"), "test").unwrap();
+        assert!(store.keep_room().await && store.room().0);
+        let (environment, release) = names();
+        let epoch = store.take_lease(&environment, "test").await.unwrap();
+        let plan = fixture::plan(&fixture::environment(&["lb1"], ""), release.as_str());
+        let planned = vec![Event::Planned(Arc::new(plan))];
+        store.append(&environment, epoch, &release, Timestamp(5), planned).await.unwrap();
+        fill(&folder.join("filler"));
+        (store, epoch)
+    }
+
+    #[tokio::test]
+    async fn a_full_disk_keeps_nobody_from_going_back() {
+        let place = "journal::store::tests::a_full_disk_keeps_nobody_from_going_back";
+        let Some(folder) = fixture::small_disk(place, "6m") else { return };
+        let (store, epoch) = full(folder.path()).await;
+        let (environment, release) = names();
+        let tell = |event: Event| {
+            let store = store.clone();
+            let (environment, release) = (environment.clone(), release.clone());
+            async move {
+                let told = store.append(&environment, epoch, &release, Timestamp(6), vec![event]).await;
+                told.map(drop).map_err(|error| error.0.code)
+            }
+        };
+        assert_eq!(tell(intended(Step::Switch)).await, Err(Code::JournalFull));
+        assert!(store.room().0, "the room was given up for what leads on");
+        let problem = Problem::new(Code::CheckFailed, "the new version answers 500");
+        assert_eq!(tell(Event::TurnedBack(problem)).await, Ok(()));
+        assert!(!store.room().0);
+        // From now on the room is the way back's, also where the other would find some.
+        assert_eq!(tell(intended(Step::Switch)).await, Err(Code::JournalFull));
+        assert_eq!(tell(intended(Step::RouteBack)).await, Ok(()));
+        let route = OrderKey { step: Step::RouteBack, host: HostName::parse("lb1").unwrap() };
+        assert_eq!(tell(Event::OrderDone { key: route, evidence: Default::default() }).await, Ok(()));
+
+        assert!(store.must_be_writable().await.is_ok());
+        fill(&folder.path().join("filler"));
+        assert_eq!(store.must_be_writable().await.unwrap_err().code, Code::JournalFull);
+        assert!(!store.keep_room().await);
+        std::fs::remove_file(folder.path().join("filler")).unwrap();
+        assert!(store.keep_room().await);
+        assert_eq!(tell(intended(Step::Switch)).await, Ok(()));
+        let found = store.verify().await.unwrap();
+        assert_eq!((found.first_problem, found.entries), (None, 5));
+    }
+
+    #[tokio::test]
+    async fn a_journal_on_a_full_disk_is_opened_with_what_was_set_aside_or_when_there_is_room() {
+        let place = "journal::store::tests::a_journal_on_a_full_disk_is_opened_with_what_was_set_aside_or_when_there_is_room";
+        let Some(folder) = fixture::small_disk(place, "6m") else { return };
+        let (store, epoch) = full(folder.path()).await;
+        let head = *store.head().borrow();
+        let (environment, _) = names();
+        drop(store);
+        let path = folder.path().join("journal.db");
+        let store = JournalStore::open(&path, "test").unwrap();
+        assert!(!store.room().0, "it was opened without");
+        assert_eq!(store.take_lease(&environment, "test").await, Ok(Epoch(epoch.0 + 1)));
+        drop(store);
+
+        fill(&folder.path().join("filler"));
+        let store = JournalStore::open(&path, "test").unwrap();
+        assert_eq!(store.take_lease(&environment, "test").await.unwrap_err().0.code, Code::JournalFull);
+        std::fs::remove_file(folder.path().join("filler")).unwrap();
+        assert_eq!(store.take_lease(&environment, "test").await, Ok(Epoch(epoch.0 + 2)));
+        assert_eq!(*store.head().borrow(), head);
     }
 }

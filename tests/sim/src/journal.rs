@@ -97,6 +97,21 @@ impl Store {
         self.losses += 1;
     }
 
+    /// Whether this may fail for want of room: for everything else some is set aside. Whoever stopped for want of it takes no
+    /// lease anew before there is some.
+    fn waits_for_room(&self, writing: &Writing) -> bool {
+        if matches!(writing.events.as_slice(), [Event::EpochTaken(_)]) {
+            return true;
+        }
+        let planned = self.entries.iter().filter(|entry| entry.release == writing.release).find_map(
+            |entry| match &entry.fact.event {
+                Event::Planned(plan) => Some(plan),
+                _ => None,
+            },
+        );
+        writing.events.iter().all(|event| event.leads_on(planned.map(|plan| plan.as_ref())))
+    }
+
     fn due_fault(&mut self) -> Option<Fault> {
         let due = self.faults.last().is_some_and(|fault| fault.after_entries <= self.newest());
         if due { self.faults.pop() } else { None }
@@ -124,8 +139,8 @@ impl World {
         if !self.lives(writing.life) || self.point(Who::Coordinator) {
             return;
         }
-        let refused = if self.store.full {
-            Some(Problem::new(Code::JournalUnwritable, "the disk is full").retry_useful())
+        let refused = if self.store.full && self.store.waits_for_room(&writing) {
+            Some(Problem::new(Code::JournalFull, "the disk is full").retry_useful())
         } else if writing.lease != self.store.lease && self.stands(Guard::LeaseOnWrite) {
             Some(Problem::new(Code::Fenced, "another coordinator has taken over"))
         } else {
