@@ -34,6 +34,9 @@ enum Command {
     Serve,
     /// Verify the journal without running. Changes nothing: exit code 0 if it is whole, 6 if it cannot be trusted.
     VerifyJournal,
+    /// Put a journal of what can be believed in the place of a damaged one, and keep that aside. Refused while a coordinator uses
+    /// it, and for a journal that is whole.
+    SalvageJournal,
     /// Read every environment file, as at a start, and say what is wrong. Changes nothing: exit code 0 if all are valid.
     CheckConfig,
 }
@@ -47,6 +50,7 @@ fn main() -> anyhow::Result<ExitCode> {
     let config: Config = config::read(&arguments.config).map_err(serve::explain)?;
     match arguments.command {
         Some(Command::VerifyJournal) => verify_journal(&config),
+        Some(Command::SalvageJournal) => salvage_journal(&config),
         Some(Command::CheckConfig) => check_config(&config),
         Some(Command::Serve) | None => {
             logs::start();
@@ -63,10 +67,18 @@ fn verify_journal(config: &Config) -> anyhow::Result<ExitCode> {
     text.push_str(if whole {
         "the journal is whole; whether agents know more than it, a running coordinator says: `pointsman audit verify ENV`\n"
     } else {
-        "the journal cannot be trusted: `pointsman explain PM0703` says what to do\n"
+        "the journal cannot be trusted: `pointsman explain PM0703` says what to do, and when `salvage-journal` helps\n"
     });
     std::io::stdout().write_all(text.as_bytes())?;
     Ok(if whole { ExitCode::SUCCESS } else { ExitCode::from(UNTRUSTED) })
+}
+
+/// Makes a journal of what a damaged one still holds. What agents know beyond it they say when the coordinator starts.
+fn salvage_journal(config: &Config) -> anyhow::Result<ExitCode> {
+    let _nobody_else = lock(&config.state).map_err(serve::explain)?;
+    let salvaged = journal::salvage(&journal_of(config)).map_err(serve::explain)?;
+    std::io::stdout().write_all(journal::salvaged_text(&salvaged).as_bytes())?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// Says whether the coordinator would start with its environment files. Whether what they say holds, a running one finds

@@ -10,8 +10,12 @@ const VERIFY: [&str; 3] = ["audit", "verify", "production"];
 
 /// Verifies the journal beside the coordinator, or without it.
 fn offline(site: &Site) -> Told {
+    run(site, "verify-journal")
+}
+
+fn run(site: &Site, verb: &str) -> Told {
     let mut command = Command::new(binary("pointsman-coordinator").unwrap());
-    command.arg("verify-journal").arg("--config").arg(site.folder().join("coordinator/coordinator.toml"));
+    command.arg(verb).arg("--config").arg(site.folder().join("coordinator/coordinator.toml"));
     command.output().unwrap().into()
 }
 
@@ -125,4 +129,32 @@ async fn an_agent_knows_of_a_lost_end() {
     assert_ne!(told.code, 0, "{told:?}");
     assert!(told.says("PM0718") || told.says("PM0504"), "{told:?}");
     assert!(site.visit().await.unwrap().contains("v2"), "visitors keep what they have");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_damaged_journal_is_salvaged_and_gone_on_with_when_a_person_says_so() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    let salvaged = entries(&site);
+    site.released("v2").await.unwrap();
+    let told = run(&site, "salvage-journal");
+    assert!(told.code != 0 && told.says("PM0713"), "a coordinator runs on it: {told:?}");
+    site.kill_coordinator().unwrap();
+    let entry = salvaged + 1;
+    tamper(&site.journal(), &format!("UPDATE entry SET principal = 'somebody else' WHERE seq = {entry}"));
+
+    let told = run(&site, "salvage-journal");
+    assert!(told.code == 0 && told.says(&format!("{salvaged} entries")), "{told:?}");
+    assert!(told.says(&format!("journal entry {entry} ")) && told.says("journal.db.damaged-1"), "{told:?}");
+    assert_eq!(offline(&site).code, 0);
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.code != 0 && (told.says("PM0718") || told.says("PM0504")), "{told:?}");
+    let told = site.cli(&["audit", "accept", "production", "--confirm", "production"]).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(site.visit().await.unwrap().contains("\nv2\n"));
+    site.released("v3").await.unwrap();
+    let told = site.cli(&["history", "production"]).await.unwrap();
+    assert!(told.says("v1") && told.says("v3"), "what was known before is gone: {told:?}");
 }

@@ -5,6 +5,7 @@ mod fault;
 mod note;
 mod record;
 mod row;
+mod salvage;
 mod schema;
 mod store;
 mod verdict_record;
@@ -13,4 +14,5 @@ pub use audit::{Verification, verify_file};
 pub use record::plan_bytes;
 #[cfg(test)]
 pub(crate) use record::{decode, encode};
+pub use salvage::{Salvaged, salvage, text as salvaged_text};
 pub use store::{Head, JournalStore};

@@ -109,11 +109,7 @@ fn begin(path: &Path) -> Result<(), Fault> {
             _ => {}
         }
     }
-    let connection = connect(&new, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
-    connection.execute_batch(SETTINGS)?;
-    connection.execute_batch(TABLES)?;
-    connection.pragma_update(None, "user_version", VERSION)?;
-    connection.close().map_err(|(_, error)| error)?;
+    create(&new)?.close().map_err(|(_, error)| error)?;
     let placed = || -> io::Result<()> {
         std::fs::rename(&new, path)?;
         durable::sync_directory(path.parent().unwrap_or(Path::new(".")))
@@ -121,7 +117,17 @@ fn begin(path: &Path) -> Result<(), Fault> {
     placed().map_err(|error| unplaced(path, &error).into())
 }
 
-fn unplaced(path: &Path, error: &io::Error) -> Problem {
+/// Makes an empty journal where no file is.
+pub fn create(path: &Path) -> Result<Connection, Fault> {
+    let connection = connect(path, OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_CREATE)?;
+    connection.execute_batch(SETTINGS)?;
+    connection.execute_batch(TABLES)?;
+    connection.pragma_update(None, "user_version", VERSION)?;
+    Ok(connection)
+}
+
+/// A journal that cannot be put in its place.
+pub fn unplaced(path: &Path, error: &io::Error) -> Problem {
     let folder = path.parent().unwrap_or(Path::new(".")).display();
     Problem::new(Code::JournalUnwritable, "the journal cannot be begun")
         .aftermath(Aftermath::Unknown)
@@ -131,7 +137,7 @@ fn unplaced(path: &Path, error: &io::Error) -> Problem {
 }
 
 /// The path of a file that stands beside another and bears its name with an ending.
-fn beside(path: &Path, ending: &str) -> PathBuf {
+pub fn beside(path: &Path, ending: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(ending);
     PathBuf::from(name)

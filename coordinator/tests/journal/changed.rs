@@ -9,9 +9,9 @@ use crate::history::{self, environment};
 use crate::place::Place;
 
 /// A small journal that ends with this entry. The first entry is of the year 1970.
-const LAST: u64 = 28;
+pub const LAST: u64 = 28;
 
-async fn small() -> Place {
+pub async fn small() -> Place {
     let place = Place::new();
     let store = place.open().unwrap();
     let epoch = store.take_lease(&environment(), "anna").await.unwrap();
@@ -26,7 +26,7 @@ async fn small() -> Place {
 }
 
 /// Changes the journal as somebody does who knows of its guards.
-fn change(place: &Place, sql: &str) {
+pub fn change(place: &Place, sql: &str) {
     let connection = Connection::open(place.journal()).unwrap();
     let guards: Vec<String> = connection
         .prepare("SELECT sql FROM sqlite_schema WHERE type = 'trigger'")

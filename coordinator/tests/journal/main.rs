@@ -7,5 +7,6 @@ mod flipped;
 mod history;
 mod mixed;
 mod place;
+mod salvaged;
 mod torn;
 mod versions;
