@@ -29,24 +29,33 @@ pub type Seen = Vec<(HostName, Vec<CheckSeen>)>;
 pub struct Counted(Mutex<BTreeMap<CheckName, (HostName, Timestamp)>>);
 
 impl Counted {
-    /// Whether nothing fails now but what was counted already by another's word, and cannot have been measured anew since. What
-    /// counts now is noted.
-    fn already(&self, plan: &Plan, fails_now: &[(&HostName, &CheckName)], now: Timestamp) -> bool {
-        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut already = !fails_now.is_empty();
-        for (host, name) in fails_now {
+    /// Those of the failures that count: not those that were counted already by another's word, and cannot have been measured anew
+    /// since.
+    fn anew<'f>(
+        &self,
+        plan: &Plan,
+        fails_now: &[(&'f HostName, &'f CheckName)],
+        now: Timestamp,
+    ) -> Vec<(&'f HostName, &'f CheckName)> {
+        let counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let counts = |(host, name): &&(&HostName, &CheckName)| {
             let check = plan.checks.iter().find(|check| check.name == **name);
             let same_ms =
                 check.and_then(pointsman_checks::parsed_alone).map_or(0, |spec| spec.same_failure_ms());
             let by_another = counted
                 .get(*name)
                 .is_some_and(|(by, at)| by != *host && *at <= now && now.ms_since(*at) < same_ms);
-            if !by_another {
-                already = false;
-                counted.insert((*name).clone(), ((*host).clone(), now));
-            }
-        }
-        already
+            !by_another
+        };
+        fails_now.iter().filter(counts).copied().collect()
+    }
+
+    /// Notes that these were counted then.
+    fn count(&self, failures: &[(&HostName, &CheckName)], at: Timestamp) {
+        let mut counted = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        // Of several who see it in one reading the first has counted it.
+        let each = failures.iter().rev();
+        counted.extend(each.map(|(host, name)| ((*name).clone(), ((*host).clone(), at))));
     }
 }
 
@@ -85,12 +94,15 @@ pub async fn read(
         Reading::Fail(problem) if by_checks => problem,
         reading => return (reading, seen),
     };
-    if counted.already(plan, &fails_now, clock.now()) {
+    let anew = counted.anew(plan, &fails_now, clock.now());
+    if anew.is_empty() && !fails_now.is_empty() {
         return (Reading::Fail(problem.retry_useful()), seen);
     }
     // What fails on the old slot, too, is no fault of the new one.
     let (compared_at, failed) = (clock.now(), old_side::failed_in(plan, &seen));
     let said = old_side.fails_too(fleet, clock, (plan, after, in_row), &failed).await;
+    // Not before: a reading that was cut short has told nobody.
+    counted.count(&anew, compared_at);
     let reading = match said.is_empty() {
         true => Reading::Fail(problem),
         false => Reading::Shared(said.iter().fold(problem, Problem::cause)),
@@ -101,6 +113,8 @@ pub async fn read(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::task::Poll;
+
     use pointsman_core::{Epoch, Phase};
 
     use crate::fixture::{self, Agents, Hand};
@@ -171,5 +185,26 @@ mod tests {
         *rig.agents.remembers.lock().unwrap() = ["lb2"].into();
         assert!(rig.reading().await);
         assert!(rig.reading().await);
+    }
+
+    /// A verdict, or a person, may end a reading while the old slot is asked: it has told nobody, and whoever sees the same next
+    /// counts it.
+    #[tokio::test]
+    async fn a_reading_that_is_cut_short_has_counted_nothing() {
+        let rig = Rig::new();
+        // What the slot answers is asked of the old one, too; the number is not.
+        rig.agents.fail(&["errors", "page"]);
+        {
+            let ports = (&rig.agents, &rig.clock, &rig.old_side, &rig.counted);
+            let mut cut = std::pin::pin!(read(ports, &rig.state, Step::Switch, true));
+            // Each agent lets others go first once: then both have answered, and the old slot is asked.
+            for _ in 0..2 {
+                let is_done =
+                    std::future::poll_fn(|context| Poll::Ready(cut.as_mut().poll(context).is_ready())).await;
+                assert!(!is_done);
+            }
+        }
+        assert!(rig.agents.asked.lock().unwrap().len() > 2, "the old slot was not asked");
+        assert!(rig.counts(1_000, &["lb2"]).await);
     }
 }
