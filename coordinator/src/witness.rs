@@ -79,13 +79,17 @@ fn led_to(office: &Office) -> Option<Arc<Plan>> {
     (Led::of(&kept.state) == Led::There).then_some(kept.state.plan)
 }
 
-/// Notes what has been met, and begins anew. Nothing is noted of nothing: the checklist says that there is no data.
-async fn note(office: &Office, release: &ReleaseId, seen: TrafficSeen) {
-    if seen.seconds == 0 {
+/// Notes what has been met, and begins anew. Nothing is noted of nothing: the checklist says that there is no data. What is not
+/// noted goes with what is met next.
+async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
+    if met.seen.seconds == 0 {
         return;
     }
-    if let Err(problem) = office.note(release, Note::Traffic(seen)).await {
-        warn!(%release, problem = %problem.in_full(), "what visitors met is not noted");
+    match office.note(release, Note::Traffic(met.clone().seen())).await {
+        Ok(()) => *met = Met::default(),
+        Err(problem) => {
+            warn!(%release, problem = %problem.in_full(), "what visitors met is not noted");
+        }
     }
 }
 
@@ -104,7 +108,7 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: M
             // The last of them end their requests now, and are told of a moment later.
             Led::Away(since) => {
                 if last_word_by.is_none() {
-                    note(office, &plan.release, std::mem::take(&mut met).seen()).await;
+                    note(office, &plan.release, &mut met).await;
                     last_word_by = Some(Instant::now() + LAST_WORD);
                 }
                 met.seen.to_the_end = heard_to.is_some_and(|to| to >= since.plus_ms(TOLD_LATER_MS));
@@ -127,10 +131,10 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: M
             () = tokio::time::sleep(LOOK) => {}
         }
         if pace.is_due(met.is_hurt(), Instant::now()) {
-            note(office, &plan.release, std::mem::take(&mut met).seen()).await;
+            note(office, &plan.release, &mut met).await;
         }
     }
-    note(office, &plan.release, met.seen()).await;
+    note(office, &plan.release, &mut met).await;
 }
 
 /// When what was met is noted.
@@ -171,7 +175,7 @@ async fn next(ticks: &mut Option<Ticks>, watchers: &Watchers, office: &Arc<Offic
 }
 
 /// What has been met so far.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Met {
     seen: TrafficSeen,
     latency: Histogram,
