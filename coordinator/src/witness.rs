@@ -79,10 +79,10 @@ fn led_to(office: &Office) -> Option<Arc<Plan>> {
     (Led::of(&kept.state) == Led::There).then_some(kept.state.plan)
 }
 
-/// Notes what has been met, and begins anew. Nothing is noted of nothing: the checklist says that there is no data. What is not
-/// noted goes with what is met next.
+/// Notes what has been met, and begins anew. Nothing is noted of nothing, but that it was heard to the end: the checklist says that
+/// there is no data. What is not noted goes with what is met next.
 async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
-    if met.seen.seconds == 0 {
+    if met.seen.seconds == 0 && !met.seen.to_the_end {
         return;
     }
     match office.note(release, Note::Traffic(met.clone().seen())).await {
@@ -130,7 +130,8 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: M
             Ok(()) = moves.changed() => {}
             () = tokio::time::sleep(LOOK) => {}
         }
-        if pace.is_due(met.is_hurt(), Instant::now()) {
+        // The last word says that it is the last.
+        if last_word_by.is_none() && pace.is_due(met.is_hurt(), Instant::now()) {
             note(office, &plan.release, &mut met).await;
         }
     }
