@@ -7,6 +7,7 @@ use pointsman_core::{Problem, several};
 
 use crate::copy::template_of;
 use crate::preflight::Finding;
+use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
 use crate::{Session, Settings, foreign};
@@ -15,6 +16,8 @@ use crate::{Session, Settings, foreign};
 const CHECK: &str = "restore";
 /// Things of a kind that are looked at; the rest is met when these are done with.
 const MOST: i64 = 1000;
+/// The first version of the server in which a role may be given parameters to set.
+const GRANTED_FROM: u32 = 15;
 /// Things that are named, each with what to type.
 const NAMED: usize = 5;
 
@@ -137,14 +140,15 @@ SELECT u.rolname::text, format('%s of %s to %s', lower(words.kind), u.rolname, c
          FROM aclexplode(d.defaclacl) a WHERE a.grantee <> d.defaclrole) who ON true
  ORDER BY 1, 2 LIMIT $1";
 
-/// What only a superuser creates. Aggregates are made of functions, which are looked at themselves.
+/// What only a superuser creates. Aggregates are made of functions, which are looked at themselves, unless what they gather in
+/// is the server's own. A class of operators goes with its family. `%settable%` tells which parameters the agent was given.
 const SUPERUSERS: &str = "
 , things AS (
 SELECT 'pg_event_trigger'::regclass::oid AS classid, oid AS objid, 'DROP EVENT TRIGGER ' || quote_ident(evtname) AS statement
   FROM pg_event_trigger
 UNION ALL
 SELECT 'pg_publication'::regclass, w.oid,
-       format('DROP PUBLICATION %1$I; CREATE PUBLICATION %1$I FOR TABLE …; ALTER PUBLICATION %1$I OWNER TO %2$I', w.pubname,
+       format('DROP PUBLICATION %1$I; CREATE PUBLICATION %1$I FOR TABLE ...; ALTER PUBLICATION %1$I OWNER TO %2$I', w.pubname,
               (SELECT pg_get_userbyid(datdba) FROM pg_database WHERE datname = current_database()))
   FROM wide w
 UNION ALL
@@ -154,8 +158,35 @@ SELECT 'pg_proc'::regclass, p.oid,
   FROM pg_proc p JOIN pg_language l ON l.oid = p.prolang
  WHERE (p.proleakproof OR NOT l.lanpltrusted) AND p.prokind <> 'a' AND p.oid NOT IN (SELECT oid FROM made_by_types)
 UNION ALL
+SELECT 'pg_proc'::regclass, oid, format('DROP ROUTINE %s', oid::regprocedure) FROM pg_proc p
+ WHERE p.prosupport <> 0
+    OR EXISTS (SELECT FROM pg_aggregate a WHERE a.aggfnoid = p.oid AND 'internal'::regtype IN (a.aggtranstype, a.aggmtranstype))
+UNION ALL
+SELECT 'pg_proc'::regclass, p.oid, format('ALTER ROUTINE %s RESET %s', p.oid::regprocedure, s.name)
+  FROM pg_proc p CROSS JOIN LATERAL unnest(p.proconfig) set (assignment)
+  JOIN pg_settings s ON lower(s.name) = lower(split_part(set.assignment, '=', 1))
+ WHERE s.context = 'superuser' %settable%
+UNION ALL
+SELECT 'pg_opfamily'::regclass, f.oid, format('DROP OPERATOR FAMILY %s', i.identity)
+  FROM pg_opfamily f, pg_identify_object('pg_opfamily'::regclass, f.oid, 0) i WHERE f.oid >= 16384
+UNION ALL
 SELECT 'pg_opclass'::regclass, c.oid, format('DROP OPERATOR CLASS %s', i.identity)
-  FROM pg_opclass c, pg_identify_object('pg_opclass'::regclass, c.oid, 0) i WHERE c.oid >= 16384
+  FROM pg_opclass c, pg_identify_object('pg_opclass'::regclass, c.oid, 0) i
+ WHERE c.oid >= 16384
+   AND (c.opcfamily < 16384 OR EXISTS (SELECT FROM of_extensions e WHERE e.classid = 'pg_opfamily'::regclass AND e.objid = c.opcfamily))
+UNION ALL
+SELECT 'pg_cast'::regclass, oid, format('DROP CAST (%s AS %s)', castsource::regtype, casttarget::regtype)
+  FROM pg_cast WHERE castmethod = 'b'
+UNION ALL
+SELECT 'pg_ts_parser'::regclass, p.oid, format('DROP TEXT SEARCH PARSER %s', i.identity)
+  FROM pg_ts_parser p, pg_identify_object('pg_ts_parser'::regclass, p.oid, 0) i WHERE p.oid >= 16384
+UNION ALL
+SELECT 'pg_ts_template'::regclass, t.oid, format('DROP TEXT SEARCH TEMPLATE %s', i.identity)
+  FROM pg_ts_template t, pg_identify_object('pg_ts_template'::regclass, t.oid, 0) i WHERE t.oid >= 16384
+UNION ALL
+SELECT 'pg_am'::regclass, oid, format('DROP ACCESS METHOD %I', amname) FROM pg_am
+UNION ALL
+SELECT 'pg_language'::regclass, oid, format('DROP LANGUAGE %I', lanname) FROM pg_language
 UNION ALL
 SELECT 'pg_foreign_data_wrapper'::regclass, oid, format('DROP FOREIGN DATA WRAPPER %I', fdwname) FROM pg_foreign_data_wrapper)
 SELECT i.type || ' ' || i.identity, t.statement
@@ -216,12 +247,23 @@ SELECT 'tablespace ' || quote_ident(s.spcname), format('GRANT CREATE ON TABLESPA
 /// sees that there are none.
 const MAPPINGS: &str = "
 SELECT format('user mapping of %s for %s', m.usename, m.srvname),
-       format('ALTER USER MAPPING FOR %s SERVER %I OPTIONS (…)',
+       format('ALTER USER MAPPING FOR %s SERVER %I OPTIONS (...)',
               CASE m.umuser WHEN 0 THEN 'PUBLIC' ELSE quote_ident(m.usename) END, m.srvname)
   FROM pg_user_mappings m JOIN pg_foreign_server s ON s.oid = m.srvid
  WHERE m.umoptions IS NULL
    AND NOT (pg_has_role(s.srvowner, 'USAGE') AND (m.umuser = 0 OR m.usename = current_user)
             OR m.usename = current_user AND has_server_privilege(m.srvid, 'USAGE'))
+ ORDER BY 1 LIMIT $1";
+
+/// What the application has named by itself and set for the database: a role sets it for a copy only if it was given it by its
+/// name, which servers let since version 15.
+const SETTINGS: &str = "
+SELECT s.name, format('GRANT SET ON PARAMETER %s TO %I',
+                      (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(s.name, '.')) part), current_user)
+  FROM (SELECT DISTINCT split_part(assignment, '=', 1) AS name
+          FROM pg_db_role_setting, unnest(setconfig) assignment
+         WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())) s
+ WHERE s.name LIKE '%.%' AND NOT EXISTS (SELECT FROM pg_settings k WHERE lower(k.name) = lower(s.name)) %settable%
  ORDER BY 1 LIMIT $1";
 
 /// Looks at the live database as the agent's role. A superuser restores everything.
@@ -241,6 +283,7 @@ pub(crate) async fn look(settings: &Settings) -> Result<Vec<Finding>, Problem> {
     findings.extend(catalog(settings, &live).await?);
     findings.extend(places(settings, &live).await?);
     findings.extend(mappings(&live).await?);
+    findings.extend(own_settings(settings, &live).await?);
     if findings.is_empty() {
         findings.push(Finding::fine(CHECK, format!("`{}` can create all of it", settings.user)));
     }
@@ -344,7 +387,7 @@ async fn preset(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Pro
 }
 
 async fn superusers(settings: &Settings, live: &Session) -> Result<Vec<Finding>, Problem> {
-    let things = things(live, SUPERUSERS).await?;
+    let things = things(live, &settable(live, SUPERUSERS).await?).await?;
     if things.is_empty() {
         return Ok(Vec::new());
     }
@@ -355,6 +398,37 @@ async fn superusers(settings: &Settings, live: &Session) -> Result<Vec<Finding>,
         statements(settings, &things)
     );
     Ok(vec![unrestorable(found, hint)])
+}
+
+async fn own_settings(settings: &Settings, live: &Session) -> Result<Option<Finding>, Problem> {
+    let things = things(live, &settable(live, SETTINGS).await?).await?;
+    if things.is_empty() {
+        return Ok(None);
+    }
+    let found = format!(
+        "what is set for the database as {} a copy of it lacks, so that nothing can be loaded that reads it",
+        named(&things)
+    );
+    let hint = match Server::ask(live).await?.major() {
+        GRANTED_FROM.. => {
+            format!("{}; `database-role.sql` once more gives it too", statements(settings, &things))
+        }
+        _ => format!(
+            "give it to the role that the application works as: `ALTER ROLE … IN DATABASE {} SET …`, and read it with \
+             `current_setting(…, true)`",
+            quoted(&settings.name)
+        ),
+    };
+    Ok(Some(Finding::warning(CHECK, found, hint)))
+}
+
+/// A question that asks which parameters the agent may set, as this server understands it.
+async fn settable(live: &Session, question: &str) -> Result<String, Problem> {
+    let condition = match Server::ask(live).await?.major() {
+        GRANTED_FROM.. => "AND NOT has_parameter_privilege(s.name, 'SET')",
+        _ => "",
+    };
+    Ok(question.replace("%settable%", condition))
 }
 
 /// Things, each with its statement.

@@ -116,7 +116,8 @@ impl Shape {
     }
 
     /// Creates a database of this shape from a template. Only its owner may connect to it, whoever may to the live one: it is
-    /// there without anybody's rights until it is dressed, with all that the template holds.
+    /// there without anybody's rights until it is dressed, with all that the template holds. Its settings hold from the
+    /// beginning, as far as the role may set them: rows and expressions may be read by them.
     pub(crate) async fn create(&self, client: &Client, name: &str, template: &str) -> Result<(), Problem> {
         let failed = |error: tokio_postgres::Error| refused(&format!("create the database `{name}`"), &error);
         let asked = "SELECT current_setting('server_version_num')::int / 10000";
@@ -129,6 +130,16 @@ impl Shape {
             format!("ALTER DATABASE {database} ALLOW_CONNECTIONS true"),
         ] {
             client.batch_execute(&statement).await.map_err(failed)?;
+        }
+        for setting in self.settings.iter().filter(|setting| setting.may_hold_for_a_load()) {
+            let Some(statement) = setting.statement(&database) else { continue };
+            if let Err(error) = client.batch_execute(&statement).await {
+                if error.as_db_error().is_none() {
+                    return Err(failed(error));
+                }
+                let statement = self.told(&statement, name);
+                tracing::warn!(statement, %error, "a setting of the database could not be given to a copy of it");
+            }
         }
         Ok(())
     }
@@ -259,6 +270,11 @@ impl Setting {
             _ => self.assignment == other.assignment,
         };
         self.role == other.role && same_value()
+    }
+
+    /// Whether sessions that load a copy may begin with it: those of the agent, as nobody else.
+    fn may_hold_for_a_load(&self) -> bool {
+        self.role.is_none() && !self.assignment.to_ascii_lowercase().starts_with("role=")
     }
 
     fn changes_what_is_seen(&self) -> bool {

@@ -222,6 +222,91 @@ async fn an_extension_in_a_schema_of_its_own_is_restored() {
     }
 }
 
+/// Whose extensions are, where, and in which version.
+const HOMES: &str = "
+SELECT string_agg(concat_ws(' ', extname, extversion, extowner::regrole, n.nspname, n.nspowner::regrole), ', ' ORDER BY extname)
+  FROM pg_extension JOIN pg_namespace n ON n.oid = extnamespace";
+
+/// What an application created by itself it must be able to update and drop in a copy too, as its migrations do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_extension_of_the_applications_is_the_applications_in_a_copy() {
+    let mut place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "SET ROLE {name}_owner; CREATE SCHEMA pairs; CREATE EXTENSION hstore SCHEMA pairs VERSION '1.7'; CREATE EXTENSION cube;
+         CREATE TABLE tags (id int PRIMARY KEY, of_it pairs.hstore); INSERT INTO tags VALUES (1, 'a=>1');
+         RESET ROLE; CREATE EXTENSION pg_trgm"
+    ));
+    let live = place.sql(HOMES);
+    assert!(live.contains(&format!("hstore 1.7 {name}_owner pairs {name}_owner")), "{live}");
+    let expected = live.replace("pg_trgm 1.6 postgres", &format!("pg_trgm 1.6 {name}_agent"));
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+        let (_, copy) = kept.unwrap();
+        assert_eq!(place.sql_in(&copy.database, HOMES), expected);
+        place.sql_in(&copy.database, &format!("SET ROLE {name}_owner; ALTER EXTENSION hstore UPDATE"));
+        copy.remove(&place.settings).await.unwrap();
+    }
+}
+
+/// `größe`, `fällt`, `länge`.
+const SIZE: &str = r#"U&"gr\00F6\00DFe""#;
+const FALLS: &str = r#"U&"f\00E4llt""#;
+const LENGTH: &str = r#"U&"l\00E4nge""#;
+
+/// A database of another encoding than everything around it, with names that have letters of it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_in_another_encoding_is_looked_at_and_restored() {
+    let mut place = Place::created(kit::cluster(), "latin", "ENCODING 'LATIN1' LOCALE 'C'");
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE SCHEMA {SIZE} AUTHORIZATION {name}_owner; CREATE EXTENSION pageinspect SCHEMA {SIZE}; CREATE SCHEMA {FALLS};
+         GRANT ALL ON SCHEMA {FALLS} TO {name}_owner; SET ROLE {name}_owner; CREATE TABLE {SIZE}.{LENGTH} ({LENGTH} text);
+         INSERT INTO {SIZE}.{LENGTH} VALUES (U&'zw\\00F6lf'); CREATE TABLE {FALLS}.off (id int); COMMENT ON SCHEMA {SIZE} IS U&'gro\\00DF'"
+    ));
+    place.run_role_script();
+    let judged = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning);
+    judged.unwrap_or_else(|problem| panic!("{problem} {:?} {}", problem.causes, problem.hint));
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+        let (_, copy) = kept.unwrap_or_else(|problem| panic!("{problem} {:?}", problem.causes));
+        let read = format!("SELECT {LENGTH} = U&'zw\\00F6lf', getdatabaseencoding() FROM {SIZE}.{LENGTH}");
+        assert_eq!(place.sql_in(&copy.database, &read), "t|LATIN1");
+        copy.remove(&place.settings).await.unwrap();
+    }
+}
+
+/// Rows and expressions are read by what is set for the database: a copy has it before it has them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_set_for_a_database_holds_in_a_copy_while_it_is_loaded() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!("ALTER DATABASE {name} SET app.tenant = '7'"));
+    place.sql(&format!(
+        "SET ROLE {name}_owner; CREATE MATERIALIZED VIEW of_tenant AS SELECT current_setting('app.tenant') AS tenant; RESET ROLE;
+         ALTER DATABASE {name} SET default_transaction_read_only = on; ALTER DATABASE {name} SET log_statement = 'none'"
+    ));
+    let told = async || {
+        let findings = preflight::look(&place.settings).await;
+        findings.into_iter().filter(|found| found.found.contains("app.tenant a copy of it lacks")).count()
+    };
+    assert_eq!(told().await, 1);
+    if place.cluster.server().major < 15 {
+        return;
+    }
+    place.run_role_script();
+    assert_eq!(told().await, 0);
+    let taken = place.take("r1").await.unwrap();
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap_or_else(|problem| panic!("{problem} {:?}", problem.causes));
+    assert_eq!(place.sql_in(&copy.database, "SELECT tenant FROM of_tenant"), "7");
+    copy.remove(&place.settings).await.unwrap();
+}
+
 /// Rights on what is a superuser's, whose its schemas are, and what is said of them.
 const OF_SUPERUSERS: &str = "
 SELECT string_agg(format('%s of %s: %s to %s', t.name, t.owner, a.privilege_type, a.grantee::regrole), ', ' ORDER BY t.name, a.privilege_type, a.grantee)
@@ -287,6 +372,35 @@ but for people';
     let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
     let (_, copy) = kept.unwrap();
     assert_eq!(place.sql_in(&copy.database, OF_SUPERUSERS), place.sql(OF_SUPERUSERS));
+    copy.remove(&place.settings).await.unwrap();
+}
+
+/// Names with blanks in them: neither is one taken for another that begins alike, nor an owner for one that ends alike.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn names_that_begin_or_end_alike_are_told_apart() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE ROLE \"Admin {name}\" SUPERUSER; CREATE ROLE \"App {name}_other\"; CREATE ROLE {name}_other;
+         GRANT \"App {name}_other\" TO {name}_agent; CREATE SCHEMA \"Laden 1\" AUTHORIZATION \"App {name}_other\";
+         CREATE SCHEMA mein AUTHORIZATION {name}_owner; CREATE SCHEMA \"mein Laden\" AUTHORIZATION {name}_owner;
+         CREATE EXTENSION pageinspect SCHEMA mein; SET ROLE \"Admin {name}\"; CREATE EXTENSION pg_stat_statements; RESET ROLE;
+         SET ROLE {name}_owner; CREATE TABLE \"mein Laden\".waren (id int); RESET ROLE;
+         SET ROLE \"App {name}_other\"; CREATE TABLE \"Laden 1\".q (id int); GRANT SELECT ON \"Laden 1\".q TO {name}_app; RESET ROLE;
+         GRANT SELECT ON pg_stat_statements TO {name}_app"
+    ));
+    place.run_role_script();
+    let judged = preflight::judge(&preflight::look(&place.settings).await, Verdict::Warning);
+    judged.unwrap_or_else(|problem| panic!("{problem} {:?} {}", problem.causes, problem.hint));
+    let rights = format!(
+        "SELECT string_agg(c.oid::regclass::text, ', ' ORDER BY relname) FROM pg_class c, aclexplode(relacl) a
+          WHERE a.grantee = '{name}_app'::regrole AND relname IN ('waren', 'q', 'pg_stat_statements')"
+    );
+    assert_eq!(place.sql(&rights), "pg_stat_statements, \"Laden 1\".q");
+    let taken = place.take("r1").await.unwrap();
+    let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+    let (_, copy) = kept.unwrap_or_else(|problem| panic!("{problem} {:?}", problem.causes));
+    assert_eq!(place.sql_in(&copy.database, &rights), place.sql(&rights));
     copy.remove(&place.settings).await.unwrap();
 }
 
@@ -635,6 +749,21 @@ const OBSTACLES: &[(&str, &[&str])] = &[
     ("CREATE FUNCTION quiet() RETURNS int LANGUAGE sql LEAKPROOF AS 'SELECT 1'; ALTER FUNCTION quiet() OWNER TO %owner", &[
         "ALTER ROUTINE quiet() NOT LEAKPROOF",
     ]),
+    ("CREATE AGGREGATE gathered (float8) (sfunc = float8_accum, stype = float8[], initcond = '{0,0,0}');
+      CREATE AGGREGATE mean (int8) (sfunc = int8_avg_accum, stype = internal, finalfunc = numeric_poly_avg);
+      ALTER AGGREGATE mean(int8) OWNER TO %owner; ALTER AGGREGATE gathered(float8) OWNER TO %owner", &["DROP ROUTINE mean(bigint)"]),
+    ("CREATE FUNCTION loud() RETURNS int LANGUAGE sql SET log_statement = 'all' AS 'SELECT 1'; ALTER FUNCTION loud() OWNER TO %owner", &[
+        "ALTER ROUTINE loud() RESET log_statement",
+    ]),
+    ("CREATE TEXT SEARCH TEMPLATE plain (lexize = dsimple_lexize, init = dsimple_init)", &["DROP TEXT SEARCH TEMPLATE public.plain"]),
+    ("CREATE TEXT SEARCH PARSER words (start = prsd_start, gettoken = prsd_nexttoken, end = prsd_end, lextypes = prsd_lextype)", &[
+        "DROP TEXT SEARCH PARSER public.words",
+    ]),
+    ("CREATE OPERATOR CLASS backwards FOR TYPE int USING btree AS OPERATOR 1 >, OPERATOR 2 >=, OPERATOR 3 =, OPERATOR 4 <=, OPERATOR 5 <,
+      FUNCTION 1 btint4cmp(int, int); ALTER OPERATOR CLASS backwards USING btree OWNER TO %owner;
+      ALTER OPERATOR FAMILY backwards USING btree OWNER TO %owner", &["DROP OPERATOR FAMILY public.backwards USING btree"]),
+    ("CREATE CAST (text AS json) WITHOUT FUNCTION", &["DROP CAST (text AS json)"]),
+    ("CREATE ACCESS METHOD heap_too TYPE TABLE HANDLER heap_tableam_handler", &["DROP ACCESS METHOD heap_too"]),
     ("GRANT SELECT ON visits TO %rep WITH GRANT OPTION; SET ROLE %rep; GRANT SELECT ON visits TO %app", &[
         "SELECT of table public.visits to %app",
         "SET ROLE %rep; REVOKE SELECT ON TABLE public.visits FROM %app; RESET ROLE; GRANT SELECT ON TABLE public.visits TO %app",
@@ -700,7 +829,7 @@ async fn what_the_role_could_not_restore_is_told_before_a_release_meets_it_and_w
         restored("before").await.expect_err(sql);
         for hint in told.iter().map(|found| &found.hint) {
             let (_, typed) = hint.split_once("superuser: `").unwrap();
-            let typed = typed.split_once('`').unwrap().0.replace("FOR TABLE …", "FOR TABLE visits");
+            let typed = typed.split_once('`').unwrap().0.replace("FOR TABLE ...", "FOR TABLE visits");
             place.cluster.psql(&name, &typed).unwrap_or_else(|error| panic!("{sql}: {all}: {error}"));
         }
         assert_eq!(bad().await, [], "{sql}");

@@ -18,7 +18,7 @@ SELECT coalesce(bool_or(rolsuper), false) AS owner_is_superuser FROM pg_roles WH
 \if :owner_is_superuser
 DO $$ BEGIN
   RAISE EXCEPTION 'the database belongs to a superuser'
-    USING HINT = 'give it, and what is in it, to a role of the application: ALTER DATABASE … OWNER TO …';
+    USING HINT = 'give it, and what is in it, to a role of the application: ALTER DATABASE ... OWNER TO ...';
 END $$;
 \endif
 
@@ -68,8 +68,8 @@ ALTER DATABASE :"template" OWNER TO :"role";
 
 -- After an upgrade of the system the server lets no database begin from one that was made with an older collation. This
 -- one holds no texts whose order could be wrong.
-SELECT current_setting('server_version_num')::int >= 150000 AS collations_have_versions \gset
-\if :collations_have_versions
+SELECT current_setting('server_version_num')::int >= 150000 AS is_15_or_later \gset
+\if :is_15_or_later
 SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
   FROM pg_database
  WHERE datname = :'template' AND datcollversion <> pg_database_collation_actual_version(oid) \gexec
@@ -77,6 +77,17 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
 
 \connect :"database"
 :plainly
+-- A copy gets what is set for the database before it is loaded, and a restored one keeps it. What the application has named by
+-- itself only a superuser sets for a database, or who was given it by its name.
+\if :is_15_or_later
+SELECT format('GRANT SET ON PARAMETER %s TO %I',
+              (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(s.name, '.')) part), :'role')
+  FROM (SELECT DISTINCT split_part(assignment, '=', 1) AS name
+          FROM pg_db_role_setting, unnest(setconfig) assignment
+         WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())) s
+ WHERE s.name LIKE '%.%' AND s.name !~ '^pl(perl|python|tcl)' AND NOT has_parameter_privilege(:'role', s.name, 'SET')
+   AND NOT EXISTS (SELECT 1 FROM pg_settings k WHERE lower(k.name) = lower(s.name)) \gexec
+\endif
 -- What an extension says of its own tables that people fill is in a dump: the role must be able to read it.
 SELECT DISTINCT format('GRANT USAGE ON SCHEMA %I TO %I', n.nspname, :'role')
   FROM pg_extension e, unnest(e.extconfig) AS config JOIN pg_class c ON c.oid = config JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,5 +1,6 @@
 //! A dump that lies there: read, listed, unpacked.
 
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -8,6 +9,7 @@ use std::process::Stdio;
 use pointsman_core::{Code, Problem};
 
 use super::dump::{output_of, unwritten};
+use super::given::{Announcement, Given, as_stored};
 use super::manifest::{Format, Manifest, damaged};
 use super::name::BackupId;
 use super::part::Part;
@@ -51,21 +53,13 @@ impl Archive {
         }
     }
 
-    /// The list of contents, as `pg_restore --list` prints it. The archive must be one of the manifest's database.
+    /// The list of contents, as `pg_restore --list` prints it, in the database's encoding. The archive must be one of the
+    /// manifest's database.
     pub(crate) async fn list(&self, tools: &Tools) -> Result<Vec<String>, Problem> {
-        let mut program = Program::local(&tools.program("pg_restore"));
-        program.command().arg("--list");
-        let output = output_of(program.command(), "list a backup")?;
-        let reading = tokio::task::spawn_blocking(move || {
-            let mut text = String::new();
-            stream::buffered(output.take(MAX_LIST_BYTES)).read_to_string(&mut text).map(|_| text)
-        });
-        self.feed(program, Code::BackupDamaged, &Progress::default(), "listed").await?;
-        let text = reading.await.unwrap_or_else(|_| Ok(String::new()));
-        let text = text.map_err(|error| self.damaged("its contents cannot be listed").because(&error))?;
+        let text = self.told(tools, &["--list"]).await?;
         let lines: Vec<String> = text.lines().map(str::to_owned).collect();
         let named = lines.iter().find_map(|line| line.strip_prefix(";     dbname: "));
-        if named != Some(self.manifest.database.as_str()) {
+        if named != Some(&as_stored(self.manifest.database.as_bytes())) {
             let found = named.unwrap_or("no database");
             return Err(Problem::new(
                 Code::BackupForeign,
@@ -77,6 +71,34 @@ impl Archive {
             .hint("`pointsman db list ENV` shows the backups that are there"));
         }
         Ok(lines)
+    }
+
+    /// The list without the entries that are given.
+    ///
+    /// Names in a line of the list have blanks between them, and may have blanks in them: what an entry is about is read from
+    /// what `pg_restore` says of it before its statements.
+    pub(crate) async fn list_without(&self, given: &Given, tools: &Tools) -> Result<Vec<String>, Problem> {
+        let list = self.list(tools).await?;
+        let text = self.told(tools, &["--verbose", "--schema-only", "--file=-"]).await?;
+        Ok(without(list, given, &text))
+    }
+
+    /// What `pg_restore` prints of it, in the encoding of the database, without reading any rows.
+    async fn told(&self, tools: &Tools, arguments: &[&str]) -> Result<String, Problem> {
+        let mut program = Program::local(&tools.program("pg_restore"));
+        program.command().args(arguments);
+        let output = output_of(program.command(), "list a backup")?;
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut text = Vec::new();
+            let mut output = stream::buffered(output);
+            output.by_ref().take(MAX_LIST_BYTES).read_to_end(&mut text)?;
+            // Whoever prints more must not wait for somebody to read it.
+            io::copy(&mut output, &mut io::sink()).map(|_| text)
+        });
+        self.feed(program, Code::BackupDamaged, &Progress::default(), "listed").await?;
+        let text = reading.await.unwrap_or_else(|_| Ok(Vec::new()));
+        let text = text.map_err(|error| self.damaged("its contents cannot be listed").because(&error))?;
+        Ok(as_stored(&text))
     }
 
     /// Reads all of it: an archive through `pg_restore`, plain SQL up to its end marker. Returns its unpacked size.
@@ -197,5 +219,63 @@ impl Archive {
                 Ok((Box::new(reader), Some(program.start()?)))
             }
         }
+    }
+}
+
+/// The lines of a list whose entries are not given, by what is said of each: its number, `-- TOC entry 6 (class 2615 OID 16385)`,
+/// and then its names. What only looks so, in the text of a function, is in no line of the list.
+fn without(list: Vec<String>, given: &Given, text: &str) -> Vec<String> {
+    let mut left_out = BTreeMap::new();
+    let mut number = None;
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("-- TOC entry ") {
+            number = rest.split(' ').next().and_then(|number| number.parse::<u32>().ok());
+        } else if let Some(entry) = line.strip_prefix("-- Name: ").and_then(Announcement::parse)
+            && let Some(number) = number.take()
+            && given.extent(&entry).is_some()
+        {
+            left_out.insert(number, entry.listed());
+        }
+    }
+    // `7; 0 0 ACL - SCHEMA gis site`
+    let is_left_out = |line: &String| {
+        let Some((number, rest)) = line.split_once("; ") else { return false };
+        let entry = number.parse().ok().and_then(|number: u32| left_out.get(&number));
+        entry.is_some_and(|entry| rest.splitn(3, ' ').nth(2) == Some(entry.as_str()))
+    };
+    list.into_iter().filter(|line| !is_left_out(line)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_left_out_is_told_by_number_and_names() {
+        let given = Given {
+            schemas: vec!["mein".to_owned()],
+            foreign_roles: vec!["DB Admin".to_owned()],
+            ..Given::default()
+        };
+        let list = [
+            ";     dbname: shop",
+            "6; 2615 16385 SCHEMA - mein o2",
+            "7; 2615 16386 SCHEMA - mein Laden o2",
+            "8; 0 0 ACL public TABLE pg_buffercache DB Admin",
+            "9; 0 0 ACL Laden 1 TABLE q App DB Admin",
+        ];
+        let said = |number: u32, name: &str| {
+            format!("--\n-- TOC entry {number} (class 1 OID 2)\n-- Name: {name}\n--\n\n")
+        };
+        let text = [
+            said(6, "mein; Type: SCHEMA; Schema: -; Owner: o2"),
+            said(7, "mein Laden; Type: SCHEMA; Schema: -; Owner: o2"),
+            said(8, "TABLE pg_buffercache; Type: ACL; Schema: public; Owner: DB Admin"),
+            said(9, "TABLE q; Type: ACL; Schema: Laden 1; Owner: App DB Admin"),
+            // In the text of a function.
+            said(7, "mein; Type: SCHEMA; Schema: -; Owner: o2"),
+        ];
+        let kept = without(list.map(str::to_owned).to_vec(), &given, &text.concat());
+        assert_eq!(kept, [0, 2, 4].map(|kept| list[kept]));
     }
 }

@@ -7,11 +7,13 @@ use pointsman_core::{Code, Problem};
 
 use super::archive::Archive;
 use super::dump::unwritten;
+use super::extensions;
+use super::given::{Given, as_stored};
 use super::manifest::{Format, Manifest};
 use super::part;
-use super::plain::{Given, WithoutGiven};
+use super::plain::WithoutGiven;
 use crate::child::Program;
-use crate::statement::{field, quoted, refused};
+use crate::statement::{field, refused};
 use crate::tools::Tools;
 use crate::{Progress, Session, Settings, room};
 
@@ -50,6 +52,7 @@ pub(crate) async fn load(
     (database, jobs): (&str, Jobs),
     progress: &Progress,
 ) -> Result<(), Problem> {
+    extensions::create(settings, &archive.manifest, database).await?;
     let target = Target::ask(settings, &archive.manifest, database).await?;
     match archive.manifest.format {
         Format::Custom => load_archive(settings, tools, archive, (&target, jobs), progress).await,
@@ -76,7 +79,7 @@ async fn load_archive(
     (target, jobs): (&Target<'_>, Jobs),
     progress: &Progress,
 ) -> Result<(), Problem> {
-    let list = List::write(settings, archive, &wanted(archive.list(tools).await?, &target.given))?;
+    let list = List::write(settings, archive, &archive.list_without(&target.given, tools).await?)?;
     let mut program = Program::new(settings, &tools.program("pg_restore"), "load")?;
     program
         .command()
@@ -96,35 +99,6 @@ async fn load_archive(
     ended.well(Code::BackupUnrestorable, &format!("load backup `{}`", archive.manifest.id)).map(|_| ())
 }
 
-/// The contents without what only the owner of an extension may say about it, and without the schemas that are there. Rights on a
-/// schema, and its comment, stay, but where both are there too: in one that is a superuser's.
-fn wanted(list: Vec<String>, given: &Given) -> Vec<String> {
-    list.into_iter().filter(|line| !is_given(line, given)).collect()
-}
-
-/// Whether a line of an archive's list is about what is given: `7; 0 0 ACL - SCHEMA gis site`.
-fn is_given(line: &str, given: &Given) -> bool {
-    let Some(entry) = line.splitn(4, ' ').nth(3) else { return false };
-    // After a name its owner stands, or nobody. What is said of a thing names it as a statement would.
-    let is_one = |rest: &str, names: &[String]| {
-        let is = |name: &str| rest.strip_prefix(name).is_some_and(|owner| owner.starts_with(' '));
-        names.iter().any(|name| is(name) || is(&quoted(name)))
-    };
-    if let Some(rest) = entry.strip_prefix("COMMENT - EXTENSION ") {
-        is_one(rest, &given.extensions)
-    } else if let Some(rest) = entry.strip_prefix("SCHEMA - ") {
-        is_one(rest, &given.schemas) || is_one(rest, &given.foreign_schemas)
-    } else if let Some(rest) =
-        ["COMMENT - SCHEMA ", "ACL - SCHEMA "].iter().find_map(|about| entry.strip_prefix(about))
-    {
-        is_one(rest, &given.foreign_schemas)
-    } else if let Some((schema, rest)) = entry.strip_prefix("ACL ").and_then(|rest| rest.split_once(' ')) {
-        rest.rsplit_once(' ').is_some_and(|(_, owner)| given.has_rights(schema, owner))
-    } else {
-        false
-    }
-}
-
 /// The empty database that is loaded.
 struct Target<'a> {
     database: &'a str,
@@ -142,9 +116,12 @@ impl<'a> Target<'a> {
     async fn ask(settings: &Settings, manifest: &Manifest, database: &'a str) -> Result<Self, Problem> {
         let session = Session::open(settings, database, "restore").await?;
         let asked = async |sql: &str| {
-            let rows = session.client().query(sql, &[]).await;
+            let sql =
+                format!("SELECT convert_to(name, getdatabaseencoding()::text) FROM ({sql}) AS names (name)");
+            let rows = session.client().query(&sql, &[]).await;
             let rows = rows.map_err(|error| refused("list what the template brought", &error))?;
-            rows.iter().map(|row| field(row, 0)).collect::<Result<Vec<String>, Problem>>()
+            let name = |row| field::<Vec<u8>>(row, 0).map(|name| as_stored(&name));
+            rows.iter().map(name).collect::<Result<Vec<String>, Problem>>()
         };
         let extensions = asked("SELECT extname::text FROM pg_extension").await?;
         let schemas = "SELECT nspname::text FROM pg_namespace
@@ -202,8 +179,9 @@ struct List(PathBuf);
 impl List {
     fn write(settings: &Settings, archive: &Archive, lines: &[String]) -> Result<Self, Problem> {
         let path = settings.backup.dir.join(format!("{}.list{}", archive.manifest.id, part::ENDING));
-        let mut text = lines.join("\n");
-        text.push('\n');
+        // The number that a line begins with says which entry it is.
+        let entries = lines.iter().filter_map(|line| line.split(' ').next());
+        let text: String = entries.flat_map(|number| [number, "\n"]).collect();
         // A crash may have left one.
         _ = std::fs::remove_file(&path);
         std::fs::write(&path, text).map_err(|error| unwritten("list the contents of a backup", &error))?;
@@ -224,35 +202,5 @@ mod tests {
         assert_eq!(super::spare_kb(0), 0);
         assert_eq!(super::spare_kb(800 << 10), 100 << 10);
         assert_eq!(super::spare_kb(64 << 20), 256 << 10);
-    }
-
-    #[test]
-    fn what_the_template_gave_is_left_out_and_nothing_else() {
-        let list = [
-            "3; 3079 1 EXTENSION - postgis ",
-            "4; 0 0 COMMENT - EXTENSION postgis ",
-            "5; 0 0 COMMENT - EXTENSION hstore ",
-            "6; 2615 16385 SCHEMA - gis site",
-            "7; 0 0 ACL - SCHEMA gis site",
-            "8; 0 0 COMMENT - SCHEMA gis site",
-            "9; 2615 16386 SCHEMA - gist site",
-            "10; 2615 16387 SCHEMA - topology postgres",
-            "11; 0 0 ACL - SCHEMA topology postgres",
-            "12; 0 0 COMMENT - SCHEMA \"the maps\" postgres",
-            "13; 0 0 ACL public TABLE spatial_ref_sys postgres",
-            "14; 0 0 ACL pg_catalog FUNCTION pg_stat_reset() postgres",
-            "15; 0 0 ACL public FUNCTION levenshtein(text, text) postgres",
-            "16; 0 0 ACL public TABLE features site",
-            "17; 826 16399 DEFAULT ACL - DEFAULT PRIVILEGES FOR TABLES postgres",
-        ];
-        let given = super::Given {
-            extensions: vec!["plpgsql".to_owned(), "postgis".to_owned()],
-            schemas: vec!["gis".to_owned(), "topology".to_owned()],
-            foreign_schemas: vec!["topology".to_owned(), "the maps".to_owned()],
-            foreign_roles: vec!["postgres".to_owned()],
-        };
-        let kept = super::wanted(list.map(str::to_owned).to_vec(), &given);
-        let expected = [0, 2, 4, 5, 6, 11, 13, 14].map(|kept| list[kept]);
-        assert_eq!(kept, expected);
     }
 }

@@ -3,6 +3,8 @@
 mod archive;
 mod catalog;
 mod dump;
+mod extensions;
+mod given;
 mod load;
 mod manifest;
 mod name;

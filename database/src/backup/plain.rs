@@ -3,32 +3,11 @@
 
 use std::io::{self, BufWriter, Write};
 
-use crate::statement::quoted;
+use super::given::{Announcement, Extent, Given, as_stored};
 
 /// How much of a line is looked at: what is left out stands at its beginning.
 /// A function is announced with the types of all its arguments.
 const LOOKED_AT: usize = 2048;
-
-/// What a database has already before it is loaded.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Given {
-    /// Extensions.
-    pub(crate) extensions: Vec<String>,
-    /// Schemas beside `public`.
-    pub(crate) schemas: Vec<String>,
-    /// Schemas of roles that the agent could not become. Rights on them, and their comments, are there too.
-    pub(crate) foreign_schemas: Vec<String>,
-    /// Such roles. Rights on what is theirs in a schema are there too: an extension made it.
-    pub(crate) foreign_roles: Vec<String>,
-}
-
-impl Given {
-    /// Whether the rights on a thing in this schema, whose owner this is, are there.
-    pub(crate) fn has_rights(&self, schema: &str, owner: &str) -> bool {
-        // On what is the server's own somebody else gives rights, and doctor refuses them.
-        schema != "-" && schema != "pg_catalog" && self.foreign_roles.iter().any(|role| role == owner)
-    }
-}
 
 /// Passes lines on, but those about what is given.
 pub(crate) struct WithoutGiven<W: Write> {
@@ -82,35 +61,19 @@ impl<W: Write> WithoutGiven<W> {
             self.announced = None;
         }
         let announcement = line.strip_prefix(b"-- Name: ").filter(|_| after_bar);
-        if let Some(announcement) = announcement.and_then(|rest| std::str::from_utf8(rest).ok()) {
-            self.announced = announced(&self.given, announcement);
+        if let Some(announcement) = announcement {
+            let announcement = as_stored(announcement);
+            let entry = Announcement::parse(&announcement);
+            let extent = entry.and_then(|entry| self.given.extent(&entry));
+            self.announced = extent.map(|extent| match extent {
+                Extent::Line(begins) => Announced::Line(begins),
+                Extent::All => Announced::All { begun: false },
+            });
         } else if matches!(self.announced, Some(Announced::Line(begins)) if line.starts_with(begins)) {
             self.announced = None;
             return State::Dropping;
         }
         State::Passing
-    }
-}
-
-/// What is left out of what is announced so: `gis; Type: SCHEMA; Schema: -; Owner: site`.
-fn announced(given: &Given, announcement: &str) -> Option<Announced> {
-    // What nobody owns has no owner there, but the space before one.
-    let (announcement, owner) = announcement.trim_end_matches('\n').rsplit_once("; Owner: ")?;
-    let (announcement, schema) = announcement.rsplit_once("; Schema: ")?;
-    let (name, kind) = announcement.rsplit_once("; Type: ")?;
-    let is_one = |names: &[String], kind: &str| {
-        name.strip_prefix(kind).is_some_and(|name| names.iter().any(|one| one == name || quoted(one) == name))
-    };
-    let all = Some(Announced::All { begun: false });
-    match kind {
-        "COMMENT" if is_one(&given.extensions, "EXTENSION ") => {
-            Some(Announced::Line(b"COMMENT ON EXTENSION "))
-        }
-        "COMMENT" | "ACL" if is_one(&given.foreign_schemas, "SCHEMA ") => all,
-        "ACL" if given.has_rights(schema, owner) => all,
-        "SCHEMA" if is_one(&given.foreign_schemas, "") => all,
-        "SCHEMA" if is_one(&given.schemas, "") => Some(Announced::Line(b"CREATE SCHEMA ")),
-        _ => None,
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::Problem;
 use tokio_postgres::Client;
 
-use super::{Contents, Counters, Sequence, Table};
+use super::{Contents, Counters, Home, Sequence, Table};
 use crate::Progress;
 use crate::statement::{field, is_gone, quoted, refused, releasing_locks};
 
@@ -39,6 +39,12 @@ const SEQUENCES: &str = "
 const NAMES_TRIED: u32 = 3;
 
 const EXTENSIONS: &str = "SELECT extname::text, extversion FROM pg_extension";
+
+const HOMES: &str = "
+    SELECT e.extname::text, pg_get_userbyid(e.extowner)::text, n.nspname::text,
+           CASE WHEN d.objid IS NULL THEN pg_get_userbyid(n.nspowner)::text END
+      FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
+      LEFT JOIN pg_depend d ON d.classid = 'pg_namespace'::regclass AND d.objid = n.oid AND d.deptype = 'e'";
 
 const ROLES: &str = "
     SELECT DISTINCT r.rolname::text
@@ -82,6 +88,7 @@ pub(crate) async fn take(client: &Client, progress: &Progress, doing: &str) -> R
         sequences: sequences(client).await?,
         large_objects: large.unsigned_abs(),
         extensions: pairs(client, EXTENSIONS, "list extensions").await?,
+        homes: homes(client).await?,
         roles: names(client, ROLES, "list roles").await?,
         objects: counted(client).await?,
     })
@@ -179,6 +186,16 @@ async fn names(client: &Client, sql: &str, doing: &str) -> Result<BTreeSet<Strin
 async fn pairs(client: &Client, sql: &str, doing: &str) -> Result<BTreeMap<String, String>, Problem> {
     let rows = client.query(sql, &[]).await.map_err(|error| refused(doing, &error))?;
     rows.iter().map(|row| Ok((field(row, 0)?, field(row, 1)?))).collect()
+}
+
+async fn homes(client: &Client) -> Result<BTreeMap<String, Home>, Problem> {
+    let rows = client.query(HOMES, &[]).await.map_err(|error| refused("list extensions", &error))?;
+    rows.iter()
+        .map(|row| {
+            let home = Home { owner: field(row, 1)?, schema: field(row, 2)?, schema_owner: field(row, 3)? };
+            Ok((field(row, 0)?, home))
+        })
+        .collect()
 }
 
 async fn counted(client: &Client) -> Result<BTreeMap<String, u64>, Problem> {

@@ -24,10 +24,24 @@ pub struct Contents {
     pub large_objects: u64,
     /// Extensions and their versions.
     pub extensions: BTreeMap<String, String>,
+    /// Whose each of them is, and where; of backups of before none.
+    #[serde(default)]
+    pub homes: BTreeMap<String, Home>,
     /// Roles that own something, or were granted something.
     pub roles: BTreeSet<String>,
     /// How many there are of each other kind: indexes, constraints, triggers, functions, views, policies, types.
     pub objects: BTreeMap<String, u64>,
+}
+
+/// Where an extension is, and whose.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Home {
+    /// Whose the extension is.
+    pub owner: String,
+    /// The schema that it is in.
+    pub schema: String,
+    /// Whose the schema is; none where the extension itself made it.
+    pub schema_owner: Option<String>,
 }
 
 /// A table.
