@@ -20,7 +20,7 @@ const PIECE_BYTES: u32 = 1 << 20;
 
 /// Of the tables of extensions those rows that a dump holds. What every row got when its column was added, or gets by a
 /// constant default, is no row's own; both are compared as the server writes elements of arrays, which is how it keeps the
-/// former.
+/// former. A default that calls anything is no constant: it is not evaluated, and what a domain forbids is not asked.
 const COLUMNS: &str = "
     SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false),
            CASE WHEN a.attgenerated = '' THEN
@@ -30,14 +30,21 @@ const COLUMNS: &str = "
                WHEN a.atthasmissing THEN
                     'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ' || quote_literal(a.attmissingval::text)
                ELSE 'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ARRAY[(' || CASE
-                        WHEN a.attidentity <> '' OR pg_get_expr(d.adbin, d.adrelid) ~ '[[:alpha:]_]\\(' THEN 'NULL'
+                        WHEN a.attidentity <> ''
+                          OR regexp_replace(pg_get_expr(d.adbin, d.adrelid), '''([^'']|'''')*''', '', 'g') ~ '[^[ (,]\\(' THEN 'NULL'
                         ELSE coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') END
-                        || ')::' || format_type(a.atttypid, a.atttypmod) || ']::text' END END,
+                        || ')::' || base.name || ']::text' END END,
            coalesce(e.condition, '')
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
       JOIN pg_type ty ON ty.oid = a.atttypid
+     CROSS JOIN LATERAL (
+           WITH RECURSIVE down (id, modifier) AS (
+             SELECT a.atttypid, a.atttypmod
+              UNION ALL
+             SELECT t.typbasetype, t.typtypmod FROM down JOIN pg_type t ON t.oid = down.id AND t.typtype = 'd')
+           SELECT format_type(down.id, down.modifier) AS name FROM down JOIN pg_type t ON t.oid = down.id AND t.typtype <> 'd') base
       LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
       LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
       LEFT JOIN (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) e
