@@ -5,11 +5,13 @@
 //! Looking is in [`seen`]; every check is a pure function over what was seen. Nothing is changed.
 
 mod backends;
+mod comparison;
 mod driver;
 mod frontend;
 pub(crate) mod log;
 mod map;
 pub(crate) mod page;
+mod part;
 mod process;
 mod reach;
 mod reload;
@@ -179,7 +181,7 @@ const CHECKS: &[(&str, &str, Look)] = &[
     ),
     (
         "path-answered",
-        "what a frontend answers itself shows that the route was looked up, not where it leads: a switch would see no rule in its way",
+        "a deploy is refused (PM0110) while another backend than the route's answers; what a frontend answers itself shows that the route was looked up, not where it leads",
         Live(reach::asked),
     ),
     (

@@ -4,114 +4,14 @@
 use std::collections::BTreeMap;
 
 use pointsman_chassis::http_check::Answer;
-use pointsman_core::Problem;
+use pointsman_core::{Problem, Route};
 
 use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
-use super::seen::{Seen, Written};
+use super::seen::{Seen, USUAL_CONFIG, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
-use super::{Said, add_to, listed};
+use super::{Said, add_to, listed, part};
 use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
-
-/// What is asked of a request, or of where it comes from: a term that asks none of this holds for all requests or for none.
-const OF_REQUESTS: [&str; 14] = [
-    "path",
-    "url",
-    "base",
-    "hdr",
-    "req.",
-    "src",
-    "dst",
-    "method",
-    "ssl_",
-    "cook",
-    "query",
-    "http_auth",
-    "fc_",
-    "capture.",
-];
-
-/// What lies within one sample expression: its first fetch.
-fn asks(name: &str, of: &[&str]) -> bool {
-    of.iter().any(|begin| name.starts_with(begin))
-}
-
-/// The conditions that HAProxy has names for already, by what they say of a site's visitors: that each of them fits, or none.
-/// Methods and addresses are looked at by what they stand for.
-const OF_ALL: [&str; 10] = [
-    "TRUE",
-    "HTTP",
-    "HTTP_1.0",
-    "HTTP_1.1",
-    "HTTP_2.0",
-    "HTTP_3.0",
-    "HTTP_CONTENT",
-    "HTTP_URL_SLASH",
-    "REQ_CONTENT",
-    "WAIT_END",
-];
-const OF_NONE: [&str; 5] = ["FALSE", "LOCALHOST", "HTTP_URL_ABS", "HTTP_URL_STAR", "RDP_COOKIE"];
-
-/// Methods by which visitors of a site ask.
-const OF_VISITORS: [&str; 6] = ["GET", "HEAD", "POST", "PUT", "DELETE", "PATCH"];
-
-/// The same for a name that HAProxy knows without an `acl`; `None` for any other.
-fn predefined(name: &str, negated: bool) -> Option<bool> {
-    if let Some(method) = name.strip_prefix("METH_") {
-        return Some(!negated && !OF_VISITORS.contains(&method));
-    }
-    match (OF_ALL.contains(&name), OF_NONE.contains(&name)) {
-        (true, _) => Some(negated && name == "TRUE"),
-        (_, true) => Some(!negated),
-        _ => None,
-    }
-}
-
-/// Whether a term tells the requests that are meant from the site's visitors.
-fn keeps_apart(term: &Term<'_>, section: &Section, host: &str) -> bool {
-    let lines: Vec<&Line> = named(section, term.name()).collect();
-    if let Some(apart) = predefined(term.name(), term.negated).filter(|_| lines.is_empty()) {
-        return apart;
-    }
-    let within = |words: &[String]| tells_apart(words, section, host);
-    match (lines.is_empty(), term.negated) {
-        (true, false) => within(term.words),
-        // Lines of one name are alternatives.
-        (false, false) => lines.iter().all(|line| within(line.words().get(2..).unwrap_or_default())),
-        // All but a few: only whoever does not ask for this site.
-        (true, true) => is_of_host(term.words),
-        (false, true) => lines.iter().any(|line| is_of_host(line.words().get(2..).unwrap_or_default())),
-    }
-}
-
-fn is_of_host(words: &[String]) -> bool {
-    words.first().is_some_and(|name| {
-        let name = name.to_ascii_lowercase();
-        name.contains("(host)") || name.starts_with("ssl_fc_sni") || name.starts_with("req.ssl_sni")
-    })
-}
-
-/// The same of the words of one comparison: what is looked at, flags, values.
-fn tells_apart(words: &[String], section: &Section, host: &str) -> bool {
-    let Some(name) = words.first() else { return false };
-    if !asks(name, &OF_REQUESTS) {
-        return false;
-    }
-    let values = || words.iter().skip(1).filter(|word| !word.starts_with('-'));
-    if is_of_host(words) {
-        return !values().any(|value| value.eq_ignore_ascii_case(host));
-    }
-    if name == "ssl_fc" {
-        // Of all visitors or of none: nobody speaks TLS where no `bind` does.
-        return !section.own(&["bind"]).any(|line| line.has("ssl"));
-    }
-    if name == "method" {
-        return !values().any(|value| OF_VISITORS.contains(&value.to_ascii_uppercase().as_str()));
-    }
-    let every_path = ["path_beg", "url_beg"].iter().any(|begin| name.starts_with(begin))
-        || words.iter().any(|word| word == "beg");
-    !(every_path && values().any(|value| value == "/"))
-}
 
 /// The backend that a term finds without servers; it may stand in an `acl`.
 fn finds_dead<'a>(term: &Term<'a>, section: &'a Section) -> Option<&'a str> {
@@ -152,13 +52,7 @@ fn for_dead_route(alternative: &[Term<'_>], section: &Section, seen: &Seen) -> b
 
 /// Whether a rule may take any visitor of the site.
 fn takes_visitors(line: &Line, section: &Section, host: &str) -> bool {
-    let Some(condition) = Condition::of(line) else { return true };
-    if condition.negated {
-        // `unless`: all but those that hold.
-        return !condition.alternatives.iter().flatten().any(|term| is_of_host(term.words));
-    }
-    let open = |alternative: &Vec<Term<'_>>| !alternative.iter().any(|term| keeps_apart(term, section, host));
-    condition.alternatives.iter().any(open)
+    !part::of_line(line, section, host).is_apart()
 }
 
 /// What answers a request before any backend is picked.
@@ -166,15 +60,7 @@ const ANSWERS: [&str; 7] = ["redirect", "return", "deny", "tarpit", "reject", "s
 
 /// Whether a rule that answers leaves no visitor of the site to those below it.
 fn leaves_none(line: &Line, section: &Section, host: &str) -> bool {
-    let Some(condition) = Condition::of(line) else { return true };
-    let apart = |term: &Term<'_>| keeps_apart(term, section, host);
-    if condition.negated {
-        // What is left is what the condition names.
-        return condition.alternatives.iter().all(|alternative| alternative.iter().any(apart));
-    }
-    // What is left holds none of the alternatives: of each, some term does not hold.
-    let turned = |term: &Term<'_>| apart(&Term { negated: !term.negated, ..*term });
-    condition.alternatives.iter().any(|alternative| alternative.iter().all(turned))
+    part::of_line(line, section, host).others().is_apart()
 }
 
 /// Whether a section answers every visitor by itself, so that nobody of them comes to the backends that it names. What is
@@ -210,11 +96,8 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
         for line in others.filter(|line| takes_visitors(line, section, &seen.host)) {
             let condition = Condition::of(line).filter(|condition| !condition.negated);
             let alternatives = condition.map_or_else(Vec::new, |condition| condition.alternatives);
-            let open = || {
-                alternatives
-                    .iter()
-                    .filter(|terms| !terms.iter().any(|term| keeps_apart(term, section, &seen.host)))
-            };
+            let open =
+                || alternatives.iter().filter(|terms| !part::of_terms(terms, section, &seen.host).is_apart());
             if open().next().is_some() && open().all(|terms| for_dead_route(terms, section, seen)) {
                 continue;
             }
@@ -267,11 +150,13 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
     }
 }
 
-/// What a request of the agent's own met at the path by which it sees that a move has moved visitors.
+/// What a request of the agent's own met at the path by which it sees that a move has moved visitors. A deploy judges it
+/// alike, before it begins.
 pub(super) fn asked(seen: &Seen) -> Result<Said, &Problem> {
-    let backends = seen.backends.as_ref()?;
+    let (backends, entries) = (seen.backends.as_ref()?, seen.entries.as_ref()?);
     let (path, status) = (&seen.path, |answer: &Answer| answer.status);
-    let beside = "beside those by which visitors are answered so, in the frontend:\n  ... unless trusted\nor in `[frontend]` of lb-agent.toml, with a path that a slot answers:\n  path = \"/healthz\"";
+    let other_path =
+        "in `[frontend]` of lb-agent.toml, with a path that a slot answers:\n  path = \"/healthz\"";
     let answer = match &seen.answer {
         Ok(answer) => answer,
         Err(reason) => {
@@ -279,27 +164,84 @@ pub(super) fn asked(seen: &Seen) -> Result<Said, &Problem> {
             return Ok(Said::unknown(what, "compare `[frontend]` in lb-agent.toml with haproxy.cfg"));
         }
     };
-    if answer.mark("epoch").is_none() {
+    let beside = || {
+        format!(
+            "beside those by which visitors are answered so, in the frontend:\n  ... unless trusted\nor {other_path}"
+        )
+    };
+    let Some(epoch) = answer.mark("epoch") else {
         return Ok(Said::fail(
             format!("a request for `{path}` is answered with status {} and shows no route", status(answer)),
             format!(
-                "the lines of the route stand above every rule that answers by itself, such as `http-request auth`; or {beside}"
+                "the lines of the route stand above every rule that answers by itself, such as `http-request auth`; or {}",
+                beside()
             ),
+        ));
+    };
+    let route = entries.iter().find(|(key, _)| *key == seen.wanted.key);
+    let Some(route) = route.and_then(|(_, value)| Route::parse(value).ok()) else {
+        return Ok(Said::unknown("HAProxy's map holds no route to compare with: see `map-one-entry`", ""));
+    };
+    if epoch != route.epoch.to_string() {
+        return Ok(Said::unknown(
+            format!("a request for `{path}` shows route epoch {epoch}, HAProxy's map has {}", route.epoch),
+            "a switch may have come in between: look again\n  pointsman doctor lb ENV\nif it stays, another process or map answers: see `route-lookup` and `master-socket`",
         ));
     }
     let Some(backend) = answer.mark("be") else {
         return Ok(Said::ok(format!("a request for `{path}` shows the route")));
     };
+    let named = if answer.mark("side") == Some("canary") { &route.canary } else { &route.stable };
+    if backend == named.as_str() {
+        return Ok(Said::ok(format!("a request for `{path}` is answered by `{backend}`, as the route says")));
+    }
     if backends.iter().any(|known| known == backend) {
-        return Ok(Said::ok(format!("a request for `{path}` is answered by `{backend}`")));
+        return Ok(Said::fail(
+            format!("a request for `{path}` is answered by `{backend}`, and the route leads to `{named}`"),
+            format!(
+                "{}\nwhere that is right for `{path}`, {other_path}",
+                who_leads_there(seen, backend, named.as_str())
+            ),
+        ));
     }
     Ok(Said::warn(
         format!(
             "`{backend}` answers a request for `{path}` by a rule of its own, with status {}",
             status(answer)
         ),
-        beside,
+        beside(),
     ))
+}
+
+/// Where the rule stands that leads to another backend than the route names, or how to look for it.
+fn who_leads_there(seen: &Seen, backend: &str, named: &str) -> String {
+    if backend == seen.wanted.maintenance_backend.0.as_str() {
+        return format!(
+            "HAProxy falls to `default_backend` where it has no `{named}`: see `backends-present`"
+        );
+    }
+    let Ok(written) = &seen.written else {
+        return format!(
+            "find the rule that takes it before the route does:\n  grep -n {backend} {USUAL_CONFIG}"
+        );
+    };
+    let fronts = routing(seen, &written.config);
+    let map = seen.wanted.map_name();
+    let of_route = |section: &Section, line: &Line| by_route(section, &map).any(|of| of.place == line.place);
+    let leads = |line: &&Line| line.word(1) == backend || line.word(1).contains("%[");
+    let rules = fronts.iter().flat_map(|section| {
+        section.own(&["use_backend"]).filter(leads).filter(|line| !of_route(section, line))
+    });
+    let rules: Vec<String> =
+        rules.map(|line| format!("\n  {}: {}", line.place, line.words().join(" "))).collect();
+    if rules.is_empty() {
+        let files = written.files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(" ");
+        return format!("find the rule that takes it before the route does:\n  grep -n {backend} {files}");
+    }
+    format!(
+        "have the rule that takes it before the route does name the paths or the other host it is for:{}",
+        rules.concat()
+    )
 }
 
 /// The backends of a route that visitors are meant to get to by the route alone.

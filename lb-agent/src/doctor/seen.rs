@@ -17,7 +17,7 @@ use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
 use crate::socket::Endpoint;
 
 /// Where HAProxy's configuration is when neither lb-agent.toml nor HAProxy itself says so.
-const USUAL_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
+pub(super) const USUAL_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
 /// Most files that are read of one configuration: HAProxy reads them all at start, nobody has thousands.
 const MAX_FILES: usize = 256;

@@ -943,6 +943,76 @@ fn every_check_of_the_files_notices_what_it_is_for() {
     }
 }
 
+/// Whoever a rule names by host, path or condition, the site's visitors are among them or they are not: `www.example.org` is
+/// the site.
+#[test]
+fn a_rule_before_the_routes_is_for_the_site_or_for_others() {
+    let before_route = |condition: &str| {
+        let rules = format!("  use_backend be_shop {condition}\n{CANARY}");
+        seen(&fragment().replacen(CANARY, &rules, 1))
+    };
+    for takes in [
+        "if { hdr_end(host) -i example.org }",
+        "if { hdr_beg(host) -i www. }",
+        "if { hdr(host) -m beg www. }",
+        "if { hdr_dom(host) -i example }",
+        "if { hdr_sub(host) -i example }",
+        "if { hdr_dir(host) www.example.org }",
+        "if { hdr_reg(host) ^www }",
+        "if { hdr(host) -i -f /etc/haproxy/hosts.lst }",
+        "if { hdr(host),lower,map(/etc/haproxy/hosts.map) -m found }",
+        "if { hdr(host) -i www.example.org:80 }",
+        "if { hdr(host) -m found }",
+        "if { ssl_fc_sni_end -i .example.org }",
+        "if !{ hdr(host) -i shop.example.org }",
+        "unless { hdr(host) -i shop.example.org }",
+        "unless { hdr(host) -i www.example.org } { path_beg /api/ }",
+        "if { path_reg ^/ }",
+        "if { path_sub / }",
+        "if { path_reg ^/(?!new) }",
+        "if { base_beg -i www.example.org/ }",
+        "if { base_dom -i example.org }",
+    ] {
+        must_say(&before_route(takes), "route-reached", Warn, "use_backend be_shop", "path_beg /other/");
+    }
+    for apart in [
+        "if { hdr_end(host) -i .example.com }",
+        "if { hdr_beg(host) -i shop. }",
+        "if { hdr(host) -m beg shop. }",
+        "if { hdr_dom(host) -i exam }",
+        "if { hdr_reg(host) -i ^(shop|blog)\\.example\\.org$ }",
+        "if { hdr(host) -i shop.example.org:8443 }",
+        "if { hdr_end(host) -i example.org } { path_beg /shop/ }",
+        "if !{ hdr_end(host) -i example.org }",
+        "unless { hdr_dom(host) -i example.org }",
+        "unless { hdr(host) -i shop.example.org } or { hdr(host) -i www.example.org }",
+        "if { path_reg ^/shop/ }",
+        "if { path_beg -i -f /etc/haproxy/paths.lst }",
+        "if { base_beg -i www.example.org/shop/ }",
+    ] {
+        must_say(&before_route(apart), "route-reached", Well, "no rule", "");
+    }
+}
+
+#[test]
+fn a_frontend_that_answers_another_site_leaves_this_one_to_what_it_names() {
+    let beside = |rule: &str| {
+        seen(&format!("{}frontend fe_http\n  bind :8080\n  {rule}\n  default_backend be_blue\n", fragment()))
+    };
+    for leaves in [
+        "http-request redirect location /gone if { hdr(host) -i shop.example.org }",
+        "http-request deny unless { hdr_end(host) -i example.org }",
+    ] {
+        must_say(&beside(leaves), "slot-entrances", Fail, "`default_backend be_blue` leads", "`frontend fe`");
+    }
+    for answers in [
+        "http-request redirect scheme https if { hdr_end(host) -i example.org }",
+        "http-request deny unless { hdr_beg(host) -i shop. }",
+    ] {
+        must_say(&beside(answers), "slot-entrances", Well, "only the route", "");
+    }
+}
+
 #[test]
 fn several_servers_need_redispatch() {
     let text = fragment().replace("  option redispatch\n", "");
@@ -1050,6 +1120,7 @@ fn a_firewalls_configuration_is_told_what_it_lacks() {
         ("default-backend", "unknown"),
         ("one-backend", "unknown"),
         ("route-reached", "unknown"),
+        ("path-answered", "unknown"),
         ("slot-entrances", "unknown"),
         ("canary", "unknown"),
         ("route-shown", "unknown"),
@@ -1162,10 +1233,39 @@ fn who_answers_the_path_that_the_agent_asks_for() {
         ),
         (Ok(marks(302, None)), Fail, "status 302 and shows no route", "http-request auth"),
         (Err("connection refused".to_owned()), Unknown, "got no answer: connection refused", "[frontend]"),
+        // A backend that HAProxy has, and another one than the route names for this side.
+        (
+            Ok(marks(200, Some("epoch=40 side=stable be=be_green"))),
+            Fail,
+            "answered by `be_green`, and the route leads to `be_blue`",
+            "grep -n be_green haproxy.cfg",
+        ),
+        (
+            Ok(marks(503, Some("epoch=40 side=stable be=be_maint"))),
+            Fail,
+            "answered by `be_maint`, and the route leads to `be_blue`",
+            "`backends-present`",
+        ),
+        (Ok(marks(200, Some("epoch=40 side=canary be=be_green"))), Well, "as the route says", ""),
+        // A switch between two looks, or a process that no switch reaches.
+        (
+            Ok(marks(200, Some("epoch=39 side=stable be=be_green"))),
+            Unknown,
+            "shows route epoch 39, HAProxy's map has 40",
+            "look again",
+        ),
     ];
     for (answer, verdict, what, fix) in cases {
         must_say(&Seen { answer, ..seen(&fragment()) }, "path-answered", verdict, what, fix);
     }
+    // The rule that did it is named, the route's own are not.
+    let rule = "  use_backend be_shop if { hdr_end(host) -i example.org }\n";
+    let mut led = seen(&fragment().replacen(CANARY, &format!("{rule}{CANARY}"), 1));
+    led.answer = Ok(marks(200, Some("epoch=40 side=stable be=be_shop")));
+    led.backends.as_mut().unwrap().push("be_shop".to_owned());
+    must_say(&led, "path-answered", Fail, "answered by `be_shop`", &format!(": {}\nwhere", rule.trim()));
+    led.entries = Ok(Vec::new());
+    must_say(&led, "path-answered", Unknown, "holds no route", "");
 }
 
 /// Whether the agent speaks the PROXY protocol is as its `bind` awaits it.

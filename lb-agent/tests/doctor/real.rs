@@ -498,6 +498,28 @@ async fn an_haproxy_that_went_wrong_is_told_what() {
     }
 }
 
+/// A rule of an older time takes the whole site: HAProxy's own answer shows it, and where it stands is told.
+#[tokio::test]
+async fn a_rule_that_takes_the_site_is_found_in_the_answer() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let (route, rule) =
+        ("  use_backend %[var(txn.canary)]", "use_backend be_shop if { hdr_end(host) -i example.org }");
+    let text = text.replacen(route, &format!("  {rule}\n{route}"), 1);
+    let text = format!("{text}backend be_shop\n  http-request return status 200\n");
+    std::fs::write(balancer.at("haproxy.cfg"), text).unwrap();
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    let findings = balancer.must_find(&[("route-reached", "warn"), ("path-answered", "fail")]).await;
+    let found = findings.iter().find(|finding| finding.check == "path-answered").unwrap();
+    assert!(found.what.contains("answered by `be_shop`, and the route leads to `be_blue`"), "{found:?}");
+    assert!(found.fix.contains(rule), "{found:?}");
+}
+
 #[tokio::test]
 async fn a_reload_that_failed_is_found() {
     if !is_installed() {
