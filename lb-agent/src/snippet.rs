@@ -179,6 +179,7 @@ fn ring(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
 
 fn defaults() -> &'static str {
     "# ---- 3. Into the `defaults` section that your frontend and the backends below use. Keep your own time-outs and `log` lines.
+# With several: a section uses the last one that stands above it, or the one that it names, as in `backend be_blue from NAME`.
 defaults
   mode http
   # Without it a reload loses requests of clients that reuse a connection. `close-spread-time` would undo it.
@@ -305,6 +306,7 @@ fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         "# ---- 4. Into your frontend, in this order and before your own `use_backend` rules for the site; its `bind` lines are
 # yours. Rules of yours for other sites, redirects and certificates stay above.
 frontend fe
+  mode http
 {binds}
 {logged}
   # The whole decision with ONE lookup, then taken apart: stable, canary, percent, epoch. No key means the page.
@@ -363,6 +365,7 @@ fn frontend_by_states(config: &Config, wishes: &Wishes) -> Result<String, Proble
         "# ---- 4. Into your frontend, before its `use_backend` rules, which stay as they are, as do its `bind` lines. Nothing is looked up:
 # by `driver = \"server-state\"` the states of servers are the route.
 frontend fe
+  mode http
 {binds}
 {logged}
 {classes}
@@ -400,6 +403,7 @@ fn pools(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         let _ = writeln!(
             text,
             "backend {}
+  mode http
   balance leastconn
   option httpchk
   http-check send meth GET uri {path} ver HTTP/1.1 hdr Host {host}
@@ -438,6 +442,7 @@ fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         let _ = write!(
             text,
             "backend {backend}
+  mode http
   balance leastconn
   option httpchk
   http-check send meth GET uri {path} ver HTTP/1.1 hdr Host {host}
@@ -465,7 +470,7 @@ fn page(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     };
     let held = hold(config)?.map_or_else(String::new, |(_, backend)| {
         format!(
-            "\n# Who has waited for long while databases are swapped gets this.\nbackend {backend}\n  {}\n",
+            "\n# Who has waited for long while databases are swapped gets this.\nbackend {backend}\n  mode http\n  {}\n",
             page_line(&page, 5)
         )
     });
@@ -473,6 +478,7 @@ fn page(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         "# ---- 6. The page while the map says so. Needs no server. A page of your own: `file PATH` instead of `string ...`, under
 # 15 KiB; HAProxy reads it at start and reload.
 backend {}
+  mode http
   {}
 {held}",
         config.haproxy.maintenance_backend.0,

@@ -22,7 +22,7 @@ const STATIC: &[&str] = &["static-rr", "source", "uri", "url_param", "rdp-cookie
 
 /// The backends that a route may name but for the maintenance page's, as they stand in the files: under their own names or,
 /// where servers' states are the switch, those in which the servers are.
-fn slots<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
+pub(super) fn slots<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
     if seen.wanted.driver == Driver::ServerState {
         let servers = seen.wanted.servers.values().flatten();
         let names: BTreeSet<&str> = servers.map(|server| server.0.backend()).collect();
@@ -72,12 +72,12 @@ pub(super) fn present(seen: &Seen) -> Result<Said, &Problem> {
     };
     let fix = if *first == maintenance || Some(*first) == hold {
         format!(
-            "add:\nbackend {first}\n  {}",
+            "add:\nbackend {first}\n  mode http\n  {}",
             page_line(PLAIN_PAGE, if Some(*first) == hold { 5 } else { 120 })
         )
     } else {
         format!(
-            "add, or take it out of `backends` in lb-agent.toml:\nbackend {first}\n{}\n  server s1 <address>:<port> check",
+            "add, or take it out of `backends` in lb-agent.toml:\nbackend {first}\n  mode http\n{}\n  server s1 <address>:<port> check",
             super::indented(HTTPCHK)
         )
     };

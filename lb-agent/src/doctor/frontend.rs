@@ -84,11 +84,8 @@ pub(super) fn routing_or_all<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<
             .filter(|section| leads_to_servers(seen, config, section))
             .collect();
     }
-    let in_http = |section: &&Section| {
-        config.in_effect(section, &["mode"]).is_some_and(|line| line.word(1) == "http")
-            && !section.own(&["stats"]).any(|_| true)
-    };
-    config.sections(&["frontend", "listen"]).filter(in_http).collect()
+    let may_route = |section: &&Section| in_http(config, section) && !section.own(&["stats"]).any(|_| true);
+    config.sections(&["frontend", "listen"]).filter(may_route).collect()
 }
 
 /// Whether a section may send requests to the backends that hold the servers of the driver `server-state`: by their names, or by
@@ -111,6 +108,38 @@ fn add_routing(seen: &Seen, config: &HaproxyConfig, lines: &str) -> String {
 /// Whether the route decides: then servers' weights and cookies do not move visitors.
 pub(super) fn routes_by_map(seen: &Seen, config: &HaproxyConfig) -> bool {
     !routing(seen, config).is_empty()
+}
+
+/// Whether a section speaks HTTP. Where nothing says so HAProxy takes TCP.
+pub(super) fn in_http(config: &HaproxyConfig, section: &Section) -> bool {
+    config.in_effect(section, &["mode"]).is_some_and(|line| line.word(1) == "http")
+}
+
+/// Whether every part of the way to an answer speaks HTTP. A backend that is named for each request is not looked at by `haproxy -c`.
+pub(super) fn mode(seen: &Seen, written: &Written) -> Said {
+    let (config, wanted) = (&written.config, &seen.wanted);
+    let by_states = wanted.driver == Driver::ServerState;
+    let pages = [Some(&wanted.maintenance_backend), wanted.hold_backend.as_ref()];
+    let pages = pages.into_iter().flatten().filter_map(|name| config.backend(name.0.as_str()));
+    let fronts = if by_states { routing_or_all(seen, config) } else { routing(seen, config) };
+    let mut sections: Vec<&Section> = fronts;
+    sections.extend(super::backends::slots(seen, config));
+    sections.extend(pages.filter(|_| !by_states));
+    let others: Vec<&Section> =
+        sections.iter().copied().filter(|section| !in_http(config, section)).collect();
+    if sections.is_empty() {
+        return Said::unknown("no frontend and no backend of a slot stands in HAProxy's configuration", "");
+    }
+    if others.is_empty() {
+        return Said::ok("HTTP from the frontend to the slots");
+    }
+    let whats = others.iter().map(|section| match config.in_effect(section, &["mode"]) {
+        Some(line) => format!("`{}` is in `mode {}` ({})", section.title(), line.word(1), line.place),
+        None => format!("`{}` ({}) has no `mode`, which is TCP", section.title(), section.place),
+    });
+    let what = whats.collect::<Vec<_>>().join("; ");
+    let fixes = others.iter().map(|section| add_to(section, "mode http"));
+    Said::fail(what, fixes.collect::<Vec<_>>().join("\n"))
 }
 
 pub(super) fn lookup(seen: &Seen, written: &Written) -> Said {

@@ -155,6 +155,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
     ),
     ("map-on-disk", "the next reload takes the route from the file", Live(map::on_disk)),
     (
+        "mode",
+        "a backend that the route names in `mode tcp` answers nobody: HAProxy closes every visitor's connection, and `haproxy -c` does not notice",
+        InFiles(frontend::mode),
+    ),
+    (
         "route-lookup",
         "a request that looks twice may see half of a switch: one answer from the old slot, the next from the new",
         InFiles(frontend::lookup),

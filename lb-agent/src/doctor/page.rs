@@ -104,7 +104,7 @@ pub(super) fn page(seen: &Seen, written: &Written) -> Said {
     let Some(section) = config.backend(name) else {
         return Said::fail(
             format!("no `backend {name}` in HAProxy's configuration"),
-            format!("add:\nbackend {name}\n  {line}"),
+            format!("add:\nbackend {name}\n  mode http\n  {line}"),
         );
     };
     let lines = page_lines(config, name);

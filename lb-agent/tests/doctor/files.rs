@@ -30,7 +30,7 @@ const fn case(
 }
 
 const SHOW: &str = "http-after-response set-header X-Pointsman";
-const BLUE: &str = "backend be_blue\n  balance leastconn\n";
+const BLUE: &str = "backend be_blue\n  mode http\n  balance leastconn\n";
 const BLUE_SERVER: &str = "10.0.0.11:8080 check";
 const LOG: &str = "log ring@pointsman format raw local0";
 const STABLE: &str = "  use_backend %[var(txn.stable)]";
@@ -432,7 +432,7 @@ const CASES: &[Case] = &[
     ),
     case(
         "cache",
-        (BLUE, "backend be_blue\n  http-request cache-use small\n"),
+        (BLUE, "backend be_blue\n  mode http\n  http-request cache-use small\n"),
         Warn,
         "`be_blue` held before",
         "remove",
@@ -582,13 +582,13 @@ const CASES: &[Case] = &[
         "without `check`",
         "server s1 10.0.0.11:8080 inter",
     ),
-    case("server-check", (BLUE, "backend be_blue\n  default-server check\n"), Well, "", ""),
-    case("httpchk", (BLUE, "backend be_blue\n  no option httpchk\n"), Well, "", ""),
+    case("server-check", (BLUE, "backend be_blue\n  mode http\n  default-server check\n"), Well, "", ""),
+    case("httpchk", (BLUE, "backend be_blue\n  mode http\n  no option httpchk\n"), Well, "", ""),
     case("httpchk", ("  option httpchk\n", ""), Warn, "checked by connecting only", "option httpchk"),
     // What keeps visitors where they were.
     case(
         "cookie-persistence",
-        (BLUE, "backend be_blue\n  cookie SRV insert indirect\n"),
+        (BLUE, "backend be_blue\n  mode http\n  cookie SRV insert indirect\n"),
         Warn,
         "`cookie SRV insert indirect` pins",
         "remove at haproxy.cfg:",
@@ -600,17 +600,17 @@ const CASES: &[Case] = &[
         "`cookie SRV prefix` pins",
         "  cookie SRV prefix",
     ),
-    case("cookie-persistence", (BLUE, "backend be_blue\n  cookie SRV\n"), Well, "", ""),
+    case("cookie-persistence", (BLUE, "backend be_blue\n  mode http\n  cookie SRV\n"), Well, "", ""),
     case(
         "stick-persistence",
-        (BLUE, "backend be_blue\n  stick on src\n"),
+        (BLUE, "backend be_blue\n  mode http\n  stick on src\n"),
         Warn,
         "`stick on src` pins",
         "remove at haproxy.cfg:",
     ),
     case(
         "stick-persistence",
-        (BLUE, "backend be_blue\n  stick-table type ip size 1k\n  stick store-request src\n"),
+        (BLUE, "backend be_blue\n  mode http\n  stick-table type ip size 1k\n  stick store-request src\n"),
         Well,
         "",
         "",
@@ -648,7 +648,7 @@ const CASES: &[Case] = &[
     ),
     case(
         "retry-on",
-        (BLUE, "backend be_blue\n  retry-on all-retryable-errors\n"),
+        (BLUE, "backend be_blue\n  mode http\n  retry-on all-retryable-errors\n"),
         Warn,
         "`all-retryable-errors`",
         "retry-on conn-failure",
@@ -801,7 +801,7 @@ const CASES: &[Case] = &[
         "rate-limit",
         (
             BLUE,
-            "backend be_blue\n  http-request track-sc1 src table st_rl\n  http-request deny if { sc_http_req_rate(1,st_rl) gt 10 }\n",
+            "backend be_blue\n  mode http\n  http-request track-sc1 src table st_rl\n  http-request deny if { sc_http_req_rate(1,st_rl) gt 10 }\n",
         ),
         Warn,
         "also refuses the agent's own checks",
@@ -943,6 +943,23 @@ fn every_check_of_the_files_notices_what_it_is_for() {
     }
 }
 
+/// What is pasted takes the `defaults` that stand last above it, if it names none.
+#[test]
+fn whatever_the_defaults_say_every_part_of_the_fragment_speaks_http() {
+    for defaults in ["", "  mode tcp\n", "  mode http\ndefaults last\n  mode tcp\n"] {
+        let text = fragment().replacen("defaults\n  mode http\n", &format!("defaults\n{defaults}"), 1);
+        assert!(!text.contains("defaults\n  mode http\n  #"));
+        must_say(&seen(&text), "mode", Well, "HTTP", "");
+        let without = text.replace(BLUE, "backend be_blue\n  balance leastconn\n");
+        let what = if defaults.is_empty() { "has no `mode`" } else { "`backend be_blue` is in `mode tcp`" };
+        must_say(&seen(&without), "mode", Fail, what, "add to `backend be_blue`");
+        let page = text.replace("backend be_maint\n  mode http\n", "backend be_maint\n");
+        must_say(&seen(&page), "mode", Fail, "backend be_maint", "  mode http");
+        let front = text.replace("frontend fe\n  mode http\n", "frontend fe\n");
+        must_say(&seen(&front), "mode", Fail, "frontend fe", "  mode http");
+    }
+}
+
 /// Whoever a rule names by host, path or condition, the site's visitors are among them or they are not: `www.example.org` is
 /// the site.
 #[test]
@@ -1044,7 +1061,10 @@ fn a_slot_that_refuses_by_what_its_frontend_counts_spares_whom_that_spares() {
             "  acl known ",
             &format!("  http-request track-sc0 src table st_rl{counts}\n  acl known "),
         );
-        text.replace(BLUE, "backend be_blue\n  http-request deny if { sc_http_req_rate(0,st_rl) gt 10 }\n")
+        text.replace(
+            BLUE,
+            "backend be_blue\n  mode http\n  http-request deny if { sc_http_req_rate(0,st_rl) gt 10 }\n",
+        )
     };
     must_say(&seen(&refuses(" unless trusted")), "rate-limit", Well, "", "");
     must_say(

@@ -224,7 +224,7 @@ fn backends_and_their_servers() {
         "backends-present",
         Fail,
         "has no `be_green`",
-        "backend be_green\n  option httpchk",
+        "backend be_green\n  mode http\n  option httpchk",
     );
     check(
         without("be_maint"),

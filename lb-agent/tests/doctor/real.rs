@@ -498,6 +498,45 @@ async fn an_haproxy_that_went_wrong_is_told_what() {
     }
 }
 
+/// Where the last `defaults` are those of a TCP service, what was pasted answers visitors all the same; a slot in TCP mode
+/// answers nobody, though HAProxy accepts it.
+#[tokio::test]
+async fn the_fragment_serves_visitors_below_defaults_of_tcp() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    // HAProxy would warn of this option in a mode that has no headers.
+    let text = text.replace("  option forwardfor\n", "");
+    let text = text.replacen("defaults\n  mode http\n", "defaults\n  mode tcp\n", 1);
+    std::fs::write(balancer.at("haproxy.cfg"), &text).unwrap();
+    balancer.must_be_accepted();
+    {
+        let _haproxy = balancer.start();
+        balancer.must_find(&[]).await;
+        assert!(balancer.answer("Accept: */*").starts_with("http/1.1 200"));
+    }
+    let in_tcp = text.replace("backend be_blue\n  mode http\n", "backend be_blue\n");
+    std::fs::write(balancer.at("haproxy.cfg"), in_tcp).unwrap();
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    let give_up = Instant::now() + PATIENCE;
+    loop {
+        let findings = balancer.diagnose().await;
+        let of = |check: &str| findings.iter().find(|finding| finding.check == check).unwrap();
+        let (mode, answered) = (of("mode"), of("path-answered"));
+        if mode.verdict == "fail" && of("backends-present").verdict == "ok" {
+            assert!(mode.what.contains("`backend be_blue` is in `mode tcp`"), "{mode:?}");
+            assert!(answered.what.contains("got no answer"), "{answered:?}");
+            break;
+        }
+        assert!(Instant::now() < give_up, "{findings:#?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
 /// A rule of an older time takes the whole site: HAProxy's own answer shows it, and where it stands is told.
 #[tokio::test]
 async fn a_rule_that_takes_the_site_is_found_in_the_answer() {
