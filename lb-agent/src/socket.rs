@@ -3,13 +3,15 @@
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::{Aftermath, Code, Problem};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::command::Command;
@@ -126,13 +128,22 @@ impl FromStr for MasterPath {
 #[derive(Clone, Debug)]
 pub struct CommandSocket {
     endpoint: Endpoint,
+    /// Who may ask a master at the same time, over all clones of this socket.
+    turns: Arc<Semaphore>,
 }
 
-/// How long a master that is starting anew is waited for: it takes some tenths of a second.
+/// How long a master that is starting anew is waited for, which takes some tenths of a second; and others who ask it.
 const MASTER_BACK: Duration = Duration::from_secs(3);
+
+/// Questions to a master at the same time. It takes ten connections, of another agent and of people too, and has room for few
+/// that wait; after dozens of reloads there are as many old workers to be asked through it, each in a millisecond.
+const MASTER_TURNS: usize = 4;
 
 /// Pause between two tries to reach it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
+/// Pause before the next try where the queue of a socket is full: HAProxy empties it within a millisecond or two.
+const QUEUE_MOVES: Duration = Duration::from_millis(5);
 
 /// Why there is no answer.
 enum Unanswered {
@@ -163,7 +174,7 @@ fn passing(reply: &str) -> bool {
 impl CommandSocket {
     /// The socket there.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { endpoint: endpoint.clone() }
+        Self { endpoint: endpoint.clone(), turns: Arc::new(Semaphore::new(MASTER_TURNS)) }
     }
 
     /// Sends one command and reads the whole answer.
@@ -180,7 +191,15 @@ impl CommandSocket {
         let give_up = Instant::now() + MASTER_BACK;
         let line = command.master_bytes()?;
         loop {
-            match self.exchange(command, &line).await {
+            let turn = tokio::time::timeout_at(give_up, self.turns.acquire()).await;
+            // Nobody closes it, so without a turn the time is over.
+            let Ok(Ok(turn)) = turn else {
+                let busy = Error::new(ErrorKind::TimedOut, "those who asked before get no answer");
+                return Err(self.silent(command, &busy));
+            };
+            let answer = self.exchange(command, &line).await;
+            drop(turn);
+            match answer {
                 Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
                 }
@@ -198,7 +217,7 @@ impl CommandSocket {
 
     async fn exchange(&self, command: &Command, line: &[u8]) -> Result<String, Unanswered> {
         let talked = match &self.endpoint {
-            Endpoint::Unix(path) => talk(UnixStream::connect(path), line).await,
+            Endpoint::Unix(path) => talk(connect(path), line).await,
             Endpoint::Tcp { host, port } => talk(TcpStream::connect((host.as_str(), *port)), line).await,
         };
         let reply = talked.map_err(|error| match error.kind() {
@@ -250,6 +269,16 @@ fn without_severity(reply: &str) -> &str {
             message
         }
         _ => reply,
+    }
+}
+
+/// Connects to a unix socket. One whose queue is full says "try again" at once, where TCP would wait.
+async fn connect(path: &Path) -> std::io::Result<UnixStream> {
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_MOVES).await,
+            connected => return connected,
+        }
     }
 }
 

@@ -234,6 +234,16 @@ impl Haproxy {
         answer
     }
 
+    /// Asks the master anything: while it begins anew it lets nobody in, or drops whom it has let in.
+    async fn master_answers(&self) -> std::io::Result<()> {
+        let mut stream = tokio::net::UnixStream::connect(self.folder.path().join("master.sock")).await?;
+        stream.write_all(b"show proc;quit\n").await?;
+        match stream.read_to_string(&mut String::new()).await? {
+            0 => Err(std::io::ErrorKind::UnexpectedEof.into()),
+            _ => Ok(()),
+        }
+    }
+
     pub async fn admin(&self, command: &str) -> String {
         self.ask(
             "admin.sock",
@@ -303,6 +313,33 @@ async fn there_and_back_with_a_reload_and_an_idle_client() {
     haproxy.reload().await;
     haproxy.agent.inspect(back).await.unwrap();
     assert_eq!(haproxy.agent.describe().await.balancer.unwrap().route, back);
+}
+
+/// A site that is reloaded every hour and has visitors with WebSockets has dozens of old workers, and one master through which
+/// all of them are reached.
+#[tokio::test]
+async fn dozens_of_old_workers_follow_at_once() {
+    const RELOADS: usize = 30;
+    let Some(haproxy) = Haproxy::start().await else { return };
+    let mut idle = Vec::new();
+    for _ in 0..RELOADS {
+        let mut client = TcpStream::connect(haproxy.frontend).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+        assert_eq!(epoch(&mut client), "5");
+        idle.push(client);
+        // A master that has not come back from the last reload hears no signal.
+        haproxy.until("the master is back", async |haproxy| haproxy.master_answers().await.is_ok()).await;
+        haproxy.replaced().await;
+    }
+    haproxy.healthy().await;
+    let done = haproxy.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains(&format!("{RELOADS} old workers follow")), "{done:?}");
+    assert_eq!(done.unreached, None);
+    let described = haproxy.agent.describe().await.balancer.unwrap();
+    assert_eq!(described.stale_workers, [""; 0]);
+    for client in &mut idle {
+        assert_eq!(epoch(client), "6", "a client of an old worker");
+    }
 }
 
 #[tokio::test]
