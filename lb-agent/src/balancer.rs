@@ -43,16 +43,25 @@ pub struct Balancer {
     pub(crate) grants: Arc<Grants>,
 }
 
-/// How many servers of a backend are healthy, of how many.
+/// How many servers of a backend are healthy, of how many. Backup servers are none of them: they answer in place of the slot,
+/// where it has nobody left, and say nothing of the release on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Health {
     pub(crate) up: u32,
     pub(crate) total: u32,
 }
 
+/// The rows of a backend's servers, backup servers too.
+pub(crate) fn servers_of<'a>(
+    rows: &'a [StatRow],
+    backend: &'a BackendName,
+) -> impl Iterator<Item = &'a StatRow> {
+    rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND")
+}
+
 /// Counts the healthy servers of a backend.
 pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
-    let servers = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
+    let servers = servers_of(rows, backend).filter(|row| !row.backup);
     let counted = servers.fold((0u32, 0u32), |(up, total), row| {
         (up.saturating_add(u32::from(row.healthy())), total.saturating_add(1))
     });
@@ -110,9 +119,12 @@ impl Balancer {
         if health.up >= min_up.max(1) {
             return Ok(());
         }
-        let states = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
-        let states: Vec<String> =
-            states.map(|row| format!("{} is {} ({})", row.server, row.status, row.check_status)).collect();
+        let states: Vec<String> = servers_of(rows, backend)
+            .map(|row| match row.backup {
+                false => format!("{} is {} ({})", row.server, row.status, row.check_status),
+                true => format!("{} is a backup server, which does not count", row.server),
+            })
+            .collect();
         let message = format!(
             "`{backend}` has {} of {} servers healthy, {} needed",
             health.up,
@@ -136,7 +148,7 @@ impl Balancer {
         min_up: u32,
     ) -> Result<(), Problem> {
         let Err(problem) = self.healthy_enough(rows, backend, min_up) else { return Ok(()) };
-        let servers = rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND");
+        let servers = servers_of(rows, backend).filter(|row| !row.backup);
         let may_be = servers.filter(|row| row.healthy() || row.untried()).count();
         if u32::try_from(may_be).unwrap_or(u32::MAX) < min_up.max(1) {
             return Err(problem);

@@ -7,9 +7,10 @@ use pointsman_core::Problem;
 use super::page::{PLAIN_PAGE, page_line};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
-use crate::balancer::health;
+use crate::balancer::{health, servers_of};
 use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
+use crate::reply::StatRow;
 
 /// The lines that check a server as a visitor would ask it.
 const HTTPCHK: &str = "option httpchk\nhttp-check send meth GET uri /api/health ver HTTP/1.1 hdr Host www.example.org\nhttp-check expect status 200";
@@ -94,9 +95,12 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
             continue;
         }
         let health = health(rows, name);
-        let states = rows.iter().filter(|row| row.backend == name.as_str() && row.server != "BACKEND");
+        let (backups, states): (Vec<_>, Vec<_>) = servers_of(rows, name).partition(|row| row.backup);
+        if !backups.is_empty() {
+            notes.push(backup_servers(seen, name.as_str(), &backups));
+        }
         let states =
-            listed(states.filter(|row| !row.healthy()).map(|row| {
+            listed(states.iter().filter(|row| !row.healthy()).map(|row| {
                 format!("{} {} {}", row.server, row.status, row.check_status).trim_end().to_owned()
             }));
         let share = route.map_or(0, |route| route.share_of(name));
@@ -125,7 +129,29 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
     })
 }
 
-fn servers_of(section: &Section) -> impl Iterator<Item = &Line> {
+/// A backup server answers in place of a slot that has nobody left, and its answers count as the slot's.
+fn backup_servers(seen: &Seen, slot: &str, backups: &[&StatRow]) -> Said {
+    let line_of = |server: &str| {
+        let section = seen.written.as_ref().ok()?.config.backend(slot)?;
+        lines_of_servers(section).find(|line| line.word(1) == server).map(|line| &line.place)
+    };
+    let remove = |row: &&StatRow| match line_of(&row.server) {
+        Some(place) => format!("remove at {place}:\n  server {} ...", row.server),
+        None => format!("remove from `backend {slot}`:\n  server {} ... backup", row.server),
+    };
+    Said::warn(
+        format!(
+            "`{slot}` has the backup server {}: what it answers while the slot's own servers are down is taken for the release's",
+            listed(backups.iter().map(|row| &row.server))
+        ),
+        format!(
+            "{}\na page for a slot without servers, above the route's lines in the frontend:\n  use_backend be_sorry if {{ var(txn.stable) -m str {slot} }} {{ nbsrv({slot}) lt 1 }}",
+            backups.iter().map(remove).collect::<Vec<_>>().join("\n")
+        ),
+    )
+}
+
+fn lines_of_servers(section: &Section) -> impl Iterator<Item = &Line> {
     section.lines.iter().filter(|line| line.word(0) == "server" || line.word(0) == "server-template")
 }
 
@@ -141,7 +167,7 @@ fn is_checked(config: &HaproxyConfig, section: &Section, server: &Line) -> bool 
 pub(super) fn server_check(seen: &Seen, written: &Written) -> Said {
     each(seen, written, "every server of every slot has `check`", |config, section| {
         let unchecked: Vec<&Line> =
-            servers_of(section).filter(|server| !is_checked(config, section, server)).collect();
+            lines_of_servers(section).filter(|server| !is_checked(config, section, server)).collect();
         let first = unchecked.first()?;
         let what = format!(
             "{}: {} of `{}` without `check`",
@@ -245,8 +271,8 @@ pub(super) fn retry_on(seen: &Seen, written: &Written) -> Said {
 
 pub(super) fn redispatch(seen: &Seen, written: &Written) -> Said {
     each(seen, written, "in effect, or of no use with one server", |config, section| {
-        let several = servers_of(section).count() > 1
-            || servers_of(section).any(|line| line.word(0) == "server-template");
+        let several = lines_of_servers(section).count() > 1
+            || lines_of_servers(section).any(|line| line.word(0) == "server-template");
         let on = matches!(config.option(section, "redispatch"), Setting::On(_));
         (several && !on).then(|| {
             Said::warn(

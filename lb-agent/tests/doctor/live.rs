@@ -7,7 +7,7 @@ use pointsman_core::{Code, Problem, Route};
 use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::examine;
 use pointsman_lb_agent::doctor::seen::{Owner, Seen};
-use pointsman_lb_agent::reply::{CliSocket, Limits, Processes};
+use pointsman_lb_agent::reply::{CliSocket, Limits, Processes, StatRow};
 use pointsman_lb_agent::{Driver, SeenServer, driver_fit};
 
 use crate::world::{fragment, must_say, seen};
@@ -249,6 +249,36 @@ fn backends_and_their_servers() {
     );
     check(server("be_blue", "UP 1/3", "L7OK"), "backend-servers", Fail, "UP 1/3", "show stat");
     check(server("be_green", "no check", ""), "backend-servers", Fail, "`s1 no check`", "show stat be_green");
+    // What answers in its place is no server of a slot, and the slot's own is counted alone.
+    let sorry = |seen: &mut Seen| {
+        let rows = seen.rows.as_mut().unwrap();
+        let own = rows.iter().find(|row| row.backend == "be_green" && row.server == "s1").unwrap();
+        let sorry = StatRow { server: "sorry".to_owned(), backup: true, ..own.clone() };
+        rows.push(sorry);
+        let with = fragment().replace(
+            "  server s1 10.0.0.12",
+            "  server sorry 10.0.0.9:80 check backup\n  server s1 10.0.0.12",
+        );
+        seen.written = Ok(crate::world::written(&with));
+    };
+    check(
+        sorry,
+        "backend-servers",
+        Warn,
+        "`be_green` has the backup server `sorry`",
+        "server sorry ...\na page for a slot without servers",
+    );
+    let only_sorry = |seen: &mut Seen| {
+        sorry(seen);
+        server("be_green", "DOWN", "L4CON")(seen);
+    };
+    check(
+        only_sorry,
+        "backend-servers",
+        Fail,
+        "`be_green`, which gets 5 % of the visitors, has 0 of 1 servers healthy: `s1 DOWN L4CON`",
+        "remove at haproxy.cfg:",
+    );
     let idle = |seen: &mut Seen| {
         server("be_green", "DOWN", "L7STS")(seen);
         seen.on_disk = Route::parse("be_blue:be_green:0:40").ok();

@@ -360,6 +360,53 @@ async fn a_map_that_a_person_changed() {
     assert_eq!(drift.code, Code::RouteDrift, "{drift:?}");
 }
 
+/// A backup server answers for a slot that has nobody left: the release on it serves nobody, whatever it says.
+#[tokio::test]
+async fn a_backup_server_is_no_server_of_the_slot() {
+    let (sorry, lines) = (server(), crate::net::free());
+    let line = format!("backend be_green\n  server sorry {sorry} check inter 100ms fall 2 rise 1 backup\n");
+    let started = Haproxy::begin(
+        |folder, frontend| logged(folder, frontend, lines).replace("backend be_green\n", &line),
+        |folder, frontend| {
+            Agent::start(&Setup {
+                map: folder.join("route.map"),
+                key: "route".to_owned(),
+                socket: folder.join("admin.sock"),
+                master: Some(folder.join("master.sock")),
+                frontend,
+                state: folder.join("state"),
+                signals: None,
+                more: String::new(),
+            })
+        },
+    );
+    let Some(haproxy) = started else { return };
+    haproxy.healthy().await;
+    let of_green = async || {
+        let described = haproxy.agent.describe().await.balancer.unwrap();
+        let green = described.backends.into_iter().find(|backend| backend.name == "be_green").unwrap();
+        (green.servers_up, green.servers_total)
+    };
+    assert_eq!(of_green().await, (1, 1));
+    haproxy.admin("set server be_green/s1 state maint").await;
+    haproxy
+        .until("the backup server takes its place", async |haproxy| {
+            haproxy
+                .admin("show stat")
+                .await
+                .lines()
+                .any(|row| row.starts_with("be_green,sorry,") && row.contains(",UP,") && row.contains("L7OK"))
+        })
+        .await;
+    assert_eq!(of_green().await, (0, 1));
+    let refused = haproxy.agent.set_route(P, V).await.unwrap_err();
+    assert_eq!(refused.code, Code::BackendUnhealthy, "{refused:?}");
+    assert!(refused.causes.iter().any(|cause| cause.contains("sorry is a backup server")), "{refused:?}");
+    haproxy.admin("set server be_green/s1 state ready").await;
+    haproxy.until("green is well again", async |_| of_green().await == (1, 1)).await;
+    haproxy.agent.set_route(P, V).await.unwrap();
+}
+
 #[tokio::test]
 async fn servers_that_cannot_take_visitors() {
     let Some(haproxy) = Haproxy::start().await else { return };
