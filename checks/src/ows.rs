@@ -372,6 +372,24 @@ mod tests {
     }
 
     #[test]
+    fn capabilities_of_1_1_1_bring_a_document_type() {
+        // As MapServer writes them.
+        let mapserver = r#"<?xml version='1.0' encoding="UTF-8" standalone="no" ?>
+<!DOCTYPE WMT_MS_Capabilities SYSTEM "http://schemas.opengis.net/wms/1.1.1/WMS_MS_Capabilities.dtd"
+ [
+ <!ELEMENT VendorSpecificCapabilities EMPTY>
+ ]>  <!-- end of DOCTYPE declaration -->
+
+<WMT_MS_Capabilities version="1.1.1"><Service><Name>OGC:WMS</Name></Service><Capability>
+<Layer><Name>all</Name><LatLonBoundingBox minx="5" miny="47" maxx="16" maxy="55" />
+<Layer queryable="0"><Name>bonn</Name></Layer></Layer></Capability></WMT_MS_Capabilities>"#;
+        let wms = ows(Service::Wms, "1.1.1", &["bonn"]);
+        let found = wms.capabilities(&answer("application/vnd.ogc.wms_xml", mapserver)).unwrap();
+        assert_eq!(found.layers, ["all", "bonn"]);
+        assert!(wms.map_path(&found).unwrap().contains("bbox=5,47,16,55"));
+    }
+
+    #[test]
     fn a_map_is_an_image_by_its_bytes() {
         let wms = ows(Service::Wms, "1.3.0", &["a"]);
         let mut map = answer("image/png", "");

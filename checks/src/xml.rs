@@ -1,5 +1,5 @@
-//! Reading XML from servers that nobody trusts: no entities but the five of XML, no internal document type, bounded depth
-//! and length, names by namespace.
+//! Reading XML from servers that nobody trusts: no entities but the five of XML, bounded depth and length, names by
+//! namespace. A document type says nothing here: it is not fetched, and what it declares of elements is passed over.
 
 use quick_xml::events::Event;
 use quick_xml::name::ResolveResult;
@@ -73,8 +73,9 @@ pub fn walk(text: &str, mut ended: impl FnMut(&[Element])) -> Result<(), String>
                 let text = text.ok_or_else(|| "the XML has an entity that XML does not know".to_owned())?;
                 add(&mut open, &text);
             }
-            Event::DocType(declared) if declared.contains('[') => {
-                return Err("the XML brings a document type of its own: it is not read".to_owned());
+            // None of them would be expanded: a document that declares some would be read for something else than it says.
+            Event::DocType(declared) if declared.contains("<!ENTITY") => {
+                return Err("the XML declares entities of its own: it is not read".to_owned());
             }
             Event::Eof if seen && open.is_empty() => return Ok(()),
             Event::Eof => return Err("the XML ends early, or there is none".to_owned()),
@@ -114,13 +115,40 @@ mod tests {
     #[test]
     fn bombs_do_not_go_off() {
         let laughs = "<!DOCTYPE l [<!ENTITY a 'ha'><!ENTITY b '&a;&a;'>]><l>&b;</l>";
-        assert!(texts(laughs).unwrap_err().contains("document type"));
+        assert!(texts(laughs).unwrap_err().contains("declares entities"));
         assert!(texts("<l>&b;</l>").unwrap_err().contains("entity"));
         assert!(texts(&"<a>".repeat(1000)).unwrap_err().contains("deep"));
         assert!(texts("<a><b></a>").unwrap_err().contains("broken"));
         assert!(texts("<a>").unwrap_err().contains("ends early"));
         assert!(texts("").unwrap_err().contains("ends early"));
-        // A document type by reference is not fetched, and WMS 1.1.1 has one.
-        assert!(texts("<!DOCTYPE a SYSTEM 'http://example.org/a.dtd'><a/>").is_ok());
+        let outside = "<!DOCTYPE l [<!ELEMENT l ANY>\n <!ENTITY % e SYSTEM 'file:///etc/passwd'> %e;]><l/>";
+        assert!(texts(outside).unwrap_err().contains("declares entities"));
+        // What a document type gives elements is not theirs here, and one that never ends is no document.
+        let given = "<!DOCTYPE l [<!ATTLIST l b CDATA 'given'>]><l>1</l>";
+        walk(given, |open| assert_eq!(open[0].attribute("b"), None)).unwrap();
+        assert!(texts("<!DOCTYPE l [<!ELEMENT l ANY><l/>").unwrap_err().contains("broken"));
+    }
+
+    #[test]
+    fn a_document_type_is_passed_over() {
+        // As WMS 1.1.1 has it: by MapServer, by GeoServer with its tiles, and by reference alone.
+        for declared in [
+            r#"<!DOCTYPE a SYSTEM "http://schemas.opengis.net/wms/1.1.1/WMS_MS_Capabilities.dtd"
+ [
+ <!ELEMENT VendorSpecificCapabilities EMPTY>
+ ]>  <!-- end of DOCTYPE declaration -->
+
+"#,
+            r#"<!DOCTYPE a SYSTEM "http://h/WMS_MS_Capabilities.dtd"[
+<!ELEMENT VendorSpecificCapabilities (TileSet*) >
+<!ELEMENT TileSet (SRS, BoundingBox?, Resolutions, Width, Height, Format, Layers*, Styles*) >
+<!ATTLIST TileSet kind (a | b) "a" note CDATA "]>"><!-- [ ]> -->
+<!ELEMENT Resolutions (#PCDATA) >
+]>"#,
+            "<!DOCTYPE a SYSTEM 'http://example.org/a.dtd'>",
+        ] {
+            let document = format!("<?xml version='1.0' standalone=\"no\" ?>\n{declared}<a>1</a>\n");
+            assert_eq!(texts(&document).unwrap(), ["|a=1"], "{declared}");
+        }
     }
 }

@@ -23,7 +23,7 @@ async fn no_server_holds_a_check_up_or_fills_its_memory() {
         ("http = { path = \"/around\", follow = 5 }".to_owned(), "expected status 200, got 302"),
         (
             "ows = { service = \"WFS\", version = \"2.0.0\", path = \"/bomb\" }".to_owned(),
-            "GetCapabilities of /bomb the XML brings a document type of its own",
+            "GetCapabilities of /bomb the XML declares entities of its own",
         ),
     ] {
         let check = Check { timeout_ms: 1_000, ..check("hostile", &written) };
