@@ -56,6 +56,14 @@ impl Answer {
         self.header("content-type").and_then(|value| value.split(';').next()).unwrap_or_default().trim()
     }
 
+    /// The encoding that the header says the body has.
+    pub fn charset(&self) -> Option<&str> {
+        let parameters = self.header("content-type")?.split(';').skip(1);
+        let mut named = parameters.filter_map(|parameter| parameter.split_once('='));
+        let (_, value) = named.find(|(name, _)| name.trim().eq_ignore_ascii_case("charset"))?;
+        Some(value.trim().trim_matches('"'))
+    }
+
     /// The body as text; what is no UTF-8 is replaced.
     pub fn text(&self) -> std::borrow::Cow<'_, str> {
         String::from_utf8_lossy(&self.body)

@@ -10,6 +10,7 @@ mod bind;
 mod certificate;
 mod client;
 mod cookies;
+mod encoding;
 mod expect;
 mod extract;
 mod grants;

@@ -1,7 +1,10 @@
 //! Map services of the OGC: WFS 1.1.0 and 2.0.0, WMS 1.1.1 and 1.3.0. What to ask, and what answers say. A service reports
 //! failures with status 200 and an exception report: these are understood.
 
+use std::borrow::Cow;
+
 use crate::answer::Answer;
+use crate::encoding;
 use crate::template::percent_encoded;
 use crate::xml::{self, Element};
 
@@ -137,7 +140,7 @@ impl Ows {
         let mut inherited: Vec<(usize, Degrees)> = Vec::new();
         let (mut edges, mut placed) = ([None; 4], None);
         let first = self.layers.first();
-        xml::walk(text, |open| {
+        xml::walk(&text, |open| {
             let Some((own, around)) = open.split_last() else { return };
             if around.is_empty() {
                 root = own.clone();
@@ -181,7 +184,7 @@ impl Ows {
                 _ => {}
             }
         })?;
-        if let Some(report) = exception(text, &root) {
+        if let Some(report) = exception(&text, &root) {
             return Err(report);
         }
         Ok((found, root))
@@ -197,7 +200,7 @@ impl Ows {
         }
         let text = document(answer)?;
         let (mut root, mut counted) = (Element::default(), 0_u64);
-        xml::walk(text, |open| {
+        xml::walk(&text, |open| {
             let features = match open {
                 [own] => {
                     root = own.clone();
@@ -209,7 +212,7 @@ impl Ows {
             };
             counted = counted.saturating_add(features);
         })?;
-        if let Some(report) = exception(text, &root) {
+        if let Some(report) = exception(&text, &root) {
             return Err(report);
         }
         if root.name != "FeatureCollection" {
@@ -242,12 +245,12 @@ impl Ows {
         // A failure comes as XML, whatever format was asked for.
         document(answer).and_then(|text| {
             let mut root = Element::default();
-            xml::walk(text, |open| {
+            xml::walk(&text, |open| {
                 if let [own] = open {
                     root = own.clone();
                 }
             })?;
-            Err(exception(text, &root).unwrap_or_else(|| format!("expected an image, got `{kind}`")))
+            Err(exception(&text, &root).unwrap_or_else(|| format!("expected an image, got `{kind}`")))
         })
     }
 }
@@ -259,8 +262,8 @@ fn whole(edges: [Option<f64>; 4]) -> Option<Degrees> {
 }
 
 /// The answer's body, if it was answered well enough to have one.
-fn document(answer: &Answer) -> Result<&str, String> {
-    let text = std::str::from_utf8(&answer.body).map_err(|_| "the answer is no UTF-8 text".to_owned());
+fn document(answer: &Answer) -> Result<Cow<'_, str>, String> {
+    let text = encoding::text(&answer.body, answer.charset());
     // An exception report may come with a status of failure, and says more.
     let says = text.as_ref().is_ok_and(|text| text.contains("ExceptionReport"));
     if !answer.succeeded() && !says {
@@ -463,6 +466,27 @@ mod tests {
         assert_eq!(wfs.feature(&failed).unwrap_err(), expected);
         let plain = Answer { status: 503, ..answer("text/html", "<h1>busy</h1>") };
         assert_eq!(wfs.feature(&plain).unwrap_err(), "expected status 2xx, got 503: `<h1>busy</h1>`");
+    }
+
+    #[test]
+    fn documents_are_read_in_the_encoding_that_they_declare() {
+        let in_latin_1 = |document: &str| Answer {
+            body: document.chars().map(|letter| u8::try_from(u32::from(letter)).unwrap()).collect(),
+            ..answer("text/xml", "")
+        };
+        let declared = "<?xml version=\"1.0\" encoding=\"ISO-8859-1\" ?>\n";
+        let wms = ows(Service::Wms, "1.3.0", &["größe"]);
+        let titled =
+            WMS.replace("<Title>all</Title>", "<Title>Straßen</Title>").replace("p2d2:bonn", "größe");
+        let found = wms.capabilities(&in_latin_1(&format!("{declared}{titled}"))).unwrap();
+        assert_eq!(found.layers, ["p2d2:basemap", "größe"]);
+        let said = wms.capabilities(&in_latin_1(&titled)).unwrap_err();
+        assert!(said.starts_with("the answer is no UTF-8 text: `<WMS_Capabilities"), "{said}");
+        let report = "<ServiceExceptionReport><ServiceException>für nichts</ServiceException></ServiceExceptionReport>";
+        assert_eq!(
+            wms.map(&Answer { status: 500, ..in_latin_1(&format!("{declared}{report}")) }).unwrap_err(),
+            "the service reports an exception (no code): für nichts"
+        );
     }
 
     #[test]
