@@ -11,6 +11,9 @@ use crate::xml::{self, Element};
 /// Most layers that are read of one service.
 const MAX_LAYERS: usize = 20_000;
 
+/// Most boxes of one layer that are looked through for one in a system that it is offered in.
+const MAX_BOXES: usize = 100;
+
 /// Width and height of the map that is asked for, in pixels: enough to be an image.
 const MAP_PIXELS: u32 = 64;
 
@@ -52,22 +55,44 @@ pub struct Ows {
     pub get_map: bool,
 }
 
-/// A box in degrees: west, south, east, north.
-type Degrees = [f64; 4];
+/// The edges of a box: the least of both axes, then the greatest. In degrees, longitude first, they are west, south, east,
+/// north.
+type Edges = [f64; 4];
 
 /// How the OGC's namespaces begin.
 const NAMESPACES: &str = "http://www.opengis.net/";
 
 /// The whole world.
-const WORLD: Degrees = [-180.0, -90.0, 180.0, 90.0];
+const WORLD: Edges = [-180.0, -90.0, 180.0, 90.0];
 
 /// What capabilities say.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Capabilities {
     /// Layers, or types of features.
     pub layers: Vec<String>,
-    /// Where the layer that a map is asked of lies.
-    place: Option<Degrees>,
+    /// Where the layer that a map is asked of lies, if they say so.
+    place: Option<MapPlace>,
+}
+
+/// A system of coordinates that a layer is offered in, and the box of a map in it.
+#[derive(Clone, Debug, PartialEq)]
+struct MapPlace {
+    system: String,
+    edges: Edges,
+}
+
+/// What capabilities say of one layer itself; it has of those around it what it does not say.
+#[derive(Clone, Debug, Default)]
+struct Layer {
+    /// How deep in the document what it says stands.
+    depth: usize,
+    name: Option<String>,
+    /// The systems of coordinates that it is offered in.
+    systems: Vec<String>,
+    /// Where it lies, in degrees.
+    degrees: Option<Edges>,
+    /// Where it lies, in systems of coordinates.
+    boxes: Vec<MapPlace>,
 }
 
 impl Ows {
@@ -97,13 +122,49 @@ impl Ows {
     /// Asks for a small map of the first layer, where it lies.
     pub fn map_path(&self, capabilities: &Capabilities) -> Option<String> {
         let layer = percent_encoded(self.layers.first().filter(|_| self.get_map)?);
-        // CRS:84 has longitude first in every version; EPSG:4326 has it in 1.1.1 alone (OGC 06-042, 6.7.3).
-        let system = if self.version == "1.3.0" { "crs=CRS:84" } else { "srs=EPSG:4326" };
-        let [west, south, east, north] = capabilities.place.unwrap_or(WORLD);
+        let (key, place) = (self.system_key(), capabilities.place.clone());
+        let MapPlace { system, edges: [a, b, c, d] } = place.unwrap_or_else(|| self.in_degrees(&[]));
+        let system = percent_encoded(&system);
         Some(self.with_query(&format!(
-            "request=GetMap&layers={layer}&styles=&{system}&bbox={west},{south},{east},{north}\
+            "request=GetMap&layers={layer}&styles=&{key}={system}&bbox={a},{b},{c},{d}\
              &width={MAP_PIXELS}&height={MAP_PIXELS}&format=image/png"
         )))
+    }
+
+    /// What requests call a system of coordinates.
+    fn system_key(&self) -> &'static str {
+        if self.version == "1.3.0" { "crs" } else { "srs" }
+    }
+
+    /// The system in degrees, longitude first, that a layer has unless it says otherwise: CRS:84 has longitude first in every
+    /// version, EPSG:4326 in 1.1.1 alone (OGC 06-042, 6.7.3).
+    fn longitude_first(&self) -> &'static str {
+        if self.version == "1.3.0" { "CRS:84" } else { "EPSG:4326" }
+    }
+
+    /// Where the last of these layers, which lie within each other, is, longitude first.
+    fn in_degrees(&self, layers: &[Layer]) -> MapPlace {
+        let degrees = layers.iter().rev().find_map(|layer| layer.degrees);
+        MapPlace { system: self.longitude_first().to_owned(), edges: degrees.unwrap_or(WORLD) }
+    }
+
+    /// The same in a system that it is offered in: a service may refuse every other one. In degrees if it can be; else as the
+    /// capabilities have a box, whose axes go as those of a map.
+    fn place(&self, layers: &[Layer]) -> MapPlace {
+        let offered = |wanted: &str| {
+            let mut systems = layers.iter().flat_map(|layer| &layer.systems);
+            systems.any(|system| system.eq_ignore_ascii_case(wanted))
+        };
+        let degrees = self.in_degrees(layers);
+        if offered(&degrees.system) {
+            return degrees;
+        }
+        if offered("EPSG:4326") {
+            let [west, south, east, north] = degrees.edges;
+            return MapPlace { system: "EPSG:4326".to_owned(), edges: [south, west, north, east] };
+        }
+        let mut boxes = layers.iter().rev().flat_map(|layer| &layer.boxes).take(MAX_BOXES);
+        boxes.find(|found| offered(&found.system)).cloned().unwrap_or(degrees)
     }
 
     /// Reads capabilities and looks for the layers.
@@ -136,9 +197,9 @@ impl Ows {
     fn read(&self, answer: &Answer) -> Result<(Capabilities, Element), String> {
         let text = document(answer)?;
         let (mut found, mut root) = (Capabilities::default(), Element::default());
-        // A layer's box comes after its name, and holds for the layers within it too.
-        let mut inherited: Vec<(usize, Degrees)> = Vec::new();
-        let (mut edges, mut placed) = ([None; 4], None);
+        let mut edges = [None; 4];
+        // Those that are open, outermost first. What is around a layer says what it has to before the layer begins.
+        let mut open_layers: Vec<Layer> = Vec::new();
         let first = self.layers.first();
         xml::walk(&text, |open| {
             let Some((own, around)) = open.split_last() else { return };
@@ -146,15 +207,13 @@ impl Ows {
                 root = own.clone();
             }
             let parent = around.last().map_or("", |parent| parent.name.as_str());
+            let value = own.text.trim();
+            if matches!((parent, own.name.as_str()), ("FeatureType" | "Layer", "Name"))
+                && found.layers.len() < MAX_LAYERS
+            {
+                found.layers.push(value.to_owned());
+            }
             match (parent, own.name.as_str()) {
-                ("FeatureType" | "Layer", "Name") if found.layers.len() < MAX_LAYERS => {
-                    let name = own.text.trim().to_owned();
-                    if Some(&name) == first {
-                        placed = Some(around.len());
-                        found.place = inherited.last().map(|(_, degrees)| *degrees);
-                    }
-                    found.layers.push(name);
-                }
                 ("EX_GeographicBoundingBox", edge) => {
                     let index = match edge {
                         "westBoundLongitude" => 0,
@@ -163,23 +222,25 @@ impl Ows {
                         _ => 3,
                     };
                     if let Some(edge) = edges.get_mut(index) {
-                        *edge = own.text.trim().parse().ok();
-                    }
-                }
-                ("Layer", "EX_GeographicBoundingBox" | "LatLonBoundingBox") => {
-                    let read = |name| own.attribute(name).and_then(|text| text.parse().ok());
-                    let attributes = [read("minx"), read("miny"), read("maxx"), read("maxy")];
-                    let taken = std::mem::take(&mut edges);
-                    if let Some(degrees) = whole(attributes).or_else(|| whole(taken)) {
-                        if placed == Some(around.len()) {
-                            found.place = Some(degrees);
-                        }
-                        inherited.push((around.len(), degrees));
+                        *edge = value.parse().ok();
                     }
                 }
                 (_, "Layer") => {
-                    inherited.retain(|(depth, _)| *depth <= around.len());
-                    placed = placed.filter(|depth| *depth <= around.len());
+                    let of_it = open_layers.iter().filter(|layer| layer.depth <= open.len()).count();
+                    open_layers.truncate(of_it);
+                    let is_it = |layer: &Layer| layer.depth == open.len() && layer.name.as_ref() == first;
+                    if found.place.is_none() && first.is_some() && open_layers.last().is_some_and(is_it) {
+                        found.place = Some(self.place(&open_layers));
+                    }
+                    open_layers.pop_if(|layer| layer.depth == open.len());
+                }
+                ("Layer", _) => {
+                    if open_layers.last().is_none_or(|layer| layer.depth < around.len()) {
+                        open_layers.push(Layer { depth: around.len(), ..Layer::default() });
+                    }
+                    if let Some(layer) = open_layers.last_mut() {
+                        layer.learn(own, std::mem::take(&mut edges));
+                    }
                 }
                 _ => {}
             }
@@ -255,7 +316,29 @@ impl Ows {
     }
 }
 
-fn whole(edges: [Option<f64>; 4]) -> Option<Degrees> {
+impl Layer {
+    /// Takes what an element says of the layer around it; `edges` are those of a box that were written as elements.
+    fn learn(&mut self, own: &Element, edges: [Option<f64>; 4]) {
+        let read = |name| own.attribute(name).and_then(|text| text.trim().parse().ok());
+        let attributes = [read("minx"), read("miny"), read("maxx"), read("maxy")];
+        match own.name.as_str() {
+            "Name" => self.name = Some(own.text.trim().to_owned()),
+            // Before 1.3.0 one element may have several.
+            "CRS" | "SRS" => self.systems.extend(own.text.split_whitespace().map(str::to_owned)),
+            "EX_GeographicBoundingBox" | "LatLonBoundingBox" => {
+                self.degrees = whole(attributes).or_else(|| whole(edges)).or(self.degrees);
+            }
+            "BoundingBox" => {
+                let system = own.attribute("CRS").or_else(|| own.attribute("SRS"));
+                let place = system.zip(whole(attributes));
+                self.boxes.extend(place.map(|(system, edges)| MapPlace { system: system.to_owned(), edges }));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn whole(edges: [Option<f64>; 4]) -> Option<Edges> {
     let [Some(west), Some(south), Some(east), Some(north)] = edges else { return None };
     let sound = [west, south, east, north].iter().all(|edge| edge.is_finite());
     (sound && west < east && south < north).then_some([west, south, east, north])
@@ -371,7 +454,69 @@ mod tests {
             );
         }
         let old = ows(Service::Wms, "1.1.1", &["a"]).map_path(&Capabilities::default()).unwrap();
-        assert!(old.contains("srs=EPSG:4326&bbox=-180,-90,180,90"), "{old}");
+        assert!(old.contains("srs=EPSG%3A4326&bbox=-180,-90,180,90"), "{old}");
+    }
+
+    #[test]
+    fn a_map_is_asked_for_in_a_system_that_the_layer_is_offered_in() {
+        let map = |version: &str, outer: &str, own: &str| {
+            let document = format!(
+                r#"<WMS_Capabilities version="{version}" xmlns="http://www.opengis.net/wms"><Capability>
+                   <Layer><Name>all</Name>{outer}<LatLonBoundingBox minx="5" miny="47" maxx="16" maxy="55"/>
+                   <Layer><Name>other</Name><CRS>CRS:84</CRS><SRS>EPSG:4326</SRS></Layer>
+                   <Layer><Name>a</Name>{own}<Layer><Name>inner</Name><CRS>CRS:84</CRS></Layer></Layer>
+                   </Layer></Capability></WMS_Capabilities>"#
+            );
+            let wms = ows(Service::Wms, version, &["a"]);
+            let path = wms.map_path(&wms.capabilities(&answer("text/xml", &document)).unwrap()).unwrap();
+            let (_, query) = path.split_once("&styles=&").unwrap();
+            query.split_once("&width").unwrap().0.to_owned()
+        };
+        let utm =
+            r#"<BoundingBox CRS="EPSG:25832" minx="280000" miny="5200000.5" maxx="930000" maxy="6100000"/>"#;
+        let mercator =
+            r#"<BoundingBox CRS="EPSG:3857" minx="6e5" miny="6000000" maxx="1700000" maxy="7300000"/>"#;
+        for (outer, own, expected) in [
+            ("", "", "crs=CRS%3A84&bbox=5,47,16,55"),
+            ("<CRS>EPSG:4326</CRS><CRS>CRS:84</CRS>", "", "crs=CRS%3A84&bbox=5,47,16,55"),
+            // Latitude first, in 1.3.0.
+            ("<CRS>EPSG:25832</CRS><CRS>EPSG:4326</CRS>", utm, "crs=EPSG%3A4326&bbox=47,5,55,16"),
+            ("<CRS>EPSG:25832</CRS>", utm, "crs=EPSG%3A25832&bbox=280000,5200000.5,930000,6100000"),
+            (
+                &format!("<CRS>EPSG:25832</CRS>{utm}"),
+                "",
+                "crs=EPSG%3A25832&bbox=280000,5200000.5,930000,6100000",
+            ),
+            // A box in a system that is not offered is no use.
+            (
+                "<CRS>EPSG:3857</CRS>",
+                &format!("{utm}{mercator}"),
+                "crs=EPSG%3A3857&bbox=600000,6000000,1700000,7300000",
+            ),
+            ("<CRS>EPSG:31467</CRS>", utm, "crs=CRS%3A84&bbox=5,47,16,55"),
+        ] {
+            assert_eq!(map("1.3.0", outer, own), expected, "{outer} {own}");
+        }
+        for (outer, own, expected) in [
+            ("<SRS>EPSG:25832 EPSG:4326</SRS>", "", "srs=EPSG%3A4326&bbox=5,47,16,55"),
+            (
+                "<SRS>EPSG:25832</SRS>",
+                &utm.replace("CRS", "SRS"),
+                "srs=EPSG%3A25832&bbox=280000,5200000.5,930000,6100000",
+            ),
+        ] {
+            assert_eq!(map("1.1.1", outer, own), expected, "{outer} {own}");
+        }
+    }
+
+    #[test]
+    fn what_a_server_calls_its_systems_adds_nothing_to_the_request() {
+        let document = r#"<WMS_Capabilities version="1.3.0" xmlns="http://www.opengis.net/wms"><Layer><Name>a</Name>
+            <CRS>X&amp;request=Y</CRS><BoundingBox CRS="X&amp;request=Y" minx="1" miny="2" maxx="3" maxy="4"/></Layer>
+            </WMS_Capabilities>"#;
+        let wms = ows(Service::Wms, "1.3.0", &["a"]);
+        let path = wms.map_path(&wms.capabilities(&answer("text/xml", document)).unwrap()).unwrap();
+        assert!(path.contains("&crs=X%26request%3DY&bbox=1,2,3,4&"), "{path}");
     }
 
     #[test]
