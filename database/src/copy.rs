@@ -126,6 +126,21 @@ pub(crate) async fn compare(
     Err(wrong.into_iter().fold(problem, Problem::cause))
 }
 
+/// Has the server look how values are spread, for its plans to be good from the first request on.
+pub(crate) async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
+    let session = Session::open(settings, database, "analyze").await?;
+    let analyzed = session.client().batch_execute("ANALYZE").await;
+    analyzed.map_err(|error| refused("gather statistics of the restored database", &error))
+}
+
+/// Whether that was done: what is known goes along when a database is created from another.
+pub(crate) async fn is_analyzed(settings: &Settings, database: &str) -> Result<bool, Problem> {
+    let session = Session::open(settings, database, "analyze").await?;
+    let sql = "SELECT EXISTS (SELECT FROM pg_stats WHERE schemaname !~ '^pg_' AND schemaname <> 'information_schema')";
+    let row = session.client().query_one(sql, &[]).await;
+    field(&row.map_err(|error| refused("look for statistics of the restored database", &error))?, 0)
+}
+
 /// How often a database that others are connected to is tried to be dropped. The server waits 5 s each time.
 const DROP_TRIES: usize = 3;
 

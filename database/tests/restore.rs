@@ -415,6 +415,35 @@ async fn what_cannot_be_ended_is_named_before_anything_is_shut() {
     swap(&place, &taken.id, 10).await.unwrap();
 }
 
+/// In the emergency somebody holds a table, and somebody else has put rows aside as a superuser.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_rows_from_being_compared_is_named() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let mut psql = place.cluster.client("psql", "postgres", &place.settings.name);
+    let stuck = ["-X", "-q", "-c", "BEGIN; LOCK TABLE visits; SELECT pg_sleep(600)"];
+    let mut stuck = psql.args(stuck).stdout(Stdio::null()).spawn().unwrap();
+    let there = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE visits%' AND wait_event = 'PgSleep'";
+    until("the lock", || (place.sql(there) == "1").then_some(())).await;
+    let (settings, id, progress) = (place.settings.clone(), taken.id.clone(), Progress::default());
+    let told = progress.clone();
+    let counting = tokio::spawn(async move { restore::loss(&settings, &id, &told).await });
+    until("its name", || progress.words().contains("public.visits: it is held by psql (pid ").then_some(()))
+        .await;
+    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE visits%' AND pid <> pg_backend_pid()");
+    stuck.wait().unwrap();
+    assert_eq!(counting.await.unwrap().unwrap().total(), 0);
+
+    place.sql("CREATE TABLE rescued AS SELECT * FROM visits LIMIT 3");
+    let refused = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap_err();
+    let grant = format!("GRANT SELECT ON public.rescued TO {};", place.settings.user);
+    assert!(refused.message.contains("public.rescued") && refused.hint.contains(&grant), "{refused:?}");
+    place.sql(&grant);
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    assert_eq!(loss.total(), 3);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_epoch_in_the_database_refuses_the_swap() {
     let place = Place::new();

@@ -26,4 +26,4 @@ pub(crate) use archive::Archive;
 pub(crate) use catalog::{last_sizes, neighbour, untold};
 pub(crate) use load::{Jobs, best, load};
 pub(crate) use name::BackupId;
-pub(crate) use verify::must_be_whole;
+pub(crate) use verify::{must_be_of, must_be_whole};

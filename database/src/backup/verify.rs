@@ -6,7 +6,7 @@ use pointsman_core::{Code, Problem};
 
 use super::archive::Archive;
 use super::catalog::Backup;
-use super::manifest::{Format, Mark, damaged};
+use super::manifest::{Format, Manifest, Mark, damaged};
 use super::name::BackupId;
 use super::{Jobs, stream, take};
 use crate::guard::Guard;
@@ -144,6 +144,17 @@ async fn passes(
     restore(settings, guard, &tools, archive, authority, progress).await.map(Some)
 }
 
+/// The backup must be one of this database.
+pub(crate) fn must_be_of(settings: &Settings, manifest: &Manifest) -> Result<(), Problem> {
+    if manifest.database == settings.name {
+        return Ok(());
+    }
+    let message =
+        format!("backup `{}` is one of `{}`, not of `{}`", manifest.id, manifest.database, settings.name);
+    Err(Problem::new(Code::BackupForeign, message)
+        .hint("`pointsman db list ENV` shows the backups that are there"))
+}
+
 /// The dump must be the one that was written, of this database.
 pub(crate) async fn must_be_whole(
     settings: &Settings,
@@ -152,12 +163,7 @@ pub(crate) async fn must_be_whole(
 ) -> Result<(), Problem> {
     let (manifest, folder) = (&archive.manifest, settings.backup.dir.as_path());
     let id = BackupId::parse(&manifest.id)?;
-    if manifest.database != settings.name {
-        let message =
-            format!("backup `{}` is one of `{}`, not of `{}`", manifest.id, manifest.database, settings.name);
-        return Err(Problem::new(Code::BackupForeign, message)
-            .hint("`pointsman db list ENV` shows the backups that are there"));
-    }
+    must_be_of(settings, manifest)?;
     progress.say("check: reading the digest");
     let path = archive.path().to_owned();
     let reading = tokio::task::spawn_blocking(move || stream::digest(&path, |_| {}));

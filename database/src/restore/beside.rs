@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
-use crate::backup::{self, Archive, BackupId, Jobs, must_be_whole};
+use crate::backup::{self, Archive, BackupId, Jobs, must_be_of, must_be_whole};
 use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
@@ -53,6 +53,14 @@ pub async fn beside(
     })
 }
 
+/// What a restore is made from.
+enum Source {
+    /// A database that was restored ahead of need.
+    Prepared(String),
+    /// The backup's file, loaded with these tools.
+    Archive(Tools),
+}
+
 async fn made(
     settings: &Settings,
     id: &str,
@@ -73,8 +81,16 @@ async fn made(
         return Ok(Beside { database, backup: id.as_str().to_owned(), not_copied, already: true });
     }
     let server = Server::ask(guard.session()).await?;
-    let tools = Tools::find(settings, server.major()).await?;
-    must_be_whole(settings, &archive, progress).await?;
+    must_be_of(settings, &archive.manifest)?;
+    let prepared = prepared::of(settings, client, &server, id.as_str()).await?;
+    let source = match prepared {
+        // What was loaded from the file was compared then, and nobody could change it since: the file is not read for it.
+        Some(prepared) => Source::Prepared(prepared),
+        None => {
+            must_be_whole(settings, &archive, progress).await?;
+            Source::Archive(Tools::find(settings, server.major()).await?)
+        }
+    };
     copy::must_be_possible(client, &archive.manifest).await?;
     let live = Shape::of(client, &settings.name).await?;
     room::for_copy(settings, guard.session(), &archive.manifest).await?;
@@ -88,22 +104,21 @@ async fn made(
         ..archive.manifest.shape.clone()
     };
     let comment = format!("{BEING_RESTORED}{}", id.as_str());
-    let prepared = prepared::of(settings, client, &server, id.as_str()).await?;
     // Written before it is there: what a crash leaves, perhaps a whole copy, is found by its name.
     let restored = Named { oid: 0, aside: name.clone() };
     let replaced = Named { oid: live.oid, aside: old_name(settings) };
     let mut record = Record::new(settings, id.as_str(), restored, replaced);
     record.write(settings)?;
     failpoint::pass("restore-recorded");
-    let created = match &prepared {
-        Some(prepared) => {
+    let created = match &source {
+        Source::Prepared(prepared) => {
             async {
                 shape.create(client, &name, prepared).await?;
                 copy::say_whose(client, &name, &comment).await
             }
             .await
         }
-        None => copy::create(settings, client, &shape, &name, &comment).await,
+        Source::Archive(_) => copy::create(settings, client, &shape, &name, &comment).await,
     };
     if let Err(problem) = created {
         // Refused, it leaves nothing to settle; nor is a database of that name ours that somebody made a moment before.
@@ -118,11 +133,11 @@ async fn made(
     record.restored.oid = Shape::of(client, &name).await?.oid;
     record.write(settings)?;
 
-    match prepared {
-        Some(_) => copy::compare(settings, &archive.manifest, &name, progress).await?,
-        None => {
+    match &source {
+        Source::Prepared(_) => copy::compare(settings, &archive.manifest, &name, progress).await?,
+        Source::Archive(tools) => {
             let jobs = backup::best(settings, &archive, &name).await?;
-            let filled = copy::fill(settings, &tools, &archive, (&name, jobs), progress).await;
+            let filled = copy::fill(settings, tools, &archive, (&name, jobs), progress).await;
             if copy::is_worth_one_job(&filled, jobs, progress) {
                 authority.check()?;
                 guard.check()?;
@@ -138,14 +153,16 @@ async fn made(
                 created?;
                 record.restored.oid = Shape::of(client, &name).await?.oid;
                 record.write(settings)?;
-                copy::fill(settings, &tools, &archive, (&name, Jobs::One), progress).await?;
+                copy::fill(settings, tools, &archive, (&name, Jobs::One), progress).await?;
             } else {
                 filled?;
             }
         }
     }
-    progress.say("restore: gathering statistics");
-    analyze(settings, &name).await?;
+    if matches!(source, Source::Archive(_)) || !copy::is_analyzed(settings, &name).await? {
+        progress.say("restore: gathering statistics");
+        copy::analyze(settings, &name).await?;
+    }
     let mut not_copied = dress(client, &live, &name).await?;
     not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
     raise_fence(settings, &name, authority).await?;
@@ -220,15 +237,6 @@ pub(crate) async fn free_name(client: &Client, wanted: impl Fn() -> String) -> R
         }
     }
     Err(Problem::new(Code::DatabaseUnfit, format!("there are {MAX_NAMES} databases called `{wanted}`")))
-}
-
-async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
-    let session = Session::open(settings, database, "analyze").await?;
-    session
-        .client()
-        .batch_execute("ANALYZE")
-        .await
-        .map_err(|error| refused("gather statistics of the restored database", &error))
 }
 
 /// Whether a database could not be created because its name is taken.

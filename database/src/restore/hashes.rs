@@ -5,9 +5,11 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use futures_util::TryStreamExt as _;
-use pointsman_core::Problem;
+use pointsman_core::{Code, Problem};
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
@@ -69,10 +71,12 @@ struct Columns {
 type Name = (String, String);
 
 /// Compares every table of the live database with the restored one's, each in one snapshot, in transactions that keep no locks.
+/// A table that somebody holds is asked for again until patience ends; then its holders are named.
 pub(crate) async fn compare(
     live: &Client,
     restored: &Client,
     seed: i64,
+    patience: Duration,
     mut tell: impl FnMut(&str),
 ) -> Result<Vec<TableLoss>, Problem> {
     let (in_live, in_restored) = (columns(live).await?, columns(restored).await?);
@@ -80,16 +84,30 @@ pub(crate) async fn compare(
     let mut found = Vec::new();
     for name in names {
         tell(&format!("{}.{}", name.0, name.1));
-        let loss = async {
-            Ok(match (in_live.get(name), in_restored.get(name)) {
-                (Some(live_columns), Some(restored_columns)) => {
-                    both(live, restored, name, live_columns, restored_columns, seed).await?
-                }
-                (Some(_), None) => TableLoss { inserted: count(live, name).await?, ..TableLoss::of(name) },
-                (None, _) => TableLoss { deleted: count(restored, name).await?, ..TableLoss::of(name) },
-            })
+        let since = Instant::now();
+        let loss = loop {
+            let loss = async {
+                Ok(match (in_live.get(name), in_restored.get(name)) {
+                    (Some(live_columns), Some(restored_columns)) => {
+                        both(live, restored, name, live_columns, restored_columns, seed).await?
+                    }
+                    (Some(_), None) => {
+                        TableLoss { inserted: count(live, name).await?, ..TableLoss::of(name) }
+                    }
+                    (None, _) => TableLoss { deleted: count(restored, name).await?, ..TableLoss::of(name) },
+                })
+            };
+            let loss = releasing_locks(live, releasing_locks(restored, loss)).await;
+            let Err(problem) = loss else { break loss? };
+            if !is_held(&problem) {
+                return Err(explained(live, name, problem).await);
+            }
+            let held = held(live, name).await?;
+            if since.elapsed() >= patience {
+                return Err(held);
+            }
+            tell(&format!("{}.{}: {}", name.0, name.1, held.causes.join("; ")));
         };
-        let loss = releasing_locks(live, releasing_locks(restored, loss)).await?;
         if loss.total() > 0 {
             found.push(loss);
         }
@@ -100,6 +118,49 @@ pub(crate) async fn compare(
     let loss = difference(&name, (live, &sorted), (restored, &sorted), &[0]).await?;
     found.extend((loss.total() > 0).then_some(loss));
     Ok(found)
+}
+
+/// Whether a statement gave up because somebody holds a lock.
+fn is_held(problem: &Problem) -> bool {
+    problem.causes.iter().any(|cause| cause.starts_with(SqlState::LOCK_NOT_AVAILABLE.code()))
+}
+
+/// Who keeps others from reading a table.
+async fn held(live: &Client, name: &Name) -> Result<Problem, Problem> {
+    let sql = "SELECT format('it is held by %s (pid %s, %s, %s s, `%s`)', coalesce(nullif(a.application_name, ''), a.backend_type, 'a prepared transaction'),
+                             l.pid, a.state, round(extract(epoch FROM clock_timestamp() - a.xact_start)), left(a.query, 100)), l.pid
+                 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+                WHERE l.relation = to_regclass($1) AND l.mode = 'AccessExclusiveLock' AND l.granted
+                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+                ORDER BY a.xact_start LIMIT 3";
+    let table = format!("{}.{}", quoted(&name.0), quoted(&name.1));
+    let rows = live.query(sql, &[&table]).await.map_err(|error| refused("look who holds a table", &error))?;
+    let problem =
+        Problem::new(Code::LockNotHad, format!("rows of `{}.{}` cannot be compared", name.0, name.1));
+    let pid: Option<i32> = rows.first().map(|row| field(row, 1)).transpose()?.flatten();
+    let problem = match pid {
+        Some(pid) => problem.hint(format!(
+            "on the database: `SELECT pg_terminate_backend({pid})`, or wait for it; then the same command again: what is restored stands ready"
+        )),
+        None => problem.hint("the same command again: what is restored stands ready"),
+    };
+    let causes = rows.iter().map(|row| field(row, 0)).collect::<Result<Vec<String>, _>>()?;
+    Ok(causes.into_iter().fold(problem, Problem::cause).retry_useful())
+}
+
+/// A table that cannot be read, made since the backup perhaps, by whom the agent cannot become: what it takes is told.
+async fn explained(live: &Client, name: &Name, problem: Problem) -> Problem {
+    let lacks = SqlState::INSUFFICIENT_PRIVILEGE.code();
+    let Some(cause) = problem.causes.iter().find(|cause| cause.starts_with(lacks)).cloned() else {
+        return problem;
+    };
+    let asked = "SELECT format('in `%s`, as a superuser: `GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON %I.%I TO %3$I;`', current_database(), $1::text, current_user, $1::text, $2::text)";
+    let row = live.query_one(asked, &[&name.0, &name.1]).await;
+    let hint: String = row.ok().and_then(|row| field(&row, 0).ok()).unwrap_or_default();
+    let message = format!("rows of `{}.{}` cannot be compared: the agent may not read them", name.0, name.1);
+    Problem::new(Code::DatabaseUnfit, message)
+        .cause(cause)
+        .hint(format!("{hint} then the same command again: what is restored stands ready"))
 }
 
 /// Large objects by the hashes of their pieces, one in memory at a time: they may be greater than any value may be. The last

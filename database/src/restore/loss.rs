@@ -16,6 +16,12 @@ use crate::{Progress, Session, Settings, contents, moment};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
+/// The longest count: beyond it something hangs.
+const LONGEST: Duration = Duration::from_secs(24 * 3600);
+/// How long a table that somebody holds is waited for while nobody is kept waiting for it.
+const TABLE_WAIT: Duration = Duration::from_secs(60);
+/// The same in a swap.
+pub(crate) const TABLE_WAIT_IN_SWAP: Duration = Duration::from_secs(5);
 /// Tables that are noted with their loss: whoever accepts it reads no more.
 const KEPT: usize = 100;
 
@@ -77,6 +83,16 @@ impl Loss {
 /// Counts what would be lost: exactly if the backup stands restored beside the live database, which is noted for the
 /// swap; otherwise by the server's counters.
 pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<Loss, Problem> {
+    let counted = tokio::time::timeout(LONGEST, counted(settings, id, progress)).await;
+    counted.unwrap_or_else(|_| {
+        Err(Problem::new(
+            Code::BackupUnrestorable,
+            "the comparison of both databases did not end within 24 hours",
+        ))
+    })
+}
+
+async fn counted(settings: &Settings, id: &str, progress: &Progress) -> Result<Loss, Problem> {
     let id = BackupId::parse(id)?;
     let guard = Guard::take(settings, GUARD_WAIT).await?;
     if let Some(mut record) = Record::read(settings)?
@@ -87,7 +103,7 @@ pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<
     {
         let live = Session::open(settings, &settings.name, "loss").await?;
         let restored = written_in(settings, &record.restored.aside).await?;
-        let (loss, live) = exact(settings, &live, &record, progress).await?;
+        let (loss, live) = exact(settings, &live, &record, TABLE_WAIT, progress).await?;
         let (lost, at_ms) = (loss.total(), moment::now_ms());
         let (tables, of_tables) = (loss.greatest(KEPT), loss.tables.len());
         record.compared = Some(Compared { lost, at_ms, tables, of_tables, live, restored });
@@ -162,19 +178,24 @@ pub(crate) async fn exact(
     settings: &Settings,
     live: &Session,
     record: &Record,
+    patience: Duration,
     progress: &Progress,
 ) -> Result<(Loss, Written), Problem> {
     let restored = Session::open(settings, &record.restored.aside, "loss").await?;
     let written = Written::ask(live.client()).await?;
     for session in [live, &restored] {
-        for statement in ["SET row_security = off", "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"] {
+        for statement in [
+            "SET row_security = off",
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
+            "SET LOCAL lock_timeout = '2s'",
+        ] {
             let begun = session.client().batch_execute(statement).await;
             begun.map_err(|error| refused("compare the databases", &error))?;
         }
     }
     let say = |table: &str| progress.say(format!("restore: comparing rows of {table}"));
     let seed = seed(restored.client()).await?;
-    let tables = hashes::compare(live.client(), restored.client(), seed, say).await;
+    let tables = hashes::compare(live.client(), restored.client(), seed, patience, say).await;
     let ended = live.client().batch_execute("COMMIT").await;
     let loss = Loss { backup: record.backup.clone(), tables: tables?, exact: true, at_least: false };
     ended.map_err(|error| refused("compare the databases", &error))?;

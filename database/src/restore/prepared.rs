@@ -7,7 +7,7 @@ use tokio_postgres::Client;
 use super::gate;
 use crate::backup::{self, BackupId, Manifest, Verified};
 use crate::collation;
-use crate::copy::say_whose;
+use crate::copy::{self, say_whose};
 use crate::scratch::{self, Scratch};
 use crate::server::Server;
 use crate::shape::Shape;
@@ -23,6 +23,9 @@ pub async fn prepare(
     progress: &Progress,
 ) -> Result<(Verified, Scratch), Problem> {
     let (verified, scratch) = backup::verify_keeping(settings, id, authority, progress).await?;
+    progress.say("restore: gathering statistics");
+    copy::analyze(settings, &scratch.database).await?;
+    progress.done();
     let session = Session::open(settings, &settings.maintenance, "prepare").await?;
     gate::shut(session.client(), &scratch.database).await?;
     scratch::drop_others(settings, session.client(), &scratch.database).await?;

@@ -8,7 +8,7 @@ use tokio_postgres::Client;
 
 use super::beside::{free_name, name_of, raise_fence};
 use super::gate::{self, Written};
-use super::loss::{exact, grown, since_compared, written_in};
+use super::loss::{TABLE_WAIT_IN_SWAP, exact, grown, since_compared, written_in};
 use super::record::{Record, Stage, old_name};
 use super::recover::{Cut, finish};
 use super::rename::Renamer;
@@ -79,7 +79,7 @@ pub async fn swap(
     let (lost, written) = match known.filter(|(lost, _)| *lost <= accepted_loss) {
         Some(known) => known,
         None => {
-            let (loss, written) = exact(settings, &live, &record, progress).await?;
+            let (loss, written) = exact(settings, &live, &record, TABLE_WAIT_IN_SWAP, progress).await?;
             (loss.total(), written)
         }
     };
@@ -107,7 +107,7 @@ pub async fn swap(
             let lost = match Written::ask(live.client()).await?.since(&written) {
                 Some(more) if counters_complete => lost.saturating_add(more),
                 // Nobody can tell from outside: all of it is compared again.
-                _ => exact(settings, &live, &record, progress).await?.0.total(),
+                _ => exact(settings, &live, &record, TABLE_WAIT_IN_SWAP, progress).await?.0.total(),
             };
             if lost > accepted_loss {
                 return Err(grown(lost, accepted_loss));
