@@ -268,14 +268,15 @@ fn limits(config: &Config) -> Result<String, Problem> {
     for (number, table) in config.haproxy.rate_limit_tables.iter().enumerate() {
         let table = plain("the table", table.0.as_str())?;
         if number == 0 {
-            lines.push_str("\n  # Counts visitors, never the agent's own checks and testers. The lines with `deny` limit them: the number is yours, one look\n  # at a map asks for hundreds of tiles.\n");
+            lines.push_str("\n  # Counts visitors, never the agent's own checks and testers. The lines with `deny` limit them: the number is yours, one look\n  # at a map asks for hundreds of tiles. Of lines with one number behind `track-sc` only the first counts: where a line of yours\n  # has the same, take another one here. `pointsman doctor lb ENV` names one that is free.\n");
         }
-        let _ = match number < COUNTERS {
-            true => writeln!(
+        // From the last: a limit that stands already has most often taken the first.
+        let _ = match COUNTERS.checked_sub(number.saturating_add(1)) {
+            Some(counter) => writeln!(
                 lines,
-                "  http-request track-sc{number} src table {table} unless trusted\n  # http-request deny deny_status 429 if {{ sc_http_req_rate({number},{table}) gt 1000 }}"
+                "  http-request track-sc{counter} src table {table} unless trusted\n  # http-request deny deny_status 429 if {{ sc_http_req_rate({counter},{table}) gt 1000 }}"
             ),
-            false => writeln!(
+            None => writeln!(
                 lines,
                 "  # A request is counted in {COUNTERS} tables at most: `{table}` is not among them."
             ),

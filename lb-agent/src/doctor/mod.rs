@@ -13,6 +13,7 @@ mod map;
 pub(crate) mod page;
 mod part;
 mod process;
+mod rate_tables;
 mod reach;
 mod reload;
 pub mod seen;
@@ -229,6 +230,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "rate-limit",
         "a check that is refused as one too many fails, and turns a good release back",
         InFiles(trusted::limits),
+    ),
+    (
+        "rate-tables",
+        "`traffic limits` shows nobody, and a limit by this table never refuses anybody",
+        InFiles(rate_tables::counted),
     ),
     (
         "backends-present",

@@ -337,7 +337,7 @@ pub(super) fn limits(seen: &Seen, written: &Written) -> Said {
         return Said::warn(
             format!("{}: this limit also refuses the agent's own checks, and testers", refuses.place),
             format!(
-                "count others only, in `{}`:\n  http-request track-sc0 src table <table> unless trusted",
+                "count others only, below the line `acl trusted` of `{}`:\n  http-request track-sc0 src table <table> unless trusted",
                 fronts.first().map_or_else(String::new, |front| front.title())
             ),
         );

@@ -1096,6 +1096,71 @@ fn by_states_only_frontends_that_lead_to_the_servers_are_looked_at() {
     must_say(&by_states(&cached), "cache", Fail, "the slots in `be_app` answer from one cache", "remove");
 }
 
+/// A table that the agent may look into is there, holds rates, and a line counts in it that no other one forestalls.
+#[test]
+fn visitors_are_counted_in_the_tables_that_are_granted() {
+    must_say(&seen(&fragment()), "rate-tables", Well, "none is granted", "");
+    let mut wanted = config("/lb", "127.0.0.1:80");
+    wanted.haproxy.rate_limit_tables = vec![pointsman_chassis::config::Parsed("st_rl".parse().unwrap())];
+    let text = pointsman_lb_agent::snippet(&wanted, &wishes("10.0.0.11:8080", "10.0.0.12:8080")).unwrap();
+    const TRACK: &str = "  http-request track-sc2 src table st_rl unless trusted\n";
+    const TRUSTED: &str = "  acl trusted src";
+    assert!(text.contains(TRACK) && text.contains(TRUSTED));
+    let granting = |text: &str| {
+        let mut seen = seen(text);
+        seen.wanted.rate_limit_tables.clone_from(&wanted.haproxy.rate_limit_tables);
+        seen
+    };
+    let after = |from: &str, to: &str| granting(&text.replacen(from, to, 1));
+    let above = |line: &str| after(TRUSTED, &format!("  {line}\n{TRUSTED}"));
+    let well = |seen: Seen| must_say(&seen, "rate-tables", Well, "counted in `st_rl`", "");
+    let warns = |seen: Seen, what, fix| must_say(&seen, "rate-tables", Warn, what, fix);
+    well(granting(&text));
+    // Another counter, or those whom this line does not count.
+    well(above("http-request track-sc0 src"));
+    well(above("http-request track-sc2 src table other if { path_beg /api/ }"));
+    well(after(TRACK, &format!("{TRACK}  http-request track-sc2 src table other\n")));
+    for taken in [
+        "http-request track-sc2 src",
+        "http-request track-sc2 src table other unless trusted",
+        "tcp-request connection track-sc2 src table other",
+    ] {
+        warns(
+            above(taken),
+            "has taken counter 2 before",
+            "http-request track-sc1 src table st_rl unless trusted",
+        );
+    }
+    // Connections are counted before requests, and what is inherited before what stands here.
+    let below = format!("{TRACK}  tcp-request content track-sc2 src table other\n");
+    warns(after(TRACK, &below), "has taken counter 2", "track-sc1 src");
+    warns(
+        granting(&text.replacen("defaults\n", "defaults\n  http-request track-sc2 src table other\n", 1)),
+        "has taken counter 2",
+        "track-sc1 src",
+    );
+    let all = "http-request track-sc2 src\n  http-request track-sc1 src\n  http-request track-sc0 src";
+    warns(above(all), "has taken counter 2", "rate_limit_tables = [\"fe\"]");
+    warns(after(TRACK, ""), "no line counts visitors", "track-sc2 src table st_rl unless trusted");
+    // A slot's backend counts too, if its frontend has left it the counter.
+    let in_slot = |number: u8, front: &str| {
+        let line = format!("{BLUE}  http-request track-sc{number} src table st_rl\n");
+        granting(&text.replacen(TRACK, front, 1).replacen(BLUE, &line, 1))
+    };
+    well(in_slot(0, ""));
+    warns(in_slot(0, "  http-request track-sc0 src table other\n"), "has taken counter 0", "track-sc2 src");
+    warns(
+        after("backend st_rl\n", "backend st_other\n"),
+        "has no table `st_rl`",
+        "backend st_rl\n  stick-table",
+    );
+    warns(
+        after("http_req_rate(10s)", "conn_cur"),
+        "does not store `http_req_rate`",
+        "store http_req_rate(10s)",
+    );
+}
+
 #[test]
 fn a_cache_of_two_slots_is_found() {
     let text = fragment().replace("  option httpchk\n", "  http-request cache-use small\n  option httpchk\n");

@@ -299,8 +299,9 @@ async fn the_fragment_follows_the_agents_own_file() {
     let bind = balancer.frontend.to_string();
     let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
     assert!(text.contains("server agent 127.0.0.1:5999 log-proto") && !text.contains("5515"), "{text}");
-    assert!(text.contains("http-request track-sc2 src table st_c unless trusted"), "{text}");
-    assert!(!text.contains("track-sc3") && text.contains("`st_d` is not among them"), "{text}");
+    assert!(text.contains("http-request track-sc2 src table st_rl unless trusted"), "{text}");
+    assert!(text.contains("http-request track-sc0 src table st_c unless trusted"), "{text}");
+    assert!(!text.contains("table st_d") && text.contains("`st_d` is not among them"), "{text}");
     let other = balancer.config_snippet(&words(&["--log", "10.0.0.3:6000"]));
     assert!(String::from_utf8_lossy(&other.stdout).contains("server agent 10.0.0.3:6000 log-proto"));
     for (listen, socket, expected) in [
@@ -334,6 +335,65 @@ async fn the_fragment_follows_the_agents_own_file() {
     balancer.must_be_accepted();
     let _haproxy = balancer.start();
     balancer.must_find(&[]).await;
+}
+
+/// A frontend that limits visitors already has taken a counter: what the agent is to see is counted beside it, and where two
+/// lines want the same, HAProxy itself counts nobody for the second.
+#[tokio::test]
+async fn visitors_are_counted_below_a_limit_that_stands_already() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::with("map = \"FOLDER/route.map\"\nrate_limit_tables = [\"st_rl\"]\n", "");
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    // Loopback is trusted, and what comes with this header stands for a visitor from elsewhere.
+    let text = text.replace(
+        "  acl trusted src",
+        "  http-request set-src req.hdr(X-From) if { req.hdr(X-From) -m found }\n  acl trusted src",
+    );
+    let own = "frontend fe\n  mode http\n  stick-table type ip size 1k expire 1m store http_req_rate(10s)\n  http-request track-sc0 src\n";
+    let text = text.replacen("frontend fe\n  mode http\n", own, 1);
+    let ask = |command: &str| {
+        let mut socket = std::os::unix::net::UnixStream::connect(balancer.at("pointsman.sock")).unwrap();
+        socket.write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut said = String::new();
+        socket.read_to_string(&mut said).unwrap();
+        said
+    };
+    for (text, counted, verdict) in [
+        (text.clone(), 1, "ok"),
+        (
+            text.replace(
+                "track-sc2 src table st_rl unless trusted",
+                "track-sc0 src table st_rl unless trusted",
+            ),
+            0,
+            "warn",
+        ),
+    ] {
+        std::fs::write(balancer.at("haproxy.cfg"), &text).unwrap();
+        balancer.must_be_accepted();
+        let _haproxy = balancer.start();
+        let parsed = std::fs::read_to_string(balancer.at("lb-agent.toml")).unwrap();
+        let wanted = pointsman_chassis::config::parse(Path::new("lb-agent.toml"), &parsed).unwrap();
+        let hands = LbHands::new(wanted).unwrap();
+        let give_up = Instant::now() + PATIENCE;
+        loop {
+            let findings = hands.diagnose(&Activation::default()).await;
+            let of = |check: &str| findings.iter().find(|finding| finding.check == check).unwrap();
+            if of("backend-servers").verdict == "ok" {
+                assert_eq!(of("rate-tables").verdict, verdict, "{:?}", of("rate-tables"));
+                break;
+            }
+            assert!(Instant::now() < give_up, "{findings:#?}");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        balancer.answer("X-From: 192.0.2.4");
+        let table = ask("show table st_rl");
+        assert!(table.contains(&format!("used:{counted}")), "{table}");
+        assert!(ask("show table fe").contains("key="));
+    }
 }
 
 /// Where states of servers are the route there is no map to look up, and every server keeps the name that it has in
