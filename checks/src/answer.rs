@@ -13,6 +13,8 @@ pub struct Answer {
     pub body: Vec<u8>,
     /// From the request to the end of the answer, in milliseconds.
     pub took_ms: u64,
+    /// The path, with its query, that gave it: the last one where redirects were followed.
+    pub path: String,
     /// The exchange knows secrets: nothing that came back is repeated, because a server may say more than it was told.
     pub private: bool,
 }

@@ -94,6 +94,7 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
         headers: head.headers.iter().map(field).collect(),
         body: body.to_vec(),
         took_ms: 0,
+        path: ask.path.clone(),
         private: session.private,
     };
     if let Some(pin) = &place.pin {

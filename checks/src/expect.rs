@@ -120,7 +120,7 @@ mod tests {
             headers: vec![("content-type".to_owned(), "application/json; charset=utf-8".to_owned())],
             body: body.as_bytes().to_vec(),
             took_ms: 40,
-            private: false,
+            ..Answer::default()
         }
     }
 

@@ -135,7 +135,7 @@ mod tests {
             ],
             body: br#"{"token":"t1","n":3,"page":"<input name=csrf value='c&amp;1'>"}"#.to_vec(),
             took_ms: 1,
-            private: false,
+            ..Answer::default()
         };
         let take = |text: &str| Extract::parse(text).unwrap().take(&answer);
         assert_eq!(take("json:$.token").unwrap(), "t1");

@@ -125,12 +125,13 @@ async fn http(
     if !assets {
         return Ok(seen);
     }
-    let path = wanted.path.render(&session.values, percent_encoded)?;
+    let asked = wanted.path.render(&session.values, percent_encoded)?;
     let host = place.server.host.clone();
     let paths = aside(move || {
-        let paths = page::assets(&answer.text(), &path, &host)?;
+        // What a page links to is relative to where it came from, not to where it was looked for.
+        let paths = page::assets(&answer.text(), &answer.path, &host)?;
         if paths.is_empty() {
-            return Err(format!("{path} brings no script and no style sheet: {}", answer.excerpt()));
+            return Err(format!("{asked} brings no script and no style sheet: {}", answer.excerpt()));
         }
         Ok(paths)
     })

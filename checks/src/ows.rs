@@ -406,7 +406,7 @@ mod tests {
 
     fn answer(kind: &str, body: &str) -> Answer {
         let headers = vec![("content-type".to_owned(), kind.to_owned())];
-        Answer { status: 200, headers, body: body.as_bytes().to_vec(), took_ms: 1, private: false }
+        Answer { status: 200, headers, body: body.as_bytes().to_vec(), took_ms: 1, ..Answer::default() }
     }
 
     const WFS: &str = r#"<?xml version="1.0"?><wfs:WFS_Capabilities version="2.0.0"

@@ -273,6 +273,13 @@ async fn a_page_is_looked_at_with_its_assets() {
 }
 
 #[tokio::test]
+async fn assets_are_looked_for_beside_the_page_that_a_redirect_leads_to() {
+    let world = World::start().await;
+    world.one(r#"http = { path = "/to-the-map", follow = 1, assets = true }"#).await.unwrap();
+    assert_eq!(world.site.came(), ["GET /to-the-map", "GET /map/", "GET /map/assets/map.js"]);
+}
+
+#[tokio::test]
 async fn map_services_are_asked_for_what_they_offer() {
     let world = World::start().await;
     let wfs = r#"ows = { service = "WFS", version = "2.0.0", path = "/geoserver/ows", layers = ["p2d2:features"], get_feature = true }"#;

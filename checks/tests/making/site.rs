@@ -171,6 +171,11 @@ fn answer(came: &Came, state: &mut State) -> Reply {
             r#"<html><head><script src="/app.js"></script><link rel=stylesheet href="app.css"></head>
                <body><div id="app"></div></body></html>"#,
         ),
+        ("GET", "/to-the-map") => (302, "Location: /map/\r\n".to_owned(), Vec::new()),
+        ("GET", "/map/") => html(r#"<script src="assets/map.js"></script>"#),
+        ("GET", "/map/assets/map.js") => {
+            (200, "Content-Type: text/javascript\r\n".to_owned(), b"map()".to_vec())
+        }
         ("GET", "/lost") => html(r#"<script src="/app.js"></script><script src="/fallback.js"></script>"#),
         // As single-page applications are served: every path that is not there is the start page.
         ("GET", "/fallback.js") => html("<html>start page</html>"),
