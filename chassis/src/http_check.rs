@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -106,6 +107,21 @@ pub async fn ask(
     Ok(Answer { status: answer.status().as_u16(), pointsman })
 }
 
+/// Why a request has no answer that can be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unanswered {
+    /// In words.
+    pub reason: String,
+    /// The request was on its way: the server may have done what it asks for.
+    pub sent: bool,
+}
+
+impl From<Unanswered> for String {
+    fn from(unanswered: Unanswered) -> Self {
+        unanswered.reason
+    }
+}
+
 /// Sends one request on a connection of its own and reads the answer, at most `most` bytes of its body, which fails if it has
 /// more, or none of it. The request's URI is a path; `Host`, `User-Agent` and `Connection` are added.
 pub async fn send(
@@ -113,19 +129,21 @@ pub async fn send(
     request: http::Request<Full<Bytes>>,
     most: Option<usize>,
     timeout: Duration,
-) -> Result<http::Response<Bytes>, String> {
+) -> Result<http::Response<Bytes>, Unanswered> {
+    let sent = AtomicBool::new(false);
     let asking = async {
         let stream = connect(target.address, target.proxy_protocol).await?;
-        let Some(tls) = &target.tls else { return exchange(stream, target, request, most).await };
+        let Some(tls) = &target.tls else { return exchange(stream, target, request, most, &sent).await };
         let name = ServerName::try_from(target.host.clone()).map_err(|error| error.to_string())?;
         let stream = TlsConnector::from(Arc::clone(tls))
             .connect(name, stream)
             .await
             .map_err(|error| format!("no TLS: {error}"))?;
-        exchange(stream, target, request, most).await
+        exchange(stream, target, request, most, &sent).await
     };
     let late = |_| format!("no answer within {} ms", timeout.as_millis());
-    tokio::time::timeout(timeout, asking).await.map_err(late)?
+    let answered = tokio::time::timeout(timeout, asking).await.map_err(late).flatten();
+    answered.map_err(|reason| Unanswered { reason, sent: sent.load(Ordering::Relaxed) })
 }
 
 async fn exchange<S>(
@@ -133,6 +151,7 @@ async fn exchange<S>(
     target: &Target,
     mut request: http::Request<Full<Bytes>>,
     most: Option<usize>,
+    sent: &AtomicBool,
 ) -> Result<http::Response<Bytes>, String>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
@@ -150,6 +169,7 @@ where
     headers.insert(header::HOST, host);
     headers.insert(header::USER_AGENT, HeaderValue::from_static("pointsman-check"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    sent.store(true, Ordering::Relaxed);
     let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;
     let (head, body) = answer.into_parts();
     let Some(most) = most else { return Ok(http::Response::from_parts(head, Bytes::new())) };

@@ -84,8 +84,9 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
     let body = http_body_util::Full::new(ask.body.clone());
     let request =
         request.body(body).map_err(|error| format!("`{}` cannot be asked for: {error}", ask.path))?;
-    let sent = http_check::send(&place.server, request, Some(MAX_BODY_BYTES), left.min(LONGEST)).await?;
-    let (head, body) = sent.into_parts();
+    let answered = http_check::send(&place.server, request, Some(MAX_BODY_BYTES), left.min(LONGEST)).await;
+    session.sent |= answered.as_ref().map_or_else(|unanswered| unanswered.sent, |_| true);
+    let (head, body) = answered?.into_parts();
     let field = |(name, value): (&HeaderName, &HeaderValue)| {
         (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
     };

@@ -35,12 +35,33 @@ pub async fn make(
     }
 }
 
+/// Why one request did not pass.
+struct Missed {
+    miss: Miss,
+    /// It was sent and not refused: what it asks for may be done all the same.
+    may_be_done: bool,
+}
+
 /// One request with its expectations and captures.
 async fn exchange(
     exchange: &Exchange,
     place: &Place,
     session: &mut Session,
     until: Instant,
+) -> Result<Answer, Missed> {
+    session.sent = false;
+    let mut refused = false;
+    let asked = asked(exchange, place, session, until, &mut refused).await;
+    asked.map_err(|miss| Missed { miss, may_be_done: session.sent && !refused })
+}
+
+/// The same. `refused` is told where a server has answered that it does not do it.
+async fn asked(
+    exchange: &Exchange,
+    place: &Place,
+    session: &mut Session,
+    until: Instant,
+    refused: &mut bool,
 ) -> Result<Answer, Miss> {
     let ask = rendered(exchange, session)?;
     let (method, path) = (ask.method.clone(), ask.path.clone());
@@ -50,6 +71,8 @@ async fn exchange(
         _ => format!("{method} {path} {error}"),
     };
     let answer = client::send(place, session, ask, until).await.map_err(&said)?;
+    // Behind a redirect that was followed it is not the request itself that was refused.
+    *refused = exchange.follow == 0 && (400..500).contains(&answer.status);
     let (expect, capture, values) =
         (exchange.expect.clone(), exchange.capture.clone(), session.values.clone());
     let judged = aside(move || {
@@ -120,7 +143,7 @@ async fn http(
     session: &mut Session,
     until: Instant,
 ) -> Result<String, Miss> {
-    let answer = exchange(wanted, place, session, until).await?;
+    let answer = exchange(wanted, place, session, until).await.map_err(|missed| missed.miss)?;
     let seen = format!("{} in {} ms", answer.status, answer.took_ms);
     if !assets {
         return Ok(seen);
@@ -167,6 +190,9 @@ async fn sequence(
     let began = Instant::now();
     let (mut failed, mut left_behind): (Option<Miss>, Option<Miss>) = (None, None);
     let (mut made, mut cleared) = (0_u32, 0_u32);
+    // Steps that were done, or may have been.
+    let mut done: Vec<&Exchange> = Vec::new();
+    let mut perhaps_left = false;
     let until = began + timeout;
     let mut clear_until = None;
     for (index, step) in steps.iter().enumerate() {
@@ -178,11 +204,19 @@ async fn sequence(
             if step.cleanup { *clear_until.get_or_insert_with(|| Instant::now() + timeout) } else { until };
         match exchange(step, place, session, bound).await {
             Ok(_) if step.cleanup => cleared = cleared.saturating_add(1),
-            Ok(_) => made = made.saturating_add(1),
-            // What was never made needs no clearing away.
-            Err(_) if step.cleanup && failed.is_some() && !knows(step, session) => {}
-            Err(miss) => {
-                let miss = miss.said(|text| format!("step {number}: {text}"));
+            Ok(_) => {
+                made = made.saturating_add(1);
+                done.push(step);
+            }
+            // What was never made needs no clearing away. What may have been made, by an answer that was lost, cannot be.
+            Err(_) if step.cleanup && failed.is_some() && !knows(step, session) => {
+                perhaps_left |= may_have_made(steps, &done, step, session);
+            }
+            Err(missed) => {
+                if missed.may_be_done {
+                    done.push(step);
+                }
+                let miss = missed.miss.said(|text| format!("step {number}: {text}"));
                 let which = if step.cleanup { &mut left_behind } else { &mut failed };
                 which.get_or_insert(miss);
             }
@@ -192,12 +226,25 @@ async fn sequence(
     match (failed, left_behind) {
         (None, None) if cleared > 0 => Ok(format!("{made} steps in {took} ms, cleared away")),
         (None, None) => Ok(format!("{made} steps in {took} ms")),
+        (Some(failed), None) if perhaps_left => Err(failed.said(|failed| {
+            format!("{failed}; and something may be left behind: what would clear it away is not known")
+        })),
         (Some(failed), None) => Err(failed),
         (None, Some(left)) => Err(left.said(|left| format!("something is left behind: {left}"))),
         (Some(failed), Some(left)) => {
             Err(failed.said(|failed| format!("{failed}; and something is left behind: {}", left.text())))
         }
     }
+}
+
+/// Whether what a step would clear away, were its names known, may have been made: who captures a name that is missing makes it, or
+/// looks up what the step before it that writes has made.
+fn may_have_made(steps: &[Exchange], done: &[&Exchange], clearing: &Exchange, session: &Session) -> bool {
+    let missing = |name: &String| !session.values.contains_key(name) && clearing.names().contains(name);
+    let captures = |step: &Exchange| step.capture.iter().any(|(name, _)| missing(name));
+    let Some(at) = steps.iter().position(captures) else { return false };
+    let maker = steps.iter().take(at.saturating_add(1)).rfind(|step| step.writes() && !step.cleanup);
+    maker.is_some_and(|maker| done.iter().any(|done| std::ptr::eq(*done, maker)))
 }
 
 /// Whether every name that a step needs is known.

@@ -1,6 +1,7 @@
 //! What was seen before. A check that does much is not made anew at each reading of the watch: its pass is good for a while.
 //! So is the failure of a number that others measure: asked again at once, they give the same one again, and what was seen
-//! once would be counted as often as it is asked for. Every other failure is looked at again at once.
+//! once would be counted as often as it is asked for. And so is the failure of a check that writes, once there were several: each
+//! may have left something behind. Every other failure is looked at again at once.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, PoisonError};
@@ -15,8 +16,17 @@ use crate::spec::Spec;
 /// Most checks that are remembered: environments have a few dozen.
 const MOST: usize = 512;
 
-/// What was seen, by place, name and description of its check, each with its moment.
-type Seen = HashMap<(String, String, String), (Instant, CheckSeen)>;
+/// What was seen, by place, name and description of its check.
+type Seen = HashMap<(String, String, String), Kept>;
+
+/// What was seen of one check.
+#[derive(Debug)]
+struct Kept {
+    at: Instant,
+    seen: CheckSeen,
+    /// Failures up to this one, each after the other.
+    in_a_row: u32,
+}
 
 /// What one agent remembers.
 #[derive(Debug, Default)]
@@ -30,9 +40,9 @@ impl Memory {
     /// What was seen of a check, as long as it is good.
     pub fn recall(&self, check: &Check, spec: &Spec, place: &Place) -> Option<CheckSeen> {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (at, seen) = all.get(&Self::key(check, place))?;
+        let Kept { at, seen, in_a_row } = all.get(&Self::key(check, place))?;
         let passed = seen.verdict == CheckVerdict::Passed;
-        let good_for_ms = if passed { spec.every_ms } else { spec.same_failure_ms() };
+        let good_for_ms = if passed { spec.every_ms } else { spec.same_failure_ms(*in_a_row) };
         (at.elapsed() < Duration::from_millis(good_for_ms)).then(|| seen.clone())
     }
 
@@ -40,7 +50,7 @@ impl Memory {
     pub fn keep(&self, check: &Check, spec: &Spec, place: &Place, seen: &CheckSeen) {
         let good = match seen.verdict {
             CheckVerdict::Passed => true,
-            CheckVerdict::Failed => spec.is_measured(),
+            CheckVerdict::Failed => spec.is_measured() || !spec.only_reads(),
             CheckVerdict::NotMade => false,
         };
         let mut all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -51,7 +61,12 @@ impl Memory {
         if all.len() >= MOST {
             all.clear();
         }
-        all.insert(Self::key(check, place), (Instant::now(), seen.clone()));
+        let key = Self::key(check, place);
+        let in_a_row = match seen.verdict {
+            CheckVerdict::Failed => all.get(&key).map_or(0, |kept| kept.in_a_row).saturating_add(1),
+            CheckVerdict::Passed | CheckVerdict::NotMade => 0,
+        };
+        all.insert(key, Kept { at: Instant::now(), seen: seen.clone(), in_a_row });
     }
 
     /// Forgets everything: what comes is another release's.

@@ -19,6 +19,8 @@ pub struct Session {
     pub redactor: Redactor,
     /// Secrets are among the values: bodies are not repeated.
     pub private: bool,
+    /// A request was on its way: a server may have done what it asks for.
+    pub sent: bool,
 }
 
 impl Session {

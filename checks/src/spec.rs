@@ -1,6 +1,6 @@
 //! What a check does, parsed: what exists here is valid.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_core::{CheckName, OnFail};
 
@@ -13,6 +13,10 @@ use crate::template::{JsonTemplate, Template};
 /// minute has nothing to say in a watch, and a number that is well again must not keep it waiting.
 const LONGEST_FAILED_MS: u64 = 60_000;
 
+/// Failures in a row of a check that writes after which it is not made anew at once: with as many readings a watch turns a
+/// release back, where the file says nothing else. Whoever waits for a person does not go on writing meanwhile.
+const FAILED_AT_ONCE: u32 = 3;
+
 /// What a check does, and how.
 #[derive(Clone, Debug)]
 pub struct Spec {
@@ -24,7 +28,8 @@ pub struct Spec {
     pub after: Option<CheckName>,
     /// How often it is tried; without it patience decides.
     pub retry: Option<Retry>,
-    /// How long a pass is good for while the release is watched, in milliseconds; of what others measure a failure, too.
+    /// How long a pass is good for while the release is watched, in milliseconds; of what others measure a failure, too, and of what
+    /// writes one that is not the first.
     pub every_ms: u64,
     /// The point of the checklist that it belongs to.
     pub point: Option<CheckName>,
@@ -125,12 +130,35 @@ pub struct Retry {
     pub every_ms: u64,
 }
 
+impl Exchange {
+    /// Whether it asks for a change.
+    pub fn writes(&self) -> bool {
+        self.method != http::Method::GET
+    }
+
+    /// The names that must be known before it can be sent.
+    pub fn names(&self) -> BTreeSet<String> {
+        let mut names: BTreeSet<String> = self.path.names().map(str::to_owned).collect();
+        let texts = self.headers.iter().map(|(_, value)| value);
+        names.extend(texts.flat_map(Template::names).map(str::to_owned));
+        match &self.body {
+            Body::Empty => {}
+            Body::Json(json) => names.extend(json.names()),
+            Body::Form(fields) => {
+                names.extend(fields.iter().flat_map(|(_, value)| value.names()).map(str::to_owned));
+            }
+            Body::Text(text) => names.extend(text.names().map(str::to_owned)),
+        }
+        names
+    }
+}
+
 impl Spec {
     /// Whether making the check changes nothing: it may be repeated as often as patience allows.
     pub fn only_reads(&self) -> bool {
         match &self.kind {
             Kind::Http { .. } | Kind::Ows(_) | Kind::Alerts(_) | Kind::Metric(_) | Kind::TlsExpiry(_) => true,
-            Kind::Steps(steps) => steps.iter().all(|step| step.method == http::Method::GET),
+            Kind::Steps(steps) => !steps.iter().any(Exchange::writes),
             Kind::Hurl(_) => false,
         }
     }
@@ -140,10 +168,20 @@ impl Spec {
         matches!(self.kind, Kind::Alerts(_) | Kind::Metric(_))
     }
 
-    /// How long a failure of it is the same failure, in milliseconds: until others have measured anew. Nothing where it is looked at
-    /// anew each time.
-    pub fn same_failure_ms(&self) -> u64 {
-        if self.is_measured() { self.every_ms.min(LONGEST_FAILED_MS) } else { 0 }
+    /// How long a failure of it, the last of so many in a row, is the same failure, in milliseconds: until others have measured anew,
+    /// or, of what may leave something behind each time, until it may be made again. Nothing where it is looked at anew each time.
+    pub fn same_failure_ms(&self, in_a_row: u32) -> u64 {
+        match (self.is_measured(), self.only_reads()) {
+            (true, _) => self.every_ms.min(LONGEST_FAILED_MS),
+            (false, true) => 0,
+            (false, false) => {
+                if in_a_row < FAILED_AT_ONCE {
+                    0
+                } else {
+                    self.every_ms
+                }
+            }
+        }
     }
 
     /// Bound on one try, in milliseconds, where the environment file names none.

@@ -40,7 +40,7 @@ pub struct Written {
     /// How often it is tried.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry: Option<Retry>,
-    /// How long a pass is good for while the release is watched; of what others measure a failure, too.
+    /// How long a pass is good for while the release is watched; of what others measure, and what writes, a failure, too.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub every: Option<Span>,
     /// The point of the checklist that it belongs to.

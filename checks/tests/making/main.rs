@@ -173,6 +173,66 @@ async fn what_was_made_is_cleared_away_once_also_after_a_failure() {
 }
 
 #[tokio::test]
+async fn what_may_have_been_made_by_an_answer_that_was_lost_is_said() {
+    let world = World::start().await;
+    let creation = |path: &str| {
+        format!(
+            r#"
+            [[steps]]
+            post = "{path}"
+            json = {{ name = "pointsman-check" }}
+            capture = {{ id = "json:$.id" }}
+            [[steps]]
+            delete = "/api/features/{{{{id}}}}"
+            cleanup = true
+            "#
+        )
+    };
+    const LEFT: &str = "; and something may be left behind: what would clear it away is not known";
+    for (count, path) in ["/api/mute", "/api/breaks", "/api/nameless"].into_iter().enumerate() {
+        let said = world.one(&creation(path)).await.unwrap_err();
+        assert!(said.starts_with("step 1: POST /api/") && said.ends_with(LEFT), "{said}");
+        assert_eq!(world.site.features(), count + 1);
+    }
+    // It was made, and who it is cannot be looked up.
+    let looked_up = r#"
+        [[steps]]
+        post = "/api/nameless"
+        [[steps]]
+        get = "/api/gone"
+        capture = { id = "json:$.id" }
+        [[steps]]
+        delete = "/api/features/{{id}}"
+        cleanup = true
+    "#;
+    let said = world.one(looked_up).await.unwrap_err();
+    assert!(said.starts_with("step 2: /api/gone") && said.ends_with(LEFT), "{said}");
+    // What was refused, or never sent, made nothing; nor did a login before it.
+    let said = world.one(&creation("/api/gone")).await.unwrap_err();
+    assert!(said.contains("got 404") && !said.contains("left behind"), "{said}");
+    let after_login = r#"
+        [[steps]]
+        post = "/api/login"
+        expect = { status = 401 }
+        [[steps]]
+        get = "/api/gone"
+        [[steps]]
+        post = "/api/nameless"
+        capture = { id = "json:$.id" }
+        [[steps]]
+        delete = "/api/features/{{id}}"
+        cleanup = true
+    "#;
+    let said = world.one(after_login).await.unwrap_err();
+    assert!(said.starts_with("step 2: ") && !said.contains("left behind"), "{said}");
+    let mut place = world.place();
+    // Nobody listens there: it was taken, and given up again.
+    place.server.address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let seen = run(&[check("one", &creation("/api/mute"))], &place, None).await.unwrap().seen.remove(0);
+    assert!(seen.what.contains("cannot connect") && !seen.what.contains("left behind"), "{seen:?}");
+}
+
+#[tokio::test]
 async fn whoever_stops_waiting_does_not_keep_it_from_being_cleared_away() {
     let world = World::start().await;
     let checks = [world.check("login", LOGIN), world.check("creation", CREATION)];
@@ -416,6 +476,36 @@ async fn a_pass_is_good_for_a_while_and_a_failure_for_nothing() {
     memory.forget();
     made().await;
     assert_eq!(count("POST /api/features"), 4);
+}
+
+#[tokio::test]
+async fn what_writes_and_fails_is_not_written_anew_at_every_reading() {
+    let world = World::start().await;
+    let (memory, place) = (Memory::default(), world.place());
+    let breaks = |extra: &str| check("breaks", &format!("{extra}\n[[steps]]\npost = \"/api/breaks\""));
+    let made = async |check: &Check| {
+        let made = run(std::slice::from_ref(check), &place, Some(&memory)).await.unwrap();
+        let told = judged(std::slice::from_ref(check), vec![(&place, made)]).unwrap_err();
+        (told.code, told.retry)
+    };
+    // As often at once as a watch counts, which turns back for it; then no more than a pass would be.
+    let careful = breaks("");
+    for _ in 0..3 {
+        assert_eq!(made(&careful).await, (Code::CheckFailed, Retry::Useless));
+    }
+    for _ in 0..5 {
+        assert_eq!(made(&careful).await, (Code::CheckFailed, Retry::Useful));
+    }
+    assert_eq!(world.site.features(), 3);
+    // Who wants it each time says so.
+    let eager = breaks("every = \"0s\"");
+    for _ in 0..5 {
+        assert_eq!(made(&eager).await, (Code::CheckFailed, Retry::Useless));
+    }
+    assert_eq!(world.site.features(), 8);
+    // Another release sees it as it is now.
+    memory.forget();
+    assert_eq!(made(&careful).await, (Code::CheckFailed, Retry::Useless));
 }
 
 #[tokio::test]

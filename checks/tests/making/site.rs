@@ -70,6 +70,15 @@ impl Site {
     }
 }
 
+impl State {
+    /// Makes a feature, and says which.
+    fn create(&mut self, came: &Came) -> u32 {
+        self.next += 1;
+        self.features.insert(self.next, came.body.clone());
+        self.next
+    }
+}
+
 impl Drop for Site {
     fn drop(&mut self) {
         self.task.abort();
@@ -130,6 +139,11 @@ async fn serve(mut stream: TcpStream, state: Arc<Mutex<State>>) {
         "/long-header" => {
             let long = "y".repeat(1 << 20);
             stream.write_all(format!("HTTP/1.1 200 OK\r\nx: {long}\r\n\r\n").as_bytes()).await
+        }
+        // Does what it is asked for, and falls silent.
+        "/api/mute" => {
+            state.lock().unwrap().create(&came);
+            return;
         }
         "/cut" => stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nabc").await,
         "/garbage" => stream.write_all(b"\x00\x01\x02 hello\r\n\r\n").await,
@@ -210,10 +224,17 @@ fn answer(came: &Came, state: &mut State) -> Reply {
         }
         ("GET", "/api/me") if bearer => json(200, r#"{"name":"ada"}"#),
         ("POST", "/api/features") if bearer => {
-            state.next += 1;
-            let id = state.next;
-            state.features.insert(id, came.body.clone());
+            let id = state.create(came);
             json(201, &format!("{{\"id\":{id}}}"))
+        }
+        // What it makes is there whatever it answers.
+        ("POST", "/api/breaks") => {
+            state.create(came);
+            json(500, "{}")
+        }
+        ("POST", "/api/nameless") => {
+            state.create(came);
+            json(201, "{}")
         }
         (method, path) if path.starts_with("/api/features/") && (bearer || method == "GET") => {
             let id: u32 = path.trim_start_matches("/api/features/").parse().unwrap_or(0);
