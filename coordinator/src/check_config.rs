@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use pointsman_chassis::config::Span;
 use pointsman_checks::Kind;
-use pointsman_core::{Check, CheckName, Code, Problem, Route, SlotPlan};
+use pointsman_core::{Check, CheckName, Code, Problem, Route, SlotPlan, VerifyLevel};
 use pointsman_proto::{convert, v1};
 
 use crate::check_now;
@@ -24,6 +24,7 @@ pub async fn check_config(office: &Office) -> Vec<v1::Finding> {
         Ok(file) => {
             let mut findings = vec![in_effect(&subject, file == *running)];
             findings.extend(of_queries(&file));
+            findings.extend(of_backups(&file));
             findings.extend(of_monitoring(office, &file.checks).await);
             findings
         }
@@ -44,6 +45,18 @@ fn in_effect(subject: &str, as_read: bool) -> v1::Finding {
             ..finding(subject, "warn", "valid, and not in effect yet".to_owned(), None)
         },
     }
+}
+
+/// Backups of which only the digest is known are never given up: none of them counts as good.
+fn of_backups(file: &Environment) -> Option<v1::Finding> {
+    let database = file.database.as_ref().filter(|database| database.verify == VerifyLevel::Digest)?;
+    let found = "`verify = \"digest\"`: backups are written and not read again".to_owned();
+    Some(v1::Finding {
+        why: "only backups that were read count for `keep`: none is ever removed, until the folder has no room and no release is made"
+            .to_owned(),
+        fix: "`verify = \"read\"` or `\"restore-test\"` in `[database]`".to_owned(),
+        ..finding(database.host.as_str(), "warn", found, None)
+    })
 }
 
 /// What queries say without being asked: of which slot, of when, and of what. None of it makes a file invalid; whoever writes them may

@@ -110,7 +110,7 @@ impl Shape {
             Problem::new(Code::DatabaseUnfit, format!("there is no database `{database}`"))
                 .hint(
                     "`name` in the agent's [database] section must be that of the live database; if that is gone, a restore needs \
-                     an empty one in its place: as a superuser `CREATE DATABASE … OWNER …`, then `database-role.sql`",
+                     an empty one in its place: as a superuser `CREATE DATABASE … OWNER …`, then `database-role.sql` with the backup's manifest",
                 )
         })
     }

@@ -415,6 +415,43 @@ async fn what_cannot_be_ended_is_named_before_anything_is_shut() {
     swap(&place, &taken.id, 10).await.unwrap();
 }
 
+/// The whole database is gone, as on a new server: its backup tells what the new one needs.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_database_that_is_gone_is_restored_with_all_that_it_had() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!("ALTER ROLE {name}_owner IN DATABASE {name} SET timezone = 'UTC'"));
+    let shape = format!(
+        "SELECT (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(datacl) a), datconnlimit, datdba::regrole, shobj_description(oid, 'pg_database'),
+                (SELECT array_agg(concat_ws(' ', setrole::regrole, setconfig) ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
+           FROM pg_database d WHERE datname = '{name}'"
+    );
+    let before = place.sql(&shape);
+    assert!(before.contains("the map") && before.contains("TimeZone=UTC"), "{before}");
+    let taken = place.take("r1").await.unwrap();
+    place.sql_in("postgres", &format!("DROP DATABASE {name}"));
+    let gone = restore::beside(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap_err();
+    assert!(gone.hint.contains("with the backup's manifest"), "{gone:?}");
+    place.sql_in("postgres", &format!("CREATE DATABASE {name} OWNER {name}_owner TEMPLATE template0"));
+    // On the same server the template is left as it was; on a new one there is none.
+    place.run_role_script();
+    assert_eq!(
+        place.sql_in(
+            &format!("pointsman_template_{name}"),
+            "SELECT count(*) FROM pg_extension WHERE extname = 'postgis'"
+        ),
+        "1"
+    );
+    place.sql_in("postgres", &format!("DROP DATABASE pointsman_template_{name}"));
+    place.run_role_script_with(&place.folder.path().join(format!("{}.manifest.json", taken.id)));
+    let made = beside(&place, &taken.id).await;
+    assert_eq!(made.not_copied, Vec::<String>::new());
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    swap(&place, &taken.id, loss.total()).await.unwrap();
+    assert_eq!(place.sql(&shape), before);
+    assert_eq!(place.sql("SELECT count(*), postgis_lib_version() IS NOT NULL FROM features"), "3000|t");
+}
+
 /// In the emergency somebody holds a table, and somebody else has put rows aside as a superuser.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_rows_from_being_compared_is_named() {

@@ -7,6 +7,10 @@
 --
 -- With peer authentication the role is called as the agent's user, `pointsman-agent`; otherwise give it a password and put
 -- that into the file that `password_file` names:  \password pointsman-agent
+--
+-- Where the database is gone, or the server is a new one: make an empty database of its name and owner, then this with
+-- `-v manifest=FILE`, a copy of the `.manifest.json` beside the backup that `postgres` may read: which extensions the backup
+-- needs is in there.
 \set QUIET on
 -- Settings of the server and of its databases must not end this half-way, nor change how names are printed.
 \set plainly 'SET statement_timeout = 0; DO $$ BEGIN PERFORM set_config(name, $z$0$z$, false) FROM pg_settings WHERE name = $z$transaction_timeout$z$; END $$; SET lock_timeout = 0; SET idle_in_transaction_session_timeout = 0; SET quote_all_identifiers = off; SET standard_conforming_strings = on; SET default_transaction_read_only = off;'
@@ -26,6 +30,9 @@ END $$;
 SELECT format('CREATE ROLE %I LOGIN CREATEDB NOSUPERUSER NOCREATEROLE', :'role')
  WHERE NOT EXISTS (SELECT 1 FROM pg_roles WHERE rolname = :'role') \gexec
 ALTER ROLE :"role" LOGIN CREATEDB;
+-- Where not everybody may connect to it: the agent works from there while databases are made and renamed.
+SELECT format('GRANT CONNECT ON DATABASE postgres TO %I', :'role')
+ WHERE EXISTS (SELECT 1 FROM pg_database d WHERE d.datname = 'postgres' AND NOT has_database_privilege(:'role', d.oid, 'CONNECT')) \gexec
 
 -- What the server says is told, and some of it is read: in another language nobody would know a full disk.
 ALTER ROLE :"role" SET lc_messages = 'C';
@@ -79,6 +86,24 @@ SELECT format('ALTER DATABASE %I REFRESH COLLATION VERSION', datname)
 :plainly
 -- A copy gets what is set for the database before it is loaded, and a restored one keeps it. What the application has named by
 -- itself only a superuser sets for a database, or who was given it by its name.
+SELECT NOT EXISTS (
+       SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+          AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i'))) AS is_bare \gset
+-- In the place of a database that is gone there is a new one with nothing in it: it gets the extensions that its backup names.
+\if :is_bare
+\if :{?manifest}
+\set backed_up `cat :'manifest'`
+SELECT format('CREATE SCHEMA IF NOT EXISTS %I', h.value ->> 'schema') ||
+       CASE WHEN r.rolname IS NULL THEN '' ELSE format(' AUTHORIZATION %I', r.rolname) END
+  FROM json_each(:'backed_up'::json #> '{contents,homes}') h LEFT JOIN pg_roles r ON r.rolname = h.value ->> 'schema_owner'
+ WHERE h.value ->> 'schema_owner' IS NOT NULL AND h.value ->> 'schema' !~ '^pg_' AND h.value ->> 'schema' <> 'public' \gexec
+SELECT format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I CASCADE', h.key, h.value ->> 'schema')
+  FROM json_each(:'backed_up'::json #> '{contents,homes}') h
+ WHERE NOT EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = h.key AND (v.trusted OR NOT v.superuser)) \gexec
+\endif
+\endif
+
 \if :is_15_or_later
 SELECT format('GRANT SET ON PARAMETER %s TO %I',
               (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(s.name, '.')) part), :'role')
@@ -167,6 +192,9 @@ SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
 -- What was dropped in the live one would be in every copy, which then is none; what was put into another schema there, in the
 -- wrong one. What is of another version is made anew where it cannot be updated to that of the live one; what a restore can
 -- create by itself it creates.
+-- A new database in the place of one that is gone tells nothing of what was dropped.
+\if :is_bare
+\else
 SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname)
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace
  WHERE format('%I.%I', n.nspname, e.extname) <> ALL (:'here'::text[])
@@ -178,6 +206,7 @@ SELECT format('DROP SCHEMA %I', n.nspname)
   FROM pg_namespace n
  WHERE n.nspname <> ALL (:'schemas_here'::name[]) AND n.nspname !~ '^pg_' AND n.nspname <> 'public'
    AND NOT EXISTS (SELECT 1 FROM pg_depend d WHERE d.refclassid = 'pg_namespace'::regclass AND d.refobjid = n.oid) \gexec
+\endif
 \if :{?schemas}
 SELECT :'schemas' \gexec
 \endif

@@ -108,10 +108,16 @@ impl DatabaseHands {
         ruling: &Ruling,
     ) -> Result<backup::Verified, Problem> {
         let (settings, progress) = (&*self.settings, &self.progress);
-        if verify == VerifyLevel::RestoreTest && settings.backup.keep_copy {
+        if verify == VerifyLevel::RestoreTest && settings.backup.keep_copy && self.is_newest(id).await? {
             return restore::prepare(settings, id, ruling, progress).await.map(|(verified, _)| verified);
         }
         backup::verify(settings, id, verify, ruling, progress).await
+    }
+
+    /// Whether no sound backup came after this one: the copy that is kept is that of the newest.
+    async fn is_newest(&self, id: &str) -> Result<bool, Problem> {
+        let backups = backup::list(&self.settings).await?;
+        Ok(backups.iter().rfind(|backup| backup.fault.is_none()).is_none_or(|newest| newest.id == id))
     }
 
     /// A backup checked by restoring it, and a copy of what it was restored into to try something in.

@@ -28,7 +28,7 @@ pub fn finding(finding: &Finding) -> v1::Finding {
     v1::Finding {
         verdict: verdict.to_owned(),
         what: finding.found.clone(),
-        why: if finding.verdict == Verdict::Fine { "" } else { why(finding.check) }.to_owned(),
+        why: if finding.verdict == Verdict::Fine { "" } else { why(finding) }.to_owned(),
         fix: finding.hint.clone(),
         check: format!("database-{}", finding.check.replace(' ', "-")),
         ..Default::default()
@@ -36,8 +36,11 @@ pub fn finding(finding: &Finding) -> v1::Finding {
 }
 
 /// Why a thing is looked at: what goes wrong where it is not as it should be.
-fn why(check: &str) -> &'static str {
-    match check {
+fn why(finding: &Finding) -> &'static str {
+    match finding.check {
+        "restore" | "role settings" | "replication" if finding.verdict == Verdict::Warning => {
+            "no release meets it; a database that is restored lacks it until somebody gives it"
+        }
         "name" => "names that are made from it would be cut, or read as something else",
         "folder" | "room for a backup" => {
             "without it there is no backup, and nothing is migrated without one"

@@ -9,7 +9,7 @@ use tokio_postgres::error::SqlState;
 
 use super::prepared;
 use super::record::{Named, Record, Stage, old_name, restore_name};
-use crate::backup::{self, Archive, BackupId, Jobs, must_be_of, must_be_whole};
+use crate::backup::{self, Archive, BackupId, Jobs, Manifest, must_be_of, must_be_whole};
 use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
@@ -74,8 +74,8 @@ async fn made(
     let client = guard.session().client();
     let archive = Archive::open(&settings.backup.dir, &id)?;
     if let Some(database) = standing(settings, client, id.as_str()).await? {
-        let live = Shape::of(client, &settings.name).await?;
-        let mut not_copied = dress(client, &live, &database).await?;
+        let shape = to_be_dressed_as(settings, client, &archive.manifest).await?;
+        let mut not_copied = dress(client, &shape, &database).await?;
         not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
         raise_fence(settings, &database, authority).await?;
         return Ok(Beside { database, backup: id.as_str().to_owned(), not_copied, already: true });
@@ -92,7 +92,7 @@ async fn made(
         }
     };
     copy::must_be_possible(client, &archive.manifest).await?;
-    let live = Shape::of(client, &settings.name).await?;
+    let live = to_be_dressed_as(settings, client, &archive.manifest).await?;
     room::for_copy(settings, guard.session(), &archive.manifest).await?;
 
     authority.check()?;
@@ -242,6 +242,27 @@ pub(crate) async fn free_name(client: &Client, wanted: impl Fn() -> String) -> R
 /// Whether a database could not be created because its name is taken.
 fn is_taken(problem: &Problem) -> bool {
     problem.causes.iter().any(|cause| cause.starts_with(SqlState::DUPLICATE_DATABASE.code()))
+}
+
+/// What a restored database is given beside what a dump holds: what the live one has. One in which nothing is was made in the
+/// place of one that is gone: what that had is in the manifest.
+async fn to_be_dressed_as(
+    settings: &Settings,
+    client: &Client,
+    manifest: &Manifest,
+) -> Result<Shape, Problem> {
+    let live = Shape::of(client, &settings.name).await?;
+    let session = Session::open(settings, &settings.name, "restore").await?;
+    let sql = "SELECT NOT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f', 'S') AND n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'
+                   AND NOT EXISTS (SELECT FROM pg_depend d
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype IN ('e', 'i')))";
+    let row = session.client().query_one(sql, &[]).await;
+    let is_bare: bool = field(&row.map_err(|error| refused("look into the live database", &error))?, 0)?;
+    if !is_bare {
+        return Ok(live);
+    }
+    Ok(Shape { oid: live.oid, owner: live.owner, tablespace: live.tablespace, ..manifest.shape.clone() })
 }
 
 /// Gives it what the live one has and a dump does not hold. What the role may not set is told.

@@ -151,6 +151,15 @@ impl Place {
         place
     }
 
+    /// Its backup's manifest tells what a new database needs in the place of one that is gone.
+    pub fn run_role_script_with(&self, manifest: &Path) {
+        let name = self.settings.name.as_str();
+        let (owner, manifest) = (format!("{name}_owner"), manifest.display().to_string());
+        let variables =
+            [("database", name), ("owner", &owner), ("role", &self.settings.user), ("manifest", &manifest)];
+        self.cluster.psql_file("postgres", &role_script(), &variables).unwrap();
+    }
+
     pub fn run_role_script(&self) {
         let (name, user) = (self.settings.name.as_str(), self.settings.user.as_str());
         let owner = format!("{name}_owner");
