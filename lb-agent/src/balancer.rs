@@ -51,18 +51,21 @@ pub struct Health {
     pub(crate) total: u32,
 }
 
-/// The rows of a backend's servers, backup servers too.
-pub(crate) fn servers_of<'a>(
-    rows: &'a [StatRow],
-    backend: &'a BackendName,
-) -> impl Iterator<Item = &'a StatRow> {
-    rows.iter().filter(|row| row.backend == backend.as_str() && row.server != "BACKEND")
+/// All servers of a backend.
+pub(crate) fn rows_of<'a>(rows: &'a [StatRow], backend: &BackendName) -> impl Iterator<Item = &'a StatRow> {
+    rows.iter().filter(move |row| row.backend == backend.as_str() && row.server != "BACKEND")
+}
+
+/// The servers of a backend that serve its visitors. One marked `backup` answers in their place when they are down, as a
+/// rule with a page that says sorry: that it is up says nothing of a release. Where a backend has no others, those are its servers.
+fn servers<'a>(rows: &'a [StatRow], backend: &BackendName) -> Vec<&'a StatRow> {
+    let (backups, own): (Vec<_>, Vec<_>) = rows_of(rows, backend).partition(|row| row.backup);
+    if own.is_empty() { backups } else { own }
 }
 
 /// Counts the healthy servers of a backend.
 pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
-    let servers = servers_of(rows, backend).filter(|row| !row.backup);
-    let counted = servers.fold((0u32, 0u32), |(up, total), row| {
+    let counted = servers(rows, backend).into_iter().fold((0u32, 0u32), |(up, total), row| {
         (up.saturating_add(u32::from(row.healthy())), total.saturating_add(1))
     });
     Health { up: counted.0, total: counted.1 }
@@ -119,10 +122,10 @@ impl Balancer {
         if health.up >= min_up.max(1) {
             return Ok(());
         }
-        let states: Vec<String> = servers_of(rows, backend)
-            .map(|row| match row.backup {
-                false => format!("{} is {} ({})", row.server, row.status, row.check_status),
-                true => format!("{} is a backup server, which does not count", row.server),
+        let states: Vec<String> = rows_of(rows, backend)
+            .map(|row| {
+                let backup = if row.backup { ", a `backup`, which counts for none" } else { "" };
+                format!("{} is {} ({}){backup}", row.server, row.status, row.check_status)
             })
             .collect();
         let message = format!(
@@ -148,8 +151,7 @@ impl Balancer {
         min_up: u32,
     ) -> Result<(), Problem> {
         let Err(problem) = self.healthy_enough(rows, backend, min_up) else { return Ok(()) };
-        let servers = servers_of(rows, backend).filter(|row| !row.backup);
-        let may_be = servers.filter(|row| row.healthy() || row.untried()).count();
+        let may_be = servers(rows, backend).into_iter().filter(|row| row.healthy() || row.untried()).count();
         if u32::try_from(may_be).unwrap_or(u32::MAX) < min_up.max(1) {
             return Err(problem);
         }

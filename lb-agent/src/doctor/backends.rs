@@ -7,7 +7,7 @@ use pointsman_core::Problem;
 use super::page::{PLAIN_PAGE, page_line};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
-use crate::balancer::{health, servers_of};
+use crate::balancer::{health, rows_of};
 use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 use crate::reply::StatRow;
@@ -95,7 +95,7 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
             continue;
         }
         let health = health(rows, name);
-        let (backups, states): (Vec<_>, Vec<_>) = servers_of(rows, name).partition(|row| row.backup);
+        let (backups, states): (Vec<_>, Vec<_>) = rows_of(rows, name).partition(|row| row.backup);
         if !backups.is_empty() {
             notes.push(backup_servers(seen, name.as_str(), &backups));
         }

@@ -1,7 +1,7 @@
 //! A fake HAProxy: two real unix sockets, a command socket over TCP and a real frontend, with a map in memory, old workers, and scripted
 //! failures. It records every command it was given, split as HAProxy splits lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
@@ -70,6 +70,8 @@ pub struct World {
     pub old: BTreeMap<u32, Worker>,
     /// Server, status, last check and sessions, by backend.
     pub servers: BTreeMap<String, Vec<(String, String, String, u64)>>,
+    /// Servers that are marked `backup`, as `be_green/s2`.
+    pub backups: BTreeSet<String>,
     /// Requests of a backend that have no server yet, and how many ever began on it.
     pub waiting: BTreeMap<String, u64>,
     pub begun: BTreeMap<String, u64>,
@@ -273,14 +275,15 @@ impl World {
     }
 
     fn stat(&self) -> String {
-        let mut text = "# pxname,svname,scur,stot,status,check_status,hrsp_5xx,req_tot,\n".to_owned();
+        let mut text = "# pxname,svname,scur,stot,status,check_status,hrsp_5xx,req_tot,bck,\n".to_owned();
         for (backend, servers) in &self.servers {
             for (server, status, check, sessions) in servers {
-                text += &format!("{backend},{server},{sessions},0,{status},{check},0,10,\n");
+                let backup = u32::from(self.backups.contains(&format!("{backend}/{server}")));
+                text += &format!("{backend},{server},{sessions},0,{status},{check},0,10,{backup},\n");
             }
             let of = |counts: &BTreeMap<String, u64>| counts.get(backend).copied().unwrap_or(0);
             let sessions = servers.iter().map(|server| server.3).sum::<u64>() + of(&self.waiting);
-            text += &format!("{backend},BACKEND,{sessions},{},UP,,0,10,\n", of(&self.begun));
+            text += &format!("{backend},BACKEND,{sessions},{},UP,,0,10,0,\n", of(&self.begun));
         }
         text + "\n"
     }
@@ -317,6 +320,7 @@ impl Fake {
             current: Worker { map: vec![(KEY.to_owned(), route.to_owned())], backends },
             old: BTreeMap::new(),
             servers: servers.into(),
+            backups: BTreeSet::new(),
             waiting: BTreeMap::new(),
             begun: BTreeMap::new(),
             shown_epoch: None,

@@ -28,6 +28,7 @@ mod proxy_protocol;
 mod real;
 mod rig;
 mod signals;
+mod slot_servers;
 mod sockets;
 mod states;
 mod switch;
