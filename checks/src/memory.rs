@@ -42,7 +42,7 @@ impl Memory {
         let all = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let Kept { at, seen, in_a_row } = all.get(&Self::key(check, place))?;
         let passed = seen.verdict == CheckVerdict::Passed;
-        let good_for_ms = if passed { spec.every_ms } else { spec.same_failure_ms(*in_a_row) };
+        let good_for_ms = if passed { spec.every_ms } else { spec.failure_good_for_ms(*in_a_row) };
         (at.elapsed() < Duration::from_millis(good_for_ms)).then(|| seen.clone())
     }
 

@@ -168,20 +168,17 @@ impl Spec {
         matches!(self.kind, Kind::Alerts(_) | Kind::Metric(_))
     }
 
-    /// How long a failure of it, the last of so many in a row, is the same failure, in milliseconds: until others have measured anew,
-    /// or, of what may leave something behind each time, until it may be made again. Nothing where it is looked at anew each time.
-    pub fn same_failure_ms(&self, in_a_row: u32) -> u64 {
-        match (self.is_measured(), self.only_reads()) {
-            (true, _) => self.every_ms.min(LONGEST_FAILED_MS),
-            (false, true) => 0,
-            (false, false) => {
-                if in_a_row < FAILED_AT_ONCE {
-                    0
-                } else {
-                    self.every_ms
-                }
-            }
-        }
+    /// How long a failure of it is the same failure, in milliseconds: until others have measured anew. Nothing where it is looked at
+    /// anew each time.
+    pub fn same_failure_ms(&self) -> u64 {
+        if self.is_measured() { self.every_ms.min(LONGEST_FAILED_MS) } else { 0 }
+    }
+
+    /// How long a failure of it, the last of so many in a row, is good for where it was seen, in milliseconds: as long as it is the
+    /// same; and of what may leave something behind each time, until it may be made again.
+    pub fn failure_good_for_ms(&self, in_a_row: u32) -> u64 {
+        let writes_again = !self.only_reads() && in_a_row >= FAILED_AT_ONCE;
+        if writes_again { self.every_ms } else { self.same_failure_ms() }
     }
 
     /// Bound on one try, in milliseconds, where the environment file names none.
