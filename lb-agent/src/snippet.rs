@@ -318,13 +318,13 @@ frontend fe
   http-request set-var(txn.epoch)  var(txn.route),field(4,:)
 
   # Who is it? The id from the cookie; a new id for a browser that asks for a page; else the address, so that programs
-  # which keep no cookie stay on one side as well.
-  acl known req.cook(pm_id) -m found
-  acl page  req.hdr(Accept) -m sub text/html
+  # which keep no cookie stay on one side as well. Lines of one `acl` are alternatives: names that nothing of yours has.
+  acl pm_known req.cook(pm_id) -m found
+  acl pm_page  req.hdr(Accept) -m sub text/html
   http-request set-var(txn.key)    src
-  http-request set-var(txn.newid)  uuid() if page !known
+  http-request set-var(txn.newid)  uuid() if pm_page !pm_known
   http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
-  http-request set-var(txn.key)    req.cook(pm_id) if known
+  http-request set-var(txn.key)    req.cook(pm_id) if pm_known
 
   # Which side? A bucket 0..99 per id and release against the percent of the moment: raising it moves nobody back. All splits
   # of a release have epochs of one block of 16; the next release begins with other visitors.

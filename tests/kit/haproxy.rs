@@ -112,12 +112,12 @@ frontend fe
   http-request set-var(txn.canary) var(txn.route),field(2,:)
   http-request set-var(txn.pct)    var(txn.route),field(3,:)
   http-request set-var(txn.epoch)  var(txn.route),field(4,:)
-  acl known req.cook(pm_id) -m found
-  acl page  req.hdr(Accept) -m sub text/html
+  acl pm_known req.cook(pm_id) -m found
+  acl pm_page  req.hdr(Accept) -m sub text/html
   http-request set-var(txn.key)    src
-  http-request set-var(txn.newid)  uuid() if page !known
+  http-request set-var(txn.newid)  uuid() if pm_page !pm_known
   http-request set-var(txn.key)    var(txn.newid) if {{ var(txn.newid) -m found }}
-  http-request set-var(txn.key)    req.cook(pm_id) if known
+  http-request set-var(txn.key)    req.cook(pm_id) if pm_known
   http-request set-var(txn.salt)   var(txn.epoch),div(16)
   http-request set-var(txn.bkt)    var(txn.key),concat(-,txn.salt),xxh32,mod(100)
   http-request set-var(txn.side)   str(stable)

@@ -1,6 +1,7 @@
 //! The frontend: it looks the route up once, takes it apart, and shows it.
 
 use super::seen::{Seen, Written};
+use super::trusted::named;
 use super::{Said, add_to, listed};
 use crate::config::{Driver, Haproxy};
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
@@ -282,10 +283,45 @@ pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
 /// The lines for a visitor's bucket, other ones in each release.
 const BUCKET: &str = "http-request set-var(txn.salt) var(txn.epoch),div(16)\nhttp-request set-var(txn.bkt)  var(txn.key),concat(-,txn.salt),xxh32,mod(100)";
 
+/// An `acl` of the fragment's that shares its name with another: HAProxy takes the lines of one name for alternatives, without a
+/// word. Fragments of before had `known` and `page`.
+fn namesake(section: &Section) -> Option<Said> {
+    let of_visitors = |line: &&Line| line.word(0) == "acl" && line.holds("cook(pm_id)");
+    let known = section.lines.iter().find(of_visitors);
+    let of_pages = |line: &&Line| {
+        line.word(0) == "acl" && ["page", "pm_page"].contains(&line.word(1)) && line.holds("hdr(accept)")
+    };
+    let page = section.lines.iter().find(of_pages).filter(|_| known.is_some());
+    [(known, "pm_known", "pm_known_by_cookie"), (page, "pm_page", "pm_page_by_header")].into_iter().find_map(
+        |(ours, name, other_name)| {
+            let ours = ours?;
+            let is_other = |line: &&Line| line.words().get(2..) != ours.words().get(2..);
+            let other = named(section, ours.word(1)).find(is_other)?;
+            let free = if ours.word(1) == name { other_name } else { name };
+            Some(Said::warn(
+                format!(
+                    "`acl {}` stands for two things: {} and {}, and holds where either does",
+                    ours.word(1),
+                    ours.place,
+                    other.place
+                ),
+                format!(
+                    "another name, also in the lines below that set `txn.newid` and `txn.key`, at {}:\n  acl {free} {}",
+                    ours.place,
+                    ours.words().get(2..).unwrap_or_default().join(" ")
+                ),
+            ))
+        },
+    )
+}
+
 pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
     const LINES: &str = "http-request set-var(txn.pct)  var(txn.route),field(3,:)\nhttp-request set-var(txn.salt) var(txn.epoch),div(16)\nhttp-request set-var(txn.bkt)  var(txn.key),concat(-,txn.salt),xxh32,mod(100)\nhttp-request set-var(txn.side) str(canary) if { var(txn.bkt),sub(txn.pct) lt 0 }";
     let fronts = routing(seen, &written.config);
     let mut always = None;
+    if let Some(said) = fronts.iter().find_map(|section| namesake(section)) {
+        return said;
+    }
     for section in &fronts {
         // As `config-snippet` printed it before: the hash of the id alone.
         let unsalted = |line: &&Line| {

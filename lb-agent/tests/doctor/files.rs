@@ -418,14 +418,17 @@ const CASES: &[Case] = &[
     case("cache", ("", ""), Well, "keeps no answers", ""),
     case(
         "cache",
-        ("  acl known ", "  http-request cache-use small\n  http-response cache-store small\n  acl known "),
+        (
+            "  acl pm_known ",
+            "  http-request cache-use small\n  http-response cache-store small\n  acl pm_known ",
+        ),
         Fail,
         "the cache `small` answers before the route",
         "remove `http-request cache-use small`",
     ),
     case(
         "cache",
-        ("  acl known ", "  http-request cache-use small if { path_beg /tiles/ }\n  acl known "),
+        ("  acl pm_known ", "  http-request cache-use small if { path_beg /tiles/ }\n  acl pm_known "),
         Warn,
         "for some requests",
         "remove",
@@ -452,6 +455,21 @@ const CASES: &[Case] = &[
         Warn,
         "by chance",
         "xxh32",
+    ),
+    // Lines of one name are alternatives for HAProxy, whoever wrote them for what.
+    case(
+        "canary",
+        ("frontend fe\n", "frontend fe\n  acl pm_known hdr(host) -i www.example.org\n"),
+        Warn,
+        "stands for two things",
+        "acl pm_known_by_cookie req.cook(pm_id) -m found",
+    ),
+    case(
+        "canary",
+        ("  acl pm_page ", "  acl pm_page path_end .html\n  acl pm_page "),
+        Warn,
+        "stands for two things",
+        "acl pm_page_by_header req.hdr(Accept)",
     ),
     case(
         "canary",
@@ -1058,8 +1076,8 @@ fn a_route_that_is_looked_up_and_not_used_is_found() {
 fn a_slot_that_refuses_by_what_its_frontend_counts_spares_whom_that_spares() {
     let refuses = |counts: &str| {
         let text = fragment().replace(
-            "  acl known ",
-            &format!("  http-request track-sc0 src table st_rl{counts}\n  acl known "),
+            "  acl pm_known ",
+            &format!("  http-request track-sc0 src table st_rl{counts}\n  acl pm_known "),
         );
         text.replace(
             BLUE,
@@ -1094,6 +1112,23 @@ fn by_states_only_frontends_that_lead_to_the_servers_are_looked_at() {
     must_say(&by_states(&silent), "log-ring", Fail, "`frontend fe`", "add to `frontend fe`");
     let cached = text.replace("  server blue1", "  http-request cache-use small\n  server blue1");
     must_say(&by_states(&cached), "cache", Fail, "the slots in `be_app` answer from one cache", "remove");
+}
+
+/// Fragments of before have names that stand in many files already.
+#[test]
+fn an_acl_of_an_older_fragment_that_has_a_namesake_is_found() {
+    let older = fragment().replace("pm_known", "known").replace("pm_page", "page");
+    assert_eq!(not_well(&seen(&older)), []);
+    let both = older.replacen("frontend fe\n", "frontend fe\n  acl known hdr(host) -i www.example.org\n", 1);
+    must_say(
+        &seen(&both),
+        "canary",
+        Warn,
+        "`acl known` stands for two things",
+        "acl pm_known req.cook(pm_id)",
+    );
+    let page = older.replacen("frontend fe\n", "frontend fe\n  acl page path_end .html\n", 1);
+    must_say(&seen(&page), "canary", Warn, "`acl page` stands for two things", "acl pm_page req.hdr(Accept)");
 }
 
 /// A table that the agent may look into is there, holds rates, and a line counts in it that no other one forestalls.

@@ -597,6 +597,31 @@ async fn the_fragment_serves_visitors_below_defaults_of_tcp() {
     }
 }
 
+/// Names that files have already, for whatever, do not meet those of the fragment: browsers get their ids.
+#[tokio::test]
+async fn lists_of_ones_own_take_no_id_from_visitors() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let own = "frontend fe\n  acl known hdr_len(host) gt 0\n  acl page path /never\n";
+    let text = text.replacen("frontend fe\n", own, 1);
+    for (text, found) in [
+        (text.clone(), &[][..]),
+        // As fragments were printed before.
+        (text.replace("pm_known", "known").replace("pm_page", "page"), &[("canary", "warn")]),
+    ] {
+        std::fs::write(balancer.at("haproxy.cfg"), text).unwrap();
+        balancer.must_be_accepted();
+        let _haproxy = balancer.start();
+        balancer.must_find(found).await;
+        let answer = balancer.answer("Accept: text/html");
+        assert_eq!(answer.contains("set-cookie: pm_id="), found.is_empty(), "{answer}");
+    }
+}
+
 /// A rule of an older time takes the whole site: HAProxy's own answer shows it, and where it stands is told.
 #[tokio::test]
 async fn a_rule_that_takes_the_site_is_found_in_the_answer() {
