@@ -21,9 +21,9 @@ pub fn ring_lines(agent: SocketAddr) -> String {
 
 /// Every `log` line that counts in a section, those of `global` behind `log global` too.
 fn logs_of<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Vec<&'a Line> {
-    let mut lines = config.all_in_effect(section, &["log"]);
+    let mut lines = config.not_taken_back(section, "log");
     if lines.iter().any(|line| line.word(1) == "global") {
-        lines.extend(config.global(&["log"]));
+        lines.extend(config.global_not_taken_back("log"));
     }
     lines
 }
@@ -144,6 +144,20 @@ pub(super) fn format(seen: &Seen, written: &Written) -> Said {
             let what = format!("`{}` ({}) has no `log-format`", section.title(), section.place);
             return Said::fail(what, line(section));
         };
+        let inherited = section.lines.iter().all(|own| own.place != found.place);
+        if found.word(0) == "option" && inherited {
+            // What stands in the frontend itself goes before it; other frontends log on as they do.
+            return Said::fail(
+                format!(
+                    "`{}` ({}) has no `log-format` of its own and takes `option {}` of {}",
+                    section.title(),
+                    section.place,
+                    found.word(1),
+                    found.place
+                ),
+                line(section),
+            );
+        }
         if found.word(0) == "option" {
             let option = format!("option {}", found.word(1));
             return Said::fail(
@@ -156,7 +170,10 @@ pub(super) fn format(seen: &Seen, written: &Written) -> Said {
         }
         let text = found.words().iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" ");
         let fields: Vec<&str> = text.split_whitespace().collect();
-        let at = format!("at {}:\n  log-format \"{FORMAT}\"", found.place);
+        let at = match inherited {
+            true => line(section),
+            false => format!("at {}:\n  log-format \"{FORMAT}\"", found.place),
+        };
         if fields.first() != Some(&"pm1") {
             return Said::fail(format!("{}: the lines do not begin with `pm1`", found.place), at);
         }

@@ -235,6 +235,17 @@ impl HaproxyConfig {
         self.chain(section).into_iter().flat_map(|section| section.own(with)).collect()
     }
 
+    /// The same for one that `no KEYWORD` takes back with all that stand before it, in HAProxy's order.
+    pub fn not_taken_back<'a>(&'a self, section: &'a Section, keyword: &str) -> Vec<&'a Line> {
+        let chain = self.chain(section);
+        not_taken_back(chain.into_iter().rev().flat_map(|section| &section.lines), keyword)
+    }
+
+    /// The same of `global`.
+    pub fn global_not_taken_back(&self, keyword: &str) -> Vec<&Line> {
+        not_taken_back(self.sections(&["global"]).flat_map(|section| &section.lines), keyword)
+    }
+
     /// How `option NAME` stands in a section.
     pub fn option<'a>(&'a self, section: &'a Section, name: &str) -> Setting<'a> {
         for section in self.chain(section) {
@@ -254,6 +265,18 @@ impl HaproxyConfig {
     pub fn home_of<'a>(&'a self, section: &'a Section) -> &'a Section {
         section.inherits.and_then(|index| self.sections.get(index)).unwrap_or(section)
     }
+}
+
+fn not_taken_back<'a>(lines: impl Iterator<Item = &'a Line>, keyword: &str) -> Vec<&'a Line> {
+    let mut found = Vec::new();
+    for line in lines {
+        if line.begins(&["no", keyword]) {
+            found.clear();
+        } else if line.word(0) == keyword {
+            found.push(line);
+        }
+    }
+    found
 }
 
 /// A length of time as HAProxy writes it, in microseconds; a bare number counts in milliseconds.
