@@ -34,7 +34,7 @@ impl WebHands {
         let site = Site::open(web.root.clone())?;
         let server = Target { address: web.server, host: web.host.clone(), tls: None, proxy_protocol: false };
         let (grants, key) = (Arc::new(config.checks.clone()), String::new());
-        let place = Place { server, pin: None, grants, key };
+        let place = Place { server, authorities: None, pin: None, grants, key };
         Ok(Self { config: Arc::new(config), web: Arc::new(web), site, place, memory: Arc::default() })
     }
 

@@ -10,7 +10,8 @@ use crate::miss::Miss;
 use crate::place::Place;
 use crate::session::Session;
 
-/// Runs one file against the place. In the file, `{{url}}` is the server, `{{host}}` its name and `{{side}}` the side of the
+/// Runs one file against the place. In the file, `{{url}}` is the server, with TLS by the name that its certificate must have and
+/// without it by its address, `{{host}}` its name and `{{side}}` the side of the
 /// route that is meant; each of its requests asks for that by `X-Pointsman`. Secrets are variables by their names.
 pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) -> Result<String, Miss> {
     if place.server.proxy_protocol {
@@ -22,18 +23,31 @@ pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) 
     let left = until.saturating_duration_since(Instant::now());
     let secrets = secrets_file(session)
         .map_err(|error| Miss::Blind(format!("cannot hand secrets to hurl: {error}")))?;
-    let scheme = if place.server.tls.is_some() { "https" } else { "http" };
+    let (address, host) = (place.server.address, &place.server.host);
+    if place.server.tls.is_some() != place.authorities.is_some() {
+        return Err(Miss::Blind("it is not known whose certificates `hurl` is to trust".to_owned()));
+    }
+    let url = match &place.authorities {
+        Some(_) => format!("https://{host}"),
+        None => format!("http://{address}"),
+    };
     let mut arguments = vec![
         "--no-color".to_owned(),
         "--max-time".to_owned(),
         left.as_secs().max(1).to_string(),
         "--variable".to_owned(),
-        format!("url={scheme}://{}", place.server.address),
+        format!("url={url}"),
         "--variable".to_owned(),
-        format!("host={}", place.server.host),
+        format!("host={host}"),
         "--variable".to_owned(),
         format!("side={}", place.pin.as_ref().map_or("", |pin| pin.side)),
     ];
+    // Asked by its name, so that the certificate and the `Host` fit, and yet here and nowhere else.
+    if let Some(authorities) = &place.authorities {
+        let here = format!("{host}:{HTTPS_PORT}:{address}");
+        arguments.extend(["--connect-to".to_owned(), here]);
+        arguments.extend(["--cacert".to_owned(), authorities.display().to_string()]);
+    }
     // Every request of the file is led to the side that is meant.
     if let Some(pin) = &place.pin {
         arguments.extend(["--header".to_owned(), format!("X-Pointsman: {}", pin.side)]);
@@ -54,6 +68,9 @@ pub async fn make(file: &str, place: &Place, session: &Session, until: Instant) 
         Err(error) => Err(Miss::Failed(error.to_string())),
     }
 }
+
+/// The port of `https://` where none is said.
+const HTTPS_PORT: u16 = 443;
 
 /// The first exit code with which hurl says that it has asked: below it the command line or the file is wrong
 /// (<https://hurl.dev/docs/manual.html#exit-codes>).

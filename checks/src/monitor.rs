@@ -41,7 +41,8 @@ pub async fn ask(
         let until = Instant::now() + until.saturating_duration_since(Instant::now()) / untried.max(1);
         let host = if tls.is_some() { name.clone() } else { authority.to_string() };
         let server = Target { address, host, tls: tls.clone(), proxy_protocol: false };
-        let place = Place { server, pin: None, grants: Arc::clone(grants), key: String::new() };
+        let (grants, key) = (Arc::clone(grants), String::new());
+        let place = Place { server, authorities: None, pin: None, grants, key };
         let ask = Ask::get(&path);
         match client::send(&place, &mut Session::default(), ask, until).await {
             Ok(answer) => return Ok(answer),

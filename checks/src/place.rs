@@ -1,5 +1,6 @@
 //! Where checks are made: which server is asked, how visitors' routes are pinned, and what the agent may use.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use pointsman_chassis::http_check::Target;
@@ -11,6 +12,8 @@ use crate::grants::Grants;
 pub struct Place {
     /// The server.
     pub server: Target,
+    /// Where the server is asked with TLS, the file of the authorities that signed its certificate: other programs verify it too.
+    pub authorities: Option<PathBuf>,
     /// The side of the route to ask for, and the mark that every answer must then bear.
     pub pin: Option<Pin>,
     /// What the agent may use.

@@ -89,7 +89,9 @@ pub async fn probe(
 async fn places(balancer: &Balancer, backend: &BackendName, route: &Route) -> Result<Vec<Place>, Problem> {
     let place = |server: Target, pin: Option<Pin>| {
         let grants = Arc::clone(&balancer.grants);
-        Place { key: format!("{backend} {} {}", route.epoch, server.address), server, pin, grants }
+        let authorities = balancer.config.frontend.tls_ca.clone().filter(|_| server.tls.is_some());
+        let key = format!("{backend} {} {}", route.epoch, server.address);
+        Place { server, authorities, pin, grants, key }
     };
     if balancer.shows_epoch() {
         let pin = Pin { side: side_of(route, backend)?, epoch: route.epoch.to_string() };

@@ -44,6 +44,7 @@ impl World {
                 tls: None,
                 proxy_protocol: false,
             },
+            authorities: None,
             pin: None,
             grants: Arc::new(toml::from_str(&grants).unwrap()),
             key: String::new(),
@@ -405,7 +406,22 @@ async fn hurl_files_run_with_secrets_in_a_file() {
     let pinned = Place { pin, ..place.clone() };
     let seen = run(&[world.check("pinned", &written("ok.hurl"))], &pinned, None).await.unwrap().seen;
     assert_eq!(seen[0].verdict, CheckVerdict::Passed);
+    // With TLS it asks by the name that the certificate has, here, and trusts whom the agent trusts.
+    let authorities = tools.path().join("authorities.pem");
+    std::fs::write(&authorities, "").unwrap();
+    let mut secret = place.clone();
+    secret.server.tls = Some(pointsman_chassis::http_check::tls_for(&authorities).unwrap());
+    secret.authorities = Some(authorities.clone());
+    let seen = run(&[world.check("secret", &written("ok.hurl"))], &secret, None).await.unwrap().seen;
+    assert_eq!(seen[0].verdict, CheckVerdict::Passed);
     let log = std::fs::read_to_string(log).unwrap();
+    let led = format!(
+        "arg url=https://www.example.org\narg --variable\narg host=www.example.org\narg --variable\narg side=\n\
+         arg --connect-to\narg www.example.org:443:{}\narg --cacert\narg {}\n",
+        world.site.address,
+        authorities.display()
+    );
+    assert_eq!((log.matches(&led).count(), log.matches("--connect-to").count()), (1, 1), "{log}");
     assert_eq!(log.matches("arg X-Pointsman: canary").count(), 1, "{log}");
     assert!(
         log.contains("file /etc/pointsman/checks/ok.hurl") && log.contains("password=hunter2-wrong"),
