@@ -12,7 +12,7 @@ use crate::miss::Miss;
 use crate::parse::{captured, parse, parsed_alone};
 use crate::place::Place;
 use crate::session::{self, Session};
-use crate::spec::{Kind, Spec};
+use crate::spec::{Alerts, Kind, Metric, Spec};
 
 /// Pause between two tries of a check that is repeated out of patience.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -243,13 +243,20 @@ pub fn judged(checks: &[Check], made: Vec<(&Place, Made)>) -> Result<Vec<CheckSe
         .find_map(|code| objecting.iter().find(|(found, ..)| *found == code));
     let Some((code, place, first)) = gravest else { return Ok(all_of(made)) };
     let says = |code: Code| if code == Code::CheckBlind { "does not know" } else { "failed" };
-    let (address, host) = (place.server.address, &place.server.host);
-    let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what))
-        .cause(format!("asked {address} for host `{host}`"));
+    let mut problem = Problem::new(*code, format!("check `{}` {}: {}", first.name, says(*code), first.what));
+    problem = match measured_by(checks, first) {
+        Some(url) => problem.cause(format!("asked `{url}`")),
+        None if first.verdict == CheckVerdict::Failed => {
+            problem.cause(format!("asked {} for host `{}`", place.server.address, place.server.host))
+        }
+        // What the agent itself lacks kept it from asking anybody.
+        None => problem,
+    };
     let others = objecting.iter().filter(|(found, _, other)| found == code && !std::ptr::eq(*other, *first));
     for (code, place, other) in others.take(MOST_CAUSES) {
-        let (name, address) = (&other.name, place.server.address);
-        problem = problem.cause(format!("check `{name}` {} at {address} too: {}", says(*code), other.what));
+        let asked = measured_by(checks, other).unwrap_or_else(|| place.server.address.to_string());
+        let (name, what) = (&other.name, &other.what);
+        problem = problem.cause(format!("check `{name}` {} at {asked} too: {what}", says(*code)));
     }
     let hint = checks.iter().find(|check| check.name == first.name).and_then(|check| by_hand(check, place));
     let hint = hint.unwrap_or_else(|| format!("make it again: `pointsman check ENV --name {}`", first.name));
@@ -257,6 +264,14 @@ pub fn judged(checks: &[Check], made: Vec<(&Place, Made)>) -> Result<Vec<CheckSe
         problem = problem.retry_useful();
     }
     Err(problem.hint(hint).with_checks(all_of(made)))
+}
+
+/// Whom a check asks that is not made of the server under test.
+fn measured_by(checks: &[Check], seen: &CheckSeen) -> Option<String> {
+    match checks.iter().find(|check| check.name == seen.name).and_then(parsed_alone)?.kind {
+        Kind::Alerts(Alerts { url, .. }) | Kind::Metric(Metric { url, .. }) => Some(url),
+        Kind::Http { .. } | Kind::Steps(_) | Kind::Ows(_) | Kind::TlsExpiry(_) | Kind::Hurl(_) => None,
+    }
 }
 
 fn all_of(made: Vec<(&Place, Made)>) -> Vec<CheckSeen> {

@@ -44,7 +44,9 @@ async fn what_the_agent_itself_lacks_is_no_failure_of_the_release() {
         let checks = [world.check("one", written)];
         let made = run(&checks, place, None).await.unwrap();
         assert_eq!(made.seen[0].verdict, CheckVerdict::NotMade, "{written}: {made:?}");
-        assert_eq!(judged(&checks, vec![(place, made)]).unwrap_err().code, Code::CheckBlind);
+        let problem = judged(&checks, vec![(place, made)]).unwrap_err();
+        // Nobody was asked.
+        assert_eq!((problem.code, problem.causes.len()), (Code::CheckBlind, 0), "{problem:?}");
     }
 }
 

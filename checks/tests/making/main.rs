@@ -545,6 +545,8 @@ async fn what_others_measure_fails_once_for_each_time_it_is_measured() {
     };
     let alone = &checks[..2];
     let (first, problem) = made(alone).await;
+    // The one that measures was asked, and not the server under test.
+    assert_eq!(problem.causes[0], format!("asked `{url}`"));
     assert_eq!(first, [CheckVerdict::Failed, CheckVerdict::NotMade]);
     assert_eq!((problem.code, problem.retry), (Code::CheckFailed, Retry::Useless));
     // The same failure, told again: neither it nor what comes after it was made.
@@ -556,6 +558,8 @@ async fn what_others_measure_fails_once_for_each_time_it_is_measured() {
     let (_, new) = made(&checks).await;
     assert_eq!((new.retry, asked()), (Retry::Useless, 1));
     assert!(new.message.starts_with("check `plain` failed"), "{new:?}");
+    assert_eq!(new.causes[0], format!("asked {} for host `www.example.org`", place.server.address));
+    assert!(new.causes[1].starts_with(&format!("check `alerts` failed at {url} too: ")), "{new:?}");
     // A person, and another release, see it as it is now.
     run(&[pointsman_checks::anew(&alerts)], &place, Some(&memory)).await.unwrap();
     assert_eq!(asked(), 2);
