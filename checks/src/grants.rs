@@ -45,6 +45,11 @@ impl TryFrom<MonitorFile> for Monitor {
 
     /// Refuses an address that would be asked otherwise than it says.
     fn try_from(MonitorFile { url, ca }: MonitorFile) -> Result<Self, String> {
+        if names_a_user(&url) {
+            return Err(format!(
+                "a service is asked without a user and a password, and `url` names one: {WITHOUT_A_USER}"
+            ));
+        }
         let secret = url.starts_with("https://");
         match &ca {
             None if secret => Err(format!(
@@ -55,6 +60,16 @@ impl TryFrom<MonitorFile> for Monitor {
             _ => Ok(Self { url, ca }),
         }
     }
+}
+
+/// What helps where a service wants to know who asks.
+pub const WITHOUT_A_USER: &str =
+    "let it answer this host without, or ask a proxy on this host that adds them";
+
+/// Whether an address has a user, and perhaps a password, before its host.
+pub fn names_a_user(url: &str) -> bool {
+    let (_, rest) = url.split_once("://").unwrap_or_default();
+    rest.split('/').next().is_some_and(|authority| authority.contains('@'))
 }
 
 /// The `hurl` command.
@@ -106,4 +121,28 @@ fn granted<'g>(key: &str, granted: &'g [Monitor], url: &str) -> Result<&'g Monit
             "this agent may not ask `{url}`: add to its file `[checks] {key} = [{{ url = \"{url}\"{ca} }}]`"
         )
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_service_is_granted_as_it_is_asked() {
+        let granted = |monitor: &str| {
+            let text = format!("prometheus = [{{ {monitor} }}]");
+            toml::from_str::<Grants>(&text).map_err(|error| error.message().to_owned())
+        };
+        assert!(granted("url = 'http://monitor:9090/a@b'").is_ok());
+        for (monitor, expected) in [
+            ("url = 'https://monitor'", "needs `ca`"),
+            ("url = 'http://monitor', ca = '/x.pem'", "is asked in plain text"),
+            ("url = 'http://ada:secret@monitor:9090/'", "without a user and a password"),
+            ("url = 'https://token@monitor', ca = '/x.pem'", "without a user and a password"),
+        ] {
+            let said = granted(monitor).unwrap_err();
+            // A password is repeated nowhere.
+            assert!(said.contains(expected) && !said.contains("secret"), "{said}");
+        }
+    }
 }

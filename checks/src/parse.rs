@@ -8,6 +8,7 @@ use serde_json::Value;
 
 use crate::expect::Expect;
 use crate::extract::{self, Extract};
+use crate::grants::{WITHOUT_A_USER, names_a_user};
 use crate::json_path::JsonPath;
 use crate::ows::{Ows, Service};
 use crate::page;
@@ -192,6 +193,10 @@ fn kind(
 fn service(field: &str, url: &str) -> Result<String, String> {
     if !["http://", "https://"].iter().any(|scheme| url.starts_with(scheme)) {
         return Err(format!("`{field}` is `{url}`: expected `http://host:port` or `https://host:port`"));
+    }
+    // The environment file, the wire and the journal would hold it.
+    if names_a_user(url) {
+        return Err(format!("`{field}` names a user and perhaps a password: {WITHOUT_A_USER}"));
     }
     Ok(url.trim_end_matches('/').to_owned())
 }
@@ -522,6 +527,7 @@ mod tests {
             ("tls = {}", "missing field `min_left`"),
             ("tls = { min_left = '14' }", "a length of time such as"),
             ("alerts = { url = 'monitor' }", "`alerts.url` is `monitor`"),
+            ("alerts = { url = 'http://ada:secret@monitor:9093' }", "`alerts.url` names a user"),
             ("ows = { service = 'WCS', version = '1', path = '/' }", "`service` is `WCS`"),
             (
                 "ows = { service = 'WFS', version = '3', path = '/' }",
