@@ -11,6 +11,7 @@ use crate::certificates::Certificates;
 use crate::config::{Config, SharedConfig};
 use crate::events::Events;
 use crate::guard::Guard;
+use crate::inspect::Looks;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
@@ -41,6 +42,8 @@ pub struct Balancer {
     pub(crate) certificates: Certificates,
     /// What checks may use.
     pub(crate) grants: Arc<Grants>,
+    /// How it stood when somebody looked last.
+    pub(crate) looks: Looks,
 }
 
 /// How many servers of a backend are healthy, of how many. Backup servers are none of them: they answer in place of the slot,
@@ -90,6 +93,7 @@ impl Balancer {
             guard: Guard::default(),
             events: Events::default(),
             signals,
+            looks: Looks::default(),
         })
     }
 

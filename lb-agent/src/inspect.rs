@@ -1,11 +1,14 @@
 //! Looking at the balancer without changing anything: for the preflight, and for `status`.
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use pointsman_chassis::host_facts;
 use pointsman_core::{BackendName, Code, Evidence, Problem, Route};
 use pointsman_proto::{convert, v1};
+use tokio::sync::Semaphore;
+use tokio::time::Instant;
 
 use crate::balancer::{Balancer, health};
 use crate::certificates;
@@ -163,8 +166,55 @@ fn old_unseen(problem: &Problem) -> Problem {
         .hint("on the load balancer: `systemctl status haproxy`, and `master` in lb-agent.toml against HAProxy's option `-S`")
 }
 
-/// How the balancer stands.
+/// Looks that go on at once. Behind those of some dashboards that wait for a worker that hangs there is room for whoever goes
+/// back.
+const AT_ONCE: usize = 4;
+
+/// How the balancer stood when it was looked at last, for all who had asked by then: however many ask at once, HAProxy is not
+/// asked by each of them.
+#[derive(Clone, Debug)]
+pub struct Looks(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    turns: Semaphore,
+    /// The last look, and when it began.
+    last: Mutex<Option<(Instant, v1::AgentStatus)>>,
+}
+
+impl Default for Looks {
+    fn default() -> Self {
+        Self(Arc::new(Shared { turns: Semaphore::new(AT_ONCE), last: Mutex::default() }))
+    }
+}
+
+impl Looks {
+    /// What came of a look that began after now: another's, or one's own. It waits as long as the looks before it take,
+    /// each of which has its bounds.
+    async fn look(&self, own: impl Future<Output = v1::AgentStatus>) -> v1::AgentStatus {
+        let asked = Instant::now();
+        // It is never closed.
+        let _turn = self.0.turns.acquire().await;
+        let last = || self.0.last.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, status)) = last().as_ref().filter(|(began, _)| *began >= asked) {
+            return status.clone();
+        }
+        let began = Instant::now();
+        let status = own.await;
+        let mut last = last();
+        if last.as_ref().is_none_or(|(newer, _)| *newer < began) {
+            *last = Some((began, status.clone()));
+        }
+        status
+    }
+}
+
+/// How the balancer stands, by a look that began after it was asked.
 pub async fn describe(balancer: &Balancer) -> v1::AgentStatus {
+    balancer.looks.look(status(balancer)).await
+}
+
+async fn status(balancer: &Balancer) -> v1::AgentStatus {
     let facts = Some(host_facts(&balancer.config.state));
     match balancer_facts(balancer).await {
         Ok(found) => v1::AgentStatus { facts, balancer: Some(found), ..Default::default() },
@@ -232,6 +282,7 @@ async fn stale_workers(
 
 async fn balancer_facts(balancer: &Balancer) -> Result<v1::BalancerFacts, Problem> {
     guard::refresh(balancer).await;
+    let balancer = &Balancer { workers: balancer.workers.for_looks(), ..balancer.clone() };
     let workers = &balancer.workers;
     let route = workers.route().await?;
     let rows = workers.stat().await?;

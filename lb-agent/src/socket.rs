@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{Error, ErrorKind};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use std::time::Duration;
 use pointsman_core::{Aftermath, Code, Problem};
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpStream, UnixStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use crate::command::Command;
@@ -21,6 +21,19 @@ use crate::command::Command;
 const CONNECT: Duration = Duration::from_secs(2);
 const WRITE: Duration = Duration::from_secs(2);
 const READ: Duration = Duration::from_secs(2);
+
+/// Commands that are under way at once on one socket, of orders and of whoever only looks. A master serves ten clients at a
+/// time, a worker as many by default, whose other half is left to a second agent and to people. Behind those few wait in
+/// their backlog, and the next is turned away (measured on 2.6.12: from the 22nd on at a master, the 17th at a worker).
+const ORDERS_AT_ONCE: usize = 4;
+const LOOKS_AT_ONCE: usize = 2;
+
+/// How long a command waits for its turn: those before it take a millisecond each, or at most six seconds where HAProxy
+/// hangs.
+const TURN: Duration = Duration::from_secs(10);
+
+/// Pause before it is tried again to get in where too many wait already.
+const FULL: Duration = Duration::from_millis(5);
 
 /// Largest answer that is read: `show stat` of a thousand servers is about half a megabyte.
 const MAX_REPLY_BYTES: usize = 4 << 20;
@@ -124,30 +137,30 @@ impl FromStr for MasterPath {
     }
 }
 
-/// A command socket.
+/// A command socket. All copies of it take turns.
 #[derive(Clone, Debug)]
 pub struct CommandSocket {
     endpoint: Endpoint,
-    /// Who may ask a master at the same time, over all clones of this socket.
-    turns: Arc<Semaphore>,
+    turns: Arc<Turns>,
+    only_looks: bool,
 }
 
-/// How long a master that is starting anew is waited for, which takes some tenths of a second; and others who ask it.
-const MASTER_BACK: Duration = Duration::from_secs(3);
+/// Whose turn it is. Orders have turns of their own: whoever only looks, however many they are, keeps none of them waiting.
+#[derive(Debug)]
+struct Turns {
+    orders: Semaphore,
+    looks: Semaphore,
+}
 
-/// Questions to a master at the same time. It takes ten connections, of another agent and of people too, and has room for few
-/// that wait; after dozens of reloads there are as many old workers to be asked through it, each in a millisecond.
-const MASTER_TURNS: usize = 4;
+/// How long a master that is starting anew is waited for: it takes some tenths of a second.
+const MASTER_BACK: Duration = Duration::from_secs(3);
 
 /// Pause between two tries to reach it.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
-/// Pause before the next try where the queue of a socket is full: HAProxy empties it within a millisecond or two.
-const QUEUE_MOVES: Duration = Duration::from_millis(5);
-
 /// Why there is no answer.
 enum Unanswered {
-    /// The socket is there and nobody accepts: HAProxy is down, or starting anew.
+    /// The socket is there and nobody accepts: HAProxy is down, or starting anew, or too many wait.
     Refused(Problem),
     /// Anything else.
     Other(Problem),
@@ -174,7 +187,18 @@ fn passing(reply: &str) -> bool {
 impl CommandSocket {
     /// The socket there.
     pub fn new(endpoint: &Endpoint) -> Self {
-        Self { endpoint: endpoint.clone(), turns: Arc::new(Semaphore::new(MASTER_TURNS)) }
+        let turns = Turns { orders: Semaphore::new(ORDERS_AT_ONCE), looks: Semaphore::new(LOOKS_AT_ONCE) };
+        Self { endpoint: endpoint.clone(), turns: Arc::new(turns), only_looks: false }
+    }
+
+    /// The same socket for somebody who only looks.
+    pub fn for_looks(&self) -> Self {
+        Self { only_looks: true, ..self.clone() }
+    }
+
+    async fn turn(&self) -> std::io::Result<SemaphorePermit<'_>> {
+        let turns = if self.only_looks { &self.turns.looks } else { &self.turns.orders };
+        within(TURN, "no turn to ask", async { turns.acquire().await.map_err(Error::other) }).await
     }
 
     /// Sends one command and reads the whole answer.
@@ -191,15 +215,7 @@ impl CommandSocket {
         let give_up = Instant::now() + MASTER_BACK;
         let line = command.master_bytes()?;
         loop {
-            let turn = tokio::time::timeout_at(give_up, self.turns.acquire()).await;
-            // Nobody closes it, so without a turn the time is over.
-            let Ok(Ok(turn)) = turn else {
-                let busy = Error::new(ErrorKind::TimedOut, "those who asked before get no answer");
-                return Err(self.silent(command, &busy));
-            };
-            let answer = self.exchange(command, &line).await;
-            drop(turn);
-            match answer {
+            match self.exchange(command, &line).await {
                 Err(Unanswered::Refused(_)) if Instant::now() < give_up => {
                     tokio::time::sleep(LOOK_AGAIN).await
                 }
@@ -216,12 +232,17 @@ impl CommandSocket {
     }
 
     async fn exchange(&self, command: &Command, line: &[u8]) -> Result<String, Unanswered> {
-        let talked = match &self.endpoint {
-            Endpoint::Unix(path) => talk(connect(path), line).await,
-            Endpoint::Tcp { host, port } => talk(TcpStream::connect((host.as_str(), *port)), line).await,
+        let talked = async {
+            let _turn = self.turn().await?;
+            match &self.endpoint {
+                Endpoint::Unix(path) => talk(|| UnixStream::connect(path), line).await,
+                Endpoint::Tcp { host, port } => {
+                    talk(|| TcpStream::connect((host.as_str(), *port)), line).await
+                }
+            }
         };
-        let reply = talked.map_err(|error| match error.kind() {
-            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => {
+        let reply = talked.await.map_err(|error| match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset | ErrorKind::WouldBlock => {
                 Unanswered::Refused(self.silent(command, &error))
             }
             _ => Unanswered::Other(self.silent(command, &error)),
@@ -272,16 +293,6 @@ fn without_severity(reply: &str) -> &str {
     }
 }
 
-/// Connects to a unix socket. One whose queue is full says "try again" at once, where TCP would wait.
-async fn connect(path: &Path) -> std::io::Result<UnixStream> {
-    loop {
-        match UnixStream::connect(path).await {
-            Err(error) if error.kind() == ErrorKind::WouldBlock => tokio::time::sleep(QUEUE_MOVES).await,
-            connected => return connected,
-        }
-    }
-}
-
 async fn within<T>(
     bound: Duration,
     what: &str,
@@ -291,15 +302,30 @@ async fn within<T>(
     tokio::time::timeout(bound, work).await.map_err(late)?
 }
 
+/// Connects. A socket whose backlog is full turns whoever comes away at once, on Linux with EAGAIN, and has room again a
+/// moment later.
+async fn connected<S, C>(connect: impl Fn() -> C) -> std::io::Result<S>
+where
+    C: Future<Output = std::io::Result<S>>,
+{
+    let give_up = Instant::now() + CONNECT;
+    loop {
+        match within(give_up.saturating_duration_since(Instant::now()), "no connection", connect()).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock && Instant::now() + FULL < give_up => {
+                tokio::time::sleep(FULL).await;
+            }
+            done => return done,
+        }
+    }
+}
+
 /// One connection: sends the line and reads until the other side closes, or one byte more than is read.
-async fn talk<S>(
-    connecting: impl Future<Output = std::io::Result<S>>,
-    line: &[u8],
-) -> std::io::Result<Vec<u8>>
+async fn talk<S, C>(connect: impl Fn() -> C, line: &[u8]) -> std::io::Result<Vec<u8>>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    C: Future<Output = std::io::Result<S>>,
 {
-    let mut stream = within(CONNECT, "no connection", connecting).await?;
+    let mut stream = connected(connect).await?;
     within(WRITE, "the command was not taken", async {
         stream.write_all(line).await?;
         stream.flush().await
@@ -352,6 +378,99 @@ mod tests {
             ("x\n[3]: y\n", "x\n[3]: y\n"),
         ] {
             assert_eq!(without_severity(reply), expected, "{reply:?}");
+        }
+    }
+
+    fn socket_in(folder: &tempfile::TempDir) -> (CommandSocket, PathBuf) {
+        let path = folder.path().join("socket");
+        (CommandSocket::new(&Endpoint::Unix(path.clone())), path)
+    }
+
+    /// Answers one connection after the other.
+    async fn answer_all(listener: tokio::net::UnixListener) {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut line = [0; 64];
+            let _ = stream.read(&mut line).await;
+            let _ = stream.write_all(b"ok\n\n").await;
+        }
+    }
+
+    #[tokio::test]
+    async fn where_too_many_wait_already_one_waits_for_room() {
+        let folder = tempfile::tempdir().unwrap();
+        let (socket, path) = socket_in(&folder);
+        let listening = tokio::net::UnixSocket::new_stream().unwrap();
+        listening.bind(&path).unwrap();
+        let listener = listening.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        let full = loop {
+            match UnixStream::connect(&path).await {
+                Ok(stream) => waiting.push(stream),
+                Err(error) => break error,
+            }
+        };
+        assert_eq!(full.kind(), ErrorKind::WouldBlock);
+        let command = Command::of(&["show", "info"]).unwrap();
+        let asked = futures_util::future::join_all((0..40).map(|_| socket.ask(&command)));
+        // Those that ask are turned away before anybody is let in.
+        let heard = async {
+            drop(waiting);
+            answer_all(listener).await;
+        };
+        tokio::select! {
+            biased;
+            answers = asked => assert!(answers.iter().all(|answer| answer.as_deref() == Ok("ok\n\n")), "{answers:?}"),
+            () = heard => unreachable!(),
+        }
+        // One that has no room for as long as anybody waits says so.
+        let listening = tokio::net::UnixSocket::new_stream().unwrap();
+        let (socket, path) =
+            (CommandSocket::new(&Endpoint::Unix(folder.path().join("full"))), folder.path().join("full"));
+        listening.bind(&path).unwrap();
+        let _listener = listening.listen(1).unwrap();
+        let mut waiting = Vec::new();
+        while let Ok(stream) = UnixStream::connect(&path).await {
+            waiting.push(stream);
+        }
+        let problem = socket.ask(&command).await.unwrap_err();
+        assert!(problem.causes[0].contains("temporarily unavailable"), "{problem:?}");
+    }
+
+    /// Of those that ask at once only so many are let on the socket, and nobody of one kind waits for one of the other.
+    #[tokio::test]
+    async fn orders_and_looks_take_turns_of_their_own() {
+        let (info, stat) = (Command::of(&["show", "info"]).unwrap(), Command::of(&["show", "stat"]).unwrap());
+        for (looks, at_once) in [(false, ORDERS_AT_ONCE), (true, LOOKS_AT_ONCE)] {
+            let folder = tempfile::tempdir().unwrap();
+            let (orders, path) = socket_in(&folder);
+            let (many, one) =
+                if looks { (orders.for_looks(), orders) } else { (orders.clone(), orders.for_looks()) };
+            let listener = tokio::net::UnixListener::bind(&path).unwrap();
+            let asked = async {
+                let many = futures_util::future::join_all((0..10).map(|_| many.ask(&info)));
+                let (many, one) = tokio::join!(many, one.ask(&stat));
+                assert!(many.iter().chain([&one]).all(Result::is_ok), "{many:?} {one:?}");
+            };
+            // Nobody is answered before the one has come.
+            let heard = async {
+                let (mut held, mut one_came) = (Vec::new(), false);
+                while !one_came || held.len() <= at_once {
+                    let (mut stream, _) = listener.accept().await.unwrap();
+                    let mut line = vec![0; "show stat\n".len()];
+                    stream.read_exact(&mut line).await.unwrap();
+                    one_came |= line == b"show stat\n";
+                    held.push(stream);
+                    assert!(held.len() <= at_once + usize::from(one_came), "{} came at once", held.len());
+                }
+                for mut stream in held {
+                    stream.write_all(b"ok\n\n").await.unwrap();
+                }
+                answer_all(listener).await;
+            };
+            tokio::select! {
+                () = asked => {}
+                () = heard => unreachable!(),
+            }
         }
     }
 

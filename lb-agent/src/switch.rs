@@ -409,7 +409,7 @@ impl OldTold {
     }
 }
 
-/// Tells the old workers, all at once as far as the master lets them, and names those that keep their route. The guard tells them again until they follow
+/// Tells the old workers, a few at a time as the master lets in, and names those that keep their route. The guard tells them again until they follow
 /// or end, which they do by themselves with `hard-stop-after`.
 pub(crate) async fn set_old_workers(balancer: &Balancer, wanted: &Route) -> OldTold {
     let old = match balancer.workers.old().await {

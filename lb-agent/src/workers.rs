@@ -162,6 +162,12 @@ impl Workers {
         })
     }
 
+    /// The same workers for somebody who only looks, and keeps no order waiting.
+    pub fn for_looks(&self) -> Self {
+        let master = self.master.as_ref().map(CommandSocket::for_looks);
+        Self { current: self.current.for_looks(), master, ..self.clone() }
+    }
+
     fn line(&self) -> Line<'_> {
         Line::Current(&self.current)
     }

@@ -401,7 +401,10 @@ async fn a_backup_server_is_no_server_of_the_slot() {
     assert_eq!(of_green().await, (0, 1));
     let refused = haproxy.agent.set_route(P, V).await.unwrap_err();
     assert_eq!(refused.code, Code::BackendUnhealthy, "{refused:?}");
-    assert!(refused.causes.iter().any(|cause| cause.contains("sorry is a backup server")), "{refused:?}");
+    assert!(
+        refused.causes.iter().any(|cause| cause.contains("a `backup`, which counts for none")),
+        "{refused:?}"
+    );
     haproxy.admin("set server be_green/s1 state ready").await;
     haproxy.until("green is well again", async |_| of_green().await == (1, 1)).await;
     haproxy.agent.set_route(P, V).await.unwrap();
@@ -447,4 +450,58 @@ async fn status_can_be_read_while_workers_come_and_go() {
     wrong.sort();
     wrong.dedup();
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// A master has room for some tens of clients: that there are more old workers than this leaves none of them out, whether
+/// visitors are led somewhere or somebody only looks.
+#[tokio::test]
+async fn every_old_worker_is_told_however_many_there_are() {
+    const OLD: usize = 30;
+    let started = Haproxy::begin(
+        |folder, frontend| {
+            configuration(folder, frontend)
+                .replace("hard-stop-after 20s", "hard-stop-after 300s")
+                .replace("timeout client 20s", "timeout client 300s")
+                .replace("timeout http-keep-alive 20s", "timeout http-keep-alive 300s")
+        },
+        |folder, frontend| {
+            Agent::start(&Setup {
+                map: folder.join("route.map"),
+                key: "route".to_owned(),
+                socket: folder.join("admin.sock"),
+                master: Some(folder.join("master.sock")),
+                frontend,
+                state: folder.join("state"),
+                signals: None,
+                more: String::new(),
+            })
+        },
+    );
+    let Some(haproxy) = started else { return };
+    haproxy.healthy().await;
+    let mut idle = Vec::new();
+    for _ in 0..OLD {
+        let mut client = TcpStream::connect(haproxy.frontend).unwrap();
+        client.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        assert_eq!(epoch(&mut client), "5");
+        idle.push(client);
+        // A master that has just begun anew hears no signal before it answers.
+        haproxy.ask("master.sock", "show proc;quit").await;
+        haproxy.replaced().await;
+    }
+    haproxy.healthy().await;
+    let done = haproxy.agent.set_route(P, V).await.unwrap();
+    assert!(done.detail.contains(&format!("{OLD} old workers follow")), "{done:?}");
+    for client in &mut idle {
+        assert_eq!(epoch(client), "6", "an idle client of an old worker");
+    }
+    // Back, while many look.
+    let looking = futures_util::future::join_all((0..50).map(|_| haproxy.agent.describe()));
+    let back = "be_blue:be_blue:0:7";
+    let (described, done) = tokio::join!(looking, haproxy.agent.set_route(V, back));
+    assert_eq!(done.unwrap().unreached, None);
+    let unread: Vec<_> = described.iter().filter_map(|status| status.problem.as_ref()).collect();
+    assert!(unread.is_empty(), "{unread:?}");
+    let facts = haproxy.agent.describe().await.balancer.unwrap();
+    assert!(facts.route == back && facts.stale_workers.is_empty(), "{:?}", facts.stale_workers);
 }

@@ -348,3 +348,23 @@ async fn a_master_that_hangs_hides_nothing() {
     assert!(found.stale_workers[0].starts_with("not seen, may be by another route"), "{found:?}");
     assert_eq!(rig.commands("show proc"), 1, "each question costs whoever waits its bound");
 }
+
+/// However many ask how it is, HAProxy is asked for a few of them, and all are told.
+#[tokio::test]
+async fn who_asks_at_the_same_time_is_told_the_same() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| (0..20).for_each(|_| world.reload()));
+    let looked = rig.agent.describe().await;
+    assert_eq!(looked.problem, None);
+    let of_one = rig.commands("show proc");
+    let described = futures_util::future::join_all((0..50).map(|_| rig.agent.describe())).await;
+    for status in &described {
+        let balancer = status.balancer.as_ref().unwrap_or_else(|| panic!("{:?}", status.problem));
+        assert!(balancer.route == P && balancer.stale_workers.is_empty(), "{balancer:?}");
+    }
+    let of_all = rig.commands("show proc") - of_one;
+    assert!(of_all <= 10 * of_one, "{of_all} of {of_one}");
+    // Whoever asks after a change is told of it.
+    rig.agent.set_route(P, V).await.unwrap();
+    assert_eq!(rig.agent.describe().await.balancer.unwrap().route, V);
+}
