@@ -80,6 +80,7 @@ impl Exit {
             | Code::JournalBehind
             | Code::JournalUnwritable
             | Code::JournalFull
+            | Code::JournalSilent
             | Code::InvariantBroken => Self::Held,
             Code::CoordinatorUnreachable | Code::AgentUnreachable | Code::CertificateRefused => {
                 Self::Unreachable

@@ -68,7 +68,7 @@ pub async fn diagnose(office: &Office, own: &Credentials, part: Part) -> Vec<v1:
     let now = SystemClock.now();
     let mut findings = match part {
         Part::Config => return check_config(office).await,
-        Part::Whole => of_coordinator(office, own, now.0),
+        Part::Whole => of_coordinator(office, own, now.0).await,
         Part::Balancers => Vec::new(),
     };
     let (mut agents, looked_into) = tokio::join!(office.look(), office.look_into());
@@ -125,18 +125,22 @@ fn of_preflight(
     }
 }
 
-fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Finding> {
+async fn of_coordinator(office: &Office, own: &Credentials, now_ms: u64) -> Vec<v1::Finding> {
     let mut findings = Vec::new();
-    match office.trouble() {
-        Some(trouble) => findings.push(finding(
+    // Nobody may have written for hours: only who tries it knows.
+    match office.must_record().await {
+        Err(trouble) => findings.push(finding(
             "coordinator",
             "fail",
             "the journal does not work".to_owned(),
             Some(&trouble),
         )),
-        None => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
+        Ok(()) => findings.push(finding("coordinator", "ok", "journal whole and writable".to_owned(), None)),
     }
-    findings.extend(of_own_disk(office.journal_room()));
+    // Whoever looks at a disk that does not answer does not come back either.
+    if office.trouble().is_none_or(|trouble| trouble.code != Code::JournalSilent) {
+        findings.extend(of_own_disk(office.journal_room()));
+    }
     let end_s = own.end_to_tell();
     if end_s > 0 {
         findings.push(lasts::finding("coordinator", &own.name().name, left_s(end_s, now_ms)));

@@ -415,7 +415,11 @@ impl<J: Journal, F: Fleet, C: Clock, S: Signals> Driver<J, F, C, S> {
         let possible = machine::may_ask(&flight.state, &request);
         if possible.is_ok() {
             info!(release = %flight.state.plan.release, by = request.by, what = request.kind.as_str(), "asked");
-            self.record(flight, vec![Event::Requested(request)]).await?;
+            if let Err(JournalError(problem)) = self.record(flight, vec![Event::Requested(request)]).await {
+                // Nobody else knows whether it was recorded all the same.
+                let _ = reply.send(Err(problem.clone()));
+                return Err(JournalError(problem));
+            }
         }
         // Whoever asked may have gone; what they asked for is recorded.
         let _ = reply.send(possible);

@@ -138,13 +138,17 @@ async fn run(config: Config) -> anyhow::Result<()> {
         });
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
     tokio::spawn(look_after_disk(journal.clone(), store.clone(), offices.clone()));
+    let (tried, served) = (journal.clone(), offices.clone());
+    tokio::spawn(async move {
+        tried.keep_trying(|| served.iter().any(|office| office.open_release().is_some())).await;
+    });
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
     let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials, daemon.shutdown()))
         .max_decoding_message_size(MAX_MESSAGE_BYTES)
         .max_encoding_message_size(MAX_MESSAGE_BYTES);
-    // A journal that cannot be written is trouble that a restart does not cure, so systemd is not told of it:
-    // `status` and `doctor` are. Reaching every office shows that none of them hangs.
+    // A journal that cannot be written, or whose disk hangs, is trouble that a restart does not cure, and would take away who
+    // tells of it, so the watchdog is fed: `status`, `doctor` and the log say it. Reaching every office shows that none hangs.
     let alive = move || {
         watched.iter().for_each(|office| drop(office.trouble()));
         Ok(())

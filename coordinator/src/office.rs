@@ -189,6 +189,12 @@ impl Office {
         &self.visitors
     }
 
+    /// Refuses where nothing can be recorded just now, by trying it.
+    pub async fn must_record(&self) -> Result<(), Problem> {
+        self.trouble().map_or(Ok(()), Err)?;
+        self.journal.must_be_writable().await
+    }
+
     /// Whether room is set aside beside the journal for the way back, and the journal's file.
     pub fn journal_room(&self) -> (bool, &Path) {
         self.journal.room()
@@ -211,8 +217,8 @@ impl Office {
                 let problem = problem.in_environment(&self.environment.name);
                 error!(environment = %self.environment.name, problem = %problem.in_full(), "nothing is ordered");
                 let mut book = self.book();
-                // A disk that is full is read from again, and again, until there is room.
-                book.stale = problem.code == Code::JournalFull;
+                // A disk that is full, or hangs, is read from again, and again, until there is room or it answers.
+                book.stale = matches!(problem.code, Code::JournalFull | Code::JournalSilent);
                 book.told.trouble = Some(problem);
                 book.note(SystemClock.now());
                 Ok(())
@@ -559,14 +565,16 @@ impl Office {
         })
     }
 
-    /// What is wrong with the coordinator itself, if anything is.
+    /// What is wrong with the coordinator itself, if anything is. A disk that hangs is told of by whoever waits for it, so that
+    /// all who share it say so at once.
     pub fn trouble(&self) -> Option<Problem> {
-        self.book().told.trouble.clone()
+        let silent = self.journal.silence().map(|(_, problem)| problem);
+        silent.or_else(|| self.book().told.trouble.clone())
     }
 
     /// Since when there is trouble.
     pub fn trouble_since(&self) -> Option<Timestamp> {
-        self.book().trouble_since
+        self.journal.silence().map(|(since, _)| since).or_else(|| self.book().trouble_since)
     }
 
     /// The epoch in whose name this coordinator orders.
@@ -912,10 +920,8 @@ impl Office {
 
     /// Refuses while a release is open: what its orders change just now is nobody's business but its own.
     fn must_be_free(&self) -> Result<(), Problem> {
+        self.trouble().map_or(Ok(()), Err)?;
         let book = self.book();
-        if let Some(trouble) = &book.told.trouble {
-            return Err(trouble.clone());
-        }
         let Some(kept) = book.told.open() else { return Ok(()) };
         let (holder, by) = (&kept.state.plan.release, &kept.state.plan.created_by);
         let message = format!("release `{holder}` by {by} holds `{}`", self.environment.name);
@@ -945,15 +951,32 @@ impl Office {
         let number = self.journal.head().borrow().seq.saturating_add(1);
         let plan = Arc::new(plan);
         let planned = Event::Planned(Arc::clone(&plan));
-        self.journal
-            .append(&self.environment.name, epoch, &id, now, vec![planned])
-            .await
-            .map_err(|error| error.0)?;
+        let recorded = self.journal.append(&self.environment.name, epoch, &id, now, vec![planned]).await;
+        recorded.map_err(|error| self.perhaps_begun(&id, error.0))?;
         let kept = Kept::new(now, number, State::begin(plan, epoch, now));
         self.book().told.releases.insert(id.clone(), kept);
         self.begun.notify_one();
         info!(environment = %self.environment.name, release = %id, "release begins");
         Ok(id)
+    }
+
+    /// The journal did not take a plan, or not in time. Where it may take it yet, nothing else begins before that is known: the
+    /// journal is read anew as soon as its disk answers, and a release that it holds then begins, as after a crash.
+    fn perhaps_begun(&self, id: &ReleaseId, problem: Problem) -> Problem {
+        if problem.code != Code::JournalSilent || problem.aftermath != Aftermath::Unknown {
+            return problem;
+        }
+        {
+            let mut book = self.book();
+            book.stale = true;
+            book.told.trouble = Some(problem.clone().in_environment(&self.environment.name));
+            book.note(SystemClock.now());
+        }
+        self.begun.notify_one();
+        let name = &self.environment.name;
+        let look = format!("then see whether `{id}` has begun: `pointsman status {name}`");
+        let hint = format!("{}; {look}, and `pointsman abort {name}` if it is not to", problem.hint);
+        problem.hint(hint)
     }
 
     /// Records something of a release for its checklist, also of one that is over.
@@ -968,8 +991,12 @@ impl Office {
         };
         let epoch = epoch.ok_or_else(|| self.unknown_release(id))?;
         let (name, now) = (&self.environment.name, SystemClock.now());
-        let noted = vec![Event::Noted(note.clone())];
-        self.journal.append(name, epoch, id, now, noted).await.map_err(|error| error.0)?;
+        if let Note::Traffic(met) = &note {
+            self.journal.append_met(name, epoch, id, now, met.clone()).await?;
+        } else {
+            let noted = vec![Event::Noted(note.clone())];
+            self.journal.append(name, epoch, id, now, noted).await.map_err(|error| error.0)?;
+        }
         let mut book = self.book();
         // Whoever has read the journal anew since, under another epoch, has found the note in it.
         if book.told.epoch == epoch

@@ -153,6 +153,7 @@ codes! {
     RequestIdTaken = "PM0714", "the request id stands for something else";
     OverLimitsAlready = "PM0715", "what serves is over a limit already";
     JournalFull = "PM0716", "the disk of the journal is full";
+    JournalSilent = "PM0717", "the disk of the journal does not answer";
     JournalBehind = "PM0718", "the journal lacks what agents have acted on";
     NotHeld = "PM0719", "a host does not hold what was released to it";
     NotLeftOut = "PM0720", "a host cannot be left out of the way back";

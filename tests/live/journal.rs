@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use kit::{Daemon, Load, LoadPlan, Site};
 use pointsman_coordinator::journal::verify_file;
-use pointsman_core::Code;
+use pointsman_core::{Aftermath, Code};
 use pointsman_proto::v1;
 use rusqlite::{Connection, OpenFlags};
 
@@ -43,6 +43,26 @@ impl Disk {
         Some(Self(folder.to_owned()))
     }
 
+    /// The same, of a kind that can be made to hang.
+    fn that_hangs(folder: &Path) -> Option<Self> {
+        let (kept, image) = (folder.with_extension("kept"), folder.with_extension("image"));
+        copy(folder, &kept);
+        File::create(&image).unwrap().set_len(64 << 20).unwrap();
+        let (image, place) = (image.display().to_string(), folder.display().to_string());
+        if !run("mkfs.ext4", &["-q", &image]) || !run("mount", &["-o", "loop", &image, &place]) {
+            eprintln!("skipped: this machine does not let us mount a disk of blocks");
+            return None;
+        }
+        copy(&kept, folder);
+        Some(Self(folder.to_owned()))
+    }
+
+    /// Has whoever writes to it wait, until this is dropped.
+    fn hang(&self) -> Hanging<'_> {
+        assert!(run("fsfreeze", &["--freeze", &self.0.display().to_string()]));
+        Hanging(self)
+    }
+
     fn filler(&self) -> PathBuf {
         self.0.join("filler")
     }
@@ -68,6 +88,15 @@ impl Disk {
 
     fn remount(&self, mode: &str) {
         assert!(run("mount", &["-o", &format!("remount,{mode}"), &self.0.display().to_string()]));
+    }
+}
+
+/// A disk that does not answer.
+struct Hanging<'a>(&'a Disk);
+
+impl Drop for Hanging<'_> {
+    fn drop(&mut self) {
+        run("fsfreeze", &["--unfreeze", &self.0.0.display().to_string()]);
     }
 }
 
@@ -428,6 +457,75 @@ async fn a_bad_version_is_left_by_itself_although_the_journals_disk_is_full() {
     disk.free();
     trouble(&site, false).await;
     assert!(client.deploy(&digest, "v3").await.is_ok());
+}
+
+/// Fails unless the coordinator says everywhere that its journal's disk hangs.
+async fn says_that_it_hangs(site: &Site) {
+    let shown = trouble(site, true).await;
+    assert!((1..=shown.now_ms).contains(&shown.trouble_since_ms), "{shown:?}");
+    assert_eq!(shown.trouble.unwrap().code, Code::JournalSilent.as_str());
+    for words in [&["status", "production"][..], &["doctor", "production"], &["rollback", "production"]] {
+        let told = site.cli(words).await.unwrap();
+        assert!(told.code != 0 && told.says("PM0717") && told.says("findmnt -T"), "{words:?}: {told:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_hangs_is_told_of_and_the_release_goes_on_when_it_answers() {
+    let mut site = Site::builder().watch("60s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::that_hangs(&state(&site)) else { return };
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    let mut client = site.client().unwrap();
+    let mut digests = Vec::new();
+    for release in ["v2", "v3", "v4"] {
+        let artifact = site.artifact(release).unwrap();
+        digests.push(kit::publish(&mut client, &artifact).await.unwrap());
+    }
+    client.deploy(&digests[0], "v2").await.unwrap();
+    client.follow("v2", |seen| seen.done("switch")).await.unwrap();
+    {
+        let _hanging = disk.hang();
+        says_that_it_hangs(&site).await;
+        load.more(50).await.unwrap();
+    }
+    // It is watched again, and led back by nobody but the coordinator.
+    trouble(&site, false).await;
+    site.green.fail_deep(true).unwrap();
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    site.green.fail_deep(false).unwrap();
+    assert!(site.visit().await.unwrap().contains("\nv1\n"));
+
+    // Nobody writes, so nobody knows: the first who asks does, and what was sent begins when the disk answers. What came after
+    // it was never sent.
+    {
+        let _hanging = disk.hang();
+        let refused = kit::refused(client.deploy(&digests[1], "v3").await).unwrap();
+        assert_eq!((refused.code, refused.aftermath), (Code::JournalSilent, Aftermath::Unknown));
+        assert!(refused.hint.contains("pointsman status production"), "{refused:?}");
+        let refused = kit::refused(client.deploy(&digests[2], "v4").await).unwrap();
+        assert_eq!((refused.code, refused.aftermath), (Code::JournalSilent, Aftermath::Unchanged));
+        says_that_it_hangs(&site).await;
+    }
+    trouble(&site, false).await;
+    client.follow("v3", |seen| seen.done("switch")).await.unwrap();
+    assert!(client.follow("v4", |_| true).await.is_err(), "it was never to begin");
+    assert_eq!(verify_file(&journal(&site)).unwrap().first_problem, None);
+    assert_eq!(unrecorded(&site), Vec::<String>::new());
+
+    // It is held, and nobody has anything to record.
+    let paused = site.cli(&["pause", "production", "--reason", "lunch"]).await.unwrap();
+    assert_eq!(paused.code, 0, "{paused:?}");
+    {
+        let _hanging = disk.hang();
+        says_that_it_hangs(&site).await;
+    }
+    trouble(&site, false).await;
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
 /// The coordinator's state, put aside while it does not run.

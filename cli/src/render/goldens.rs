@@ -389,6 +389,12 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
         "invariant I6 is broken: two unfinished releases in `production`",
     )
     .in_environment(&pointsman_core::EnvironmentName::parse("production").unwrap());
+    let hangs = Problem::new(Code::JournalSilent, "the journal's disk has not answered since 08:47:26 UTC")
+        .cause("nothing was sent to it: nothing is recorded")
+        .hint(
+            "on the coordinator: `findmnt -T /var/lib/pointsman-coordinator`, `dmesg | tail`; \
+             when the disk answers it goes on by itself",
+        );
     let troubled = |status: &mut v1::StatusReply, problem: &Problem| {
         status.trouble = Some(convert::problem_to_wire(problem));
         status.trouble_since_ms = status.now_ms - 754_000;
@@ -507,6 +513,11 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
             }),
         ),
         ("the coordinator is in trouble", changed(&|status| troubled(status, &trouble))),
+        ("the journal's disk hangs", {
+            let mut status = during(&before(), &Story::of(deploy()).until(Step::Switch).sent(Step::Switch));
+            troubled(&mut status, &hangs);
+            status
+        }),
         ("the journal lost its end", changed(&|status| troubled(status, &older))),
         ("another coordinator took over", changed(&|status| troubled(status, &fenced))),
         ("a rule of the engine is broken", changed(&|status| troubled(status, &broken))),

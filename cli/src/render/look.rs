@@ -120,6 +120,7 @@ fn standstill(trouble: &v1::Problem) -> &'static str {
         Some(Code::JournalUnwritable | Code::JournalFull) => {
             "nothing is ordered until the journal can be written; then it goes on by itself"
         }
+        Some(Code::JournalSilent) => "nothing is ordered until it does",
         Some(Code::InvariantBroken) => {
             "nothing is ordered until a person decides; visitors keep what they have"
         }

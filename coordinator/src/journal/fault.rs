@@ -5,6 +5,9 @@ use std::path::Path;
 use pointsman_core::{Aftermath, Code, Problem};
 use rusqlite::{ErrorCode, ffi};
 
+use super::line::Silence;
+use crate::old_side::clock_time;
+
 /// Why work on the journal did not succeed, before it is known on which file.
 #[derive(Debug)]
 pub enum Fault {
@@ -129,6 +132,22 @@ pub fn full(what: &str, error: &(dyn std::error::Error + 'static), path: &Path) 
             "make room on the coordinator, then it goes on by itself: `df -h {folder}`, `df -i {folder}`"
         ),
     )
+}
+
+/// The disk does not come back from what it was asked, and says nothing.
+pub fn silent(Silence { since, sent }: Silence, path: &Path) -> Problem {
+    let folder = path.parent().unwrap_or(Path::new(".")).display();
+    let message = format!("the journal's disk has not answered since {}", clock_time(since));
+    let problem = Problem::new(Code::JournalSilent, message).retry_useful().hint(format!(
+        "on the coordinator: `findmnt -T {folder}`, `dmesg | tail`; when the disk answers it goes on by itself"
+    ));
+    let problem = match sent {
+        true => problem.aftermath(Aftermath::Unknown).cause(
+            "what was to be recorded was sent to it: it counts, if it is found there when the disk answers",
+        ),
+        false => problem.cause("nothing was sent to it: nothing is recorded"),
+    };
+    problem.cause(format!("file `{}`", path.display()))
 }
 
 /// The record cannot be trusted.

@@ -2,6 +2,7 @@
 
 mod audit;
 mod fault;
+mod line;
 mod note;
 mod record;
 mod row;

@@ -13,8 +13,9 @@ use super::fault::{Fault, corrupt, too_new};
 /// The version of the tables that is written, as `PRAGMA user_version`. 0 is a journal from before there were versions.
 pub const VERSION: i64 = 1;
 
-/// How long to wait for another process that holds the file, for example a backup.
-const HELD: Duration = Duration::from_secs(5);
+/// How long to wait for another process that holds the file, for example a backup: less long than a disk is waited for, so that
+/// it is told apart.
+pub const HELD: Duration = Duration::from_secs(3);
 
 const SETTINGS: &str = "
     PRAGMA journal_mode = WAL;

@@ -1,24 +1,44 @@
 //! The journal's file: entries that are never changed, a lease per environment, and everything flushed before a call
-//! returns. Room is set aside beside it, so that a full disk keeps nobody from going back.
+//! returns. Room is set aside beside it, so that a full disk keeps nobody from going back; and every call has a bound, so that
+//! a disk that hangs is told of.
 
 use std::io;
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::time::Duration;
 
 use pointsman_chassis::ballast::Ballast;
 use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::{
-    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Plan, Problem, ReleaseId, Stamped, Timestamp,
+    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Note, Plan, Problem, ReleaseId, Stamped,
+    Timestamp, TrafficSeen,
 };
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::watch;
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::audit::{self, Depth, Verification};
 use super::fault::{self, Fault};
+use super::line::{Line, Lost, Patience, Silence};
 use super::row::{Raw, signed, unsigned};
 use super::{record, schema};
+
+/// A change of the journal, or a look at some of it. Disks that work answer within milliseconds, and those that are busy within
+/// a second or two.
+const ANSWERS: Patience = Patience { soon: Duration::from_secs(5), gives_up: true };
+const _: () =
+    assert!(schema::HELD.as_secs() < ANSWERS.soon.as_secs(), "whoever holds the file is named first");
+
+/// The same for what must not be recorded twice: its caller waits to learn what came of it, and nothing else does.
+const HOWEVER_LATE: Patience = Patience { gives_up: false, ..ANSWERS };
+
+/// Reading all of it: a journal of millions of entries takes less.
+const READS: Patience = Patience { soon: Duration::from_secs(120), gives_up: true };
+
+/// How often it is tried whether anything can be recorded, while somebody may have to be led back and nobody writes: a release
+/// that is watched, or held, may record nothing for minutes.
+const TRIES: Duration = Duration::from_secs(5);
 
 /// Number and hash of the newest entry.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -33,7 +53,9 @@ pub struct Head {
 #[derive(Clone)]
 pub struct JournalStore {
     /// None while there was no room to open it.
-    connection: Arc<Mutex<Option<Connection>>>,
+    connection: Arc<Line<Option<Connection>>>,
+    /// Who verifies it, beside everybody else.
+    verifying: Arc<Line<()>>,
     head: Arc<watch::Sender<Head>>,
     /// What is left for the way back when the disk is full.
     ballast: Arc<Ballast>,
@@ -66,7 +88,8 @@ impl JournalStore {
         };
         let (head, _) = watch::channel(head);
         Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
+            connection: Arc::new(Line::before(connection)),
+            verifying: Arc::new(Line::before(())),
             head: Arc::new(head),
             ballast: Arc::new(ballast),
             path: path.into(),
@@ -77,7 +100,7 @@ impl JournalStore {
     /// Sets room aside for the way back, where it is not and can be. Says whether it is there.
     pub async fn keep_room(&self) -> bool {
         let ballast = Arc::clone(&self.ballast);
-        tokio::task::spawn_blocking(move || ballast.keep()).await.unwrap_or(false)
+        self.connection.call(ANSWERS, move |_| ballast.keep()).await.unwrap_or(false)
     }
 
     /// Whether room for the way back is set aside, and where it is.
@@ -87,7 +110,7 @@ impl JournalStore {
 
     /// Refuses where nothing can be recorded just now. It takes none of the room that is set aside.
     pub async fn must_be_writable(&self) -> Result<(), Problem> {
-        self.with(|connection| {
+        self.with(ANSWERS, |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.pragma_update(None, "user_version", schema::VERSION)?;
             Ok(transaction.commit()?)
@@ -100,15 +123,32 @@ impl JournalStore {
         self.head.subscribe()
     }
 
+    /// Why nothing can be recorded just now: a call is out that does not come back. None where that is not so, as far as is known.
+    pub fn silence(&self) -> Option<(Timestamp, Problem)> {
+        let since = self.connection.silent_since()?;
+        Some((since, fault::silent(Silence { since, sent: false }, &self.path)))
+    }
+
+    /// Tries again and again, while it is `wanted`, whether anything can be recorded: so that a disk that hangs is known before
+    /// it keeps somebody from being led back. For ever.
+    pub async fn keep_trying(&self, wanted: impl Fn() -> bool) {
+        loop {
+            tokio::time::sleep(TRIES).await;
+            if wanted() {
+                // What is wrong otherwise whoever writes finds out, and has room for.
+                let _ = self.must_be_writable().await;
+            }
+        }
+    }
+
     async fn with<T: Send + 'static>(
         &self,
+        patience: Patience,
         act: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
-        let (connection, path, head) =
-            (Arc::clone(&self.connection), Arc::clone(&self.path), Arc::clone(&self.head));
-        self.apart(move || {
-            let mut kept = connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let connection = match &mut *kept {
+        let (path, head) = (Arc::clone(&self.path), Arc::clone(&self.head));
+        let work = move |kept: &mut Option<Connection>| {
+            let connection = match kept {
                 Some(connection) => connection,
                 none => {
                     let (connection, newest) = opened(&path)?;
@@ -117,22 +157,28 @@ impl JournalStore {
                 }
             };
             act(connection)
-        })
-        .await
+        };
+        self.told(self.connection.call(patience, work).await)
     }
 
-    /// Works in a thread that may block on the disk.
-    async fn apart<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, Fault> + Send + 'static,
-    ) -> Result<T, Problem> {
-        let path = Arc::clone(&self.path);
-        let worked = tokio::task::spawn_blocking(move || work().map_err(|fault| fault.at(&path)));
-        worked.await.unwrap_or_else(|error| {
-            Err(Problem::new(Code::JournalUnwritable, "work on the journal ended abruptly")
-                .aftermath(Aftermath::Unknown)
-                .because(&error))
-        })
+    /// What came of a call, for people.
+    fn told<T>(&self, called: Result<Result<T, Fault>, Lost>) -> Result<T, Problem> {
+        match called {
+            Ok(worked) => worked.map_err(|fault| fault.at(&self.path)),
+            Err(Lost::Silent(silence)) => {
+                let problem = fault::silent(silence, &self.path);
+                // Once for each call that is out, whoever it was sent for.
+                if silence.sent {
+                    error!(problem = %problem.in_full(), "nothing can be recorded");
+                }
+                Err(problem)
+            }
+            Err(Lost::Abrupt(error)) => {
+                Err(Problem::new(Code::JournalUnwritable, "work on the journal ended abruptly")
+                    .aftermath(Aftermath::Unknown)
+                    .because(&error))
+            }
+        }
     }
 
     /// Takes the lease of an environment: the epoch grows by one in the same transaction.
@@ -145,13 +191,13 @@ impl JournalStore {
             let epoch = connection.query_row(sql, params![environment, holder], |row| unsigned(row, 0));
             Ok(Epoch(epoch?))
         };
-        self.with(move |connection| must(&ballast, connection, take)).await
+        self.with(ANSWERS, move |connection| must(&ballast, connection, take)).await
     }
 
     /// The row may be missing: a journal that was begun anew knows of no lease.
     async fn raise(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), Problem> {
         let environment = environment.to_string();
-        self.with(move |connection| {
+        self.with(ANSWERS, move |connection| {
             let sql = "INSERT INTO lease VALUES (?1, '', ?2)
                        ON CONFLICT (environment) DO UPDATE SET epoch = max(epoch, ?2)";
             connection.execute(sql, params![environment, signed(epoch.0)])?;
@@ -168,7 +214,8 @@ impl JournalStore {
         after: u64,
     ) -> Result<Vec<Entry>, Problem> {
         let (environment, release) = (environment.to_string(), release.map(ToString::to_string));
-        self.with(move |connection| {
+        let patience = if release.is_some() { ANSWERS } else { READS };
+        self.with(patience, move |connection| {
             let sql = format!(
                 "SELECT {} FROM entry WHERE environment = ?1 AND seq > ?2 AND (?3 IS NULL OR release = ?3) ORDER BY seq",
                 Raw::COLUMNS
@@ -182,7 +229,7 @@ impl JournalStore {
 
     /// The hash of an entry, if the journal has it.
     pub async fn hash_of(&self, seq: u64) -> Result<Option<[u8; 32]>, Problem> {
-        self.with(move |connection| {
+        self.with(ANSWERS, move |connection| {
             let sql = "SELECT hash FROM entry WHERE seq = ?1";
             Ok(connection.query_row(sql, params![signed(seq)], |row| row.get(0)).optional()?)
         })
@@ -193,19 +240,33 @@ impl JournalStore {
     /// What was recorded before it began must be found. An error means that it could not be looked at.
     pub async fn verify(&self) -> Result<Verification, Problem> {
         let (recorded, path) = (*self.head.borrow(), Arc::clone(&self.path));
-        self.apart(move || {
+        let look = move |(): &mut ()| {
             let connection = schema::open_to_read(&path)?;
             let mut found = audit::verify(&connection, Depth::Records, &path)?;
             audit::must_hold(&connection, recorded, &mut found)?;
             Ok(found)
-        })
-        .await
+        };
+        self.told(self.verifying.call(READS, look).await)
+    }
+
+    /// Records what visitors met. It is added up, so whoever does not know whether it is recorded could neither record it once
+    /// more nor leave it: this waits however late its disk answers. No release waits for it.
+    pub async fn append_met(
+        &self,
+        environment: &EnvironmentName,
+        lease: Epoch,
+        release: &ReleaseId,
+        at: Timestamp,
+        met: TrafficSeen,
+    ) -> Result<(), Problem> {
+        let events = vec![Event::Noted(Note::Traffic(met))];
+        self.append_all(HOWEVER_LATE, (environment, lease), release, at, events).await.map(drop)
     }
 
     async fn append_all(
         &self,
-        environment: &EnvironmentName,
-        lease: Epoch,
+        patience: Patience,
+        (environment, lease): (&EnvironmentName, Epoch),
         release: &ReleaseId,
         at: Timestamp,
         events: Vec<Event>,
@@ -213,7 +274,7 @@ impl JournalStore {
         let (environment, release) = (environment.to_string(), release.to_string());
         let (sender, principal) = (Arc::clone(&self.head), Arc::clone(&self.principal));
         let (ballast, path) = (Arc::clone(&self.ballast), Arc::clone(&self.path));
-        self.with(move |connection| {
+        self.with(patience, move |connection| {
             let head = *sender.borrow();
             let add = |connection: &mut Connection| {
                 append(connection, head, (&environment, lease), &release, &principal, at, &events)
@@ -352,7 +413,7 @@ impl Journal for JournalStore {
         at: Timestamp,
         events: Vec<Event>,
     ) -> Result<Vec<Stamped>, JournalError> {
-        self.append_all(environment, epoch, release, at, events).await.map_err(JournalError)
+        self.append_all(ANSWERS, (environment, epoch), release, at, events).await.map_err(JournalError)
     }
 }
 
@@ -396,6 +457,56 @@ mod tests {
         let (environment, _) = names();
         assert_eq!(store.take_lease(&environment, "a").await, Ok(Epoch(1)));
         assert_eq!(store.take_lease(&environment, "b").await, Ok(Epoch(2)));
+    }
+
+    #[tokio::test]
+    async fn while_a_disk_hangs_nothing_more_is_sent_to_it_and_what_was_sent_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = filled(&folder.path().join("journal.db")).await;
+        let (environment, release) = names();
+        let (answer, answered) = std::sync::mpsc::channel::<()>();
+        let hangs = {
+            let (environment, release) = (environment.clone(), release.clone());
+            let head = *store.head().borrow();
+            let sender = Arc::clone(&store.head);
+            move |connection: &mut Connection| {
+                let _ = answered.recv();
+                let event = Event::Fenced(HostName::parse("late").unwrap());
+                let under = (environment.as_str(), Epoch(1));
+                let head = append(connection, head, under, release.as_str(), "test", Timestamp(6), &[event])?;
+                sender.send_replace(head);
+                Ok(())
+            }
+        };
+        let at_once = Patience { soon: Duration::from_millis(10), gives_up: true };
+        let sent = store.with(at_once, hangs).await.unwrap_err();
+        assert_eq!((sent.code, sent.aftermath), (Code::JournalSilent, Aftermath::Unknown));
+        let (since, told) = store.silence().unwrap();
+        assert!(since.0 > 0 && told.hint.contains("findmnt -T") && told.message.contains(" UTC"), "{told:?}");
+
+        let more = || vec![Event::Fenced(HostName::parse("more").unwrap())];
+        let refused =
+            store.append(&environment, Epoch(1), &release, Timestamp(7), more()).await.unwrap_err().0;
+        assert_eq!((refused.code, refused.aftermath), (Code::JournalSilent, Aftermath::Unchanged));
+        assert_eq!(store.take_lease(&environment, "b").await.unwrap_err().0.code, Code::JournalSilent);
+        assert_eq!(store.must_be_writable().await.unwrap_err().code, Code::JournalSilent);
+        assert!(!store.keep_room().await);
+
+        drop(answer);
+        while store.silence().is_some() {
+            tokio::task::yield_now().await;
+        }
+        store.append(&environment, Epoch(1), &release, Timestamp(8), more()).await.unwrap();
+        let told = store.entries_after(&environment, None, 20).await.unwrap();
+        let told: Vec<String> = told
+            .into_iter()
+            .map(|entry| match entry.fact.event {
+                Event::Fenced(host) => host.to_string(),
+                other => panic!("{other:?}"),
+            })
+            .collect();
+        assert_eq!(told, ["late", "more"]);
+        assert_eq!(store.verify().await.unwrap().first_problem, None);
     }
 
     /// Writes until there is no room for a byte more.
