@@ -1,9 +1,10 @@
-//! Room set aside on a disk, for what must be recorded although the disk is full: a file that is given up when it is needed.
+//! Room set aside on a disk, for what must be recorded although the disk is full: files that are given up when they are needed.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use tracing::warn;
 
@@ -13,10 +14,33 @@ const BYTES: u64 = 2 << 20;
 /// Less free room than this is none, in bytes: one change of a database with its log, and a small file that is replaced.
 const SCARCE_BYTES: u64 = 512 << 10;
 
+/// How many empty files are set aside beside that, each an inode: a database that is opened makes two files (its log, and the
+/// index of it that readers share), and a small file that is replaced needs one meanwhile. Fewer free ones than these are none.
+const INODES: u64 = 3;
+
 /// The room that is set aside beside a file. Calls block on the disk.
 #[derive(Clone, Debug)]
 pub struct Ballast {
     path: PathBuf,
+}
+
+/// Sets the room aside when it is dropped, as far as there is some: kept after an open file, it takes what closing that gives
+/// back. A database that is closed removes two files, and on a disk without inodes it cannot be opened again without them.
+#[derive(Debug)]
+pub struct WhenClosed(Arc<Ballast>);
+
+impl WhenClosed {
+    /// Sets this room aside.
+    pub fn set_aside(ballast: &Arc<Ballast>) -> Self {
+        Self(Arc::clone(ballast))
+    }
+}
+
+impl Drop for WhenClosed {
+    fn drop(&mut self) {
+        // What lacks was told while somebody could still do something about it.
+        let _ = self.0.set_aside();
+    }
 }
 
 impl Ballast {
@@ -27,10 +51,13 @@ impl Ballast {
         Self { path: name.into() }
     }
 
-    /// Sets the room aside, where it is not. An error says that there is none, or why it cannot be had; then nothing is kept of
-    /// it.
+    /// Sets the room aside, where it is not. An error says that there is none, or not all of it, or why it cannot be had.
     pub fn set_aside(&self) -> io::Result<()> {
-        if self.is_there() {
+        // Inodes first: where those lack, this is all that can be had.
+        for spare in self.spares().filter(|spare| !is_file(spare)) {
+            make(&spare)?;
+        }
+        if self.has_blocks() {
             return Ok(());
         }
         self.fill().inspect_err(|_| drop(fs::remove_file(&self.path)))
@@ -39,14 +66,29 @@ impl Ballast {
     /// Sets the room aside where as much again is left free: whoever is led back just now may write beside this file, too. Says
     /// whether it is there.
     pub fn keep(&self) -> bool {
-        self.is_there() || (self.free().is_some_and(|free| free >= 2 * BYTES) && self.set_aside().is_ok())
+        let enough = |(bytes, inodes)| bytes >= 2 * BYTES && inodes >= 2 * (INODES + 1);
+        self.is_there() || (self.free().is_some_and(enough) && self.set_aside().is_ok())
     }
 
-    /// What is free on its disk, in bytes; none where that cannot be told, or there is no inode for it.
-    fn free(&self) -> Option<u64> {
+    /// Whether its disk has hardly any room left, in bytes or in inodes. Not where that cannot be told.
+    pub fn is_scarce(&self) -> bool {
+        self.free().is_some_and(|(bytes, inodes)| bytes < SCARCE_BYTES || inodes < INODES)
+    }
+
+    /// What is free on its disk, in bytes and in inodes; none where that cannot be told. A file system that counts no inodes has
+    /// enough of them.
+    fn free(&self) -> Option<(u64, u64)> {
         let room = rustix::fs::statvfs(self.folder()).ok()?;
-        let no_inode = room.f_files > 0 && room.f_favail == 0;
-        (!no_inode).then_some(room.f_bavail.saturating_mul(room.f_frsize))
+        let inodes = if room.f_files > 0 { room.f_favail } else { u64::MAX };
+        Some((room.f_bavail.saturating_mul(room.f_frsize), inodes))
+    }
+
+    fn spares(&self) -> impl Iterator<Item = PathBuf> {
+        (1..=INODES).map(|number| {
+            let mut name = self.path.as_os_str().to_owned();
+            name.push(format!("-{number}"));
+            name.into()
+        })
     }
 
     fn folder(&self) -> &Path {
@@ -54,26 +96,26 @@ impl Ballast {
         folder.unwrap_or(Path::new("."))
     }
 
-    /// Whether the room is set aside.
+    /// Whether the room is set aside, all of it.
     pub fn is_there(&self) -> bool {
+        self.has_blocks() && self.spares().all(|spare| is_file(&spare))
+    }
+
+    fn has_blocks(&self) -> bool {
         // Blocks, not length: a file with holes keeps no room.
         fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file() && file.blocks() * 512 >= BYTES)
     }
 
     fn fill(&self) -> io::Result<()> {
-        // What stands at the name is not written through: it may be a link that leads elsewhere.
-        match fs::remove_file(&self.path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&self.path)?;
+        let mut file = make(&self.path)?;
         reserve(&mut file)?;
         file.sync_all()
     }
 
     /// Gives the room up. Says whether there was some.
     pub fn give_up(&self) -> bool {
-        let given = fs::remove_file(&self.path).is_ok();
+        let files = self.spares().chain([self.path.clone()]);
+        let given = files.filter(|file| fs::remove_file(file).is_ok()).count() > 0;
         if given {
             warn!(file = %self.path.display(), "the disk is full: the room that was set aside is given up for the way back");
         }
@@ -82,12 +124,23 @@ impl Ballast {
 
     /// Gives the room up where the disk has hardly any left, so that whatever is written next finds some.
     pub fn make_room(&self) {
-        let Ok(room) = rustix::fs::statvfs(self.folder()) else { return };
-        let no_inode = room.f_files > 0 && room.f_favail == 0;
-        if no_inode || room.f_bavail.saturating_mul(room.f_frsize) < SCARCE_BYTES {
+        if self.is_scarce() {
             self.give_up();
         }
     }
+}
+
+fn is_file(path: &Path) -> bool {
+    fs::symlink_metadata(path).is_ok_and(|file| file.is_file())
+}
+
+/// Makes an empty file. What stands at the name is not written through: it may be a link that leads elsewhere.
+fn make(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
 /// Has the file system set the blocks aside; where it cannot, they are written.
@@ -118,7 +171,10 @@ mod tests {
         let made = fs::metadata(&file).unwrap().ino();
         ballast.set_aside().unwrap();
         assert_eq!(fs::metadata(&file).unwrap().ino(), made, "it was made anew");
+        let spare = folder.path().join("ledger.db.ballast-3");
+        assert!(is_file(&spare) && ballast.is_there());
         assert!(ballast.give_up() && !ballast.give_up());
+        assert!(!is_file(&spare), "an inode is kept back");
         assert!(!ballast.is_there() && ballast.keep() && ballast.is_there() && ballast.give_up());
         // A file that only claims to be that long keeps no room, and a link is not written through.
         let elsewhere = folder.path().join("elsewhere");
@@ -126,6 +182,12 @@ mod tests {
         std::os::unix::fs::symlink(&elsewhere, &file).unwrap();
         ballast.set_aside().unwrap();
         assert_eq!(fs::read_to_string(&elsewhere).unwrap(), "mine");
-        assert!(fs::symlink_metadata(&file).unwrap().is_file());
+        assert!(is_file(&file));
+        // One inode that somebody took is set aside anew, and the rest stays as it is.
+        let made = fs::metadata(&file).unwrap().ino();
+        fs::remove_file(&spare).unwrap();
+        assert!(!ballast.is_there());
+        drop(WhenClosed::set_aside(&Arc::new(ballast.clone())));
+        assert!(ballast.is_there() && fs::metadata(&file).unwrap().ino() == made);
     }
 }

@@ -13,7 +13,7 @@ use pointsman_proto::convert::ReceivedOrder;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ffi, params};
 use tracing::warn;
 
-use crate::ballast::Ballast;
+use crate::ballast::{Ballast, WhenClosed};
 
 /// The version of the tables that is written, as `PRAGMA user_version`. 0 is a ledger from before there were versions.
 const VERSION: i64 = 1;
@@ -51,11 +51,17 @@ const PRUNE: &str = "
 /// The ledger of one agent. Calls block on the disk: use them from blocking threads.
 #[derive(Clone)]
 pub struct Ledger {
-    connection: Arc<Mutex<Connection>>,
+    open: Arc<Mutex<Open>>,
     path: Arc<Path>,
     epoch: Arc<AtomicU64>,
     /// What is left for the way back when the disk is full.
     ballast: Arc<Ballast>,
+}
+
+/// The open file, and after it what takes the room that closing it gives back: whoever starts next needs that.
+struct Open {
+    connection: Connection,
+    _frees: WhenClosed,
 }
 
 /// Whether the disk has no room; also where the file that readers share could not grow, or a quota is used up, which SQLite
@@ -100,7 +106,7 @@ impl Ledger {
     /// Opens or creates the ledger at this path.
     pub fn open(path: &Path) -> Result<Self, Problem> {
         let wrong = |error| unusable(&error, path);
-        let ballast = Ballast::beside(path);
+        let ballast = Arc::new(Ballast::beside(path));
         // Opening it takes some, too, and an agent that does not start leads nobody back.
         ballast.make_room();
         let open = || -> Result<(Connection, i64), rusqlite::Error> {
@@ -127,25 +133,25 @@ impl Ledger {
             warn!(%error, "no room can be set aside for the way back");
         }
         Ok(Self {
-            connection: Arc::new(Mutex::new(connection)),
+            open: Arc::new(Mutex::new(Open { connection, _frees: WhenClosed::set_aside(&ballast) })),
             path: path.into(),
             epoch: Arc::new(AtomicU64::new(fence.epoch.0)),
-            ballast: Arc::new(ballast),
+            ballast,
         })
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Problem> {
         // A panic while the lock was held cannot leave a half-made change: SQLite rolls it back.
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut connection).map_err(|error| unusable(&error, &self.path))
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        act(&mut open.connection).map_err(|error| unusable(&error, &self.path))
     }
 
     /// The same for a change that must not fail for want of room: what was set aside for it is given up then.
     fn must<T>(&self, act: impl Fn(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Problem> {
-        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut done = act(&mut connection);
+        let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = act(&mut open.connection);
         if done.as_ref().is_err_and(is_full) && self.ballast.give_up() {
-            done = act(&mut connection);
+            done = act(&mut open.connection);
         }
         done.map_err(|error| unusable(&error, &self.path))
     }

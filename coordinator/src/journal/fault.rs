@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use pointsman_chassis::ballast::Ballast;
 use pointsman_core::{Aftermath, Code, Problem};
 use rusqlite::{ErrorCode, ffi};
 
@@ -80,6 +81,19 @@ impl Fault {
                 matches!(meaning(error), Meaning::Full) || code.is_some_and(|code| failed.contains(&code))
             }
             Self::Known(problem) => problem.code == Code::JournalFull,
+        }
+    }
+
+    /// The same, told as a want of room where a file could not be made on a disk that has none, bytes or inodes: `SQLite` says
+    /// only that it could not open it.
+    pub fn on_disk_of(self, ballast: &Ballast, path: &Path) -> Self {
+        match self {
+            Self::Sqlite(error)
+                if error.sqlite_error_code() == Some(ErrorCode::CannotOpen) && ballast.is_scarce() =>
+            {
+                full("the journal cannot be opened: its disk is full", &error, path).into()
+            }
+            fault => fault,
         }
     }
 

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_chassis::ballast::Ballast;
+use pointsman_chassis::ballast::{Ballast, WhenClosed};
 use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::{
@@ -52,8 +52,7 @@ pub struct Head {
 /// The journal. Cheap to clone; calls block on the disk only in threads that may.
 #[derive(Clone)]
 pub struct JournalStore {
-    /// None while there was no room to open it.
-    connection: Arc<Line<Option<Connection>>>,
+    file: Arc<Line<File>>,
     /// Who verifies it, beside everybody else.
     verifying: Arc<Line<()>>,
     head: Arc<watch::Sender<Head>>,
@@ -61,6 +60,13 @@ pub struct JournalStore {
     ballast: Arc<Ballast>,
     path: Arc<Path>,
     principal: Arc<str>,
+}
+
+/// The journal's file, and after it what takes the room that closing it gives back: whoever starts next needs that.
+struct File {
+    /// None while there was no room to open it.
+    connection: Option<Connection>,
+    _frees: WhenClosed,
 }
 
 fn taken_over(lease: Epoch, rules: Epoch) -> Problem {
@@ -72,10 +78,10 @@ impl JournalStore {
     /// Opens or begins the journal, and verifies its whole chain. One that lacks the room to be opened is opened when
     /// something is asked of it and there is room; until then whatever is asked of it says so.
     pub fn open(path: &Path, principal: &str) -> Result<Self, Problem> {
-        let ballast = Ballast::beside(path);
+        let ballast = Arc::new(Ballast::beside(path));
         // Opening it takes some, too, and a coordinator that does not start leads nobody back.
         ballast.make_room();
-        let (connection, head) = match opened(path) {
+        let (connection, head) = match opened(path, &ballast) {
             Ok((connection, head)) => (Some(connection), head),
             Err(fault) => {
                 let problem = fault.at(path);
@@ -88,10 +94,10 @@ impl JournalStore {
         };
         let (head, _) = watch::channel(head);
         Ok(Self {
-            connection: Arc::new(Line::before(connection)),
+            file: Arc::new(Line::before(File { connection, _frees: WhenClosed::set_aside(&ballast) })),
             verifying: Arc::new(Line::before(())),
             head: Arc::new(head),
-            ballast: Arc::new(ballast),
+            ballast,
             path: path.into(),
             principal: principal.into(),
         })
@@ -100,7 +106,7 @@ impl JournalStore {
     /// Sets room aside for the way back, where it is not and can be. Says whether it is there.
     pub async fn keep_room(&self) -> bool {
         let ballast = Arc::clone(&self.ballast);
-        self.connection.call(ANSWERS, move |_| ballast.keep()).await.unwrap_or(false)
+        self.file.call(ANSWERS, move |_| ballast.keep()).await.unwrap_or(false)
     }
 
     /// Whether room for the way back is set aside, and where it is.
@@ -125,7 +131,7 @@ impl JournalStore {
 
     /// Why nothing can be recorded just now: a call is out that does not come back. None where that is not so, as far as is known.
     pub fn silence(&self) -> Option<(Timestamp, Problem)> {
-        let since = self.connection.silent_since()?;
+        let since = self.file.silent_since()?;
         Some((since, fault::silent(Silence { since, sent: false }, &self.path)))
     }
 
@@ -147,18 +153,19 @@ impl JournalStore {
         act: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
         let (path, head) = (Arc::clone(&self.path), Arc::clone(&self.head));
-        let work = move |kept: &mut Option<Connection>| {
-            let connection = match kept {
+        let ballast = Arc::clone(&self.ballast);
+        let work = move |file: &mut File| {
+            let connection = match &mut file.connection {
                 Some(connection) => connection,
                 none => {
-                    let (connection, newest) = opened(&path)?;
+                    let (connection, newest) = opened(&path, &ballast)?;
                     head.send_replace(newest);
                     none.insert(connection)
                 }
             };
             act(connection)
         };
-        self.told(self.connection.call(patience, work).await)
+        self.told(self.file.call(patience, work).await)
     }
 
     /// What came of a call, for people.
@@ -293,8 +300,8 @@ impl JournalStore {
 }
 
 /// Opens the journal, and verifies its whole chain.
-fn opened(path: &Path) -> Result<(Connection, Head), Fault> {
-    let connection = schema::open(path)?;
+fn opened(path: &Path, ballast: &Ballast) -> Result<(Connection, Head), Fault> {
+    let connection = schema::open(path).map_err(|fault| fault.on_disk_of(ballast, path))?;
     let found = audit::verify(&connection, Depth::Chain, path)?;
     found.first_problem.map_or(Ok((connection, found.head)), |problem| Err(problem.into()))
 }
@@ -585,11 +592,58 @@ mod tests {
         assert_eq!(store.take_lease(&environment, "test").await, Ok(Epoch(epoch.0 + 1)));
         drop(store);
 
+        // What closing it gave back was set aside; somebody removes that.
+        assert!(Ballast::beside(&path).give_up());
         fill(&folder.path().join("filler"));
         let store = JournalStore::open(&path, "test").unwrap();
         assert_eq!(store.take_lease(&environment, "test").await.unwrap_err().0.code, Code::JournalFull);
         std::fs::remove_file(folder.path().join("filler")).unwrap();
         assert_eq!(store.take_lease(&environment, "test").await, Ok(Epoch(epoch.0 + 2)));
         assert_eq!(*store.head().borrow(), head);
+    }
+
+    /// Makes empty files until there is no inode left.
+    fn take_inodes(folder: &Path) {
+        let number = std::fs::read_dir(folder).unwrap().count();
+        let _ = (number..1000)
+            .try_for_each(|number| std::fs::File::create(folder.join(format!("filler-{number}"))).map(drop));
+    }
+
+    #[tokio::test]
+    async fn a_disk_without_inodes_keeps_no_journal_from_being_opened_however_often_it_was_closed() {
+        let place = "journal::store::tests::a_disk_without_inodes_keeps_no_journal_from_being_opened_however_often_it_was_closed";
+        let Some(folder) = fixture::small_disk(place, "16m,nr_inodes=40") else { return };
+        let path = folder.path().join("journal.db");
+        let store = JournalStore::open(&path, "test").unwrap();
+        assert!(store.keep_room().await && store.room().0);
+        let (environment, _) = names();
+        let mut epoch = store.take_lease(&environment, "test").await.unwrap();
+        let mut open = Some(store);
+        for _ in 0..3 {
+            take_inodes(folder.path());
+            // It ends in order: what it made beside the journal is removed, and somebody takes that, too.
+            drop(open.take());
+            take_inodes(folder.path());
+            let store = JournalStore::open(&path, "test").unwrap();
+            epoch = Epoch(epoch.0 + 1);
+            assert_eq!(store.take_lease(&environment, "test").await, Ok(epoch));
+            open = Some(store);
+        }
+        drop(open);
+
+        // Somebody removes what was set aside: then it is told what lacks, and it is opened as soon as that is there.
+        Ballast::beside(&path).give_up();
+        take_inodes(folder.path());
+        let store = JournalStore::open(&path, "test").unwrap();
+        let problem = store.take_lease(&environment, "test").await.unwrap_err().0;
+        assert_eq!(problem.code, Code::JournalFull, "{problem:?}");
+        assert!(problem.hint.contains("`df -i "), "{problem:?}");
+        for file in std::fs::read_dir(folder.path()).unwrap().map(|file| file.unwrap().path()) {
+            if file.file_name().unwrap().to_str().unwrap().starts_with("filler") {
+                std::fs::remove_file(file).unwrap();
+            }
+        }
+        assert_eq!(store.take_lease(&environment, "test").await, Ok(Epoch(epoch.0 + 1)));
+        assert!(store.keep_room().await);
     }
 }

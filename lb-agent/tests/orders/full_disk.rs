@@ -1,6 +1,7 @@
 //! The map file cannot be written: the route before stands, on disk and in the worker, and that is what is said. Where the
 //! whole disk is full, what leads back goes all the same.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use pointsman_core::{Aftermath, Code, Step};
@@ -57,7 +58,7 @@ async fn the_temporary_file_cannot_be_written() {
     rig.agent.set_route(P, V).await.unwrap();
 }
 
-async fn mounted(options: &str, break_it: impl FnOnce(&std::path::Path)) {
+async fn mounted(options: &str, break_it: impl FnOnce(&Path)) {
     let rig = Rig::new().await;
     let folder = rig.agent.map.parent().unwrap().to_owned();
     let mount = |arguments: &[&str]| {
@@ -86,19 +87,16 @@ async fn the_folder_is_read_only() {
     }
 }
 
-/// Receipts and routes are on one disk, and somebody's log fills it while visitors are on the new version.
-#[tokio::test]
-async fn a_full_disk_keeps_nobody_from_going_back() {
-    if !in_own_mounts("full_disk::a_full_disk_keeps_nobody_from_going_back") {
-        return;
-    }
-    const BACK: &str = "be_blue:be_green:0:8";
+const BACK: &str = "be_blue:be_green:0:8";
+
+/// A load balancer of which receipts and routes are on one small disk, and the agent there, which is not started yet.
+async fn on_one_disk(options: &str) -> (Rig, PathBuf, Setup) {
     let rig = Rig::new().await;
     let folder = rig.agent.map.parent().unwrap().to_owned();
-    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", "size=6m", "tmpfs"]).arg(&folder).status();
+    let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", options, "tmpfs"]).arg(&folder).status();
     assert!(mounted.unwrap().success());
     std::fs::write(&rig.agent.map, format!("route {P}\n")).unwrap();
-    let agent = Agent::start(&Setup {
+    let setup = Setup {
         map: rig.agent.map.clone(),
         key: KEY.to_owned(),
         socket: rig.fake.socket.clone(),
@@ -107,17 +105,29 @@ async fn a_full_disk_keeps_nobody_from_going_back() {
         state: folder.join("state"),
         signals: None,
         more: String::new(),
-    });
-    let at = |step, leads_back, mut order: ReceivedOrder| {
-        (order.order.key.step, order.order.leads_back) = (step, leads_back);
-        order
     };
-    let preflight = |of: &Agent, stands| {
-        let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
-        let looks =
-            pointsman_core::Action::InspectBalancer { expected: route(stands), backends, leaving: false };
-        at(Step::Preflight, false, of.order(looks))
-    };
+    (rig, folder, setup)
+}
+
+fn at(step: Step, leads_back: bool, mut order: ReceivedOrder) -> ReceivedOrder {
+    (order.order.key.step, order.order.leads_back) = (step, leads_back);
+    order
+}
+
+fn preflight(of: &Agent, stands: &str) -> ReceivedOrder {
+    let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
+    let looks = pointsman_core::Action::InspectBalancer { expected: route(stands), backends, leaving: false };
+    at(Step::Preflight, false, of.order(looks))
+}
+
+/// Receipts and routes are on one disk, and somebody's log fills it while visitors are on the new version.
+#[tokio::test]
+async fn a_full_disk_keeps_nobody_from_going_back() {
+    if !in_own_mounts("full_disk::a_full_disk_keeps_nobody_from_going_back") {
+        return;
+    }
+    let (rig, folder, setup) = on_one_disk("size=6m").await;
+    let agent = Agent::start(&setup);
     agent.send(&preflight(&agent, P)).await.unwrap();
     agent.set_route(P, V).await.unwrap();
 
@@ -150,4 +160,36 @@ async fn a_full_disk_keeps_nobody_from_going_back() {
     std::fs::remove_file(folder.join("state/receipts.db.ballast")).unwrap();
     agent.send(&preflight(&agent, BACK)).await.unwrap();
     assert!(folder.join("state/receipts.db.ballast").exists());
+}
+
+/// Makes empty files until there is no inode left.
+fn take_inodes(folder: &Path) {
+    let number = std::fs::read_dir(folder).unwrap().count();
+    let _ = (number..1000)
+        .try_for_each(|number| std::fs::File::create(folder.join(format!("filler-{number}"))).map(drop));
+}
+
+/// The agent is upgraded, or its host is booted, while visitors are on the new version.
+#[tokio::test]
+async fn a_disk_without_inodes_keeps_nobody_who_is_started_anew_from_leading_back() {
+    if !in_own_mounts("full_disk::a_disk_without_inodes_keeps_nobody_who_is_started_anew_from_leading_back") {
+        return;
+    }
+    let (rig, folder, setup) = on_one_disk("size=16m,nr_inodes=60").await;
+    let agent = Agent::start(&setup);
+    agent.send(&preflight(&agent, P)).await.unwrap();
+    agent.set_route(P, V).await.unwrap();
+    let next = agent.order(switch(V, BACK));
+    let mut agent = Some(agent);
+    for _ in 0..3 {
+        take_inodes(&folder);
+        // It ends in order: what it made beside its receipts is removed, and somebody takes that, too.
+        drop(agent.take());
+        assert!(!folder.join("state/receipts.db-wal").exists());
+        take_inodes(&folder);
+        agent = Some(Agent::start(&setup));
+    }
+    agent.unwrap().send(&at(Step::RouteBack, true, next)).await.unwrap();
+    assert_eq!(rig.agent.on_disk(), Some(route(BACK)));
+    assert_eq!(rig.fake.with(|world| world.route()), BACK);
 }
