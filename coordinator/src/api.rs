@@ -30,6 +30,7 @@ use crate::artifact_store::ArtifactStore;
 use crate::audit::audit;
 use crate::certificates;
 use crate::diagnose::{Part, diagnose};
+use crate::fileless::FilelessEnvironments;
 use crate::fingerprint::fingerprint;
 use crate::journal::JournalStore;
 use crate::office::{Office, WishOf, out_of_date};
@@ -61,6 +62,7 @@ const LISTED: (u32, u32) = (20, 500);
 /// The service.
 pub struct Api {
     offices: BTreeMap<EnvironmentName, Arc<Office>>,
+    fileless: FilelessEnvironments,
     journal: JournalStore,
     /// The journal is verified for one caller at a time: it reads all of it.
     verifying: tokio::sync::Mutex<()>,
@@ -82,9 +84,9 @@ fn reason_of(text: &str) -> Option<String> {
 }
 
 impl Api {
-    /// The service over these environments. What it streams ends when the daemon is to end.
+    /// The service over these environments, and over those that have no file. What it streams ends when the daemon is to end.
     pub fn new(
-        offices: Vec<Arc<Office>>,
+        (offices, fileless): (Vec<Arc<Office>>, FilelessEnvironments),
         journal: JournalStore,
         store: ArtifactStore,
         credentials: Arc<Credentials>,
@@ -92,7 +94,7 @@ impl Api {
     ) -> Self {
         let offices = offices.into_iter().map(|office| (office.environment().name.clone(), office)).collect();
         let (verifying, watchers) = (tokio::sync::Mutex::default(), Watchers::default());
-        Self { offices, journal, verifying, watchers, store, credentials, shutdown }
+        Self { offices, fileless, journal, verifying, watchers, store, credentials, shutdown }
     }
 
     /// The office that a request is for, if its peer may do anything there.
@@ -103,6 +105,9 @@ impl Api {
         // Known or not is told only to those who belong there.
         same_environment(&peer, &environment)?;
         let unknown = || {
+            if let Some(fileless) = self.fileless.why_not(&environment) {
+                return fileless;
+            }
             let known: Vec<&str> = self.offices.keys().map(EnvironmentName::as_str).collect();
             Problem::new(
                 Code::EnvironmentUnknown,
@@ -506,7 +511,11 @@ impl Coordinator for Api {
         let found = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let part = Part::parse(&request.get_ref().part)?;
-            Ok(v1::DiagnoseReply { findings: diagnose(&office, &self.credentials, part).await })
+            let mut findings = diagnose(&office, &self.credentials, part).await;
+            if part == Part::Whole {
+                findings.extend(self.fileless.findings());
+            }
+            Ok(v1::DiagnoseReply { findings })
         };
         reply(found.await)
     }

@@ -13,6 +13,7 @@ mod config;
 mod diagnose;
 pub mod driver;
 mod environment;
+mod fileless;
 mod fingerprint;
 #[cfg(test)]
 mod fixture;
@@ -41,6 +42,7 @@ pub use api::Api;
 pub use artifact_store::ArtifactStore;
 pub use config::Config;
 pub use environment::Environment;
+pub use fileless::FilelessEnvironments;
 pub use fleet::GrpcFleet;
 pub use office::Office;
 pub use retention::look_after_disk;

@@ -10,7 +10,9 @@ use futures_util::future::try_join_all;
 use pointsman_chassis::serve::{self, Daemon};
 use pointsman_chassis::{config, logs, tls};
 use pointsman_coordinator::journal::{self, JournalStore};
-use pointsman_coordinator::{Api, ArtifactStore, Config, Environment, Office, audit, lock, look_after_disk};
+use pointsman_coordinator::{
+    Api, ArtifactStore, Config, Environment, FilelessEnvironments, Office, audit, lock, look_after_disk,
+};
 use pointsman_core::{Code, Problem, Role};
 use pointsman_proto::MAX_MESSAGE_BYTES;
 use pointsman_proto::v1::coordinator_server::CoordinatorServer;
@@ -137,16 +139,18 @@ async fn run(config: Config) -> anyhow::Result<()> {
             Office::open(environment, places, &credentials, holder.clone())
         });
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
-    tokio::spawn(look_after_disk(journal.clone(), store.clone(), offices.clone()));
+    let fileless = FilelessEnvironments::default();
+    tokio::spawn(look_after_disk(journal.clone(), store.clone(), offices.clone(), fileless.clone()));
     let (tried, served) = (journal.clone(), offices.clone());
     tokio::spawn(async move {
         tried.keep_trying(|| served.iter().any(|office| office.open_release().is_some())).await;
     });
     info!(name = %daemon.name(), environments = offices.len(), listen = %config.listen, "coordinator starts");
     let watched = offices.clone();
-    let api = CoordinatorServer::new(Api::new(offices, journal, store, credentials, daemon.shutdown()))
-        .max_decoding_message_size(MAX_MESSAGE_BYTES)
-        .max_encoding_message_size(MAX_MESSAGE_BYTES);
+    let api =
+        CoordinatorServer::new(Api::new((offices, fileless), journal, store, credentials, daemon.shutdown()))
+            .max_decoding_message_size(MAX_MESSAGE_BYTES)
+            .max_encoding_message_size(MAX_MESSAGE_BYTES);
     // A journal that cannot be written, or whose disk hangs, is trouble that a restart does not cure, and would take away who
     // tells of it, so the watchdog is fed: `status`, `doctor` and the log say it. Reaching every office shows that none hangs.
     let alive = move || {

@@ -68,6 +68,23 @@ impl Opened {
     pub fn of_now(&self) -> impl Iterator<Item = &Kept> {
         self.releases.values().filter(|kept| kept.number > self.accepted)
     }
+
+    /// Where the environment stands after these, from where it stood before them.
+    fn stand(&mut self, mut standing: Standing) {
+        let mut in_order: Vec<&Kept> = self.of_now().collect();
+        in_order.sort_by_key(|kept| kept.number);
+        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
+        self.standing = standing;
+    }
+}
+
+/// An environment as its journal tells it, for whoever only looks: no lease is taken, nothing is written, and no agent is asked.
+pub async fn look<J: Journal>(journal: &J, environment: &EnvironmentName) -> Result<Opened, Problem> {
+    let entries = journal.entries(environment).await.map_err(|error| error.0)?;
+    let Folded { releases, void, adopted, standing } = fold(&entries)?;
+    let mut opened = Opened { releases, void, accepted: adopted, ..Opened::default() };
+    opened.stand(standing);
+    Ok(opened)
 }
 
 /// Takes the lease of an environment and folds its journal. An open release is told of the new epoch, so that
@@ -84,7 +101,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
 ) -> Result<Opened, Problem> {
     let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let Folded { mut releases, void, adopted, mut standing } = fold(&entries)?;
+    let Folded { mut releases, void, adopted, standing } = fold(&entries)?;
     let broken = invariants::single_flight(releases.values().map(|kept| &kept.state))
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
@@ -113,10 +130,7 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
     }
     let mut opened =
         Opened { epoch, releases, void, standing: Standing::default(), accepted: adopted, trouble };
-    let mut in_order: Vec<&Kept> = opened.of_now().collect();
-    in_order.sort_by_key(|kept| kept.number);
-    in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-    opened.standing = standing;
+    opened.stand(standing);
     Ok(opened)
 }
 

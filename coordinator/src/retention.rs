@@ -10,6 +10,7 @@ use pointsman_core::{ArtifactDigest, Standing};
 use tracing::{info, warn};
 
 use crate::artifact_store::ArtifactStore;
+use crate::fileless::FilelessEnvironments;
 use crate::journal::JournalStore;
 use crate::office::Office;
 use crate::opening::Kept;
@@ -26,24 +27,43 @@ const LOOKS_BETWEEN: u32 = 120;
 
 /// Looks after the coordinator's disk, for ever: sets room aside for the way back as soon as there is some, and drops artifacts
 /// at a start, after each release, and now and then.
-pub async fn look_after_disk(journal: JournalStore, store: ArtifactStore, offices: Vec<Arc<Office>>) {
+pub async fn look_after_disk(
+    journal: JournalStore,
+    store: ArtifactStore,
+    offices: Vec<Arc<Office>>,
+    fileless: FilelessEnvironments,
+) {
     let mut looks = 0;
     loop {
         journal.keep_room().await;
         if looks == 0 {
-            drop_unneeded(&store, &offices).await;
+            drop_unneeded((&journal, &store), &offices, &fileless).await;
         }
         let ended = tokio::time::timeout(LOOK, store.release_ended()).await.is_ok();
         looks = if ended || looks >= LOOKS_BETWEEN { 0 } else { looks.saturating_add(1) };
     }
 }
 
-async fn drop_unneeded(store: &ArtifactStore, offices: &[Arc<Office>]) {
+async fn drop_unneeded(
+    (journal, store): (&JournalStore, &ArtifactStore),
+    offices: &[Arc<Office>],
+    fileless: &FilelessEnvironments,
+) {
+    // A file that somebody moves away for a minute takes nothing along: what its environment needs the journal knows.
+    let led = offices.iter().map(|office| office.environment().name.clone()).collect();
+    let fileless = match fileless.read(journal, &led).await {
+        Ok(fileless) => fileless,
+        Err(problem) => {
+            warn!(problem = %problem.in_full(), "artifacts are kept: what environments without a file need is not known");
+            return;
+        }
+    };
     // Of an environment whose journal cannot be trusted it is not known what it needs, and the store is everybody's.
     let Some(needed) = offices.iter().map(|office| office.needed()).collect::<Option<Vec<_>>>() else {
         return;
     };
-    let (of_store, needed) = (store.clone(), needed.into_iter().flatten().collect::<BTreeSet<_>>());
+    let needed = needed.into_iter().flatten().chain(fileless.iter().flat_map(|one| one.needed.clone()));
+    let (of_store, needed) = (store.clone(), needed.collect::<BTreeSet<_>>());
     match tokio::task::spawn_blocking(move || of_store.drop_all_but(&needed)).await {
         Ok(Ok(dropped)) if dropped.contents == 0 && dropped.artifacts.is_empty() => {}
         Ok(Ok(dropped)) => {
@@ -130,8 +150,15 @@ pub enum Lacks {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::fs::{self, File};
+    use std::time::SystemTime;
 
-    use pointsman_core::{Epoch, Event, LiveRelease, Problem, SlotName, Stamped, State, machine};
+    use pointsman_chassis::artifact::{digest_of, hash_of};
+    use pointsman_core::manifest::{Entry, Kind, Manifest};
+    use pointsman_core::ports::Journal as _;
+    use pointsman_core::{
+        EnvironmentName, Epoch, Event, LiveRelease, Plan, Problem, SlotName, Stamped, State, machine,
+    };
 
     use super::*;
     use crate::fixture;
@@ -163,6 +190,53 @@ mod tests {
         let releases: Vec<Kept> = (1..=14).map(|number| kept(number, number != 2)).collect();
         let expected = [2, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 101, 102, 103].map(of);
         assert_eq!(needed(&standing, releases.iter()), BTreeSet::from(expected));
+    }
+
+    /// Names an artifact of one page complete, as it was published a week ago.
+    fn published(store: &ArtifactStore, text: &str) -> ArtifactDigest {
+        let size = u64::try_from(text.len()).unwrap();
+        let kind = Kind::File { size, content: hash_of(text.as_bytes()), executable: false };
+        let entry = Entry { path: "index.html".to_owned(), kind };
+        let bytes = Manifest::new(vec![entry]).unwrap().encode();
+        let artifact = digest_of(&bytes);
+        let path = store.root().join("manifests").join(artifact.to_string());
+        fs::write(&path, &bytes).unwrap();
+        let week_ago = SystemTime::now() - Duration::from_secs(7 * 86_400);
+        File::options().write(true).open(&path).unwrap().set_modified(week_ago).unwrap();
+        artifact
+    }
+
+    #[tokio::test]
+    async fn what_an_environment_without_a_file_needs_is_kept_and_its_open_release_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = JournalStore::open(&folder.path().join("journal.db"), "test").unwrap();
+        let store = ArtifactStore::open(folder.path().join("artifacts")).unwrap();
+        let [open, nobodys] = ["open", "nobody's"].map(|text| published(&store, text));
+        let plan = fixture::plan(&fixture::environment(&["lb1"], ""), "r1");
+        let (production, release) = (plan.environment.clone(), plan.release.clone());
+        let purpose = pointsman_core::Purpose::Deploy { artifact: open };
+        let planned = Event::Planned(Arc::new(Plan { purpose, ..plan }));
+        let epoch = journal.take_lease(&production, "test").await.unwrap();
+        journal.append(&production, epoch, &release, fixture::PLANNED_AT, vec![planned]).await.unwrap();
+        // One that never released anything lacks nothing.
+        let other = EnvironmentName::parse("staging").unwrap();
+        journal.take_lease(&other, "test").await.unwrap();
+
+        let fileless = FilelessEnvironments::default();
+        drop_unneeded((&journal, &store), &[], &fileless).await;
+        assert!(store.manifest(&open).is_ok(), "the open release cannot go on when its file is back");
+        assert!(store.manifest(&nobodys).is_err(), "nothing is dropped any more");
+        let found: Vec<_> = fileless.findings().collect();
+        let what = "release `r1` of `production` is open, and there is no file for environment `production`";
+        assert!(found.len() == 1 && found[0].what.contains(what), "{found:?}");
+        assert!(found[0].fix.contains("`production.toml`"), "{found:?}");
+        let why_not = fileless.why_not(&production).unwrap();
+        assert!(why_not.message.contains(what), "{why_not:?}");
+        assert_eq!(fileless.why_not(&other), None);
+
+        // With its file it is an environment like any other.
+        let led = BTreeSet::from([production]);
+        assert_eq!(FilelessEnvironments::default().read(&journal, &led).await, Ok(&[][..]));
     }
 
     #[test]

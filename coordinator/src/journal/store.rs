@@ -213,6 +213,23 @@ impl JournalStore {
         .await
     }
 
+    /// Every environment that anything was ever recorded of.
+    pub async fn environments(&self) -> Result<Vec<EnvironmentName>, Problem> {
+        self.with(|connection| {
+            // Whatever is recorded is recorded under a lease, and there are far fewer of these.
+            let mut statement =
+                connection.prepare_cached("SELECT environment FROM lease ORDER BY environment")?;
+            let names: Vec<String> = statement.query_map([], |row| row.get(0))?.collect::<Result<_, _>>()?;
+            let parsed = names.iter().map(|name| {
+                EnvironmentName::parse(name).map_err(|_| {
+                    fault::corrupt(format!("the journal has a lease of `{name}`, which names no environment"))
+                })
+            });
+            Ok(parsed.collect::<Result<_, Problem>>()?)
+        })
+        .await
+    }
+
     /// The entries of an environment after a number, of one release or of all, in order.
     pub async fn entries_after(
         &self,
