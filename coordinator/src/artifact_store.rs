@@ -12,13 +12,16 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use pointsman_chassis::artifact::{Offer, PieceCheck, Place, digest_of, file_problem, receive_pieces};
+use pointsman_chassis::artifact::{
+    Offer, PieceCheck, Place, digest_of, file_problem, hash_reader, receive_pieces,
+};
 use pointsman_chassis::durable;
 use pointsman_core::manifest::Manifest;
 use pointsman_core::{ArtifactDigest, Code, ContentHash, Problem};
 use pointsman_proto::v1;
 use tokio::sync::{Notify, mpsc};
 use tonic::Streaming;
+use tracing::error;
 
 use crate::retention::{Lacks, Room};
 
@@ -322,6 +325,50 @@ impl ArtifactStore {
         Ok(dropped)
     }
 
+    /// Looks whether these contents are here and what they are named by. The first that is not is told, and all of those are dropped,
+    /// with every artifact that is made of one: it is not complete any more, and what is published again is sent again. An error
+    /// of another code says that they could not be dropped.
+    pub fn must_be_whole(&self, contents: &[ContentHash]) -> Result<(), Problem> {
+        let of_disk = Some(rustix::io::Errno::IO.raw_os_error());
+        let is_damaged = |content: &&ContentHash| match self.content(content).and_then(hash_reader) {
+            Ok((found, _)) => found != **content,
+            // Whoever else met the damage may have dropped it.
+            Err(error) => error.kind() == io::ErrorKind::NotFound || error.raw_os_error() == of_disk,
+        };
+        let suspects: Vec<&ContentHash> = contents.iter().filter(is_damaged).collect();
+        if suspects.is_empty() {
+            return Ok(());
+        }
+        // What an offer was told to be here is not dropped behind its back; what was published anew meanwhile stays.
+        let _no_offer = self.uploads();
+        let damaged: BTreeSet<&ContentHash> = suspects.into_iter().filter(is_damaged).collect();
+        let Some(first) = damaged.first() else { return Ok(()) };
+        let failed = |error: io::Error| failed("a damaged content cannot be dropped from the store", &error);
+        for (artifact, path) in self.listed("manifests")? {
+            let made_of = self.read_manifest("manifests", &artifact).map(|(manifest, _)| manifest.contents());
+            if made_of.is_ok_and(|made_of| made_of.iter().any(|(content, _)| damaged.contains(content))) {
+                fs::remove_file(&path).map_err(failed)?;
+            }
+        }
+        durable::sync_directory(&self.root.join("manifests")).map_err(failed)?;
+        for content in &damaged {
+            let object = self.object(content);
+            match fs::remove_file(&object) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                removed => removed.map_err(failed)?,
+            }
+            error!(object = %object.display(), "a content of the artifact store was damaged: it is dropped, publish the artifact again");
+        }
+        let root = self.root.display();
+        let message = format!(
+            "the coordinator's artifact store is damaged: content `{first}` is no longer what it was, and is dropped"
+        );
+        Err(Problem::new(Code::ContentMismatch, message).hint(format!(
+            "publish it again: `pointsman deploy ENV --artifact DIR --release ID` with the folder itself; look after the \
+             coordinator's disk: `dmesg | tail`, `findmnt -T {root}`"
+        )))
+    }
+
     /// The artifacts of which a folder has the manifest. Files of another name are nobody's, and stay.
     fn listed(&self, folder: &str) -> Result<Vec<(ArtifactDigest, PathBuf)>, Problem> {
         let unread = |error: io::Error| failed("cannot read the artifact store", &error);
@@ -489,6 +536,31 @@ mod tests {
         fs::remove_dir(&in_the_way).unwrap();
         store.drop_all_but(&BTreeSet::new()).unwrap();
         assert!(!store.has_content(&hash_of(b"page"), 4), "what was left is never dropped");
+    }
+
+    #[test]
+    fn what_is_damaged_is_dropped_with_what_is_made_of_it_and_can_be_published_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = ArtifactStore::open(folder.path().to_owned()).unwrap();
+        let [one, two, other] = [["page", "one"], ["page", "two"], ["leaf", "one"]]
+            .map(|files| published(&store, &files, Duration::ZERO));
+        let contents = ["page", "one", "two", "leaf"].map(|text| hash_of(text.as_bytes()));
+        assert_eq!(store.must_be_whole(&contents), Ok(()));
+        fs::write(store.object(&hash_of(b"page")), "pace").unwrap();
+        let problem = store.must_be_whole(&contents).unwrap_err();
+        assert_eq!(problem.code, Code::ContentMismatch);
+        assert!(problem.message.contains("coordinator's artifact store"), "{problem:?}");
+        assert!(problem.message.contains(&hash_of(b"page").to_string()), "{problem:?}");
+        assert!([one, two].iter().all(|artifact| store.manifest(artifact).is_err()));
+        assert!(is_whole(&store, &other), "what is not made of it went, too");
+        // Whoever looks next, for another host, is told the same.
+        assert_eq!(store.must_be_whole(&contents), Err(problem));
+
+        let need = store.offer(&offer_of(&["page", "one"])).unwrap();
+        assert_eq!((need.complete, need.missing.len()), (false, 1));
+        assert_eq!(published(&store, &["page", "one"], Duration::ZERO), one);
+        assert!(is_whole(&store, &one));
+        assert_eq!(store.must_be_whole(&contents), Ok(()));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::Read as _;
 
+use pointsman_chassis::artifact::hash_of;
 use pointsman_core::manifest::Kind;
 use pointsman_core::{ArtifactDigest, Code, MigrationPhase, Problem};
 use pointsman_migration::{Finding, Gate, Phase, Recorded, Set, Version};
@@ -103,6 +104,9 @@ fn read(store: &ArtifactStore, artifact: &ArtifactDigest) -> Result<Set, Problem
         };
         let mut file = store.content(content).map_err(unreadable)?;
         file.read_to_end(&mut bytes).map_err(unreadable)?;
+        if hash_of(&bytes) != *content {
+            store.must_be_whole(&[*content])?;
+        }
         files.push((entry.path.clone(), bytes));
     }
     Set::read(files.iter().map(|(path, bytes)| (path.as_str(), bytes.as_slice())))

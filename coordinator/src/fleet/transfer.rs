@@ -83,6 +83,8 @@ pub async fn send_artifact(
         ..Default::default()
     };
     let hashes: Vec<_> = contents.iter().map(|(content, _)| *content).collect();
+    let sent_ones: Vec<_> = missing.iter().filter_map(|(number, _)| Some(wanted(number)?.0)).collect();
+    let of_store = store.clone();
     let (stream, reader) = pieces(header, missing, move |number| {
         let content = usize::try_from(number)
             .ok()
@@ -99,13 +101,20 @@ pub async fn send_artifact(
     });
     let answered = client.send_contents(counted).await;
     // A content that could not be read explains a broken transfer better than the host can.
-    if let Ok(Err(error)) = reader.await {
-        return Err(Problem::new(
+    let answered = match reader.await {
+        Ok(Err(error)) => Err(Problem::new(
             Code::StoreUnwritable,
             "a content of the artifact cannot be read from the store",
         )
-        .because(&error));
+        .because(&error)),
+        _ => answered.map(drop).map_err(|status| explain(&status)),
+    };
+    match answered {
+        Err(problem) if [Code::ContentMismatch, Code::StoreUnwritable].contains(&problem.code) => {
+            // The host only sees that what came is wrong. Whether it left here like that is told here, once for all tries.
+            let looked = tokio::task::spawn_blocking(move || of_store.must_be_whole(&sent_ones)).await;
+            Err(looked.unwrap_or(Ok(())).err().unwrap_or(problem))
+        }
+        answered => answered.map(|()| total),
     }
-    answered.map_err(|status| explain(&status))?;
-    Ok(total)
 }
