@@ -8,7 +8,7 @@ use pointsman_core::{Code, Problem};
 use pointsman_migration::{Backfill, Batch, Class, Statement};
 
 use super::fault::Fault;
-use super::ledger::literal;
+use super::ledger::{self, literal};
 use super::limits::{self, ROW_LOCK_MS};
 use super::order::SegmentCost;
 use super::run::{Job, Run, place};
@@ -116,24 +116,11 @@ impl<'a> Run<'a> {
                     .hint("name the primary key in the header `batch=COLUMN:ROWS`"));
             }
         };
-        let (last, rows) = self.saved(job, statement).await?;
+        // Whatever is saved is this statement's: `prefix` has looked, and nobody else writes under the guard.
+        let saved = self.entry(job).saved(&self.sessions.second).await?;
+        let saved = saved.into_iter().find(|saved| saved.ordinal == ledger::ordinal(statement));
+        let (last, rows) = saved.map_or((None, 0), |saved| (Some(saved.last_key), saved.rows));
         Ok(Walk { batch, cut, kind, last, rows })
-    }
-
-    async fn saved(&self, job: &Job<'a>, statement: &Statement) -> Result<(Option<String>, i64), Problem> {
-        let sql =
-            "SELECT last_key, rows FROM pointsman.backfill WHERE (version, phase, ordinal) = ($1, $2, $3)";
-        let (version, phase) = (job.version.to_string(), job.script.phase.as_str());
-        let ordinal = i32::try_from(statement.ordinal).unwrap_or(i32::MAX);
-        let row = self
-            .sessions
-            .second
-            .client()
-            .query_opt(sql, &[&version, &phase, &ordinal])
-            .await
-            .map_err(failed)?;
-        let read = row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose();
-        Ok(read.map_err(failed)?.unwrap_or((None, 0)))
     }
 
     /// The last key of the next batch; none when all are done.
@@ -158,21 +145,21 @@ impl<'a> Run<'a> {
         up_to: String,
         cost: &mut SegmentCost,
     ) -> Result<(), Problem> {
-        let sql = walk.cut.within(&walk.range(&up_to));
+        let (sql, up_to) = (walk.cut.within(&walk.range(&up_to)), up_to.as_str());
         for _ in 0..MAX_MISSES {
             cost.lock_tries = cost.lock_tries.saturating_add(1);
             let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };
             let watch = Watch::begin(&self.sessions.second, self.sessions.work.pid(), bounds);
             failpoint::pass("migrate-statement");
-            let changed = self.in_transaction(job, statement, &sql, &up_to, &watch).await;
+            let changed = self.in_transaction(job, statement, walk, &sql, up_to, &watch).await;
             let seen = watch.end().await;
             cost.stalled_sessions = cost.stalled_sessions.max(seen.sessions.len());
             cost.longest_stall = cost.longest_stall.max(seen.longest);
             match changed {
                 Ok(rows) => {
                     failpoint::pass("migrate-committed");
-                    walk.rows = walk.rows.saturating_add(rows);
-                    walk.last = Some(up_to);
+                    walk.rows = rows;
+                    walk.last = Some(up_to.to_owned());
                     return Ok(());
                 }
                 Err(problem) => {
@@ -206,10 +193,12 @@ impl<'a> Run<'a> {
             ))
     }
 
+    /// Returns the rows of all batches so far.
     async fn in_transaction(
         &self,
         job: &Job<'a>,
         statement: &Statement,
+        walk: &Walk<'_>,
         sql: &str,
         up_to: &str,
         watch: &Watch,
@@ -226,8 +215,9 @@ impl<'a> Run<'a> {
         let sent = self.sessions.work.client().execute(sql, &[]);
         let changed = watched(sent, Class::Backfill, watch).await.map_err(Stop::of)?;
         failpoint::pass("migrate-statement-done");
-        let rows = i64::try_from(changed).unwrap_or(i64::MAX);
-        own(&self.sessions.work, &save(job, statement, up_to, rows)).await.map_err(Stop::of)?;
+        let rows = walk.rows.saturating_add(i64::try_from(changed).unwrap_or(i64::MAX));
+        let save = self.entry(job).save_sql(statement, walk.batch, up_to, rows);
+        own(&self.sessions.work, &save).await.map_err(Stop::of)?;
         failpoint::pass("migrate-commit");
         own(&self.sessions.work, "COMMIT").await.map_err(Stop::of)?;
         Ok(rows)
@@ -269,18 +259,6 @@ impl Stop {
     fn of(fault: Fault) -> Self {
         if fault.is_lock_missed() { Self::Missed } else { Self::Failed(fault) }
     }
-}
-
-fn save(job: &Job<'_>, statement: &Statement, up_to: &str, rows: i64) -> String {
-    format!(
-        "INSERT INTO pointsman.backfill (version, phase, ordinal, last_key, rows) VALUES ({}, {}, {}, {}, {rows})
-         ON CONFLICT (version, phase, ordinal) DO UPDATE
-             SET last_key = EXCLUDED.last_key, rows = pointsman.backfill.rows + EXCLUDED.rows",
-        literal(&job.version.to_string()),
-        literal(job.script.phase.as_str()),
-        statement.ordinal,
-        literal(up_to)
-    )
 }
 
 fn failed(error: tokio_postgres::Error) -> Problem {

@@ -12,7 +12,7 @@ use crate::Session;
 const LOOK: i32 = 0;
 
 /// Most rows read of any table of ours: far beyond a long life of releases.
-const MAX_ROWS: i64 = 100_000;
+pub(crate) const MAX_ROWS: i64 = 100_000;
 
 /// The file that rows are about, and in whose name they are written.
 #[derive(Clone, Copy, Debug)]
@@ -83,17 +83,20 @@ pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
-fn bytes(hash: &[u8; 32]) -> String {
+/// A hash as SQL.
+pub(crate) fn bytes(hash: &[u8; 32]) -> String {
     let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
     format!("'\\x{hex}'::bytea")
 }
 
-fn ordinal(statement: &Statement) -> i32 {
+/// A statement's place in its file, as the tables hold it.
+pub(crate) fn ordinal(statement: &Statement) -> i32 {
     i32::try_from(statement.ordinal).unwrap_or(i32::MAX)
 }
 
 impl Entry<'_> {
-    fn key(&self) -> String {
+    /// Version and phase as SQL.
+    pub(crate) fn key(&self) -> String {
         format!("{}, {}", literal(&self.version.to_string()), literal(self.script.phase.as_str()))
     }
 
@@ -318,7 +321,7 @@ pub(crate) async fn settle(second: &Session) -> Result<(), Problem> {
     Ok(())
 }
 
-fn unreadable(error: tokio_postgres::Error) -> Problem {
+pub(crate) fn unreadable(error: tokio_postgres::Error) -> Problem {
     Fault::from(error).while_doing("read the records")
 }
 

@@ -29,6 +29,7 @@ mod relied_on;
 mod replan;
 mod restorable;
 mod run;
+mod saved;
 mod sessions;
 mod status;
 mod transaction;

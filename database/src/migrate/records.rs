@@ -7,11 +7,13 @@ use super::fault::Fault;
 use crate::Session;
 
 /// The shape of the tables below. A change counts it up.
-const FORMAT: i32 = 2;
+const FORMAT: i32 = 3;
 
-/// What makes the first shape the second. Looking works on both.
-const FROM_FIRST: &str =
-    "ALTER TABLE pointsman.attempt ADD COLUMN token_hash bytea; UPDATE pointsman.fence SET format = 2;";
+/// What makes each shape, from the first, the next. Looking works on all of them.
+const STEPS: [&str; 2] = [
+    "ALTER TABLE pointsman.attempt ADD COLUMN token_hash bytea;",
+    "ALTER TABLE pointsman.backfill ADD COLUMN token_hash bytea, ADD COLUMN key text;",
+];
 
 const CREATE: &str = "
 CREATE SCHEMA pointsman;
@@ -29,7 +31,8 @@ CREATE TABLE pointsman.attempt (
     epoch bigint NOT NULL, release text NOT NULL, backend int NOT NULL, xid xid8, outcome text,
     at timestamptz NOT NULL DEFAULT now(), token_hash bytea, PRIMARY KEY (version, phase, ordinal, attempt, state));
 CREATE TABLE pointsman.backfill (
-    version text, phase text, ordinal int, last_key text, rows bigint NOT NULL, PRIMARY KEY (version, phase, ordinal));
+    version text, phase text, ordinal int, last_key text, rows bigint NOT NULL, token_hash bytea, key text,
+    PRIMARY KEY (version, phase, ordinal));
 COMMENT ON SCHEMA pointsman IS 'records of pointsman: which migrations this database has, and in whose name';
 ";
 
@@ -40,8 +43,11 @@ pub(crate) enum Found {
     Absent,
     /// It has them, as this program writes them.
     Present,
-    /// It has them as the first version wrote them: enough to look at, and brought up to date by the next run.
-    First,
+    /// It has them as an earlier version wrote them: enough to look at, and brought up to date by the next run.
+    Older {
+        /// What the next run has still to change.
+        steps: &'static [&'static str],
+    },
 }
 
 /// Looks for the records; refuses what it does not know.
@@ -70,12 +76,18 @@ async fn known_format(session: &Session) -> Result<Found, Problem> {
     let row = row.map_err(|error| Fault::from(error).while_doing("read the records' format"))?;
     match row.and_then(|row| row.try_get::<_, i32>(0).ok()) {
         Some(FORMAT) => Ok(Found::Present),
-        Some(1) => Ok(Found::First),
-        Some(newer) => Err(Problem::new(
-            Code::StateTooNew,
-            format!("the records in schema `pointsman` have format {newer}; this agent knows {FORMAT}"),
-        )
-        .hint("install on the database host the version of pointsman that wrote them")),
+        Some(found) => {
+            let steps = found.checked_sub(1).and_then(|done| STEPS.get(usize::try_from(done).ok()?..));
+            steps.map(|steps| Found::Older { steps }).ok_or_else(|| {
+                Problem::new(
+                    Code::StateTooNew,
+                    format!(
+                        "the records in schema `pointsman` have format {found}; this agent knows {FORMAT}"
+                    ),
+                )
+                .hint("install on the database host the version of pointsman that wrote them")
+            })
+        }
         None => Err(Problem::new(Code::RecordsUnfit, "the table `pointsman.fence` has lost its row")
             .hint("compare with a backup: `pointsman db list ENV`")),
     }
@@ -85,7 +97,9 @@ async fn known_format(session: &Session) -> Result<Found, Problem> {
 pub(crate) async fn ensure(session: &Session, epoch: i64) -> Result<(), Problem> {
     let create = match find(session).await? {
         Found::Present => return Ok(()),
-        Found::First => format!("BEGIN; {FROM_FIRST} COMMIT"),
+        Found::Older { steps } => {
+            format!("BEGIN; {} UPDATE pointsman.fence SET format = {FORMAT}; COMMIT", steps.join(" "))
+        }
         Found::Absent => format!(
             "BEGIN; {CREATE} INSERT INTO pointsman.fence (epoch, format) VALUES ({epoch}, {FORMAT}); COMMIT"
         ),

@@ -251,7 +251,8 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Statements of the file that stand, from the first; refuses if they were others than the file's.
+    /// Statements of the file that stand, from the first; refuses if they, or one of which batches stand, were others than the
+    /// file's.
     async fn prefix(&self, job: &Job<'a>) -> Result<usize, Problem> {
         let done = self.entry(job).done(&self.sessions.second).await?;
         let mut statements = job.script.statements();
@@ -270,6 +271,9 @@ impl<'a> Run<'a> {
                     .aftermath(pointsman_core::Aftermath::Changed)
                     .hint("put the old statements back and change only those after them"));
             }
+        }
+        for saved in self.entry(job).saved(&self.sessions.second).await? {
+            saved.must_be_of(&Job { done: done.len(), ..*job })?;
         }
         Ok(done.len())
     }

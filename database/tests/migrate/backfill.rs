@@ -1,6 +1,6 @@
 //! Many rows, batch by batch.
 
-use pointsman_core::Code;
+use pointsman_core::{Aftermath, Code};
 use pointsman_migration::Phase;
 
 use crate::kit::{Ground, soon_async};
@@ -41,6 +41,84 @@ async fn an_interrupted_one_goes_on_after_the_last_batch() {
     let order = ground.order(Phase::Expand);
     ground.run(&[FILE], &order).await.unwrap();
     assert_eq!(ground.sql("SELECT n, count(*) FROM t GROUP BY n ORDER BY n"), "0|5\n1|995");
+}
+
+/// Fails at a row of the sixth batch.
+const FAILS: &str = "UPDATE t SET n = n + 1 + 0 / (id - 555)";
+
+/// A file with the header and these statements.
+fn cut(header: &str, statements: &str) -> String {
+    format!("-- pointsman: {header}\n{statements}")
+}
+
+#[tokio::test]
+async fn one_that_was_cut_short_is_ended_by_its_own_statement_and_by_no_other() {
+    let ground = Ground::new(&format!("{T}; ALTER TABLE t ADD COLUMN k int; UPDATE t SET k = 2000 - id;
+        ALTER TABLE t ALTER k SET NOT NULL, ADD UNIQUE (k); CREATE TABLE u AS SELECT id, 0 AS f FROM t; ALTER TABLE u ADD PRIMARY KEY (id)"));
+    let begun = cut("batch=id:100", FAILS);
+    ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    let counts = "SELECT n, count(*) FROM t GROUP BY n ORDER BY n";
+    let standing = "0|500\n1|500";
+    assert_eq!(ground.sql(counts), standing);
+    let other = "UPDATE t SET n = n + 1000";
+    for (header, statements) in [
+        ("batch=id:100", other.to_owned()),
+        ("batch=id:50", other.to_owned()),
+        // The same change along another column: the saved key is none of it.
+        ("batch=k:100", FAILS.to_owned()),
+        // At another place: the saved key would be taken for the other table's.
+        ("batch=id:100", format!("UPDATE u SET f = 42; {FAILS}")),
+        ("batch=id:100", format!("UPDATE u SET f = 42; {other}")),
+        // In one go.
+        ("allow-rewrite", "UPDATE t SET n = n + 1".to_owned()),
+    ] {
+        let file = cut(header, &statements);
+        let problem = ground.expand(&[("v1.0.0.sql", &file)]).await.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::MigrationsUnfit, Aftermath::Changed), "{file}");
+        let told = "v1.0.0.sql:2:1: batches of statement 1 have changed 500 rows in an earlier try";
+        assert!(problem.message.starts_with(told), "{file}: {problem}");
+        assert_eq!(ground.sql(counts), standing, "{file}");
+        assert_eq!(ground.sql("SELECT sum(f) FROM u"), "0", "{file}");
+        assert!(ground.status().await.records.is_empty(), "{file}");
+    }
+    // The row that it failed at is corrected, and its batches may be smaller.
+    ground.sql("DELETE FROM t WHERE id = 555");
+    ground.expand(&[("v1.0.0.sql", &cut("batch=id:7", &format!("-- why\n{FAILS}")))]).await.unwrap();
+    assert_eq!(ground.sql(counts), "1|999");
+}
+
+#[tokio::test]
+async fn one_that_must_not_go_on_is_given_up_by_hand_and_another_begins_at_the_first_row() {
+    let ground = Ground::new(T);
+    ground.expand(&[("v1.0.0.sql", &cut("batch=id:100", FAILS))]).await.unwrap_err();
+    // As `explain PM0330` says.
+    ground.sql("DELETE FROM pointsman.backfill WHERE (version, phase, ordinal) = ('1.0.0', 'expand', 1)");
+    ground.expand(&[("v1.0.0.sql", &cut("batch=id:100", "UPDATE t SET n = 7"))]).await.unwrap();
+    assert_eq!(ground.sql("SELECT DISTINCT n FROM t"), "7");
+}
+
+#[tokio::test]
+async fn a_statement_that_went_with_its_file_is_not_passed_over() {
+    let ground = Ground::new(T);
+    let two = format!("DELETE FROM t WHERE id > 990; {FAILS}");
+    ground.expand(&[("v1.0.0.sql", &cut("batch=id:100", &two))]).await.unwrap_err();
+    let one = cut("batch=id:100", "DELETE FROM t WHERE id > 990");
+    let problem = ground.expand(&[("v1.0.0.sql", &one)]).await.unwrap_err();
+    assert!(problem.message.starts_with("v1.0.0.sql: batches of statement 2 have"), "{problem}");
+    assert!(ground.status().await.records.is_empty());
+}
+
+#[tokio::test]
+async fn batches_of_records_that_do_not_tell_their_statement_are_nobodys() {
+    let ground = Ground::new(T);
+    let begun = cut("batch=id:100", FAILS);
+    ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    ground.sql(
+        "ALTER TABLE pointsman.backfill DROP COLUMN token_hash, DROP COLUMN key; UPDATE pointsman.fence SET format = 2",
+    );
+    assert_eq!(ground.status().await.leftovers.len(), 1);
+    let problem = ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    assert!(problem.message.contains("an older pointsman did not note"), "{problem}");
 }
 
 #[tokio::test]

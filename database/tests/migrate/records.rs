@@ -36,10 +36,13 @@ async fn records_of_the_first_format_are_looked_at_and_brought_up_to_date() {
     let ground = Ground::new("");
     let files = [("v1.0.0.sql", "CREATE TABLE t (a int)"), ("v1.1.0.sql", "CREATE TABLE u (a int)")];
     ground.expand(&files[..1]).await.unwrap();
-    ground.sql("ALTER TABLE pointsman.attempt DROP COLUMN token_hash; UPDATE pointsman.fence SET format = 1");
+    ground.sql(
+        "ALTER TABLE pointsman.attempt DROP COLUMN token_hash; ALTER TABLE pointsman.backfill DROP COLUMN token_hash,
+             DROP COLUMN key; UPDATE pointsman.fence SET format = 1",
+    );
     assert_eq!(ground.status().await.schema_version.as_deref(), Some("1.0.0"));
     assert_eq!(ground.expand(&files).await.unwrap().applied.len(), 1);
-    assert_eq!(ground.sql("SELECT format FROM pointsman.fence"), "2");
+    assert_eq!(ground.sql("SELECT format FROM pointsman.fence"), "3");
 }
 
 #[tokio::test]
