@@ -197,9 +197,15 @@ pub fn swapped(swapped: &Swapped) -> String {
 /// A file of which a part stands.
 pub fn unfinished(left: &Leftover) -> String {
     let stands = several(left.done, "statement stands", "statements stand");
-    let tried = match left.trying {
-        Some(statement) => format!(", what came of statement {statement} is looked up by the next try"),
-        None => String::new(),
+    let tried = match (left.batched, left.trying) {
+        (Some(rows), _) => format!(
+            ", and {rows} rows that batches of statement {} changed: the next try goes on after them",
+            left.done.saturating_add(1)
+        ),
+        (None, Some(statement)) => {
+            format!(", what came of statement {statement} is looked up by the next try")
+        }
+        (None, None) => String::new(),
     };
     format!("v{} {}: {stands}{tried}", left.version, left.phase)
 }
@@ -219,4 +225,26 @@ pub fn pending(pending: &Pending) -> String {
         _ => &pending.restored,
     };
     format!("`{aside}`, of the restore from `{}`", pending.backup)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stands_of_a_file_is_told() {
+        let left = |done, trying, batched| {
+            let (version, phase) = ("1.2.0".to_owned(), "expand".to_owned());
+            unfinished(&Leftover { version, phase, done, trying, batched })
+        };
+        assert_eq!(left(2, None, None), "v1.2.0 expand: 2 statements stand");
+        assert_eq!(
+            left(1, Some(2), None),
+            "v1.2.0 expand: 1 statement stands, what came of statement 2 is looked up by the next try"
+        );
+        assert_eq!(
+            left(0, Some(1), Some(300_000)),
+            "v1.2.0 expand: 0 statements stand, and 300000 rows that batches of statement 1 changed: the next try goes on after them"
+        );
+    }
 }

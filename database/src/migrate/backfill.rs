@@ -7,6 +7,7 @@ use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 use pointsman_migration::{Backfill, Batch, Class, Statement};
 
+use super::failure::File;
 use super::fault::Fault;
 use super::ledger::{self, literal};
 use super::limits::{self, ROW_LOCK_MS};
@@ -43,6 +44,8 @@ struct Walk<'a> {
     /// The last key that is done.
     last: Option<String>,
     rows: i64,
+    /// Rows that earlier tries had changed; none where they saved no batch.
+    found: Option<i64>,
 }
 
 impl Walk<'_> {
@@ -76,9 +79,9 @@ impl<'a> Run<'a> {
         let began = Instant::now();
         let mut cost =
             SegmentCost { first: place(statement), last: place(statement), ..SegmentCost::default() };
-        while let Some(up_to) = self.next_key(&walk).await? {
-            self.may_go_on()?;
-            self.replicas().await?;
+        while let Some(up_to) =
+            self.next(&walk).await.map_err(|problem| self.at(job, &walk).beside(problem))?
+        {
             let batch_began = Instant::now();
             self.one_batch(job, statement, &mut walk, up_to, &mut cost).await?;
             self.progress.say(format!("{}: {} rows so far", job.file().place(statement), walk.rows));
@@ -90,7 +93,10 @@ impl<'a> Run<'a> {
         let done = entry.done_sql(attempt, &[statement], self.sessions.work.pid());
         let ending = if last { self.ending_sql(job)? } else { String::new() };
         let recorded = own(&second, &format!("BEGIN; {done} {ending} COMMIT")).await;
-        recorded.map_err(|fault| fault.while_doing(&format!("record {}", job.file().place(statement))))?;
+        recorded.map_err(|fault| {
+            let what = format!("record {}", job.file().place(statement));
+            self.at(job, &walk).beside(fault.while_doing(&what))
+        })?;
         entry.confirm(&second, attempt).await?;
         failpoint::pass("migrate-outside-recorded");
         Ok(cost)
@@ -119,8 +125,23 @@ impl<'a> Run<'a> {
         // Whatever is saved is this statement's: `prefix` has looked, and nobody else writes under the guard.
         let saved = self.entry(job).saved(&self.sessions.second).await?;
         let saved = saved.into_iter().find(|saved| saved.ordinal == ledger::ordinal(statement));
-        let (last, rows) = saved.map_or((None, 0), |saved| (Some(saved.last_key), saved.rows));
-        Ok(Walk { batch, cut, kind, last, rows })
+        let found = saved.as_ref().map(|saved| saved.rows);
+        let last = saved.map(|saved| saved.last_key);
+        Ok(Walk { batch, cut, kind, last, rows: found.unwrap_or_default(), found })
+    }
+
+    /// The file with what stands of the walk. What a rehearsal does stands on the copy alone, and binds nobody.
+    fn at(&self, job: &Job<'a>, walk: &Walk<'_>) -> File<'a> {
+        let batched = if self.measure.is_some() { walk.found } else { walk.last.as_ref().map(|_| walk.rows) };
+        File { batched, ..job.file() }
+    }
+
+    /// The last key of the next batch, once it may begin; none when all are done.
+    async fn next(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
+        let Some(up_to) = self.next_key(walk).await? else { return Ok(None) };
+        self.may_go_on()?;
+        self.replicas().await?;
+        Ok(Some(up_to))
     }
 
     /// The last key of the next batch; none when all are done.
@@ -145,6 +166,7 @@ impl<'a> Run<'a> {
         up_to: String,
         cost: &mut SegmentCost,
     ) -> Result<(), Problem> {
+        let at = self.at(job, walk);
         let (sql, up_to) = (walk.cut.within(&walk.range(&up_to)), up_to.as_str());
         for _ in 0..MAX_MISSES {
             cost.lock_tries = cost.lock_tries.saturating_add(1);
@@ -166,31 +188,21 @@ impl<'a> Run<'a> {
                     _ = own(&self.sessions.work, "ROLLBACK").await;
                     match problem {
                         Stop::Missed => {}
-                        Stop::Fenced => return Err(fence::fenced(self.epoch, None)),
+                        Stop::Fenced => return Err(at.beside(fence::fenced(self.epoch, None))),
                         Stop::Failed(_) if seen.stopped.is_some() || seen.blind.is_some() => {
-                            return Err(job.file().stopped(statement, &seen, self.order.max_stall_ms));
+                            return Err(at.stopped(statement, &seen, self.order.max_stall_ms));
                         }
-                        Stop::Failed(fault) => {
-                            let done = format!(
-                                "{} rows are done and saved; the next try goes on after them",
-                                walk.rows
-                            );
-                            return Err(job.file().failed(statement, fault).cause(done));
-                        }
+                        Stop::Failed(fault) => return Err(at.failed(statement, fault)),
                     }
                 }
             }
             tokio::time::sleep(MAX_PAUSE).await;
         }
-        let message = format!("{}: visitors hold rows of the next batch", job.file().place(statement));
-        Err(Problem::new(Code::LockNotHad, message)
-            .aftermath(pointsman_core::Aftermath::Changed)
-            .retry_useful()
-            .cause(format!("{} rows are done and saved", walk.rows))
-            .hint(
-                "who holds them: `SELECT * FROM pg_stat_activity WHERE xact_start < now() - interval '2 s'`; then \
-                 the same command again: `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
-            ))
+        let message = format!("{}: visitors hold rows of the next batch", at.place(statement));
+        Err(at.beside(Problem::new(Code::LockNotHad, message).retry_useful().hint(
+            "who holds them: `SELECT * FROM pg_stat_activity WHERE xact_start < now() - interval '2 s'`; then \
+             the same command again: `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
+        )))
     }
 
     /// Returns the rows of all batches so far.
@@ -240,7 +252,6 @@ impl<'a> Run<'a> {
             format!("replicas stay more than {} s behind", MAX_LAG.as_secs()),
         )
         .retry_useful()
-        .aftermath(pointsman_core::Aftermath::Changed)
         .hint(
             "on the database: `SELECT * FROM pg_stat_replication`; then the same command again: \
              `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",

@@ -1,7 +1,7 @@
 //! Failures of migrations in words: where, which statement, what the server said, what stands now, what to type next.
 
 use pointsman_core::{Aftermath, Code, Problem};
-use pointsman_migration::{Finding, Script, Statement};
+use pointsman_migration::{Class, Finding, Script, Statement};
 
 use super::blockers;
 use super::fault::{self, Fault, Refusal};
@@ -14,6 +14,8 @@ pub(crate) struct File<'a> {
     pub(crate) script: &'a Script,
     /// Statements of it that stand, from the first.
     pub(crate) done: usize,
+    /// Rows that batches of the statement after those have changed; none where no batch stands.
+    pub(crate) batched: Option<i64>,
 }
 
 impl File<'_> {
@@ -23,6 +25,18 @@ impl File<'_> {
 
     /// What stands of it now.
     pub(crate) fn stands(&self) -> String {
+        if let Some(rows) = self.batched {
+            let before = match self.done {
+                0 => String::new(),
+                1 => "its statement 1 stands, ".to_owned(),
+                done => format!("its statements 1 to {done} stand, "),
+            };
+            let number = self.done.saturating_add(1);
+            return format!(
+                "{before}the {rows} rows that statement {number} has changed so far stand and are recorded; the next try \
+                 goes on after them"
+            );
+        }
         match self.done {
             0 => "nothing of the file was applied".to_owned(),
             1 => "its statement 1 stands and is recorded, the rest was not applied".to_owned(),
@@ -31,7 +45,16 @@ impl File<'_> {
     }
 
     fn aftermath(&self) -> Aftermath {
-        if self.done == 0 { Aftermath::Unchanged } else { Aftermath::Changed }
+        if self.done == 0 && self.batched.is_none() { Aftermath::Unchanged } else { Aftermath::Changed }
+    }
+
+    /// Another failure, of what is no statement, with what stands beside it.
+    pub(crate) fn beside(&self, problem: Problem) -> Problem {
+        let aftermath = match problem.aftermath {
+            Aftermath::Unchanged => self.aftermath(),
+            told => told,
+        };
+        problem.aftermath(aftermath).cause(format!("{}: {}", self.script.path, self.stands()))
     }
 
     /// `path:line:column`.
@@ -81,9 +104,14 @@ impl File<'_> {
     }
 
     fn problem(&self, message: String, refusal: &Refusal) -> Problem {
-        let problem = Problem::new(Code::StatementFailed, message)
-            .aftermath(self.aftermath())
-            .hint("correct the file and release again: `pointsman deploy ENV`");
+        let hint = match self.batched {
+            None => "correct the file and release again: `pointsman deploy ENV`",
+            Some(_) => {
+                "correct the row that it failed at, leave the statement as it is, and release again: `pointsman deploy ENV`; \
+                 where it cannot end: `pointsman explain PM0330`"
+            }
+        };
+        let problem = Problem::new(Code::StatementFailed, message).aftermath(self.aftermath()).hint(hint);
         refusal.more.iter().fold(problem, Problem::cause)
     }
 
@@ -113,9 +141,17 @@ impl File<'_> {
                     seen.longest.as_millis(),
                     self.stands()
                 );
-                Problem::new(Code::StallStopped, message).aftermath(self.aftermath()).hint(
-                    "write it in smaller steps (`NOT VALID` and `VALIDATE`, `CONCURRENTLY`, `batch=`), then: `pointsman deploy ENV`",
-                )
+                let hint = match statement.class {
+                    Class::Backfill => {
+                        "leave the statement as it is and let its batches be smaller (`batch=COLUMN:ROWS`), then: \
+                         `pointsman deploy ENV`"
+                    }
+                    _ => {
+                        "write it in smaller steps (`NOT VALID` and `VALIDATE`, `CONCURRENTLY`, `batch=`), then: \
+                         `pointsman deploy ENV`"
+                    }
+                };
+                Problem::new(Code::StallStopped, message).aftermath(self.aftermath()).hint(hint)
             }
             None => {
                 let why = seen.blind.as_deref().unwrap_or("the watch ended");

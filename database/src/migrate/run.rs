@@ -69,7 +69,7 @@ pub(crate) struct Job<'a> {
 
 impl<'a> Job<'a> {
     pub(crate) fn file(&self) -> File<'a> {
-        File { script: self.script, done: self.done }
+        File { script: self.script, done: self.done, batched: None }
     }
 }
 
@@ -320,7 +320,7 @@ impl<'a> Run<'a> {
 
 /// Refuses to go forward from a schema that is half taken back.
 fn no_way_down_begun(leftovers: &[Leftover]) -> Result<(), Problem> {
-    let begun = leftovers.iter().find(|left| left.phase == Phase::Down.as_str() && left.done > 0);
+    let begun = leftovers.iter().find(|left| left.phase == Phase::Down.as_str() && left.stands());
     let Some(Leftover { version, .. }) = begun else { return Ok(()) };
     let message = format!("the down file of version {version} was begun and is not finished");
     Err(Problem::new(Code::MigrationsUnfit, message)

@@ -36,6 +36,15 @@ pub struct Leftover {
     pub done: usize,
     /// The statement, from 1, whose try has no outcome.
     pub trying: Option<usize>,
+    /// Rows that batches of the statement after those that stand have changed; none where no batch stands.
+    pub batched: Option<u64>,
+}
+
+impl Leftover {
+    /// Whether the file has changed anything, as far as is recorded.
+    pub fn stands(&self) -> bool {
+        self.done > 0 || self.batched.is_some()
+    }
 }
 
 const LEFTOVERS: &str = "
@@ -45,10 +54,15 @@ WITH done AS (SELECT version, phase, count(*) AS n FROM pointsman.statement GROU
      WHERE state = 'intended' AND outcome IS NULL AND NOT EXISTS (
            SELECT 1 FROM pointsman.attempt d WHERE d.state = 'done'
               AND (d.version, d.phase, d.ordinal, d.attempt) = (i.version, i.phase, i.ordinal, i.attempt))
+     GROUP BY 1, 2),
+     batched AS (
+    SELECT version, phase, sum(rows)::bigint AS rows FROM pointsman.backfill b
+     WHERE NOT EXISTS (SELECT 1 FROM pointsman.statement s
+                        WHERE (s.version, s.phase, s.ordinal) = (b.version, b.phase, b.ordinal))
      GROUP BY 1, 2)
-SELECT f.version, f.phase, f.n, f.ordinal
-  FROM (SELECT version, phase, coalesce(d.n, 0) AS n, t.ordinal
-          FROM done d FULL JOIN trying t USING (version, phase)) f
+SELECT f.version, f.phase, f.n, f.ordinal, f.rows
+  FROM (SELECT version, phase, coalesce(d.n, 0) AS n, t.ordinal, b.rows
+          FROM done d FULL JOIN trying t USING (version, phase) FULL JOIN batched b USING (version, phase)) f
  WHERE NOT EXISTS (SELECT 1 FROM pointsman.migration m WHERE m.state IN ('applied', 'adopted')
                       AND (m.version, m.phase) = (f.version, f.phase))
  ORDER BY 1, 2 LIMIT 1000";
@@ -111,11 +125,13 @@ pub(crate) async fn leftovers(session: &Session) -> Result<Vec<Leftover>, Proble
     let rows = session.client().query(LEFTOVERS, &[]).await.map_err(unreadable)?;
     let read = |row: &tokio_postgres::Row| {
         let (done, trying): (i64, Option<i32>) = (row.try_get(2)?, row.try_get(3)?);
+        let batched: Option<i64> = row.try_get(4)?;
         Ok(Leftover {
             version: row.try_get(0)?,
             phase: row.try_get(1)?,
             done: usize::try_from(done).unwrap_or_default(),
             trying: trying.and_then(|ordinal| usize::try_from(ordinal).ok()),
+            batched: batched.map(|rows| u64::try_from(rows).unwrap_or_default()),
         })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)

@@ -1,9 +1,10 @@
 //! Many rows, batch by batch.
 
 use pointsman_core::{Aftermath, Code};
+use pointsman_database::migrate;
 use pointsman_migration::Phase;
 
-use crate::kit::{Ground, soon_async};
+use crate::kit::{Crew, Ground, set, soon_async};
 
 const T: &str = "CREATE TABLE t (id int PRIMARY KEY, n int NOT NULL DEFAULT 0); INSERT INTO t SELECT generate_series(1, 1000)";
 const FILE: (&str, &str) = ("v1.0.0.sql", "-- pointsman: batch=id:100\nUPDATE t SET n = n + 1 WHERE id > 5");
@@ -56,7 +57,16 @@ async fn one_that_was_cut_short_is_ended_by_its_own_statement_and_by_no_other() 
     let ground = Ground::new(&format!("{T}; ALTER TABLE t ADD COLUMN k int; UPDATE t SET k = 2000 - id;
         ALTER TABLE t ALTER k SET NOT NULL, ADD UNIQUE (k); CREATE TABLE u AS SELECT id, 0 AS f FROM t; ALTER TABLE u ADD PRIMARY KEY (id)"));
     let begun = cut("batch=id:100", FAILS);
-    ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    let problem = ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Changed));
+    let told = "statement 1 of 1 failed with 22012: division by zero; the 500 rows that statement 1 has changed so far stand \
+                and are recorded; the next try goes on after them";
+    assert!(
+        problem.message.ends_with(told) && problem.hint.contains("leave the statement as it is"),
+        "{problem:?}"
+    );
+    let left = ground.status().await.leftovers;
+    assert_eq!((left[0].done, left[0].batched, left[0].stands()), (0, Some(500), true));
     let counts = "SELECT n, count(*) FROM t GROUP BY n ORDER BY n";
     let standing = "0|500\n1|500";
     assert_eq!(ground.sql(counts), standing);
@@ -85,6 +95,36 @@ async fn one_that_was_cut_short_is_ended_by_its_own_statement_and_by_no_other() 
     ground.sql("DELETE FROM t WHERE id = 555");
     ground.expand(&[("v1.0.0.sql", &cut("batch=id:7", &format!("-- why\n{FAILS}")))]).await.unwrap();
     assert_eq!(ground.sql(counts), "1|999");
+    assert_eq!(ground.status().await.leftovers, []);
+}
+
+#[tokio::test]
+async fn what_a_copy_did_binds_no_file() {
+    let ground = Ground::new(T);
+    let (copy, begun) = (ground.copy().await, cut("batch=id:100", FAILS));
+    let (files, order) = (set(&[("v1.0.0.sql", &begun)]), ground.order(Phase::Expand));
+    let rehearsed =
+        migrate::rehearse(&ground.settings, &copy, &files, &order, &Crew(1), &ground.progress).await;
+    let problem = rehearsed.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Unchanged));
+    assert!(problem.message.ends_with("nothing of the file was applied"), "{problem}");
+    assert!(problem.hint.starts_with("correct the file"), "{problem:?}");
+}
+
+#[tokio::test]
+async fn a_way_down_that_was_cut_short_lets_nothing_go_forward() {
+    let ground = Ground::new(T);
+    let down = cut("batch=id:100", FAILS);
+    let files = [
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.0.0.down.sql", down.as_str()),
+        ("v1.1.0.sql", "CREATE TABLE u ()"),
+    ];
+    ground.expand(&files[..2]).await.unwrap();
+    let problem = ground.down(&files[..2], "1.0.0").await.unwrap_err();
+    assert_eq!(problem.aftermath, Aftermath::Changed, "{problem:?}");
+    let problem = ground.expand(&files).await.unwrap_err();
+    assert!(problem.message.contains("the down file of version 1.0.0 was begun"), "{problem}");
 }
 
 #[tokio::test]
