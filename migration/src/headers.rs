@@ -1,7 +1,11 @@
 //! What a file says about itself in comments before its first statement: `-- pointsman: no-transaction, batch=id:5000`.
 
+use std::fmt;
+
 use crate::Phase;
-use crate::token::{Fault, Lexed};
+use crate::parse::fold;
+use crate::relation::quoted;
+use crate::token::{Fault, Kind, Lexed, lex};
 
 /// What a file asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -25,6 +29,18 @@ pub struct Batch {
     pub key: String,
     /// Rows in one transaction.
     pub rows: u32,
+}
+
+/// As a header has it: quoted only where the name needs it.
+impl fmt::Display for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, rows } = self;
+        if column(key).as_ref() == Some(key) {
+            write!(f, "{key}:{rows}")
+        } else {
+            write!(f, "{}:{rows}", quoted(key))
+        }
+    }
 }
 
 /// Longest lock timeout a file may ask for: visitors may wait this long behind each try.
@@ -63,8 +79,8 @@ impl Headers {
         if self.allow_rewrite {
             text.push_str("allow-rewrite\n");
         }
-        if let Some(Batch { key, rows }) = &self.batch {
-            text.push_str(&format!("batch={key}:{rows}\n"));
+        if let Some(batch) = &self.batch {
+            text.push_str(&format!("batch={batch}\n"));
         }
         text
     }
@@ -85,7 +101,7 @@ pub(crate) fn read(lexed: &Lexed<'_>) -> Result<Read, Vec<HeaderFault>> {
             tell("headers stand before the first statement", entries);
             continue;
         }
-        for entry in entries.split([',', ' ', '\t']).filter(|entry| !entry.is_empty()) {
+        for entry in split(entries) {
             if let Err(message) = read.take(entry) {
                 tell(message, entry);
             }
@@ -110,6 +126,16 @@ fn mark_of_way_down(comment: &str) -> Option<&str> {
 /// What stands after `-- pointsman:`.
 fn header_of(comment: &str) -> Option<&str> {
     comment.strip_prefix("--")?.trim_start().strip_prefix("pointsman:").map(str::trim)
+}
+
+/// The entries of a header, between commas and blanks that stand in no quotes.
+fn split(entries: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let parts = entries.split(move |c: char| {
+        quoted ^= c == '"';
+        !quoted && matches!(c, ',' | ' ' | '\t')
+    });
+    parts.filter(|entry| !entry.is_empty())
 }
 
 impl Read {
@@ -155,13 +181,19 @@ fn milliseconds(text: &str) -> Result<u64, &'static str> {
 fn batch(text: &str) -> Result<Batch, &'static str> {
     let (key, rows) = text.rsplit_once(':').ok_or("a batch is `COLUMN:ROWS`")?;
     let rows = rows.parse::<u32>().ok().filter(|rows| (1..=MAX_BATCH_ROWS).contains(rows));
-    let plain = key.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
-        && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
-    match rows {
-        None => Err("a batch has between 1 and 100000 rows"),
-        Some(_) if !plain => Err("the key of a batch is one column, written without quotes"),
-        Some(rows) => Ok(Batch { key: key.to_ascii_lowercase(), rows }),
+    match (rows, column(key)) {
+        (None, _) => Err("a batch has between 1 and 100000 rows"),
+        (Some(_), None) => Err("the key of a batch is one column, written as in SQL: `id`, `\"userId\"`"),
+        (Some(rows), Some(key)) => Ok(Batch { key, rows }),
     }
+}
+
+/// The column that this names in SQL, as the catalog has it.
+fn column(name: &str) -> Option<String> {
+    let lexed = lex(name);
+    let [token] = lexed.tokens.as_slice() else { return None };
+    let is_name = matches!(token.kind, Kind::Word | Kind::Quoted) && token.text == name && name != "\"\"";
+    (is_name && lexed.faults.is_empty()).then(|| fold(name))
 }
 
 #[cfg(test)]
@@ -185,6 +217,24 @@ mod tests {
     }
 
     #[test]
+    fn a_key_is_a_column_as_sql_names_it() {
+        for (header, key, canonical) in [
+            ("batch=ID:5", "id", "id:5"),
+            ("batch=\"id\":5", "id", "id:5"),
+            ("allow-rewrite,batch=\"userId\":5", "userId", "\"userId\":5"),
+            ("batch=\"a, b:1\":5 allow-rewrite", "a, b:1", "\"a, b:1\":5"),
+            ("batch=\"a\"\"b\":5", "a\"b", "\"a\"\"b\":5"),
+            ("batch=Schlüssel:5", "schlüssel", "schlüssel:5"),
+            ("batch=\"Schlüssel\":5", "Schlüssel", "\"Schlüssel\":5"),
+        ] {
+            let sql = format!("-- pointsman: {header}\nselect 1");
+            let headers = read(&lex(&sql)).unwrap().headers;
+            assert_eq!(headers.batch, Some(Batch { key: key.into(), rows: 5 }), "{header}");
+            assert!(headers.canonical().ends_with(&format!("batch={canonical}\n")), "{header}");
+        }
+    }
+
+    #[test]
     fn what_is_wrong_is_told_entry_by_entry() {
         for (header, entries) in [
             ("no-transactions", vec!["no-transactions"]),
@@ -196,6 +246,12 @@ mod tests {
             ("batch=id", vec!["batch=id"]),
             ("batch=id:0", vec!["batch=id:0"]),
             ("batch=a;b:5", vec!["batch=a;b:5"]),
+            ("batch=a.b:5", vec!["batch=a.b:5"]),
+            ("batch=\"\":5", vec!["batch=\"\":5"]),
+            ("batch=\"a\"b:5", vec!["batch=\"a\"b:5"]),
+            ("batch=\"a b:5 allow-rewrite", vec!["batch=\"a b:5 allow-rewrite"]),
+            ("batch=U&\"\\0041\":5", vec!["batch=U&\"\\0041\":5"]),
+            ("batch='id':5", vec!["batch='id':5"]),
             ("phase=down phase=later", vec!["phase=down", "phase=later"]),
             ("runner=psql", vec!["runner=psql"]),
         ] {

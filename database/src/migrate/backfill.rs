@@ -33,6 +33,11 @@ SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND EXISTS (
               AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL)
   FROM pg_catalog.pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
 
+/// The column that somebody means who forgot its quotes.
+const MEANT: &str = "
+SELECT attname::text FROM pg_catalog.pg_attribute
+ WHERE attrelid = to_regclass($1) AND lower(attname) = lower($2) AND attnum > 0 AND NOT attisdropped LIMIT 1";
+
 const LAG: &str =
     "SELECT coalesce(max(extract(epoch FROM replay_lag)), 0)::float8 FROM pg_catalog.pg_stat_replication";
 
@@ -118,8 +123,14 @@ impl<'a> Run<'a> {
             found => {
                 let why =
                     if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
+                let hint = match self.meant(&table, &batch.key).await? {
+                    Some(key) if found.is_none() => {
+                        format!("write its name as SQL does: `batch={}`", Batch { key, rows: batch.rows })
+                    }
+                    _ => "name the primary key in the header `batch=COLUMN:ROWS`".to_owned(),
+                };
                 return Err(unfit(format!("`{}` of {} cannot cut batches: it {why}", batch.key, cut.table))
-                    .hint("name the primary key in the header `batch=COLUMN:ROWS`"));
+                    .hint(hint));
             }
         };
         // Whatever is saved is this statement's: `prefix` has looked, and nobody else writes under the guard.
@@ -128,6 +139,11 @@ impl<'a> Run<'a> {
         let found = saved.as_ref().map(|saved| saved.rows);
         let last = saved.map(|saved| saved.last_key);
         Ok(Walk { batch, cut, kind, last, rows: found.unwrap_or_default(), found })
+    }
+
+    async fn meant(&self, table: &str, key: &str) -> Result<Option<String>, Problem> {
+        let row = self.sessions.work.client().query_opt(MEANT, &[&table, &key]).await.map_err(failed)?;
+        row.map(|row| row.try_get(0)).transpose().map_err(failed)
     }
 
     /// The file with what stands of the walk. What a rehearsal does stands on the copy alone, and binds nobody.

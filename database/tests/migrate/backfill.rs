@@ -162,6 +162,31 @@ async fn batches_of_records_that_do_not_tell_their_statement_are_nobodys() {
 }
 
 #[tokio::test]
+async fn a_key_may_have_any_name_that_sql_can_write() {
+    for (column, header) in
+        [("\"Id\"", "\"Id\""), ("schlüssel", "Schlüssel"), ("\"a \"\"b, c\"", "\"a \"\"b, c\"")]
+    {
+        let ground = Ground::new(&format!(
+            "CREATE TABLE \"Bt\" ({column} int PRIMARY KEY, n int); INSERT INTO \"Bt\" SELECT generate_series(1, 1000), 0"
+        ));
+        let file = cut(&format!("batch={header}:300"), "UPDATE \"Bt\" AS b SET n = n + 1");
+        ground.expand(&[("v1.0.0.sql", &file)]).await.unwrap();
+        assert_eq!(
+            ground.sql("SELECT n, count(*), count(DISTINCT xmin::text) FROM \"Bt\" GROUP BY n"),
+            "1|1000|4"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_key_whose_quotes_were_forgotten_is_named_with_them() {
+    let ground = Ground::new("CREATE TABLE bt (\"Id\" int PRIMARY KEY, n int)");
+    let file = cut("batch=Id:700", "UPDATE bt SET n = 1");
+    let problem = ground.expand(&[("v1.0.0.sql", &file)]).await.unwrap_err();
+    assert_eq!(problem.hint, "write its name as SQL does: `batch=\"Id\":700`");
+}
+
+#[tokio::test]
 async fn a_key_that_cannot_lead_is_refused() {
     let ground = Ground::new(T);
     for (file, found) in [
