@@ -140,8 +140,14 @@ fn column_stalls(add: &ast::AddColumn) -> Option<Told> {
     if default_value::rewrites(add) {
         let message =
             format!("every row is written anew, because `{column}` gets a value of its own in each");
-        let hint = "add the column without it, set the default in a statement of its own, fill old rows in batches \
-                    (`-- pointsman: batch=id:5000`)";
+        let hint = if default_value::is_stored(add) {
+            "a stored column cannot come in steps: where the table is small, `-- pointsman: allow-rewrite`; else a plain \
+             column, a trigger that fills it, and old rows in batches (`-- pointsman: batch=id:5000`); or, from PostgreSQL 18 \
+             on, `VIRTUAL`"
+        } else {
+            "add the column without it, set the default in a statement of its own, fill old rows in batches \
+             (`-- pointsman: batch=id:5000`)"
+        };
         return Some(told(add.syntax(), "adding-field-with-default", message, hint));
     }
     let constraint = add.constraints().find(crate::alter_table::reads_table)?;

@@ -50,6 +50,15 @@ pub(crate) fn rewrites(add: &ast::AddColumn) -> bool {
     is_serial(add) || add.constraints().any(|constraint| fills_rows(&constraint))
 }
 
+/// Whether the column's values are computed from others and stored: it comes with all of them, or not at all.
+pub(crate) fn is_stored(add: &ast::AddColumn) -> bool {
+    let stored = |constraint: &Constraint| {
+        matches!(constraint, Constraint::GeneratedConstraint(generated)
+            if matches!(generated.generated_as(), Some(GeneratedAs::GeneratedStored(_))))
+    };
+    add.constraints().any(|constraint| stored(&constraint) && fills_rows(&constraint))
+}
+
 /// Whether the column's type brings a sequence.
 pub(crate) fn is_serial(add: &ast::AddColumn) -> bool {
     add.ty().and_then(|ty| name(ty.syntax())).is_some_and(|ty| SERIAL.contains(&ty.as_str()))

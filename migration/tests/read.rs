@@ -5,7 +5,7 @@
     reason = "a test may stop at the first thing that is not as it should be"
 )]
 
-use pointsman_migration::{Class, Lock, LockMode, Phase, Probe, Relation, Script, Set};
+use pointsman_migration::{Class, Lock, LockMode, Phase, Probe, Relation, Script, Set, dangerous};
 
 fn set(files: &[(&str, &str)]) -> Result<Set, Vec<String>> {
     Set::read(files.iter().map(|(path, text)| (*path, text.as_bytes())))
@@ -67,4 +67,20 @@ fn a_file_becomes_transactions() {
         [Lock { relation: layers, mode: LockMode::ShareRowExclusive, only: false }]
     );
     assert_eq!(statements[3].locks, [], "a table that the script makes cannot be locked beforehand");
+}
+
+#[test]
+fn a_column_that_is_computed_and_stored_is_not_told_to_come_in_steps() {
+    for (column, hint) in [
+        ("v float8 GENERATED ALWAYS AS (id * 2.0) STORED", "a stored column cannot come in steps"),
+        ("v uuid DEFAULT gen_random_uuid()", "add the column without it"),
+        ("v bigserial", "add the column without it"),
+    ] {
+        let said = dangerous(&expand(&format!("ALTER TABLE t ADD COLUMN {column}")));
+        let told: Vec<_> = said.iter().map(|finding| (finding.rule, finding.hint.as_str())).collect();
+        assert!(
+            matches!(told[..], [("adding-field-with-default", told)] if told.starts_with(hint)),
+            "{said:#?}"
+        );
+    }
 }
