@@ -39,6 +39,24 @@ impl Part {
     }
 }
 
+/// Where a condition stands.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct At<'a> {
+    /// The section whose `acl` lines it names.
+    pub(super) home: &'a Section,
+    /// The frontend that takes the requests in.
+    pub(super) front: &'a Section,
+    /// The site's host name.
+    pub(super) host: &'a str,
+}
+
+impl<'a> At<'a> {
+    /// In the frontend itself.
+    pub(super) fn of(front: &'a Section, host: &'a str) -> Self {
+        Self { home: front, front, host }
+    }
+}
+
 /// What is asked of a request, or of where it comes from: a term that asks none of this holds for all requests or for none.
 const OF_REQUESTS: [&str; 14] = [
     "path",
@@ -98,27 +116,27 @@ fn predefined(name: &str) -> Option<Part> {
 }
 
 /// For whom a line counts: all that its condition holds for, or everybody without one.
-pub(super) fn of_line(line: &Line, section: &Section, host: &str) -> Part {
+pub(super) fn of_line(line: &Line, at: At<'_>) -> Part {
     let Some(condition) = Condition::of(line) else { return Part::Everybody };
-    let alternatives = condition.alternatives.iter().map(|terms| of_terms(terms, section, host));
+    let alternatives = condition.alternatives.iter().map(|terms| of_terms(terms, at));
     alternatives.max().unwrap_or(Part::Everybody).turned(condition.negated)
 }
 
 /// For whom several terms hold together.
-pub(super) fn of_terms(terms: &[Term<'_>], section: &Section, host: &str) -> Part {
-    terms.iter().map(|term| of_term(term, section, host)).min().unwrap_or(Part::Everybody)
+pub(super) fn of_terms(terms: &[Term<'_>], at: At<'_>) -> Part {
+    terms.iter().map(|term| of_term(term, at)).min().unwrap_or(Part::Everybody)
 }
 
-fn of_term(term: &Term<'_>, section: &Section, host: &str) -> Part {
+fn of_term(term: &Term<'_>, at: At<'_>) -> Part {
     // Lines of one name are alternatives, and go before what HAProxy knows by that name.
-    let lines = named(section, term.name()).map(|line| line.words().get(2..).unwrap_or_default());
-    let part = lines.map(|words| of_words(words, section, host)).max();
+    let lines = named(at.home, term.name()).map(|line| line.words().get(2..).unwrap_or_default());
+    let part = lines.map(|words| of_words(words, at)).max();
     let part = part.or_else(|| predefined(term.name()));
-    part.unwrap_or_else(|| of_words(term.words, section, host)).turned(term.negated)
+    part.unwrap_or_else(|| of_words(term.words, at)).turned(term.negated)
 }
 
 /// For whom one comparison holds: what is looked at, flags, values.
-fn of_words(words: &[String], section: &Section, host: &str) -> Part {
+fn of_words(words: &[String], at: At<'_>) -> Part {
     let Some(comparison) = Comparison::of(words) else { return Part::Unknown };
     let fetch = comparison.fetch.to_ascii_lowercase();
     let of_header = fetch.contains("hdr") && comparison.argument.eq_ignore_ascii_case("host");
@@ -128,7 +146,7 @@ fn of_words(words: &[String], section: &Section, host: &str) -> Part {
             // Whoever comes without TLS names no host there.
             false => !comparison.is_presence(),
         };
-        return match comparison.fits_host(host) {
+        return match comparison.fits_host(at.host) {
             _ if !is_name || !comparison.is_plain => Part::Unknown,
             Fits::Never => Part::Nobody,
             Fits::Perhaps => Part::Unknown,
@@ -140,13 +158,13 @@ fn of_words(words: &[String], section: &Section, host: &str) -> Part {
     }
     match fetch.as_str() {
         // Of all visitors or of none: nobody speaks TLS where no `bind` does.
-        "ssl_fc" if section.own(&["bind"]).any(|line| line.has("ssl")) => Part::Unknown,
+        "ssl_fc" if at.front.own(&["bind"]).any(|line| line.has("ssl")) => Part::Unknown,
         "ssl_fc" => Part::Nobody,
         "method" => {
             let of_visitors = |value: &&str| OF_VISITORS.contains(&value.to_ascii_uppercase().as_str());
             if comparison.values.iter().any(of_visitors) { Part::Unknown } else { Part::Few }
         }
-        path if OF_PATH.contains(&path) => of_paths(&comparison, host),
+        path if OF_PATH.contains(&path) => of_paths(&comparison, at.host),
         _ => Part::Few,
     }
 }

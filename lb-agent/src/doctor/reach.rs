@@ -7,6 +7,7 @@ use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Problem, Route};
 
 use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
+use super::part::At;
 use super::seen::{Seen, USUAL_CONFIG, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
 use super::{Said, add_to, listed, part};
@@ -52,25 +53,25 @@ fn for_dead_route(alternative: &[Term<'_>], section: &Section, seen: &Seen) -> b
 
 /// Whether a rule may take any visitor of the site.
 fn takes_visitors(line: &Line, section: &Section, host: &str) -> bool {
-    !part::of_line(line, section, host).is_apart()
+    !part::of_line(line, At::of(section, host)).is_apart()
 }
 
 /// What answers a request before any backend is picked.
 const ANSWERS: [&str; 7] = ["redirect", "return", "deny", "tarpit", "reject", "silent-drop", "use-service"];
 
 /// Whether a rule that answers leaves no visitor of the site to those below it.
-fn leaves_none(line: &Line, section: &Section, host: &str) -> bool {
-    part::of_line(line, section, host).others().is_apart()
+fn leaves_none(line: &Line, at: At<'_>) -> bool {
+    part::of_line(line, at).others().is_apart()
 }
 
 /// Whether a section answers every visitor by itself, so that nobody of them comes to the backends that it names. What is
 /// let through before that is not answered.
 fn answers_all(config: &HaproxyConfig, section: &Section, host: &str) -> bool {
-    let rules = config.all_in_effect(section, &["http-request"]);
-    let mut rules = rules.into_iter().take_while(|line| line.word(1) != "allow");
-    let of_old = config.all_in_effect(section, &["redirect"]);
-    rules.any(|line| ANSWERS.contains(&line.word(1)) && leaves_none(line, section, host))
-        || of_old.into_iter().any(|line| leaves_none(line, section, host))
+    let rules = config.rules(section);
+    let of = |keyword: &'static str| rules.iter().filter(move |(_, line)| line.word(0) == keyword);
+    of("http-request").take_while(|(_, line)| line.word(1) != "allow").any(|(home, line)| {
+        ANSWERS.contains(&line.word(1)) && leaves_none(line, At { home, front: section, host })
+    }) || of("redirect").any(|(home, line)| leaves_none(line, At { home, front: section, host }))
 }
 
 /// Whether a section is for figures about HAProxy, and names no backend of its own: what it inherits for one nobody meant.
@@ -96,8 +97,11 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
         for line in others.filter(|line| takes_visitors(line, section, &seen.host)) {
             let condition = Condition::of(line).filter(|condition| !condition.negated);
             let alternatives = condition.map_or_else(Vec::new, |condition| condition.alternatives);
-            let open =
-                || alternatives.iter().filter(|terms| !part::of_terms(terms, section, &seen.host).is_apart());
+            let open = || {
+                alternatives
+                    .iter()
+                    .filter(|terms| !part::of_terms(terms, At::of(section, &seen.host)).is_apart())
+            };
             if open().next().is_some() && open().all(|terms| for_dead_route(terms, section, seen)) {
                 continue;
             }

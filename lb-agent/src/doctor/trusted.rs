@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use super::frontend::{HEADER, nobody_looks, routing};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, listed};
-use crate::haproxy_cfg::{Line, Section};
+use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
 
 /// Networks wider than this hold visitors behind NAT sooner or later: 256 addresses, or one IPv6 network.
 const WIDE_V4: u8 = 24;
@@ -108,10 +108,10 @@ struct Guards<'a> {
     home: Option<&'a Line>,
 }
 
-fn guards(section: &Section) -> Guards<'_> {
+fn guards<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Guards<'a> {
     let mut guards = Guards::default();
     let mut stripped: Option<Vec<String>> = None;
-    for line in &section.lines {
+    for (section, line) in config.rules(section) {
         let condition = Condition::of(line);
         let removes =
             line.begins(&["http-request", "del-header"]) && line.word(2).eq_ignore_ascii_case(HEADER);
@@ -164,7 +164,7 @@ fn spared(condition: &Condition<'_>, section: &Section) -> Option<Vec<String>> {
 pub(super) fn side(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     for section in &fronts {
-        let found = guards(section);
+        let found = guards(&written.config, section);
         if let Some(line) = found.open.first() {
             return Said::fail(
                 format!("{}: everybody who sends `X-Pointsman` is heard", line.place),
@@ -215,28 +215,33 @@ pub(super) fn is_for_some(line: &Line, section: &Section) -> bool {
         .is_some_and(|condition| !condition.negated && condition.alternatives.iter().all(within))
 }
 
-/// The first line that has a side chosen by the header.
-fn chooses(section: &Section) -> Option<usize> {
-    let by_header = |line: &Line| {
-        line.word(0) == "http-request"
-            && line.word(1).starts_with("set-var(")
-            && Condition::of(line).is_some_and(|condition| {
-                condition.alternatives.iter().flatten().any(|term| term.of_header(section))
-            })
+/// Whether a line has a side chosen by the header.
+fn chooses(line: &Line, section: &Section) -> bool {
+    line.word(0) == "http-request"
+        && line.word(1).starts_with("set-var(")
+        && Condition::of(line).is_some_and(|condition| {
+            condition.alternatives.iter().flatten().any(|term| term.of_header(section))
+        })
+}
+
+/// The line by which a visitor can say where the request comes from before a side is chosen by that.
+fn sets_source<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Option<&'a Line> {
+    let rules = config.rules(section);
+    let chosen = rules.iter().position(|(home, line)| chooses(line, home)).unwrap_or(rules.len());
+    let sets = |(at, (home, line)): &(usize, (&Section, &Line))| {
+        // What is done to connections comes first, wherever it stands.
+        let of_request = line.word(0) == "http-request" && line.word(1) == "set-src" && *at < chosen;
+        let of_connection = line.word(0) == "tcp-request" && line.has("set-src");
+        (of_request || of_connection) && !is_for_some(line, home)
     };
-    section.lines.iter().position(by_header)
+    rules.iter().copied().enumerate().find(sets).map(|(_, (_, line))| line)
 }
 
 /// Whoever can say where a request comes from can say that it comes from a trusted address.
 pub(super) fn source(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     for section in &fronts {
-        let before = section.lines.iter().take(chooses(section).unwrap_or(section.lines.len()));
-        let sets = |line: &&Line| {
-            line.word(0) == "http-request" && line.word(1) == "set-src"
-                || line.word(0) == "tcp-request" && line.has("set-src")
-        };
-        if let Some(line) = before.filter(sets).find(|line| !is_for_some(line, section)) {
+        if let Some(line) = sets_source(&written.config, section) {
             return Said::fail(
                 format!("{}: any visitor sets the address that `trusted` is asked about", line.place),
                 format!(
@@ -275,9 +280,13 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
                 )
             };
         }
-        let told = section.lines.iter().find(|line| {
-            line.word(0) == "bind" && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))
-                || line.word(0) == "tcp-request" && line.has("expect-proxy") && !is_for_some(line, section)
+        let told = written.config.rules(section).into_iter().find_map(|(home, line)| {
+            let by_bind = line.word(0) == "bind"
+                && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))
+                && !line.word(1).split(',').all(is_local);
+            let by_rule =
+                line.word(0) == "tcp-request" && line.has("expect-proxy") && !is_for_some(line, home);
+            (by_bind || by_rule).then_some(line)
         });
         if let Some(line) = told {
             return Said::warn(
@@ -290,6 +299,11 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
         }
     }
     if fronts.is_empty() { nobody_looks() } else { Said::ok("it is the connection's own") }
+}
+
+/// Whether nobody but programs of this host can connect by this word of a `bind`: another frontend, most often.
+fn is_local(word: &str) -> bool {
+    ["/", "unix@", "abns@", "abnsz@", "sockpair@"].iter().any(|begin| word.starts_with(begin))
 }
 
 /// Whether HAProxy listens at an address by this word of a `bind`.
@@ -305,33 +319,38 @@ fn binds(word: &str, asked: SocketAddr) -> bool {
 /// What refuses a request or a connection.
 const REFUSES: [&str; 4] = ["deny", "tarpit", "reject", "silent-drop"];
 
+/// Whether a text asks for what was counted: rates and numbers, or a mark that is set by them.
+fn asks_counters(word: &str) -> bool {
+    ["_rate(", "_cnt(", "_cur(", "gpc", "gpt"].iter().any(|counter| word.contains(counter))
+}
+
+/// Whether a rule refuses by what was counted.
+fn refuses_by_counters(line: &Line, section: &Section) -> bool {
+    let by_acl =
+        |word: &str| named(section, word).any(|line| line.words().iter().any(|word| asks_counters(word)));
+    line.words().iter().any(|word| REFUSES.contains(&word.as_str()))
+        && line.words().iter().any(|word| asks_counters(word) || by_acl(word.trim_start_matches('!')))
+}
+
 /// A limit that counts the agent's own checks and testers makes a slot look broken that is not.
 pub(super) fn limits(seen: &Seen, written: &Written) -> Said {
-    let fronts = routing(seen, &written.config);
-    let of_rules = |line: &&Line| matches!(line.word(0), "http-request" | "tcp-request");
+    let config = &written.config;
+    let fronts = routing(seen, config);
+    let of_rules = |(_, line): &(&Section, &Line)| matches!(line.word(0), "http-request" | "tcp-request");
     let counts = |line: &Line| line.words().iter().any(|word| word.starts_with("track-sc"));
     // A slot may refuse by what its frontend has counted.
-    let counted = || fronts.iter().flat_map(|front| front.lines.iter().map(move |line| (*front, line)));
-    let slots = seen.wanted.backends.iter().filter_map(|name| written.config.backend(name.0.as_str()));
+    let counted = || fronts.iter().flat_map(|front| config.rules(front));
+    let slots = seen.wanted.backends.iter().filter_map(|name| config.backend(name.0.as_str()));
     let of_slots = slots.filter(|_| !fronts.is_empty()).map(|slot| (slot, true));
     for (section, is_slot) in fronts.iter().map(|front| (*front, false)).chain(of_slots) {
-        let by_counters = |line: &Line| {
-            let rates =
-                |word: &str| word.contains("_rate(") || word.contains("_cnt(") || word.contains("_cur(");
-            let by_acl =
-                |word: &str| named(section, word).any(|line| line.words().iter().any(|word| rates(word)));
-            line.words().iter().any(|word| REFUSES.contains(&word.as_str()))
-                && line.words().iter().any(|word| rates(word) || by_acl(word.trim_start_matches('!')))
-        };
-        let mut rules = section.lines.iter().filter(of_rules);
-        let Some(refuses) = rules.find(|line| by_counters(line) && !spares(line, section)) else {
-            continue;
-        };
+        let mut rules = config.rules(section).into_iter().filter(of_rules);
+        let refuses = rules.find(|(home, line)| refuses_by_counters(line, home) && !spares(line, home));
+        let Some((_, refuses)) = refuses else { continue };
         // What is not counted has no rate.
-        let own = section.lines.iter().map(|line| (section, line));
+        let own = config.rules(section).into_iter();
         let before = counted().filter(|_| is_slot);
-        let mut counting = own.chain(before).filter(|(_, line)| of_rules(line) && counts(line)).peekable();
-        if counting.peek().is_some() && counting.all(|(section, line)| spares(line, section)) {
+        let mut counting = own.chain(before).filter(|rule| of_rules(rule) && counts(rule.1)).peekable();
+        if counting.peek().is_some() && counting.all(|(home, line)| spares(line, home)) {
             continue;
         }
         return Said::warn(
@@ -393,7 +412,7 @@ pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
         return Said::unknown("the agent's own address cannot be seen", "");
     };
     for section in &fronts {
-        let found = guards(section);
+        let found = guards(&written.config, section);
         let Some(home) = found.home else { continue };
         let nets: Vec<Net> = found.sources.iter().filter_map(|text| Net::parse(text)).collect();
         let everybody = nets.iter().find(|net| net.prefix == 0);
@@ -427,14 +446,14 @@ pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
             );
         }
     }
-    match guards_of_all(&fronts) {
+    match guards_of_all(&written.config, &fronts) {
         sources if sources.is_empty() => Said::unknown("nobody is trusted: see `side-trusted`", ""),
         sources => Said::ok(listed(sources)),
     }
 }
 
-fn guards_of_all(fronts: &[&Section]) -> BTreeSet<String> {
-    fronts.iter().flat_map(|section| guards(section).sources).collect()
+fn guards_of_all(config: &HaproxyConfig, fronts: &[&Section]) -> BTreeSet<String> {
+    fronts.iter().flat_map(|section| guards(config, section).sources).collect()
 }
 
 #[cfg(test)]

@@ -218,6 +218,13 @@ impl HaproxyConfig {
         chain
     }
 
+    /// The lines that HAProxy goes by in a section, in its order: those of named `defaults` first. Each comes with the section in
+    /// which it stands, whose `acl` lines alone it can name.
+    pub fn rules<'a>(&'a self, section: &'a Section) -> Vec<(&'a Section, &'a Line)> {
+        let of = |home: &'a Section| home.lines.iter().map(move |line| (home, line));
+        self.chain(section).into_iter().rev().flat_map(of).collect()
+    }
+
     /// The line that is in effect in a section for a keyword that may stand once: the last one of the nearest section.
     pub fn in_effect<'a>(&'a self, section: &'a Section, with: &[&str]) -> Option<&'a Line> {
         self.last_of(section, &[with])
@@ -237,8 +244,7 @@ impl HaproxyConfig {
 
     /// The same for one that `no KEYWORD` takes back with all that stand before it, in HAProxy's order.
     pub fn not_taken_back<'a>(&'a self, section: &'a Section, keyword: &str) -> Vec<&'a Line> {
-        let chain = self.chain(section);
-        not_taken_back(chain.into_iter().rev().flat_map(|section| &section.lines), keyword)
+        not_taken_back(self.rules(section).into_iter().map(|(_, line)| line), keyword)
     }
 
     /// The same of `global`.

@@ -882,7 +882,36 @@ const CASES: &[Case] = &[
         "",
         "",
     ),
+    // Nobody but another frontend of this host comes in there, and no address of its own could be named.
+    case(
+        "source-address",
+        (
+            "frontend fe\n",
+            "frontend fe\n  bind abns@https accept-proxy ssl crt /x\n  bind /run/fe.sock accept-proxy\n",
+        ),
+        Well,
+        "the connection's own",
+        "",
+    ),
+    // Done to connections before any request is looked at.
+    case(
+        "source-address",
+        ("  default_backend", "  tcp-request content set-src hdr(X-Forwarded-For)\n  default_backend"),
+        Fail,
+        "any visitor sets the address",
+        "if { src <proxy> }",
+    ),
     // Limits.
+    case(
+        "rate-limit",
+        (
+            "frontend fe\n",
+            "frontend fe\n  http-request track-sc0 src table st_rl\n  http-request sc-inc-gpc0(0) if { sc_http_req_rate(0) gt 100 }\n  http-request tarpit if { sc_get_gpc0(0) gt 0 }\n",
+        ),
+        Warn,
+        "also refuses the agent's own checks",
+        "unless trusted",
+    ),
     case(
         "rate-limit",
         (
@@ -1114,6 +1143,46 @@ fn the_form_of_lines_is_set_in_the_frontend_and_not_in_the_defaults_of_all() {
 fn a_route_that_is_looked_up_and_not_used_is_found() {
     let text = fragment().replace("use_backend %[var(txn.", "use_backend %[var(other.");
     must_say(&seen(&text), "route-reached", Fail, "has no `use_backend`", "%[var(txn.stable)]");
+}
+
+/// HAProxy goes by the rules of the `defaults` that a frontend names before its own, and each set of rules knows its own lists.
+#[test]
+fn rules_of_named_defaults_count() {
+    let with = |rules: &str| {
+        let web =
+            format!("defaults http\n  mode http\n  timeout client 30s\ndefaults web from http\n{rules}");
+        let front = "frontend fe from web\n  option idle-close-on-response\n";
+        seen(&fragment().replacen("frontend fe\n", &format!("{web}{front}"), 1))
+    };
+    must_say(&with(""), "source-address", Well, "connection's own", "");
+    let told = "  http-request set-src hdr(X-Forwarded-For)\n";
+    must_say(&with(told), "source-address", Fail, "any visitor sets the address", "if { src <proxy> }");
+    let by_proxy = "  acl proxy src 10.0.0.9\n  http-request set-src hdr(X-Forwarded-For) if proxy\n";
+    must_say(&with(by_proxy), "source-address", Well, "connection's own", "");
+    // The name is known where its line stands, and nowhere else.
+    let elsewhere = "  http-request set-src hdr(X-Forwarded-For) if trusted\n";
+    must_say(&with(elsewhere), "source-address", Fail, "any visitor sets the address", "if { src <proxy> }");
+    let limit = "  http-request deny if { src_http_req_rate(st_rl) gt 9 }\n";
+    must_say(&with(limit), "rate-limit", Warn, "also refuses the agent's own checks", "unless trusted");
+    let chosen = "  http-request set-var(txn.side) str(canary) if { req.hdr(X-Pointsman) -m str canary }\n";
+    must_say(&with(chosen), "side-trusted", Fail, "everybody who sends `X-Pointsman`", "acl trusted src");
+    let stripped = "  http-request del-header X-Pointsman\n";
+    must_say(&with(stripped), "side-trusted", Fail, "no line by which the agent reaches", "acl trusted src");
+    // A redirect there answers for all frontends that name them, but not who has come by TLS already.
+    let beside = |binds: &str| {
+        let front = format!(
+            "defaults plain\n  mode http\n  http-request redirect scheme https if !{{ ssl_fc }}\nfrontend two from plain\n{binds}  default_backend be_blue\n"
+        );
+        seen(&format!("{}{front}", fragment()))
+    };
+    must_say(&beside("  bind :8080\n"), "slot-entrances", Well, "only the route", "");
+    must_say(
+        &beside("  bind :8443 ssl crt /x\n"),
+        "slot-entrances",
+        Fail,
+        "`default_backend be_blue` leads",
+        "",
+    );
 }
 
 /// What its frontend has counted, trusted addresses not, has no rate in a slot either.

@@ -622,6 +622,36 @@ async fn lists_of_ones_own_take_no_id_from_visitors() {
     }
 }
 
+/// A rule in the `defaults` that the frontend names has visitors say where they come from: HAProxy obeys, and doctor sees it.
+#[tokio::test]
+async fn a_visitor_who_may_say_where_they_come_from_is_found_in_named_defaults() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let text = text.replacen("defaults\n", "defaults http\n", 1).replacen(
+        "acl trusted src 127.0.0.0/8 ::1",
+        "acl trusted src 127.0.0.1 192.0.2.9",
+        1,
+    );
+    let web = "defaults web from http\n  http-request set-src req.hdr(X-Forwarded-For) if { req.hdr(X-Forwarded-For) -m found }\nfrontend fe from web\n";
+    let text = text
+        .replacen("frontend fe\n", web, 1)
+        .replace("\nbackend be_blue\n", "\nbackend be_blue from http\n");
+    let text = text
+        .replace("\nbackend be_green\n", "\nbackend be_green from http\n")
+        .replace("\nbackend be_maint\n", "\nbackend be_maint from http\n");
+    std::fs::write(balancer.at("haproxy.cfg"), text).unwrap();
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    balancer.must_find(&[("source-address", "fail")]).await;
+    let picks = |from: &str| balancer.answer(&format!("X-Forwarded-For: {from}\r\nX-Pointsman: canary"));
+    assert!(picks("192.0.2.9").contains("side=canary"), "whoever says so is trusted");
+    assert!(picks("192.0.2.10").contains("side=stable"), "whoever does not is not");
+}
+
 /// A rule of an older time takes the whole site: HAProxy's own answer shows it, and where it stands is told.
 #[tokio::test]
 async fn a_rule_that_takes_the_site_is_found_in_the_answer() {
