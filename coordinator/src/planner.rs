@@ -144,7 +144,7 @@ fn as_confirmed(seen: &Seen) -> Result<(), Problem> {
     Err(Problem::new(Code::RouteDrift, facts.drift.clone())
         .on(host)
         .cause("somebody or something else has changed it")
-        .hint("see it and put it back: `pointsman traffic show ENV`, `pointsman explain PM0105`"))
+        .hint("see it: `pointsman traffic show ENV`; the line that puts it back: `pointsman doctor lb ENV`"))
 }
 
 /// The route that all load balancers agree on.

@@ -89,6 +89,10 @@ pub struct Seen {
     pub entries: Result<Vec<(String, String)>, Problem>,
     /// The route on disk.
     pub on_disk: Option<Route>,
+    /// The route that was confirmed last, and the one that the agent itself led to last.
+    pub confirmed: Option<Route>,
+    /// See `confirmed`.
+    pub begun: Option<Route>,
     /// Why a reload may bring another route than the one that the agent has set, if it may.
     pub unkept: Option<String>,
     /// Every backend.
@@ -158,6 +162,8 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         maps,
         entries,
         on_disk: balancer.file.read(),
+        confirmed: balancer.file.remembered(),
+        begun: balancer.file.begun(),
         unkept: balancer.file.unkept(),
         backends,
         rows,

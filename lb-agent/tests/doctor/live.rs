@@ -203,15 +203,40 @@ fn the_map() {
         "show map /lb/route.map",
     );
     check(entries(&[("other", ROUTE)]), "map-one-entry", Fail, "expected `route` once", "show map");
+    // Whichever of the two is not as it was confirmed is put back, by a line that can be typed.
+    let in_file = "on the load balancer:\n  echo 'route be_blue:be_green:5:40' > /lb/route.map";
     check(
         |seen| seen.on_disk = Route::parse("be_green:be_green:0:41").ok(),
         "map-on-disk",
         Fail,
         "be_green:be_green:0:41",
-        "pointsman history ENV",
+        in_file,
     );
-    check(|seen| seen.on_disk = None, "map-on-disk", Fail, "no route", "pointsman history ENV");
-    check(entries(&[]), "map-on-disk", Fail, "HAProxy routes by `no route`", "");
+    check(|seen| seen.on_disk = None, "map-on-disk", Fail, "the map file holds `no route`", in_file);
+    let running = |verb: &str| {
+        format!(
+            "on the load balancer:\n  echo '{verb} map /lb/route.map route be_blue:be_green:5:40' | socat - /lb/pointsman.sock"
+        )
+    };
+    check(entries(&[]), "map-on-disk", Fail, "HAProxy routes by `no route`", &running("add"));
+    let by_hand = entries(&[("route", "be_green:be_green:0:9")]);
+    check(by_hand, "map-on-disk", Fail, "`be_blue:be_green:5:40` was confirmed last", &running("set"));
+    let both = |seen: &mut Seen| {
+        entries(&[("route", "be_green:be_green:0:9")])(seen);
+        seen.on_disk = Route::parse("be_green:be_green:0:9").ok();
+    };
+    check(both, "map-on-disk", Fail, "file and HAProxy hold `be_green:be_green:0:9`", &running("set"));
+    // Where the agent led to it itself and was kept from confirming, nobody else did.
+    let own = |seen: &mut Seen| {
+        both(seen);
+        seen.begun.clone_from(&seen.on_disk);
+    };
+    check(own, "map-on-disk", Well, "the same route", "");
+    let unknown = |seen: &mut Seen| {
+        by_hand(seen);
+        seen.confirmed = None;
+    };
+    check(unknown, "map-on-disk", Fail, "", "pointsman history ENV");
 }
 
 #[test]

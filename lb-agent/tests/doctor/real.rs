@@ -153,6 +153,15 @@ impl Balancer {
         answer.to_lowercase()
     }
 
+    /// What HAProxy says to a command.
+    fn told(&self, command: &str) -> String {
+        let mut socket = std::os::unix::net::UnixStream::connect(self.at("pointsman.sock")).unwrap();
+        socket.write_all(format!("{command}\n").as_bytes()).unwrap();
+        let mut said = String::new();
+        socket.read_to_string(&mut said).unwrap();
+        said
+    }
+
     async fn diagnose(&self) -> Vec<v1::Finding> {
         let mut wanted = config(&self.folder.path().display().to_string(), &self.frontend.to_string());
         // HAProxy itself says which files it has loaded.
@@ -354,13 +363,6 @@ async fn visitors_are_counted_below_a_limit_that_stands_already() {
     );
     let own = "frontend fe\n  mode http\n  stick-table type ip size 1k expire 1m store http_req_rate(10s)\n  http-request track-sc0 src\n";
     let text = text.replacen("frontend fe\n  mode http\n", own, 1);
-    let ask = |command: &str| {
-        let mut socket = std::os::unix::net::UnixStream::connect(balancer.at("pointsman.sock")).unwrap();
-        socket.write_all(format!("{command}\n").as_bytes()).unwrap();
-        let mut said = String::new();
-        socket.read_to_string(&mut said).unwrap();
-        said
-    };
     for (text, counted, verdict) in [
         (text.clone(), 1, "ok"),
         (
@@ -390,9 +392,9 @@ async fn visitors_are_counted_below_a_limit_that_stands_already() {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         balancer.answer("X-From: 192.0.2.4");
-        let table = ask("show table st_rl");
+        let table = balancer.told("show table st_rl");
         assert!(table.contains(&format!("used:{counted}")), "{table}");
-        assert!(ask("show table fe").contains("key="));
+        assert!(balancer.told("show table fe").contains("key="));
     }
 }
 
@@ -650,6 +652,36 @@ async fn a_visitor_who_may_say_where_they_come_from_is_found_in_named_defaults()
     let picks = |from: &str| balancer.answer(&format!("X-Forwarded-For: {from}\r\nX-Pointsman: canary"));
     assert!(picks("192.0.2.9").contains("side=canary"), "whoever says so is trusted");
     assert!(picks("192.0.2.10").contains("side=stable"), "whoever does not is not");
+}
+
+/// What a person did to the map is undone by the very line that doctor prints.
+#[tokio::test]
+async fn the_line_that_puts_the_route_back_does() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let _haproxy = balancer.start();
+    balancer.must_find(&[]).await;
+    std::fs::write(balancer.at("route.copy"), format!("{ROUTE}\n")).unwrap();
+    let map = balancer.at("route.map").display().to_string();
+    for by_hand in [format!("set map {map} route be_green:be_green:0:9"), format!("del map {map} route")] {
+        balancer.told(&by_hand);
+        let give_up = Instant::now() + PATIENCE;
+        let line = loop {
+            let findings = balancer.diagnose().await;
+            let found = findings.iter().find(|finding| finding.check == "map-on-disk").unwrap();
+            let line = found.fix.lines().find_map(|line| line.trim().strip_prefix("echo '"));
+            if let Some((line, _)) = line.and_then(|line| line.split_once("' | socat - ")) {
+                break line.to_owned();
+            }
+            assert!(Instant::now() < give_up, "{found:?}");
+        };
+        assert_eq!(balancer.told(&line).trim(), "");
+        balancer.must_find(&[]).await;
+    }
 }
 
 /// A rule of an older time takes the whole site: HAProxy's own answer shows it, and where it stands is told.

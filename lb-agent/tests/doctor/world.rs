@@ -116,6 +116,8 @@ pub fn seen(text: &str) -> Seen {
         entries: Ok(vec![("route".to_owned(), ROUTE.to_owned())]),
         unkept: None,
         on_disk: Route::parse(ROUTE).ok(),
+        confirmed: Route::parse(ROUTE).ok(),
+        begun: None,
         backends: Ok(["be_blue", "be_green", "be_maint"].map(str::to_owned).to_vec()),
         rows: Ok(vec![
             row("be_blue", "s1"),
