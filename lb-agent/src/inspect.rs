@@ -59,7 +59,7 @@ pub async fn inspect(
         let message = "HAProxy's configuration on disk does not load: its last reload failed";
         return Err(Problem::new(Code::HaproxyConfigBroken, message)
             .cause("the worker from before goes on; a restart would leave nobody to serve visitors")
-            .hint("on the load balancer: `haproxy -c -f /etc/haproxy/haproxy.cfg`, mend it, `systemctl reload haproxy`"));
+            .hint("`pointsman doctor lb ENV` prints the command that names the line, with the files that HAProxy reads; mend it, `systemctl reload haproxy`"));
     }
     let entries = balancer.workers.key_count().await?;
     if entries != 1 {

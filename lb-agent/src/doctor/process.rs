@@ -1,11 +1,12 @@
 //! HAProxy as a program: its version, what it has loaded, what it could not load.
 
-use std::path::PathBuf;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use pointsman_core::Problem;
 
-use super::seen::{Seen, Written};
+use super::seen::{Seen, USUAL_CONFIG, Written};
 use super::{Said, listed};
 
 /// Versions that are known, both included.
@@ -89,13 +90,37 @@ pub(super) fn failed_reloads(seen: &Seen) -> Result<Said, &Problem> {
     };
     Ok(match processes.as_ref()?.failed_reloads {
         0 => Said::ok("the last reload went well"),
-        1 => Said::fail("the last reload failed", LOAD_AGAIN),
-        times => Said::fail(format!("the last {times} reloads failed"), LOAD_AGAIN),
+        1 => Said::fail("the last reload failed", load_again(seen)),
+        times => Said::fail(format!("the last {times} reloads failed"), load_again(seen)),
     })
 }
 
-const LOAD_AGAIN: &str =
-    "on the load balancer:\n  haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy";
+/// How a person sees what is wrong with the files that HAProxy reads, and loads them.
+fn load_again(seen: &Seen) -> String {
+    let files = seen.loaded.as_deref().or_else(|| Some(&seen.written.as_ref().ok()?.files));
+    let named = arguments(files.unwrap_or_default());
+    let named = if named.is_empty() { format!(" -f {USUAL_CONFIG}") } else { named };
+    format!("on the load balancer:\n  haproxy -c{named} && systemctl reload haproxy")
+}
+
+/// The options that have HAProxy read these files. Several of one folder in the order of their names are those of the whole
+/// folder, where one counts too that is new. The folder of the usual file holds other things besides.
+fn arguments(files: &[PathBuf]) -> String {
+    let mut named = String::new();
+    let usual = Path::new(USUAL_CONFIG).parent();
+    for together in files.chunk_by(|one, next| one.parent() == next.parent() && one < next) {
+        let folder = together.first().and_then(|file| file.parent()).filter(|folder| Some(*folder) != usual);
+        match folder.filter(|_| together.len() > 1) {
+            Some(folder) => {
+                let _ = write!(named, " -f {}", folder.display());
+            }
+            None => together.iter().for_each(|file| {
+                let _ = write!(named, " -f {}", file.display());
+            }),
+        }
+    }
+    named
+}
 
 pub(super) fn maxconn(seen: &Seen, written: &Written) -> Said {
     let line = written.config.global(&["maxconn"]).last();

@@ -8,7 +8,7 @@ use crate::haproxy_cfg::Line;
 use crate::reply::CliSocket;
 
 /// How the master gets its socket, and the agent to it.
-const MASTER: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
+const MASTER: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nwhere EXTRAOPTS is set already, in /etc/default/haproxy or another drop-in, add `-S ...` there: only one of them counts\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
 
 /// The line of the agent's own socket.
 fn socket_line(seen: &Seen) -> String {

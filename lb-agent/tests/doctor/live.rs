@@ -66,7 +66,28 @@ fn the_master() {
     let processes = |failed_reloads| Processes { workers: vec![2], old_workers: vec![1], failed_reloads };
     let failed = |count| move |seen: &mut Seen| seen.processes = Some(Ok(processes(count)));
     check(failed(0), "failed-reloads", Well, "", "");
-    check(failed(2), "failed-reloads", Fail, "the last 2 reloads failed", "haproxy -c -f");
+    // What is checked is what HAProxy reads: of a folder all, what is new in it too.
+    for (loaded, command) in [
+        (
+            &["/etc/haproxy/haproxy.cfg"][..],
+            "haproxy -c -f /etc/haproxy/haproxy.cfg && systemctl reload haproxy",
+        ),
+        (&["/srv/h.cfg", "/srv/a.cfg"], "haproxy -c -f /srv/h.cfg -f /srv/a.cfg && systemctl"),
+        (
+            &["/etc/haproxy/haproxy.cfg", "/etc/haproxy/conf.d/a.cfg", "/etc/haproxy/conf.d/b.cfg"],
+            "haproxy -c -f /etc/haproxy/haproxy.cfg -f /etc/haproxy/conf.d && systemctl",
+        ),
+        (
+            &["/etc/haproxy/a.cfg", "/etc/haproxy/b.cfg"],
+            "haproxy -c -f /etc/haproxy/a.cfg -f /etc/haproxy/b.cfg &&",
+        ),
+    ] {
+        let with = |seen: &mut Seen| {
+            failed(2)(seen);
+            seen.loaded = Some(loaded.iter().map(Into::into).collect());
+        };
+        check(with, "failed-reloads", Fail, "the last 2 reloads failed", command);
+    }
     check(failed(0), "master-socket", Well, "1 old worker", "");
     check(
         |seen| seen.processes = None,
