@@ -12,7 +12,7 @@ use super::seen::{Seen, USUAL_CONFIG, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
 use super::{Said, add_to, listed, part};
 use crate::config::Driver;
-use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
+use crate::haproxy_cfg::{HaproxyConfig, Line, Place, Section};
 
 /// The backend that a term finds without servers; it may stand in an `acl`.
 fn finds_dead<'a>(term: &Term<'a>, section: &'a Section) -> Option<&'a str> {
@@ -327,7 +327,58 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
             },
         );
     }
-    by_figures.unwrap_or_else(|| Said::ok("only the route leads to a slot"))
+    by_figures.or_else(|| twin(seen, config)).unwrap_or_else(|| Said::ok("only the route leads to a slot"))
+}
+
+/// The address of a server's line.
+fn address(line: &Line) -> Option<&str> {
+    (line.word(0) == "server").then(|| line.word(2)).filter(|address| !address.is_empty())
+}
+
+/// Another backend with a server of a slot, to which visitors are led: as a rule the one of before, kept for some paths. Two
+/// sites on one port of a web server look alike.
+fn twin(seen: &Seen, config: &HaproxyConfig) -> Option<Said> {
+    let own: Vec<&Section> = slots(seen).filter_map(|slot| config.backend(slot)).collect();
+    let of_slots = || own.iter().flat_map(|slot| slot.lines.iter().map(move |line| (*slot, line)));
+    let others = config.sections(&["backend", "listen"]);
+    let others = others.filter(|other| own.iter().all(|slot| slot.place != other.place));
+    for other in others {
+        let twins = other.lines.iter().find_map(|line| {
+            let shared =
+                |(_, of): &(&Section, &Line)| address(of).is_some_and(|of| address(line) == Some(of));
+            Some((line, of_slots().find(shared)?))
+        });
+        let Some((line, (slot, _))) = twins else { continue };
+        let Some(leads) = led_to(config, other) else { continue };
+        return Some(Said::warn(
+            format!(
+                "{}: `{}` has the server {} of `{}` too, and {leads} leads there: nobody waits for these requests to end before a \
+                 release overwrites the slot",
+                line.place,
+                other.title(),
+                line.word(2),
+                slot.name
+            ),
+            format!(
+                "have the route lead these visitors, without the line at {leads}; leave it where that server answers for another site there"
+            ),
+        ));
+    }
+    None
+}
+
+/// Where visitors are led to a backend by its name; testers have ways of their own.
+fn led_to<'a>(config: &'a HaproxyConfig, backend: &'a Section) -> Option<&'a Place> {
+    if backend.kind == "listen" && backend.own(&["bind"]).next().is_some() {
+        return Some(&backend.place);
+    }
+    let fronts = config.sections(&["frontend", "listen"]);
+    fronts.into_iter().find_map(|front| {
+        let names = |line: &&Line| line.word(1) == backend.name;
+        let rule = front.own(&["use_backend"]).filter(names).find(|line| !is_for_some(line, front));
+        let rule = rule.or_else(|| config.in_effect(front, &["default_backend"]).filter(names));
+        rule.map(|line| &line.place)
+    })
 }
 
 /// The lines by which a section answers from a cache. What is only stored is answered by nobody.

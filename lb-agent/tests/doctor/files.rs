@@ -349,6 +349,45 @@ const CASES: &[Case] = &[
         "`default_backend be_blue` leads",
         "`frontend fe`",
     ),
+    // The backend of before, with the servers that are a slot's now.
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend old\n  bind :8080\n  default_backend be_www\nbackend be_www\n  server a 10.0.0.11:8080 check\n",
+        ),
+        Warn,
+        "`backend be_www` has the server 10.0.0.11:8080 of `be_blue` too, and haproxy.cfg:",
+        "have the route lead these visitors",
+    ),
+    case(
+        "slot-entrances",
+        ("", "listen tcp\n  mode tcp\n  bind :8080\n  server a 10.0.0.12:8080\n"),
+        Warn,
+        "`listen tcp` has the server 10.0.0.12:8080 of `be_green` too",
+        "have the route lead these visitors",
+    ),
+    // For testers, or for nobody, or another server.
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend old\n  bind :8080\n  use_backend be_www if { src 10.0.0.0/24 }\n  default_backend be_maint\nbackend be_www\n  server a 10.0.0.11:8080 check\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
+    case(
+        "slot-entrances",
+        (
+            "",
+            "frontend old\n  bind :8080\n  default_backend be_www\nbackend be_www\n  server a 10.0.0.11:9090 check\n",
+        ),
+        Well,
+        "only the route",
+        "",
+    ),
     // Figures about HAProxy; what such a section inherits nobody meant for it.
     case(
         "slot-entrances",
@@ -996,6 +1035,21 @@ fn every_check_of_the_files_notices_what_it_is_for() {
         println!("case {index}: {} {:?}", case.check, case.to);
         must_say(&seen(&changed), case.check, case.verdict, case.what, case.fix);
     }
+}
+
+#[test]
+fn the_backend_of_before_that_is_kept_for_a_path_is_a_way_past_the_route() {
+    let kept = "backend be_www\n  server green 10.0.0.12:8080 check\n";
+    let rule = format!("  use_backend be_www if {{ path_beg /api/ }}\n{CANARY}");
+    let text = format!("{}{kept}", fragment().replacen(CANARY, &rule, 1));
+    must_say(
+        &seen(&text),
+        "slot-entrances",
+        Warn,
+        "10.0.0.12:8080 of `be_green` too",
+        "without the line at haproxy.cfg:",
+    );
+    must_say(&seen(&text), "route-reached", Well, "no rule", "");
 }
 
 /// What is pasted takes the `defaults` that stand last above it, if it names none.
