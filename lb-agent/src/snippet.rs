@@ -197,9 +197,9 @@ defaults
 "
 }
 
-/// The port that browsers try first, without TLS.
-fn is_plain_http(address: &str) -> bool {
-    address.rsplit_once(':').is_some_and(|(_, port)| port == "80")
+/// The port that browsers try first, without TLS. One `bind` may name several addresses.
+fn is_plain_http(addresses: &str) -> bool {
+    addresses.split(',').all(|address| address.rsplit_once(':').is_some_and(|(_, port)| port == "80"))
 }
 
 fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
@@ -214,24 +214,31 @@ fn binds(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
         lines.push_str("  # By the PROXY protocol whoever connects here says which address they come from: let only your proxy and this host in.\n");
     }
     let mut addresses = wishes.bind.clone();
+    // An address without a host is one of version 4 alone, and the agent may ask by version 6.
+    let (any, both) = match config.frontend.address.is_ipv6() && addresses.is_empty() {
+        true => ("[::]", " v4v6"),
+        false => ("", ""),
+    };
     if addresses.is_empty() {
         let port = config.frontend.address.port();
         if config.frontend.tls_ca.is_some() && tls.is_empty() {
             let _ = writeln!(
                 lines,
-                "  # With TLS: bind :443{proxy} ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1"
+                "  # With TLS: bind {any}:443{both}{proxy} ssl crt /etc/haproxy/certs/site.pem alpn h2,http/1.1"
             );
         }
-        addresses.push(format!(":{port}"));
+        addresses.push(format!("{any}:{port}"));
         if !tls.is_empty() && port == 443 {
-            addresses.push(":80".to_owned());
+            addresses.push(format!("{any}:80"));
         }
     }
     // Beside an address with TLS, port 80 is where visitors come who typed the name: they are sent on.
     let sends_on = !tls.is_empty() && !addresses.iter().all(|address| is_plain_http(address));
     for address in &addresses {
         let tls = if sends_on && is_plain_http(address) { "" } else { tls.as_str() };
-        let _ = writeln!(lines, "  bind {}{proxy}{tls}", plain("the address", address)?);
+        let listed =
+            address.split(',').map(|one| plain("the address", one)).collect::<Result<Vec<_>, _>>()?;
+        let _ = writeln!(lines, "  bind {}{both}{proxy}{tls}", listed.join(","));
     }
     if sends_on && addresses.iter().any(|address| is_plain_http(address)) {
         if config.frontend.tls_ca.is_none() {
@@ -304,8 +311,8 @@ fn frontend(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let hold = hold(config)?.map_or_else(String::new, |(lines, _)| format!("  {}\n", lines.frontend));
     let (logged, classes) = (logged(config)?, classes());
     Ok(format!(
-        "# ---- 4. Into your frontend, in this order and before your own `use_backend` rules for the site; its `bind` lines are
-# yours. Rules of yours for other sites, redirects and certificates stay above.
+        "# ---- 4. Into your frontend, in this order: all but the last three lines before its first `use_backend`, of which HAProxy warns
+# otherwise. Its `bind` lines are yours, and redirects and rules for certificates of yours stay above.
 frontend fe
   mode http
 {binds}
@@ -343,6 +350,7 @@ frontend fe
   http-after-response del-header X-Pointsman
   http-after-response set-header X-Pointsman \"epoch=%[var(txn.epoch)] side=%[var(txn.side)] be=%[be_name]\" if {{ var(txn.epoch) -m found }}
 
+  # Instead of your `use_backend` lines for the site. Those for other sites, by their hosts, stay above these.
   use_backend %[var(txn.canary)] if {{ var(txn.side) -m str canary }}
   use_backend %[var(txn.stable)]
   # A name that does not exist falls through to here in silence: a page beats a slot that nobody chose.

@@ -299,6 +299,52 @@ fn port_80_is_left_plain_beside_one_with_tls() {
     }
 }
 
+/// Where the agent asks by an address of version 6, HAProxy listens there too; one line may name several addresses.
+#[test]
+fn the_fragment_listens_where_the_agent_asks() {
+    let printed = |frontend: &str, bind: &[&str]| {
+        let mut wishes = wishes("10.0.0.11:8080", "10.0.0.12:8080");
+        wishes.bind = bind.iter().map(|bind| (*bind).to_owned()).collect();
+        let text = pointsman_lb_agent::snippet(&config("/lb", frontend), &wishes);
+        text.map(|text| text.lines().find(|line| line.trim().starts_with("bind ")).unwrap().trim().to_owned())
+    };
+    for (frontend, bind, expected) in [
+        ("127.0.0.1:8080", &[][..], "bind :8080"),
+        ("[::1]:8080", &[], "bind [::]:8080 v4v6"),
+        ("[::1]:8080", &["127.0.0.1:81,[::1]:81"], "bind 127.0.0.1:81,[::1]:81"),
+    ] {
+        assert_eq!(printed(frontend, bind).unwrap(), expected);
+    }
+    assert!(printed("127.0.0.1:80", &["127.0.0.1:80, 10.0.0.1:80"]).is_err());
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    for bind in ["127.0.0.1:8081,[::1]:8081", ":8081"] {
+        balancer.write_snippet(&words(&["--bind", bind]));
+        balancer.must_be_accepted();
+    }
+    let text = std::fs::read_to_string(balancer.at("haproxy.cfg")).unwrap();
+    std::fs::write(balancer.at("haproxy.cfg"), text.replace("bind :8081", "bind [::]:8081 v4v6")).unwrap();
+    balancer.must_be_accepted();
+}
+
+/// Rules for another site stay where the fragment says: HAProxy warns of rules below a `use_backend`.
+#[test]
+fn another_site_in_the_frontend_goes_where_the_fragment_says() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let text = balancer.write_snippet(&words(&[]));
+    let marked = "  # Instead of your `use_backend` lines for the site.";
+    assert_eq!(text.matches(marked).count(), 1);
+    let shop = "  use_backend be_shop if { hdr(host) -i shop.example.org }\n";
+    let text = format!("{text}backend be_shop\n  mode http\n  http-request return status 200\n");
+    std::fs::write(balancer.at("haproxy.cfg"), text.replacen(marked, &format!("{shop}{marked}"), 1)).unwrap();
+    balancer.must_be_accepted();
+}
+
 /// What lb-agent.toml says already need not be said again: where lines go, and which tables there are.
 #[tokio::test]
 async fn the_fragment_follows_the_agents_own_file() {
