@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use http::{HeaderValue, header};
+use pointsman_core::several;
 use tokio::time::Instant;
 
 use crate::answer::Answer;
@@ -159,25 +160,34 @@ async fn http(
         Ok(paths)
     })
     .await?;
+    let mut empty = 0_u32;
     for path in &paths {
         let ask = Ask::get(path);
         let asset =
             client::send(place, session, ask, until).await.map_err(|error| format!("{path} {error}"))?;
         judge_asset(path, &asset)?;
+        empty = empty.saturating_add(u32::from(asset.body.is_empty()));
     }
-    Ok(format!("{seen}, {} assets", paths.len()))
+    let empty = match empty {
+        0 => String::new(),
+        some => format!(", {} empty", several(some, "style sheet", "style sheets")),
+    };
+    Ok(format!("{seen}, {}{empty}", several(paths.len(), "asset", "assets")))
 }
 
-/// A server that answers every path with its start page answers for a lost asset too.
+/// A server that answers every path with its start page answers for a lost asset too. A style sheet may be empty: builds
+/// write an empty file where nobody wrote a style. A script that does nothing is one that was lost.
 fn judge_asset(path: &str, asset: &Answer) -> Result<(), String> {
     if asset.status != 200 {
         return Err(format!("asset {path} expected status 200, got {}", asset.status));
     }
-    if asset.media_type() == "text/html" || asset.body.is_empty() {
-        let what = if asset.body.is_empty() { "nothing" } else { "a page" };
-        return Err(format!("asset {path} is {what}, expected a script or a style sheet"));
-    }
-    Ok(())
+    let is = |kind: &str| asset.media_type().eq_ignore_ascii_case(kind);
+    let what = match asset.body.is_empty() {
+        _ if is("text/html") => "a page",
+        true if !is("text/css") => "nothing",
+        _ => return Ok(()),
+    };
+    Err(format!("asset {path} is {what}, expected a script or a style sheet"))
 }
 
 /// Steps until one fails; then, whatever failed, those that clear away, each once.

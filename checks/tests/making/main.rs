@@ -341,6 +341,16 @@ async fn assets_are_looked_for_beside_the_page_that_a_redirect_leads_to() {
 }
 
 #[tokio::test]
+async fn a_style_sheet_may_be_empty_and_a_script_may_not() {
+    let world = World::start().await;
+    let page = |path: &str| format!(r#"http = {{ path = "{path}", assets = true }}"#);
+    let said = world.one(&page("/unstyled")).await.unwrap();
+    assert!(said.ends_with("ms, 2 assets, 1 style sheet empty"), "{said}");
+    let said = world.one(&page("/undone")).await.unwrap_err();
+    assert_eq!(said, "asset /empty.js is nothing, expected a script or a style sheet");
+}
+
+#[tokio::test]
 async fn map_services_are_asked_for_what_they_offer() {
     let world = World::start().await;
     let wfs = r#"ows = { service = "WFS", version = "2.0.0", path = "/geoserver/ows", layers = ["p2d2:features"], get_feature = true }"#;

@@ -190,6 +190,12 @@ fn answer(came: &Came, state: &mut State) -> Reply {
         ("GET", "/map/assets/map.js") => {
             (200, "Content-Type: text/javascript\r\n".to_owned(), b"map()".to_vec())
         }
+        ("GET", "/unstyled") => {
+            html(r#"<link rel=stylesheet href="/empty.css"><script src="/app.js"></script>"#)
+        }
+        ("GET", "/undone") => html(r#"<script src="/empty.js"></script>"#),
+        ("GET", "/empty.css") => (200, "Content-Type: text/css\r\n".to_owned(), Vec::new()),
+        ("GET", "/empty.js") => (200, "Content-Type: text/javascript\r\n".to_owned(), Vec::new()),
         ("GET", "/lost") => html(r#"<script src="/app.js"></script><script src="/fallback.js"></script>"#),
         // As single-page applications are served: every path that is not there is the start page.
         ("GET", "/fallback.js") => html("<html>start page</html>"),
