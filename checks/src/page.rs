@@ -55,7 +55,7 @@ pub fn assets(page: &str, page_path: &str, host: &str) -> Result<Vec<String>, St
     let mut paths: Vec<String> = Vec::new();
     for element in document.select(&wanted) {
         let link = element.value().attr("src").or_else(|| element.value().attr("href")).unwrap_or_default();
-        let Some(path) = resolve(&base, link.trim(), host) else { continue };
+        let Some(path) = resolve(&base, link, host) else { continue };
         if !paths.contains(&path) {
             paths.push(path);
         }
@@ -66,25 +66,53 @@ pub fn assets(page: &str, page_path: &str, host: &str) -> Result<Vec<String>, St
     Ok(paths)
 }
 
-/// The path on this host that a link leads to from a path (RFC 3986, 5.2); `None` if it leads elsewhere.
+/// The path on this host that a link leads to from a path (RFC 3986, 5.2), written as browsers ask for it; `None` if it leads
+/// elsewhere.
 pub fn resolve(from: &str, link: &str, host: &str) -> Option<String> {
-    let link = link.split('#').next().unwrap_or_default();
-    let path = if let Some(rest) = link.strip_prefix("//") {
+    let link = tidied(link);
+    let path = if let Some((scheme, rest)) = scheme(&link) {
+        // `data:`, `javascript:` and their like lead to no server.
+        let rest = rest.strip_prefix("//").filter(|_| matches!(scheme.as_str(), "http" | "https"));
+        on_host(rest?, host)?
+    } else if let Some(rest) = link.strip_prefix("//") {
         on_host(rest, host)?
-    } else if let Some((scheme, rest)) = link.split_once("://") {
-        matches!(scheme.to_ascii_lowercase().as_str(), "http" | "https").then(|| on_host(rest, host))??
-    } else if link.starts_with('/') {
-        link.to_owned()
-    } else if link.split(['/', '?']).next().unwrap_or_default().contains(':') || link.is_empty() {
-        // `data:`, `javascript:` and their like.
+    } else if link.is_empty() {
         return None;
     } else {
-        let directory =
-            from.split('?').next().and_then(|path| path.rsplit_once('/')).map_or("", |(dir, _)| dir);
-        format!("{directory}/{link}")
+        beside(from, &link)
     };
-    let path = without_dots(&path);
-    path.bytes().all(|b| b.is_ascii_graphic()).then_some(path)
+    Some(escaped(&without_dots(&path)))
+}
+
+/// A link as browsers take it: blanks around it, ends of lines within it and its fragment are none of it, and before the query
+/// a backslash is a slash.
+fn tidied(link: &str) -> String {
+    let blank = |c: char| c.is_ascii_control() || c == ' ';
+    let link: String =
+        link.trim_matches(blank).chars().filter(|c| !matches!(c, '\t' | '\n' | '\r')).collect();
+    let link = link.split('#').next().unwrap_or_default();
+    match link.split_once('?') {
+        Some((path, query)) => format!("{}?{query}", path.replace('\\', "/")),
+        None => link.replace('\\', "/"),
+    }
+}
+
+/// The scheme of a link, in lower case, and what follows its colon. A colon further on is part of a path or of a query.
+fn scheme(link: &str) -> Option<(String, &str)> {
+    let (scheme, rest) = link.split_once(':')?;
+    let sound = scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b));
+    let begins = scheme.starts_with(|c: char| c.is_ascii_alphabetic());
+    (sound && begins).then(|| (scheme.to_ascii_lowercase(), rest))
+}
+
+/// A path that may be relative, seen from another: a query alone is one of the same path.
+fn beside(from: &str, link: &str) -> String {
+    let from = from.split('?').next().unwrap_or_default();
+    match link.chars().next() {
+        Some('/') => link.to_owned(),
+        Some('?') => format!("{from}{link}"),
+        _ => format!("{}/{link}", from.rsplit_once('/').map_or("", |(directory, _)| directory)),
+    }
 }
 
 fn on_host(rest: &str, host: &str) -> Option<String> {
@@ -107,8 +135,30 @@ fn without_dots(path: &str) -> String {
             part => parts.push(part),
         }
     }
+    // What ends with dots is a directory.
+    if path.ends_with("/.") || path.ends_with("/..") {
+        parts.push("");
+    }
     let path = format!("/{}", parts.join("/"));
     query.map_or(path.clone(), |query| format!("{path}?{query}"))
+}
+
+/// A path and its query with what may not stand there escaped, as the URL standard has it for both. What is escaped already
+/// stays as it is.
+fn escaped(path: &str) -> String {
+    let (mut escaped, mut in_query) = (String::new(), false);
+    for byte in path.bytes() {
+        in_query |= byte == b'?';
+        let kept = byte.is_ascii_graphic()
+            && !b"\"<>".contains(&byte)
+            && if in_query { byte != b'\'' } else { !b"^`{}".contains(&byte) };
+        if kept {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
 }
 
 #[cfg(test)]
@@ -141,8 +191,35 @@ mod tests {
         assert_eq!(to("http://h.evil/x"), None);
         assert_eq!(to("http://h@evil/x"), None);
         assert_eq!(to("javascript:alert(1)"), None);
-        assert_eq!(to("/x y"), None);
+        assert_eq!(to("\\\\evil/x"), None);
+        assert_eq!(to("h:x"), None);
         assert_eq!(to(""), None);
+        // Where it leads is what its beginning says, not what its query does.
+        assert_eq!(to("/sso?back=https://evil/").as_deref(), Some("/sso?back=https://evil/"));
+        assert_eq!(to("sso?back=https://evil/").as_deref(), Some("/a/sso?back=https://evil/"));
+    }
+
+    #[test]
+    fn links_are_asked_for_as_browsers_do() {
+        let to = |link: &str| resolve("/a/b?q", link, "h").unwrap();
+        for (link, expected) in [
+            ("/assets/größe.js", "/assets/gr%C3%B6%C3%9Fe.js"),
+            (" my app.js?v=a b\n", "/a/my%20app.js?v=a%20b"),
+            ("/gr%C3%B6%C3%9Fe%20.js?q=%22", "/gr%C3%B6%C3%9Fe%20.js?q=%22"),
+            ("/<x>`{^}|\"'.js?`{^}'<\">", "/%3Cx%3E%60%7B%5E%7D|%22'.js?`{^}%27%3C%22%3E"),
+            ("assets\\app.js?a\\b", "/a/assets/app.js?a\\b"),
+            ("http://h/ä", "/%C3%A4"),
+            // A query alone is one of the same path.
+            ("?page=home", "/a/b?page=home"),
+            ("1:2", "/a/1:2"),
+            (".", "/a/"),
+            ("./x/..", "/a/"),
+        ] {
+            assert_eq!(to(link), expected, "{link:?}");
+            assert!(to(link).parse::<http::Uri>().is_ok(), "{link:?}");
+        }
+        let page = "<base href='.'><script src='größe.js'></script>";
+        assert_eq!(assets(page, "/map/index.html", "h").unwrap(), ["/map/gr%C3%B6%C3%9Fe.js"]);
     }
 
     #[test]
