@@ -123,7 +123,7 @@ impl From<Unanswered> for String {
 }
 
 /// Sends one request on a connection of its own and reads the answer, at most `most` bytes of its body, which fails if it has
-/// more, or none of it. The request's URI is a path; `Host`, `User-Agent` and `Connection` are added.
+/// more, or none of it. The request's URI is a path; `Host` and `Connection` are added, and `User-Agent` if it has none.
 pub async fn send(
     target: &Target,
     request: http::Request<Full<Bytes>>,
@@ -167,7 +167,7 @@ where
     let headers = request.headers_mut();
     let host = HeaderValue::from_str(&target.host).map_err(|error| error.to_string())?;
     headers.insert(header::HOST, host);
-    headers.insert(header::USER_AGENT, HeaderValue::from_static("pointsman-check"));
+    headers.entry(header::USER_AGENT).or_insert(HeaderValue::from_static("pointsman-check"));
     headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     sent.store(true, Ordering::Relaxed);
     let answer = sender.send_request(request).await.map_err(|error| format!("no answer: {error}"))?;

@@ -341,6 +341,15 @@ async fn assets_are_looked_for_beside_the_page_that_a_redirect_leads_to() {
 }
 
 #[tokio::test]
+async fn a_check_may_say_what_it_is() {
+    let world = World::start().await;
+    world.one(r#"http = { path = "/api/health" }"#).await.unwrap();
+    assert_eq!(world.site.last("/api/health").headers["user-agent"], "pointsman-check");
+    world.one(r#"http = { path = "/api/health", headers = { User-Agent = "QGIS" } }"#).await.unwrap();
+    assert_eq!(world.site.last("/api/health").headers["user-agent"], "QGIS");
+}
+
+#[tokio::test]
 async fn a_style_sheet_may_be_empty_and_a_script_may_not() {
     let world = World::start().await;
     let page = |path: &str| format!(r#"http = {{ path = "{path}", assets = true }}"#);
