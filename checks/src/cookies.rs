@@ -19,8 +19,8 @@ impl Jar {
         let mut parts = set.split(';').map(str::trim);
         let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else { return };
         let (name, value) = (name.trim(), value.trim());
-        let sound =
-            |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';' && b != b',' || b == b' ');
+        // Browsers take a comma in a value, and send it back.
+        let sound = |text: &str| text.bytes().all(|b| b.is_ascii_graphic() && b != b';' || b == b' ');
         if name.is_empty()
             || name.len().saturating_add(value.len()) > MAX_BYTES
             || !sound(name)
@@ -47,15 +47,18 @@ impl Jar {
         }
     }
 
-    /// The `Cookie` field of a request for `path`, if there is anything to send.
+    /// The `Cookie` field of a request for `path`, if there is anything to send. Of cookies with one name the nearest stands
+    /// first (RFC 6265, 5.4): a server takes it for the one that is meant.
     pub fn header(&self, path: &str) -> Option<String> {
         let path = path.split('?').next().unwrap_or_default();
         let covers = |scope: &str| {
             path.strip_prefix(scope)
                 .is_some_and(|rest| rest.is_empty() || rest.starts_with('/') || scope.ends_with('/'))
         };
-        let sent = self.cookies.iter().filter(|((_, scope), _)| covers(scope));
-        let header = sent.map(|((name, _), value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
+        let mut sent: Vec<_> = self.cookies.iter().filter(|((_, scope), _)| covers(scope)).collect();
+        sent.sort_by_key(|((_, scope), _)| std::cmp::Reverse(scope.len()));
+        let header =
+            sent.iter().map(|((name, _), value)| format!("{name}={value}")).collect::<Vec<_>>().join("; ");
         Some(header).filter(|header| !header.is_empty())
     }
 }
@@ -86,6 +89,18 @@ mod tests {
         assert_eq!(jar.header("/"), None);
         jar.take("here=; Expires=Thu, 01 Jan 1970 00:00:00 GMT", "/app/logout");
         assert_eq!(jar.header("/app/x"), None);
+    }
+
+    #[test]
+    fn of_one_name_the_nearest_stands_first() {
+        let mut jar = Jar::default();
+        jar.take("JSESSIONID=app; Path=/", "/");
+        jar.take("a=1; Path=/", "/");
+        jar.take("JSESSIONID=geo; Path=/geoserver", "/geoserver/web/");
+        assert_eq!(jar.header("/geoserver/ows").as_deref(), Some("JSESSIONID=geo; JSESSIONID=app; a=1"));
+        assert_eq!(jar.header("/").as_deref(), Some("JSESSIONID=app; a=1"));
+        jar.take("list=1,2; Path=/", "/");
+        assert_eq!(jar.header("/").as_deref(), Some("JSESSIONID=app; a=1; list=1,2"));
     }
 
     #[test]
