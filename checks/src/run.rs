@@ -281,17 +281,87 @@ fn all_of(made: Vec<(&Place, Made)>) -> Vec<CheckSeen> {
 /// Other failing checks that a problem names: its text must fit into an answer's headers.
 const MOST_CAUSES: usize = 4;
 
-/// How somebody asks a plain check by hand.
+/// How somebody asks a plain check by hand, with the name of the server, with TLS and from the side of the route that it was
+/// asked with. A certificate is not looked at: its authorities are the agent's to know.
 fn by_hand(check: &Check, place: &Place) -> Option<String> {
     let spec = parse(&check.spec, &BTreeSet::new()).ok()?;
     let Kind::Http { exchange, .. } = spec.kind else { return None };
     let plain = exchange.headers.is_empty() && spec.secrets.is_empty();
     let path = exchange.path.render(&Default::default(), str::to_owned).ok().filter(|_| plain)?;
     let (address, host) = (place.server.address, &place.server.host);
-    Some(format!("ask it yourself: `curl -i -H 'Host: {host}' http://{address}{path}`"))
+    let proxied = if place.server.proxy_protocol { " --haproxy-protocol" } else { "" };
+    let side = place.pin.as_ref().map(|pin| format!(" -H 'X-Pointsman: {}'", pin.side)).unwrap_or_default();
+    let asked = match place.server.tls {
+        // The name is asked for in the handshake too: by it HAProxy picks the certificate.
+        Some(_) => format!(" -k --connect-to ::{address} {}", quoted(&format!("https://{host}{path}"))),
+        None => format!(" -H 'Host: {host}' {}", quoted(&format!("http://{address}{path}"))),
+    };
+    Some(format!("ask it yourself: `curl -i{proxied}{side}{asked}`"))
+}
+
+/// A word for a shell, in quotes where it would take parts of it for something else.
+fn quoted(word: &str) -> String {
+    match word.bytes().all(|b| b.is_ascii_alphanumeric() || b"/:.-_~%+,@[]".contains(&b)) {
+        true => word.to_owned(),
+        false => format!("'{}'", word.replace('\'', "%27")),
+    }
 }
 
 /// Evidence of checks that passed.
 pub fn evidence(seen: Vec<CheckSeen>, detail: String) -> Evidence {
     Evidence { detail, checks: seen, ..Evidence::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pointsman_chassis::http_check::Target;
+    use pointsman_core::{CheckFrom, CheckSpec};
+
+    use super::*;
+    use crate::place::Pin;
+
+    #[test]
+    fn what_is_asked_by_hand_is_what_was_asked() {
+        let check = |path: &str| Check {
+            name: "page".parse().unwrap(),
+            from: CheckFrom::Balancers,
+            before_switch: true,
+            after_switch: true,
+            spec: CheckSpec::parse(&format!(r#"{{"http": {{"path": "{path}"}}}}"#)).unwrap(),
+            timeout_ms: 1,
+            patience_ms: 0,
+            bound_ms: 1,
+        };
+        let server = Target {
+            address: "127.0.6.2:26443".parse().unwrap(),
+            host: "www.example.org".to_owned(),
+            tls: None,
+            proxy_protocol: false,
+        };
+        let pin = Some(Pin { side: "canary", epoch: "7".to_owned() });
+        let plain = Place { server, pin, grants: Arc::default(), key: String::new() };
+        let roots = rustls::RootCertStore::empty();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let tls = rustls::ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let mut secure = plain.clone();
+        secure.server.tls = Some(Arc::new(tls));
+        secure.server.proxy_protocol = true;
+        let said = |path: &str, place: &Place| by_hand(&check(path), place).unwrap();
+        assert_eq!(
+            said("/nope?a=1&b=it's", &plain),
+            "ask it yourself: `curl -i -H 'X-Pointsman: canary' -H 'Host: www.example.org' \
+             'http://127.0.6.2:26443/nope?a=1&b=it%27s'`"
+        );
+        assert_eq!(
+            said("/nope", &secure),
+            "ask it yourself: `curl -i --haproxy-protocol -H 'X-Pointsman: canary' -k --connect-to ::127.0.6.2:26443 \
+             https://www.example.org/nope`"
+        );
+    }
 }
