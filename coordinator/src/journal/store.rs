@@ -215,7 +215,7 @@ impl JournalStore {
 
     /// Every environment that anything was ever recorded of.
     pub async fn environments(&self) -> Result<Vec<EnvironmentName>, Problem> {
-        self.with(|connection| {
+        self.with(|connection: &mut Connection| {
             // Whatever is recorded is recorded under a lease, and there are far fewer of these.
             let mut statement =
                 connection.prepare_cached("SELECT environment FROM lease ORDER BY environment")?;
