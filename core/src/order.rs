@@ -76,7 +76,8 @@ pub enum Action {
         expected: Vec<Route>,
         /// The route that is to stand.
         wanted: Route,
-        /// Healthy servers that each backend whose share grows must have.
+        /// Where it leads back, healthy servers that each backend whose share grows must have. Going forward all its servers
+        /// must be healthy, and be at least so many.
         min_up: u32,
         /// Whether visitors are led back, to the page or from it: that nobody can keep the route for HAProxy's next start now
         /// is then no reason to leave them where they are.
@@ -98,7 +99,8 @@ pub enum Action {
         backend: BackendName,
         /// The route epoch that answers must carry.
         epoch: RouteEpoch,
-        /// Healthy servers that the backend must have.
+        /// Healthy servers that the backend must have during a watch. Before the switch all its servers must be healthy, and
+        /// be at least so many.
         min_up: u32,
         /// How long they may take to become healthy, in milliseconds.
         patience_ms: u64,

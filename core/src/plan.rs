@@ -593,8 +593,8 @@ impl Plan {
         }
     }
 
-    /// Healthy servers that a slot must have to get visitors. Going forward all of them; going back, one is
-    /// better than none.
+    /// Servers that a slot must have to get visitors. Going forward one for each host, and whatever it has is healthy, as the
+    /// load balancer sees to; going back, one healthy one is better than none.
     fn min_up(&self, step: Step) -> u32 {
         match (step, &self.purpose) {
             (Step::Canary(_) | Step::Switch, Purpose::Deploy { .. }) => {

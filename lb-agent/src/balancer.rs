@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pointsman_chassis::http_check::{self, Answer, Target};
 use pointsman_checks::Grants;
-use pointsman_core::{BackendName, Code, Problem, Route};
+use pointsman_core::{BackendName, Code, Problem, Route, several};
 use tokio::sync::Mutex;
 
 use crate::certificates::Certificates;
@@ -54,6 +54,18 @@ pub struct Health {
     pub(crate) total: u32,
 }
 
+/// How many servers of a backend must be healthy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Needed {
+    /// Before visitors are led forward to it: every one that takes visitors; and HAProxy has one for each of so many hosts.
+    Every {
+        /// The slot's hosts.
+        hosts: u32,
+    },
+    /// Before visitors are led back to it, and while they are there: so many are better than none.
+    AtLeast(u32),
+}
+
 /// All servers of a backend.
 pub(crate) fn rows_of<'a>(rows: &'a [StatRow], backend: &BackendName) -> impl Iterator<Item = &'a StatRow> {
     rows.iter().filter(move |row| row.backend == backend.as_str() && row.server != "BACKEND")
@@ -72,6 +84,11 @@ pub fn health(rows: &[StatRow], backend: &BackendName) -> Health {
         (up.saturating_add(u32::from(row.healthy())), total.saturating_add(1))
     });
     Health { up: counted.0, total: counted.1 }
+}
+
+/// `a is` or `a, b are`.
+fn are(names: &[&str]) -> String {
+    format!("{} {}", names.join(", "), if names.len() == 1 { "is" } else { "are" })
 }
 
 impl Balancer {
@@ -112,50 +129,87 @@ impl Balancer {
             .hint("add it to `backends` in lb-agent.toml on the load balancer"))
     }
 
+    /// The servers of a backend of which it depends whether visitors may be there.
+    fn counted<'a>(&self, rows: &'a [StatRow], backend: &BackendName) -> Vec<&'a StatRow> {
+        let own = servers(rows, backend).into_iter();
+        let (optional, own): (Vec<_>, Vec<_>) = own.partition(|row| self.config.haproxy.may_be_down(row));
+        if own.is_empty() { optional } else { own }
+    }
+
+    /// Those of them that a person has put away. By server states the agent itself makes them ready: there they must be up.
+    pub(crate) fn put_away<'a>(&self, rows: &'a [StatRow], backend: &BackendName) -> Vec<&'a StatRow> {
+        let mut away = self.counted(rows, backend);
+        away.retain(|row| self.shows_epoch() && row.put_away());
+        away
+    }
+
     /// Refuses a backend whose servers cannot take visitors.
     pub(crate) fn healthy_enough(
         &self,
         rows: &[StatRow],
         backend: &BackendName,
-        min_up: u32,
+        needed: Needed,
     ) -> Result<(), Problem> {
         if self.config.haproxy.needs_no_servers(backend) {
             return Ok(());
         }
-        let health = health(rows, backend);
-        if health.up >= min_up.max(1) {
-            return Ok(());
-        }
+        let (counted, away) = (self.counted(rows, backend), self.put_away(rows, backend));
+        let healthy = counted.iter().filter(|row| row.healthy()).count();
+        let healthy = u32::try_from(healthy).unwrap_or(u32::MAX);
+        let lines = u32::try_from(rows_of(rows, backend).count()).unwrap_or(u32::MAX);
+        let of = format!("`{backend}` has {healthy} of {} servers healthy", counted.len());
+        let message = match needed {
+            Needed::AtLeast(servers) if healthy >= servers.max(1) => return Ok(()),
+            Needed::AtLeast(servers) => format!("{of}, {} needed", servers.max(1)),
+            Needed::Every { hosts } if lines < hosts => {
+                format!(
+                    "`{backend}` has {} in HAProxy, and its slot has {hosts} hosts",
+                    several(lines, "server", "servers")
+                )
+            }
+            Needed::Every { .. } => {
+                let is_away = |row: &StatRow| away.iter().any(|away| away.server == row.server);
+                let down: Vec<&str> = counted
+                    .iter()
+                    .filter(|row| !row.healthy() && !is_away(row))
+                    .map(|row| row.server.as_str())
+                    .collect();
+                match down.as_slice() {
+                    [] if healthy > 0 => return Ok(()),
+                    [] => format!("{of}: nobody could be served there"),
+                    down => format!("{of}, and visitors are led there when all are: {} not up", are(down)),
+                }
+            }
+        };
         let states: Vec<String> = rows_of(rows, backend)
             .map(|row| {
-                let backup = if row.backup { ", a `backup`, which counts for none" } else { "" };
-                format!("{} is {} ({}){backup}", row.server, row.status, row.check_status)
+                let why = match row.backup {
+                    true => ", a `backup`, which counts for none",
+                    false if self.config.haproxy.may_be_down(row) => ", which may be down",
+                    false => "",
+                };
+                format!("{} is {} ({}){why}", row.server, row.status, row.check_status)
             })
             .collect();
-        let message = format!(
-            "`{backend}` has {} of {} servers healthy, {} needed",
-            health.up,
-            health.total,
-            min_up.max(1)
-        );
-        Err(Problem::new(Code::BackendUnhealthy, message).cause(states.join(", ")).retry_useful().hint(
-            format!(
-                "see its checks: {}",
-                self.config.haproxy.socket.0.by_hand(&format!("show stat {backend} 6 -1"))
-            ),
-        ))
+        let socket = &self.config.haproxy.socket.0;
+        let mut hint = format!("see its checks: {}", socket.by_hand(&format!("show stat {backend} 6 -1")));
+        if matches!(needed, Needed::Every { .. }) && self.shows_epoch() {
+            hint.push_str("; to go without a server put it away (`set server ... state maint`), or name it in `optional_servers` of lb-agent.toml");
+        }
+        Err(Problem::new(Code::BackendUnhealthy, message).cause(states.join(", ")).retry_useful().hint(hint))
     }
 
-    /// The same while visitors are there. Where a reload has HAProxy begin to check anew, nobody knows how the servers are,
-    /// which is no failure of theirs.
+    /// Whether enough servers stay healthy while visitors are there. Where a reload has HAProxy begin to check anew, nobody
+    /// knows how the servers are, which is no failure of theirs.
     pub(crate) fn stays_healthy(
         &self,
         rows: &[StatRow],
         backend: &BackendName,
         min_up: u32,
     ) -> Result<(), Problem> {
-        let Err(problem) = self.healthy_enough(rows, backend, min_up) else { return Ok(()) };
-        let may_be = servers(rows, backend).into_iter().filter(|row| row.healthy() || row.untried()).count();
+        let Err(problem) = self.healthy_enough(rows, backend, Needed::AtLeast(min_up)) else { return Ok(()) };
+        let may_be =
+            self.counted(rows, backend).into_iter().filter(|row| row.healthy() || row.untried()).count();
         if u32::try_from(may_be).unwrap_or(u32::MAX) < min_up.max(1) {
             return Err(problem);
         }

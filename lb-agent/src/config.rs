@@ -13,6 +13,7 @@ use pointsman_core::{BackendName, HttpPath, Problem};
 use serde::Deserialize;
 
 use crate::opnsense;
+use crate::reply::StatRow;
 use crate::socket::{Endpoint, MasterPath};
 use crate::states::ServerName;
 
@@ -104,6 +105,9 @@ pub struct Haproxy {
     /// Certificates that may be renewed: an order can only name one of them.
     #[serde(default)]
     pub certificates: Vec<GrantedCertificate>,
+    /// Servers that may be down while visitors are led to their slot, as `backend/server`. All others must be up.
+    #[serde(default)]
+    pub optional_servers: Vec<Parsed<ServerName>>,
     /// Stick tables of `http_req_rate` that may be looked into, and single addresses taken out of.
     #[serde(default)]
     pub rate_limit_tables: Vec<Parsed<TableName>>,
@@ -259,6 +263,15 @@ impl Haproxy {
     pub fn needs_no_servers(&self, backend: &BackendName) -> bool {
         let holds = self.hold_backend.as_ref().is_some_and(|hold| hold.0 == *backend);
         *backend == self.maintenance_backend.0 || holds
+    }
+
+    /// Whether a server may be down, by its row of HAProxy's or of the driver's.
+    pub fn may_be_down(&self, row: &StatRow) -> bool {
+        self.optional_servers.iter().any(|Parsed(name)| {
+            // The driver by server states names it as HAProxy does, its backend included.
+            let whole = name.to_string();
+            whole == row.server || (name.backend() == row.backend && name.server() == row.server)
+        })
     }
 
     /// Whether HAProxy reads the map from a file that this agent writes.

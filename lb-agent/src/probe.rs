@@ -9,7 +9,7 @@ use pointsman_checks::{Memory, Pin, Place};
 use pointsman_core::{BackendName, Check, Code, Evidence, Problem, Route, RouteEpoch, several};
 use tokio::time::Instant;
 
-use crate::balancer::{Balancer, health};
+use crate::balancer::{Balancer, Needed, health};
 use crate::guard;
 
 /// How often the servers are looked at while they become healthy.
@@ -27,7 +27,7 @@ fn side_of(route: &Route, backend: &BackendName) -> Result<&'static str, Problem
         .hint("see the route: `pointsman traffic show ENV`"))
 }
 
-/// Waits until enough servers are healthy, then makes every check and looks at who answered.
+/// Waits until enough servers are healthy, before visitors come all of them, then makes every check and looks at who answered.
 pub async fn probe(
     balancer: &Balancer,
     checks: &[Check],
@@ -42,7 +42,7 @@ pub async fn probe(
     loop {
         let rows = balancer.workers.stat().await?;
         let healthy = match memory {
-            None => balancer.healthy_enough(&rows, backend, min_up),
+            None => balancer.healthy_enough(&rows, backend, Needed::Every { hosts: min_up }),
             Some(_) => balancer.stays_healthy(&rows, backend, min_up),
         };
         match healthy {
@@ -75,12 +75,16 @@ pub async fn probe(
         places.iter().map(async |place| Ok((place, pointsman_checks::run(checks, place, memory).await?)));
     let made: Vec<_> = join_all(made).await.into_iter().collect::<Result<_, Problem>>()?;
     let all = pointsman_checks::judged(checks, made)?;
-    let health = health(&balancer.workers.stat().await?, backend);
+    let rows = balancer.workers.stat().await?;
+    let health = health(&rows, backend);
     let passed = match checks.len() {
         0 => format!("no checks to make on `{backend}`"),
         made => format!("{} on `{}` passed", several(made, "check", "checks"), backend),
     };
-    let detail = format!("{passed}, {} of {} servers healthy", health.up, health.total);
+    let mut detail = format!("{passed}, {} of {} servers healthy", health.up, health.total);
+    for away in balancer.put_away(&rows, backend) {
+        detail = format!("{detail}, `{}` is put away ({})", away.server, away.status);
+    }
     Ok(pointsman_checks::evidence(all, detail))
 }
 

@@ -293,6 +293,12 @@ impl StatRow {
         self.status == "UP" && self.check_status.trim_start_matches("* ").contains("OK")
     }
 
+    /// Whether a person has put a server away, or one that it follows: by `disabled` in its line, or by `set server ... state`. A
+    /// name that does not resolve is in maintenance too, and is nobody's wish.
+    pub fn put_away(&self) -> bool {
+        matches!(self.status.as_str(), "MAINT" | "DRAIN") || self.status.starts_with("MAINT (via ")
+    }
+
     /// Whether a server takes traffic and has neither proved that it can nor failed to: its worker has just started, and has
     /// not checked it yet, or not often enough.
     pub fn untried(&self) -> bool {

@@ -17,7 +17,7 @@ use tokio::sync::{MutexGuard, watch};
 use tokio::time::Instant;
 use tracing::warn;
 
-use crate::balancer::Balancer;
+use crate::balancer::{Balancer, Needed};
 use crate::events::Kind;
 use crate::reply::WorkerId;
 use crate::route_file::Staged;
@@ -118,10 +118,17 @@ pub struct Move<'a> {
     pub expected: &'a [Route],
     /// The route that is to stand.
     pub wanted: &'a Route,
-    /// Healthy servers that each backend whose share grows must have.
+    /// Going forward the hosts that each backend whose share grows must have a server for; else healthy servers that it must
+    /// have.
     pub min_up: u32,
     /// It leads back, or to the page or from it.
     pub back: bool,
+}
+
+impl Move<'_> {
+    fn needed(&self) -> Needed {
+        if self.back { Needed::AtLeast(self.min_up) } else { Needed::Every { hosts: self.min_up } }
+    }
 }
 
 impl Ready {
@@ -137,8 +144,8 @@ impl Ready {
 
 /// Looks at everything that a change of the route depends on and lays the map file ready. Changes nothing.
 async fn make_ready(balancer: &Balancer, asked: &Move<'_>, rule: &Rule) -> Result<Ready, Problem> {
-    let Move { expected, wanted, min_up, back } = *asked;
-    let before = precheck(balancer, expected, wanted, min_up).await?;
+    let Move { expected, wanted, back, .. } = *asked;
+    let before = precheck(balancer, expected, wanted, asked.needed()).await?;
     let worker =
         balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.worker();
     let on_disk = if back { balancer.file.stands() } else { balancer.file.read() };
@@ -299,7 +306,7 @@ async fn precheck(
     balancer: &Balancer,
     expected: &[Route],
     wanted: &Route,
-    min_up: u32,
+    needed: Needed,
 ) -> Result<Route, Problem> {
     balancer.granted(&wanted.stable)?;
     balancer.granted(&wanted.canary)?;
@@ -328,7 +335,7 @@ async fn precheck(
     };
     route_change::permit(&known, expected, wanted)?;
     for backend in route_change::growing(&standing, wanted) {
-        balancer.healthy_enough(&rows, backend, min_up)?;
+        balancer.healthy_enough(&rows, backend, needed)?;
     }
     Ok(standing)
 }

@@ -67,23 +67,20 @@ async fn a_backup_counts_as_no_server_of_a_slot() {
         let described = rig.agent.describe().await.balancer.unwrap();
         let green = described.backends.iter().find(|backend| backend.name == "be_green").unwrap();
         assert_eq!((green.servers_up, green.servers_total), counted);
-        // A watch sees the same as who looks before the switch.
-        for seen in [
-            rig.agent.perform(probe(0)).await,
-            rig.agent.observe(convert::action_to_wire(&probe(0))).await,
-            // As on the way back: one server is enough there.
-            rig.agent
-                .perform(Action::SetRoute {
-                    expected: vec![route(P)],
-                    wanted: route(V),
-                    min_up: 1,
-                    back: true,
-                })
-                .await,
+        let back = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up: 1, back: true };
+        for (seen, fits) in [
+            // Before the switch all must be up; a watch and the way back do with one.
+            (rig.agent.perform(probe(0)).await, up),
+            (rig.agent.observe(convert::action_to_wire(&probe(0))).await, fits),
+            (rig.agent.perform(back).await, fits),
         ] {
             assert_eq!(seen.is_ok(), fits, "{up} {marked}: {seen:?}");
             let Err(problem) = seen else { continue };
-            assert_eq!((problem.code, problem.message.contains("0 of 1")), (Code::BackendUnhealthy, true));
+            assert_eq!(problem.code, Code::BackendUnhealthy, "{problem:?}");
+            if !marked {
+                continue;
+            }
+            assert!(problem.message.contains("0 of 1"), "{problem:?}");
             let causes = problem.causes.join(" ");
             assert!(causes.contains("s2 is UP (L7OK), a `backup`, which counts for none"), "{problem:?}");
         }
@@ -95,6 +92,115 @@ async fn where_all_are_backups_they_are_the_servers() {
     let rig = Rig::new().await;
     rig.fake.with(|world| world.backups.extend(["be_green/s1", "be_green/s2"].map(str::to_owned)));
     rig.agent.set_route(P, V).await.unwrap();
+}
+
+fn forward(min_up: u32) -> Action {
+    Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up, back: false }
+}
+
+#[tokio::test]
+async fn forward_every_server_of_a_slot_is_up_that_takes_visitors() {
+    let (web, api) = (("UP", "L7OK"), "L7OK");
+    for (api, check, hosts, more, said) in [
+        ("UP", api, 1, "", None),
+        ("UP", api, 2, "", None),
+        // A host without a server.
+        ("UP", api, 3, "", Some("has 2 servers in HAProxy, and its slot has 3 hosts")),
+        (
+            "DOWN",
+            "L4CON",
+            1,
+            "",
+            Some("1 of 2 servers healthy, and visitors are led there when all are: s2 is not up"),
+        ),
+        ("UP 1/3", api, 1, "", Some("s2 is not up")),
+        ("no check", "", 1, "", Some("s2 is not up")),
+        ("NOLB", "L7OKC", 1, "", Some("s2 is not up")),
+        ("MAINT (resolution)", "", 1, "", Some("s2 is not up")),
+        // By a person's word.
+        ("MAINT", "", 1, "", None),
+        ("MAINT", "", 2, "", None),
+        ("MAINT (via be_blue/s2)", "", 1, "", None),
+        ("DRAIN", api, 1, "", None),
+        ("DOWN", "L4CON", 1, "optional_servers = [\"be_green/s2\"]\n", None),
+        ("DOWN", "L4CON", 1, "optional_servers = [\"be_blue/s2\"]\n", Some("s2 is not up")),
+        ("DOWN", "L4CON", 1, "optional_servers = [\"be_green/s1\"]\n", Some("0 of 1 servers healthy")),
+    ] {
+        let rig = Rig::with(crate::fake::KEY, |_, _| more.to_owned()).await;
+        rig.fake.with(|world| {
+            let servers = world.servers.get_mut("be_green").unwrap();
+            (servers[0].1, servers[0].2) = (web.0.to_owned(), web.1.to_owned());
+            (servers[1].1, servers[1].2) = (api.to_owned(), check.to_owned());
+        });
+        let Action::ProbeBalancer { checks, backend, epoch, patience_ms, .. } = probe(0) else {
+            unreachable!()
+        };
+        let before = Action::ProbeBalancer { checks, backend, epoch, min_up: hosts, patience_ms };
+        for seen in [rig.agent.perform(before).await, rig.agent.perform(forward(hosts)).await] {
+            assert_eq!(seen.is_ok(), said.is_none(), "{api} {hosts} {more}: {seen:?}");
+            if let (Err(problem), Some(said)) = (seen, said) {
+                assert!(
+                    problem.code == Code::BackendUnhealthy && problem.message.contains(said),
+                    "{problem:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn nobody_is_led_to_a_slot_that_is_put_away() {
+    let rig = Rig::new().await;
+    rig.fake.with(|world| {
+        world
+            .servers
+            .get_mut("be_green")
+            .unwrap()
+            .iter_mut()
+            .for_each(|server| server.1 = "MAINT".to_owned());
+    });
+    let refused = rig.agent.perform(forward(2)).await.unwrap_err();
+    assert_eq!((refused.code, refused.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
+    assert!(refused.message.contains("0 of 2 servers healthy"), "{refused:?}");
+}
+
+/// A watch does not end, and no way back is shut, for one of several; nor is one that may be down the one that is enough.
+#[tokio::test]
+async fn where_visitors_are_and_back_one_server_is_enough() {
+    for (more, fits) in [("", true), ("optional_servers = [\"be_green/s2\"]\n", false)] {
+        let rig = Rig::with(crate::fake::KEY, |_, _| more.to_owned()).await;
+        rig.fake.with(|world| world.servers.get_mut("be_green").unwrap()[0].1 = "DOWN".to_owned());
+        let watched = rig.agent.observe(convert::action_to_wire(&probe(0))).await;
+        assert_eq!(watched.is_ok(), fits, "{watched:?}");
+        let back = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up: 1, back: true };
+        let led = rig.agent.perform(back).await;
+        assert_eq!(led.is_ok(), fits, "{led:?}");
+    }
+}
+
+/// `use-server` sends some paths to a server of their own, and HAProxy leaves the line out while that is down.
+#[tokio::test]
+async fn nobody_is_led_to_a_slot_whose_second_server_is_dead() {
+    let (web, api) = (server(), server());
+    let lines = format!(
+        "  use-server api if {{ path_beg /api/ }}\n  server web {web} check inter 100ms rise 1\n  server api 127.0.0.1:9 check inter 100ms fall 1 rise 1\n"
+    );
+    let Some(haproxy) = haproxy(&lines, "") else { return };
+    until_it_is(&haproxy, "web", "UP").await;
+    until_it_is(&haproxy, "api", "DOWN").await;
+    let refused = haproxy.agent.set_route(P, V).await.unwrap_err();
+    assert!(refused.message.contains("1 of 2") && refused.message.contains("api is not up"), "{refused:?}");
+    assert_eq!((refused.code, refused.aftermath), (Code::BackendUnhealthy, Aftermath::Unchanged));
+    // As the hint says.
+    assert!(refused.hint.contains("set server ... state maint"), "{refused:?}");
+    haproxy.admin("set server be_green/api state maint").await;
+    let checked = haproxy.agent.perform(probe(0)).await.unwrap();
+    assert!(checked.detail.contains("`api` is put away (MAINT)"), "{checked:?}");
+    // Ready again it is awaited again, and found once it answers.
+    haproxy.admin(&format!("set server be_green/api addr 127.0.0.1 port {}", api.port())).await;
+    haproxy.admin("set server be_green/api state ready").await;
+    haproxy.agent.perform(probe(10_000)).await.unwrap();
+    haproxy.agent.set_route(P, V).await.unwrap();
 }
 
 /// The server of the slot is dead, and one that says sorry answers well in its place.

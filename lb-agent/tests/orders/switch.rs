@@ -106,12 +106,20 @@ async fn what_is_refused_before_anything_moves() {
 
 #[tokio::test]
 async fn as_many_healthy_servers_as_the_order_asks_for() {
-    for (min_up, fits) in [(0, true), (1, true), (2, false), (u32::MAX, false)] {
+    for (min_up, back, fits) in [
+        (0, true, true),
+        (1, true, true),
+        (2, true, false),
+        (u32::MAX, true, false),
+        // Forward all of them, however few hosts there are.
+        (0, false, false),
+        (1, false, false),
+    ] {
         let rig = Rig::new().await;
         rig.fake.with(|world| world.servers.get_mut("be_green").unwrap()[0].1 = "DOWN".to_owned());
-        let action = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up, back: false };
+        let action = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up, back };
         let done = rig.agent.perform(action).await;
-        assert_eq!(done.is_ok(), fits, "{min_up}: {done:?}");
+        assert_eq!(done.is_ok(), fits, "{min_up} {back}: {done:?}");
         rig.told_the_truth(V, &done);
     }
 }
