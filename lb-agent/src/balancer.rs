@@ -12,6 +12,7 @@ use crate::config::{Config, SharedConfig};
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::inspect::Looks;
+use crate::own_address;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
@@ -116,7 +117,16 @@ impl Balancer {
 
     /// Asks the frontend as a trusted client, and returns what it marks its answer with.
     pub(crate) async fn look(&self, side: &str) -> Result<Answer, String> {
+        if let Some(why) = self.elsewhere() {
+            return Err(why);
+        }
         http_check::ask(&self.frontend, &self.config.frontend.path.0, Some(side), LOOK).await
+    }
+
+    /// Why the frontend's address is not the one of the HAProxy here; none where it may be.
+    pub(crate) fn elsewhere(&self) -> Option<String> {
+        let source = own_address::source_towards(self.frontend.address);
+        own_address::elsewhere(&self.config.haproxy, &self.config.frontend, source)
     }
 
     /// Refuses backends that this agent may not route to.

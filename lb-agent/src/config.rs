@@ -237,6 +237,9 @@ pub struct Frontend {
     /// It awaits the PROXY protocol there: its `bind` has `accept-proxy`.
     #[serde(default)]
     pub proxy_protocol: bool,
+    /// The address is HAProxy's and not this host's, although its command socket is here: it runs in a container.
+    #[serde(default)]
+    pub elsewhere: bool,
 }
 
 fn default_path() -> Parsed<HttpPath> {

@@ -16,7 +16,7 @@ use crate::drain::{running, sessions};
 use crate::reply::StatRow;
 use crate::states::refuse_strangers;
 use crate::workers::OldWorker;
-use crate::{fit, guard, switch};
+use crate::{fit, guard, own_address, switch};
 
 /// How long whoever leaves what serves waits for OPNsense to say which route it keeps.
 const OPNSENSE_LOOK: Duration = Duration::from_secs(2);
@@ -66,7 +66,13 @@ pub async fn inspect(
         return Err(drift(format!("the route stands {entries} times in HAProxy's map, expected once")));
     }
     let unkept = kept(balancer, &route, leaving).await?;
+    let elsewhere = balancer.elsewhere();
+    if let Some(why) = elsewhere.clone().filter(|_| !leaving) {
+        return Err(own_address::problem(&balancer.config.frontend, why));
+    }
     let seen = match balancer.look("stable").await {
+        // Another machine's answer.
+        _ if elsewhere.is_some() => None,
         Ok(seen) => Some(seen),
         // What is led to is looked at by the switch, before it counts as done.
         Err(_) if leaving => None,
@@ -103,8 +109,10 @@ pub async fn inspect(
     if let Some(problem) = astray {
         detail = format!("{detail}; {}", problem.message);
     }
-    if seen.is_none() {
-        detail.push_str("; what serves does not answer");
+    match elsewhere {
+        Some(why) => detail = format!("{detail}; not looked up by a request: {why}"),
+        None if seen.is_none() => detail.push_str("; what serves does not answer"),
+        None => {}
     }
     if let Some(unkept) = unkept {
         detail = format!("{detail}; {unkept}");

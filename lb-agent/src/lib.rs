@@ -16,6 +16,7 @@ mod hands;
 pub mod haproxy_cfg;
 mod inspect;
 mod opnsense;
+mod own_address;
 mod probe;
 mod rate_limits;
 pub mod reply;

@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::balancer::{Balancer, Needed};
 use crate::events::Kind;
+use crate::own_address;
 use crate::reply::WorkerId;
 use crate::route_file::Staged;
 use crate::workers::OldWorker;
@@ -145,6 +146,11 @@ impl Ready {
 /// Looks at everything that a change of the route depends on and lays the map file ready. Changes nothing.
 async fn make_ready(balancer: &Balancer, asked: &Move<'_>, rule: &Rule) -> Result<Ready, Problem> {
     let Move { expected, wanted, back, .. } = *asked;
+    // Whoever leads back is told that nobody could see it.
+    if let Some(why) = balancer.elsewhere().filter(|_| !back) {
+        let problem = own_address::problem(&balancer.config.frontend, why);
+        return Err(problem.aftermath(Aftermath::Unchanged));
+    }
     let before = precheck(balancer, expected, wanted, asked.needed()).await?;
     let worker =
         balancer.workers.info().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?.worker();
@@ -510,7 +516,14 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Res
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
         }
-        let seen = all_see(balancer, wanted, looks).await;
+        // The address may have moved to another load balancer meanwhile, whose answers are about its own route.
+        let seen = match balancer.elsewhere() {
+            Some(why) => Ok(format!("not seen by a request: {why}")),
+            None => all_see(balancer, wanted, looks).await.map(|itself| {
+                let itself = itself.map_or_else(String::new, |itself| format!(", {itself}"));
+                format!("seen by {REQUESTS_THAT_MUST_SEE} new connections{itself}")
+            }),
+        };
         let starts = match start_ends(balancer, give_up).await {
             Start::None => "",
             Start::Ended => continue,
@@ -520,9 +533,7 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Res
         if balancer.workers.info().await?.worker() != told {
             continue;
         }
-        let itself = seen?.map_or_else(String::new, |itself| format!(", {itself}"));
-        let seen = format!("seen by {REQUESTS_THAT_MUST_SEE} new connections{itself}");
-        let detail = format!("route `{wanted}` read back, {seen}{}{starts}", old.said);
+        let detail = format!("route `{wanted}` read back, {}{}{starts}", seen?, old.said);
         return Ok(Confirmed { detail, unreached: old.unreached, worker: told });
     }
     let message =

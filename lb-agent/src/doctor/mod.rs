@@ -212,6 +212,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         InFiles(frontend::header_removed),
     ),
     (
+        "own-frontend",
+        "an address that moves between load balancers leads to another one's frontend: a switch is refused, as it would be seen there",
+        Live(trusted::own_frontend),
+    ),
+    (
         "side-trusted",
         "whoever may send `X-Pointsman` picks the slot: a release could be seen before it is checked",
         InFiles(trusted::side),

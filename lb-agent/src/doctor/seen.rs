@@ -1,7 +1,7 @@
 //! What the preflight looks at: HAProxy's answers, its files, the socket's owner. Looking decides nothing.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
@@ -13,6 +13,7 @@ use crate::balancer::Balancer;
 use crate::config::Haproxy;
 use crate::fit::{self, Fit};
 use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
+use crate::own_address;
 use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
 use crate::socket::Endpoint;
 
@@ -63,6 +64,8 @@ pub struct Seen {
     pub answer: Result<Answer, String>,
     /// The address from which the agent asks the frontend.
     pub source: Option<IpAddr>,
+    /// Why another machine than this answers there, if one does, and what mends it.
+    pub elsewhere: Option<(String, String)>,
     /// Where the agent takes access lines in, if it does.
     pub log_to: Option<SocketAddr>,
     /// `show info`.
@@ -142,13 +145,15 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         workers.stat(),
         balancer.look("stable"),
     );
+    let elsewhere = balancer.elsewhere().map(|why| (why, own_address::line(&balancer.config.frontend)));
     Seen {
         path: balancer.config.frontend.path.0.as_str().to_owned(),
         answer,
         proxy_protocol: balancer.frontend.proxy_protocol,
         host: balancer.frontend.host.clone(),
         asked: balancer.frontend.address,
-        source: source_towards(balancer.frontend.address),
+        source: own_address::source_towards(balancer.frontend.address),
+        elsewhere,
         log_to,
         info,
         loaded,
@@ -197,14 +202,6 @@ fn files_of(wanted: &Haproxy, loaded: Option<&[PathBuf]>) -> Vec<PathBuf> {
         ([], None) => vec![PathBuf::from(USUAL_CONFIG)],
         (named, _) => named.to_vec(),
     }
-}
-
-/// The address that a connection to `target` comes from. Connecting a datagram socket sends nothing.
-fn source_towards(target: SocketAddr) -> Option<IpAddr> {
-    let any: IpAddr = if target.is_ipv4() { [0, 0, 0, 0].into() } else { [0u16; 8].into() };
-    let socket = UdpSocket::bind((any, 0)).ok()?;
-    socket.connect(target).ok()?;
-    Some(socket.local_addr().ok()?.ip())
 }
 
 fn owner(socket: &Endpoint) -> Result<Owner, String> {

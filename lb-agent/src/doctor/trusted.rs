@@ -406,6 +406,14 @@ impl Net {
     }
 }
 
+/// Where the agent asks, this host's HAProxy answers.
+pub(super) fn own_frontend(seen: &Seen) -> Result<Said, &pointsman_core::Problem> {
+    Ok(match &seen.elsewhere {
+        None => Said::ok(format!("{} is this host's, or HAProxy's own", seen.asked)),
+        Some((why, line)) => Said::fail(why.clone(), line.clone()),
+    })
+}
+
 pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     let Some(source) = seen.source else {

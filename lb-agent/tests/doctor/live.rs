@@ -293,6 +293,13 @@ fn backends_and_their_servers() {
         "gets 95 % of the visitors",
         "show stat be_blue 6 -1",
     );
+    let elsewhere = |seen: &mut Seen| {
+        seen.elsewhere = Some((
+            "`10.0.0.100:443` is no address of this host now".to_owned(),
+            "bind 127.0.0.1:443".to_owned(),
+        ));
+    };
+    check(elsewhere, "own-frontend", Fail, "10.0.0.100:443", "bind 127.0.0.1:443");
     check(server("be_blue", "UP 1/3", "L7OK"), "backend-servers", Fail, "UP 1/3", "show stat");
     check(server("be_green", "no check", ""), "backend-servers", Fail, "`s1 no check`", "show stat be_green");
     // What answers in its place is no server of a slot, and the slot's own is counted alone.

@@ -96,6 +96,7 @@ pub fn seen(text: &str) -> Seen {
         path: "/".to_owned(),
         answer: Ok(Answer { status: 200, pointsman: Some("epoch=40 side=stable be=be_blue".to_owned()) }),
         source: Some("127.0.0.1".parse().unwrap()),
+        elsewhere: None,
         log_to: Some("127.0.0.1:5515".parse().unwrap()),
         info: Ok(Info {
             pid: 1,

@@ -3,8 +3,8 @@
 use pointsman_core::{Action, Aftermath, Code, Epoch, Retry};
 use pointsman_proto::convert::ReceivedOrder;
 
-use crate::fake::{Answer, KEY};
-use crate::rig::{P, Rig, V, route, switch};
+use crate::fake::{Answer, Fake, KEY};
+use crate::rig::{Agent, P, Rig, Setup, V, route, switch};
 
 /// The route after those.
 const NEXT: &str = "be_green:be_blue:0:7";
@@ -437,4 +437,39 @@ async fn what_was_prepared_for_another_route_is_made_ready_anew() {
     let done = rig.agent.send(&order).await;
     rig.told_the_truth(V, &done);
     done.unwrap();
+}
+
+/// The address that visitors come by is another load balancer's now: its answers are about its own route. Nobody is led forward
+/// unseen; whoever goes back does, and is told.
+#[tokio::test]
+async fn another_load_balancers_frontend_is_not_asked() {
+    let folder = tempfile::tempdir().unwrap();
+    let map = folder.path().join("map/route.map");
+    std::fs::create_dir(folder.path().join("map")).unwrap();
+    std::fs::write(&map, format!("{KEY} {P}\n")).unwrap();
+    let fake = Fake::start(folder.path(), &map, P).await;
+    let agent = Agent::start(&Setup {
+        map,
+        key: KEY.to_owned(),
+        socket: fake.socket.clone(),
+        master: Some(fake.master.clone()),
+        // Of a network for documentation: nobody's.
+        frontend: "192.0.2.100:443".parse().unwrap(),
+        state: folder.path().join("state"),
+        signals: None,
+        more: String::new(),
+    });
+    let elsewhere = "`192.0.2.100:443` is no address of this host now";
+    for refused in [agent.inspect(P).await.unwrap_err(), agent.set_route(P, V).await.unwrap_err()] {
+        assert_eq!((refused.code, refused.aftermath), (Code::RouteNotSeen, Aftermath::Unchanged));
+        assert!(refused.message.contains(elsewhere), "{refused:?}");
+        assert!(refused.hint.contains("bind 127.0.0.1:443"), "{refused:?}");
+    }
+    assert_eq!((fake.with(|world| world.route()), agent.on_disk()), (P.to_owned(), Some(route(P))));
+    let leaving = agent.inspect_as(P, true).await.unwrap();
+    assert!(leaving.detail.contains(&format!("not looked up by a request: {elsewhere}")), "{leaving:?}");
+    let back = Action::SetRoute { expected: vec![route(P)], wanted: route(V), min_up: 1, back: true };
+    let led = agent.perform(back).await.unwrap();
+    assert!(led.detail.contains(&format!("not seen by a request: {elsewhere}")), "{led:?}");
+    assert_eq!((fake.with(|world| world.route()), agent.on_disk()), (V.to_owned(), Some(route(V))));
 }
