@@ -15,6 +15,9 @@ use zeroize::Zeroizing;
 /// its own watchdog kills the process (measured). The rest is a margin.
 pub const MAX_INPUT_BYTES: usize = 16_000;
 
+/// That margin, which a smaller `tune.bufsize` has too.
+pub const INPUT_MARGIN_BYTES: usize = 384;
+
 /// One command for HAProxy.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Command {

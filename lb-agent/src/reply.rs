@@ -494,6 +494,12 @@ pub fn is_empty_success(reply: &str) -> bool {
     reply == "\n"
 }
 
+/// Parses from `show pools` how many bytes the buffer of a connection holds, which is what `tune.bufsize` set.
+pub fn buffer_bytes(reply: &str) -> Option<usize> {
+    let pool = whole(reply)?.lines().find_map(|line| line.trim_start().strip_prefix("- Pool buffer ("))?;
+    pool.split_once(" bytes)")?.0.parse().ok()
+}
+
 /// What `show ssl cert PATH` says of the certificate that is served under a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShownCertificate {

@@ -10,7 +10,7 @@ use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
 
 use super::handshake::{see, shows_now};
-use super::runtime::{fits_socket, is};
+use super::runtime::is;
 use super::{Granted, check};
 use crate::balancer::Balancer;
 use crate::reply::ShownCertificate;
@@ -86,11 +86,11 @@ async fn precheck(
     on_disk: InPlace,
     drop: &BTreeSet<&str>,
 ) -> Result<Before, Problem> {
-    fits_socket(&granted.path, new)?;
+    let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
+    granted.runtime(balancer).fits_socket(new.pem()).await.map_err(unchanged)?;
     let now = i64::try_from(pointsman_chassis::SystemClock.now().0 / 1000).unwrap_or(i64::MAX);
     let dropped = check::may_follow(new, &on_disk, drop, now)?;
-    let shown =
-        granted.runtime(balancer).shown().await.map_err(|problem| problem.aftermath(Aftermath::Unchanged))?;
+    let shown = granted.runtime(balancer).shown().await.map_err(unchanged)?;
     // After a crash in the middle, the worker may serve what is on disk no more.
     let served = [granted.place.read().ok(), granted.place.read_previous()]
         .into_iter()

@@ -1,9 +1,9 @@
 //! The certificates of the running worker: shown, set and committed over its command socket.
 
-use pointsman_chassis::site_certificate::{LeafFacts, SiteCertificate, unfit};
+use pointsman_chassis::site_certificate::{LeafFacts, unfit};
 use pointsman_core::{Aftermath, Code, Problem};
 
-use crate::command::{Command, MAX_INPUT_BYTES};
+use crate::command::{Command, INPUT_MARGIN_BYTES, MAX_INPUT_BYTES};
 use crate::config::CertificatePath;
 use crate::reply::{self, ShownCertificate};
 use crate::socket::{CommandSocket, unreadable};
@@ -25,21 +25,30 @@ pub fn is(shown: &ShownCertificate, leaf: &LeafFacts) -> bool {
         && shown.serial.trim_start_matches('0').eq_ignore_ascii_case(leaf.serial.trim_start_matches('0'))
 }
 
-/// Refuses a certificate that does not fit through the socket: HAProxy would hang on it, or die.
-pub fn fits_socket(path: &CertificatePath, certificate: &SiteCertificate) -> Result<(), Problem> {
-    let room =
-        MAX_INPUT_BYTES.saturating_sub(command("set", path)?.bytes().len()).saturating_sub(" <<\n\n".len());
-    if certificate.pem().len() <= room {
-        return Ok(());
-    }
-    Err(unfit(format!(
-        "with chain and key it is {} bytes long, and HAProxy's command socket takes {room}",
-        certificate.pem().len()
-    ))
-    .hint("leave certificates out of the chain that visitors have already, as the root; or put it in place by hand and reload"))
-}
-
 impl Runtime<'_> {
+    /// Refuses a certificate that does not fit through the socket: HAProxy would hang on it, or die. What fits is asked of the
+    /// worker; one that does not say has the default.
+    pub async fn fits_socket(&self, pem: &str) -> Result<(), Problem> {
+        let pools = self.socket.ask(&Command::of(&["show", "pools"])?).await?;
+        let buffer = reply::buffer_bytes(&pools);
+        let most = buffer.map_or(MAX_INPUT_BYTES, |bytes| bytes.saturating_sub(INPUT_MARGIN_BYTES));
+        let around = command("set", self.path)?.bytes().len().saturating_add(" <<\n\n".len());
+        let (length, room) = (pem.len(), most.min(MAX_INPUT_BYTES).saturating_sub(around));
+        if length <= room {
+            return Ok(());
+        }
+        let message = format!(
+            "with chain and key it is {length} bytes long, and HAProxy's command socket takes {room}"
+        );
+        let by_hand = "leave certificates out of the chain that visitors have already, as the root; or put it in place by hand and reload";
+        Err(match buffer.filter(|_| most < MAX_INPUT_BYTES) {
+            Some(bytes) => unfit(message)
+                .cause(format!("HAProxy's buffers hold {bytes} bytes: `tune.bufsize` in haproxy.cfg is below its default"))
+                .hint(format!("in `global` of haproxy.cfg: `tune.bufsize 16384`, then `systemctl reload haproxy`; else {by_hand}")),
+            None => unfit(message).hint(by_hand),
+        })
+    }
+
     /// What is served.
     pub async fn shown(&self) -> Result<ShownCertificate, Problem> {
         let command = command("show", self.path)?;
@@ -56,6 +65,7 @@ impl Runtime<'_> {
     /// Has the worker serve a certificate, by its PEM. The answer says only that it was taken: what is served is for
     /// [`Runtime::shown`] to say.
     pub async fn serve(&self, pem: &str) -> Result<(), Problem> {
+        self.fits_socket(pem).await?;
         let words = ["set", "ssl", "cert", self.path.as_str()];
         let set = self.socket.ask(&Command::with_payload(&words, pem)?).await?;
         if !reply::certificate_is_set(&set, self.path.as_str()) {

@@ -195,6 +195,47 @@ async fn the_longest_that_is_sent_is_taken() {
     assert!((15_500..16_000).contains(&taken), "{taken}");
 }
 
+/// With a `tune.bufsize` below the default it is less, and 2.6 would spin and be killed on an input as long as its buffer.
+#[tokio::test]
+async fn no_more_is_sent_than_haproxys_buffers_hold() {
+    let (authority, address) = (Authority::new(), free());
+    pointsman_chassis::tls::install_crypto();
+    let old = authority.make(OLD).pem();
+    let started = Haproxy::start_with(|folder| {
+        let pem = folder.join("www.pem");
+        std::fs::write(&pem, &old).unwrap();
+        let sections = format!(
+            "global\n  tune.bufsize 8192\nfrontend secure\n  bind {address} ssl crt {}\n  http-request return status 200\n",
+            pem.display()
+        );
+        (sections, format!("[[haproxy.certificates]]\npath = {pem:?}\naddress = \"{address}\"\n"))
+    });
+    let Some(haproxy) = started.await else { return };
+    let pid = haproxy.pid().await;
+    let names: Vec<String> =
+        (100..1000).map(|number| format!("host-{number}.a-long-name.example.org")).collect();
+    let (mut taken, mut refused) = (0, 0);
+    for count in (100..500).step_by(20) {
+        let names: Vec<&str> =
+            OLD.names.iter().copied().chain(names.iter().take(count).map(String::as_str)).collect();
+        let new = authority.make(Wish { names: &names, from: 0, until: 90 }).pem();
+        match haproxy.agent.deploy_certificate(&new).await {
+            Ok(_) => taken = new.len(),
+            Err(problem) => {
+                refused += 1;
+                assert_eq!(
+                    (problem.code, problem.aftermath),
+                    (Code::SiteCertificateUnfit, Aftermath::Unchanged)
+                );
+                assert!(problem.causes[0].contains("hold 8192 bytes"), "{problem:?}");
+                assert!(problem.hint.contains("`tune.bufsize 16384`"), "{problem:?}");
+            }
+        }
+    }
+    assert!((6_500..8_192).contains(&taken) && refused > 0, "{taken} {refused}");
+    assert_eq!(haproxy.pid().await, pid, "it lives");
+}
+
 const DH: &str = "-----BEGIN DH PARAMETERS-----
 MIIBCAKCAQEA//////////+t+FRYortKmq/cViAnPTzx2LnFg84tNpWp4TZBFGQz
 +8yTnc4kmz75fS/jY2MMddj2gbICrsRhetPfHtXV/WVhJDP1H18GbtCFY2VVPe0a
