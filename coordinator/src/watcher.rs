@@ -223,7 +223,7 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     use pointsman_core::ports::{Mark, Second};
-    use pointsman_core::signal::{Cell, CellKey, Coverage, OWN_CHECKS, Probes, Tick};
+    use pointsman_core::signal::{Cell, CellKey, Coverage, FAILED_BEFORE, OWN_CHECKS, Probes, Tick};
     use pointsman_core::{Epoch, RouteClass, RouteEpoch, judging, machine};
     use tokio::sync::mpsc;
 
@@ -287,6 +287,7 @@ mod tests {
             cells: [
                 (key("be_green", 9, "other"), cell(100, failures)),
                 (key("be_green", 9, OWN_CHECKS), cell(50, 50)),
+                (key("be_green", 9, FAILED_BEFORE), cell(50, 50)),
                 (key("be_green", 5, "other"), cell(50, 50)),
                 (key("be_blue", 9, "other"), cell(100, 0)),
             ]

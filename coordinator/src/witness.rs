@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use pointsman_core::histogram::Histogram;
-use pointsman_core::signal::OWN_CHECKS;
+use pointsman_core::signal::is_judged;
 use pointsman_core::{Note, Outcome, Plan, Purpose, ReleaseId, State, Timestamp, TrafficSeen};
 use pointsman_proto::{convert, v1};
 use tokio::time::Instant;
@@ -207,7 +207,7 @@ impl Met {
         for cell in cells.filter_map(|cell| cell.cell.as_ref()) {
             let Ok((key, cell)) = convert::cell_from_wire(cell) else { continue };
             // Agents of before probes were counted apart have them here.
-            if key.class.as_str() == OWN_CHECKS {
+            if !is_judged(&key.class) {
                 continue;
             }
             // A request that its visitor broke off says nothing of the release.
@@ -232,7 +232,7 @@ impl Met {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::signal::{Cell, CellKey};
+    use pointsman_core::signal::{Cell, CellKey, FAILED_BEFORE, OWN_CHECKS};
     use pointsman_core::{Epoch, OrderKey, Phase, Progress, RouteEpoch, Step};
 
     use crate::fixture;
@@ -293,7 +293,15 @@ mod tests {
             at_ms: 5_000,
             balancers: vec!["lb1".to_owned()],
             slots: vec![
-                slot("green", vec![told("r1", "other"), told("r1", OWN_CHECKS), told("r0", "other")]),
+                slot(
+                    "green",
+                    vec![
+                        told("r1", "other"),
+                        told("r1", OWN_CHECKS),
+                        told("r1", FAILED_BEFORE),
+                        told("r0", "other"),
+                    ],
+                ),
                 slot("blue", vec![told("r1", "other")]),
             ],
             latency_usable: true,

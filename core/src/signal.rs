@@ -15,6 +15,15 @@ pub const SUFFICIENT_PERCENT: u64 = 99;
 /// The class of the checks that pointsman itself makes through the load balancer.
 pub const OWN_CHECKS: &str = "check";
 
+/// The class of visitors who failed before a release as they do now, whatever served them: a crawler at a broken page, a monitor,
+/// something that is stuck. By chance they are all on one side of a split, and say nothing of it.
+pub const FAILED_BEFORE: &str = "failed-before";
+
+/// Whether slots are judged by requests of this class.
+pub fn is_judged(class: &RouteClass) -> bool {
+    !matches!(class.as_str(), OWN_CHECKS | FAILED_BEFORE)
+}
+
 /// The status of a connection that became something else, as a WebSocket: its time is how long the visitor stayed.
 const UPGRADED: u16 = 101;
 
@@ -335,9 +344,9 @@ impl Tick {
         few.min_by(|(_, one), (_, other)| one.share().total_cmp(&other.share()))
     }
 
-    /// How many of the visitors' requests that have a time came with it.
+    /// How many of the requests that slots are judged by, and that have a time, came with it.
     pub fn timed(&self) -> Coverage {
-        let visitors = self.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS);
+        let visitors = self.cells.iter().filter(|(key, _)| is_judged(&key.class));
         visitors.fold(Coverage::default(), |sum, (_, cell)| sum.merge(cell.timed()))
     }
 

@@ -1,7 +1,7 @@
 //! What a release is judged by while visitors use it: chosen with the plan, frozen, in whole numbers so that a plan can be
 //! compared and written down exactly.
 
-use crate::signal::{self, OWN_CHECKS};
+use crate::signal::{self, is_judged};
 use crate::verdict::{
     Against, Bounds, Choices, Counts, Dispersions, Excused, InvalidParams, Latency, MOST_BAD, Metric, Params,
     Tick, UNKNOWN_DISPERSION,
@@ -308,7 +308,7 @@ fn counts(
     let mut sum = [0u64; 6];
     for (key, cell) in &second.cells {
         let ours = key.backend == *backend && since.holds(key.epoch);
-        if !ours || key.class.as_str() == OWN_CHECKS {
+        if !ours || !is_judged(&key.class) {
             continue;
         }
         let latency = &cell.latency;

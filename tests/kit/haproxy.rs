@@ -91,7 +91,7 @@ impl Layout {
 defaults
   mode http
   log ring@pointsman format raw local0
-  log-format "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc"
+  log-format "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc vid=%[var(txn.key),xxh32]"
   option idle-close-on-response
   option redispatch
   option forwardfor

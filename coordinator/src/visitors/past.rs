@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 
 use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::Second;
-use pointsman_core::signal::OWN_CHECKS;
+use pointsman_core::signal::is_judged;
 use pointsman_core::verdict::Dispersion;
 use pointsman_core::{BackendName, Before, Part, Slower, Usual, slower_than_ms};
 
@@ -75,7 +75,7 @@ impl Past {
         }
         let mut found: BTreeMap<&BackendName, ([u64; 4], u64)> = BTreeMap::new();
         let tells_times = second.seen.latency_usable();
-        for (key, cell) in second.seen.cells.iter().filter(|(key, _)| key.class.as_str() != OWN_CHECKS) {
+        for (key, cell) in second.seen.cells.iter().filter(|(key, _)| is_judged(&key.class)) {
             let backend = self.backends.entry(key.backend.clone()).or_default();
             let (sums, slower) = found.entry(&key.backend).or_default();
             // As a release is judged: whoever gave up after the limit was served too slowly.
@@ -181,7 +181,7 @@ mod tests {
     use std::sync::Arc;
 
     use pointsman_core::ports::Position;
-    use pointsman_core::signal::{Cell, CellKey, Coverage, Tick};
+    use pointsman_core::signal::{Cell, CellKey, Coverage, FAILED_BEFORE, OWN_CHECKS, Tick};
     use pointsman_core::{Code, Problem, RouteClass, RouteEpoch};
 
     fn second(number: u64, requests: u64, failures: u64, ms: u64) -> Second {
@@ -194,7 +194,7 @@ mod tests {
         (0..requests).for_each(|_| cell.latency.record(ms));
         let own = Cell { requests: 5, failures: 5, ..Cell::default() };
         let seen = Tick {
-            cells: [(key("other"), cell), (key(OWN_CHECKS), own)].into(),
+            cells: [(key("other"), cell), (key(OWN_CHECKS), own.clone()), (key(FAILED_BEFORE), own)].into(),
             coverage: Some(Coverage { seen: requests, expected: requests }),
             ..Tick::default()
         };

@@ -31,6 +31,8 @@ pub struct Line<'a> {
     pub class: &'a [u8],
     /// Further tries (`rc`), where the log-format has them.
     pub retries: Option<Retries>,
+    /// Who asked (`vid`), as a number that HAProxy makes of what it knows them by; where the log-format has it.
+    pub visitor: Option<u32>,
 }
 
 /// What a line turned out to be.
@@ -63,7 +65,7 @@ fn is_mark(window: &[u8]) -> bool {
 
 fn request(words: &[u8]) -> Option<Line<'_>> {
     let (mut backend, mut status, mut termination, mut took, mut epoch) = (None, None, None, None, None);
-    let (mut class, mut retries, mut server) = (OTHER, None, None);
+    let (mut class, mut retries, mut server, mut visitor) = (OTHER, None, None, None);
     for word in words.split(|byte| *byte == b' ') {
         let Some(at) = word.iter().position(|byte| *byte == b'=') else { continue };
         let (key, value) = word.split_at(at);
@@ -77,6 +79,7 @@ fn request(words: &[u8]) -> Option<Line<'_>> {
             b"epoch" => epoch = Some(if value == UNSET { 0 } else { number(value)? }),
             b"class" if value != UNSET => class = value,
             b"rc" => retries = Some(retries_of(value)?),
+            b"vid" if value != UNSET => visitor = Some(u32::try_from(number(value)?).ok()?),
             _ => {}
         }
     }
@@ -89,6 +92,7 @@ fn request(words: &[u8]) -> Option<Line<'_>> {
         epoch: epoch?,
         class,
         retries,
+        visitor,
     })
 }
 
@@ -154,6 +158,7 @@ mod tests {
             epoch: 4,
             class: b"api",
             retries: Some(Retries { count: 0, redispatched: false }),
+            visitor: None,
         };
         assert_eq!(line(REAL), plain);
         assert_eq!(line(&format!("<134>Nov 25 13:22:12 haproxy[7]: {REAL}")), plain);
@@ -169,8 +174,11 @@ mod tests {
                 epoch: 0,
                 class: b"other",
                 retries: Some(Retries { count: 3, redispatched: true }),
+                visitor: None,
             }
         );
+        assert_eq!(line(&format!("{REAL} vid=4294967295")).visitor, Some(u32::MAX));
+        assert_eq!(line(&format!("{REAL} vid=-")).visitor, None);
         assert_eq!(line(&REAL.replace("ta=1504", "ta=+1504")).took_ms, None);
         assert_eq!(line(&REAL.replace(" class=api", "")).class, b"other");
     }
@@ -191,6 +199,8 @@ mod tests {
             &REAL.replace("ta=1504", "ta=99999999999999999999"),
             &REAL.replace("epoch=4", "epoch=four"),
             &REAL.replace("rc=0", "rc="),
+            &format!("{REAL} vid=4294967296"),
+            &format!("{REAL} vid="),
         ];
         for text in broken {
             assert_eq!(read(text.as_bytes()), Read::Broken, "{text}");

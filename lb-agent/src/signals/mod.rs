@@ -4,6 +4,7 @@
 
 mod astray;
 mod coverage;
+mod failed_before;
 mod frame;
 mod line;
 mod receiver;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use pointsman_core::signal::{Cell, CellKey, Ending, OWN_CHECKS, Probes};
+use pointsman_core::signal::{Cell, CellKey, Ending, FAILED_BEFORE, OWN_CHECKS, Probes, Retries};
 use pointsman_core::{BackendName, RouteClass, RouteEpoch};
 
+use super::failed_before::FailedBefore;
 use super::frame::{Frame, Framer};
 use super::line::{Line, Read, read};
 use crate::states::ServerName;
@@ -65,6 +66,7 @@ impl Owners {
 struct Open {
     cells: Vec<(usize, CellKey, Cell)>,
     probes: BTreeMap<BackendName, Probes>,
+    failed_before: FailedBefore,
     broken: u64,
     without_retries: bool,
     /// Lines that were counted in the agent's whole life, by backend: as many as [`Tally::backends`], or none yet.
@@ -131,6 +133,7 @@ impl Tally {
     /// Ends the second. A line that comes later counts in the next one.
     pub fn close(&self) -> Counted {
         let mut open = self.open();
+        open.failed_before.close();
         let cells = std::mem::take(&mut open.cells).into_iter().map(|(_, key, cell)| (key, cell)).collect();
         let lines_tell_retries = !std::mem::take(&mut open.without_retries);
         Counted {
@@ -157,17 +160,31 @@ impl Open {
         if line.class == OWN_CHECKS.as_bytes() {
             self.probes.entry(name.clone()).or_default().count(ending);
         } else {
-            let Some(cell) = self.cell(backends, backend, line) else {
+            let retries = line.retries.unwrap_or_default();
+            let class =
+                if self.failed_before(line, ending, retries) { FAILED_BEFORE.as_bytes() } else { line.class };
+            let Some(cell) = self.cell(backends, backend, &Line { class, ..*line }) else {
                 self.broken = self.broken.saturating_add(1);
                 return;
             };
-            cell.count(ending, line.status, line.took_ms, line.retries.unwrap_or_default());
+            cell.count(ending, line.status, line.took_ms, retries);
             self.without_retries |= line.retries.is_none();
         }
         self.covered.resize(backends.len(), 0);
         if let Some(covered) = self.covered.get_mut(backend) {
             *covered = covered.saturating_add(1);
         }
+    }
+
+    /// Whether the visitor of a line had failed before the release that it is of, as failures are judged. What says nothing of a
+    /// slot says nothing of them.
+    fn failed_before(&mut self, line: &Line<'_>, ending: Ending, retries: Retries) -> bool {
+        let failed = match ending {
+            Ending::Answered => retries.count > 0 || retries.redispatched,
+            Ending::Failed { .. } => true,
+            Ending::ClientLeft { .. } | Ending::NotForwarded => return false,
+        };
+        line.visitor.is_some_and(|visitor| self.failed_before.take(visitor, line.epoch, failed))
     }
 
     /// The cell of a line. Few are in use at once, so looking through them is faster than any map.
@@ -191,6 +208,8 @@ impl Open {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use pointsman_core::signal::is_judged;
+    use pointsman_core::verdict::{Choices, Counts, Judge, Latency, Params, Tick, Verdict};
 
     fn tally() -> Tally {
         Tally::new(["be_blue", "be_maint"].map(|name| name.parse().unwrap()).to_vec())
@@ -272,5 +291,82 @@ mod tests {
         let counted = tally.close();
         assert_eq!((counted.cells.len(), counted.broken), (MAX_CELLS, 11));
         assert_eq!(tally.covered().into_values().sum::<u64>(), MAX_CELLS as u64);
+    }
+
+    /// Lines of a hundred visitors, each of whom asks once a second, ten of them on the new slot from the release on; a hundred
+    /// and first on its side too asks for a page that fails on both slots, four times in five seconds.
+    struct Site {
+        tally: Tally,
+        /// Whether lines say who asks.
+        named: bool,
+        second: u64,
+    }
+
+    impl Site {
+        fn new(named: bool) -> Self {
+            let backends = ["be_blue", "be_green"].map(|name| name.parse().unwrap()).to_vec();
+            Self { tally: Tally::new(backends), named, second: 0 }
+        }
+
+        /// One second on a route; of its visitors on the new slot so many fail.
+        fn second(&mut self, epoch: u64, failing: u64) -> Counted {
+            self.second += 1;
+            let line = |visitor: u64, status: u16| {
+                let backend = if epoch >= 32 && visitor < 10 { "be_green" } else { "be_blue" };
+                let vid = if self.named { format!(" vid={visitor}") } else { String::new() };
+                format!("pm1 be={backend} st={status} tsc=---- ta=3 epoch={epoch} class=api rc=0{vid}")
+            };
+            let mut lines: Vec<String> =
+                (1..=100).map(|who| line(who, if who <= failing { 500 } else { 200 })).collect();
+            lines.extend((!self.second.is_multiple_of(5)).then(|| line(0, 500)));
+            feed(&self.tally, &lines.iter().map(String::as_str).collect::<Vec<_>>());
+            self.tally.close()
+        }
+
+        /// After how many seconds of a release it is turned back, within ten minutes.
+        fn turned_back(&mut self, failing: u64) -> Option<u64> {
+            (0..60).for_each(|_| drop(self.second(16, 0)));
+            let mut judge = Judge::new(Params::new(Choices::default()).unwrap());
+            (1..=600).find(|number| {
+                let counted = self.second(32, failing);
+                let of = |backend: &str| {
+                    let cells = counted.cells.iter();
+                    let cells =
+                        cells.filter(|(key, _)| key.backend.as_str() == backend && is_judged(&key.class));
+                    cells.fold(Counts::default(), |sum, (_, cell)| Counts {
+                        requests: sum.requests + u32::try_from(cell.judged()).unwrap(),
+                        errors: sum.errors + u32::try_from(cell.failed_by_servers()).unwrap(),
+                        ..sum
+                    })
+                };
+                let (new, old) = (of("be_green"), of("be_blue"));
+                let tick = Tick { number: *number, new, old, latency: Latency::Unknown };
+                judge.step(&tick).verdict() == Verdict::Rollback
+            })
+        }
+    }
+
+    #[test]
+    fn a_visitor_who_failed_all_along_turns_no_release_back_and_excuses_none() {
+        // By chance of the split it is on the new slot: without a word of who asks, the same version looks worse there.
+        assert!(Site::new(false).turned_back(0).is_some_and(|seconds| seconds < 60));
+        assert_eq!(Site::new(true).turned_back(0), None);
+        // A version that fails for a fifth of its visitors is turned back no later.
+        let [named, unnamed] = [true, false].map(|named| Site::new(named).turned_back(2).unwrap());
+        assert!(named <= 10 && unnamed <= 10, "{named} {unnamed}");
+    }
+
+    #[test]
+    fn whoever_failed_before_has_a_class_of_their_own_and_is_covered() {
+        let mut site = Site::new(true);
+        (0..60).for_each(|_| drop(site.second(16, 0)));
+        let counted = site.second(32, 0);
+        let seen = |class: &str| {
+            let cells = counted.cells.iter().filter(|(key, _)| key.class.as_str() == class);
+            cells.map(|(key, cell)| (key.backend.as_str(), cell.requests, cell.failures)).collect::<Vec<_>>()
+        };
+        assert_eq!(seen(FAILED_BEFORE), [("be_green", 1, 1)]);
+        assert_eq!(seen("api"), [("be_blue", 91, 0), ("be_green", 9, 0)]);
+        assert_eq!(site.tally.covered().into_values().sum::<u64>(), 61 * 100 + 49);
     }
 }

@@ -810,6 +810,20 @@ const CASES: &[Case] = &[
     case("log-format", ("\"pm1 be=", "\"pm0 be="), Fail, "do not begin with `pm1`", "log-format \"pm1 be=%b"),
     case("log-format", (" tr=%Tr", ""), Fail, "lack `tr=%Tr`", "log-format \"pm1 be=%b"),
     case("log-format", (" rc=%rc", ""), Warn, "lack `rc=%rc`", "log-format \"pm1 be=%b"),
+    case(
+        "log-format",
+        (" vid=%[var(txn.key),xxh32]", ""),
+        Warn,
+        "lack `vid=%[var(txn.key),xxh32]`",
+        "log-format \"pm1 be=%b",
+    ),
+    case(
+        "log-format",
+        (" rc=%rc vid=%[var(txn.key),xxh32]", ""),
+        Warn,
+        "lack `rc=%rc`",
+        "log-format \"pm1 be=%b",
+    ),
     case("log-format", ("log-format", "#"), Fail, "has no `log-format`", "log-format \"pm1 be=%b"),
     case(
         "log-format",

@@ -64,7 +64,7 @@ struct Site {
 }
 
 /// The lines that send access lines to the agent, as docs/signals.md has them.
-const LOG: &str = "  log ring@pointsman format raw local0\n  log-format \"pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc\"\n";
+const LOG: &str = "  log ring@pointsman format raw local0\n  log-format \"pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc vid=%[var(txn.key),xxh32]\"\n";
 
 impl Site {
     /// A site at `P`: HAProxy has just been started, so it is the guard that drains green.
