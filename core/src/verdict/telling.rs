@@ -36,28 +36,28 @@ impl fmt::Display for Told<'_> {
         match judgement.reason {
             Reason::OverLimit(metric) => {
                 let finding = judgement.finding(metric);
-                write!(f, "{} on `{new}`: {}", over_limit(metric), Counted(&finding.limit.0))?;
+                write!(f, "{} on `{new}`: {}", over_limit(metric), Against(&finding.limit.0))?;
                 lately(f, &finding.limit.0, finding.lately.0)?;
                 write!(f, ", limit {} %, ", figure(finding.limit_bound() * 100.0))?;
                 self.evidence(f, finding.over_limit)
             }
             Reason::WorseThanOld(metric) => {
                 let finding = judgement.finding(metric);
-                let (ours, theirs) = (Counted(&finding.baseline.0), Counted(&finding.baseline.1));
+                let (ours, theirs) = (Against(&finding.baseline.0), Against(&finding.baseline.1));
                 write!(f, "{} on `{new}`: {ours}, on `{old}`: {theirs}, ", compared(metric))?;
                 write!(f, "limit {} times as many, ", figure(finding.ratio_bound()))?;
                 self.evidence(f, finding.worse_than_old)
             }
             Reason::BothSick(metric) if judgement.finding(metric).as_before => {
                 let finding = judgement.finding(metric);
-                write!(f, "{} on `{new}`: {}", over_limit(metric), Counted(&finding.limit.0))?;
+                write!(f, "{} on `{new}`: {}", over_limit(metric), Against(&finding.limit.0))?;
                 write!(f, ", limit {} %, ", figure(finding.limit_bound() * 100.0))?;
                 self.evidence(f, finding.over_limit)?;
                 write!(f, ": no worse than `{old}` was before the release, and going back would not help")
             }
             Reason::BothSick(metric) => {
                 let finding = judgement.finding(metric);
-                let (ours, theirs) = (Counted(&finding.limit.0), Counted(&finding.limit.1));
+                let (ours, theirs) = (Against(&finding.limit.0), Against(&finding.limit.1));
                 write!(f, "{} on both slots: `{new}`: {ours}, `{old}`: {theirs}, ", over_limit(metric))?;
                 self.evidence(f, finding.over_limit)?;
                 f.write_str(": going back would not help")
@@ -146,12 +146,31 @@ fn compared(metric: Metric) -> &'static str {
 /// `31 of 412 (7.5 %, 5.1-10.6 %)`
 struct Counted<'a>(&'a Rate);
 
-impl fmt::Display for Counted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Counted<'_> {
+    fn with(&self, f: &mut fmt::Formatter<'_>, condition: &str) -> fmt::Result {
         let Some(share) = self.0.share() else { return f.write_str("0 of 0") };
         let (low, high) = self.0.interval();
         write!(f, "{} of {} ", grouped(self.0.bad), grouped(self.0.requests))?;
-        write!(f, "({} %, {}-{} %)", percent(share), percent(low), percent(high))
+        write!(f, "({} %, {}-{} %{condition})", percent(share), percent(low), percent(high))
+    }
+}
+
+impl fmt::Display for Counted<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.with(f, "")
+    }
+}
+
+/// The same beside the e-value of a test: that takes a second for one observation, and the interval a bunch of bad requests, wherever
+/// they are. Where bunches are large, or not known, the interval holds shares that the test has ruled out, and says why.
+struct Against<'a>(&'a Rate);
+
+impl fmt::Display for Against<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let bunches = self.0.dispersion.round();
+        let condition =
+            if bunches > 1.0 { format!(" if in bunches of {}", figure(bunches)) } else { String::new() };
+        Counted(self.0).with(f, &condition)
     }
 }
 
@@ -213,6 +232,9 @@ mod tests {
         {
             assert_eq!(told(value), expected);
         }
+        let rate = |dispersion| Rate { bad: 9, requests: 136, dispersion };
+        assert_eq!(Against(&rate(10.0)).to_string(), "9 of 136 (6.6 %, 0.016-43.0 % if in bunches of 10)");
+        assert_eq!(Against(&rate(1.2)).to_string(), Counted(&rate(1.2)).to_string());
         assert_eq!((figure(0.07 * 100.0), figure(1.25)), ("7".to_owned(), "1.25".to_owned()));
     }
 }
