@@ -228,12 +228,22 @@ fn judged(release: &v1::Release) -> String {
             grouped(errors.bad)
         );
     }
-    let proven = match verdict.verdict.as_str() {
-        "promote" => "proven good",
-        _ => "not proven either way",
+    let (proven, against) = match verdict.verdict.as_str() {
+        "promote" => ("proven good", false),
+        "rollback" if verdict.shadow => ("over a limit, and it would have been turned back", true),
+        "rollback" => ("proven to be over a limit", true),
+        "hold" if verdict.shared => ("over a limit, as the old slot is", true),
+        "hold" if verdict.shadow => ("it would have been held", false),
+        _ if verdict.warns => ("over a limit that only warns", true),
+        _ => ("not proven either way", false),
+    };
+    // Whatever is too much is among the numbers.
+    let slow = match against && slow.bad > errors.bad {
+        true => format!(" and {} took too long", grouped(slow.bad)),
+        false => String::new(),
     };
     format!(
-        "; {} of {} requests on {} failed in {watched}: {proven}",
+        "; {} of {} requests on {} failed{slow} in {watched}: {proven}",
         grouped(errors.bad),
         grouped(errors.requests),
         plan.to_slot
@@ -367,6 +377,35 @@ mod tests {
              another try, until the verdict"
         );
         assert_eq!(met(&v1::Release::default()), "");
+    }
+
+    #[test]
+    fn what_was_proven_is_said_also_where_nothing_followed() {
+        let of = |verdict: &str, outcome: &str, change: &dyn Fn(&mut v1::Verdict)| {
+            let mut release = release(verdict, outcome);
+            change(release.verdict.as_mut().unwrap());
+            met(&release)
+        };
+        let shadow = |verdict: &mut v1::Verdict| verdict.shadow = true;
+        let says = |met: String, end: &str| {
+            assert_eq!(met, format!("; 33 of 163 requests on green failed{end}"));
+        };
+        let back = " in 4.0 s: over a limit, and it would have been turned back";
+        says(of("rollback", "confirmed", &shadow), back);
+        says(of("hold", "confirmed", &shadow), " in 4.0 s: it would have been held");
+        says(of("rollback", "confirmed", &|_| ()), " in 4.0 s: proven to be over a limit");
+        says(
+            of("hold", "confirmed", &|verdict| verdict.shared = true),
+            " in 4.0 s: over a limit, as the old slot is",
+        );
+        says(of("undecided", "confirmed", &|_| ()), " in 4.0 s: not proven either way");
+        let slow = |verdict: &mut v1::Verdict| {
+            verdict.warns = true;
+            let new_slot = Some(v1::VerdictCount { bad: 120, requests: 163, ..Default::default() });
+            verdict.slowness = Some(v1::VerdictMetric { new_slot, ..Default::default() });
+        };
+        let warned = " and 120 took too long in 4.0 s: over a limit that only warns";
+        says(of("undecided", "confirmed", &slow), warned);
     }
 
     #[test]
