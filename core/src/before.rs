@@ -78,7 +78,7 @@ impl Part {
 pub struct Usual {
     /// Over all that is remembered.
     pub whole: Part,
-    /// In the last two minutes of seconds that had requests.
+    /// In the last two minutes of seconds that had requests, after the last minutes in which nobody came.
     pub lately: Part,
 }
 

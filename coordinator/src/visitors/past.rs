@@ -18,6 +18,10 @@ const LEAST_REQUESTS: u64 = 500;
 /// Seconds with requests that say what a backend is like now: two minutes.
 const LATELY_SECONDS: usize = 120;
 
+/// Seconds without any request after which what was before them says nothing of what a backend is like now: it may be mended, and
+/// whoever deploys is not to be told of it as if it went on.
+const SILENT_SECONDS: usize = 180;
+
 /// Seconds after which it is looked anew what is slower than usual: as the past grows that moves less and less.
 const LOOK_SECONDS: u32 = 10;
 
@@ -130,8 +134,13 @@ impl Past {
         }
         let counts = moments.iter().map(|moment| moment.counts);
         let [requests, errors, timed, slow] = summed(counts.clone());
-        let busy = counts.rev().filter(|[requests, _, timed, _]| requests.max(timed) > &0);
-        let lately = summed(busy.take(LATELY_SECONDS));
+        let is_busy = |[requests, _, timed, _]: &[u32; 4]| requests.max(timed) > &0;
+        let mut silent_for = 0_usize;
+        let since_silence = counts.rev().take_while(|counts| {
+            silent_for = if is_busy(counts) { 0 } else { silent_for.saturating_add(1) };
+            silent_for < SILENT_SECONDS
+        });
+        let lately = summed(since_silence.filter(is_busy).take(LATELY_SECONDS));
         let ppm = |part: u64, all: u64| match part.saturating_mul(1_000_000).checked_div(all) {
             Some(ppm) => u32::try_from(ppm).unwrap_or(u32::MAX),
             None => 0,
@@ -228,6 +237,23 @@ mod tests {
         let (errors, over_limit) = past.of(&"be_blue".parse().unwrap()).usual.unwrap();
         assert_eq!((errors.whole.requests, errors.lately.requests), (3_100, 100 + 20 * 10));
         assert_eq!(over_limit.lately, Part { bad: 200, requests: 300 });
+    }
+
+    #[test]
+    fn what_was_before_a_long_silence_is_not_what_is_now() {
+        let mut past = Past::new(2_000);
+        (0..300).for_each(|number| past.take(&second(number, 10, 2, 80)));
+        (300..479).for_each(|number| past.take(&second(number, 0, 0, 80)));
+        let now = |past: &Past| past.of(&"be_blue".parse().unwrap()).usual.unwrap().0;
+        let failing = now(&past);
+        assert!(failing.clearly_over(0.01, 1.0), "{failing:?}");
+        past.take(&second(479, 0, 0, 80));
+        let silent = now(&past);
+        assert_eq!((silent.lately, silent.whole), (Part::default(), failing.whole));
+        assert!(!silent.clearly_over(0.01, 1.0));
+        // Whoever comes then says how it is.
+        past.take(&second(480, 10, 5, 80));
+        assert_eq!(now(&past).lately, Part { bad: 5, requests: 10 });
     }
 
     /// 80 ms, and one request in two hundred three times as long, each in a second of its own: 1.25 times the 99th percentile leaves
