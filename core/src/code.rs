@@ -112,6 +112,7 @@ codes! {
     GatesExpired = "PM0405", "the checks are too old to move visitors on";
     CheckHolds = "PM0406", "a check that holds the release failed";
     CheckBlind = "PM0407", "a check could not see what it asks for";
+    SlotOffRoute = "PM0408", "no check is led to a slot";
     VerdictAgainst = "PM0411", "visitors fare too badly on the new slot";
     SharedFault = "PM0412", "both slots are in trouble";
     VerdictUndecided = "PM0413", "the watch was not decided in time";

@@ -770,6 +770,7 @@ fn is_failure(code: Code) -> bool {
             | Code::NotHeld
             | Code::BackendUnhealthy
             | Code::RouteDrift
+            | Code::SlotOffRoute
             | Code::RouteNotSeen
             | Code::BackendUnknown
     )

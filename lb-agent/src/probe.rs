@@ -23,8 +23,10 @@ fn side_of(route: &Route, backend: &BackendName) -> Result<&'static str, Problem
     if route.canary == *backend {
         return Ok("canary");
     }
-    Err(Problem::new(Code::RouteDrift, format!("route `{route}` leads nobody to `{backend}`"))
-        .hint("see the route: `pointsman traffic show ENV`"))
+    // Nothing is wrong with it: a slot is named by the route only while a release brings visitors to it, or may take them back.
+    let message = format!("no check is led to `{backend}` now: the route `{route}` names other slots");
+    Err(Problem::new(Code::SlotOffRoute, message)
+        .hint("ask its hosts: checks with `from = \"hosts\"` are made there; a deploy leads the others to it before any visitor"))
 }
 
 /// Waits until enough servers are healthy, before visitors come all of them, then makes every check and looks at who answered.

@@ -121,7 +121,10 @@ async fn checks_are_made_now_and_leave_no_trace() {
     // Nobody is led to the other slot yet: what cannot be looked at is not known.
     let other = ["check", "production", "--slot", "green", "--name", "frontend"];
     let told = site.cli(&other).await.unwrap();
-    assert!(told.code == 4 && told.says("leads nobody to `be_green`"), "{told:?}");
+    assert!(
+        told.code == 4 && told.says("PM0408") && told.says("no check is led to `be_green` now"),
+        "{told:?}"
+    );
     let told = site.cli(&["check", "production", "--name", "nothing"]).await.unwrap();
     assert!(told.code == 2 && told.says("there is no check `nothing`; there are: health, deep"), "{told:?}");
     let told = site.cli_as("screen", &["check", "production"]).await.unwrap();
