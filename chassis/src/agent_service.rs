@@ -479,7 +479,7 @@ impl<H: Hands> Agent for AgentService<H> {
         let epoch = Epoch(asked.epoch);
         let fenced = blocking(move || match (asked.look, asked.forget) {
             (true, _) => ledger.fence_state(),
-            (false, true) => ledger.forget_all(epoch),
+            (false, true) => ledger.forget_all(&convert::accepted_from_wire(&asked)?),
             (false, false) => {
                 ledger.fence(epoch, asked.holder.get(..MAX_HOLDER_BYTES).unwrap_or(&asked.holder))
             }

@@ -235,13 +235,17 @@ impl Ledger {
 
     /// Acknowledges a new epoch and forgets everything else: the journal that receipts and head belong to is gone, and a
     /// person has accepted that. An epoch that was acknowledged before is refused, for its orders may be on their way.
-    pub fn forget_all(&self, epoch: Epoch) -> Result<Fence, Problem> {
+    ///
+    /// The head is the accepted journal's from then on: an older copy of it lacks that entry, and is refused by it for good.
+    /// An older coordinator names none, which is 0.
+    pub fn forget_all(&self, accepted: &Fence) -> Result<Fence, Problem> {
+        let epoch = accepted.epoch;
         receipt::still_rules(Epoch(self.epoch().0.saturating_add(1)), epoch)?;
         let fence = self.with(|connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
-                "UPDATE fence SET epoch = ?1, head_seq = 0, head_hash = zeroblob(32), first_seq = 0",
-                params![signed(epoch.0)],
+                "UPDATE fence SET epoch = ?1, head_seq = ?2, head_hash = ?3, first_seq = 0",
+                params![signed(epoch.0), signed(accepted.head_seq), accepted.head_hash.as_slice()],
             )?;
             transaction.execute("DELETE FROM receipt", [])?;
             let fence = read_fence(&transaction)?;
@@ -484,11 +488,19 @@ mod tests {
         let ledger = Ledger::open(&folder.path().join("ledger.db")).unwrap();
         let known = order(Step::Stage, 3, 40, true);
         ledger.admit(&known.0, known.1).unwrap();
-        assert_eq!(ledger.forget_all(Epoch(3)).map_err(|problem| problem.code), Err(Code::Fenced));
-        let fence = ledger.forget_all(Epoch(4)).unwrap();
-        assert_eq!((fence.epoch, fence.head_seq), (Epoch(4), 0));
+        let accepted = |epoch| Fence { epoch: Epoch(epoch), head_seq: 7, head_hash: [9; 32] };
+        assert_eq!(ledger.forget_all(&accepted(3)).map_err(|problem| problem.code), Err(Code::Fenced));
+        assert_eq!(ledger.forget_all(&accepted(4)), Ok(accepted(4)));
         assert_eq!(admit(&ledger, &known), Err(Code::Fenced));
-        assert_eq!(admit(&ledger, &order(Step::Stage, 4, 7, false)), Ok(Admission::Act));
+        // Only what follows from the accepted journal is acted on, and of what was ordered before nothing is known.
+        assert_eq!(admit(&ledger, &order(Step::Stage, 4, 7, false)), Err(Code::Superseded));
+        let (release, key) = (&known.0.order.release, &known.0.order.key);
+        assert_eq!(ledger.fate(release, key, 40), Ok(Fate::Unknown));
+        assert_eq!(admit(&ledger, &order(Step::Stage, 4, 8, false)), Ok(Admission::Act));
+        // An older coordinator names no entry.
+        let unnamed = Fence { epoch: Epoch(5), ..Fence::default() };
+        assert_eq!(ledger.forget_all(&unnamed), Ok(unnamed));
+        assert_eq!(admit(&ledger, &order(Step::Stage, 5, 1, false)), Ok(Admission::Act));
     }
 
     #[test]

@@ -341,7 +341,13 @@ mod tests {
             proxy_protocol: false,
         };
         let pin = Some(Pin { side: "canary", epoch: "7".to_owned() });
-        let plain = Place { server, pin, grants: Arc::default(), key: String::new() };
+        let plain = Place {
+            server,
+            pin,
+            grants: Arc::default(),
+            key: String::new(),
+            authorities: Default::default(),
+        };
         let roots = rustls::RootCertStore::empty();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let tls = rustls::ClientConfig::builder_with_provider(provider)

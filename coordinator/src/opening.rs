@@ -1,4 +1,4 @@
-//! How a coordinator begins: it takes the lease, asks every agent what it has acted on, and only then goes on with
+//! How a coordinator begins: it asks every agent what it has acted on, takes the lease, fences, and only then goes on with
 //! what its journal says. A start, a takeover and a journal that works again are all this.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
+use pointsman_core::receipt::Fence;
 use pointsman_core::{
     Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Note, Problem, ReleaseId, Standing, State,
     Timestamp, TrafficSeen, invariants, machine,
@@ -41,7 +42,7 @@ impl Kept {
 /// An environment as its journal tells it, with the lease in hand.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
-    /// The fencing token of this coordinator.
+    /// The fencing token of this coordinator; 0 where it has none, because an agent knew more than its journal.
     pub epoch: Epoch,
     /// Every release there was.
     pub releases: BTreeMap<ReleaseId, Kept>,
@@ -68,59 +69,63 @@ impl Opened {
     pub fn of_now(&self) -> impl Iterator<Item = &Kept> {
         self.releases.values().filter(|kept| kept.number > self.accepted)
     }
-
-    /// Where the environment stands after these, from where it stood before them.
-    fn stand(&mut self, mut standing: Standing) {
-        let mut in_order: Vec<&Kept> = self.of_now().collect();
-        in_order.sort_by_key(|kept| kept.number);
-        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-        self.standing = standing;
-    }
 }
 
 /// An environment as its journal tells it, for whoever only looks: no lease is taken, nothing is written, and no agent is asked.
 pub async fn look<J: Journal>(journal: &J, environment: &EnvironmentName) -> Result<Opened, Problem> {
     let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let Folded { releases, void, adopted, standing } = fold(&entries)?;
-    let mut opened = Opened { releases, void, accepted: adopted, ..Opened::default() };
-    opened.stand(standing);
-    Ok(opened)
+    Ok(fold(&entries)?.opened(Epoch::default(), None))
 }
 
 /// Takes the lease of an environment and folds its journal. An open release is told of the new epoch, so that
 /// everything that was ordered before is asked for again; unless an agent has acted on more than the journal holds, or
 /// more than one release is open: then nothing is written, and the trouble says why.
 ///
-/// Agents that do not answer within `look_ms` are no trouble: nothing is ordered of them before they do.
-pub async fn open<J: Journal, F: Fleet, C: Clock>(
+/// Agents that do not answer within `look_ms` are no trouble: nothing is ordered of them before they do. The lease is taken
+/// after all were asked: a journal that some agent knows to be an old copy uses up no epoch, however often it is started, so
+/// that it never comes to one that is new to them.
+pub async fn open<J: Journal, F: Fleet + Memory, C: Clock>(
     (journal, fleet, clock): (&J, &F, &C),
     environment: &EnvironmentName,
     agents: impl IntoIterator<Item = &HostName>,
     holder: &str,
     look_ms: u64,
 ) -> Result<Opened, Problem> {
-    let epoch = journal.take_lease(environment, holder).await.map_err(|error| error.0)?;
-    let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    let Folded { mut releases, void, adopted, standing } = fold(&entries)?;
-    let broken = invariants::single_flight(releases.values().map(|kept| &kept.state))
+    let told = |error: JournalError| error.0;
+    let stands = agents.into_iter().map(|host| async move {
+        let stands = fleet.remembered(host, look_ms).await;
+        stands.ok().map(|fence| (host, fence))
+    });
+    let answered: Vec<(&HostName, Fence)> = join_all(stands).await.into_iter().flatten().collect();
+    let mut refused = Vec::new();
+    for (host, fence) in &answered {
+        match journal.leads(environment, fence).await.map_err(told) {
+            Err(problem) if is_trouble(&problem) => {
+                refused.push(problem.on(host).in_environment(environment));
+            }
+            other => other?,
+        }
+    }
+    if let Some(trouble) = worst(refused) {
+        let folded = fold(&journal.entries(environment).await.map_err(told)?)?;
+        return Ok(folded.opened(Epoch::default(), Some(trouble)));
+    }
+    let epoch = journal.take_lease(environment, holder).await.map_err(told)?;
+    let mut folded = fold(&journal.entries(environment).await.map_err(told)?)?;
+    let broken = invariants::single_flight(folded.releases.values().map(|kept| &kept.state))
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
-    let asked = agents.into_iter().map(|host| async move {
+    let fenced = answered.iter().map(|(host, _)| async move {
         let refused = fleet.fence(host, epoch, look_ms).await.err();
         refused.map(|problem| problem.on(host).in_environment(environment))
     });
-    let told: Vec<Problem> = join_all(asked).await.into_iter().flatten().collect();
-    let damaged = |problem: &Problem| problem.code == Code::JournalCorrupt;
-    let mut troubles: Vec<Problem> =
-        told.into_iter().filter(|problem| knows_more(problem) || damaged(problem)).collect();
-    // An agent that has acted on more tells what is wrong; one that knows a newer epoch only that something is.
-    troubles.sort_by_key(|problem| problem.code != Code::JournalBehind);
-    let trouble = troubles.into_iter().next().or(broken);
+    let refused = join_all(fenced).await.into_iter().flatten().filter(is_trouble).collect();
+    let trouble = worst(refused).or(broken);
     if trouble.is_none() {
-        for (id, kept) in releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
+        for (id, kept) in folded.releases.iter_mut().filter(|(_, kept)| kept.state.outcome().is_none()) {
             let taken = vec![Event::EpochTaken(epoch)];
             let facts = journal.append(environment, epoch, id, clock.now(), taken).await;
-            for fact in facts.map_err(|error| error.0)? {
+            for fact in facts.map_err(told)? {
                 machine::fold(&mut kept.state, &fact).map_err(|error| {
                     let what = "the open release cannot go on";
                     invariants::problem(what).because(&error).in_environment(environment)
@@ -128,10 +133,19 @@ pub async fn open<J: Journal, F: Fleet, C: Clock>(
             }
         }
     }
-    let mut opened =
-        Opened { epoch, releases, void, standing: Standing::default(), accepted: adopted, trouble };
-    opened.stand(standing);
-    Ok(opened)
+    Ok(folded.opened(epoch, trouble))
+}
+
+/// Whether nothing may be ordered because of what an agent said, or because what it said cannot be compared.
+fn is_trouble(problem: &Problem) -> bool {
+    knows_more(problem) || problem.code == Code::JournalCorrupt
+}
+
+/// Which of what agents refused to tell: one that has acted on more tells what is wrong, one that knows a newer epoch only that
+/// something is.
+fn worst(mut refused: Vec<Problem>) -> Option<Problem> {
+    refused.sort_by_key(|problem| problem.code != Code::JournalBehind);
+    refused.into_iter().next()
 }
 
 /// Goes on with a journal that is older than what agents have heard of, because a person says that the newest is gone for
@@ -202,6 +216,20 @@ struct Folded {
     adopted: u64,
     /// How the environment stood then.
     standing: Standing,
+}
+
+impl Folded {
+    /// The environment with this lease in hand, and what keeps it from acting.
+    fn opened(self, epoch: Epoch, trouble: Option<Problem>) -> Opened {
+        let Self { releases, void, adopted, mut standing } = self;
+        let mut opened =
+            Opened { epoch, releases, void, standing: Standing::default(), accepted: adopted, trouble };
+        let mut in_order: Vec<&Kept> = opened.of_now().collect();
+        in_order.sort_by_key(|kept| kept.number);
+        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
+        opened.standing = standing;
+        opened
+    }
 }
 
 fn fold(entries: &[Entry]) -> Result<Folded, Problem> {

@@ -95,6 +95,23 @@ pub fn journal_holds(fence: &Fence, known: Option<[u8; 32]>) -> Result<(), Probl
         .hint("this journal is a copy of an older one: look, and bring the newest back: `pointsman explain PM0718`; if that is gone for good: `pointsman audit accept ENV --confirm ENV`"))
 }
 
+/// Refuses to take an epoch in the name of a journal that an agent knows more than: an entry that it lacks, or, where the
+/// agent remembers no entry, an epoch that was never taken in its name. `lease` is the newest epoch that was; `known` is as in
+/// [`journal_holds`].
+///
+/// An agent whose newest entry is in the journal has acted on none beyond it, whoever took epochs on a copy meanwhile: the
+/// next epoch is then a matter of turns. One that remembers none vouches for no journal. Every start of an old copy would
+/// come one epoch closer to the one that such an agent knows, and pass it in the end.
+pub fn journal_leads(fence: &Fence, lease: Epoch, known: Option<[u8; 32]>) -> Result<(), Problem> {
+    journal_holds(fence, known)?;
+    if fence.head_seq > 0 || fence.epoch <= lease {
+        return Ok(());
+    }
+    let message = format!("epoch {} rules here, and this journal knows none beyond {lease}", fence.epoch);
+    Err(Problem::new(Code::Fenced, message)
+        .hint("another coordinator has taken over: stop this one; or its journal is an old copy: bring the newest back; if that is gone for good: `pointsman audit accept ENV --confirm ENV`"))
+}
+
 /// Decides on an order from the fence and from the receipt under its key, if there is one.
 pub fn admit(
     fence: &Fence,

@@ -121,6 +121,49 @@ async fn a_coordinator_that_dies_while_a_journal_is_accepted_goes_on_with_nothin
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
+/// The release that is open in the old copy was over long ago, and green, which it would change, serves everybody. A person
+/// accepts the copy, and then somebody puts it in place once more as it was before, and starts it until it may come to an epoch
+/// that is new to every agent.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_copy_of_before_a_journal_was_accepted_never_rules_again() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    outlived(&mut site).await;
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let told = site.cli(&ACCEPT).await.unwrap();
+    assert!(told.code == 0 && told.says("lb1"), "{told:?}");
+    let status = site.client().unwrap().status().await.unwrap();
+    assert_eq!(status.trouble, None);
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+
+    let (state, aside) = (site.journal().parent().unwrap().to_owned(), site.folder().join("aside"));
+    let accepted = site.folder().join("accepted");
+    site.kill_coordinator().unwrap();
+    copy(&state, &accepted);
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&aside, &state);
+    for start in 1..=8 {
+        site.start_coordinator().unwrap();
+        site.coordinator_answers().await.unwrap();
+        let status = site.client().unwrap().status().await.unwrap();
+        let trouble = status.trouble.map(|problem| problem.code);
+        assert_eq!(trouble.as_deref(), Some("PM0718"), "start {start}");
+        assert!(site.visit().await.unwrap().contains("\nv4\n"), "start {start}");
+        load.more(5).await.unwrap();
+        site.kill_coordinator().unwrap();
+    }
+
+    // The journal that was accepted is what goes on.
+    std::fs::remove_dir_all(&state).unwrap();
+    copy(&accepted, &state);
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    site.released("v5").await.unwrap();
+    assert!(site.visit().await.unwrap().contains("\nv5\n"));
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
 /// The journal that is left does not know that the page went up.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_page_that_was_up_when_a_journal_is_accepted_comes_down_when_it_is_asked_for() {

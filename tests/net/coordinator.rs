@@ -8,7 +8,8 @@ use std::time::Duration;
 use pointsman_coordinator::driver::{Asked, Driver};
 use pointsman_coordinator::journal::JournalStore;
 use pointsman_coordinator::{ArtifactStore, GrpcFleet, opening};
-use pointsman_core::ports::{Clock as _, Ear, Fleet, Heard, Journal, JournalError, Signals};
+use pointsman_core::ports::{Clock as _, Ear, Fleet, Heard, Journal, JournalError, Memory, Signals};
+use pointsman_core::receipt::Fence;
 use pointsman_core::signal::Probed;
 use pointsman_core::verdict::Judgement;
 use pointsman_core::{
@@ -65,6 +66,10 @@ impl Journal for Noted<JournalStore> {
         Journal::raise_lease(&self.port, environment, epoch).await
     }
 
+    async fn leads(&self, environment: &EnvironmentName, fence: &Fence) -> Result<(), JournalError> {
+        Journal::leads(&self.port, environment, fence).await
+    }
+
     async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
         Journal::entries(&self.port, environment).await
     }
@@ -84,6 +89,16 @@ impl Journal for Noted<JournalStore> {
             }
         }
         Ok(facts)
+    }
+}
+
+impl Memory for Noted<GrpcFleet> {
+    async fn remembered(&self, host: &HostName, timeout_ms: u64) -> Result<Fence, Problem> {
+        self.port.remembered(host, timeout_ms).await
+    }
+
+    async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
+        self.port.forget(host, epoch, timeout_ms).await
     }
 }
 

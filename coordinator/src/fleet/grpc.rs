@@ -16,6 +16,7 @@ use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::convert::{self, Exchange, ReceivedOrder};
 use pointsman_proto::{MAX_MESSAGE_BYTES, agent_v1, v1};
 use tonic::transport::Channel;
+use tracing::warn;
 
 use super::Transfers;
 use super::transfer::send_artifact;
@@ -214,8 +215,7 @@ impl GrpcFleet {
 
     /// Refuses to act on a journal that is older than what an agent has acted on: its tail was lost.
     async fn compare_head(&self, host: &HostName, fence: &agent_v1::FenceReply) -> Result<(), Problem> {
-        let head_hash = fence.head_hash.as_slice().try_into().map_err(|_| unread(host))?;
-        let fence = Fence { epoch: Epoch(fence.epoch), head_seq: fence.head_seq, head_hash };
+        let fence = stands_at(host, fence)?;
         let known = self.journal.hash_of(fence.head_seq).await?;
         receipt::journal_holds(&fence, known).map_err(|problem| problem.on(host))
     }
@@ -275,6 +275,18 @@ impl GrpcFleet {
 
 impl Memory for GrpcFleet {
     async fn remembered(&self, host: &HostName, timeout_ms: u64) -> Result<Fence, Problem> {
+        let until = tokio::time::Instant::now() + Duration::from_millis(timeout_ms);
+        let look = agent_v1::FenceRequest {
+            environment: self.environment.to_string(),
+            look: true,
+            ..Default::default()
+        };
+        match self.fence_call(host, look, until).await {
+            Ok(stands) => return stands_at(host, &stands),
+            // An older agent knows no looking, and refuses to acknowledge epoch 0. It can describe itself.
+            Err(problem) if problem.code == Code::Fenced => {}
+            Err(problem) => return Err(problem),
+        }
         let told = self.describe(host, timeout_ms).await?;
         // An agent that cannot read its own records says so, and names none.
         if let (true, Some(problem)) = (told.head_hash.is_empty(), told.problem) {
@@ -286,12 +298,29 @@ impl Memory for GrpcFleet {
 
     async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
         let mut client = self.client(host)?;
-        let environment = self.environment.to_string();
-        let request =
-            agent_v1::FenceRequest { environment, epoch: epoch.0, forget: true, ..Default::default() };
+        let accepted = *self.journal.head().borrow();
+        let request = agent_v1::FenceRequest {
+            environment: self.environment.to_string(),
+            epoch: epoch.0,
+            forget: true,
+            head_seq: accepted.seq,
+            head_hash: accepted.hash.to_vec(),
+            ..Default::default()
+        };
         let forgotten = bounded(host, timeout_ms, client.fence(request)).await;
-        forgotten.map(drop).map_err(|problem| self.named(problem))
+        let stands = forgotten.map_err(|problem| self.named(problem))?;
+        if stands.head_seq != accepted.seq {
+            let environment = &self.environment;
+            warn!(%environment, %host, "an older agent keeps no entry of the accepted journal: only its epoch keeps older copies away");
+        }
+        Ok(())
     }
+}
+
+/// Where an agent says that its fence stands.
+fn stands_at(host: &HostName, told: &agent_v1::FenceReply) -> Result<Fence, Problem> {
+    let head_hash = told.head_hash.as_slice().try_into().map_err(|_| unread(host))?;
+    Ok(Fence { epoch: Epoch(told.epoch), head_seq: told.head_seq, head_hash })
 }
 
 /// An agent that does not say where its fence stands.

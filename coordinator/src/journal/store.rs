@@ -10,6 +10,7 @@ use std::time::Duration;
 use pointsman_chassis::ballast::{Ballast, WhenClosed};
 use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
+use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
     Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Note, Plan, Problem, ReleaseId, Stamped,
     Timestamp, TrafficSeen,
@@ -215,7 +216,7 @@ impl JournalStore {
 
     /// Every environment that anything was ever recorded of.
     pub async fn environments(&self) -> Result<Vec<EnvironmentName>, Problem> {
-        self.with(|connection: &mut Connection| {
+        self.with(ANSWERS, |connection: &mut Connection| {
             // Whatever is recorded is recorded under a lease, and there are far fewer of these.
             let mut statement =
                 connection.prepare_cached("SELECT environment FROM lease ORDER BY environment")?;
@@ -226,6 +227,17 @@ impl JournalStore {
                 })
             });
             Ok(parsed.collect::<Result<_, Problem>>()?)
+        })
+        .await
+    }
+
+    /// The lease as it is now, after the agent was asked: an epoch that was taken in this journal's name in between, and
+    /// acknowledged, is in it.
+    async fn must_lead(&self, environment: &EnvironmentName, fence: &Fence) -> Result<(), Problem> {
+        let (environment, fence) = (environment.to_string(), *fence);
+        self.with(ANSWERS, move |connection| {
+            let lease = lease_of(connection, &environment)?;
+            Ok(receipt::journal_leads(&fence, lease, hash_of(connection, fence.head_seq)?)?)
         })
         .await
     }
@@ -253,11 +265,7 @@ impl JournalStore {
 
     /// The hash of an entry, if the journal has it.
     pub async fn hash_of(&self, seq: u64) -> Result<Option<[u8; 32]>, Problem> {
-        self.with(ANSWERS, move |connection| {
-            let sql = "SELECT hash FROM entry WHERE seq = ?1";
-            Ok(connection.query_row(sql, params![signed(seq)], |row| row.get(0)).optional()?)
-        })
-        .await
+        self.with(ANSWERS, move |connection| hash_of(connection, seq)).await
     }
 
     /// Verifies the whole journal as it lies on the disk, beside the work of the coordinator: nothing waits for it.
@@ -373,6 +381,19 @@ fn plan_of(connection: &Connection, environment: &str, release: &str) -> Result<
     })
 }
 
+/// The hash of an entry, if it is there.
+fn hash_of(connection: &Connection, seq: u64) -> Result<Option<[u8; 32]>, Fault> {
+    let sql = "SELECT hash FROM entry WHERE seq = ?1";
+    Ok(connection.query_row(sql, params![signed(seq)], |row| row.get(0)).optional()?)
+}
+
+/// The newest epoch that was taken of an environment; 0 where none was.
+fn lease_of(connection: &Connection, environment: &str) -> Result<Epoch, Fault> {
+    let sql = "SELECT epoch FROM lease WHERE environment = ?1";
+    let epoch = connection.query_row(sql, params![environment], |row| unsigned(row, 0)).optional()?;
+    Ok(Epoch(epoch.unwrap_or_default()))
+}
+
 fn append(
     connection: &mut Connection,
     mut head: Head,
@@ -383,9 +404,7 @@ fn append(
     events: &[Event],
 ) -> Result<Head, Fault> {
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let rules = "SELECT epoch FROM lease WHERE environment = ?1";
-    let rules = transaction.query_row(rules, params![environment], |row| unsigned(row, 0)).optional()?;
-    let rules = Epoch(rules.unwrap_or_default());
+    let rules = lease_of(&transaction, environment)?;
     if rules != lease {
         return Err(taken_over(lease, rules).into());
     }
@@ -423,6 +442,10 @@ impl Journal for JournalStore {
 
     async fn raise_lease(&self, environment: &EnvironmentName, epoch: Epoch) -> Result<(), JournalError> {
         self.raise(environment, epoch).await.map_err(JournalError)
+    }
+
+    async fn leads(&self, environment: &EnvironmentName, fence: &Fence) -> Result<(), JournalError> {
+        self.must_lead(environment, fence).await.map_err(JournalError)
     }
 
     async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
@@ -531,6 +554,27 @@ mod tests {
             .collect();
         assert_eq!(told, ["late", "more"]);
         assert_eq!(store.verify().await.unwrap().first_problem, None);
+    }
+
+    #[tokio::test]
+    async fn a_journal_leads_whoever_remembers_its_entries_or_at_most_its_epochs() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = filled(&folder.path().join("journal.db")).await;
+        let (environment, _) = names();
+        let other = EnvironmentName::parse("staging").unwrap();
+        let head = *store.head().borrow();
+        let check = async |environment: &EnvironmentName, epoch, head_seq, head_hash| {
+            let fence = Fence { epoch: Epoch(epoch), head_seq, head_hash };
+            store.leads(environment, &fence).await.map_err(|error| error.0.code)
+        };
+        assert_eq!(check(&environment, 1, 0, [0; 32]).await, Ok(()));
+        assert_eq!(check(&environment, 2, 0, [0; 32]).await, Err(Code::Fenced));
+        assert_eq!(check(&other, 0, 0, [0; 32]).await, Ok(()));
+        assert_eq!(check(&other, 1, 0, [0; 32]).await, Err(Code::Fenced));
+        // Whoever knows its newest entry has acted on none beyond, whatever epoch was taken on a copy meanwhile.
+        assert_eq!(check(&environment, 9, head.seq, head.hash).await, Ok(()));
+        assert_eq!(check(&environment, 1, head.seq, [0; 32]).await, Err(Code::JournalBehind));
+        assert_eq!(check(&environment, 1, head.seq + 1, head.hash).await, Err(Code::JournalBehind));
     }
 
     /// Writes until there is no room for a byte more.

@@ -1,8 +1,9 @@
 //! The coordinator's record of intents and outcomes.
 
+use crate::receipt::Fence;
 use crate::{Entry, EnvironmentName, Epoch, Event, Problem, ReleaseId, Stamped, Timestamp};
 
-/// Why nothing was recorded.
+/// Why nothing was recorded, or must not be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct JournalError(pub Problem);
@@ -22,6 +23,14 @@ pub trait Journal: Send + Sync {
         &self,
         environment: &EnvironmentName,
         epoch: Epoch,
+    ) -> impl Future<Output = Result<(), JournalError>> + Send;
+
+    /// Refuses where an agent whose fence stands so knows more than this journal, by the lease of the environment and the
+    /// entries as they are now: see [`crate::receipt::journal_leads`].
+    fn leads(
+        &self,
+        environment: &EnvironmentName,
+        fence: &Fence,
     ) -> impl Future<Output = Result<(), JournalError>> + Send;
 
     /// Everything recorded of an environment, in order.

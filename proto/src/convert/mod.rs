@@ -13,7 +13,8 @@ mod verdict;
 
 pub use action::{action_from_wire, action_to_wire, activation_from_wire};
 pub use order::{
-    Exchange, ReceivedOrder, evidence_from_wire, evidence_to_wire, order_from_wire, order_to_wire,
+    Exchange, ReceivedOrder, accepted_from_wire, evidence_from_wire, evidence_to_wire, order_from_wire,
+    order_to_wire,
 };
 pub use plan::plan_to_wire;
 pub use problem::{problem_from_wire, problem_to_wire};

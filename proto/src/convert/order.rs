@@ -1,5 +1,6 @@
 //! Orders and their answers.
 
+use pointsman_core::receipt::Fence;
 use pointsman_core::{
     Code, EnvironmentName, Epoch, Evidence, Order, OrderKey, Problem, Step, Timestamp, clean,
 };
@@ -60,6 +61,17 @@ pub fn order_from_wire(wire: &wire::Order) -> Result<ReceivedOrder, Problem> {
         journal_hash: wire.journal_hash.as_slice().try_into().map_err(|_| missing("journal_hash"))?,
         only_prepared: wire.only_prepared,
     })
+}
+
+/// Where the fence of an agent stands once it has forgotten what it heard of before: at the journal that was accepted, or at no
+/// entry where an older coordinator names none.
+pub fn accepted_from_wire(wire: &wire::FenceRequest) -> Result<Fence, Problem> {
+    let epoch = Epoch(wire.epoch);
+    if wire.head_seq == 0 {
+        return Ok(Fence { epoch, ..Fence::default() });
+    }
+    let head_hash = wire.head_hash.as_slice().try_into().map_err(|_| missing("head_hash"))?;
+    Ok(Fence { epoch, head_seq: wire.head_seq, head_hash })
 }
 
 /// When an exchange was sent and answered, in microseconds since 1970 by one clock.

@@ -14,6 +14,7 @@ use pointsman_core::{
 use crate::guard::Guard;
 use crate::host::{Job, Web};
 use crate::network::{Call, Message, Sent, Told, Word};
+use crate::scenario::{Accepts, Met};
 use crate::world::{BEGINNING, Happening, Who, World};
 
 /// How a job goes on.
@@ -59,7 +60,12 @@ impl World {
         self.tell(|| match &message.word {
             Word::Fence(epoch) => format!("host {host} hears of epoch {epoch}"),
             Word::Describe => format!("host {host} is asked for its fence"),
-            Word::Forget(epoch) => format!("host {host} is to forget under epoch {epoch}"),
+            Word::Forget(accepted) => {
+                format!(
+                    "host {host} is to forget under epoch {}, for entry {}",
+                    accepted.epoch, accepted.head_seq
+                )
+            }
             Word::Prepare(sent) => {
                 format!("host {host} is to prepare {} {}", sent.order.release, sent.order.key.step)
             }
@@ -78,7 +84,7 @@ impl World {
                 let fence = self.hosts.get(host).map(|agent| agent.fence).unwrap_or_default();
                 self.answer(host, message.call, Told::Fenced(fence));
             }
-            Word::Forget(epoch) => self.forget(host, message.call, epoch),
+            Word::Forget(accepted) => self.forget(host, message.call, accepted),
             Word::Prepare(sent) => self.prepare(host, message.call, &sent),
             Word::Order(sent) => self.hear(host, message.call, &sent),
             Word::Observe(action) => {
@@ -117,17 +123,21 @@ impl World {
         }
     }
 
-    /// What it heard of the journal goes, receipts too, under an epoch that it has never heard of.
-    fn forget(&mut self, host: usize, call: Option<Call>, epoch: Epoch) {
+    /// What it heard of the journal goes, receipts too, under an epoch that it has never heard of; what it has heard of from then
+    /// on is the entry that is named.
+    fn forget(&mut self, host: usize, call: Option<Call>, accepted: Fence) {
         if self.point(Who::Agent(host)) {
             return;
         }
+        let epoch = accepted.epoch;
+        let of_before = matches!(self.scenario.accepts, Accepts::Copied { met: Met::AgentsOfBefore, .. });
+        let keeps = self.stands(Guard::AcceptedKept) && !of_before;
         let Some(agent) = self.hosts.get_mut(host) else { return };
         let newer = Epoch(agent.fence.epoch.0 + 1);
         if let Err(problem) = receipt::still_rules(newer, epoch) {
             return self.answer(host, call, Told::Failed(problem));
         }
-        agent.fence = Fence { epoch, ..Fence::default() };
+        agent.fence = if keeps { accepted } else { Fence { epoch, ..Fence::default() } };
         agent.receipts.clear();
         agent.last = None;
         let (fence, name) = (agent.fence, agent.name.clone());

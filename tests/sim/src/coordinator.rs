@@ -38,6 +38,9 @@ const PLANNED_AT_MOST: u32 = 5;
 /// How often a person tries to accept a journal before they give it up.
 const ACCEPTED_AT_MOST: u32 = 40;
 
+/// How soon a coordinator that must not act is started again by whoever hopes that this helps, in milliseconds.
+const STARTED_AGAIN_MS: u64 = 300;
+
 /// Where people reach a coordinator that drives a release: with requests, and to accept the journal.
 type Ears = (mpsc::Sender<pointsman_coordinator::driver::Asked>, oneshot::Sender<()>);
 
@@ -126,6 +129,15 @@ impl Journal for Ports {
         let mut world = self.world();
         world.store.lease = world.store.lease.max(epoch);
         Ok(())
+    }
+
+    async fn leads(&self, _: &EnvironmentName, fence: &Fence) -> Result<(), JournalError> {
+        let world = self.world();
+        if !world.stands(Guard::LookFirst) || !world.stands(Guard::JournalTail) {
+            return Ok(());
+        }
+        let known = world.store.hash(fence.head_seq);
+        receipt::journal_leads(fence, world.store.lease, known).map_err(JournalError)
     }
 
     async fn entries(&self, _: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
@@ -265,7 +277,8 @@ impl Memory for Ports {
     }
 
     async fn forget(&self, host: &HostName, epoch: Epoch, timeout_ms: u64) -> Result<(), Problem> {
-        self.fence_of(host, Word::Forget(epoch), timeout_ms).await.map(drop)
+        let accepted = self.world().store.accepted_by(epoch);
+        self.fence_of(host, Word::Forget(accepted), timeout_ms).await.map(drop)
     }
 }
 
@@ -294,8 +307,7 @@ impl Ports {
         let (three, said) = ((self, self, self), ("simulated", "ada", found));
         match opening::accept(three, &environment.name, agents(), said, AGAIN_MS).await {
             Ok(_) => {
-                let mut world = self.world();
-                world.store.accepted = world.store.losses;
+                self.world().accepted();
             }
             Err(problem) => {
                 self.world().tell(|| format!("not accepted: {} {problem}", problem.code));
@@ -311,7 +323,8 @@ impl Ports {
             let highest = world.hosts.iter().map(|host| host.fence.epoch.0).max().unwrap_or_default();
             let epoch = Epoch(world.store.lease.0.max(highest) + 1);
             world.store.lease = epoch;
-            let word = || Word::Forget(epoch);
+            let accepted = world.store.accepted_by(epoch);
+            let word = || Word::Forget(accepted);
             (0..world.hosts.len()).map(|host| world.say(self.life, host, word(), AGAIN_MS)).collect()
         };
         for answer in asked {
@@ -567,9 +580,20 @@ impl World {
     }
 
     /// Whether a person accepts the journal about which a coordinator says this.
-    fn would_accept(&self, problem: &Problem) -> bool {
+    fn would_accept(&mut self, problem: &Problem) -> bool {
         let lost = self.store.losses > 0 && opening::knows_more(problem);
-        lost && self.may_accept()
+        lost && self.may_accept() && !self.starts_again()
+    }
+
+    /// A person who starts a copy of the journal several times before they do anything else does so once more.
+    fn starts_again(&mut self) -> bool {
+        let again = self.starts_left > 0;
+        if again {
+            self.starts_left -= 1;
+            self.troubles += 1;
+            self.later(STARTED_AGAIN_MS, Happening::StartCoordinator(self.active));
+        }
+        again
     }
 
     /// Whether people who accept a journal would do so now: what is found at the load balancers counts from then on, so they see
@@ -589,6 +613,17 @@ impl World {
         if let (1, Accepts::Killed { after_ms }) = (self.accepting, self.scenario.accepts) {
             self.troubles += 1;
             self.later(after_ms, Happening::Fault(What::KillCoordinator { back_ms: 300 }));
+        }
+    }
+
+    /// The journal is accepted, and every agent has forgotten. Somebody may put the copy of before in its place all the same.
+    fn accepted(&mut self) {
+        self.store.accepted = self.store.losses;
+        if let Accepts::Copied { after_ms, .. } = self.scenario.accepts
+            && !std::mem::replace(&mut self.copied, true)
+        {
+            self.troubles += 1;
+            self.later(after_ms, Happening::Fault(What::CopyOfBefore));
         }
     }
 

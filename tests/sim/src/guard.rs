@@ -113,6 +113,10 @@ pub enum Guard {
     DatabaseLeftAlone,
     /// What is open is void before the first agent forgets.
     VoidFirst,
+    /// What an agent has heard of once it has forgotten is the entry by which a person accepted the journal.
+    AcceptedKept,
+    /// A coordinator looks at agents before it takes an epoch: an old copy of the journal uses up none.
+    LookFirst,
     /// A host is asked whether it still holds what was brought, not only whether it answers.
     HostHolds,
     /// What was waited is counted by a time that does not jump.
@@ -123,7 +127,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 58] = [
+    pub const ALL: [Self; 60] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -179,6 +183,8 @@ impl Guard {
         Self::SettleLooks,
         Self::DatabaseLeftAlone,
         Self::VoidFirst,
+        Self::AcceptedKept,
+        Self::LookFirst,
         Self::HostHolds,
         Self::SteadyTime,
         Self::BackNeverLate,

@@ -14,7 +14,8 @@ use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
 use crate::guard::Guard;
-use crate::scenario::{Net, Scenario, What};
+use crate::journal::Store;
+use crate::scenario::{Accepts, Met, Net, Scenario, What};
 use crate::truth::Violation;
 use crate::world::{CrashAt, Happening, Life, World};
 
@@ -437,22 +438,12 @@ impl World {
                 self.later(for_ms, Happening::JournalRoom);
             }
             What::TailLost { entries } => {
-                self.kill_coordinator(500);
-                if !self.coordinators.iter().any(|shown| shown.alive) {
-                    // Whoever puts a backup back takes longer than a message does.
-                    self.store.lose(entries);
-                    let promotes = |state: &State| {
-                        state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote)
-                    };
-                    let promoted = folded(self).iter().any(promotes);
-                    self.truth.forget(promoted);
-                    self.shown = None;
-                    // A judge that only the lost entries knew of is not taken up.
-                    self.visitors.judged_anew();
-                    self.before_loss =
-                        [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
-                }
+                self.replace_journal(|store| {
+                    store.lose(entries);
+                    true
+                });
             }
+            What::CopyOfBefore => self.bring_back_the_copy(),
             What::ChangedByHand { balancer, for_ms } => {
                 // What somebody changed before the first release moved anything is what the next plan begins with.
                 if let Some(host) = self.nth(balancer, true).filter(|host| self.was_switched(*host)) {
@@ -487,6 +478,38 @@ impl World {
             What::LoseSignals { for_ms } => self.lose_signals(for_ms),
             What::Contradict { host } => self.contradict(self.any_host(host)),
             What::Ask(kind) => self.ask(kind, Vec::new()),
+        }
+    }
+
+    /// The coordinator is killed, and comes back with another journal. Whoever puts that there takes longer than a message does.
+    /// Says whether it is another one.
+    fn replace_journal(&mut self, replace: impl FnOnce(&mut Store) -> bool) -> bool {
+        self.kill_coordinator(500);
+        if self.coordinators.iter().any(|shown| shown.alive) || !replace(&mut self.store) {
+            return false;
+        }
+        let promotes =
+            |state: &State| state.asked.as_ref().is_some_and(|asked| asked.kind == RequestKind::Promote);
+        let promoted = folded(self).iter().any(promotes);
+        self.truth.forget(promoted);
+        self.shown = None;
+        // A judge that only the lost entries knew of is not taken up.
+        self.visitors.judged_anew();
+        self.before_loss = [0, 1].map(|index| self.coordinators.get(index).map_or(0, |shown| shown.number));
+        true
+    }
+
+    /// The journal that a person accepted is replaced by the copy that it was before, also where every wish was granted since.
+    fn bring_back_the_copy(&mut self) {
+        let Accepts::Copied { starts, met, .. } = self.scenario.accepts else { return };
+        let alone = if met == Met::Nobody { starts } else { 0 };
+        if !self.replace_journal(|store| store.put_back(alone)) {
+            return;
+        }
+        self.starts_left = starts - alone;
+        if std::mem::take(&mut self.idle) {
+            self.troubles += 1;
+            self.later(500, Happening::StartCoordinator(self.active));
         }
     }
 

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use pointsman_core::ports::JournalError;
+use pointsman_core::receipt::Fence;
 use pointsman_core::{
     Code, DatabasePlan, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step, Timestamp,
 };
@@ -88,13 +89,35 @@ impl Store {
         self.entries.truncate(left);
         self.hashes.truncate(left);
         // A copy holds the lease of its own time, under which its newest entries were written.
+        self.lease = self.newest_taken().max(Epoch(self.lease.0.saturating_sub(1)));
+        self.losses += 1;
+    }
+
+    /// Replaces the journal by the copy that a person accepted, as it was before, lease included; none if nobody ever did. It
+    /// was started so many times meanwhile where no agent answered.
+    pub fn put_back(&mut self, starts: u64) -> bool {
+        let accepted = |entry: &Entry| matches!(entry.fact.event, Event::Adopted { .. });
+        let Some(left) = self.entries.iter().position(accepted) else { return false };
+        self.entries.truncate(left);
+        self.hashes.truncate(left);
+        self.lease = Epoch(self.newest_taken().max(Epoch(1)).0 + starts);
+        self.losses += 1;
+        true
+    }
+
+    /// The newest epoch that an open release was told of.
+    fn newest_taken(&self) -> Epoch {
         let taken = |entry: &Entry| match entry.fact.event {
             Event::EpochTaken(epoch) => Some(epoch),
             _ => None,
         };
-        let newest = self.entries.iter().rev().find_map(taken).unwrap_or_default();
-        self.lease = newest.max(Epoch(self.lease.0.saturating_sub(1)));
-        self.losses += 1;
+        self.entries.iter().rev().find_map(taken).unwrap_or_default()
+    }
+
+    /// What agents have heard of once they forget under this epoch.
+    pub fn accepted_by(&self, epoch: Epoch) -> Fence {
+        let head_seq = self.newest();
+        Fence { epoch, head_seq, head_hash: self.hash(head_seq).unwrap_or_default() }
     }
 
     /// Whether this may fail for want of room: for everything else some is set aside. Whoever stopped for want of it takes no

@@ -39,8 +39,8 @@ pub enum Word {
     Fence(Epoch),
     /// Say where your fence stands.
     Describe,
-    /// Forget what you have heard of, under this epoch.
-    Forget(Epoch),
+    /// Forget what you have heard of, under this epoch, and for this entry of the journal.
+    Forget(Fence),
     /// Make ready for this.
     Prepare(Arc<Sent>),
     /// Do this.

@@ -97,6 +97,25 @@ pub enum Accepts {
         /// Milliseconds.
         after_ms: u64,
     },
+    /// They accept it, and so many milliseconds after that somebody puts the copy that was accepted in its place once more, as
+    /// it was before. A person accepts that, too, after it was started some times.
+    Copied {
+        /// Milliseconds.
+        after_ms: u64,
+        /// How often it is started.
+        starts: u64,
+        /// Whom it meets then.
+        met: Met,
+    },
+}
+
+/// Whom an older copy of the journal meets while it is started again and again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Met {
+    /// Nobody: no agent answers, as on a machine that it is tried on. Each start takes an epoch.
+    Nobody,
+    /// Agents of an older version, which keep nothing of the journal that they forget for.
+    AgentsOfBefore,
 }
 
 /// One thing that goes wrong. Hosts are numbers, counted round.
@@ -180,6 +199,9 @@ pub enum What {
         /// How many entries.
         entries: u64,
     },
+    /// The coordinator is killed and comes back with the journal as it was before a person accepted it: see
+    /// [`Accepts::Copied`].
+    CopyOfBefore,
     /// Somebody changes a route by hand, and puts it back.
     ChangedByHand {
         /// Which load balancer.
@@ -475,10 +497,17 @@ impl Scenario {
         } else if !self.faults.iter().any(|fault| matches!(fault.what, What::TailLost { .. })) {
             return self;
         }
-        self.accepts = match chance.below(4) {
+        self.accepts = match chance.below(7) {
             0 => Accepts::Never,
             1 => Accepts::Until,
-            _ => Accepts::Killed { after_ms: chance.below(60) },
+            2 | 3 => Accepts::Killed { after_ms: chance.below(60) },
+            4 | 5 => copied(&mut chance, Met::Nobody),
+            _ => {
+                // Only while one of them answers can they keep such a copy from coming to an epoch that is new to them.
+                self.net = Net::default();
+                self.faults.retain(|fault| matches!(fault.what, What::TailLost { .. }));
+                copied(&mut chance, Met::AgentsOfBefore)
+            }
         };
         self
     }
@@ -501,6 +530,13 @@ impl Scenario {
         }
         self
     }
+}
+
+/// After a journal was accepted its copy of before comes back, with an epoch that may be older than the agents' or newer; mostly
+/// before the next release has told them of more.
+fn copied(chance: &mut Chance, met: Met) -> Accepts {
+    let after_ms = if chance.percent(70) { chance.below(40) } else { chance.below(6_000) };
+    Accepts::Copied { after_ms, starts: chance.between(1, 12), met }
 }
 
 /// How many entries a wish writes into the journal, about.

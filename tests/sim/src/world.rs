@@ -242,6 +242,10 @@ pub struct World {
     pub given_up: usize,
     /// How often a person has tried to accept the journal.
     pub accepting: u32,
+    /// The copy of the journal of before it was accepted was put in its place, or is about to be.
+    pub copied: bool,
+    /// How often that is started again before a person accepts it.
+    pub starts_left: u64,
     /// People have given up a release that waits for them.
     pub left: bool,
     /// How often a person helped.
@@ -296,6 +300,8 @@ impl World {
             idle: false,
             given_up: 0,
             accepting: 0,
+            copied: false,
+            starts_left: 0,
             left: false,
             helped: 0,
             plans: BTreeMap::new(),

@@ -5,7 +5,7 @@ use pointsman_core::{Outcome, RequestKind};
 use pointsman_sim::guard::Guard;
 use pointsman_sim::history::{Options, run};
 use pointsman_sim::scenario::Quality::{FailsChecks, FailsLater, Good};
-use pointsman_sim::scenario::{Accepts, Fault, Files, Net, Scenario, Verdicts, What, Wish, calm};
+use pointsman_sim::scenario::{Accepts, Fault, Files, Met, Net, Scenario, Verdicts, What, Wish, calm};
 use pointsman_sim::{seeds, shorten};
 
 const TOLD: Options = Options { off: None, crashes: [None; 2], trace: true };
@@ -385,6 +385,37 @@ fn a_crash_while_a_journal_is_accepted_lets_no_old_release_go_on() {
         }
     }
     assert!(found > 20, "without the guard only {found} break a rule");
+}
+
+/// The copy of the journal that a person had accepted comes back as it was before, with its release open: started so often
+/// meanwhile that its epoch is new to every agent, or again and again where agents keep nothing of what they forget.
+#[test]
+fn a_copy_of_before_a_journal_was_accepted_never_rules_again() {
+    for (met, guard) in [(Met::Nobody, Guard::AcceptedKept), (Met::AgentsOfBefore, Guard::LookFirst)] {
+        let mut found = 0;
+        for left in 8..=16 {
+            // Before the next release tells agents of more, while it does, and after it.
+            for after_ms in (0..40).chain((1_000..20_000).step_by(1_000)) {
+                let lost = What::TailLost { entries: 21 - left };
+                let scenario = Scenario {
+                    accepts: Accepts::Copied { after_ms, starts: 8, met },
+                    ..told(1, &[Wish::Deploy(Good), Wish::Deploy(Good)], &[(21, 400, lost)])
+                };
+                let report = run(scenario.clone(), TOLD).unwrap();
+                let place = format!("{met:?}, {left} left, {after_ms} ms");
+                assert_eq!((report.violation, report.helped), (None, 0), "{place}");
+                let came = report.trace.iter().any(|told| told.ends_with("CopyOfBefore"));
+                assert!(
+                    came && report.outcomes == [Some(Outcome::Confirmed)],
+                    "{place}: {:?}",
+                    report.outcomes
+                );
+                let off = Options { off: Some(guard), ..Options::default() };
+                found += u32::from(run(scenario, off).unwrap().violation.is_some());
+            }
+        }
+        assert!(found > 50, "{met:?}: without {guard:?} only {found} break a rule");
+    }
 }
 
 /// The machine is replaced after the version was made current there, and its server answers well with an older one.
