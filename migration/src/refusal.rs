@@ -54,6 +54,7 @@ pub(crate) fn of(
 ) -> Option<Refusal> {
     own_schema(tokens)
         .or_else(|| transaction(statement))
+        .or_else(|| block_that_commits(statement, tokens))
         .or_else(|| session(statement))
         .or_else(|| cluster(statement))
         .or_else(|| copy(statement))
@@ -97,6 +98,35 @@ fn transaction(statement: &Stmt) -> Option<Refusal> {
     let hint = "remove it; `-- pointsman: no-transaction` gives each statement a transaction of its own";
     own.then_some(()).and_then(|()| {
         refuse("own-transaction", "the agent begins and ends the transactions of a migration", hint)
+    })
+}
+
+/// A `DO` block that ends transactions: PostgreSQL refuses that within one, and outside of one nobody could tell how far it
+/// came. Of a procedure only the server knows; the rehearsal sees it.
+fn block_that_commits(statement: &Stmt, tokens: &[Token<'_>]) -> Option<Refusal> {
+    if !matches!(statement, Stmt::Do(_)) || !tokens.iter().filter_map(body::of).any(commits) {
+        return None;
+    }
+    refuse(
+        "own-transaction",
+        "this block ends transactions by itself, and after a crash nobody could tell what of it stands",
+        "write its loop as `UPDATE` or `DELETE` with `-- pointsman: batch=COLUMN:ROWS`",
+    )
+}
+
+/// Whether `COMMIT` or `ROLLBACK` stands in a body where a statement begins.
+fn commits(body: &str) -> bool {
+    let lexed = lex(body);
+    let begins = |before: Option<&Token<'_>>| {
+        before.is_none_or(|token| {
+            token.kind == Kind::Semicolon
+                || ["begin", "then", "else", "loop"].iter().any(|word| token.is(word))
+        })
+    };
+    lexed.tokens.iter().enumerate().any(|(at, token)| {
+        let before = at.checked_sub(1).and_then(|before| lexed.tokens.get(before));
+        let ends = lexed.tokens.get(at + 1).is_none_or(|next| next.kind == Kind::Semicolon || next.is("and"));
+        (token.is("commit") || token.is("rollback")) && ends && begins(before)
     })
 }
 

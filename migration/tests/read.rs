@@ -84,3 +84,25 @@ fn a_column_that_is_computed_and_stored_is_not_told_to_come_in_steps() {
         );
     }
 }
+
+#[test]
+fn a_block_that_ends_transactions_is_refused() {
+    let read = |header: &str, body: &str| {
+        let sql = format!("{header}DO $$BEGIN {body} END$$");
+        set(&[("v1.0.0.sql", &sql)]).map(drop).map_err(|said| said.join("\n"))
+    };
+    for body in [
+        "COMMIT;",
+        "UPDATE t SET a = 1; commit and chain;",
+        "IF a THEN ROLLBACK; END IF;",
+        "LOOP UPDATE t SET a = 1; EXIT WHEN NOT FOUND; COMMIT; END LOOP;",
+    ] {
+        for header in ["", "-- pointsman: no-transaction\n"] {
+            let said = read(header, body).unwrap_err();
+            assert!(said.contains("[own-transaction]") && said.contains("batch="), "{body}: {said}");
+        }
+    }
+    for body in ["a := commit;", "PERFORM commit(1);", "-- COMMIT;\nNULL;", "RAISE 'x; COMMIT;';"] {
+        read("", body).unwrap();
+    }
+}

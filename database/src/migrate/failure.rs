@@ -2,6 +2,7 @@
 
 use pointsman_core::{Aftermath, Code, Problem};
 use pointsman_migration::{Class, Finding, Script, Statement};
+use tokio_postgres::error::SqlState;
 
 use super::blockers;
 use super::fault::{self, Fault, Refusal};
@@ -105,6 +106,11 @@ impl File<'_> {
 
     fn problem(&self, message: String, refusal: &Refusal) -> Problem {
         let hint = match self.batched {
+            // A procedure, or what it calls, committed: there is no header under which it could.
+            None if refusal.state == SqlState::INVALID_TRANSACTION_TERMINATION.code() => {
+                "what ends transactions by itself cannot be told whole or not at all: write its loop as `UPDATE` or `DELETE` \
+                 with `-- pointsman: batch=COLUMN:ROWS`, or call it by hand when the release is over"
+            }
             None => "correct the file and release again: `pointsman deploy ENV`",
             Some(_) => {
                 "correct the row that it failed at, leave the statement as it is, and release again: `pointsman deploy ENV`; \

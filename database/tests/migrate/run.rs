@@ -72,6 +72,21 @@ async fn a_file_with_a_bad_statement_leaves_nothing_and_says_where() {
 }
 
 #[tokio::test]
+async fn a_procedure_that_commits_is_told_what_to_write_instead() {
+    let procedure = "CREATE PROCEDURE p() LANGUAGE plpgsql AS $$BEGIN UPDATE t SET a = 0; COMMIT; END$$";
+    let ground = Ground::new(&format!("{T}; {procedure}"));
+    for header in ["", "-- pointsman: no-transaction\n"] {
+        let problem = ground.expand(&[("v1.0.0.sql", &format!("{header}CALL p()"))]).await.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Unchanged));
+        assert!(
+            problem.message.contains("2D000") && problem.hint.contains("batch=COLUMN:ROWS"),
+            "{problem:?}"
+        );
+        assert_eq!(ground.sql("SELECT count(*) FROM t WHERE a = 0"), "0");
+    }
+}
+
+#[tokio::test]
 async fn deferred_constraints_are_checked_before_the_end() {
     let ground = Ground::new(
         "CREATE TABLE p (id int PRIMARY KEY); CREATE TABLE c (p int REFERENCES p DEFERRABLE INITIALLY DEFERRED)",

@@ -1,1 +1,0 @@
--- the database that commit-in-a-block.sql meets
