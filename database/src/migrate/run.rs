@@ -13,6 +13,7 @@ use super::measure::Measure;
 use super::order::{Applied, Ran, RunOrder, SegmentCost};
 use super::sessions::Sessions;
 use super::status::Leftover;
+use super::verify::Stands;
 use super::version_table::VersionTable;
 use super::{fence, gate, status, verify};
 use crate::{Authority, Progress, Settings};
@@ -143,7 +144,11 @@ impl<'a> Run<'a> {
             let Some(script) = &migration.verify else { continue };
             self.progress.say(format!("looking at {}", script.path));
             self.sessions.prepare_work().await?;
-            verify::look(&self.sessions.work, script).await?;
+            // What stood before a rehearsal stands in the live database, too.
+            let on_copy =
+                self.measure.is_some() && applied.iter().any(|file| file.version == migration.version);
+            let stands = if on_copy { Stands::OnCopy } else { Stands::Live };
+            verify::look(&self.sessions.work, script, stands).await?;
             ledger::verified(&self.sessions.second, &migration.version, phase).await?;
         }
         Ok(())

@@ -17,8 +17,17 @@ const STATEMENT_LIMIT: Duration = Duration::from_secs(60);
 /// Longest it waits for a lock, in milliseconds: it asks for none that stalls anybody.
 const LOCK_LIMIT_MS: u32 = 2_000;
 
+/// Where the migration stands that a verify file looks at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Stands {
+    /// In the live database, whatever the look says.
+    Live,
+    /// On the copy of a rehearsal, and nowhere else.
+    OnCopy,
+}
+
 /// Looks. What was applied before stays applied, whatever this says.
-pub(crate) async fn look(session: &Session, script: &Script) -> Result<(), Problem> {
+pub(crate) async fn look(session: &Session, script: &Script, stands: Stands) -> Result<(), Problem> {
     let begin = format!(
         "BEGIN READ ONLY; SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {LOCK_LIMIT_MS}",
         STATEMENT_LIMIT.as_millis()
@@ -26,7 +35,7 @@ pub(crate) async fn look(session: &Session, script: &Script) -> Result<(), Probl
     own(session, &begin).await.map_err(|fault| fault.while_doing("begin a look"))?;
     let mut looked = Ok(());
     for statement in script.statements() {
-        looked = one(session, script, statement).await;
+        looked = one(session, script, statement, stands).await;
         if looked.is_err() {
             break;
         }
@@ -35,16 +44,29 @@ pub(crate) async fn look(session: &Session, script: &Script) -> Result<(), Probl
     looked
 }
 
-async fn one(session: &Session, script: &Script, statement: &Statement) -> Result<(), Problem> {
+async fn one(
+    session: &Session,
+    script: &Script,
+    statement: &Statement,
+    stands: Stands,
+) -> Result<(), Problem> {
+    let (aftermath, hint) = match stands {
+        Stands::Live => (
+            Aftermath::Changed,
+            "the migration stands: correct the data, or take an expand that has a `.down.sql` back: \
+             `pointsman db down ENV VERSION --migrations FOLDER`; then, if it was a deploy, `pointsman deploy ENV ...`",
+        ),
+        Stands::OnCopy => (
+            Aftermath::Unchanged,
+            "correct the migration or its verify file, or the data that it meets; then the same command again: \
+             `pointsman deploy ENV ...` or `pointsman db contract ENV ...`",
+        ),
+    };
     let refused = |why: String| {
         let at = format!("{}:{}:{}", script.path, statement.line, statement.column);
         Problem::new(Code::VerifyFailed, format!("{at}: statement {}: {why}", statement.ordinal))
-            .aftermath(Aftermath::Changed)
-            .hint(
-                "the migration stands: correct the data, or take an expand that has a `.down.sql` back: \
-                 `pointsman db down ENV VERSION --migrations FOLDER`; then, if it was a deploy, \
-                 `pointsman deploy ENV ...`",
-            )
+            .aftermath(aftermath)
+            .hint(hint)
     };
     match tokio::time::timeout(STATEMENT_LIMIT * 2, counted(session, &statement.sql)).await {
         Ok(Ok(Told { untrue: 0, .. })) => Ok(()),

@@ -392,3 +392,21 @@ async fn rows_that_a_restore_does_not_look_at_keep_nobody_away() {
     ));
     rehearse(&ground, &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")]).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_verify_file_that_fails_says_what_stands_on_the_copy_alone_and_what_in_the_live_database() {
+    let ground = Ground::new("CREATE TABLE t (a int)");
+    let files = [("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.0.0.verify.sql", "SELECT false")];
+    for (live, hint) in [(false, "correct the migration"), (true, "the migration stands")] {
+        if live {
+            let problem = ground.expand(&files).await.unwrap_err();
+            assert_eq!(problem.aftermath, Aftermath::Changed);
+            assert!(problem.hint.starts_with(hint), "{problem:?}");
+        }
+        let (copy, set, order) = (ground.copy().await, set(&files), ground.order(Phase::Expand));
+        let rehearsed = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress);
+        let problem = rehearsed.await.unwrap_err();
+        assert_eq!((problem.code, problem.aftermath), (Code::VerifyFailed, Aftermath::Unchanged));
+        assert!(problem.hint.starts_with(hint), "live {live}: {problem:?}");
+    }
+}
