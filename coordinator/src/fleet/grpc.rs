@@ -10,7 +10,8 @@ use pointsman_chassis::{SystemClock, failpoint};
 use pointsman_core::ports::{Clock as _, Fleet, Memory};
 use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
-    Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName, Problem,
+    Action, Activation, Aftermath, Code, EnvironmentName, Epoch, Evidence, HostName, Order, PeerName,
+    Problem, Step,
 };
 use pointsman_proto::agent_v1::agent_client::AgentClient;
 use pointsman_proto::convert::{self, Exchange, ReceivedOrder};
@@ -233,19 +234,49 @@ async fn bounded<T>(
     timeout_ms: u64,
     call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
 ) -> Result<T, Problem> {
+    bounded_for(host, timeout_ms, None, call).await
+}
+
+/// The same for an order of this step, of which some take as long as the environment's file lets them.
+async fn bounded_for<T>(
+    host: &HostName,
+    timeout_ms: u64,
+    step: Option<Step>,
+    call: impl Future<Output = Result<tonic::Response<T>, tonic::Status>>,
+) -> Result<T, Problem> {
     match tokio::time::timeout(Duration::from_millis(timeout_ms), call).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => {
             Err(located(tls::explain(&status, Code::AgentUnreachable, &format!("agent `{host}`")), host))
         }
-        Err(_) => Err(Problem::new(
-            Code::AgentUnreachable,
-            format!("no answer from agent `{host}` within {timeout_ms} ms"),
-        )
-        .aftermath(Aftermath::Unknown)
-        .retry_useful()
-        .on(host)
-        .hint(format!("on `{host}`: `systemctl status 'pointsman-*agent'`"))),
+        Err(_) => Err(late(host, timeout_ms, step)),
+    }
+}
+
+/// An agent that did not answer in time. One with a database may be at work all along: then more time helps, and no restart.
+fn late(host: &HostName, timeout_ms: u64, step: Option<Step>) -> Problem {
+    let message = format!("no answer from agent `{host}` within {timeout_ms} ms");
+    let problem =
+        Problem::new(Code::AgentUnreachable, message).aftermath(Aftermath::Unknown).retry_useful().on(host);
+    let service = format!("on `{host}`: `systemctl status 'pointsman-*agent'`");
+    let Some((step, keys)) = step.and_then(|step| Some((step, database_keys(step)?))) else {
+        return problem.hint(service);
+    };
+    problem
+        .cause(format!("the agent may still be at `{step}`: {keys} in `[database]` of the environment's file bounds it"))
+        .hint(format!(
+            "how far it is: `pointsman db status ENV`; if it works, give it longer ({keys}, then on the coordinator: \
+             `systemctl restart pointsman-coordinator`); if it does not, {service}"
+        ))
+}
+
+/// The keys that say how long an attempt of a step of the database may take, as `Plan::attempt_ms` adds them up.
+fn database_keys(step: Step) -> Option<&'static str> {
+    match step {
+        Step::Backup | Step::Restore | Step::Swap | Step::Unswap => Some("`backup`"),
+        Step::Rehearse => Some("`backup` and `migrate`"),
+        Step::Expand | Step::Contract => Some("`migrate`"),
+        _ => None,
     }
 }
 
@@ -264,7 +295,8 @@ impl GrpcFleet {
         let (mut client, began_us) = (self.client(host)?, SystemClock.now_us());
         failpoint::pass("order-before-send");
         let left_ms = received.order.deadline.ms_since(SystemClock.now());
-        let done = bounded(host, left_ms, client.perform(convert::order_to_wire(received)))
+        let step = Some(received.order.key.step);
+        let done = bounded_for(host, left_ms, step, client.perform(convert::order_to_wire(received)))
             .await
             .map_err(|problem| self.named(problem))?;
         failpoint::pass("order-after-answer");
@@ -387,5 +419,38 @@ impl Fleet for GrpcFleet {
             .map_err(|problem| self.named(problem))?;
         let exchange = Exchange { began_us, ended_us: SystemClock.now_us() };
         Ok(convert::evidence_from_wire(&done, exchange))
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_database_that_takes_longer_is_told_which_keys_bound_it() {
+        let host = HostName::parse("db").unwrap();
+        for (step, key) in [
+            (Step::Backup, "longer (`backup`, then"),
+            (Step::Rehearse, "longer (`backup` and `migrate`, then"),
+            (Step::Expand, "longer (`migrate`, then"),
+        ] {
+            let problem = late(&host, 3_600_000, Some(step));
+            assert_eq!((problem.code, problem.aftermath), (Code::AgentUnreachable, Aftermath::Unknown));
+            assert!(problem.hint.contains(key) && problem.hint.contains("db status ENV"), "{problem:?}");
+        }
+        for step in [None, Some(Step::Stage)] {
+            let problem = late(&host, 5_000, step);
+            assert_eq!(problem.hint, "on `db`: `systemctl status 'pointsman-*agent'`");
+            assert!(problem.causes.is_empty());
+        }
+    }
+
+    #[test]
+    fn every_step_of_the_database_is_bounded_by_keys_that_are_named() {
+        for step in Step::ALL {
+            let works = step.is_of_database() || step == Step::Unswap;
+            assert_eq!(database_keys(step).is_some(), works, "{step}");
+        }
     }
 }
