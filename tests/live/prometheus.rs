@@ -81,7 +81,7 @@ async fn only_one_finite_number_says_anything() {
         tls: None,
         proxy_protocol: false,
     };
-    let place = Place { server, pin: None, grants: Arc::new(grants), key: String::new() };
+    let place = Place { server, authorities: None, pin: None, grants: Arc::new(grants), key: String::new() };
     let two = r#"label_replace(vector(1), "code", "500", "", "") or label_replace(vector(1), "code", "502", "", "")"#;
     let cases = [
         ("vector(0.25)", CheckVerdict::Passed, "0.25, at most 1"),
