@@ -6,7 +6,7 @@ use pointsman_proto::{agent_v1, v1};
 use crate::office::Office;
 
 /// What the load balancers count, or after forgetting an address what is left of it. One that cannot be asked fails the
-/// whole: half a list would look like a whole one. The others have been told all the same.
+/// whole: half a list would look like a whole one. Single tables that cannot be read are named. The others have been told all the same.
 pub async fn rate_limits(
     office: &Office,
     unblock: &str,
@@ -31,6 +31,8 @@ pub async fn rate_limits(
                 all.found = all.found.saturating_add(reply.found);
                 let named = |entry| v1::RateEntry { host: host.to_string(), ..entry };
                 all.entries.extend(reply.entries.into_iter().map(named));
+                let at = |problem| v1::Problem { host: host.to_string(), ..problem };
+                all.unread.extend(reply.unread.into_iter().map(at));
             }
             Err(problem) => drop(failed.get_or_insert(problem)),
         }

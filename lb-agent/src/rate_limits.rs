@@ -5,12 +5,12 @@ use std::net::IpAddr;
 
 use pointsman_chassis::agent_service::Rule;
 use pointsman_core::{Code, Problem};
-use pointsman_proto::{agent_v1, v1};
+use pointsman_proto::{agent_v1, convert, v1};
 
 use crate::balancer::Balancer;
 use crate::command::Command;
 use crate::config::TableName;
-use crate::reply::{self, Table, TableEntry};
+use crate::reply::{self, Table, TableEntry, TableKey};
 use crate::socket::unreadable;
 use crate::workers::{NO_TABLE, first_line};
 
@@ -32,7 +32,7 @@ fn tables<'a>(balancer: &'a Balancer, wanted: &str) -> Result<Vec<&'a TableName>
     Ok(found)
 }
 
-/// Answers with the addresses that are above a rate, after forgetting one of them if the request says so. That one is
+/// Answers with who is above a rate, and which tables could not be read, after forgetting one of them if the request says so. That one is
 /// answered with all the same if it is still there.
 pub async fn rate_limits(
     balancer: &Balancer,
@@ -51,12 +51,25 @@ pub async fn rate_limits(
         unblock(balancer, &tables, address, rule).await?;
     }
     let mut reply = v1::RateLimitsReply::default();
-    for table in tables {
+    let mut unread = Vec::new();
+    for table in &tables {
         let above = address.map_or(request.min_rate, |_| 0);
-        let entries = show(balancer, table, above).await?.entries;
-        let entries = entries.into_iter().filter(|entry| address.is_none_or(|address| entry.key == address));
-        reply.entries.extend(entries.map(|entry| to_wire(table, &entry)));
+        match show(balancer, table, above).await {
+            Ok(read) => {
+                let wanted = |entry: &TableEntry| {
+                    address.is_none_or(|address| entry.key == TableKey::Address(address))
+                };
+                let entries = read.entries.into_iter().filter(wanted);
+                reply.entries.extend(entries.map(|entry| to_wire(table, &entry)));
+            }
+            // Who is counted in the others is told all the same.
+            Err(problem) => unread.push(problem),
+        }
     }
+    if unread.len() == tables.len() {
+        return Err(unread.swap_remove(0));
+    }
+    reply.unread = unread.iter().map(convert::problem_to_wire).collect();
     reply.found = reply.entries.len() as u64;
     reply.entries.sort_by(|a, b| b.rate.cmp(&a.rate).then_with(|| a.key.cmp(&b.key)));
     reply.entries.truncate(MAX_ENTRIES);
@@ -108,7 +121,8 @@ async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Tabl
                 "compare `rate_limit_tables` in lb-agent.toml with the `stick-table` lines of haproxy.cfg",
             ));
     }
-    Err(unreadable(&command, &first_line(&answer)))
+    let why = format!("table `{name}`, {}", first_line(&answer));
+    Err(unreadable(&command, &why))
 }
 
 fn to_wire(table: &TableName, entry: &TableEntry) -> v1::RateEntry {

@@ -535,11 +535,29 @@ pub fn certificate_is_committed(reply: &str) -> bool {
     whole(reply).is_some_and(|reply| reply.trim_end().lines().next_back() == Some("Success!"))
 }
 
+/// By what a row of a stick table counts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TableKey {
+    /// An address: one of version 4 as such, also where the table holds it as one of version 6.
+    Address(IpAddr),
+    /// Anything else, such as a header's value, which visitors write: printable ASCII, what is not as HAProxy escapes it.
+    Text(String),
+}
+
+impl fmt::Display for TableKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::Text(text) => write!(f, "{text}"),
+        }
+    }
+}
+
 /// One row of a stick table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableEntry {
-    /// The address: one of version 4 as such, also where the table holds it as one of version 6.
-    pub key: IpAddr,
+    /// Who is counted.
+    pub key: TableKey,
     /// Milliseconds until it is forgotten.
     pub expires_ms: u64,
     /// Requests in the last period.
@@ -596,13 +614,39 @@ pub fn table(reply: &str, name: &str) -> Option<Table> {
     Some(Table { keys, entries })
 }
 
+/// The words of a row: a space that belongs to one has a `\` before it, as has a `\` and a `=`.
+fn row_words(line: &str) -> Vec<&str> {
+    let mut escaped = false;
+    let ends = |letter: char| {
+        let ends = letter == ' ' && !escaped;
+        escaped = letter == '\\' && !escaped;
+        ends
+    };
+    line.split(ends).collect()
+}
+
+/// A key as HAProxy writes it, read. What cannot be printed stays escaped: visitors write keys, and a person's terminal shows them.
+fn table_key(text: &str) -> Option<TableKey> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Some(TableKey::Address(address.to_canonical()));
+    }
+    text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ').then_some(())?;
+    let mut key = String::with_capacity(text.len());
+    let mut letters = text.chars().peekable();
+    while let Some(letter) = letters.next() {
+        let plain = letters.next_if(|next| letter == '\\' && matches!(next, ' ' | '=' | '\\'));
+        key.push(plain.unwrap_or(letter));
+    }
+    Some(TableKey::Text(key))
+}
+
 fn table_entry(line: &str) -> Option<TableEntry> {
-    let mut words = line.split(' ');
+    let mut words = row_words(line).into_iter();
     words.next().filter(|pointer| pointer.starts_with("0x") && pointer.ends_with(':'))?;
     let fields: BTreeMap<&str, &str> = words.filter_map(|word| word.split_once('=')).collect();
     let rate = fields.iter().find_map(|(name, value)| Some((name.strip_prefix("http_req_rate(")?, value)))?;
     Some(TableEntry {
-        key: fields.get("key")?.parse::<IpAddr>().ok()?.to_canonical(),
+        key: table_key(fields.get("key")?)?,
         expires_ms: fields.get("exp")?.parse().ok()?,
         rate: rate.1.parse().ok()?,
         period_ms: rate.0.strip_suffix(')')?.parse().ok()?,

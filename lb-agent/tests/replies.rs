@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
-use pointsman_lb_agent::reply::{self, MapValue, Processes, StatRow, TableEntry};
+use pointsman_lb_agent::reply::{self, MapValue, Processes, StatRow, TableEntry, TableKey};
 use proptest::prelude::*;
 use proptest::test_runner::RngSeed;
 
@@ -395,8 +395,12 @@ fn tables() {
     for version in VERSIONS {
         let rows = reply::table(&reply(version, "table-filter"), "st_rl").unwrap().entries;
         let expires_ms = if version == "2.8" { 60_000 } else { 59_999 };
-        let expected =
-            TableEntry { key: "192.0.2.4".parse().unwrap(), expires_ms, rate: 5, period_ms: 10_000 };
+        let expected = TableEntry {
+            key: TableKey::Address("192.0.2.4".parse().unwrap()),
+            expires_ms,
+            rate: 5,
+            period_ms: 10_000,
+        };
         assert_eq!(rows, [expected], "{version}");
         let empty = reply::Table { keys: reply::TableKeys::V4, entries: vec![] };
         assert_eq!(reply::table(&reply(version, "table"), "st_rl"), Some(empty), "{version}");
@@ -525,4 +529,34 @@ proptest! {
             prop_assert_eq!(healed, None);
         }
     }
+}
+
+/// Tables count by texts too, which visitors write; as HAProxy 2.6.12 shows them.
+#[test]
+fn keys_of_tables_that_are_no_addresses() {
+    let rows = [
+        (r#"a\=b;c\\d\ "x"\ key\=1"#, r#"a=b;c\d "x" key=1"#),
+        (r"abc\ def", "abc def"),
+        ("plain", "plain"),
+        // Nothing that a terminal would act on.
+        (r"\e[2J\x9b\n", r"\e[2J\x9b\n"),
+        (r"ends\\", r"ends\"),
+        ("4711", "4711"),
+        ("", ""),
+    ];
+    for (written, key) in rows {
+        let text = format!(
+            "# table: st_key, type: string, size:100, used:1\n0x7f16f4034820: key={written} use=0 exp=599832 http_req_rate(10000)=7\n\n"
+        );
+        let table = reply::table(&text, "st_key").unwrap_or_else(|| panic!("{text}"));
+        let expected = TableEntry {
+            key: TableKey::Text(key.to_owned()),
+            expires_ms: 599_832,
+            rate: 7,
+            period_ms: 10_000,
+        };
+        assert_eq!(table.entries, [expected]);
+    }
+    let raw = "# table: st_key, type: string, size:100, used:1\n0x1: key=a\u{1b}[2J use=0 exp=5 http_req_rate(10)=7\n\n";
+    assert_eq!(reply::table(raw, "st_key"), None);
 }

@@ -1158,13 +1158,27 @@ fn limits() {
         expires_ms: 599_000,
     };
     let entries = vec![entry("lb1", "192.0.2.4", 1_204), entry("lb2", "2001:db8::17", 3)];
-    let found = v1::RateLimitsReply { entries: entries.clone(), found: 2 };
+    let found = v1::RateLimitsReply { entries: entries.clone(), found: 2, ..Default::default() };
+    let unread = v1::RateLimitsReply {
+        entries: vec![entry("lb1", "a key of an API", 12)],
+        found: 1,
+        unread: vec![v1::Problem {
+            code: "PM0123".to_owned(),
+            host: "lb1".to_owned(),
+            message: "HAProxy has no table `st_gone` of `http_req_rate`".to_owned(),
+            causes: vec!["its answer: it is `No such table`".to_owned()],
+            hint: "compare `rate_limit_tables` in lb-agent.toml with the `stick-table` lines of haproxy.cfg"
+                .to_owned(),
+            ..Default::default()
+        }],
+    };
     let address: std::net::IpAddr = "192.0.2.4".parse().unwrap();
     let nothing = v1::RateLimitsReply::default();
     let mut cases = Cases::default();
     cases.add("two", &super::limits(&found));
     cases.add("more than are sent", &super::limits(&v1::RateLimitsReply { found: 4_711, ..found.clone() }));
     cases.add("nobody", &super::limits(&nothing));
+    cases.add("a table that is not there", &super::limits(&unread));
     cases.add("unblocked", &super::unblocked(address, &nothing));
     cases.add("unblocked, and there again", &super::unblocked(address, &found));
     cases.check("limits.txt");

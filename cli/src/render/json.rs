@@ -332,6 +332,7 @@ pub fn limits(environment: &EnvironmentName, found: &v1::RateLimitsReply) -> Val
     json!({
         "kind": "rate-limits", "environment": environment.as_str(), "found": found.found,
         "entries": found.entries.iter().map(rate).collect::<Vec<_>>(),
+        "unread": found.unread.iter().map(wire_problem).collect::<Vec<_>>(),
     })
 }
 

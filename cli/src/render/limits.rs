@@ -6,8 +6,19 @@ use pointsman_proto::v1;
 
 use super::span;
 
-/// The addresses that are counted, one a line.
+/// Who is counted, one a line; then the tables of which that is not known.
 pub fn limits(found: &v1::RateLimitsReply) -> String {
+    let unread = found.unread.iter().flat_map(|problem| {
+        let why = problem.causes.iter().map(|cause| format!("\n  cause: {cause}"));
+        let hint = (!problem.hint.is_empty()).then(|| format!("\n  hint: {}", problem.hint));
+        std::iter::once(format!("\nnot read on {}: {} [{}]", problem.host, problem.message, problem.code))
+            .chain(why)
+            .chain(hint)
+    });
+    format!("{}{}", counted(found), unread.collect::<String>())
+}
+
+fn counted(found: &v1::RateLimitsReply) -> String {
     if found.entries.is_empty() {
         return "nobody is counted above that".to_owned();
     }

@@ -117,3 +117,38 @@ async fn a_table_that_haproxy_does_not_have() {
         assert_eq!(unknown.code, pointsman_core::Code::RateTableUnknown, "{unknown:?}");
     }
 }
+
+/// A limit by a header, beside one by address and a table that is not there: who is counted is seen all the same.
+#[tokio::test]
+async fn what_is_counted_by_texts_is_seen_and_hides_no_other_table() {
+    let address = crate::net::free();
+    let started = Haproxy::start_with(|_| {
+        let sections = format!(
+            "frontend limited
+  bind {address}
+  http-request track-sc0 hdr(Host) table st_key
+  http-request track-sc1 src table st_rl
+  http-request return status 200
+backend st_key
+  stick-table type string len 64 size 100k expire 10m store http_req_rate(60s)
+backend st_rl
+  stick-table type ip size 100k expire 10m store http_req_rate(60s)
+"
+        );
+        (sections, "rate_limit_tables = [\"st_gone\", \"st_key\", \"st_rl\"]".to_owned())
+    });
+    let Some(haproxy) = started.await else { return };
+    assert_eq!(status("127.0.0.9", address).await, "200");
+    let all = haproxy.agent.rate_limits("", "", 0).await.unwrap();
+    let mut seen: Vec<_> =
+        all.entries.iter().map(|entry| (entry.table.as_str(), entry.key.as_str())).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, [("st_key", "www.example.org"), ("st_rl", "127.0.0.9")]);
+    assert_eq!(
+        (all.unread.len(), all.unread[0].code.as_str()),
+        (1, pointsman_core::Code::RateTableUnknown.as_str())
+    );
+    assert!(all.unread[0].message.contains("st_gone"), "{all:?}");
+    // It alone is an error.
+    assert!(haproxy.agent.rate_limits("st_gone", "", 0).await.is_err());
+}
