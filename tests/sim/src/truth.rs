@@ -523,6 +523,8 @@ impl World {
                     self.broken("I6", || format!("{release} begins, and {other} is not over"));
                 }
                 self.plans.insert(release.clone(), std::sync::Arc::clone(plan));
+                // A copy of before does not know that another one of this name became void after it was made.
+                self.truth.void.remove(release);
                 // What was well in another release's watch says nothing of this one.
                 self.truth.well.clear();
                 self.truth.promoted = false;
