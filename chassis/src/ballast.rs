@@ -1,10 +1,12 @@
 //! Room set aside on a disk, for what must be recorded although the disk is full: files that are given up when they are needed.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, File, Metadata, OpenOptions};
+use std::hash::{BuildHasher as _, Hasher as _, RandomState};
 use std::io::{self, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tracing::warn;
 
@@ -22,6 +24,15 @@ const INODES: u64 = 3;
 #[derive(Clone, Debug)]
 pub struct Ballast {
     path: PathBuf,
+    /// The inode of the file that was written here with what cannot be made smaller; 0 where none was.
+    written: Arc<AtomicU64>,
+    /// How much room a file takes by its file system's own word, in bytes.
+    taken: fn(&Metadata) -> u64,
+}
+
+/// Blocks, not length: a file with holes keeps no room.
+fn blocks(file: &Metadata) -> u64 {
+    file.blocks().saturating_mul(512)
 }
 
 /// Sets the room aside when it is dropped, as far as there is some: kept after an open file, it takes what closing that gives
@@ -48,7 +59,7 @@ impl Ballast {
     pub fn beside(file: &Path) -> Self {
         let mut name = file.as_os_str().to_owned();
         name.push(".ballast");
-        Self { path: name.into() }
+        Self { path: name.into(), written: Arc::default(), taken: blocks }
     }
 
     /// Sets the room aside, where it is not. An error says that there is none, or not all of it, or why it cannot be had.
@@ -102,13 +113,26 @@ impl Ballast {
     }
 
     fn has_blocks(&self) -> bool {
-        // Blocks, not length: a file with holes keeps no room.
-        fs::symlink_metadata(&self.path).is_ok_and(|file| file.is_file() && file.blocks() * 512 >= BYTES)
+        fs::symlink_metadata(&self.path)
+            .is_ok_and(|file| file.is_file() && (self.is_taken(&file) || self.was_written(&file)))
+    }
+
+    fn is_taken(&self, file: &Metadata) -> bool {
+        (self.taken)(file) >= BYTES
+    }
+
+    /// Whether this is the file that was written and flushed here. Its room is taken also where the file system counts blocks
+    /// seconds later, as ZFS does, or never: asking it again would have the file made anew each time.
+    fn was_written(&self, file: &Metadata) -> bool {
+        file.ino() == self.written.load(Ordering::Relaxed) && file.len() >= BYTES
     }
 
     fn fill(&self) -> io::Result<()> {
         let mut file = make(&self.path)?;
-        reserve(&mut file)?;
+        if !reserve(&file)? || !self.is_taken(&file.metadata()?) {
+            write_noise(&mut file)?;
+            self.written.store(file.metadata()?.ino(), Ordering::Relaxed);
+        }
         file.sync_all()
     }
 
@@ -116,6 +140,7 @@ impl Ballast {
     pub fn give_up(&self) -> bool {
         let files = self.spares().chain([self.path.clone()]);
         let given = files.filter(|file| fs::remove_file(file).is_ok()).count() > 0;
+        self.written.store(0, Ordering::Relaxed);
         if given {
             warn!(file = %self.path.display(), "the disk is full: the room that was set aside is given up for the way back");
         }
@@ -143,18 +168,32 @@ fn make(path: &Path) -> io::Result<File> {
     OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)
 }
 
-/// Has the file system set the blocks aside; where it cannot, they are written.
-fn reserve(file: &mut File) -> io::Result<()> {
-    match rustix::fs::fallocate(&*file, rustix::fs::FallocateFlags::empty(), 0, BYTES) {
-        Err(error) if ![rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].contains(&error) => {
-            let block = [0x5a; 4096];
-            for _ in 0..BYTES.div_ceil(4096) {
-                file.write_all(&block)?;
-            }
-            Ok(())
+/// Has the file system set the blocks aside. Says whether it knows how; some say that they do and set none aside.
+fn reserve(file: &File) -> io::Result<bool> {
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, BYTES) {
+        Ok(()) => Ok(true),
+        Err(error) if [rustix::io::Errno::NOSPC, rustix::io::Errno::DQUOT].contains(&error) => {
+            Err(error.into())
         }
-        reserved => Ok(reserved?),
+        Err(_) => Ok(false),
     }
+}
+
+/// Writes what no file system can make smaller, nor share with another file: bytes by chance (`SplitMix64`), begun with the
+/// standard library's keys.
+fn write_noise(file: &mut File) -> io::Result<()> {
+    let mut state = RandomState::new().build_hasher().finish();
+    let mut block = [0; 4096];
+    for _ in 0..BYTES.div_ceil(4096) {
+        for piece in block.chunks_exact_mut(8) {
+            state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
+            let mixed = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+            let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+            piece.copy_from_slice(&(mixed ^ (mixed >> 31)).to_ne_bytes());
+        }
+        file.write_all(&block)?;
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -189,5 +228,37 @@ mod tests {
         assert!(!ballast.is_there());
         drop(WhenClosed::set_aside(&Arc::new(ballast.clone())));
         assert!(ballast.is_there() && fs::metadata(&file).unwrap().ino() == made);
+    }
+    /// ZFS says that it sets blocks aside, sets none aside, makes smaller what it can, and counts what it wrote seconds later.
+    #[test]
+    fn room_is_set_aside_once_also_where_the_file_system_does_not_count_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let uncounted = || Ballast { taken: |_| 0, ..Ballast::beside(&folder.path().join("ledger.db")) };
+        let file = folder.path().join("ledger.db.ballast");
+        let ballast = uncounted();
+        ballast.set_aside().unwrap();
+        assert!(ballast.is_there());
+        let made = fs::metadata(&file).unwrap();
+        ballast.set_aside().unwrap();
+        let still = fs::metadata(&file).unwrap();
+        assert_eq!((still.ino(), still.modified().unwrap()), (made.ino(), made.modified().unwrap()));
+        let held = fs::read(&file).unwrap();
+        assert_eq!(held.len() as u64, BYTES);
+        // Every value of a byte about as often as every other: nothing that compression lives on.
+        let mut times = [0_u64; 256];
+        held.iter().for_each(|byte| times[usize::from(*byte)] += 1);
+        let usual = BYTES / 256;
+        assert!(times.iter().all(|times| (usual * 9 / 10..usual * 11 / 10).contains(times)), "{times:?}");
+        let blocks: std::collections::BTreeSet<&[u8]> = held.chunks(4096).collect();
+        assert_eq!(blocks.len() as u64, BYTES / 4096, "a block comes twice");
+
+        // Another one does not know of it, and makes it anew, once. What somebody else put there is none.
+        let next = uncounted();
+        assert!(!next.is_there());
+        next.set_aside().unwrap();
+        assert!(next.is_there() && next.keep());
+        assert!(next.give_up() && !next.is_there());
+        fs::write(&file, vec![0; 64]).unwrap();
+        assert!(!next.is_there());
     }
 }
