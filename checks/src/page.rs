@@ -51,10 +51,18 @@ pub fn assets(page: &str, page_path: &str, host: &str) -> Result<Vec<String>, St
     let wanted = selector("script[src], link[rel~=stylesheet][href], link[rel~=modulepreload][href]")?;
     let base = selector("base[href]")?;
     let base = document.select(&base).next().and_then(|base| base.value().attr("href"));
-    let base = base.and_then(|base| resolve(page_path, base, host)).unwrap_or_else(|| page_path.to_owned());
+    let (base, from_here) = match base.map(|base| (resolve(page_path, base, host), base)) {
+        Some((Some(base), _)) => (base, true),
+        // What is relative to another host is that host's.
+        Some((None, base)) => (page_path.to_owned(), !names_host(base)),
+        None => (page_path.to_owned(), true),
+    };
     let mut paths: Vec<String> = Vec::new();
     for element in document.select(&wanted) {
         let link = element.value().attr("src").or_else(|| element.value().attr("href")).unwrap_or_default();
+        if !from_here && !names_host(link) {
+            continue;
+        }
         let Some(path) = resolve(&base, link, host) else { continue };
         if !paths.contains(&path) {
             paths.push(path);
@@ -82,6 +90,12 @@ pub fn resolve(from: &str, link: &str, host: &str) -> Option<String> {
         beside(from, &link)
     };
     Some(escaped(&without_dots(&path)))
+}
+
+/// Whether a link names the host that it leads to.
+fn names_host(link: &str) -> bool {
+    let link = tidied(link);
+    scheme(&link).map_or(link.as_str(), |(_, rest)| rest).starts_with("//")
 }
 
 /// A link as browsers take it: blanks around it, ends of lines within it and its fragment are none of it, and before the query
@@ -181,6 +195,12 @@ mod tests {
         assert!(!has(page, "div#root").unwrap());
         let based = page.replace("<head>", "<head><base href='/other/'>");
         assert!(assets(&based, "/", "h").unwrap().contains(&"/other/b.js?v=1".to_owned()));
+        // What is relative to another host is not this one's.
+        let away = page.replace("<head>", "<head><base href='https://cdn.example.net/x/'>");
+        assert_eq!(assets(&away, "/", "www.example.org").unwrap(), ["/m.js"]);
+        // What leads nowhere is no base.
+        let odd = page.replace("<head>", "<head><base href='data:x'>");
+        assert!(assets(&odd, "/", "www.example.org").unwrap().contains(&"/b.js?v=1".to_owned()));
     }
 
     #[test]
