@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use pointsman_core::several;
 use serde_json::Value;
 use tokio::time::Instant;
 
@@ -70,7 +71,8 @@ fn judge(alerts: &Alerts, answer: &Answer) -> Result<String, Miss> {
         return Ok(format!("no alert fires, {} ignored", ignored.len()));
     }
     let named = firing.iter().take(NAMED).map(String::as_str).collect::<Vec<_>>().join("`, `");
-    Err(Miss::Failed(format!("{} alerts fire: `{named}`", firing.len())))
+    let fire = several(firing.len(), "alert fires", "alerts fire");
+    Err(Miss::Failed(format!("{fire}: `{named}`")))
 }
 
 #[cfg(test)]

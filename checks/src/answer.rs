@@ -71,9 +71,10 @@ impl Answer {
         String::from_utf8_lossy(&self.body)
     }
 
-    /// The body as JSON.
+    /// The body as JSON. A byte order mark before it is passed over, as browsers do.
     pub fn json(&self) -> Result<Value, String> {
-        serde_json::from_slice(&self.body)
+        let body = self.body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&self.body);
+        serde_json::from_slice(body)
             .map_err(|error| format!("the body is no JSON ({error}): {}", self.excerpt()))
     }
 
@@ -100,5 +101,17 @@ impl Answer {
             (false, None) => format!("`{excerpt}`"),
             (false, Some(_)) => format!("`{excerpt}…`"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_may_begin_with_a_mark() {
+        let read = |body: &[u8]| Answer { body: body.to_vec(), ..Answer::default() }.json();
+        assert_eq!(read(b"\xef\xbb\xbf[1]").unwrap(), serde_json::json!([1]));
+        assert!(read(b"\xef\xbb\xbf").is_err());
     }
 }

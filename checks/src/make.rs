@@ -234,8 +234,10 @@ async fn sequence(
     }
     let took = began.elapsed().as_millis();
     match (failed, left_behind) {
-        (None, None) if cleared > 0 => Ok(format!("{made} steps in {took} ms, cleared away")),
-        (None, None) => Ok(format!("{made} steps in {took} ms")),
+        (None, None) => {
+            let away = if cleared > 0 { ", cleared away" } else { "" };
+            Ok(format!("{} in {took} ms{away}", several(made, "step", "steps")))
+        }
         (Some(failed), None) if perhaps_left => Err(failed.said(|failed| {
             format!("{failed}; and something may be left behind: what would clear it away is not known")
         })),
@@ -281,7 +283,7 @@ async fn map_service(
         let ows = ows.clone();
         aside(move || ows.capabilities(&answer)).await.map_err(said("GetCapabilities"))?
     };
-    let mut seen = format!("{} layers", capabilities.layers.len());
+    let mut seen = several(capabilities.layers.len(), "layer", "layers");
     if let Some(path) = ows.feature_path() {
         let (ows, answer) = (ows.clone(), look(&path).await?);
         let feature = aside(move || ows.feature(&answer)).await.map_err(said("GetFeature"))?;

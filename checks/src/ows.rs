@@ -3,6 +3,8 @@
 
 use std::borrow::Cow;
 
+use pointsman_core::several;
+
 use crate::answer::Answer;
 use crate::encoding;
 use crate::template::percent_encoded;
@@ -257,7 +259,7 @@ impl Ows {
             let json = answer.json()?;
             let features = json.get("features").and_then(serde_json::Value::as_array);
             let features = features.ok_or_else(|| format!("expected features, got {}", answer.excerpt()))?;
-            return self.some(features.is_empty(), &format!("{} feature", features.len()));
+            return self.some(features.is_empty(), &several(features.len(), "feature", "features"));
         }
         let text = document(answer)?;
         let (mut root, mut counted) = (Element::default(), 0_u64);
@@ -281,8 +283,8 @@ impl Ows {
         }
         // WFS 1.1.0 may leave the number out, and what is no number says nothing: then the features themselves count.
         let number = root.attribute("numberReturned").or_else(|| root.attribute("numberOfFeatures"));
-        let number = number.and_then(|number| number.trim().parse().ok()).unwrap_or(counted);
-        self.some(number == 0, &format!("{number} feature"))
+        let number = number.and_then(|number| number.trim().parse::<u64>().ok()).unwrap_or(counted);
+        self.some(number == 0, &several(number, "feature", "features"))
     }
 
     /// A layer that lost its data answers as well as one that has them.
@@ -569,7 +571,7 @@ mod tests {
             assert_eq!(wfs.feature(&answer(kind, &one)).unwrap(), "1 feature");
             let said = wfs.feature(&answer(kind, &none)).unwrap_err();
             assert!(said.starts_with("layer `a` has no feature") && said.contains("may_be_empty"), "{said}");
-            assert_eq!(empty.feature(&answer(kind, &none)).unwrap(), "0 feature");
+            assert_eq!(empty.feature(&answer(kind, &none)).unwrap(), "0 features");
         }
     }
 
@@ -595,7 +597,7 @@ mod tests {
         }
         assert_eq!(
             judged("", &format!("<gml:featureMembers>{one}{one}</gml:featureMembers>")).unwrap(),
-            "2 feature"
+            "2 features"
         );
     }
 

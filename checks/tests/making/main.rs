@@ -363,9 +363,9 @@ async fn a_style_sheet_may_be_empty_and_a_script_may_not() {
 async fn map_services_are_asked_for_what_they_offer() {
     let world = World::start().await;
     let wfs = r#"ows = { service = "WFS", version = "2.0.0", path = "/geoserver/ows", layers = ["p2d2:features"], get_feature = true }"#;
-    assert_eq!(world.one(wfs).await.unwrap(), "1 layers, 1 feature");
+    assert_eq!(world.one(wfs).await.unwrap(), "1 layer, 1 feature");
     let wms = r#"ows = { service = "WMS", version = "1.3.0", path = "/geoserver/ows", layers = ["p2d2:basemap"], get_map = true }"#;
-    assert_eq!(world.one(wms).await.unwrap(), "1 layers, a map of 8 bytes");
+    assert_eq!(world.one(wms).await.unwrap(), "1 layer, a map of 8 bytes");
     let said = world.one(&wfs.replace("p2d2:features", "p2d2:gone")).await.unwrap_err();
     assert_eq!(said, "GetCapabilities of /geoserver/ows layer `p2d2:gone` is missing among 1");
 }
@@ -388,7 +388,7 @@ async fn only_granted_alertmanagers_are_asked() {
         world.site.came()
     );
     let seen = run(&[check("alerts", &wanted(""))], &place, None).await.unwrap().seen;
-    assert_eq!(seen[0].what, "1 alerts fire: `Watchdog`");
+    assert_eq!(seen[0].what, "1 alert fires: `Watchdog`");
 
     // What must fire may fire.
     let requires = |name: &str| format!(r#"alerts = {{ url = "{url}", require = ["{name}"] }}"#);
