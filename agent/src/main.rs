@@ -60,5 +60,5 @@ async fn act_with(hands: impl Hands, daemon: Daemon, config: &Config) -> anyhow:
     info!(name = %daemon.name(), %listen, "agent starts");
     let probe = ledger.clone();
     let service = AgentService::new(hands, ledger, daemon.name());
-    daemon.serve_agent(listen, service, move || probe.fence_state().map(drop)).await.map_err(serve::explain)
+    daemon.serve_agent(listen, service, move || probe.works()).await.map_err(serve::explain)
 }

@@ -2,6 +2,7 @@
 //! rest so that a lost connection does not stop them half-way. What an order does is the agent's [`Hands`].
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -189,6 +190,31 @@ fn no_room(problem: Problem) -> v1::Finding {
         problem: Some(convert::problem_to_wire(&problem)),
         ..Default::default()
     }
+}
+
+fn not_whole(problem: Problem) -> v1::Finding {
+    v1::Finding {
+        verdict: "fail".to_owned(),
+        check: "receipts".to_owned(),
+        what: problem.message.clone(),
+        why: "an order that meets that fails, also one that leads back".to_owned(),
+        fix: problem.hint.clone(),
+        problem: Some(convert::problem_to_wire(&problem)),
+        ..Default::default()
+    }
+}
+
+/// What was put aside at a start stays until a person has looked at it.
+fn were_damaged(kept: &[PathBuf]) -> Option<v1::Finding> {
+    let newest = kept.last()?.display();
+    Some(v1::Finding {
+        verdict: "warn".to_owned(),
+        check: "receipts".to_owned(),
+        what: format!("the receipts were damaged, and are put aside as `{newest}`"),
+        why: "the disk may damage more".to_owned(),
+        fix: format!("`dmesg | tail`, `findmnt -T {newest}`; then remove it"),
+        ..Default::default()
+    })
 }
 
 impl<H: Hands> AgentService<H> {
@@ -596,7 +622,12 @@ impl<H: Hands> Agent for AgentService<H> {
             .map_err(|problem| status_of_problem(&problem))?;
         let mut findings = self.hands.diagnose(&activation).await;
         let ledger = self.ledger.clone();
-        findings.extend(blocking(move || ledger.keep_room()).await.err().map(no_room));
+        let found = blocking(move || {
+            let room = ledger.keep_room().err().map(no_room);
+            let damage = ledger.must_be_whole().err().map(not_whole);
+            Ok(room.into_iter().chain(damage).chain(were_damaged(&ledger.put_aside())).collect::<Vec<_>>())
+        });
+        findings.extend(found.await.unwrap_or_else(|problem| vec![not_whole(problem)]));
         for finding in &mut findings {
             finding.subject.clone_from(&self.own.name);
         }

@@ -1,9 +1,11 @@
 //! An agent's durable memory: the highest epoch it has acknowledged, the newest journal entry it has heard of, and
 //! a receipt for every order that had an effect. One SQLite file, flushed at every commit.
 
-use std::path::Path;
+mod damaged;
+
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use pointsman_core::receipt::{self, Admission, Fate, Fence, Incoming};
 use pointsman_core::{
@@ -11,7 +13,7 @@ use pointsman_core::{
 };
 use pointsman_proto::convert::ReceivedOrder;
 use rusqlite::{Connection, ErrorCode, OptionalExtension as _, ffi, params};
-use tracing::warn;
+use tracing::{error, warn};
 
 use crate::ballast::{Ballast, WhenClosed};
 
@@ -56,6 +58,8 @@ pub struct Ledger {
     epoch: Arc<AtomicU64>,
     /// What is left for the way back when the disk is full.
     ballast: Arc<Ballast>,
+    /// Damage that was met since it was opened.
+    damage: Arc<OnceLock<Problem>>,
 }
 
 /// The open file, and after it what takes the room that closing it gives back: whoever starts next needs that.
@@ -74,6 +78,9 @@ fn is_full(error: &rusqlite::Error) -> bool {
 }
 
 fn unusable(error: &rusqlite::Error, path: &Path) -> Problem {
+    if damaged::is_damage(error) {
+        return damaged::problem(error, path);
+    }
     let folder = path.parent().unwrap_or(Path::new(".")).display();
     Problem::new(Code::ReceiptsUnavailable, "the agent cannot read or write its receipts")
         .aftermath(Aftermath::Unknown)
@@ -103,31 +110,24 @@ fn unsigned(number: i64) -> u64 {
 }
 
 impl Ledger {
-    /// Opens or creates the ledger at this path.
+    /// Opens or creates the ledger at this path. One that is damaged is put aside, and a new one begins with what was
+    /// acknowledged; where that cannot be read either, this is refused.
     pub fn open(path: &Path) -> Result<Self, Problem> {
-        let wrong = |error| unusable(&error, path);
         let ballast = Arc::new(Ballast::beside(path));
         // Opening it takes some, too, and an agent that does not start leads nobody back.
         ballast.make_room();
-        let open = || -> Result<(Connection, i64), rusqlite::Error> {
-            let connection = Connection::open(path)?;
-            connection.busy_timeout(std::time::Duration::from_secs(5))?;
-            let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
-            Ok((connection, version))
-        };
-        let (connection, version) = open().map_err(wrong)?;
-        if version > VERSION {
-            return Err(too_new(path, version));
-        }
-        let prepare = || -> Result<Fence, rusqlite::Error> {
-            add_columns(&connection)?;
-            connection.execute_batch(SCHEMA)?;
-            if version < VERSION {
-                connection.pragma_update(None, "user_version", VERSION)?;
+        let found = match opened(path) {
+            Err(damage) if damaged::is_damage(&damage) => {
+                let kept = damaged::put_aside(path, &damage)?;
+                error!(
+                    error = %damage, kept = %kept.display(),
+                    "the receipts are damaged and put aside: what was acknowledged is kept, and what was done is looked at"
+                );
+                opened(path)
             }
-            read_fence(&connection)
+            found => found,
         };
-        let fence = prepare().map_err(wrong)?;
+        let (connection, fence) = found.map_err(|error| unusable(&error, path))??;
         if let Err(error) = ballast.set_aside() {
             // An agent that starts on a full disk can still lead back what it can; a release does not begin on it.
             warn!(%error, "no room can be set aside for the way back");
@@ -137,13 +137,42 @@ impl Ledger {
             path: path.into(),
             epoch: Arc::new(AtomicU64::new(fence.epoch.0)),
             ballast,
+            damage: Arc::default(),
         })
+    }
+
+    /// What went wrong with the file, told to an operator, and remembered if it is damage.
+    fn told(&self, error: &rusqlite::Error) -> Problem {
+        let problem = unusable(error, &self.path);
+        if damaged::is_damage(error) {
+            self.damage.get_or_init(|| problem.clone());
+        }
+        problem
+    }
+
+    /// Whether the agent can go on with it: it can be read, and no damage was met. Damage is only put aside at a start, so that
+    /// whoever watches the agent should start it anew.
+    pub fn works(&self) -> Result<(), Problem> {
+        match self.damage.get() {
+            Some(problem) => Err(problem.clone()),
+            None => self.fence_state().map(drop),
+        }
+    }
+
+    /// Reads all of it, and tells of damage before an order meets that.
+    pub fn must_be_whole(&self) -> Result<(), Problem> {
+        self.with(|connection| damaged::must_be_whole(connection))
+    }
+
+    /// The damaged files that were put aside, for people to look at.
+    pub fn put_aside(&self) -> Vec<PathBuf> {
+        damaged::kept(&self.path)
     }
 
     fn with<T>(&self, act: impl FnOnce(&mut Connection) -> Result<T, rusqlite::Error>) -> Result<T, Problem> {
         // A panic while the lock was held cannot leave a half-made change: SQLite rolls it back.
         let mut open = self.open.lock().unwrap_or_else(PoisonError::into_inner);
-        act(&mut open.connection).map_err(|error| unusable(&error, &self.path))
+        act(&mut open.connection).map_err(|error| self.told(&error))
     }
 
     /// The same for a change that must not fail for want of room: what was set aside for it is given up then.
@@ -153,7 +182,7 @@ impl Ledger {
         if done.as_ref().is_err_and(is_full) && self.ballast.give_up() {
             done = act(&mut open.connection);
         }
-        done.map_err(|error| unusable(&error, &self.path))
+        done.map_err(|error| self.told(&error))
     }
 
     /// Has room for the way back before a release begins, and for what is written beside this file on it: an order that leads
@@ -341,6 +370,25 @@ impl Ledger {
     }
 }
 
+/// Opens or creates the file: refused where its version is a later one, or it is not whole. That is looked at before anything is
+/// written to it, which would hide it.
+fn opened(path: &Path) -> Result<Result<(Connection, Fence), Problem>, rusqlite::Error> {
+    let connection = Connection::open(path)?;
+    connection.busy_timeout(std::time::Duration::from_secs(5))?;
+    let version = connection.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+    if version > VERSION {
+        return Ok(Err(too_new(path, version)));
+    }
+    damaged::must_be_whole(&connection)?;
+    add_columns(&connection)?;
+    connection.execute_batch(SCHEMA)?;
+    if version < VERSION {
+        connection.pragma_update(None, "user_version", VERSION)?;
+    }
+    let fence = read_fence(&connection)?;
+    Ok(Ok((connection, fence)))
+}
+
 /// Columns that ledgers written by 0.1.0 do not have yet.
 fn add_columns(connection: &Connection) -> Result<(), rusqlite::Error> {
     for (table, column) in [("fence", "first_seq"), ("receipt", "journal_seq")] {
@@ -396,7 +444,7 @@ mod tests {
     use super::*;
     use pointsman_core::{Action, EnvironmentName, HostName, Timestamp};
 
-    fn order(step: Step, epoch: u64, seq: u64, on: bool) -> (ReceivedOrder, OrderDigest) {
+    pub fn order(step: Step, epoch: u64, seq: u64, on: bool) -> (ReceivedOrder, OrderDigest) {
         let order = Order {
             release: ReleaseId::parse("r1").unwrap(),
             key: OrderKey { step, host: HostName::parse("h").unwrap() },
@@ -420,7 +468,10 @@ mod tests {
         )
     }
 
-    fn admit(ledger: &Ledger, (received, digest): &(ReceivedOrder, OrderDigest)) -> Result<Admission, Code> {
+    pub fn admit(
+        ledger: &Ledger,
+        (received, digest): &(ReceivedOrder, OrderDigest),
+    ) -> Result<Admission, Code> {
         ledger.admit(received, *digest).map_err(|problem| problem.code)
     }
 

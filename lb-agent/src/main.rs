@@ -134,5 +134,5 @@ async fn run(config: Config) -> anyhow::Result<()> {
     info!(name = %daemon.name(), %listen, "lb-agent starts");
     let probe = ledger.clone();
     let service = AgentService::new(hands, ledger, daemon.name());
-    daemon.serve_agent(listen, service, move || probe.fence_state().map(drop)).await.map_err(serve::explain)
+    daemon.serve_agent(listen, service, move || probe.works()).await.map_err(serve::explain)
 }

@@ -458,6 +458,13 @@ impl World {
                 }
                 self.truth.disk_lost(host);
             }
+            What::DamageReceipts { host, back_ms } => {
+                let host = self.any_host(host);
+                self.kill_agent(host, back_ms);
+                if let Some(agent) = self.hosts.get_mut(host) {
+                    agent.lose_receipts();
+                }
+            }
             What::SharedAway { for_ms } => {
                 self.shared_away_until = self.now + for_ms;
                 self.troubles += 1;

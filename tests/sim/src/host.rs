@@ -150,6 +150,8 @@ pub struct Host {
     pub receipts: BTreeMap<(ReleaseId, Step), (OrderDigest, Fate)>,
     /// How many disks it has lost.
     pub disks_lost: u32,
+    /// How often it lost its receipts, with its disk or without.
+    pub receipts_lost: u32,
     /// The order that it took in last.
     pub last: Option<Arc<Sent>>,
     /// In memory: orders under way.
@@ -206,6 +208,7 @@ impl Host {
             fence: Fence::default(),
             receipts: BTreeMap::new(),
             disks_lost: 0,
+            receipts_lost: 0,
             last: None,
             jobs: Vec::new(),
             part: part(name),
@@ -282,10 +285,16 @@ impl Host {
 
     /// What the agent kept on its disk is gone.
     pub fn lose_disk(&mut self) {
+        self.lose_receipts();
         self.fence = Fence::default();
+        self.disks_lost += 1;
+    }
+
+    /// Its receipts alone are gone.
+    pub fn lose_receipts(&mut self) {
         self.receipts.clear();
         self.last = None;
-        self.disks_lost += 1;
+        self.receipts_lost += 1;
     }
 
     /// The whole host is put back to an older disk, with what it served then.

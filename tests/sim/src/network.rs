@@ -90,6 +90,11 @@ impl World {
         self.hosts.get(host).map_or(0, |host| host.disks_lost)
     }
 
+    /// How often the agent of a host lost its receipts.
+    pub fn receipts_lost(&self, host: usize) -> u32 {
+        self.hosts.get(host).map_or(0, |host| host.receipts_lost)
+    }
+
     fn cut_off(&self, host: usize, to: bool) -> bool {
         self.partitions
             .values()

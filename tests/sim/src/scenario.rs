@@ -217,6 +217,13 @@ pub enum What {
         /// Milliseconds until it is back.
         back_ms: u64,
     },
+    /// An agent is killed, and its receipts are damaged: it puts them aside when it comes back, and keeps what it acknowledged.
+    DamageReceipts {
+        /// Which host.
+        host: u64,
+        /// Milliseconds until it is back.
+        back_ms: u64,
+    },
     /// A web host that serves nobody is put back to the disk that it had at the beginning: its agent's memory and what the
     /// host serves.
     PutBackHost {
@@ -419,6 +426,7 @@ impl Scenario {
         }
         let (verdict, wishes) = judged(seed, wishes, &mut faults);
         faults.extend(shared_away(seed));
+        faults.extend(receipts_damaged(seed));
         let scenario = Self {
             seed,
             balancers: chance.pick(&[1, 1, 2], 1),
@@ -652,6 +660,15 @@ fn shared_away(seed: u64) -> Option<Fault> {
     let mut chance = Chance::from_seed(seed ^ 0x7368_6172);
     let what = What::SharedAway { for_ms: chance.between(500, 15_000) };
     let fault = Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what };
+    chance.percent(10).then_some(fault)
+}
+
+/// Sometimes an agent's receipts are damaged.
+fn receipts_damaged(seed: u64) -> Option<Fault> {
+    // Chance of its own: what else happens is as it was before that could be.
+    let mut chance = Chance::from_seed(seed ^ 0x6461_6d61);
+    let what = What::DamageReceipts { host: chance.below(12), back_ms: chance.between(50, 3_000) };
+    let fault = Fault { after_entries: 5 + chance.below(48), delay_ms: chance.below(300), what };
     chance.percent(10).then_some(fault)
 }
 

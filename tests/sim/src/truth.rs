@@ -71,7 +71,7 @@ pub enum Effect<'a> {
 /// What was lost by some moment: the host's disks, and ends of the journal.
 #[derive(Clone, Copy, Debug)]
 struct Lost {
-    disks: u32,
+    receipts: u32,
     tails: u32,
 }
 
@@ -329,7 +329,7 @@ impl World {
             Effect::Restarted => {
                 let key = (order.release.clone(), order.key.clone());
                 // Without its receipts an agent cannot know, and begins once more where nobody is served.
-                if self.truth.done.get(&key) == Some(&self.disks_lost(host)) {
+                if self.truth.done.get(&key) == Some(&self.receipts_lost(host)) {
                     self.broken("I5", || format!("{key:?} was done, and is done again"));
                 }
                 self.nobody_is_served(host);
@@ -364,11 +364,11 @@ impl World {
 
     fn once(&mut self, host: usize, order: &Order, what: &'static str) {
         let key = (order.release.clone(), order.key.clone(), what);
-        let lost = Lost { disks: self.disks_lost(host), tails: self.store.losses };
+        let lost = Lost { receipts: self.receipts_lost(host), tails: self.store.losses };
         let (times, before) = self.truth.changes.entry(key).or_insert((0, lost));
         // Where the journal lost the entry and the host its receipt nobody can know, and what was changed back since by
         // orders that are forgotten as well is changed again.
-        if lost.disks > before.disks && lost.tails > before.tails {
+        if lost.receipts > before.receipts && lost.tails > before.tails {
             (*times, *before) = (0, lost);
         }
         *times += 1;
@@ -496,8 +496,8 @@ impl World {
             });
         }
         self.backup_is_there(host, order);
-        let disks_lost = self.disks_lost(host);
-        self.truth.done.insert((order.release.clone(), order.key.clone()), disks_lost);
+        let receipts_lost = self.receipts_lost(host);
+        self.truth.done.insert((order.release.clone(), order.key.clone()), receipts_lost);
     }
 
     /// I3: what is answered from a receipt was done, and is what is asked for.

@@ -76,6 +76,27 @@ fn what_once_went_wrong_goes_well() {
     }
 }
 
+/// Its memory of what it has acknowledged outlives them, so it is held to that, also where another coordinator takes over just then
+/// and the network brings copies late.
+#[test]
+fn an_agent_whose_receipts_are_damaged_acts_for_nobody_who_was_taken_over_and_does_nothing_twice() {
+    let mut over = 0;
+    for (name, calm) in calm().into_iter().filter(|(_, scenario)| scenario.faults.is_empty()) {
+        for (after_entries, host) in (3..60).step_by(4).zip((0..).map(|number| number * 5)) {
+            let damaged = What::DamageReceipts { host, back_ms: 60 };
+            let at = |delay_ms, what| Fault { after_entries, delay_ms, what };
+            for faults in [vec![at(5, damaged)], vec![at(5, What::TakeOver), at(60, damaged)]] {
+                let net = Net { loss: 0, twice: 30, late: 30 };
+                let scenario = Scenario { faults, net, ..calm.clone() };
+                let report = run(scenario.clone(), Options::default()).unwrap();
+                assert_eq!(report.violation, None, "{name}: {scenario:?}");
+                over += report.outcomes.iter().flatten().count();
+            }
+        }
+    }
+    assert!(over > 500, "hardly any release ended by itself: {over}");
+}
+
 #[test]
 fn a_missing_guard_is_found_and_the_story_is_shortened() {
     let off = Options { off: Some(Guard::Gate), ..Options::default() };
