@@ -20,7 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::digest;
 use crate::guard::Guard;
-use crate::journal::Writing;
+use crate::journal::{Writing, silent};
 use crate::network::{Sent, Told, Word};
 use crate::scenario::{Accepts, What, Wish};
 use crate::server::Backup;
@@ -87,6 +87,15 @@ impl Ports {
         Err(JournalError(Problem::new(Code::Fenced, "another coordinator has taken over")))
     }
 
+    /// Refuses while the journal's disk hangs. Only records are sent to it then: what comes late of anything else changes nothing
+    /// that an agent has heard of.
+    fn answers(&self) -> Result<(), JournalError> {
+        match self.world().store.hangs {
+            true => Err(JournalError(silent())),
+            false => Ok(()),
+        }
+    }
+
     /// Never comes back when the coordinator dies here.
     pub async fn point(&self) {
         let crashed = self.world().point(Who::Coordinator);
@@ -112,6 +121,7 @@ impl Ports {
 impl Journal for Ports {
     async fn take_lease(&self, _: &EnvironmentName, _: &str) -> Result<Epoch, JournalError> {
         self.point().await;
+        self.answers()?;
         let epoch = {
             let mut world = self.world();
             // Whoever took the lease last is the one people talk to.
@@ -126,6 +136,7 @@ impl Journal for Ports {
     }
 
     async fn raise_lease(&self, _: &EnvironmentName, epoch: Epoch) -> Result<(), JournalError> {
+        self.answers()?;
         let mut world = self.world();
         world.store.lease = world.store.lease.max(epoch);
         Ok(())
@@ -141,6 +152,7 @@ impl Journal for Ports {
     }
 
     async fn entries(&self, _: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
+        self.answers()?;
         Ok(self.world().store.entries.clone())
     }
 
@@ -156,7 +168,8 @@ impl Journal for Ports {
         {
             let mut world = self.world();
             let ms = world.chance.below(3);
-            let writing = Writing { life: self.life, lease: epoch, release: release.clone(), at, events };
+            let (release, sent_ms) = (release.clone(), world.now);
+            let writing = Writing { life: self.life, lease: epoch, release, at, sent_ms, events };
             world.later(ms, Happening::Commit { writing, reply });
         }
         match committed.await {
@@ -407,6 +420,13 @@ pub async fn live(ports: Ports) -> Ended {
                 None => match begin(&ports, &mut told).await {
                     Ok(Some(state)) => state,
                     Ok(None) => return Ended::Idle,
+                    Err(JournalError(problem))
+                        if problem.aftermath == Aftermath::Unknown
+                            && !ports.world().stands(Guard::LateCounts) =>
+                    {
+                        ports.pause(AGAIN_MS).await;
+                        continue;
+                    }
                     Err(error) => break error,
                 },
             };
@@ -425,6 +445,12 @@ pub async fn live(ports: Ports) -> Ended {
                     if let Some(kept) = told.releases.get_mut(&state.plan.release) {
                         kept.state = state;
                     }
+                }
+                Some(Err(JournalError(problem)))
+                    if problem.aftermath == Aftermath::Unknown
+                        && !ports.world().stands(Guard::LateCounts) =>
+                {
+                    ports.pause(AGAIN_MS).await;
                 }
                 Some(Err(error)) => break error,
                 None => {

@@ -123,11 +123,13 @@ pub enum Guard {
     SteadyTime,
     /// An order that leads back does not come too late, whatever an agent's clock says.
     BackNeverLate,
+    /// A record that was not answered in time is looked for before anything else is recorded.
+    LateCounts,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 60] = [
+    pub const ALL: [Self; 61] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -188,6 +190,7 @@ impl Guard {
         Self::HostHolds,
         Self::SteadyTime,
         Self::BackNeverLate,
+        Self::LateCounts,
     ];
 
     /// The guard of this name.

@@ -338,6 +338,11 @@ impl World {
                 self.troubles -= 1;
                 self.store.full = false;
             }
+            Happening::JournalSilent(number) => self.journal_silent(number),
+            Happening::JournalAnswers => {
+                self.troubles -= 1;
+                self.journal_answers();
+            }
             Happening::PutBack(host) => self.put_back(host),
             Happening::Attend => self.attend(),
             Happening::Second => self.second(),
@@ -436,6 +441,11 @@ impl World {
                 self.store.full = true;
                 self.troubles += 1;
                 self.later(for_ms, Happening::JournalRoom);
+            }
+            What::JournalHangs { for_ms } => {
+                self.store.hangs = true;
+                self.troubles += 1;
+                self.later(for_ms, Happening::JournalAnswers);
             }
             What::TailLost { entries } => {
                 self.replace_journal(|store| {

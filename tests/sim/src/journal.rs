@@ -1,12 +1,13 @@
-//! The journal of the simulated world: a disk that keeps what was committed, loses nothing else, and is sometimes full or
-//! replaced by an older copy.
+//! The journal of the simulated world: a disk that keeps what was committed, loses nothing else, and is sometimes full,
+//! replaced by an older copy, or silent for a while.
 
 use std::sync::Arc;
 
 use pointsman_core::ports::JournalError;
 use pointsman_core::receipt::Fence;
 use pointsman_core::{
-    Code, DatabasePlan, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step, Timestamp,
+    Aftermath, Code, DatabasePlan, Entry, Epoch, Event, Plan, Problem, Purpose, ReleaseId, Stamped, Step,
+    Timestamp,
 };
 use tokio::sync::oneshot;
 
@@ -17,6 +18,20 @@ use crate::world::{Happening, Life, Who, World};
 /// Entries that most histories have room in.
 const USUAL: usize = 96;
 
+/// How long a record is waited for, in milliseconds.
+const ANSWERS_MS: u64 = 5_000;
+
+/// Who waits for a record.
+type Reply = oneshot::Sender<Result<Vec<Stamped>, JournalError>>;
+
+/// What was sent to a disk that hangs: it counts when that answers.
+struct Out {
+    number: u64,
+    writing: Writing,
+    /// None where nobody waits for it any more.
+    reply: Option<Reply>,
+}
+
 /// What is on the journal's disk.
 pub struct Store {
     /// The entries.
@@ -26,6 +41,11 @@ pub struct Store {
     pub lease: Epoch,
     /// The disk is full.
     pub full: bool,
+    /// The disk hangs.
+    pub hangs: bool,
+    out: Option<Out>,
+    /// How many records were sent to it while it hung.
+    sent: u64,
     /// How often it lost its tail.
     pub losses: u32,
     /// How many of these losses a person has accepted.
@@ -59,6 +79,9 @@ impl Store {
             hashes: Vec::with_capacity(USUAL),
             lease: Epoch::default(),
             full: false,
+            hangs: false,
+            out: None,
+            sent: 0,
             losses: 0,
             accepted: 0,
             faults,
@@ -149,18 +172,57 @@ pub struct Writing {
     pub lease: Epoch,
     /// Of which release.
     pub release: ReleaseId,
-    /// When.
+    /// When, by the coordinator's clock.
     pub at: Timestamp,
+    /// When it was sent to the disk, by the time of the world.
+    pub sent_ms: u64,
     /// What.
     pub events: Vec<Event>,
 }
 
+/// The disk says nothing.
+pub fn silent() -> Problem {
+    Problem::new(Code::JournalSilent, "the disk does not answer").retry_useful()
+}
+
 impl World {
+    /// A record meets a disk that hangs: it is sent there if none is out, and never otherwise.
+    fn send_to_hanging(&mut self, writing: Writing, reply: Reply) {
+        if self.store.out.is_some() {
+            let _ = reply.send(Err(JournalError(silent())));
+            return;
+        }
+        self.store.sent += 1;
+        let number = self.store.sent;
+        self.tell(|| format!("nothing comes back of a record of {}", writing.release));
+        self.store.out = Some(Out { number, writing, reply: Some(reply) });
+        self.later(ANSWERS_MS, Happening::JournalSilent(number));
+    }
+
+    /// Whoever waits for a record that was sent does so no longer.
+    pub fn journal_silent(&mut self, number: u64) {
+        let out = self.store.out.as_mut().filter(|out| out.number == number);
+        if let Some(reply) = out.and_then(|out| out.reply.take()) {
+            let _ = reply.send(Err(JournalError(silent().aftermath(Aftermath::Unknown))));
+        }
+    }
+
+    /// The disk answers again, and what was sent to it is there.
+    pub fn journal_answers(&mut self) {
+        self.store.hangs = false;
+        if let Some(Out { writing, reply, .. }) = self.store.out.take() {
+            self.commit(writing, reply.unwrap_or_else(|| oneshot::channel().0));
+        }
+    }
+
     /// Facts reach the disk, or do not.
-    pub fn commit(&mut self, writing: Writing, reply: oneshot::Sender<Result<Vec<Stamped>, JournalError>>) {
+    pub fn commit(&mut self, writing: Writing, reply: Reply) {
         // Who died before this took the transaction along.
         if !self.lives(writing.life) || self.point(Who::Coordinator) {
             return;
+        }
+        if self.store.hangs {
+            return self.send_to_hanging(writing, reply);
         }
         let refused = if self.store.full && self.store.waits_for_room(&writing) {
             Some(Problem::new(Code::JournalFull, "the disk is full").retry_useful())
@@ -182,6 +244,7 @@ impl World {
                 || !matches!(fact.event, Event::OrderIntended { .. })
             {
                 self.seen(&fact.event);
+                self.truth.late_ms = self.now - writing.sent_ms;
                 self.recorded(writing.life, writing.lease, &writing.release, &fact.event);
                 let number = self.store.newest() + 1;
                 self.tell(|| format!("entry {number} of {}: {:?}", writing.release, Brief(&fact.event)));

@@ -194,6 +194,11 @@ pub enum What {
         /// Milliseconds it lasts.
         for_ms: u64,
     },
+    /// The journal's disk says nothing.
+    JournalHangs {
+        /// Milliseconds it lasts.
+        for_ms: u64,
+    },
     /// The coordinator is killed and comes back with a journal that lost its last entries.
     TailLost {
         /// How many entries.
@@ -427,6 +432,7 @@ impl Scenario {
         let (verdict, wishes) = judged(seed, wishes, &mut faults);
         faults.extend(shared_away(seed));
         faults.extend(receipts_damaged(seed));
+        faults.extend(journal_hangs(seed));
         let scenario = Self {
             seed,
             balancers: chance.pick(&[1, 1, 2], 1),
@@ -669,6 +675,16 @@ fn receipts_damaged(seed: u64) -> Option<Fault> {
     let mut chance = Chance::from_seed(seed ^ 0x6461_6d61);
     let what = What::DamageReceipts { host: chance.below(12), back_ms: chance.between(50, 3_000) };
     let fault = Fault { after_entries: 5 + chance.below(48), delay_ms: chance.below(300), what };
+    chance.percent(10).then_some(fault)
+}
+
+/// Sometimes the journal's disk says nothing for a while, shorter or longer than a record is waited for.
+fn journal_hangs(seed: u64) -> Option<Fault> {
+    // Chance of its own: what else happens is as it was before disks hung.
+    let mut chance = Chance::from_seed(seed ^ 0x6861_6e67);
+    let what = What::JournalHangs { for_ms: chance.pick(&[500, 6_000, 6_000, 30_000, 120_000], 6_000) };
+    let delay_ms = if chance.percent(70) { chance.below(40) } else { chance.below(9_000) };
+    let fault = Fault { after_entries: chance.below(60), delay_ms, what };
     chance.percent(10).then_some(fault)
 }
 

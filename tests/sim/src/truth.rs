@@ -122,6 +122,8 @@ pub struct Truth {
     turned: BTreeSet<ReleaseId>,
     /// Hosts that a person left out of a release's way back.
     left_out: BTreeMap<ReleaseId, BTreeSet<HostName>>,
+    /// For how long the disk held back what is recorded just now.
+    pub late_ms: u64,
     /// How far the clock was set back in all.
     pub set_back_ms: u64,
     /// Since when the release that is shown has been where it is, or was let go on there.
@@ -610,7 +612,8 @@ impl World {
         }
         for (name, _) in plan.gates(after) {
             let seen = self.host_named(&name).and_then(|host| self.truth.well.get(&host).copied());
-            if seen.is_none_or(|at| self.now > at + usual_ms) {
+            // What its disk held back was so when it was sent there.
+            if seen.is_none_or(|at| self.now - self.truth.late_ms > at + usual_ms) {
                 self.broken("I2", || {
                     format!("{release} is confirmed, and `{name}` was last well at {seen:?}")
                 });

@@ -99,6 +99,10 @@ pub enum Happening {
     },
     /// The journal's disk has room again.
     JournalRoom,
+    /// A record that was sent to a disk which hangs, by its number, is not waited for any longer.
+    JournalSilent(u64),
+    /// The journal's disk answers again.
+    JournalAnswers,
     /// What was changed by hand is put back.
     PutBack(usize),
     /// Somebody looks whether a release waits for a person.

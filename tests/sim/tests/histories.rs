@@ -133,6 +133,7 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::OneRename, "I7c"),
         (Guard::SettleLooks, "I7c"),
         (Guard::DatabaseLeftAlone, "I8"),
+        (Guard::LateCounts, "I11"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
         let tally = seeds::walk(0, 500, off).unwrap();
