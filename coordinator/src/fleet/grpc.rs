@@ -423,7 +423,6 @@ impl Fleet for GrpcFleet {
 }
 
 #[cfg(test)]
-#[expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 mod tests {
     use super::*;
 
