@@ -1163,7 +1163,7 @@ fn limits() {
         entries: vec![entry("lb1", "a key of an API", 12)],
         found: 1,
         unread: vec![v1::Problem {
-            code: "PM0123".to_owned(),
+            code: "PM0125".to_owned(),
             host: "lb1".to_owned(),
             message: "HAProxy has no table `st_gone` of `http_req_rate`".to_owned(),
             causes: vec!["its answer: it is `No such table`".to_owned()],
