@@ -5,10 +5,11 @@ use std::path::Path;
 use pointsman_chassis::SystemClock;
 use pointsman_chassis::tls::Credentials;
 use pointsman_core::ports::Clock as _;
-use pointsman_core::{Code, Problem, several};
+use pointsman_core::{Code, Phase, Problem, Route, State, several};
 use pointsman_proto::{convert, v1};
 
 use crate::check_config::check_config;
+use crate::environment::Environment;
 use crate::lasts;
 use crate::office::Office;
 use crate::retention::Room;
@@ -68,7 +69,11 @@ pub async fn diagnose(office: &Office, own: &Credentials, part: Part) -> Vec<v1:
     let now = SystemClock.now();
     let mut findings = match part {
         Part::Config => return check_config(office).await,
-        Part::Whole => of_coordinator(office, own, now.0).await,
+        Part::Whole => {
+            let mut findings = of_coordinator(office, own, now.0).await;
+            findings.extend(office.running().and_then(|kept| of_held(&kept.state)));
+            findings
+        }
         Part::Balancers => Vec::new(),
     };
     let (mut agents, looked_into) = tokio::join!(office.look(), office.look_into());
@@ -92,6 +97,7 @@ pub async fn diagnose(office: &Office, own: &Credentials, part: Part) -> Vec<v1:
     }
     findings.extend(of_deaf(&agents));
     findings.extend(of_routes(office, &agents));
+    findings.extend(of_share(office, &agents));
     if part == Part::Whole {
         findings.extend(of_flags(office, &agents));
     }
@@ -358,6 +364,47 @@ fn of_certificate(host: &str, found: &v1::CertificateFacts, now_s: i64) -> Vec<v
     findings
 }
 
+/// A release that is held: no other begins beside it.
+fn of_held(state: &State) -> Option<v1::Finding> {
+    let Phase::Held { why, .. } = &state.phase else { return None };
+    let (release, environment) = (&state.plan.release, &state.plan.environment);
+    Some(v1::Finding {
+        why: "no other release begins until it goes on or back".to_owned(),
+        fix: format!("`pointsman status {environment}` says what to type"),
+        ..finding("coordinator", "fail", format!("release `{release}` is held"), Some(why))
+    })
+}
+
+/// A share of the visitors that a load balancer leads to another slot where no release does: a journal was accepted while one did.
+fn of_share(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
+    if office.standing().route.is_some() || office.open_release().is_some() {
+        return Vec::new();
+    }
+    let name = &office.environment().name;
+    let shares = agents.iter().filter_map(|agent| {
+        let route = Route::parse(&agent.balancer.as_ref()?.route).ok()?;
+        Some((&agent.host, unaccounted(office.environment(), &route)?))
+    });
+    let finding = |(host, what): (&String, String)| v1::Finding {
+        why: "nobody watches or judges what they meet, and every deploy ends at its drain (PM0111)"
+            .to_owned(),
+        fix: format!(
+            "`pointsman maintenance on {name}`, then `pointsman maintenance off {name}`: it leads everybody to one slot"
+        ),
+        ..finding(host, "fail", what, None)
+    };
+    shares.map(finding).collect()
+}
+
+/// The share of a route that leads to a second slot, in words.
+fn unaccounted(environment: &Environment, route: &Route) -> Option<String> {
+    let (stable, canary) = (environment.slot_behind(&route.stable)?, environment.slot_behind(&route.canary)?);
+    let percent = route.percent;
+    (stable.name != canary.name && percent > 0).then(|| {
+        format!("{percent} % of the visitors are led to `{}`, and no release accounts for them", canary.name)
+    })
+}
+
 /// Maintenance files that are there without maintenance: their hosts answer visitors with an error.
 fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     if office.standing().maintenance.is_some() || office.open_release().is_some() {
@@ -401,6 +448,7 @@ fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     #[test]
     fn an_agent_of_another_minor_version_is_named() {
@@ -492,6 +540,17 @@ mod tests {
         let codes =
             found.iter().filter_map(|finding| finding.problem.as_ref().map(|problem| problem.code.as_str()));
         assert_eq!(codes.collect::<Vec<_>>(), ["PM0129"]);
+    }
+
+    #[test]
+    fn a_share_that_no_release_leads_is_named() {
+        let environment = fixture::environment(&["lb1"], "");
+        let of = |route: &str| unaccounted(&environment, &Route::parse(route).unwrap());
+        let told = of("be_blue:be_green:10:98").unwrap();
+        assert_eq!(told, "10 % of the visitors are led to `green`, and no release accounts for them");
+        for well in ["be_blue:be_green:0:98", "be_blue:be_blue:100:98", "be_maint:be_blue:0:98"] {
+            assert_eq!(of(well), None, "{well}");
+        }
     }
 
     #[test]

@@ -90,7 +90,7 @@ fn by_deeds(plan: &Plan, log: &[(u64, Deed)]) -> Vec<String> {
 
 /// Where the release stands by the journal alone, read from its file with its chain verified.
 fn journal_end(place: &Place) -> Result<State, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let journal = place.journal();
     let entries = runtime
         .block_on(Journal::entries(&journal, &release::environment_name()))

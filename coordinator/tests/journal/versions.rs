@@ -140,6 +140,9 @@ fn a_journal_is_begun_whole_or_not_at_all() {
     // What a start that was cut off may have left.
     std::fs::write(place.journal().with_extension("db.new"), b"half").unwrap();
     drop(place.open().unwrap());
-    assert_eq!(place.files().into_keys().collect::<Vec<_>>(), ["journal.db"]);
+    let mut files: Vec<String> = place.files().into_keys().collect();
+    // Beside it room is set aside for the next start.
+    files.retain(|name| !name.contains(".ballast"));
+    assert_eq!(files, ["journal.db"]);
     assert_eq!(verify_file(&place.journal()).unwrap().entries, 0);
 }

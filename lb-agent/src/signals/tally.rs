@@ -161,8 +161,11 @@ impl Open {
             self.probes.entry(name.clone()).or_default().count(ending);
         } else {
             let retries = line.retries.unwrap_or_default();
-            let class =
-                if self.failed_before(line, ending, retries) { FAILED_BEFORE.as_bytes() } else { line.class };
+            let class = if self.failed_before(line, backend, ending, retries) {
+                FAILED_BEFORE.as_bytes()
+            } else {
+                line.class
+            };
             let Some(cell) = self.cell(backends, backend, &Line { class, ..*line }) else {
                 self.broken = self.broken.saturating_add(1);
                 return;
@@ -178,13 +181,13 @@ impl Open {
 
     /// Whether the visitor of a line had failed before the release that it is of, as failures are judged. What says nothing of a
     /// slot says nothing of them.
-    fn failed_before(&mut self, line: &Line<'_>, ending: Ending, retries: Retries) -> bool {
+    fn failed_before(&mut self, line: &Line<'_>, backend: usize, ending: Ending, retries: Retries) -> bool {
         let failed = match ending {
             Ending::Answered => retries.count > 0 || retries.redispatched,
             Ending::Failed { .. } => true,
             Ending::ClientLeft { .. } | Ending::NotForwarded => return false,
         };
-        line.visitor.is_some_and(|visitor| self.failed_before.take(visitor, line.epoch, failed))
+        line.visitor.is_some_and(|visitor| self.failed_before.take(visitor, line.epoch, backend, failed))
     }
 
     /// The cell of a line. Few are in use at once, so looking through them is faster than any map.
