@@ -14,8 +14,8 @@ use pointsman_chassis::site_certificate::{CertifiedName, SiteCertificate};
 use pointsman_chassis::tls::{Credentials, Peer};
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{
-    ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, HostName, Problem, ReleaseId,
-    Request as Asking, RequestId, RequestKind, Role, Step, clean,
+    Aftermath, ArtifactDigest, BackupId, Code, DatabaseWork, EnvironmentName, HostName, Plan, Problem,
+    ReleaseId, Request as Asking, RequestId, RequestKind, Role, Step, clean,
 };
 use pointsman_proto::v1::coordinator_server::Coordinator;
 use pointsman_proto::{convert, status_of_problem, v1};
@@ -258,6 +258,16 @@ fn who(peer: &Peer) -> String {
     format!("{} {}", peer.name.role, peer.name.name)
 }
 
+/// Begins a release. Whoever asks may leave: a plan that is recorded is driven, and nothing else begins beside it.
+async fn begun(office: Arc<Office>, plan: Plan) -> Result<ReleaseId, Problem> {
+    let beginning = tokio::spawn(async move { office.begin(plan).await });
+    let abrupt = |error| {
+        let problem = Problem::new(Code::NotPossibleNow, "the beginning of the release ended abruptly");
+        problem.aftermath(Aftermath::Unknown).because(&error)
+    };
+    beginning.await.map_err(abrupt)?
+}
+
 #[tonic::async_trait]
 impl Coordinator for Api {
     type FollowStream = Updates;
@@ -344,7 +354,7 @@ impl Coordinator for Api {
             if !looked_at.is_empty() && *looked_at != fingerprint(&plan) {
                 return Err(out_of_date(&plan));
             }
-            let release = office.begin(plan).await?;
+            let release = begun(office, plan).await?;
             Ok(v1::CreateReleaseReply { release: release.to_string(), attached: false })
         };
         reply(created.await)
@@ -499,7 +509,7 @@ impl Coordinator for Api {
             let without = without(&asked.without)?;
             let wish = WishOf { request_id: None, reason: reason_of(&asked.reason), by: who(&peer), without };
             let plan = office.plan(wanted, None, wish).await?;
-            Ok(v1::AskReply { release: office.begin(plan).await?.to_string(), already: false })
+            Ok(v1::AskReply { release: begun(office, plan).await?.to_string(), already: false })
         };
         reply(set.await)
     }
