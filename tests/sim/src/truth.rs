@@ -197,9 +197,10 @@ impl Truth {
     }
 
     /// The journal lost its tail: what was over may be open again, and a promotion that stands in what is left of it is
-    /// still to happen, also where it had happened before.
+    /// still to happen, also where it had happened before. A hold that somebody ended after what is left stands again.
     pub fn forget(&mut self, promoted: bool) {
         self.unfinished = None;
+        self.trying = None;
         self.promoted = promoted;
     }
 
