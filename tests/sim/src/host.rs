@@ -7,7 +7,7 @@ use pointsman_coordinator::Environment;
 use pointsman_core::receipt::{Fate, Fence};
 use pointsman_core::route_change::{LEASE_MS, Lease};
 use pointsman_core::{
-    ArtifactDigest, BackendName, Epoch, HostName, OrderDigest, ReleaseId, Route, RouteEpoch, Step,
+    ArtifactDigest, BackendName, HostName, OrderDigest, ReleaseId, Route, RouteEpoch, Step,
 };
 
 use crate::network::{Call, Message, Sent};
@@ -323,8 +323,9 @@ impl Host {
         if let Some(balancer) = self.balancer_mut() {
             balancer.held = None;
         }
+        // Both stand in one row.
         if !epoch_lasts {
-            self.fence.epoch = Epoch::default();
+            self.fence = Fence::default();
         }
         if !receipts_last {
             self.receipts.clear();

@@ -425,7 +425,7 @@ impl Scenario {
         };
         let many = chance.pick(&[0, 1, 1, 2, 2, 3, 5], 1);
         let mut faults: Vec<Fault> = (0..many).map(|_| fault(&mut chance)).collect();
-        let usurped = chance.percent(12);
+        let usurped = chance.percent(25);
         if usurped {
             faults.extend(usurpation(&mut chance));
         }
@@ -473,9 +473,9 @@ impl Scenario {
     fn with_older_disks(mut self) -> Self {
         let mut chance = Chance::from_seed(self.seed ^ 0x6f6c_6465);
         // In a second release the older disk holds a version that works as well.
-        if chance.percent(if self.wishes.len() > 1 { OLDER_DISKS } else { 1 }) {
+        if chance.percent(if self.wishes.len() > 1 { OLDER_DISKS } else { 8 }) {
             let what = What::PutBackHost { host: chance.below(12), back_ms: chance.between(50, 3_000) };
-            let (after_entries, delay_ms) = (chance.between(20, 60), chance.below(60));
+            let (after_entries, delay_ms) = (chance.between(20, 75), chance.below(60));
             self.faults.push(Fault { after_entries, delay_ms, what });
         }
         self
@@ -585,7 +585,7 @@ const CLOCKS_SET: u64 = 12;
 const CLOCKS_OFF: [i64; 4] = [-86_400_000, -3_600_000, 3_600_000, 86_400_000];
 
 /// Histories of several wishes in which a host is put back to an older disk, in percent.
-const OLDER_DISKS: u64 = 15;
+const OLDER_DISKS: u64 = 30;
 
 /// Histories in which an agent is gone for as long as a person would wait, and longer, in percent.
 const GONE_FOR_GOOD: u64 = 6;
@@ -694,7 +694,8 @@ fn usurpation(chance: &mut Chance) -> [Fault; 2] {
     let (after_entries, delay_ms) = (chance.below(40), chance.below(40));
     let first = if chance.percent(60) { What::TakeOver } else { What::KillCoordinator { back_ms: 50 } };
     let second = What::KillAgent { host: chance.below(12), back_ms: chance.between(10, 200) };
-    let later_ms = delay_ms + chance.between(10, 400);
+    // Whoever takes over asks all agents what they have heard of before it fences them, and waits a second for one that is late.
+    let later_ms = delay_ms + chance.between(10, 1_600);
     [
         Fault { after_entries, delay_ms, what: first },
         Fault { after_entries, delay_ms: later_ms, what: second },
