@@ -304,11 +304,13 @@ impl Host {
         self.part = older.part.clone();
     }
 
-    /// A person copies back what it served before, where it serves nothing yet.
+    /// A person copies back the trees that it had, and what it served, where it serves nothing yet.
     pub fn mend(&mut self) {
         let Some(newer) = self.newer.take() else { return };
-        let Some(web) = self.web_mut().filter(|web| web.current.is_none()) else { return };
-        web.current = newer.current;
+        let Some(web) = self.web_mut() else { return };
+        if web.current.is_none() {
+            web.current = newer.current;
+        }
         for (artifact, tree) in newer.trees {
             web.trees.entry(artifact).or_insert(tree);
         }
