@@ -136,7 +136,7 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::LateCounts, "I11"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
-        let tally = seeds::walk(0, 500, off).unwrap();
+        let tally = seeds::walk(0, 1_000, off).unwrap();
         let violation = tally.failed.first().map(|(_, violation)| violation);
         assert_eq!(violation.map(|violation| violation.rule), Some(rule), "{guard:?}: {violation:?}");
     }
