@@ -6,7 +6,7 @@ use std::io::Read as _;
 use pointsman_chassis::artifact::hash_of;
 use pointsman_core::manifest::Kind;
 use pointsman_core::{ArtifactDigest, Code, MigrationPhase, Problem};
-use pointsman_migration::{Finding, Gate, Phase, Recorded, Set, Version};
+use pointsman_migration::{Begun, Finding, Gate, Phase, Recorded, Set, Version};
 use pointsman_proto::v1;
 
 use crate::artifact_store::ArtifactStore;
@@ -137,8 +137,9 @@ fn still_to_apply(
             token_hash: None,
         }));
     }
-    let pending =
-        pointsman_migration::pending(set, phase, &recorded, &named).map_err(|findings| refused(&findings))?;
+    let begun: Vec<Begun> = facts.begun.iter().filter_map(begun).collect();
+    let pending = pointsman_migration::pending(set, phase, &recorded, &begun, &named)
+        .map_err(|findings| refused(&findings))?;
     // As the agent judges them, before anything is copied, backed up or restored for them.
     let Gate { mut breaking, dangerous } =
         Gate::of(pending.scripts.iter().filter_map(|migration| migration.script(phase)));
@@ -167,6 +168,12 @@ fn recorded(applied: &v1::AppliedMigration) -> Option<Recorded> {
         raw_hash: applied.raw_hash.as_slice().try_into().ok(),
         token_hash: applied.token_hash.as_slice().try_into().ok(),
     })
+}
+
+/// What the database has begun and not ended.
+fn begun(begun: &v1::BegunMigration) -> Option<Begun> {
+    let (version, phase) = (Version::parse(&begun.version).ok()?, Phase::parse(&begun.phase)?);
+    Some(Begun { version, phase, stands: begun.stands.clone() })
 }
 
 fn parsed(version: &str) -> Result<Version, Problem> {
@@ -258,6 +265,19 @@ mod tests {
             v1::DatabaseFacts { adoptable: true, schema_version: "1.9.0".to_owned(), ..facts(&[]) };
         let pending = still_to_apply(&set(&THREE), MigrationPhase::Expand, &from_before, &[]).unwrap();
         assert_eq!(pending, ["1.10.0"]);
+    }
+
+    #[test]
+    fn a_begun_file_that_is_gone_stops_the_release_before_anything_is_backed_up() {
+        let mut half = facts(&["1.9.0"]);
+        let (version, phase) = ("1.9.5".to_owned(), "expand".to_owned());
+        half.begun = vec![v1::BegunMigration { version, phase, stands: "1 statement stands".to_owned() }];
+        let problem = still_to_apply(&set(&THREE), MigrationPhase::Expand, &half, &[]).unwrap_err();
+        assert_eq!(problem.code, Code::MigrationsRefused);
+        assert!(problem.message.starts_with("v1.9.5.expand.sql:1:1: the expand file"), "{problem:?}");
+        let there = [&THREE[..], &[("v1.9.5.sql", "CREATE TABLE d (id int);")]].concat();
+        let pending = still_to_apply(&set(&there), MigrationPhase::Expand, &half, &[]).unwrap();
+        assert_eq!(pending, ["1.9.5", "1.10.0"]);
     }
 
     #[test]

@@ -48,7 +48,7 @@ pub use finding::Finding;
 pub use gate::Gate;
 pub use headers::{Batch, Headers};
 pub use lock::{Lock, LockMode};
-pub use pending::{Pending, Recorded, pending};
+pub use pending::{Begun, Pending, Recorded, pending};
 pub use phase::Phase;
 pub use probe::Probe;
 pub use recording::records_itself;

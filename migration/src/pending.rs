@@ -19,6 +19,17 @@ pub struct Recorded {
     pub token_hash: Option<[u8; 32]>,
 }
 
+/// A file of which an earlier try left a part standing, and which was not ended since.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Begun {
+    /// The version.
+    pub version: Version,
+    /// The phase that was begun.
+    pub phase: Phase,
+    /// What of it stands, in words: `2 statements stand`.
+    pub stands: String,
+}
+
 /// What is left to run.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pending<'s> {
@@ -28,12 +39,14 @@ pub struct Pending<'s> {
     pub notes: Vec<String>,
 }
 
-/// What of a phase is left to run. Refused: an applied file that is gone or says something else now, and a version
-/// below the highest applied one that the release does not allow by `--out-of-order`.
+/// What of a phase is left to run. Refused: an applied file that is gone or says something else now, a begun one that is
+/// gone, whatever goes forward from a way down that was begun, and a version below the highest applied one that the release
+/// does not allow by `--out-of-order`.
 pub fn pending<'s>(
     set: &'s Set,
     phase: Phase,
     recorded: &[Recorded],
+    begun: &[Begun],
     allow_out_of_order: &[Version],
 ) -> Result<Pending<'s>, Vec<Finding>> {
     let rows: BTreeMap<&Version, &Recorded> =
@@ -56,6 +69,7 @@ pub fn pending<'s>(
         }
     }
     findings.extend(rows.values().filter_map(|row| gone(set, row)));
+    findings.extend(begun.iter().filter_map(|begun| left_behind(set, phase, begun)));
     if findings.is_empty() { Ok(result) } else { Err(findings) }
 }
 
@@ -113,5 +127,30 @@ fn gone(set: &Set, row: &Recorded) -> Option<Finding> {
         "file-gone",
         format!("version {} was applied and its {} file is gone", row.version, row.phase),
         "put it back: the next database needs it too",
+    ))
+}
+
+/// A begun script that nothing would end: under another version its statements would be taken for new ones, and what stands
+/// would be done twice. A way down that was begun stands in the way of every way forward.
+fn left_behind(set: &Set, phase: Phase, begun: &Begun) -> Option<Finding> {
+    let Begun { version, stands, .. } = begun;
+    let path = format!("v{version}.{}.sql", begun.phase);
+    if begun.phase == Phase::Down {
+        return Some(Finding::whole(
+            &path,
+            "down-begun",
+            format!("the down file of version {version} was begun and is not finished; {stands}"),
+            format!("finish it first: `pointsman db down ENV {version} --migrations FOLDER`"),
+        ));
+    }
+    let there = set.get(version).is_some_and(|migration| migration.script(phase).is_some());
+    if begun.phase != phase || there {
+        return None;
+    }
+    Some(Finding::whole(
+        &path,
+        "begun-gone",
+        format!("the {phase} file of version {version} was begun, is not finished, and is gone; {stands}"),
+        "put it back under its old version, and the next try goes on where it ended; to give it up: `pointsman explain PM0330`",
     ))
 }

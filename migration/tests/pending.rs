@@ -1,7 +1,7 @@
 //! What follows from the records of a database.
 #![expect(clippy::unwrap_used, reason = "a test may stop at the first thing that is not as it should be")]
 
-use pointsman_migration::{Phase, Recorded, Relation, Set, Version, pending, records_itself};
+use pointsman_migration::{Begun, Phase, Recorded, Relation, Set, Version, pending, records_itself};
 
 fn set(files: &[(&str, &str)]) -> Set {
     Set::read(files.iter().map(|(path, text)| (*path, text.as_bytes()))).unwrap()
@@ -21,7 +21,7 @@ fn applied(set: &Set, text: &str) -> Recorded {
 /// Versions to run and notes, or rules with their files.
 fn left(set: &Set, recorded: &[Recorded], allowed: &[&str]) -> Result<(Vec<String>, usize), Vec<String>> {
     let allowed: Vec<Version> = allowed.iter().map(|text| version(text)).collect();
-    pending(set, Phase::Expand, recorded, &allowed)
+    pending(set, Phase::Expand, recorded, &[], &allowed)
         .map(|pending| (pending.scripts.iter().map(|m| m.version.to_string()).collect(), pending.notes.len()))
         .map_err(|findings| findings.iter().map(|f| format!("{} {}", f.path, f.rule)).collect())
 }
@@ -36,7 +36,7 @@ fn what_is_not_recorded_is_left_in_the_order_of_versions() {
     assert_eq!(left(&set, &[], &[]), Ok((versions(&["1.2.0", "1.9.0", "1.10.0"]), 0)));
     let recorded = [applied(&set, "1.2.0"), applied(&set, "1.9.0")];
     assert_eq!(left(&set, &recorded, &[]), Ok((versions(&["1.10.0"]), 0)));
-    let contract = pending(&set, Phase::Contract, &recorded, &[]).unwrap();
+    let contract = pending(&set, Phase::Contract, &recorded, &[], &[]).unwrap();
     assert!(contract.scripts.is_empty());
 }
 
@@ -88,5 +88,32 @@ fn a_file_that_records_itself_is_seen() {
         let set = set(&[("v1.sql", sql)]);
         let script = set.migrations().iter().next().unwrap().expand.as_ref().unwrap();
         assert_eq!(records_itself(script, &table), expected, "{sql}");
+    }
+}
+
+#[test]
+fn a_begun_file_is_ended_by_itself_and_never_left_behind() {
+    let begun =
+        |text, phase| Begun { version: version(text), phase, stands: "2 statements stand".to_owned() };
+    let rules = |files: &[(&str, &str)], phase, begun| {
+        let of_rule = |findings: Vec<pointsman_migration::Finding>| {
+            findings.iter().map(|f| format!("{} {}", f.path, f.rule)).collect::<Vec<_>>()
+        };
+        pending(&set(files), phase, &[], &[begun], &[]).map(|_| ()).map_err(of_rule)
+    };
+    let old = ("v1.1.0.sql", "select 1");
+    // Corrected in what has not run, or with another before it.
+    assert_eq!(rules(&[("v1.0.5.sql", "select 0"), old], Phase::Expand, begun("1.1", Phase::Expand)), Ok(()));
+    for files in [&[("v1.2.0.sql", "select 1")][..], &[("v1.1.0.contract.sql", "select 1")], &[]] {
+        let refused = rules(files, Phase::Expand, begun("1.1", Phase::Expand));
+        assert_eq!(refused, Err(versions(&["v1.1.0.expand.sql begun-gone"])), "{files:?}");
+    }
+    // Only the run of its own phase would leave it behind.
+    assert_eq!(rules(&[old], Phase::Expand, begun("1.1", Phase::Contract)), Ok(()));
+    let refused = rules(&[old], Phase::Contract, begun("1.1", Phase::Contract));
+    assert_eq!(refused, Err(versions(&["v1.1.0.contract.sql begun-gone"])));
+    for phase in [Phase::Expand, Phase::Contract] {
+        let refused = rules(&[old], phase, begun("1.1", Phase::Down));
+        assert_eq!(refused, Err(versions(&["v1.1.0.down.sql down-begun"])));
     }
 }

@@ -7,6 +7,7 @@ use pointsman_core::Problem;
 use pointsman_database::backup::{self, Backup};
 use pointsman_database::migrate::{self, Status};
 use pointsman_database::{Progress, Session, Settings, restore};
+use pointsman_migration::Begun;
 use pointsman_proto::{convert, v1};
 
 use super::words;
@@ -52,6 +53,7 @@ async fn look(settings: &Settings, facts: &mut v1::DatabaseFacts) -> Result<(), 
     facts.applied = applied(&status, earlier);
     let unverified = status.records.iter().filter(|record| record.unverified).map(words::unverified);
     facts.unfinished = status.leftovers.iter().map(words::unfinished).chain(unverified).collect();
+    facts.begun = status.leftovers.iter().filter_map(migrate::Leftover::begun).map(begun).collect();
     let pending = restore::pending(settings)?;
     facts.beside = pending.iter().map(words::pending).collect();
     facts.compared = pending.as_ref().and_then(words::compared);
@@ -82,6 +84,11 @@ fn applied(status: &Status, earlier: usize) -> Vec<v1::AppliedMigration> {
         token_hash: record.token_hash.to_vec(),
     };
     status.records.iter().skip(earlier).map(wire).collect()
+}
+
+fn begun(begun: Begun) -> v1::BegunMigration {
+    let (version, phase) = (begun.version.to_string(), begun.phase.as_str().to_owned());
+    v1::BegunMigration { version, phase, stands: begun.stands }
 }
 
 fn backup_facts(backup: &Backup) -> v1::BackupFacts {

@@ -235,7 +235,7 @@ mod tests {
     fn what_stands_of_a_file_is_told() {
         let left = |done, trying, batched| {
             let (version, phase) = ("1.2.0".to_owned(), "expand".to_owned());
-            unfinished(&Leftover { version, phase, done, trying, batched })
+            unfinished(&Leftover { version, phase, done, trying, batched, unclear: false })
         };
         assert_eq!(left(2, None, None), "v1.2.0 expand: 2 statements stand");
         assert_eq!(

@@ -38,7 +38,8 @@ pub async fn rehearse(
     leave_our_schema(&copy).await?;
     let of_copy = Settings { name: scratch_database.to_owned(), ..settings.clone() };
     let standing = status::look(&of_copy, &copy).await?;
-    let pending = status::left(&standing.records, set, order.phase, &order.out_of_order)?;
+    let pending =
+        status::left(&standing.records, &standing.leftovers, set, order.phase, &order.out_of_order)?;
     let scripts: Vec<&Script> =
         pending.scripts.iter().filter_map(|migration| migration.script(order.phase)).collect();
     gate::check(&scripts)?;

@@ -12,7 +12,6 @@ use super::ledger::{self, Entry, Record};
 use super::measure::Measure;
 use super::order::{Applied, Ran, RunOrder, SegmentCost};
 use super::sessions::Sessions;
-use super::status::Leftover;
 use super::verify::Stands;
 use super::version_table::VersionTable;
 use super::{fence, gate, status, verify};
@@ -110,8 +109,8 @@ impl<'a> Run<'a> {
             return Err(Problem::new(Code::MigrationsUnfit, message));
         }
         let records = ledger::records(&self.sessions.second).await?;
-        no_way_down_begun(&status::leftovers(&self.sessions.second).await?)?;
-        let pending = status::left(&records, set, self.order.phase, &self.order.out_of_order)?;
+        let leftovers = status::leftovers(&self.sessions.second).await?;
+        let pending = status::left(&records, &leftovers, set, self.order.phase, &self.order.out_of_order)?;
         self.notes.extend(pending.notes);
         if records.is_empty() && !pending.scripts.is_empty() {
             VersionTable::must_be_known(&self.sessions.work, self.settings.version_table.as_deref()).await?;
@@ -321,16 +320,6 @@ impl<'a> Run<'a> {
     pub(crate) fn lock_budget(&self) -> Duration {
         Duration::from_millis(self.order.lock_budget_ms)
     }
-}
-
-/// Refuses to go forward from a schema that is half taken back.
-fn no_way_down_begun(leftovers: &[Leftover]) -> Result<(), Problem> {
-    let begun = leftovers.iter().find(|left| left.phase == Phase::Down.as_str() && left.stands());
-    let Some(Leftover { version, .. }) = begun else { return Ok(()) };
-    let message = format!("the down file of version {version} was begun and is not finished");
-    Err(Problem::new(Code::MigrationsUnfit, message)
-        .aftermath(pointsman_core::Aftermath::Unchanged)
-        .hint(format!("finish it first: `pointsman db down ENV {version} --migrations FOLDER`")))
 }
 
 /// A statement's place in its file, from 1.

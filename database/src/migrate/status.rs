@@ -1,7 +1,7 @@
 //! How a database stands: which versions it has, in whose name, and what an earlier try left unfinished. Only looks.
 
-use pointsman_core::{Epoch, Problem};
-use pointsman_migration::{Migration, Pending, Phase, Set, Version};
+use pointsman_core::{Epoch, Problem, several};
+use pointsman_migration::{Begun, Migration, Pending, Phase, Set, Version};
 
 use super::failure;
 use super::fault::Fault;
@@ -38,6 +38,8 @@ pub struct Leftover {
     pub trying: Option<usize>,
     /// Rows that batches of the statement after those that stand have changed; none where no batch stands.
     pub batched: Option<u64>,
+    /// Whether nothing recorded tells what came of that try: it was, as far as is known, in no transaction.
+    pub unclear: bool,
 }
 
 impl Leftover {
@@ -45,12 +47,26 @@ impl Leftover {
     pub fn stands(&self) -> bool {
         self.done > 0 || self.batched.is_some()
     }
+
+    /// What of the file has to be ended before anything else may take its place; nothing where it changed nothing.
+    pub fn begun(&self) -> Option<Begun> {
+        let statements = (self.done > 0).then(|| several(self.done, "statement stands", "statements stand"));
+        let next = self.done.saturating_add(1);
+        let rows =
+            self.batched.map(|rows| format!("{rows} rows that batches of statement {next} changed stand"));
+        let tried = self.trying.filter(|_| self.unclear && rows.is_none());
+        let tried =
+            tried.map(|statement| format!("what came of statement {statement} was not looked up yet"));
+        let stands: Vec<String> = [statements, rows, tried].into_iter().flatten().collect();
+        let (version, phase) = (Version::parse(&self.version).ok()?, Phase::parse(&self.phase)?);
+        (!stands.is_empty()).then(|| Begun { version, phase, stands: stands.join(", ") })
+    }
 }
 
 const LEFTOVERS: &str = "
 WITH done AS (SELECT version, phase, count(*) AS n FROM pointsman.statement GROUP BY 1, 2),
      trying AS (
-    SELECT version, phase, max(ordinal) AS ordinal FROM pointsman.attempt i
+    SELECT version, phase, max(ordinal) AS ordinal, bool_or(xid IS NULL) AS unclear FROM pointsman.attempt i
      WHERE state = 'intended' AND outcome IS NULL AND NOT EXISTS (
            SELECT 1 FROM pointsman.attempt d WHERE d.state = 'done'
               AND (d.version, d.phase, d.ordinal, d.attempt) = (i.version, i.phase, i.ordinal, i.attempt))
@@ -60,8 +76,8 @@ WITH done AS (SELECT version, phase, count(*) AS n FROM pointsman.statement GROU
      WHERE NOT EXISTS (SELECT 1 FROM pointsman.statement s
                         WHERE (s.version, s.phase, s.ordinal) = (b.version, b.phase, b.ordinal))
      GROUP BY 1, 2)
-SELECT f.version, f.phase, f.n, f.ordinal, f.rows
-  FROM (SELECT version, phase, coalesce(d.n, 0) AS n, t.ordinal, b.rows
+SELECT f.version, f.phase, f.n, f.ordinal, f.rows, f.unclear
+  FROM (SELECT version, phase, coalesce(d.n, 0) AS n, t.ordinal, b.rows, coalesce(t.unclear, false) AS unclear
           FROM done d FULL JOIN trying t USING (version, phase) FULL JOIN batched b USING (version, phase)) f
  WHERE NOT EXISTS (SELECT 1 FROM pointsman.migration m WHERE m.state IN ('applied', 'adopted')
                       AND (m.version, m.phase) = (f.version, f.phase))
@@ -81,18 +97,20 @@ pub async fn pending<'s>(
     out_of_order: &[Version],
 ) -> Result<Pending<'s>, Problem> {
     let status = status(settings).await?;
-    left(&status.records, set, phase, out_of_order)
+    left(&status.records, &status.leftovers, set, phase, out_of_order)
 }
 
 /// The same from records that were read.
 pub(crate) fn left<'s>(
     records: &[Record],
+    leftovers: &[Leftover],
     set: &'s Set,
     phase: Phase,
     out_of_order: &[Version],
 ) -> Result<Pending<'s>, Problem> {
     let recorded: Vec<_> = records.iter().map(Record::to_recorded).collect();
-    pointsman_migration::pending(set, phase, &recorded, out_of_order)
+    let begun: Vec<_> = leftovers.iter().filter_map(Leftover::begun).collect();
+    pointsman_migration::pending(set, phase, &recorded, &begun, out_of_order)
         .map_err(|findings| failure::refused(pointsman_core::Code::MigrationsUnfit, &findings))
 }
 
@@ -132,6 +150,7 @@ pub(crate) async fn leftovers(session: &Session) -> Result<Vec<Leftover>, Proble
             done: usize::try_from(done).unwrap_or_default(),
             trying: trying.and_then(|ordinal| usize::try_from(ordinal).ok()),
             batched: batched.map(|rows| u64::try_from(rows).unwrap_or_default()),
+            unclear: row.try_get(5)?,
         })
     };
     rows.iter().map(read).collect::<Result<_, _>>().map_err(unreadable)

@@ -128,6 +128,33 @@ async fn a_way_down_that_was_cut_short_lets_nothing_go_forward() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_begun_runs_under_no_other_version() {
+    let ground = Ground::new(T);
+    let begun = cut("batch=id:100", &format!("DELETE FROM t WHERE id > 990;\n{FAILS}"));
+    ground.expand(&[("v1.0.0.sql", &begun)]).await.unwrap_err();
+    let counts = "SELECT n, count(*) FROM t GROUP BY n ORDER BY n";
+    assert_eq!(ground.sql(counts), "0|490\n1|500");
+    ground.sql("DELETE FROM t WHERE id = 555");
+    // Renamed, left away, and left away for a contract of the same version.
+    let other = [("v1.1.0.sql", begun.as_str())];
+    for files in [&other[..], &[("v1.1.0.sql", "CREATE TABLE u ()")], &[("v1.0.0.contract.sql", "SELECT 1")]]
+    {
+        let problem = ground.expand(files).await.unwrap_err();
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::MigrationsUnfit, Aftermath::Unchanged),
+            "{files:?}"
+        );
+        let told = "v1.0.0.expand.sql:1:1: the expand file of version 1.0.0 was begun, is not finished, and is gone; \
+                    1 statement stands, 500 rows that batches of statement 2 changed stand [begun-gone]";
+        assert_eq!(problem.message, told, "{files:?}");
+        assert_eq!(ground.sql(counts), "0|489\n1|500", "{files:?}");
+    }
+    ground.expand(&[("v1.0.0.sql", &begun), ("v1.1.0.sql", "CREATE TABLE u ()")]).await.unwrap();
+    assert_eq!(ground.sql(counts), "1|989");
+}
+
+#[tokio::test]
 async fn one_that_must_not_go_on_is_given_up_by_hand_and_another_begins_at_the_first_row() {
     let ground = Ground::new(T);
     ground.expand(&[("v1.0.0.sql", &cut("batch=id:100", FAILS))]).await.unwrap_err();
