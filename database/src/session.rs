@@ -55,11 +55,14 @@ impl Session {
     }
 
     /// A database that was made read-only to stop its writers is the agent's to work on all the same; a backslash is one in
-    /// what it writes, whatever the database's own texts are taken for; and what looks at the catalog once is not compiled.
+    /// what it writes, whatever the database's own texts are taken for; what looks at the catalog once is not compiled; and
+    /// values and names have one text each, however the database is set to show them: they are compared by it.
     async fn lift_limits(&self) -> Result<(), tokio_postgres::Error> {
         let sql = "SELECT set_config(s.name, w.value, false)
                      FROM (SELECT unnest($1::text[]), '0' UNION ALL VALUES ('default_transaction_read_only', 'off'),
-                                  ('standard_conforming_strings', 'on'), ('jit', 'off')) AS w (name, value)
+                                  ('standard_conforming_strings', 'on'), ('jit', 'off'),
+                                  ('extra_float_digits', '3'), ('DateStyle', 'ISO, MDY'), ('IntervalStyle', 'postgres'),
+                                  ('quote_all_identifiers', 'off')) AS w (name, value)
                      JOIN pg_catalog.pg_settings s USING (name)
                     WHERE s.setting <> w.value";
         self.client.query(sql, &[&LIMITS.as_slice()]).await.map(drop)

@@ -144,6 +144,39 @@ async fn large_objects_of_any_size_are_compared() {
     swap(&place, &taken.id, 4).await.unwrap();
 }
 
+/// What a database is set to show values and names by, and to read them by, is nothing to copy or compare it by.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn values_are_restored_and_compared_however_a_database_shows_them() {
+    let place = Place::new();
+    let name = &place.settings.name;
+    for set in [
+        "extra_float_digits = 0",
+        "array_nulls = off",
+        "quote_all_identifiers = on",
+        "DateStyle = 'SQL, DMY'",
+    ] {
+        place.sql(&format!("ALTER DATABASE {name} SET {set}"));
+    }
+    place.sql(&format!(
+        "SET ROLE {name}_owner; CREATE TABLE shown (id int PRIMARY KEY, f float8, a text[]);
+         INSERT INTO shown SELECT i, 1.1 * i, ARRAY[NULL, 'NULL'] FROM generate_series(1, 10) i"
+    ));
+    let failed = preflight::look(&place.settings)
+        .await
+        .into_iter()
+        .filter(|found| found.verdict >= Verdict::Unrestorable);
+    assert_eq!(failed.map(|found| found.found).collect::<Vec<_>>(), Vec::<String>::new());
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    let nulls = "SELECT count(*) FROM shown WHERE a[1] IS NULL AND a[2] = 'NULL'";
+    assert_eq!(place.sql_in(&made.database, nulls), "10");
+    let loss = async || restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    assert_eq!(loss().await.tables, []);
+    // Less than fifteen digits show.
+    place.sql("UPDATE shown SET f = f * (1 + 3e-16) WHERE id <= 4");
+    assert_eq!(loss().await.total(), 4);
+}
+
 /// The server's counters begin anew after a crash of it: what they say then is no count of what was written since the swap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {

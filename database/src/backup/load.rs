@@ -144,9 +144,10 @@ impl<'a> Target<'a> {
                             AND EXISTS (SELECT 1 FROM pg_extension e WHERE c.conrelid = ANY (e.extconfig))
                           LIMIT 1";
         let in_order = !asked(referring).await?.is_empty();
-        // Commits need not wait for the disk: what a crash cuts short is loaded anew.
+        // Commits need not wait for the disk: what a crash cuts short is loaded anew. NULL in an array is what a dump writes
+        // for none, whatever the database takes it for.
         let options = format!(
-            "-c synchronous_commit=off -c default_transaction_read_only=off -c maintenance_work_mem={}kB {}",
+            "-c synchronous_commit=off -c default_transaction_read_only=off -c array_nulls=on -c maintenance_work_mem={}kB {}",
             memory_kb(settings, &session).await?,
             session.no_limits().await?
         );

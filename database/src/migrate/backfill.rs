@@ -160,7 +160,8 @@ impl<'a> Run<'a> {
         Ok(Some(up_to))
     }
 
-    /// The last key of the next batch; none when all are done.
+    /// The last key of the next batch; none when all are done. Its text must be the key's very value, however the database
+    /// is set to show values.
     async fn next_key(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
         let key = format!("\"{}\"", walk.batch.key.replace('"', "\"\""));
         let above =
@@ -170,8 +171,15 @@ impl<'a> Run<'a> {
             walk.cut.table.as_sql(),
             walk.batch.rows
         );
-        let row = self.sessions.work.client().query_opt(&sql, &[]).await.map_err(failed)?;
-        row.map(|row| row.try_get(0)).transpose().map_err(failed)
+        let work = &self.sessions.work;
+        let exact = "BEGIN READ ONLY; SET LOCAL extra_float_digits = 3; SET LOCAL datestyle = 'ISO'";
+        let asked = async {
+            own(work, exact).await?;
+            Ok::<_, Fault>(work.client().query_opt(&sql, &[]).await?)
+        };
+        let (row, unread) = (asked.await, |fault: Fault| fault.while_doing("walk along a key"));
+        own(work, "ROLLBACK").await.map_err(unread)?;
+        row.map_err(unread)?.map(|row| row.try_get(0)).transpose().map_err(failed)
     }
 
     async fn one_batch(

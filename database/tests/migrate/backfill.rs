@@ -128,6 +128,17 @@ async fn a_way_down_that_was_cut_short_lets_nothing_go_forward() {
 }
 
 #[tokio::test]
+async fn a_key_is_walked_by_its_value_however_the_database_shows_it() {
+    let ground = Ground::new(
+        "CREATE TABLE t (f float8 PRIMARY KEY, n int NOT NULL DEFAULT 0);
+         INSERT INTO t SELECT 1 + i * 2.3e-16 FROM generate_series(1, 100) i",
+    );
+    ground.sql(&format!("ALTER DATABASE {} SET extra_float_digits = 0", ground.settings.name));
+    ground.expand(&[("v1.0.0.sql", &cut("batch=f:7", "UPDATE t SET n = n + 1"))]).await.unwrap();
+    assert_eq!(ground.sql("SELECT n, count(*) FROM t GROUP BY n"), "1|100");
+}
+
+#[tokio::test]
 async fn a_file_that_was_begun_runs_under_no_other_version() {
     let ground = Ground::new(T);
     let begun = cut("batch=id:100", &format!("DELETE FROM t WHERE id > 990;\n{FAILS}"));
