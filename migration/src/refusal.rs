@@ -4,9 +4,9 @@
 use squawk_syntax::ast::{self, AstNode, Stmt};
 use squawk_syntax::{SyntaxKind, SyntaxNode};
 
-use crate::parse::{fold, holds, name};
+use crate::parse::{fold, holds, name, relation};
 use crate::token::{Kind, Token, lex};
-use crate::{Batch, Phase, body};
+use crate::{Batch, Phase, Relation, body};
 
 /// Why a statement is refused.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +56,13 @@ pub(crate) fn of(
         .or_else(|| transaction(statement))
         .or_else(|| block_that_commits(statement, tokens))
         .or_else(|| session(statement))
-        .or_else(|| cluster(statement))
+        .or_else(|| cluster(statement, tokens))
         .or_else(|| copy(statement))
         .or_else(|| nameless(statement))
         .or_else(|| temporary(statement))
         .or_else(|| verify(statement, phase))
         .or_else(|| batched(statement, batch))
+        .or_else(|| reads_itself(statement, batch))
 }
 
 fn own_schema(tokens: &[Token<'_>]) -> Option<Refusal> {
@@ -191,7 +192,7 @@ fn calls_set_config(statement: &Stmt) -> bool {
     })
 }
 
-fn cluster(statement: &Stmt) -> Option<Refusal> {
+fn cluster(statement: &Stmt, tokens: &[Token<'_>]) -> Option<Refusal> {
     let what = match statement {
         Stmt::CreateDatabase(_) | Stmt::AlterDatabase(_) | Stmt::DropDatabase(_) => "databases",
         Stmt::CreateTablespace(_) | Stmt::AlterTablespace(_) | Stmt::DropTablespace(_) => "tablespaces",
@@ -200,6 +201,15 @@ fn cluster(statement: &Stmt) -> Option<Refusal> {
             "other servers"
         }
         Stmt::DropOwned(_) | Stmt::Reassign(_) => "everything of a role, the records of migrations too",
+        // A database is named by its name: on a copy of it, too, the live one is meant.
+        Stmt::Grant(_) | Stmt::Revoke(_) | Stmt::CommentOn(_) | Stmt::SecurityLabel(_)
+            if names_outer(tokens) =>
+        {
+            "what a database is to others"
+        }
+        Stmt::Do(_) if tokens.iter().filter_map(body::of).any(|body| says_outer(body)) => {
+            "what a database is to others"
+        }
         _ => return None,
     };
     refuse(
@@ -207,6 +217,24 @@ fn cluster(statement: &Stmt) -> Option<Refusal> {
         format!("this reaches {what}; a migration stays within its database, as its backup does"),
         "let an administrator do it outside of a release",
     )
+}
+
+/// `ON DATABASE`, `ON TABLESPACE`.
+fn names_outer(tokens: &[Token<'_>]) -> bool {
+    tokens
+        .iter()
+        .zip(tokens.iter().skip(1))
+        .any(|(on, what)| on.is("on") && (what.is("database") || what.is("tablespace")))
+}
+
+/// The same in a body, or in a text that it builds.
+fn says_outer(body: &str) -> bool {
+    let lexed = lex(body);
+    names_outer(&lexed.tokens)
+        || lexed.tokens.iter().filter(|token| token.kind == Kind::Text).any(|token| {
+            let text = body::of(token).unwrap_or_else(|| token.text.trim_matches('\''));
+            names_outer(&lex(text).tokens)
+        })
 }
 
 fn copy(statement: &Stmt) -> Option<Refusal> {
@@ -303,4 +331,81 @@ fn batched(statement: &Stmt, batch: Option<&Batch>) -> Option<Refusal> {
             "move it to another version",
         ),
     }
+}
+
+/// A batch sees what the batches before it changed. What a statement reads of its own table beside the row that it changes
+/// must be nothing that it changes, or the values depend on how many rows a batch has.
+fn reads_itself(statement: &Stmt, batch: Option<&Batch>) -> Option<Refusal> {
+    batch?;
+    let (whole, target, alias) = match statement {
+        Stmt::Update(update) => (update.syntax(), update.relation_name()?, update.alias()),
+        Stmt::Delete(delete) => (delete.syntax(), delete.relation_name()?, delete.alias()),
+        _ => return None,
+    };
+    let target = target.relation_name_ref()?;
+    let table = relation(target.syntax())?;
+    let same = |other: &ast::RelationNameRef| {
+        let is = |other: &Relation| {
+            let schemas = (&other.schema, &table.schema);
+            other.name == table.name && !matches!(schemas, (Some(other), Some(own)) if other != own)
+        };
+        other != &target && relation(other.syntax()).as_ref().is_some_and(is)
+    };
+    let others: Vec<_> = whole.descendants().filter_map(ast::RelationNameRef::cast).filter(same).collect();
+    if others.is_empty() {
+        return None;
+    }
+    let reads = match statement {
+        Stmt::Update(update) => {
+            // The row's own columns may be told by a name that nothing else in the statement has.
+            let own = alias.and_then(|alias| name(alias.syntax())).or_else(|| {
+                let named = |other: &ast::RelationNameRef| {
+                    let item = other.syntax().parent().and_then(ast::RelationFromItem::cast);
+                    item.is_some_and(|item| item.alias().is_some())
+                };
+                others.iter().all(named).then(|| table.name.clone())
+            });
+            changed_columns_read(update, &others, own.as_deref())
+        }
+        _ => vec!["its rows".to_owned()],
+    };
+    let what = reads.first()?;
+    refuse(
+        "batch-reads-itself",
+        format!(
+            "it reads {what} of `{table}`, which the batches before have changed: what comes of it depends on their size"
+        ),
+        "in a version before this one, put what it reads into a table; or leave out `batch`, where few rows are changed",
+    )
+}
+
+/// Columns that an `UPDATE` changes and reads in other rows than the one it changes; `own` is how that row is called.
+fn changed_columns_read(
+    update: &ast::Update,
+    others: &[ast::RelationNameRef],
+    own: Option<&str>,
+) -> Vec<String> {
+    let targets: Vec<_> = update.syntax().descendants().filter_map(ast::ColumnTarget::cast).collect();
+    let changed: Vec<String> = targets.iter().filter_map(|target| name(target.name()?.syntax())).collect();
+    let is_target = |at| targets.iter().any(|target| target.syntax().text_range().contains_range(at));
+    // Where a name without a qualifier may be another row's.
+    let scope = |other: &ast::RelationNameRef| other.syntax().ancestors().find_map(ast::Select::cast);
+    let scopes: Vec<_> = others.iter().filter_map(scope).map(|scope| scope.syntax().text_range()).collect();
+    let words: Vec<_> = update
+        .syntax()
+        .descendants_with_tokens()
+        .filter_map(|element| element.into_token())
+        .filter(|token| !token.kind().is_trivia())
+        .collect();
+    let read = words.iter().enumerate().filter(|(at, word)| {
+        let before = |back: usize| at.checked_sub(back).and_then(|at| words.get(at)).map(|word| word.text());
+        if !changed.contains(&fold(word.text())) || is_target(word.text_range()) {
+            return false;
+        }
+        match (before(1), before(2)) {
+            (Some("."), Some(qualifier)) => own != Some(fold(qualifier).as_str()),
+            _ => scopes.iter().any(|scope| scope.contains_range(word.text_range())),
+        }
+    });
+    read.map(|(_, word)| format!("`{}`", fold(word.text()))).collect()
 }

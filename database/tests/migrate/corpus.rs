@@ -126,6 +126,10 @@ fn met_by(file: &str) -> &'static str {
             "CREATE TABLE features (id int PRIMARY KEY, name text); INSERT INTO features VALUES (1, 'a'), (2, 'b')"
         }
         "seed-style.sql" => "CREATE TABLE schema_version (version text); INSERT INTO schema_version VALUES ('1.1.0')",
+        "backfill-from-itself.sql" => {
+            "CREATE TABLE features (id int PRIMARY KEY, name text, parent int, parent_name text, depth int);
+             CREATE SCHEMA old; CREATE TABLE old.features AS SELECT id, depth FROM features"
+        }
         "enum.sql" => "CREATE TYPE state AS ENUM ('new', 'old'); CREATE TABLE states (s state); INSERT INTO states VALUES ('new')",
         "partition.sql" => {
             "CREATE TABLE events (at date NOT NULL, what text) PARTITION BY RANGE (at);
