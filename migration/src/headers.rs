@@ -25,7 +25,7 @@ pub struct Headers {
 /// How a backfill is cut.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Batch {
-    /// The column that orders the rows, as the catalog has it; unique and never null.
+    /// The column that orders the rows, as the catalog has it; never null, and the first of an index.
     pub key: String,
     /// Rows in one transaction.
     pub rows: u32,

@@ -23,15 +23,23 @@ const MAX_PAUSE: Duration = Duration::from_secs(1);
 const MAX_MISSES: u32 = 30;
 /// How far replicas may be behind before the next batch waits.
 const MAX_LAG: Duration = Duration::from_secs(5);
+/// How many times as many rows as asked for a batch may have, because they share the key's last value.
+const MAX_SHARING: u32 = 10;
 /// How long replicas are waited for in all, per batch.
 const LAG_WAIT: Duration = Duration::from_secs(60);
 
-/// The key must lead from row to row: one column, unique, never null.
+/// The key must lead through all rows in an order that an index has: a column that is never null. Rows that share a value go
+/// together.
 const KEY: &str = "
-SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND EXISTS (
-           SELECT 1 FROM pg_catalog.pg_index i WHERE i.indrelid = a.attrelid AND i.indisunique AND i.indisvalid
-              AND i.indnkeyatts = 1 AND i.indkey[0] = a.attnum AND i.indpred IS NULL)
-  FROM pg_catalog.pg_attribute a WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
+SELECT format_type(a.atttypid, a.atttypmod), a.attnotnull AND i.leads, i.leads_alone
+  FROM pg_catalog.pg_attribute a
+ CROSS JOIN LATERAL (
+    SELECT count(*) > 0 AS leads, coalesce(bool_or(i.indisunique AND i.indnkeyatts = 1), false) AS leads_alone
+      FROM pg_catalog.pg_index i
+      JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid JOIN pg_catalog.pg_am m ON m.oid = c.relam
+     WHERE i.indrelid = a.attrelid AND i.indisvalid AND i.indkey[0] = a.attnum AND i.indpred IS NULL
+       AND m.amname = 'btree') i
+ WHERE a.attrelid = to_regclass($1) AND a.attname = $2 AND NOT a.attisdropped";
 
 /// The column that somebody means who forgot its quotes.
 const MEANT: &str = "
@@ -46,6 +54,8 @@ struct Walk<'a> {
     batch: &'a Batch,
     cut: Backfill,
     kind: String,
+    /// Whether several rows may have one key.
+    shared: bool,
     /// The last key that is done.
     last: Option<String>,
     rows: i64,
@@ -58,9 +68,9 @@ impl Walk<'_> {
         format!("{}::{}", literal(text), self.kind)
     }
 
-    /// The rows of the next batch.
-    fn range(&self, up_to: &str) -> String {
-        let (key, up_to) = (&self.cut.key, self.key(up_to));
+    /// The rows of the next batch, where the key is called so.
+    fn range(&self, key: &str, up_to: &str) -> String {
+        let up_to = self.key(up_to);
         match &self.last {
             None => format!("{key} <= {up_to}"),
             Some(last) => format!("{key} > {} AND {key} <= {up_to}", self.key(last)),
@@ -118,16 +128,23 @@ impl<'a> Run<'a> {
         })?;
         let table = cut.table.as_sql();
         let row = self.sessions.work.client().query_opt(KEY, &[&table, &batch.key]).await.map_err(failed)?;
-        let kind = match row.map(|row| Ok((row.try_get(0)?, row.try_get(1)?))).transpose().map_err(failed)? {
-            Some((kind, true)) => kind,
+        let read =
+            |row: tokio_postgres::Row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get::<_, bool>(2)?));
+        let (kind, shared) = match row.map(read).transpose().map_err(failed)? {
+            Some((kind, true, unique)) => (kind, !unique),
             found => {
-                let why =
-                    if found.is_some() { "is not both unique and `NOT NULL`" } else { "is no column of it" };
+                let why = if found.is_some() {
+                    "is not `NOT NULL` and the first column of an index"
+                } else {
+                    "is no column of it"
+                };
                 let hint = match self.meant(&table, &batch.key).await? {
                     Some(key) if found.is_none() => {
                         format!("write its name as SQL does: `batch={}`", Batch { key, rows: batch.rows })
                     }
-                    _ => "name the primary key in the header `batch=COLUMN:ROWS`".to_owned(),
+                    _ => "name the first column of the primary key in the header `batch=COLUMN:ROWS`, or one that \
+                          an earlier version gives an index: `CREATE INDEX CONCURRENTLY`"
+                        .to_owned(),
                 };
                 return Err(unfit(format!("`{}` of {} cannot cut batches: it {why}", batch.key, cut.table))
                     .hint(hint));
@@ -138,7 +155,7 @@ impl<'a> Run<'a> {
         let saved = saved.into_iter().find(|saved| saved.ordinal == ledger::ordinal(statement));
         let found = saved.as_ref().map(|saved| saved.rows);
         let last = saved.map(|saved| saved.last_key);
-        Ok(Walk { batch, cut, kind, last, rows: found.unwrap_or_default(), found })
+        Ok(Walk { batch, cut, kind, shared, last, rows: found.unwrap_or_default(), found })
     }
 
     async fn meant(&self, table: &str, key: &str) -> Result<Option<String>, Problem> {
@@ -155,6 +172,9 @@ impl<'a> Run<'a> {
     /// The last key of the next batch, once it may begin; none when all are done.
     async fn next(&self, walk: &Walk<'_>) -> Result<Option<String>, Problem> {
         let Some(up_to) = self.next_key(walk).await? else { return Ok(None) };
+        if walk.shared {
+            self.few_share(walk, &up_to).await?;
+        }
         self.may_go_on()?;
         self.replicas().await?;
         Ok(Some(up_to))
@@ -182,6 +202,29 @@ impl<'a> Run<'a> {
         row.map_err(unread)?.map(|row| row.try_get(0)).transpose().map_err(failed)
     }
 
+    /// Refuses a batch that a value which many rows share makes much larger than was asked for: it would hold them all.
+    async fn few_share(&self, walk: &Walk<'_>, up_to: &str) -> Result<(), Problem> {
+        let most = i64::from(walk.batch.rows).saturating_mul(i64::from(MAX_SHARING));
+        // The table is counted, not what the statement changes of it: its own condition may be dear.
+        let sql = format!(
+            "SELECT count(*) FROM (SELECT FROM {} WHERE {} LIMIT {}) s",
+            walk.cut.table.as_sql(),
+            walk.range(&format!("\"{}\"", walk.batch.key.replace('"', "\"\"")), up_to),
+            most.saturating_add(1)
+        );
+        let row = self.sessions.work.client().query_one(&sql, &[]).await.map_err(failed)?;
+        let rows: i64 = row.try_get(0).map_err(failed)?;
+        if rows <= most {
+            return Ok(());
+        }
+        let message = format!(
+            "more than {most} rows of {} share `{}` = {up_to}: a batch of {} would hold them all",
+            walk.cut.table, walk.batch.key, walk.batch.rows
+        );
+        Err(Problem::new(Code::MigrationsUnfit, message)
+            .hint("name a column in the header `batch=COLUMN:ROWS` whose values fewer rows share"))
+    }
+
     async fn one_batch(
         &mut self,
         job: &Job<'a>,
@@ -191,7 +234,7 @@ impl<'a> Run<'a> {
         cost: &mut SegmentCost,
     ) -> Result<(), Problem> {
         let at = self.at(job, walk);
-        let (sql, up_to) = (walk.cut.within(&walk.range(&up_to)), up_to.as_str());
+        let (sql, up_to) = (walk.cut.within(&walk.range(&walk.cut.key, &up_to)), up_to.as_str());
         for _ in 0..MAX_MISSES {
             cost.lock_tries = cost.lock_tries.saturating_add(1);
             let bounds = Bounds { max_stall: self.max_stall(), max_wait: None };

@@ -225,10 +225,34 @@ async fn a_key_whose_quotes_were_forgotten_is_named_with_them() {
 }
 
 #[tokio::test]
+async fn rows_that_share_a_key_go_together_if_they_are_not_too_many() {
+    let ground = Ground::new(
+        "CREATE TABLE t (tenant int, id int, n int NOT NULL DEFAULT 0, PRIMARY KEY (tenant, id)) PARTITION BY LIST (tenant);
+         CREATE TABLE t1 PARTITION OF t FOR VALUES IN (1); CREATE TABLE tx PARTITION OF t DEFAULT;
+         INSERT INTO t SELECT i % 9, i FROM generate_series(1, 900) i",
+    );
+    let batch = |rows: u32| cut(&format!("batch=tenant:{rows}"), "UPDATE t SET n = n + 1 WHERE id > 9");
+    let problem = ground.expand(&[("v1.0.0.sql", &batch(9))]).await.unwrap_err();
+    assert_eq!(
+        (problem.code, problem.aftermath),
+        (Code::MigrationsUnfit, Aftermath::Unchanged),
+        "{problem:?}"
+    );
+    let told = "more than 90 rows of t share `tenant` = 0: a batch of 9 would hold them all";
+    assert!(problem.message.contains(told), "{problem}");
+    ground.expand(&[("v1.0.0.sql", &batch(30))]).await.unwrap();
+    let (counts, batches) = (
+        "SELECT n, count(*) FROM t GROUP BY n ORDER BY n",
+        "SELECT count(DISTINCT xmin::text) FROM t WHERE n = 1",
+    );
+    assert_eq!((ground.sql(counts).as_str(), ground.sql(batches).as_str()), ("0|9\n1|891", "9"));
+}
+
+#[tokio::test]
 async fn a_key_that_cannot_lead_is_refused() {
     let ground = Ground::new(T);
     for (file, found) in [
-        ("-- pointsman: batch=n:100\nDELETE FROM t", "not both unique"),
+        ("-- pointsman: batch=n:100\nDELETE FROM t", "is not `NOT NULL` and the first column of an index"),
         ("-- pointsman: batch=nope:100\nUPDATE t SET n = 1", "no column"),
     ] {
         let problem = ground.expand(&[("v1.0.0.sql", file)]).await.unwrap_err();
