@@ -120,7 +120,9 @@ impl Balancer {
         if let Some(why) = self.elsewhere() {
             return Err(why);
         }
-        http_check::ask(&self.frontend, &self.config.frontend.path.0, Some(side), LOOK).await
+        let answer = http_check::ask(&self.frontend, &self.config.frontend.path.0, Some(side), LOOK).await;
+        // It may have moved while it was asked: then whoever has it now gave the answer, or nobody did.
+        self.elsewhere().map_or(answer, Err)
     }
 
     /// Why the frontend's address is not the one of the HAProxy here; none where it may be.

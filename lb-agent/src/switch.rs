@@ -492,6 +492,7 @@ struct Confirmed {
 async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Result<Confirmed, Problem> {
     let give_up = Instant::now() + START_WAITED;
     for _ in 0..RELOADS_FOLLOWED {
+        let elsewhere = balancer.elsewhere();
         let looks = [(); REQUESTS_THAT_MUST_SEE].map(|()| balancer.look("stable"));
         // Listing the workers waits for a master that is starting anew. The last look at the pid comes after it, so a
         // worker that took over meanwhile is seen.
@@ -516,8 +517,8 @@ async fn confirm(balancer: &Balancer, wanted: &Route, mut told: WorkerId) -> Res
             let message = format!("the route `{wanted}` was set, but `{found}` was read back");
             return Err(Problem::new(Code::RouteNotApplied, message));
         }
-        // The address may have moved to another load balancer meanwhile, whose answers are about its own route.
-        let seen = match balancer.elsewhere() {
+        // The address may have moved to another load balancer meanwhile, whose answers are about its own route, or from there.
+        let seen = match elsewhere.or_else(|| balancer.elsewhere()) {
             Some(why) => Ok(format!("not seen by a request: {why}")),
             None => all_see(balancer, wanted, looks).await.map(|itself| {
                 let itself = itself.map_or_else(String::new, |itself| format!(", {itself}"));

@@ -12,7 +12,7 @@ use rustix::process::Signal;
 
 use crate::Site;
 use crate::database::DatabaseHost;
-use crate::process::{Process, binary};
+use crate::process::{self, Process, binary};
 
 /// A pointsman daemon of a site.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -118,7 +118,8 @@ impl Site {
 
     fn on_its_own(&self, program: &str, daemon: Daemon, armed: Option<String>) -> Result<Process> {
         let host = daemon.host();
-        let mut command = Command::new(binary(&format!("pointsman-{program}"))?);
+        let binary = binary(&format!("pointsman-{program}"))?;
+        let mut command = process::command(&self.inside(host)?, binary);
         command.arg("--config").arg(self.folder().join(host).join(format!("{program}.toml")));
         let log = self.folder().join(format!("logs/{program}-{host}.log"));
         spawn_armed(&format!("{program} of {host}"), command, armed, &log)

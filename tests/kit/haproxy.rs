@@ -4,13 +4,12 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use rustix::process::{Pid, Signal, kill_process};
 
-use crate::process::Process;
+use crate::process::{self, Process};
 use crate::runtime_socket;
 
 /// Longest time for a reload.
@@ -27,6 +26,10 @@ pub struct Layout {
     pub map: PathBuf,
     /// Where visitors come in.
     pub frontend: SocketAddr,
+    /// Where it listens, too.
+    pub also: Option<SocketAddr>,
+    /// The words before its command, where it runs in a network of its own.
+    pub inside: Vec<String>,
     /// The web servers behind it.
     pub blue: SocketAddr,
     /// See `blue`.
@@ -74,6 +77,7 @@ impl Layout {
         let page = self.folder.join("maintenance.html");
         let (socket, page, frontend, lines) = (socket.display(), page.display(), self.frontend, self.lines);
         let (blue, green) = (Self::slot("blue", self.blue), Self::slot("green", self.green));
+        let also = self.also.map_or_else(String::new, |address| format!("  bind {address}\n"));
         let (load, hold, held) = if self.holds { self.hold() } else { Default::default() };
         format!(
             r#"global
@@ -106,7 +110,7 @@ defaults
   timeout tunnel 1m
 frontend fe
   bind {frontend}
-  acl trusted src 127.0.0.0/8
+{also}  acl trusted src 127.0.0.0/8
 {hold}  http-request set-var(txn.route)  str(route),map({map},be_maint:be_maint:0:0)
   http-request set-var(txn.stable) var(txn.route),field(1,:)
   http-request set-var(txn.canary) var(txn.route),field(2,:)
@@ -157,7 +161,7 @@ frontend fe
 }
 
 fn spawn(layout: &Layout, log: &Path) -> Result<Process> {
-    let mut command = Command::new("haproxy");
+    let mut command = process::command(&layout.inside, "haproxy");
     command.args(["-W", "-f"]).arg(layout.folder.join("haproxy.cfg")).arg("-S").arg(layout.master());
     Process::start("haproxy", &mut command, log).context("is haproxy installed?")
 }

@@ -1,6 +1,7 @@
 //! A child process that never outlives its guard: asked to end, then made to, also when the test panics. What it
 //! writes goes to a file, whose end is shown when the test fails.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -29,6 +30,18 @@ pub fn binary(name: &str) -> Result<PathBuf> {
     let test = std::env::current_exe().context("cannot find the running test")?;
     let found = test.ancestors().skip(1).take(2).map(|folder| folder.join(name)).find(|path| path.is_file());
     found.with_context(|| format!("no `{name}` beside `{}`: run `cargo build --workspace`", test.display()))
+}
+
+/// The command of a program, with the words before it that have it run elsewhere.
+pub(crate) fn command(inside: &[String], program: impl AsRef<OsStr>) -> Command {
+    match inside {
+        [] => Command::new(program),
+        [first, rest @ ..] => {
+            let mut command = Command::new(first);
+            command.args(rest).arg(program);
+            command
+        }
+    }
 }
 
 impl Process {

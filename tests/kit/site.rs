@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use tempfile::TempDir;
@@ -17,6 +17,7 @@ use crate::client::Client;
 use crate::daemon::Daemon;
 use crate::database::DatabaseHost;
 use crate::haproxy::{self, Haproxy};
+use crate::pair::{self, Pair};
 use crate::pki::{Authority, Identity, Subject, uri};
 use crate::process::{Process, binary};
 use crate::web_host::WebHost;
@@ -48,6 +49,7 @@ pub struct SiteBuilder {
     file: String,
     granted: String,
     drain_end: String,
+    shared_address: bool,
 }
 
 impl Default for SiteBuilder {
@@ -65,6 +67,7 @@ impl Default for SiteBuilder {
             file: String::new(),
             granted: String::new(),
             drain_end: "leave".to_owned(),
+            shared_address: false,
         }
     }
 }
@@ -104,6 +107,8 @@ pub struct Site {
     pub blue: WebHost,
     /// The other.
     pub green: WebHost,
+    /// The network of two load balancers that share an address.
+    pair: Option<Pair>,
     addresses: Addresses,
     authority: Authority,
     folder: TempDir,
@@ -114,6 +119,8 @@ pub struct Site {
 struct BalancerAddresses {
     name: &'static str,
     frontend: SocketAddr,
+    /// Where its agent asks the frontend, if it is not where visitors do.
+    asked: Option<SocketAddr>,
     agent: SocketAddr,
     lines: SocketAddr,
 }
@@ -138,7 +145,7 @@ impl Addresses {
             bail!("asked for ports, got {}", ports.len());
         };
         let mut found = names.iter().zip(rest.chunks(3)).filter_map(|(name, ports)| match *ports {
-            [frontend, agent, lines] => Some(BalancerAddresses { name, frontend, agent, lines }),
+            [frontend, agent, lines] => Some(BalancerAddresses { name, frontend, asked: None, agent, lines }),
             _ => None,
         });
         Ok(Self {
@@ -149,6 +156,26 @@ impl Addresses {
             first: found.next().context("no load balancer")?,
             second: found.next(),
         })
+    }
+
+    /// Those of two load balancers that share an address. Nobody else is in their network.
+    fn shared() -> Self {
+        let outside = |port| SocketAddr::new(pair::OUTSIDE, port);
+        let [first, second] = [0, 1].map(|index| BalancerAddresses {
+            name: BALANCERS[index],
+            frontend: SocketAddr::new(pair::SHARED, 80),
+            asked: Some(SocketAddr::from(([127, 0, 0, 1], 80))),
+            agent: SocketAddr::new(pair::OWN[index], 7461),
+            lines: SocketAddr::from(([127, 0, 0, 1], 7462)),
+        });
+        Self {
+            coordinator: outside(7443),
+            database: outside(7444),
+            blue: (outside(8001), outside(7451)),
+            green: (outside(8002), outside(7452)),
+            first,
+            second: Some(second),
+        }
     }
 
     fn balancers(&self) -> impl Iterator<Item = BalancerAddresses> {
@@ -206,6 +233,14 @@ impl SiteBuilder {
         self
     }
 
+    /// Two load balancers that share the address which visitors ask, and have it one at a time: inside a call of
+    /// [`crate::in_own_network`]. Their agents ask at loopback.
+    #[must_use]
+    pub fn shared_address(mut self) -> Self {
+        self.shared_address = true;
+        self
+    }
+
     /// Moves these shares of the visitors first, and watches each so long.
     #[must_use]
     pub fn canary(mut self, splits: &[u8], hold: &str) -> Self {
@@ -246,7 +281,11 @@ impl SiteBuilder {
     /// Starts everything and waits until it is ready.
     pub async fn start(self) -> Result<Site> {
         let folder = tempfile::Builder::new().prefix("pm-").tempdir()?;
-        let addresses = Addresses::reserve(self.balancers)?;
+        let addresses = match self.shared_address {
+            true => Addresses::shared(),
+            false => Addresses::reserve(self.balancers)?,
+        };
+        let pair = self.shared_address.then(|| Pair::lay(folder.path())).transpose()?;
         let authority = Authority::new("pointsman test authority")?;
         let at = |path: &str| folder.path().join(path);
         for path in ["logs", "pki", "coordinator/state", "coordinator/environments", "people", "artifacts"] {
@@ -273,7 +312,8 @@ impl SiteBuilder {
         let start = |balancer: BalancerAddresses| -> Result<Haproxy> {
             check_map(folder.path(), balancer.name)?;
             let log = at(&format!("logs/haproxy-{}.log", balancer.name));
-            Haproxy::start(self.haproxy_layout(folder.path(), &addresses, balancer), &log)
+            let layout = self.haproxy_layout(folder.path(), &addresses, balancer);
+            Haproxy::start(haproxy::Layout { inside: inside(pair.as_ref(), balancer.name)?, ..layout }, &log)
         };
         let haproxy = start(addresses.first)?;
         let second = addresses.second.map(start).transpose()?;
@@ -292,6 +332,7 @@ impl SiteBuilder {
             haproxy,
             blue,
             green,
+            pair,
             addresses,
             authority,
             folder,
@@ -316,6 +357,8 @@ impl SiteBuilder {
             folder: own.join("haproxy"),
             map: own.join("state/route.map"),
             frontend: balancer.frontend,
+            also: balancer.asked,
+            inside: Vec::new(),
             blue: addresses.blue.0,
             green: addresses.green.0,
             lines: balancer.lines,
@@ -465,7 +508,7 @@ secrets = {:?}
         layout.master(),
         layout.map,
         if layout.holds { "hold_backend = \"be_hold\"\n" } else { "" },
-        layout.frontend,
+        balancer.asked.unwrap_or(balancer.frontend),
         layout.lines,
         folder.join(SECRETS),
     )
@@ -510,6 +553,14 @@ fn take_certificates_of_init(folder: &Path, addresses: &Addresses) -> Result<()>
     }
     std::fs::copy(made.join("ca/ca.pem"), folder.join("pki/ca.pem"))?;
     Ok(())
+}
+
+/// The words before a command that is to run on a host.
+fn inside(pair: Option<&Pair>, host: &str) -> Result<Vec<String>> {
+    match (pair, BALANCERS.iter().position(|name| *name == host)) {
+        (Some(pair), Some(index)) => pair.inside(index),
+        _ => Ok(Vec::new()),
+    }
 }
 
 /// Has an lb-agent write a first route, as its unit does before HAProxy starts.
@@ -571,6 +622,16 @@ impl Site {
             routes.push(haproxy.route().await?);
         }
         Ok(routes)
+    }
+
+    /// The words before a command that is to run on a host.
+    pub(crate) fn inside(&self, host: &str) -> Result<Vec<String>> {
+        inside(self.pair.as_ref(), host)
+    }
+
+    /// Moves the address that two load balancers share to the other one. Returns when that began and ended.
+    pub fn fail_over(&mut self) -> Result<(Instant, Instant)> {
+        self.pair.as_mut().context("no address is shared")?.fail_over()
     }
 
     /// Where the coordinator listens.

@@ -10,6 +10,7 @@ mod crash;
 mod database;
 mod database_crash;
 mod drift;
+mod failover;
 mod gives_way;
 mod haproxy_killed;
 mod hostile;

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 use pointsman_chassis::site_certificate::SiteCertificate;
 use pointsman_core::{Aftermath, Code, Epoch, Evidence, Problem};
 
+use crate::alone::in_own_mounts;
 use crate::fake::{Answer, KEY};
-use crate::full_disk::in_own_mounts;
 use crate::pki::{Authority, Made, NEW, OLD, Wish};
 use crate::rig::Rig;
 

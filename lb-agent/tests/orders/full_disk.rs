@@ -7,31 +7,9 @@ use std::process::Command;
 use pointsman_core::{Aftermath, Code, Step};
 use pointsman_proto::convert::ReceivedOrder;
 
+use crate::alone::in_own_mounts;
 use crate::fake::KEY;
 use crate::rig::{Agent, P, Rig, Setup, V, route, switch};
-
-/// Runs a test again with mounts of its own, which end with it. Says whether this is that run.
-pub fn in_own_mounts(test: &str) -> bool {
-    if std::env::var_os("POINTSMAN_OWN_MOUNTS").is_some() {
-        return true;
-    }
-    let root = Command::new("id").arg("-u").output().is_ok_and(|id| id.stdout == b"0\n");
-    let allowed = root
-        && Command::new("unshare").args(["--mount", "true"]).status().is_ok_and(|status| status.success());
-    if !allowed {
-        println!("skipped {test}: only root with a mount namespace can fill a small file system");
-        return false;
-    }
-    let again = Command::new("unshare")
-        .args(["--mount", "--propagation", "private", "--"])
-        .arg(std::env::current_exe().unwrap())
-        .args(["--exact", test, "--nocapture"])
-        .env("POINTSMAN_OWN_MOUNTS", "1")
-        .status()
-        .unwrap();
-    assert!(again.success(), "{test} failed in its own mounts");
-    false
-}
 
 async fn refused(rig: &Rig) {
     let refused = rig.agent.set_route(P, V).await;

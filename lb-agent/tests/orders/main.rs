@@ -9,6 +9,7 @@
     reason = "tests: a panic is how they fail"
 )]
 
+mod alone;
 mod astray;
 mod certificates;
 mod certificates_real;
@@ -23,6 +24,7 @@ mod limits;
 #[path = "../net/mod.rs"]
 mod net;
 mod opnsense;
+mod own_address;
 mod pki;
 mod proxy_protocol;
 mod real;
