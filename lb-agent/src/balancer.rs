@@ -13,6 +13,7 @@ use crate::events::Events;
 use crate::guard::Guard;
 use crate::inspect::Looks;
 use crate::own_address;
+use crate::loaded::Loaded;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
@@ -46,6 +47,8 @@ pub struct Balancer {
     /// How it stood when somebody looked last.
     pub(crate) looks: Looks,
 }
+    /// The files that HAProxy runs by.
+    pub(crate) loaded: Loaded,
 
 /// How many servers of a backend are healthy, of how many. Backup servers are none of them: they answer in place of the slot,
 /// where it has nobody left, and say nothing of the release on it.
@@ -113,6 +116,7 @@ impl Balancer {
             signals,
             looks: Looks::default(),
         })
+            loaded: Loaded::default(),
     }
 
     /// Asks the frontend as a trusted client, and returns what it marks its answer with.

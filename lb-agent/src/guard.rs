@@ -4,7 +4,8 @@
 //! map before it was written: the guard sets the route again. It does not fight a person: a route that changed while the
 //! worker stayed the same was changed by hand, and is reported and left, unless the configuration says otherwise.
 
-use std::path::Path;
+use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tracing::warn;
 use crate::balancer::Balancer;
 use crate::drift::{self, Change, Found, Look};
 use crate::events::Kind;
+use crate::loaded;
 use crate::reply::WorkerId;
 use crate::route_file::Caught;
 use crate::switch::{self, Prepared};
@@ -34,9 +36,6 @@ const REST: Duration = Duration::from_millis(20);
 /// How often the master is asked whether reloads have failed: at rest, and as long after a change of the configuration.
 const MASTER_CALM: Duration = Duration::from_secs(30);
 const MASTER_ALERT: Duration = Duration::from_secs(2);
-
-/// Where HAProxy's configuration is where lb-agent.toml does not say.
-const USUAL_FOLDER: &str = "/etc/haproxy";
 
 /// How often OPNsense is asked while it may keep another route than stands: at first, and at most after long silence.
 const OPNSENSE_CALM: Duration = Duration::from_secs(1);
@@ -131,13 +130,19 @@ async fn catch_up(balancer: &Balancer) {
 }
 
 /// Tells of reloads that failed: the worker of before goes on, and nothing else shows that a start would fail. The master
-/// is a door with few places, and is asked only now and then, or for a while after the configuration's folder has changed.
+/// is a door with few places, and is asked only now and then, or for a while after something has changed in a folder of the files
+/// that HAProxy runs by.
 async fn watch_reloads(balancer: &Balancer) {
-    let config = balancer.config.haproxy.config.iter().filter_map(|path| path.parent());
-    let usual = balancer.config.haproxy.config.is_empty().then_some(Path::new(USUAL_FOLDER));
-    let mut hints = Hints::of(config.chain(usual));
+    let mut watched = BTreeSet::new();
+    let mut hints = Hints::of([]);
     let (mut failed_before, mut changed) = (0, None::<Instant>);
     loop {
+        let loaded = balancer.loaded.ask(&balancer.workers).await;
+        let folders = loaded::folders(&balancer.config.haproxy.config, loaded.as_deref());
+        if folders != watched {
+            hints = Hints::of(folders.iter().map(PathBuf::as_path));
+            watched = folders;
+        }
         if let Some(Ok(processes)) = balancer.workers.processes().await {
             let failed = processes.failed_reloads;
             if failed > failed_before {

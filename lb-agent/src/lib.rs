@@ -15,6 +15,7 @@ mod guard;
 mod hands;
 pub mod haproxy_cfg;
 mod inspect;
+mod loaded;
 mod opnsense;
 mod own_address;
 mod probe;

@@ -1,13 +1,14 @@
 //! HAProxy as a program: its version, what it has loaded, what it could not load.
 
 use std::fmt::Write as _;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use pointsman_core::Problem;
 
-use super::seen::{Seen, USUAL_CONFIG, Written};
+use super::seen::{Seen, Written};
 use super::{Said, listed};
+use crate::loaded::{self, USUAL_CONFIG};
 
 /// Versions that are known, both included.
 const OLDEST: (u32, u32) = (2, 4);
@@ -53,13 +54,28 @@ pub(super) fn config_readable(seen: &Seen) -> Result<Said, &Problem> {
 }
 
 pub(super) fn config_loaded(seen: &Seen, written: &Written) -> Said {
-    if let Some(loaded) = seen.loaded.as_ref().filter(|loaded| !same_files(loaded, &written.files)) {
+    let named = !seen.wanted.config.is_empty();
+    if let Some(loaded) = seen.loaded.as_ref().filter(|loaded| named && !same_files(loaded, &written.files)) {
         let (loaded, read) =
             (loaded.iter().map(|path| path.display()), written.files.iter().map(|path| path.display()));
         return Said::warn(
             format!("HAProxy has loaded {}, the findings are about {}", listed(loaded), listed(read)),
             "take `config` out of lb-agent.toml: HAProxy is then asked which files it has loaded",
         );
+    }
+    let load = load_again(seen);
+    if !written.gone.is_empty() {
+        return Said::warn(
+            format!(
+                "HAProxy runs by what stood in {}, not there any more",
+                listed(written.gone.iter().map(|path| path.display()))
+            ),
+            format!("put back what was taken away by mistake; else, {load}"),
+        );
+    }
+    if !written.new.is_empty() {
+        let new = listed(written.new.iter().map(|path| path.display()));
+        return Said::warn(format!("HAProxy has not loaded {new}, and will with the next reload"), load);
     }
     let (Ok(info), Some(changed)) = (&seen.info, written.changed) else {
         return Said::unknown("whether HAProxy runs what stands in its files cannot be seen", "");
@@ -103,14 +119,12 @@ fn load_again(seen: &Seen) -> String {
     format!("on the load balancer:\n  haproxy -c{named} && systemctl reload haproxy")
 }
 
-/// The options that have HAProxy read these files. Several of one folder in the order of their names are those of the whole
-/// folder, where one counts too that is new. The folder of the usual file holds other things besides.
+/// The options that have HAProxy read these files. Of a folder one counts too that is new.
 fn arguments(files: &[PathBuf]) -> String {
     let mut named = String::new();
-    let usual = Path::new(USUAL_CONFIG).parent();
-    for together in files.chunk_by(|one, next| one.parent() == next.parent() && one < next) {
-        let folder = together.first().and_then(|file| file.parent()).filter(|folder| Some(*folder) != usual);
-        match folder.filter(|_| together.len() > 1) {
+    for together in loaded::by_folder(files) {
+        let folder = together.first().and_then(|file| file.parent());
+        match folder.filter(|_| loaded::are_a_folder(together)) {
             Some(folder) => {
                 let _ = write!(named, " -f {}", folder.display());
             }

@@ -8,11 +8,12 @@ use pointsman_core::{Problem, Route};
 
 use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
 use super::part::At;
-use super::seen::{Seen, USUAL_CONFIG, Written};
+use super::seen::{Seen, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
 use super::{Said, add_to, listed, part};
 use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Place, Section};
+use crate::loaded::USUAL_CONFIG;
 
 /// The backend that a term finds without servers; it may stand in an `acl`.
 fn finds_dead<'a>(term: &Term<'a>, section: &'a Section) -> Option<&'a str> {

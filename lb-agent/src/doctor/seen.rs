@@ -1,6 +1,7 @@
 //! What the preflight looks at: HAProxy's answers, its files, the socket's owner. Looking decides nothing.
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -13,12 +14,10 @@ use crate::balancer::Balancer;
 use crate::config::Haproxy;
 use crate::fit::{self, Fit};
 use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
+use crate::loaded::{self, USUAL_CONFIG};
 use crate::own_address;
 use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
 use crate::socket::Endpoint;
-
-/// Where HAProxy's configuration is when neither lb-agent.toml nor HAProxy itself says so.
-pub(super) const USUAL_CONFIG: &str = "/etc/haproxy/haproxy.cfg";
 
 /// Most files that are read of one configuration: HAProxy reads them all at start, nobody has thousands.
 const MAX_FILES: usize = 256;
@@ -41,6 +40,10 @@ pub struct Written {
     pub config: HaproxyConfig,
     /// The files, as they were read.
     pub files: Vec<PathBuf>,
+    /// Those that HAProxy has loaded and that are not there any more.
+    pub gone: Vec<PathBuf>,
+    /// Those that have come into a folder of which HAProxy has loaded every file.
+    pub new: Vec<PathBuf>,
     /// How long ago the youngest of them was changed.
     pub changed: Option<Duration>,
     /// Sizes of the pages that the maintenance backend answers with, or why they cannot be read.
@@ -112,15 +115,16 @@ pub struct Seen {
 pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let wanted = balancer.config.haproxy.clone();
     let workers = &balancer.workers;
-    let named = loaded_files(balancer).await;
+    let named = balancer.loaded.ask(workers).await;
     let relative = named.iter().flatten().find(|path| !path.is_absolute()).cloned();
     let loaded = named.filter(|_| relative.is_none());
     let files = files_of(&wanted, loaded.as_deref());
+    let is_loaded = wanted.config.is_empty() && loaded.is_some();
     let unnamed = relative.filter(|_| wanted.config.is_empty());
     let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
     let master = wanted.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
     let reading = tokio::task::spawn_blocking(move || {
-        (read(&files, &maintenance), owner(&socket.0), master.as_ref().map(owner))
+        (read(&files, is_loaded, &maintenance), owner(&socket.0), master.as_ref().map(owner))
     });
     let (written, socket_file, master_file) = reading.await.unwrap_or_else(|error| {
         (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()), None)
@@ -186,14 +190,6 @@ fn not_found(name: &Path) -> Problem {
         .hint("name its files in lb-agent.toml, `config = \"/etc/haproxy/haproxy.cfg\"` in `[haproxy]`, or start it with whole paths")
 }
 
-/// The files that HAProxy has loaded, by the names that it was started with.
-async fn loaded_files(balancer: &Balancer) -> Option<Vec<PathBuf>> {
-    let loaded =
-        balancer.workers.ask(&["show", "env", "HAPROXY_CFGFILES"], reply::loaded_files).await.ok()?;
-    let loaded: Vec<PathBuf> = loaded.into_iter().map(PathBuf::from).collect();
-    (!loaded.is_empty()).then_some(loaded)
-}
-
 /// The files to read: those of lb-agent.toml; else those that HAProxy has loaded, so that no others are taken for them;
 /// else the usual one.
 fn files_of(wanted: &Haproxy, loaded: Option<&[PathBuf]>) -> Vec<PathBuf> {
@@ -220,8 +216,9 @@ fn unreadable(path: &Path, why: &str) -> Problem {
     Problem::new(Code::ConfigInvalid, format!("cannot read `{path}`: {why}")).hint(hint)
 }
 
-/// Reads HAProxy's configuration: files, and of folders every `*.cfg` by name, as HAProxy does.
-pub fn read(paths: &[PathBuf], maintenance: &str) -> Result<Written, Problem> {
+/// Reads HAProxy's configuration: files, and of folders every `*.cfg` by name, as HAProxy does. Where HAProxy said that it has
+/// loaded them, one that is gone is told, and so is one that has come.
+pub fn read(paths: &[PathBuf], is_loaded: bool, maintenance: &str) -> Result<Written, Problem> {
     let mut files = Vec::new();
     for path in paths {
         files.extend(files_in(path)?);
@@ -232,9 +229,17 @@ pub fn read(paths: &[PathBuf], maintenance: &str) -> Result<Written, Problem> {
     }
     let (mut texts, mut bytes) = (Vec::new(), 0u64);
     let mut youngest: Option<SystemTime> = None;
+    let mut gone = Vec::new();
     for file in &files {
         let failed = |error: std::io::Error| unreadable(file, &error.to_string());
-        let found = std::fs::metadata(file).map_err(failed)?;
+        let found = match std::fs::metadata(file) {
+            // One that lb-agent.toml names wrongly is told as such.
+            Err(error) if error.kind() == ErrorKind::NotFound && is_loaded => {
+                gone.push(file.clone());
+                continue;
+            }
+            found => found.map_err(failed)?,
+        };
         bytes = bytes.saturating_add(found.len());
         if bytes > MAX_BYTES || !found.is_file() {
             return Err(unreadable(file, "it is too large, or no file"));
@@ -253,7 +258,20 @@ pub fn read(paths: &[PathBuf], maintenance: &str) -> Result<Written, Problem> {
         })
         .collect();
     let changed = youngest.and_then(|changed| SystemTime::now().duration_since(changed).ok());
-    Ok(Written { config, files, changed, pages })
+    files.retain(|file| !gone.contains(file));
+    let new = if is_loaded { not_loaded(paths)? } else { Vec::new() };
+    Ok(Written { config, files, gone, new, changed, pages })
+}
+
+/// The files that HAProxy's next reload would read beside those that it has loaded.
+fn not_loaded(loaded: &[PathBuf]) -> Result<Vec<PathBuf>, Problem> {
+    let mut new = Vec::new();
+    for together in loaded::by_folder(loaded).filter(|together| loaded::are_a_folder(together)) {
+        let folder = together.first().and_then(|file| file.parent()).filter(|folder| folder.is_dir());
+        let files = folder.map(files_in).transpose()?.unwrap_or_default();
+        new.extend(files.into_iter().filter(|file| !loaded.contains(file)));
+    }
+    Ok(new)
 }
 
 fn files_in(path: &Path) -> Result<Vec<PathBuf>, Problem> {

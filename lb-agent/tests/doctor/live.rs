@@ -5,8 +5,8 @@ use std::time::Duration;
 use pointsman_chassis::config::Parsed;
 use pointsman_core::{Code, Problem, Route};
 use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn};
-use pointsman_lb_agent::doctor::examine;
 use pointsman_lb_agent::doctor::seen::{Owner, Seen};
+use pointsman_lb_agent::doctor::{self, examine};
 use pointsman_lb_agent::reply::{CliSocket, Limits, Processes, StatRow};
 use pointsman_lb_agent::{Driver, SeenServer, driver_fit};
 
@@ -59,6 +59,51 @@ fn other_files_than_the_loaded_ones_are_not_taken_for_them() {
         "`/etc/haproxy/other.cfg`, the findings are about `haproxy.cfg`",
         "`config`",
     );
+}
+
+#[test]
+fn files_that_come_and_go_are_told_before_the_reload_that_meets_them() {
+    let of_loaded = |seen: &mut Seen| seen.wanted.config.clear();
+    let gone = |seen: &mut Seen| {
+        of_loaded(seen);
+        seen.loaded = Some(vec!["/srv/conf.d/a.cfg".into(), "haproxy.cfg".into()]);
+        seen.written.as_mut().unwrap().gone = vec!["/srv/conf.d/a.cfg".into()];
+    };
+    check(
+        gone,
+        "config-loaded",
+        Warn,
+        "`/srv/conf.d/a.cfg`, not there any more",
+        "haproxy -c -f /srv/conf.d -f",
+    );
+    let new = |seen: &mut Seen| {
+        of_loaded(seen);
+        seen.loaded = Some(vec!["/srv/conf.d/a.cfg".into()]);
+        seen.written.as_mut().unwrap().new = vec!["/srv/conf.d/b.cfg".into()];
+    };
+    check(new, "config-loaded", Warn, "has not loaded `/srv/conf.d/b.cfg`", "haproxy -c -f /srv/conf.d &&");
+}
+
+#[test]
+fn of_what_haproxy_has_loaded_what_is_gone_and_what_is_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let conf_d = folder.path().join("conf.d");
+    std::fs::create_dir(&conf_d).unwrap();
+    let at = |name: &str| conf_d.join(name);
+    std::fs::write(at("b.cfg"), "backend b\n").unwrap();
+    let loaded = [at("a.cfg"), at("b.cfg")];
+    let read = |is_loaded: bool| doctor::seen::read(&loaded, is_loaded, "be_maint");
+    let found = read(true).unwrap();
+    assert_eq!((found.files, found.gone, found.new), (vec![at("b.cfg")], vec![at("a.cfg")], vec![]));
+    std::fs::rename(at("b.cfg"), at("a.cfg")).unwrap();
+    for other in ["b.cfg", "c.cfg", ".d.cfg", "d.txt"] {
+        std::fs::write(at(other), "").unwrap();
+    }
+    let found = read(true).unwrap();
+    assert_eq!((found.gone, found.new), (vec![], vec![at("c.cfg")]));
+    // What lb-agent.toml names is there, or is a mistake.
+    std::fs::remove_file(at("a.cfg")).unwrap();
+    assert!(read(false).unwrap_err().message.contains("a.cfg"));
 }
 
 #[test]

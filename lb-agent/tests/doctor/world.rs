@@ -74,6 +74,8 @@ pub fn written(text: &str) -> Written {
     Written {
         config: HaproxyConfig::parse([("haproxy.cfg", text)]),
         files: vec![PathBuf::from("haproxy.cfg")],
+        gone: Vec::new(),
+        new: Vec::new(),
         changed: Some(Duration::from_secs(300)),
         pages: BTreeMap::from([
             ("/etc/haproxy/pages/maintenance.html".to_owned(), Ok(700)),

@@ -133,6 +133,32 @@ async fn a_reload_that_failed_is_told_and_that_one_works_again() {
     guard.abort();
 }
 
+/// Where nobody said where HAProxy's files are it says so itself, those of a folder too: a change of them shows at once.
+#[tokio::test]
+async fn a_reload_that_fails_by_a_file_of_a_folder_is_told() {
+    let Some(haproxy) = Haproxy::start_with(|folder| {
+        std::fs::create_dir(folder.join("conf.d")).unwrap();
+        std::fs::write(folder.join("conf.d/a.cfg"), "backend be_other\n").unwrap();
+        (String::new(), String::new())
+    })
+    .await
+    else {
+        return;
+    };
+    let hands = haproxy.agent.hands.clone();
+    let guard = tokio::spawn(async move { hands.guard_route().await });
+    haproxy.until("the guard knows the worker", async |haproxy| known(haproxy).await).await;
+    // It has asked the master and waits for half a minute, but for what changes.
+    let broken = haproxy.folder.path().join("conf.d/b.cfg");
+    std::fs::write(&broken, "backend be_broken\n  mode nonsense\n").unwrap();
+    haproxy.signal("-USR2");
+    until_told(&haproxy, "reload-failed", 1).await;
+    std::fs::remove_file(&broken).unwrap();
+    haproxy.signal("-USR2");
+    until_told(&haproxy, "reload-works", 1).await;
+    guard.abort();
+}
+
 /// A configuration without the map: nobody is led by the route, and releases must not build on it.
 #[tokio::test]
 async fn an_haproxy_that_has_lost_the_map_is_drift() {

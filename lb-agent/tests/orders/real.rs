@@ -1,5 +1,6 @@
 //! A real HAProxy in master-worker mode, with the routing of the example configuration.
 
+use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
@@ -171,7 +172,8 @@ impl Haproxy {
         Some(started)
     }
 
-    /// Starts it with this configuration, and this agent beside it. A map `route.map` at `P` lies in its folder.
+    /// Starts it with this configuration, and this agent beside it. A map `route.map` at `P` lies in its folder. Where it finds a
+    /// folder `conf.d` there it reads that, too.
     pub fn begin(
         configuration: impl FnOnce(&Path, SocketAddr) -> String,
         agent: impl FnOnce(&Path, SocketAddr) -> Agent,
@@ -186,9 +188,11 @@ impl Haproxy {
         std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
         let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
+        let conf_d = Some(folder.path().join("conf.d")).filter(|conf_d| conf_d.is_dir());
         let child = Command::new("haproxy")
             .args(["-W", "-f"])
             .arg(folder.path().join("haproxy.cfg"))
+            .args(conf_d.iter().flat_map(|conf_d| [OsStr::new("-f"), conf_d.as_os_str()]))
             .arg("-S")
             .arg(folder.path().join("master.sock"))
             .stdin(Stdio::null())
