@@ -1,5 +1,6 @@
 //! The balancer as one thing: its configuration, its workers, its route on disk, its frontend.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use pointsman_chassis::http_check::{self, Answer, Target};
@@ -12,8 +13,8 @@ use crate::config::{Config, SharedConfig};
 use crate::events::Events;
 use crate::guard::Guard;
 use crate::inspect::Looks;
-use crate::own_address;
 use crate::loaded::Loaded;
+use crate::own_address;
 use crate::reply::StatRow;
 use crate::route_file::RouteFile;
 use crate::signals::Signals;
@@ -46,9 +47,9 @@ pub struct Balancer {
     pub(crate) grants: Arc<Grants>,
     /// How it stood when somebody looked last.
     pub(crate) looks: Looks,
-}
     /// The files that HAProxy runs by.
     pub(crate) loaded: Loaded,
+}
 
 /// How many servers of a backend are healthy, of how many. Backup servers are none of them: they answer in place of the slot,
 /// where it has nobody left, and say nothing of the release on it.
@@ -115,8 +116,8 @@ impl Balancer {
             events: Events::default(),
             signals,
             looks: Looks::default(),
-        })
             loaded: Loaded::default(),
+        })
     }
 
     /// Asks the frontend as a trusted client, and returns what it marks its answer with.
@@ -209,6 +210,14 @@ impl Balancer {
             .collect();
         let socket = &self.config.haproxy.socket.0;
         let mut hint = format!("see its checks: {}", socket.by_hand(&format!("show stat {backend} 6 -1")));
+        if let Some(away) = counted.iter().find(|row| row.put_away()) {
+            let (of, server) = away.named();
+            let ready = socket.by_hand(&format!("set server {of}/{server} state ready"));
+            let _ = write!(
+                hint,
+                "; `{server}` is not checked while it is put away, by `disabled` in its line or by hand; to bring it back: {ready}"
+            );
+        }
         if matches!(needed, Needed::Every { .. }) && self.shows_epoch() {
             hint.push_str("; to go without a server put it away (`set server ... state maint`), or name it in `optional_servers` of lb-agent.toml");
         }

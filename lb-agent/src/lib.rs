@@ -30,7 +30,7 @@ mod switch;
 mod sys;
 mod workers;
 
-pub use config::{Config, Driver, Haproxy};
+pub use config::{CertificatePath, Config, Driver, Haproxy};
 pub use fit::{Fit, Seen, SeenServer, driver_fit};
 pub use hands::LbHands;
 pub use route_file::RouteFile;

@@ -299,6 +299,11 @@ impl StatRow {
         matches!(self.status.as_str(), "MAINT" | "DRAIN") || self.status.starts_with("MAINT (via ")
     }
 
+    /// Backend and name of the server in HAProxy. The driver by server states knows a server of a slot by both, joined.
+    pub fn named(&self) -> (&str, &str) {
+        self.server.split_once('/').unwrap_or((&self.backend, &self.server))
+    }
+
     /// Whether a server takes traffic and has neither proved that it can nor failed to: its worker has just started, and has
     /// not checked it yet, or not often enough.
     pub fn untried(&self) -> bool {
@@ -494,10 +499,20 @@ pub fn is_empty_success(reply: &str) -> bool {
     reply == "\n"
 }
 
-/// Parses from `show pools` how many bytes the buffer of a connection holds, which is what `tune.bufsize` set.
+/// Parses from `show pools` how many bytes the buffer of a connection holds, which is what `tune.bufsize` set. The answer itself
+/// goes through one such buffer, and lines that do not fit are left out (measured on 2.6): where fewer pools are listed than
+/// there are, a buffer holds hardly more than the answer.
 pub fn buffer_bytes(reply: &str) -> Option<usize> {
-    let pool = whole(reply)?.lines().find_map(|line| line.trim_start().strip_prefix("- Pool buffer ("))?;
-    pool.split_once(" bytes)")?.0.parse().ok()
+    let lines = || reply.lines().map(str::trim_start);
+    let pools = || lines().filter_map(|line| line.strip_prefix("- Pool "));
+    if let Some(pool) =
+        whole(reply)?.lines().find_map(|line| line.trim_start().strip_prefix("- Pool buffer ("))
+    {
+        return pool.split_once(" bytes)")?.0.parse().ok();
+    }
+    let total =
+        lines().find_map(|line| line.strip_prefix("Total: ")?.split(' ').next()?.parse::<usize>().ok());
+    (total? > pools().count()).then_some(reply.len())
 }
 
 /// What `show ssl cert PATH` says of the certificate that is served under a path.

@@ -560,3 +560,21 @@ fn keys_of_tables_that_are_no_addresses() {
     let raw = "# table: st_key, type: string, size:100, used:1\n0x1: key=a\u{1b}[2J use=0 exp=5 http_req_rate(10)=7\n\n";
     assert_eq!(reply::table(raw, "st_key"), None);
 }
+
+/// The answer goes through one buffer itself: what does not fit is left out, the line of that pool perhaps.
+#[test]
+fn how_much_a_buffer_holds() {
+    let pools = |buffer: &str, total: u32| {
+        format!(
+            "Dumping pools usage. Use SIGQUIT to flush them.\n  - Pool task (160 bytes) : 1 allocated\n{buffer}\
+             Total: {total} pools, 17040 bytes allocated, 17040 used (~4112 by thread caches).\n\n"
+        )
+    };
+    let line = "  - Pool buffer (8192 bytes) : 3 allocated (24576 bytes), 3 used\n";
+    assert_eq!(reply::buffer_bytes(&pools(line, 2)), Some(8192));
+    assert_eq!(reply::buffer_bytes(&pools(line, 19)), Some(8192));
+    let cut = pools("", 19);
+    assert_eq!(reply::buffer_bytes(&cut), Some(cut.len()), "a buffer holds hardly more");
+    assert_eq!(reply::buffer_bytes(&pools("", 1)), None);
+    assert_eq!(reply::buffer_bytes("Permission denied\n\n"), None);
+}

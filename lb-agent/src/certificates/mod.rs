@@ -4,7 +4,7 @@ mod check;
 mod deploy;
 mod handshake;
 mod place;
-mod runtime;
+pub(crate) mod runtime;
 mod watch;
 
 use std::collections::BTreeMap;

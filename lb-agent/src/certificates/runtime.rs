@@ -19,6 +19,11 @@ fn command(verb: &str, path: &CertificatePath) -> Result<Command, Problem> {
     Command::of(&[verb, "ssl", "cert", path.as_str()])
 }
 
+/// What goes through a buffer of so many bytes.
+fn fit_through(buffer: usize) -> usize {
+    buffer.saturating_sub(INPUT_MARGIN_BYTES)
+}
+
 /// Whether HAProxy shows this very certificate.
 pub fn is(shown: &ShownCertificate, leaf: &LeafFacts) -> bool {
     shown.sha1.eq_ignore_ascii_case(&leaf.sha1)
@@ -31,9 +36,7 @@ impl Runtime<'_> {
     pub async fn fits_socket(&self, pem: &str) -> Result<(), Problem> {
         let pools = self.socket.ask(&Command::of(&["show", "pools"])?).await?;
         let buffer = reply::buffer_bytes(&pools);
-        let most = buffer.map_or(MAX_INPUT_BYTES, |bytes| bytes.saturating_sub(INPUT_MARGIN_BYTES));
-        let around = command("set", self.path)?.bytes().len().saturating_add(" <<\n\n".len());
-        let (length, room) = (pem.len(), most.min(MAX_INPUT_BYTES).saturating_sub(around));
+        let (length, room) = (pem.len(), Self::room(self.path, buffer));
         if length <= room {
             return Ok(());
         }
@@ -41,12 +44,18 @@ impl Runtime<'_> {
             "with chain and key it is {length} bytes long, and HAProxy's command socket takes {room}"
         );
         let by_hand = "leave certificates out of the chain that visitors have already, as the root; or put it in place by hand and reload";
-        Err(match buffer.filter(|_| most < MAX_INPUT_BYTES) {
+        Err(match buffer.filter(|bytes| fit_through(*bytes) < MAX_INPUT_BYTES) {
             Some(bytes) => unfit(message)
                 .cause(format!("HAProxy's buffers hold {bytes} bytes: `tune.bufsize` in haproxy.cfg is below its default"))
                 .hint(format!("in `global` of haproxy.cfg: `tune.bufsize 16384`, then `systemctl reload haproxy`; else {by_hand}")),
             None => unfit(message).hint(by_hand),
         })
+    }
+
+    /// How many bytes of chain and key go through a buffer of so many bytes; through one of the default size if that is not known.
+    pub fn room(path: &CertificatePath, buffer: Option<usize>) -> usize {
+        let most = buffer.map_or(MAX_INPUT_BYTES, fit_through).min(MAX_INPUT_BYTES);
+        most.saturating_sub("set ssl cert  <<\n\n\n".len()).saturating_sub(path.as_str().len())
     }
 
     /// What is served.

@@ -99,13 +99,20 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
         if !backups.is_empty() {
             notes.push(backup_servers(seen, name.as_str(), &backups));
         }
-        let states =
-            listed(states.iter().filter(|row| !row.healthy()).map(|row| {
-                format!("{} {} {}", row.server, row.status, row.check_status).trim_end().to_owned()
-            }));
+        let (away, ill): (Vec<_>, Vec<_>) =
+            states.into_iter().filter(|row| !row.healthy()).partition(|row| row.put_away());
+        let states = ill.iter().map(|row| {
+            format!("`{}`", format!("{} {} {}", row.server, row.status, row.check_status).trim_end())
+        });
+        let states: Vec<String> = states.chain(away.iter().map(|row| put_away(seen, row))).collect();
+        let states = states.join(", ");
         let share = route.map_or(0, |route| route.share_of(name));
-        let see =
+        let checks =
             format!("see its checks:\n  echo 'show stat {name} 6 -1' | {}", seen.wanted.socket.0.socat());
+        let checks = Some(checks).filter(|_| !ill.is_empty());
+        let see: Vec<String> =
+            checks.into_iter().chain(away.iter().map(|row| bring_back(seen, row))).collect();
+        let see = see.join("\n");
         match (health.up, health.total) {
             (_, 0) => notes.push(Said::fail(
                 format!("`{name}` has no server"),
@@ -127,6 +134,38 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
             fix: notes.iter().map(|note| note.fix.as_str()).collect::<Vec<_>>().join("\n"),
         },
     })
+}
+
+/// The line that keeps a server in maintenance from the start.
+fn disabled<'a>(seen: &'a Seen, row: &StatRow) -> Option<&'a Line> {
+    let config = &seen.written.as_ref().ok()?.config;
+    let (backend, server) = row.named();
+    let section = config.backend(backend)?;
+    let own = lines_of_servers(section).find(|line| line.word(1) == server)?;
+    let word = |line: &&Line| line.has("disabled") || line.has("enabled");
+    // The nearest that says so: its own line, then a `default-server` before it.
+    let line = std::iter::once(own).chain(config.all_in_effect(section, &["default-server"])).find(word)?;
+    line.has("disabled").then_some(line)
+}
+
+/// How a server came to be in maintenance: HAProxy does not check it there.
+fn put_away(seen: &Seen, row: &StatRow) -> String {
+    match disabled(seen, row) {
+        Some(line) => format!("`{}` is put away by `disabled` at {}", row.server, line.place),
+        None => format!("`{}` is put away by hand ({})", row.server, row.status),
+    }
+}
+
+/// How it is brought back, now and for good.
+fn bring_back(seen: &Seen, row: &StatRow) -> String {
+    let (backend, server) = row.named();
+    let for_good = disabled(seen, row).map_or_else(String::new, |line| {
+        format!("without `disabled` at {}; until it is loaded, ", line.place)
+    });
+    let socat = seen.wanted.socket.0.socat();
+    format!(
+        "{for_good}to bring `{server}` back:\n  echo 'set server {backend}/{server} state ready' | {socat}"
+    )
 }
 
 /// A backup server answers in place of a slot that has nobody left, and its answers count as the slot's.

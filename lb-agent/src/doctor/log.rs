@@ -9,6 +9,9 @@ use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 /// The format of access lines. Fixed words and numbers only: nothing a visitor sends gets into a line.
 pub const FORMAT: &str = "pm1 be=%b sv=%s st=%ST tsc=%tsc ta=%Ta tw=%Tw tc=%Tc tr=%Tr by=%B epoch=%[var(txn.epoch)] side=%[var(txn.side)] class=%[var(txn.class)] rc=%rc vid=%[var(txn.key),xxh32]";
 
+/// Room that a line of this format needs, in bytes: names of backend and server of 64, every number at its longest, is 380.
+const LINE_BYTES: u64 = 400;
+
 /// Without these fields lines are counted all the same: retries are then not known, nor who failed before a release.
 const DISPENSABLE: [&str; 2] = ["rc=", "vid="];
 
@@ -61,6 +64,12 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
             format!("at {}:\n  server {} {} log-proto legacy", server.place, server.word(1), server.word(2)),
         );
     }
+    let maxlen = ring.own(&["maxlen"]).last();
+    if let Some(line) = maxlen.filter(|line| cuts(line.word(1))) {
+        let what =
+            format!("{}: `maxlen {}` cuts lines off before their last field", line.place, line.word(1));
+        return Said::fail(what, format!("at {}:\n  maxlen 1024", line.place));
+    }
     let wanted = format!("ring@{}", ring.name);
     let whole = format!("log {wanted} format raw local0");
     for section in frontend::routing_or_all(seen, config) {
@@ -84,10 +93,15 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
     Said::ok(format!("`{}` leads to the agent at {agent}", ring.title()))
 }
 
+/// Whether a line that may be so long lacks its end.
+fn cuts(bytes: &str) -> bool {
+    bytes.parse::<u64>().is_ok_and(|bytes| bytes < LINE_BYTES)
+}
+
 /// Levels above the one that access lines have, `info`, as HAProxy names them.
 const ABOVE_INFO: [&str; 6] = ["emerg", "alert", "crit", "err", "warning", "notice"];
 
-/// Why a `log` line lets not every access line through. After the target stand pairs of a keyword and its value, then the
+/// Why a `log` line lets not every access line through, or not all of it. After the target stand pairs of a keyword and its value, then the
 /// facility, the lowest level that passes, and what lower ones are written as.
 fn keeps_back(line: &Line) -> Option<String> {
     let mut words = line.words().iter().skip(2).map(String::as_str);
@@ -100,7 +114,12 @@ fn keeps_back(line: &Line) -> Option<String> {
                     words.next().unwrap_or_default()
                 ));
             }
-            "len" | "format" | "profile" => {
+            "len" => {
+                if let Some(bytes) = words.next().filter(|bytes| cuts(bytes)) {
+                    return Some(format!("`len {bytes}` cuts lines off before their last field"));
+                }
+            }
+            "format" | "profile" => {
                 words.next();
             }
             _ if facility.is_none() => facility = Some(word),

@@ -131,6 +131,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "`haproxy -c` does not notice connections that the file limit cannot hold: the start then fails",
         InFiles(process::maxconn),
     ),
+    (
+        "bufsize",
+        "a certificate goes through one of HAProxy's buffers, whole: HAProxy 2.6 hangs on one that is too long, so it is refused before",
+        InFiles(process::bufsize),
+    ),
     ("socket-level", "below `admin` HAProxy refuses the commands of a switch", Live(sockets::level)),
     ("socket-mode", "whoever can open the socket can move visitors and stop servers", Live(sockets::mode)),
     (

@@ -1,11 +1,10 @@
 //! The maintenance page: there, small enough for HAProxy's buffer, with a status that is no success.
 
 use super::seen::{Seen, Written};
-use super::{Said, add_to, frontend};
+use super::{Said, add_to, frontend, process};
 use crate::haproxy_cfg::{HaproxyConfig, Line};
 
-/// HAProxy's buffer, and what it keeps of it for headers; a page must fit into the rest.
-const BUFFER: u64 = 16_384;
+/// What HAProxy keeps of a buffer for headers, in bytes; a page must fit into the rest.
 const KEPT: u64 = 1_024;
 
 /// The action that has a request wait.
@@ -132,8 +131,7 @@ pub(super) fn page(seen: &Seen, written: &Written) -> Said {
         );
         return Said::warn(what, format!("at {}:\n  {line}", first.place));
     }
-    let buffer =
-        config.global(&["tune.bufsize"]).last().and_then(|line| line.word(1).parse().ok()).unwrap_or(BUFFER);
+    let (_, buffer) = process::buffer(config);
     let most = buffer.saturating_sub(KEPT);
     for line in &lines {
         let Some(path) = file_of(line) else { continue };

@@ -7,7 +7,9 @@ use std::time::Duration;
 use pointsman_core::Problem;
 
 use super::seen::{Seen, Written};
-use super::{Said, listed};
+use super::{Said, add_to_global, listed};
+use crate::certificates::runtime::Runtime;
+use crate::haproxy_cfg::{HaproxyConfig, Line};
 use crate::loaded::{self, USUAL_CONFIG};
 
 /// Versions that are known, both included.
@@ -157,4 +159,62 @@ pub(super) fn maxconn(seen: &Seen, written: &Written) -> Said {
             line.place
         ),
     )
+}
+
+/// What a buffer holds where the configuration does not say, in bytes.
+pub(super) const BUFFER_BYTES: u64 = 16_384;
+
+/// The line that sets how much a buffer holds, and how much that is.
+pub(super) fn buffer(config: &HaproxyConfig) -> (Option<&Line>, u64) {
+    let line = config.global(&["tune.bufsize"]).last();
+    (line, line.and_then(|line| size(line.word(1))).unwrap_or(BUFFER_BYTES))
+}
+
+/// A size as HAProxy writes it: bytes, or from 2.9 on kilobytes and more with a letter after them.
+fn size(text: &str) -> Option<u64> {
+    let shift = match text.chars().last()?.to_ascii_lowercase() {
+        'k' => 10,
+        'm' => 20,
+        _ => return text.parse().ok(),
+    };
+    text.get(..text.len().checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1 << shift)
+}
+
+pub(super) fn bufsize(seen: &Seen, written: &Written) -> Said {
+    if seen.certificates.is_empty() {
+        return Said::ok("no certificate is renewed through it: no `certificates` in lb-agent.toml");
+    }
+    let (line, bytes) = buffer(&written.config);
+    let more = || match line {
+        Some(line) => format!("at {}:\n  tune.bufsize {BUFFER_BYTES}", line.place),
+        None => add_to_global(&written.config, &format!("tune.bufsize {BUFFER_BYTES}")),
+    };
+    let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
+    for (path, length) in &seen.certificates {
+        let Ok(length) = length else { continue };
+        let room = Runtime::room(path, Some(whole));
+        if usize::try_from(*length).unwrap_or(usize::MAX) <= room {
+            continue;
+        }
+        let what = format!(
+            "`{}` is {length} bytes long with its chain and key, and {room} go through a buffer",
+            path.as_str()
+        );
+        let fix = match bytes < BUFFER_BYTES {
+            true => more(),
+            false => "leave certificates out of its chain that visitors have already, as the root; else it is put in place by hand and loaded by:\n  systemctl reload haproxy".to_owned(),
+        };
+        return Said::fail(what, fix);
+    }
+    match line.filter(|_| bytes < BUFFER_BYTES) {
+        Some(line) => Said::warn(
+            format!(
+                "{}: `tune.bufsize {}` is below its default: a longer certificate than those in place may not fit",
+                line.place,
+                line.word(1)
+            ),
+            more(),
+        ),
+        None => Said::ok(format!("buffers of {bytes} bytes")),
+    }
 }

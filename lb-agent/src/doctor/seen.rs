@@ -11,7 +11,7 @@ use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Code, Problem, Route};
 
 use crate::balancer::Balancer;
-use crate::config::Haproxy;
+use crate::config::{CertificatePath, Haproxy};
 use crate::fit::{self, Fit};
 use crate::haproxy_cfg::{HaproxyConfig, MAX_BYTES};
 use crate::loaded::{self, USUAL_CONFIG};
@@ -107,6 +107,8 @@ pub struct Seen {
     pub rows: Result<Vec<StatRow>, Problem>,
     /// Which driver fits.
     pub fit: Result<Fit, Problem>,
+    /// The certificates that may be renewed, with the length of what is in place, in bytes; the error in words.
+    pub certificates: Vec<(CertificatePath, Result<u64, String>)>,
     /// HAProxy's configuration.
     pub written: Result<Written, Problem>,
 }
@@ -123,11 +125,23 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let unnamed = relative.filter(|_| wanted.config.is_empty());
     let (maintenance, socket) = (wanted.maintenance_backend.0.to_string(), wanted.socket.clone());
     let master = wanted.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
+    let certificates: Vec<CertificatePath> =
+        wanted.certificates.iter().map(|granted| granted.path.0.clone()).collect();
     let reading = tokio::task::spawn_blocking(move || {
-        (read(&files, is_loaded, &maintenance), owner(&socket.0), master.as_ref().map(owner))
+        let lengths = certificates.into_iter().map(|path| {
+            let length = std::fs::metadata(path.as_path()).map(|found| found.len());
+            (path, length.map_err(|error| error.to_string()))
+        });
+        (
+            read(&files, is_loaded, &maintenance),
+            owner(&socket.0),
+            master.as_ref().map(owner),
+            lengths.collect(),
+        )
     });
-    let (written, socket_file, master_file) = reading.await.unwrap_or_else(|error| {
-        (Err(unreadable(Path::new(USUAL_CONFIG), &error.to_string())), Err(error.to_string()), None)
+    let (written, socket_file, master_file, certificates) = reading.await.unwrap_or_else(|error| {
+        let unread = unreadable(Path::new(USUAL_CONFIG), &error.to_string());
+        (Err(unread), Err(error.to_string()), None, Vec::new())
     });
     // What stands elsewhere says nothing of what was loaded.
     let written = unnamed.map_or(written, |name| Err(not_found(&name)));
@@ -177,6 +191,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         backends,
         rows,
         fit: fit::look(balancer).await,
+        certificates,
         written,
         wanted,
     }

@@ -8,7 +8,7 @@ use pointsman_lb_agent::doctor::Verdict::{self, Fail, Ok as Well, Unknown, Warn}
 use pointsman_lb_agent::doctor::seen::{Owner, Seen};
 use pointsman_lb_agent::doctor::{self, examine};
 use pointsman_lb_agent::reply::{CliSocket, Limits, Processes, StatRow};
-use pointsman_lb_agent::{Driver, SeenServer, driver_fit};
+use pointsman_lb_agent::{CertificatePath, Driver, SeenServer, driver_fit};
 
 use crate::world::{fragment, must_say, seen};
 
@@ -104,6 +104,38 @@ fn of_what_haproxy_has_loaded_what_is_gone_and_what_is_new() {
     // What lb-agent.toml names is there, or is a mistake.
     std::fs::remove_file(at("a.cfg")).unwrap();
     assert!(read(false).unwrap_err().message.contains("a.cfg"));
+}
+
+#[test]
+fn buffers_that_a_certificate_does_not_fit_into() {
+    let path: Parsed<CertificatePath> = Parsed("/certs/www.pem".parse().unwrap());
+    let with = |line: &'static str, bytes: Result<u64, String>| {
+        let path = path.0.clone();
+        move |seen: &mut Seen| {
+            *seen = crate::world::seen(&fragment().replace("stats timeout 30s", line));
+            seen.certificates = vec![(path, bytes)];
+        }
+    };
+    check(|_| {}, "bufsize", Well, "no certificate", "");
+    check(with("", Ok(5_000)), "bufsize", Well, "16384 bytes", "");
+    check(with("tune.bufsize 32768", Ok(5_000)), "bufsize", Well, "32768 bytes", "");
+    check(with("tune.bufsize 32k", Ok(5_000)), "bufsize", Well, "32768 bytes", "");
+    check(
+        with("tune.bufsize 8192", Ok(5_000)),
+        "bufsize",
+        Warn,
+        "is below its default",
+        "  tune.bufsize 16384",
+    );
+    check(with("tune.bufsize 8192", Ok(7_800)), "bufsize", Fail, "7800 bytes long", "  tune.bufsize 16384");
+    check(with("", Ok(17_000)), "bufsize", Fail, "17000 bytes long", "leave certificates out of its chain");
+    check(
+        with("tune.bufsize 8192", Err("denied".to_owned())),
+        "bufsize",
+        Warn,
+        "is below",
+        "tune.bufsize 16384",
+    );
 }
 
 #[test]
@@ -346,6 +378,39 @@ fn backends_and_their_servers() {
     };
     check(elsewhere, "own-frontend", Fail, "10.0.0.100:443", "bind 127.0.0.1:443");
     check(server("be_blue", "UP 1/3", "L7OK"), "backend-servers", Fail, "UP 1/3", "show stat");
+    // Put away: no check of it says anything, and what brings it back is told.
+    let ready = "echo 'set server be_green/s1 state ready' | socat - /lb/pointsman.sock";
+    check(
+        server("be_green", "MAINT", ""),
+        "backend-servers",
+        Fail,
+        "`s1` is put away by hand (MAINT)",
+        ready,
+    );
+    check(
+        server("be_blue", "DRAIN", "L7OK"),
+        "backend-servers",
+        Fail,
+        "`s1` is put away by hand (DRAIN)",
+        "",
+    );
+    for (from, to) in [
+        ("10.0.0.12:8080 check", "10.0.0.12:8080 disabled check"),
+        ("backend be_green\n", "backend be_green\n  default-server disabled\n"),
+    ] {
+        let line = move |seen: &mut Seen| {
+            seen.written = Ok(crate::world::written(&fragment().replacen(from, to, 1)));
+            server("be_green", "MAINT", "")(seen);
+        };
+        check(line, "backend-servers", Fail, "`s1` is put away by `disabled` at haproxy.cfg:", ready);
+    }
+    // By server states a slot's servers stand in one backend of HAProxy's, and bear its name.
+    let by_states = |seen: &mut Seen| {
+        server("be_green", "MAINT", "")(seen);
+        let rows = seen.rows.as_mut().unwrap();
+        rows.iter_mut().find(|row| row.backend == "be_green").unwrap().server = "www/green".to_owned();
+    };
+    check(by_states, "backend-servers", Fail, "`www/green` is put away", "set server www/green state ready");
     check(server("be_green", "no check", ""), "backend-servers", Fail, "`s1 no check`", "show stat be_green");
     // What answers in its place is no server of a slot, and the slot's own is counted alone.
     let sorry = |seen: &mut Seen| {

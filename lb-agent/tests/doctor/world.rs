@@ -133,6 +133,7 @@ pub fn seen(text: &str) -> Seen {
             shows_epoch: true,
             ..Default::default()
         })),
+        certificates: Vec::new(),
         written: Ok(written(text)),
     }
 }
