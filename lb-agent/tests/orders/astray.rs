@@ -13,16 +13,7 @@ use crate::rig::{Agent, P, Setup, V, route};
 async fn started(change: impl FnOnce(String) -> String) -> Option<Haproxy> {
     let lines = crate::net::free();
     let agent = |folder: &Path, frontend: SocketAddr| {
-        Agent::start(&Setup {
-            map: folder.join("route.map"),
-            key: "route".to_owned(),
-            socket: folder.join("admin.sock"),
-            master: Some(folder.join("master.sock")),
-            frontend,
-            state: folder.join("state"),
-            signals: Some(lines),
-            more: String::new(),
-        })
+        Agent::start(&Setup { signals: Some(lines), ..Setup::beside(folder, frontend) })
     };
     let haproxy = Haproxy::begin(|folder, frontend| change(logged(folder, frontend, lines)), agent)?;
     haproxy.healthy().await;

@@ -17,18 +17,7 @@ async fn started(line: &str, server: &str) -> Option<Haproxy> {
     };
     let haproxy = Haproxy::begin(
         |folder, frontend| change(configuration(folder, frontend)),
-        |folder, frontend| {
-            Agent::start(&Setup {
-                map: folder.join("route.map"),
-                key: "route".to_owned(),
-                socket: folder.join("admin.sock"),
-                master: Some(folder.join("master.sock")),
-                frontend,
-                state: folder.join("state"),
-                signals: None,
-                more: String::new(),
-            })
-        },
+        |folder, frontend| Agent::start(&Setup::beside(folder, frontend)),
     )?;
     haproxy.healthy().await;
     Some(haproxy)

@@ -157,14 +157,9 @@ impl Haproxy {
             },
             |folder, frontend| {
                 Agent::start(&Setup {
-                    map: folder.join("route.map"),
-                    key: "route".to_owned(),
-                    socket: folder.join("admin.sock"),
-                    master: Some(folder.join("master.sock")),
-                    frontend,
-                    state: folder.join("state"),
                     signals: Some(lines),
                     more: for_agent.get().cloned().unwrap(),
+                    ..Setup::beside(folder, frontend)
                 })
             },
         )?;
@@ -371,18 +366,7 @@ async fn a_backup_server_is_no_server_of_the_slot() {
     let line = format!("backend be_green\n  server sorry {sorry} check inter 100ms fall 2 rise 1 backup\n");
     let started = Haproxy::begin(
         |folder, frontend| logged(folder, frontend, lines).replace("backend be_green\n", &line),
-        |folder, frontend| {
-            Agent::start(&Setup {
-                map: folder.join("route.map"),
-                key: "route".to_owned(),
-                socket: folder.join("admin.sock"),
-                master: Some(folder.join("master.sock")),
-                frontend,
-                state: folder.join("state"),
-                signals: None,
-                more: String::new(),
-            })
-        },
+        |folder, frontend| Agent::start(&Setup::beside(folder, frontend)),
     );
     let Some(haproxy) = started else { return };
     haproxy.healthy().await;
@@ -468,18 +452,7 @@ async fn every_old_worker_is_told_however_many_there_are() {
                 .replace("timeout client 20s", "timeout client 300s")
                 .replace("timeout http-keep-alive 20s", "timeout http-keep-alive 300s")
         },
-        |folder, frontend| {
-            Agent::start(&Setup {
-                map: folder.join("route.map"),
-                key: "route".to_owned(),
-                socket: folder.join("admin.sock"),
-                master: Some(folder.join("master.sock")),
-                frontend,
-                state: folder.join("state"),
-                signals: None,
-                more: String::new(),
-            })
-        },
+        |folder, frontend| Agent::start(&Setup::beside(folder, frontend)),
     );
     let Some(haproxy) = started else { return };
     haproxy.healthy().await;

@@ -42,6 +42,22 @@ pub struct Setup {
     pub more: String,
 }
 
+impl Setup {
+    /// An agent beside an HAProxy whose parts lie in this folder; it takes no access lines in.
+    pub fn beside(folder: &Path, frontend: SocketAddr) -> Self {
+        Self {
+            map: folder.join("route.map"),
+            key: KEY.to_owned(),
+            socket: folder.join("admin.sock"),
+            master: Some(folder.join("master.sock")),
+            frontend,
+            state: folder.join("state"),
+            signals: None,
+            more: String::new(),
+        }
+    }
+}
+
 /// The agent alone.
 pub struct Agent {
     pub service: AgentService<LbHands>,

@@ -27,18 +27,7 @@ fn with_servers(text: &str, lines: &str) -> String {
 fn haproxy(lines: &str, more: &str) -> Option<Haproxy> {
     Haproxy::begin(
         |folder, frontend| with_servers(&configuration(folder, frontend), lines),
-        |folder, frontend| {
-            Agent::start(&Setup {
-                map: folder.join("route.map"),
-                key: "route".to_owned(),
-                socket: folder.join("admin.sock"),
-                master: Some(folder.join("master.sock")),
-                frontend,
-                state: folder.join("state"),
-                signals: None,
-                more: more.to_owned(),
-            })
-        },
+        |folder, frontend| Agent::start(&Setup { more: more.to_owned(), ..Setup::beside(folder, frontend) }),
     )
 }
 

@@ -76,18 +76,7 @@ async fn each_agent_leads_its_own_site() {
             std::fs::write(folder.join("other.map"), format!("route {P2}\n")).unwrap();
             both(folder, &configuration(folder, frontend))
         },
-        |folder, frontend| {
-            Agent::start(&Setup {
-                map: folder.join("route.map"),
-                key: "route".to_owned(),
-                socket: folder.join("admin.sock"),
-                master: Some(folder.join("master.sock")),
-                frontend,
-                state: folder.join("state"),
-                signals: None,
-                more: String::new(),
-            })
-        },
+        |folder, frontend| Agent::start(&Setup::beside(folder, frontend)),
     );
     let Some(haproxy) = begun else { return };
     let other = other_agent(&haproxy);
