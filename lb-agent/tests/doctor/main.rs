@@ -8,6 +8,8 @@
 )]
 
 mod files;
+#[path = "../haproxy/mod.rs"]
+mod haproxy;
 mod live;
 #[path = "../net/mod.rs"]
 mod net;

@@ -1,9 +1,9 @@
 //! The real HAProxy: it accepts what `config-snippet` prints, and started from it nothing is found wrong.
 
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use pointsman_chassis::agent_service::Hands as _;
@@ -12,54 +12,11 @@ use pointsman_lb_agent::LbHands;
 use pointsman_proto::v1;
 use tempfile::TempDir;
 
+use crate::haproxy::{Process, is_installed, server};
 use crate::world::{ROUTE, config, wishes};
 
-/// Longest time for servers to be found well, and for HAProxy to end.
+/// Longest time for servers to be found well.
 const PATIENCE: Duration = Duration::from_secs(20);
-
-struct Haproxy {
-    child: Child,
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        // Asked first, so that its workers end with it.
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let give_up = Instant::now() + PATIENCE;
-        while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-fn is_installed() -> bool {
-    let installed = Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_ok();
-    if !installed {
-        println!("skipped: no haproxy is installed");
-    }
-    installed
-}
-
-/// Answers every request with 200.
-fn server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut chunk = [0; 4096];
-                while stream.read(&mut chunk).is_ok_and(|count| count > 0) {
-                    if stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
-}
 
 /// A load balancer's folder, with lb-agent.toml and the map.
 struct Balancer {
@@ -120,25 +77,13 @@ impl Balancer {
         assert!(checked.status.success() && !said.contains("WARNING"), "{said}");
     }
 
-    fn start(&self) -> Haproxy {
+    fn start(&self) -> Process {
         self.start_with(&self.at("haproxy.cfg"))
     }
 
     /// Named so, from its folder.
-    fn start_with(&self, config: &Path) -> Haproxy {
-        let log = std::fs::File::create(self.at("haproxy.log")).unwrap();
-        let child = Command::new("haproxy")
-            .current_dir(self.folder.path())
-            .args(["-W", "-f"])
-            .arg(config)
-            .arg("-S")
-            .arg(self.at("master.sock"))
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        Haproxy { child }
+    fn start_with(&self, config: &Path) -> Process {
+        Process::start(self.folder.path(), &[config])
     }
 
     /// The answer to a request with one more header, in small letters.
@@ -763,8 +708,7 @@ async fn a_reload_that_failed_is_found() {
     let haproxy = balancer.start();
     balancer.must_find(&[]).await;
     std::fs::write(balancer.at("haproxy.cfg"), text.replace("mode http", "mode nonsense")).unwrap();
-    let told = Command::new("kill").args(["-USR2", &haproxy.child.id().to_string()]).status().unwrap();
-    assert!(told.success());
+    haproxy.signal("-USR2");
     let give_up = Instant::now() + PATIENCE;
     loop {
         let findings = balancer.diagnose().await;

@@ -19,6 +19,8 @@ mod drift;
 mod drift_real;
 mod fake;
 mod full_disk;
+#[path = "../haproxy/mod.rs"]
+mod haproxy;
 mod lease;
 mod limits;
 #[path = "../net/mod.rs"]

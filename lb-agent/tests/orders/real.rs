@@ -1,77 +1,22 @@
 //! A real HAProxy in master-worker mode, with the routing of the example configuration.
 
-use std::ffi::OsStr;
 use std::io::{Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use pointsman_core::Code;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
+use crate::haproxy::{Process, is_installed, server};
 use crate::rig::{Agent, P, Setup, V, route};
 
 pub struct Haproxy {
-    child: Child,
+    process: Process,
     pub agent: Agent,
     pub frontend: SocketAddr,
     pub folder: TempDir,
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        // Asked first, so that its workers end with it.
-        let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        let give_up = Instant::now() + Duration::from_secs(3);
-        while Instant::now() < give_up && matches!(self.child.try_wait(), Ok(None)) {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// What a path is answered with: a status that it names, or 200; `/endless` with a body that never ends, `/hang` with nothing for as
-/// long as anybody waits.
-fn answer(request: &[u8], stream: &mut TcpStream) -> std::io::Result<()> {
-    let status =
-        [500, 404].into_iter().find(|status| request.starts_with(format!("GET /{status}").as_bytes()));
-    if request.starts_with(b"GET /endless") {
-        stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000000\r\n\r\n")?;
-        loop {
-            stream.write_all(&[b'x'; 1000])?;
-            std::thread::sleep(Duration::from_millis(1));
-        }
-    }
-    if request.starts_with(b"GET /hang") {
-        let _ = stream.read(&mut [0; 1]);
-        return Err(std::io::ErrorKind::ConnectionAborted.into());
-    }
-    let status = status.unwrap_or(200);
-    stream.write_all(format!("HTTP/1.1 {status} Said\r\nContent-Length: 2\r\n\r\nok").as_bytes())
-}
-
-/// Answers every request as its path says.
-pub fn server() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = listener.local_addr().unwrap();
-    std::thread::spawn(move || {
-        for mut stream in listener.incoming().flatten() {
-            std::thread::spawn(move || {
-                let mut chunk = [0; 4096];
-                while let Ok(count) = stream.read(&mut chunk)
-                    && count > 0
-                {
-                    if answer(&chunk[..count], &mut stream).is_err() {
-                        return;
-                    }
-                }
-            });
-        }
-    });
-    address
 }
 
 /// A configuration whose access lines nobody takes in.
@@ -173,8 +118,7 @@ impl Haproxy {
         configuration: impl FnOnce(&Path, SocketAddr) -> String,
         agent: impl FnOnce(&Path, SocketAddr) -> Agent,
     ) -> Option<Self> {
-        if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
-            println!("skipped: no haproxy is installed");
+        if !is_installed() {
             return None;
         }
         let folder = tempfile::tempdir().unwrap();
@@ -182,21 +126,11 @@ impl Haproxy {
         let text = configuration(folder.path(), frontend);
         std::fs::write(folder.path().join("haproxy.cfg"), text).unwrap();
         std::fs::write(folder.path().join("route.map"), format!("route {P}\n")).unwrap();
-        let log = std::fs::File::create(folder.path().join("haproxy.log")).unwrap();
-        let conf_d = Some(folder.path().join("conf.d")).filter(|conf_d| conf_d.is_dir());
-        let child = Command::new("haproxy")
-            .args(["-W", "-f"])
-            .arg(folder.path().join("haproxy.cfg"))
-            .args(conf_d.iter().flat_map(|conf_d| [OsStr::new("-f"), conf_d.as_os_str()]))
-            .arg("-S")
-            .arg(folder.path().join("master.sock"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
+        let (config, conf_d) = (folder.path().join("haproxy.cfg"), folder.path().join("conf.d"));
+        let files = [config.as_path(), conf_d.as_path()];
+        let process = Process::start(folder.path(), &files[..1 + usize::from(conf_d.is_dir())]);
         let agent = agent(folder.path(), frontend);
-        Some(Self { child, agent, frontend, folder })
+        Some(Self { process, agent, frontend, folder })
     }
 
     pub async fn healthy(&self) {
@@ -257,9 +191,7 @@ impl Haproxy {
     }
 
     pub fn signal(&self, signal: &str) {
-        assert!(
-            Command::new("kill").args([signal, &self.child.id().to_string()]).status().unwrap().success()
-        );
+        self.process.signal(signal);
     }
 
     pub async fn reload(&self) {

@@ -3,7 +3,8 @@
 use pointsman_core::{Action, Aftermath, Code, RouteEpoch};
 use pointsman_proto::convert;
 
-use crate::real::{Haproxy, configuration, server};
+use crate::haproxy::server;
+use crate::real::{Haproxy, configuration};
 use crate::rig::{Agent, P, Rig, Setup, V, route};
 
 fn probe(patience_ms: u64) -> Action {

@@ -5,7 +5,8 @@ use std::path::Path;
 
 use pointsman_lb_agent::Config;
 
-use crate::real::{Haproxy, configuration, server};
+use crate::haproxy::server;
+use crate::real::{Haproxy, configuration};
 use crate::rig::{Agent, P, Setup, V};
 
 const P2: &str = "be_old:be_new:0:5";
