@@ -14,6 +14,19 @@ const CAP: f64 = 1e300;
 /// The worst alternative: a slot that fails nearly always.
 const WORST: f64 = 0.98;
 
+/// How much each alternative counts, worst first: chosen once and for all, together 1.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Prior([f64; ALTERNATIVES]);
+
+impl Prior {
+    /// All alike, as the vectors have it.
+    #[cfg(test)]
+    pub const EVEN: Self = Self([0.1; ALTERNATIVES]);
+    /// What is worst counts most. A tick with many requests is one observation all the same, and is best weighed by the two
+    /// or three worst alternatives whatever the rate of failures is; the others tell where a tick has few requests.
+    pub const WORST_FIRST: Self = Self([0.22, 0.16, 0.12, 0.10, 0.08, 0.07, 0.07, 0.06, 0.06, 0.06]);
+}
+
 /// A boundary and the alternatives beyond it.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Grid {
@@ -145,9 +158,17 @@ impl Cell {
         }
     }
 
-    /// The e-value after tick `tick`.
+    /// The e-value after tick `tick`, with alternatives that all count alike.
     pub fn value(&self, tick: u64, weights: &Weights) -> f64 {
         self.evidence.iter().sum::<f64>() / ALTERNATIVES as f64 + weights.rest(tick)
+    }
+
+    /// The e-value after tick `tick` where the alternatives count by `prior`. It is one for the same reason: what has entered
+    /// for each alternative is a supermartingale, and so is any mean of them whose weights do not change on the way.
+    pub(super) fn value_by(&self, prior: &Prior, tick: u64, weights: &Weights) -> f64 {
+        let Prior(shares) = prior;
+        let mean: f64 = self.evidence.iter().zip(shares).map(|(evidence, share)| evidence * share).sum();
+        mean + weights.rest(tick)
     }
 }
 
@@ -191,6 +212,47 @@ mod tests {
             for (bad, good) in bad.iter().zip(good) {
                 assert!((m0 * bad + (1.0 - m0) * good - 1.0).abs() < 1e-12);
             }
+        }
+    }
+
+    /// What the e-value comes to on the mean where the boundary is exactly met, over all ways that so many ticks can go.
+    fn mean_at_the_boundary(prior: &Prior, weights: &Weights, ticks: u64) -> f64 {
+        let (m0, grid) = (0.01, Grid::absolute(0.01));
+        let mut mean = 0.0;
+        for way in 0..1_u32 << ticks {
+            let (mut cell, mut chance) = (Cell::default(), 1.0);
+            for tick in 1..=ticks {
+                let fails = way >> (tick - 1) & 1 == 1;
+                chance *= if fails { m0 } else { 1.0 - m0 };
+                cell.step(tick, Some(if fails { 1.0 } else { 0.0 }), &grid, weights);
+            }
+            mean += chance * cell.value_by(prior, ticks, weights);
+        }
+        mean
+    }
+
+    #[test]
+    fn no_prior_gains_at_the_boundary() {
+        let weights = Weights::over(60);
+        for prior in [Prior::EVEN, Prior::WORST_FIRST] {
+            for ticks in [1, 2, 5, 10] {
+                let mean = mean_at_the_boundary(&prior, &weights, ticks);
+                assert!((mean - 1.0).abs() < 1e-9, "{prior:?}, {ticks}: {mean}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_even_prior_is_the_plain_mean() {
+        let (weights, grid) = (Weights::over(3_600), Grid::absolute(0.01));
+        let mut cell = Cell::default();
+        for tick in 1..=40 {
+            cell.step(tick, Some(if tick % 3 == 0 { 0.08 } else { 0.02 }), &grid, &weights);
+            let (plain, even) = (cell.value(tick, &weights), cell.value_by(&Prior::EVEN, tick, &weights));
+            assert!((plain / even - 1.0).abs() < 1e-12, "{plain} is not {even}");
+            // What the prior can cost, and gain: never more than 0.6 times as little and 2.2 times as much.
+            let worst_first = cell.value_by(&Prior::WORST_FIRST, tick, &weights);
+            assert!((0.6..=2.2).contains(&(worst_first / plain)), "{worst_first} for {plain}");
         }
     }
 

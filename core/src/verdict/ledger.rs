@@ -1,7 +1,7 @@
 //! What is known of one metric: its cells, its sums, and how a tick enters them.
 
 use super::bytes::{Reader, Writer};
-use super::cell::{Cell, Weights};
+use super::cell::{Cell, Prior, Weights};
 use super::dispersion::Dispersion;
 use super::params::Rule;
 use super::promotion::{Comparison, against_rate};
@@ -41,7 +41,7 @@ pub(super) struct Values {
 /// What is known of one metric.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Ledger {
-    limit: Cell,
+    pub limit: Cell,
     floor: Cell,
     ratio: Cell,
     old_limit: Cell,
@@ -109,7 +109,7 @@ impl Ledger {
     /// The e-values after the cells' tick `at`.
     pub fn values(&self, at: u64, rule: &Rule, weights: &Weights) -> Values {
         Values {
-            limit: self.limit.value(at, weights),
+            limit: self.limit.value_by(&Prior::WORST_FIRST, at, weights),
             floor: self.floor.value(at, weights),
             ratio: self.ratio.value(at, weights),
             old_limit: self.old_limit.value(at, weights),
