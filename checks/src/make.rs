@@ -284,7 +284,7 @@ async fn map_service(
         aside(move || ows.capabilities(&answer)).await.map_err(said("GetCapabilities"))?
     };
     let mut seen = several(capabilities.layers.len(), "layer", "layers");
-    if let Some(path) = ows.feature_path() {
+    if let Some(path) = ows.feature_path(&capabilities) {
         let (ows, answer) = (ows.clone(), look(&path).await?);
         let feature = aside(move || ows.feature(&answer)).await.map_err(said("GetFeature"))?;
         seen.push_str(&format!(", {feature}"));

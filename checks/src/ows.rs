@@ -16,6 +16,13 @@ const MAX_LAYERS: usize = 20_000;
 /// Most boxes of one layer that are looked through for one in a system that it is offered in.
 const MAX_BOXES: usize = 100;
 
+/// Formats of maps that are known by their first bytes, the one that is asked for where several are offered first.
+const MAP_FORMATS: [&str; 6] =
+    ["image/png", "image/jpeg", "image/gif", "image/webp", "image/tiff", "image/svg+xml"];
+
+/// Most formats that are read of one service.
+const MAX_FORMATS: usize = 100;
+
 /// Width and height of the map that is asked for, in pixels: enough to be an image.
 const MAP_PIXELS: u32 = 64;
 
@@ -72,8 +79,46 @@ const WORLD: Edges = [-180.0, -90.0, 180.0, 90.0];
 pub struct Capabilities {
     /// Layers, or types of features.
     pub layers: Vec<String>,
-    /// Where the layer that a map is asked of lies, if they say so.
+    /// What they call the layer that features and a map are asked of.
+    asked: Option<String>,
+    /// Where it lies, if they say so: the one that is called exactly so, or else one that may be meant.
     place: Option<MapPlace>,
+    place_of_meant: Option<MapPlace>,
+    /// What maps may be asked for as.
+    formats: Vec<String>,
+}
+
+impl Capabilities {
+    /// The layer that is meant by a name. In a service of one workspace GeoServer leaves out its prefix, and takes requests
+    /// with it; elsewhere whoever leaves it out means the only layer of that name.
+    fn meant(&self, wanted: &str) -> Result<Option<&str>, String> {
+        if let Some(exactly) = self.layers.iter().find(|layer| *layer == wanted) {
+            return Ok(Some(exactly));
+        }
+        let mut meant = self.layers.iter().filter(|layer| is_meant(wanted, layer));
+        match (meant.next(), meant.next()) {
+            (Some(one), Some(other)) => {
+                Err(format!("layer `{wanted}` may be `{one}` or `{other}`: name it with its prefix"))
+            }
+            (one, _) => Ok(one.map(String::as_str)),
+        }
+    }
+
+    /// The format that a map is asked for in.
+    fn map_format(&self) -> &str {
+        let kind = |format: &str| format.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let offered = |wanted: &&str| self.formats.iter().find(|format| kind(format) == **wanted);
+        MAP_FORMATS.iter().find_map(offered).map_or("image/png", String::as_str)
+    }
+}
+
+/// Whether a name means a layer that is called otherwise: one of them has no prefix.
+fn is_meant(wanted: &str, layer: &str) -> bool {
+    match (wanted.split_once(':'), layer.split_once(':')) {
+        (Some((_, name)), None) => name == layer,
+        (None, Some((_, name))) => name == wanted,
+        _ => false,
+    }
 }
 
 /// A system of coordinates that a layer is offered in, and the box of a map in it.
@@ -113,8 +158,8 @@ impl Ows {
     }
 
     /// Asks for one feature of the first layer.
-    pub fn feature_path(&self) -> Option<String> {
-        let layer = percent_encoded(self.layers.first().filter(|_| self.get_feature)?);
+    pub fn feature_path(&self, capabilities: &Capabilities) -> Option<String> {
+        let layer = self.asked(capabilities).filter(|_| self.get_feature).map(percent_encoded)?;
         Some(match self.version.starts_with('1') {
             true => self.with_query(&format!("request=GetFeature&typeName={layer}&maxFeatures=1")),
             false => self.with_query(&format!("request=GetFeature&typeNames={layer}&count=1")),
@@ -123,14 +168,21 @@ impl Ows {
 
     /// Asks for a small map of the first layer, where it lies.
     pub fn map_path(&self, capabilities: &Capabilities) -> Option<String> {
-        let layer = percent_encoded(self.layers.first().filter(|_| self.get_map)?);
-        let (key, place) = (self.system_key(), capabilities.place.clone());
+        let layer = self.asked(capabilities).filter(|_| self.get_map).map(percent_encoded)?;
+        let format = percent_encoded(capabilities.map_format());
+        let place = capabilities.place.clone().or_else(|| capabilities.place_of_meant.clone());
+        let key = self.system_key();
         let MapPlace { system, edges: [a, b, c, d] } = place.unwrap_or_else(|| self.in_degrees(&[]));
         let system = percent_encoded(&system);
         Some(self.with_query(&format!(
             "request=GetMap&layers={layer}&styles=&{key}={system}&bbox={a},{b},{c},{d}\
-             &width={MAP_PIXELS}&height={MAP_PIXELS}&format=image/png"
+             &width={MAP_PIXELS}&height={MAP_PIXELS}&format={format}"
         )))
+    }
+
+    /// What the service calls the first layer.
+    fn asked<'a>(&'a self, capabilities: &'a Capabilities) -> Option<&'a str> {
+        capabilities.asked.as_deref().or(self.layers.first().map(String::as_str))
     }
 
     /// What requests call a system of coordinates.
@@ -171,7 +223,7 @@ impl Ows {
 
     /// Reads capabilities and looks for the layers.
     pub fn capabilities(&self, answer: &Answer) -> Result<Capabilities, String> {
-        let (found, root) = self.read(answer)?;
+        let (mut found, root) = self.read(answer)?;
         let expected: &[&str] = match self.service {
             Service::Wfs => &["WFS_Capabilities"],
             Service::Wms => &["WMS_Capabilities", "WMT_MS_Capabilities"],
@@ -187,9 +239,13 @@ impl Ows {
         if let Some(other) = root.attribute("version").filter(|version| *version != self.version) {
             return Err(format!("expected version {}, got {other}", self.version));
         }
-        // A name may come with the prefix that the service gives its namespace, or without.
-        let known = |wanted: &String| found.layers.iter().any(|layer| layer == wanted);
-        let missing: Vec<&str> = self.layers.iter().filter(|l| !known(l)).map(String::as_str).collect();
+        let mut missing = Vec::new();
+        for wanted in &self.layers {
+            match found.meant(wanted)?.map(str::to_owned) {
+                Some(meant) => found.asked = found.asked.take().or(Some(meant)),
+                None => missing.push(wanted.as_str()),
+            }
+        }
         if missing.is_empty() {
             return Ok(found);
         }
@@ -216,6 +272,9 @@ impl Ows {
                 found.layers.push(value.to_owned());
             }
             match (parent, own.name.as_str()) {
+                ("GetMap", "Format") if found.formats.len() < MAX_FORMATS => {
+                    found.formats.push(value.to_owned());
+                }
                 ("EX_GeographicBoundingBox", edge) => {
                     let index = match edge {
                         "westBoundLongitude" => 0,
@@ -230,9 +289,17 @@ impl Ows {
                 (_, "Layer") => {
                     let of_it = open_layers.iter().filter(|layer| layer.depth <= open.len()).count();
                     open_layers.truncate(of_it);
-                    let is_it = |layer: &Layer| layer.depth == open.len() && layer.name.as_ref() == first;
-                    if found.place.is_none() && first.is_some() && open_layers.last().is_some_and(is_it) {
-                        found.place = Some(self.place(&open_layers));
+                    let ended = open_layers.last().filter(|layer| layer.depth == open.len());
+                    let name = ended.and_then(|layer| layer.name.as_deref());
+                    if let Some((first, name)) = first.zip(name) {
+                        let place = match (first == name, is_meant(first, name)) {
+                            (true, _) => Some(&mut found.place),
+                            (_, true) => Some(&mut found.place_of_meant),
+                            _ => None,
+                        };
+                        if let Some(place) = place.filter(|place| place.is_none()) {
+                            *place = Some(self.place(&open_layers));
+                        }
                     }
                     open_layers.pop_if(|layer| layer.depth == open.len());
                 }
@@ -302,7 +369,8 @@ impl Ows {
     pub fn map(&self, answer: &Answer) -> Result<String, String> {
         let kind = answer.media_type().to_owned();
         // A page of failure may be an image, too.
-        if answer.succeeded() && kind.starts_with("image/") && is_image(&answer.body) {
+        if answer.succeeded() && kind.starts_with("image/") && (is_image(&answer.body) || is_drawing(answer))
+        {
             return Ok(format!("a map of {} bytes", answer.body.len()));
         }
         // A failure comes as XML, whatever format was asked for.
@@ -388,6 +456,21 @@ fn is_image(bytes: &[u8]) -> bool {
         || begins(b"\xff\xd8\xff")
         || begins(b"GIF8")
         || (begins(b"RIFF") && bytes.get(8..12) == Some(b"WEBP"))
+        || begins(b"II*\0")
+        || begins(b"MM\0*")
+}
+
+/// Whether an answer is an SVG by its root.
+fn is_drawing(answer: &Answer) -> bool {
+    let mut is_drawing = false;
+    let walked = document(answer).and_then(|text| {
+        xml::walk(&text, |open| {
+            if let [root] = open {
+                is_drawing = root.name == "svg" && root.namespace == "http://www.w3.org/2000/svg";
+            }
+        })
+    });
+    walked.is_ok() && is_drawing
 }
 
 #[cfg(test)]
@@ -443,6 +526,73 @@ mod tests {
         assert!(style.capabilities(&answer("text/xml", WMS)).is_err());
         let said = wfs.capabilities(&answer("text/xml", WMS)).unwrap_err();
         assert!(said.contains("got a document `WMS_Capabilities`"), "{said}");
+    }
+
+    #[test]
+    fn a_layer_may_be_named_with_its_prefix_or_without() {
+        let document = |layers: &[(&str, &str)]| {
+            let layer = |(name, west): &(&str, &str)| {
+                format!(
+                    r#"<Layer><Name>{name}</Name><LatLonBoundingBox minx="{west}" miny="50" maxx="9" maxy="51"/></Layer>"#
+                )
+            };
+            format!(
+                r#"<WMS_Capabilities version="1.3.0" xmlns="http://www.opengis.net/wms"><Capability><Layer>{}</Layer></Capability>
+                   </WMS_Capabilities>"#,
+                layers.iter().map(layer).collect::<String>()
+            )
+        };
+        let asked = |wanted: &str, layers: &[(&str, &str)]| -> Result<String, String> {
+            let wms = ows(Service::Wms, "1.3.0", &[wanted]);
+            let found = wms.capabilities(&answer("text/xml", &document(layers)))?;
+            let path = wms.map_path(&found).unwrap();
+            let (_, of) = path.split_once("&layers=").unwrap();
+            let (layer, place) = (of.split('&').next().unwrap(), of.split_once("bbox=").unwrap().1);
+            Ok(format!("{layer} from {}", place.split(',').next().unwrap()))
+        };
+        // The service of a workspace leaves its prefix out.
+        assert_eq!(asked("p2d2:bonn", &[("roads", "3"), ("bonn", "7")]).unwrap(), "bonn from 7");
+        assert_eq!(asked("bonn", &[("p2d2:roads", "3"), ("p2d2:bonn", "7")]).unwrap(), "p2d2%3Abonn from 7");
+        // What is called exactly so is meant, wherever it stands.
+        assert_eq!(asked("bonn", &[("p2d2:bonn", "3"), ("bonn", "7")]).unwrap(), "bonn from 7");
+        // Another workspace's layer is another layer, and nobody guesses.
+        assert_eq!(
+            asked("p2d2:bonn", &[("other:bonn", "7")]).unwrap_err(),
+            "layer `p2d2:bonn` is missing among 1"
+        );
+        assert_eq!(
+            asked("bonn", &[("a:bonn", "3"), ("b:bonn", "7")]).unwrap_err(),
+            "layer `bonn` may be `a:bonn` or `b:bonn`: name it with its prefix"
+        );
+        let wfs = ows(Service::Wfs, "2.0.0", &["features", "p2d2:other"]);
+        let found = wfs.capabilities(&answer("text/xml", WFS)).unwrap();
+        assert!(wfs.feature_path(&found).unwrap().contains("typeNames=p2d2%3Afeatures&"));
+    }
+
+    #[test]
+    fn a_map_is_asked_for_in_a_format_that_is_offered() {
+        let format = |offered: &str| {
+            let document = format!(
+                r#"<WMS_Capabilities version="1.3.0" xmlns="http://www.opengis.net/wms"><Capability><Request>
+                   <GetCapabilities><Format>image/webp</Format></GetCapabilities><GetMap>{offered}</GetMap></Request>
+                   <Layer><Name>a</Name></Layer></Capability></WMS_Capabilities>"#
+            );
+            let wms = ows(Service::Wms, "1.3.0", &["a"]);
+            let path = wms.map_path(&wms.capabilities(&answer("text/xml", &document)).unwrap()).unwrap();
+            path.split_once("&format=").unwrap().1.to_owned()
+        };
+        for (offered, expected) in [
+            ("", "image%2Fpng"),
+            ("<Format>image/jpeg</Format><Format>image/png</Format>", "image%2Fpng"),
+            (
+                "<Format>application/pdf</Format><Format>image/svg+xml</Format><Format>image/tiff</Format>",
+                "image%2Ftiff",
+            ),
+            ("<Format>image/PNG; mode=8bit</Format>", "image%2FPNG%3B%20mode%3D8bit"),
+            ("<Format>application/x-protobuf;type=mapbox-vector</Format>", "image%2Fpng"),
+        ] {
+            assert_eq!(format(offered), expected, "{offered}");
+        }
     }
 
     #[test]
@@ -550,6 +700,18 @@ mod tests {
             assert!(said.starts_with(&format!("expected status 2xx, got {status}")), "{said}");
         }
         assert!(wms.map(&answer("image/png", "<html/>")).unwrap_err().contains("expected an image"));
+        let svg = r#"<?xml version="1.0"?><!DOCTYPE svg PUBLIC "-//W3C//DTD SVG 1.0//EN" "http://www.w3.org/TR/svg10.dtd">
+            <svg xmlns="http://www.w3.org/2000/svg"><path d="M0 0"/></svg>"#;
+        assert!(wms.map(&answer("image/svg+xml", svg)).is_ok());
+        assert!(wms.map(&answer("image/svg+xml", "<svg>broken")).is_err());
+        assert!(wms.map(&answer("image/svg+xml", "<html xmlns=\"http://www.w3.org/1999/xhtml\"/>")).is_err());
+        for tiff in [&b"II*\0rest"[..], b"MM\0*rest"] {
+            map.body = tiff.to_vec();
+            let tiff = |kind: &str| wms.map(&Answer { body: map.body.clone(), ..answer(kind, "") });
+            assert_eq!(tiff("image/tiff").unwrap(), "a map of 8 bytes");
+            // What is no image by its own word is none.
+            assert!(tiff("text/html").is_err());
+        }
         let report = r#"<ServiceExceptionReport xmlns="http://www.opengis.net/ogc"><ServiceException
             code="LayerNotDefined">Could not find
             layer a</ServiceException></ServiceExceptionReport>"#;
@@ -639,7 +801,8 @@ mod tests {
     #[test]
     fn features_come_as_gml_or_json() {
         let wfs = ows(Service::Wfs, "2.0.0", &["p2d2:features"]);
-        assert!(wfs.feature_path().unwrap().contains("typeNames=p2d2%3Afeatures&count=1"));
+        let found = wfs.capabilities(&answer("text/xml", WFS)).unwrap();
+        assert!(wfs.feature_path(&found).unwrap().contains("typeNames=p2d2%3Afeatures&count=1"));
         let gml = r#"<wfs:FeatureCollection xmlns:wfs="http://www.opengis.net/wfs/2.0" numberReturned="1"/>"#;
         assert_eq!(wfs.feature(&answer("application/gml+xml", gml)).unwrap(), "1 feature");
         assert_eq!(wfs.feature(&answer("application/json", r#"{"features":[{}]}"#)).unwrap(), "1 feature");
