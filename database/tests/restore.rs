@@ -485,6 +485,49 @@ async fn a_database_that_is_gone_is_restored_with_all_that_it_had() {
     assert_eq!(place.sql("SELECT count(*), postgis_lib_version() IS NOT NULL FROM features"), "3000|t");
 }
 
+/// An extension that is made in the new database sets a search path for it, which is not what the one that is gone had.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_an_extension_sets_is_not_taken_for_what_a_database_that_is_gone_had_set() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE EXTENSION postgis_topology; CREATE SCHEMA \"Mein Schema\" AUTHORIZATION {name}_owner;
+         ALTER DATABASE {name} SET search_path = \"Mein Schema\", public"
+    ));
+    place.run_role_script();
+    let set = format!(
+        "SELECT setconfig FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE setrole = 0 AND datname = '{name}'"
+    );
+    let before = place.sql(&set);
+    assert!(before.contains("Mein Schema"), "{before}");
+    let taken = place.take("r1").await.unwrap();
+    let manifest = place.folder.path().join(format!("{}.manifest.json", taken.id));
+    let anew = || {
+        place.sql_in("postgres", &format!("DROP DATABASE {name}"));
+        place.sql_in("postgres", &format!("CREATE DATABASE {name} OWNER {name}_owner TEMPLATE template0"));
+    };
+    anew();
+    let own = format!(
+        "ALTER DATABASE {name} SET work_mem = '8MB'; ALTER DATABASE {name} SET search_path = \"a b\", public"
+    );
+    place.sql_in("postgres", &own);
+    let of_new = place.sql(&set);
+    place.run_role_script_with(&manifest);
+    assert_eq!(place.sql(&set), of_new);
+    anew();
+    place.run_role_script_with(&manifest);
+    assert_eq!(place.sql(&set), "");
+
+    // One that was made ready by hand, or before the script took it back.
+    place.sql_in("postgres", &format!("ALTER DATABASE {name} SET search_path = \"$user\", public, topology"));
+    let made = beside(&place, &taken.id).await;
+    assert_eq!(made.not_copied, Vec::<String>::new());
+    restore::must_look_alike(&place.settings, &taken.id, &made.database).await.unwrap();
+    let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    swap(&place, &taken.id, loss.total()).await.unwrap();
+    assert_eq!(place.sql(&set), before);
+}
+
 /// In the emergency somebody holds a table, and somebody else has put rows aside as a superuser.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_rows_from_being_compared_is_named() {

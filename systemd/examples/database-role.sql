@@ -94,6 +94,8 @@ SELECT NOT EXISTS (
 \if :is_bare
 \if :{?manifest}
 \set backed_up `cat :'manifest'`
+SELECT coalesce((SELECT setconfig FROM pg_db_role_setting
+                  WHERE setrole = 0 AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())), '{}')::text AS set_before \gset
 SELECT format('CREATE SCHEMA IF NOT EXISTS %I', h.value ->> 'schema') ||
        CASE WHEN r.rolname IS NULL THEN '' ELSE format(' AUTHORIZATION %I', r.rolname) END
   FROM json_each(:'backed_up'::json #> '{contents,homes}') h LEFT JOIN pg_roles r ON r.rolname = h.value ->> 'schema_owner'
@@ -101,6 +103,18 @@ SELECT format('CREATE SCHEMA IF NOT EXISTS %I', h.value ->> 'schema') ||
 SELECT format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I CASCADE', h.key, h.value ->> 'schema')
   FROM json_each(:'backed_up'::json #> '{contents,homes}') h
  WHERE NOT EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = h.key AND (v.trusted OR NOT v.superuser)) \gexec
+-- What an extension sets for the database that it is created in (`postgis_topology` a search path) is not what was set for the
+-- one that is gone: a restore takes that from the manifest.
+SELECT CASE WHEN b.name IS NULL THEN format('ALTER DATABASE %I RESET %s', current_database(), n.quoted)
+            ELSE format('DO %L', format('BEGIN PERFORM set_config(%L, %L, true); ALTER DATABASE %I SET %s FROM CURRENT; END',
+                                        b.name, b.value, current_database(), n.quoted)) END
+  FROM pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS assignment
+ CROSS JOIN LATERAL (SELECT split_part(assignment, '=', 1) AS name,
+                            (SELECT string_agg(quote_ident(part), '.') FROM unnest(string_to_array(split_part(assignment, '=', 1), '.')) part) AS quoted) n
+  LEFT JOIN (SELECT split_part(one, '=', 1) AS name, substr(one, strpos(one, '=') + 1) AS value FROM unnest(:'set_before'::text[]) one) b
+         ON b.name = n.name
+ WHERE s.setrole = 0 AND s.setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())
+   AND assignment <> ALL (:'set_before'::text[]) \gexec
 \endif
 \endif
 

@@ -205,7 +205,7 @@ impl DatabaseHands {
         if let Some(accepted) = accept_loss {
             restore::must_be_accepted(&loss, accepted)?;
             // A swap would refuse it when visitors are led away already.
-            restore::must_look_alike(&self.settings, &beside.database).await?;
+            restore::must_look_alike(&self.settings, id.as_str(), &beside.database).await?;
         }
         Ok(done(words::restored(&beside, &loss), beside.already))
     }

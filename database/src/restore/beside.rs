@@ -74,7 +74,7 @@ async fn made(
     let client = guard.session().client();
     let archive = Archive::open(&settings.backup.dir, &id)?;
     if let Some(database) = standing(settings, client, id.as_str()).await? {
-        let shape = to_be_dressed_as(settings, client, &archive.manifest).await?;
+        let shape = to_be_dressed_as(settings, client, &id).await?;
         let mut not_copied = dress(client, &shape, &database).await?;
         not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
         raise_fence(settings, &database, authority).await?;
@@ -92,7 +92,7 @@ async fn made(
         }
     };
     copy::must_be_possible(client, &archive.manifest).await?;
-    let live = to_be_dressed_as(settings, client, &archive.manifest).await?;
+    let live = to_be_dressed_as(settings, client, &id).await?;
     room::for_copy(settings, guard.session(), &archive.manifest).await?;
 
     authority.check()?;
@@ -245,11 +245,12 @@ fn is_taken(problem: &Problem) -> bool {
 }
 
 /// What a restored database is given beside what a dump holds: what the live one has. One in which nothing is was made in the
-/// place of one that is gone: what that had is in the manifest.
-async fn to_be_dressed_as(
+/// place of one that is gone: what that had is in the backup's manifest, and what an extension has set for the new one counts for
+/// nothing.
+pub(crate) async fn to_be_dressed_as(
     settings: &Settings,
     client: &Client,
-    manifest: &Manifest,
+    backup: &BackupId,
 ) -> Result<Shape, Problem> {
     let live = Shape::of(client, &settings.name).await?;
     let session = Session::open(settings, &settings.name, "restore").await?;
@@ -262,7 +263,8 @@ async fn to_be_dressed_as(
     if !is_bare {
         return Ok(live);
     }
-    Ok(Shape { oid: live.oid, owner: live.owner, tablespace: live.tablespace, ..manifest.shape.clone() })
+    let manifest = Manifest::read(&settings.backup.dir, backup)?;
+    Ok(Shape { oid: live.oid, owner: live.owner, tablespace: live.tablespace, ..manifest.shape })
 }
 
 /// Gives it what the live one has and a dump does not hold. What the role may not set is told.

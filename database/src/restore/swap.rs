@@ -6,7 +6,7 @@ use pointsman_chassis::failpoint;
 use pointsman_core::{Code, Problem};
 use tokio_postgres::Client;
 
-use super::beside::{free_name, name_of, raise_fence};
+use super::beside::{free_name, name_of, raise_fence, to_be_dressed_as};
 use super::gate::{self, Written};
 use super::loss::{TABLE_WAIT_IN_SWAP, exact, grown, since_compared, written_in};
 use super::record::{Record, Stage, old_name};
@@ -65,7 +65,7 @@ pub async fn swap(
     must_stand(client, settings, record.replaced.oid, (record.restored.oid, &record.restored.aside)).await?;
     // The name was chosen when the restore began; somebody may have taken it meanwhile.
     record.replaced.aside = free_name(client, || old_name(settings)).await?;
-    looks_alike(client, settings, &record.restored.aside).await?;
+    looks_alike(client, settings, &id, &record.restored.aside).await?;
     let live = Session::open(settings, &settings.name, "swap").await?;
     must_not_be_fenced(&live, authority).await?;
     raise_fence(settings, &record.restored.aside, authority).await?;
@@ -266,15 +266,22 @@ async fn must_stand(
         .hint("`pointsman db status ENV`; then restore the backup again"))
 }
 
-/// Refuses a restored database whose sessions would see something else than those of the live one. What roles have set for the
-/// database must go along, or the application would look for its tables elsewhere.
-pub async fn must_look_alike(settings: &Settings, restored: &str) -> Result<(), Problem> {
+/// Refuses a restored database whose sessions would see something else than those of the live one; where that is gone, than the
+/// backup's manifest says of it. What roles have set for the database must go along, or the application would look for its tables
+/// elsewhere.
+pub async fn must_look_alike(settings: &Settings, backup: &str, restored: &str) -> Result<(), Problem> {
+    let id = BackupId::parse(backup)?;
     let session = Session::open(settings, &settings.maintenance, "swap").await?;
-    looks_alike(session.client(), settings, restored).await
+    looks_alike(session.client(), settings, &id, restored).await
 }
 
-async fn looks_alike(client: &Client, settings: &Settings, restored: &str) -> Result<(), Problem> {
-    let live = Shape::of(client, &settings.name).await?;
+async fn looks_alike(
+    client: &Client,
+    settings: &Settings,
+    backup: &BackupId,
+    restored: &str,
+) -> Result<(), Problem> {
+    let live = to_be_dressed_as(settings, client, backup).await?;
     let lacking = live.lacking(&Shape::of(client, restored).await?, restored);
     let Some(first) = lacking.first() else { return Ok(()) };
     let message =
