@@ -38,4 +38,5 @@ mod states;
 mod switch;
 mod tcp;
 mod two_sites;
+mod wild;
 mod workers;
