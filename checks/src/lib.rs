@@ -38,6 +38,7 @@ pub use bind::{anew, bind};
 pub use expect::Expect;
 pub use grants::Grants;
 pub use memory::Memory;
+pub use metric::lacks_data;
 pub use parse::{complete, parse, parsed_alone};
 pub use place::{Pin, Place};
 pub use query::{counter_as_it_stands, longest_range_ms, loses_buckets, names_slot};

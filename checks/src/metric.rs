@@ -16,6 +16,14 @@ use crate::template::percent_encoded;
 /// Longest part of a query, or of what was said of it, that evidence repeats.
 const SHOWN: usize = 80;
 
+/// How it is said that Prometheus understood the query, and has nothing to answer.
+const NO_DATA: &str = "no data: ";
+
+/// Whether evidence of a check that does not know says that its query was understood, and only has no data.
+pub fn lacks_data(what: &str) -> bool {
+    what.starts_with(NO_DATA)
+}
+
 /// Asks, and compares with what the number must be.
 pub async fn make(metric: &Metric, grants: &Arc<Grants>, until: Instant) -> Result<String, Miss> {
     let granted = grants.prometheus(&metric.url).map_err(Miss::Blind)?;
@@ -55,9 +63,10 @@ fn value(answer: &Answer) -> Result<f64, String> {
     let sample = match (kind, result.map(Vec::as_slice)) {
         ("scalar", Some([_, sample])) => sample,
         ("vector", Some([])) => {
-            return Err("no data: nothing matches the query. Where a count may be missing and means 0, say so of it alone: \
-                        `(sum(…) or vector(0)) / sum(…)`, on the numerator only"
-                .to_owned());
+            return Err(format!(
+                "{NO_DATA}nothing matches the query. Where a count may be missing and means 0, say so of it alone: \
+                 `(sum(…) or vector(0)) / sum(…)`, on the numerator only"
+            ));
         }
         ("vector", Some([series])) => series.pointer("/value/1").unwrap_or(&Value::Null),
         ("vector", Some(many)) => {
@@ -78,7 +87,7 @@ fn value(answer: &Answer) -> Result<f64, String> {
     let value: f64 = text.parse().map_err(|_| format!("Prometheus answered `{}`, no number", short(text)))?;
     match value.is_finite() {
         true => Ok(value),
-        false => Err(format!("no data: the value is {text}, as where there were no requests to divide by")),
+        false => Err(format!("{NO_DATA}the value is {text}, as where there were no requests to divide by")),
     }
 }
 
@@ -108,6 +117,7 @@ mod tests {
         let two = r#"{"metric":{"code":"500"},"value":[1,"1"]},{"metric":{"code":"502"},"value":[1,"1"]}"#;
         assert!(vector(two).unwrap_err().contains("2 series instead of one, such as {\"code\":\"500\"}"));
         assert!(vector("").unwrap_err().starts_with("no data: nothing matches"));
+        assert!(lacks_data(&vector("").unwrap_err()) && !lacks_data(&vector(two).unwrap_err()));
         for value in ["NaN", "+Inf", "-Inf"] {
             let series = format!(r#"{{"metric":{{}},"value":[1,"{value}"]}}"#);
             assert!(vector(&series).unwrap_err().starts_with("no data: the value is"), "{value}");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use pointsman_chassis::config::Span;
 use pointsman_checks::Kind;
-use pointsman_core::{Check, CheckName, Code, Problem, Route, SlotPlan, VerifyLevel};
+use pointsman_core::{Check, CheckName, CheckVerdict, Code, Problem, Route, SlotPlan, VerifyLevel};
 use pointsman_proto::{convert, v1};
 
 use crate::check_now;
@@ -137,24 +137,68 @@ async fn of_monitoring(office: &Office, checks: &[Check]) -> Vec<v1::Finding> {
     if asking.is_empty() {
         return Vec::new();
     }
-    let Some(slot) = serving(office).await else {
-        return vec![finding(
-            "checks",
-            "unknown",
-            "no slot serves: nothing is asked for it".to_owned(),
-            None,
-        )];
-    };
+    let Some(slot) = serving(office).await else { return before_any_release(office, &asking).await };
     // What they come after is made too.
     let chains = asking.iter().filter_map(|check| check_now::chosen(checks, &check.name).ok()).flatten();
     let needed: BTreeSet<CheckName> = chains.map(|check| check.name).collect();
     let made: Vec<Check> = checks.iter().filter(|check| needed.contains(&check.name)).cloned().collect();
     let made = check_now::make_of(office, &slot, &made).await;
-    let silent = made.silent.into_iter().filter_map(convert::problem_from_wire);
-    let unasked = silent.map(|problem| finding("checks", "unknown", problem.message.clone(), Some(&problem)));
     let asks = |seen: &v1::CheckSeen| asking.iter().any(|check| check.name.as_str() == seen.name);
     let seen = made.checks.into_iter().filter_map(|made| Some((made.host, made.seen.filter(asks)?)));
-    seen.map(|(host, seen)| of_check(&host, &seen)).chain(unasked).collect()
+    seen.map(|(host, seen)| of_check(&host, &seen)).chain(unasked(made.silent)).collect()
+}
+
+/// Where no slot serves yet: what asks for none is asked once, the rest once for each slot. That there is no data of a slot then is
+/// no fault of a query; that it is refused is.
+async fn before_any_release(office: &Office, asking: &[&Check]) -> Vec<v1::Finding> {
+    let environment = office.environment();
+    let (alone, after): (Vec<&Check>, Vec<&Check>) =
+        asking.iter().partition(|check| pointsman_checks::after_of(check).is_ok_and(|after| after.is_none()));
+    let left = |check: &&Check| {
+        let what = format!("no slot serves: check `{}`, which comes after another, is not made", check.name);
+        finding("checks", "unknown", what, None)
+    };
+    let mut findings: Vec<v1::Finding> = after.iter().map(left).collect();
+    for (at, slot) in environment.slots.values().enumerate() {
+        let of_it =
+            alone.iter().filter(|check| at == 0 || differs_by_slot(check, environment.slots.values()));
+        let checks: Vec<Check> = of_it.map(|check| (*check).clone()).collect();
+        if checks.is_empty() {
+            continue;
+        }
+        // None of them goes through HAProxy, and it leads nobody to a slot: they are made beside the page that stands.
+        let page = SlotPlan { backend: environment.maintenance_backend.clone(), ..slot.clone() };
+        let made = check_now::make_of(office, &page, &checks).await;
+        findings.extend(made.checks.iter().filter_map(|made| {
+            let seen = made.seen.as_ref()?;
+            let does_not_know = seen.verdict == CheckVerdict::NotMade.as_str();
+            Some(match does_not_know && pointsman_checks::lacks_data(&seen.what) {
+                true => {
+                    let what = format!(
+                        "check `{}` can be asked, and knows nothing of `{}` yet, as nothing was released: {}",
+                        seen.name, slot.name, seen.what
+                    );
+                    finding(&made.host, "ok", what, None)
+                }
+                false => of_check(&made.host, seen),
+            })
+        }));
+        findings.extend(unasked(made.silent));
+    }
+    findings
+}
+
+/// Whether a check asks something else for each slot.
+fn differs_by_slot<'a>(check: &Check, mut slots: impl Iterator<Item = &'a SlotPlan>) -> bool {
+    let of = |slot: &SlotPlan| pointsman_checks::bind(check, None, &slot.name).spec;
+    let first = slots.next().map(of);
+    slots.any(|slot| Some(of(slot)) != first)
+}
+
+/// Where checks could not be made at all.
+fn unasked(silent: Vec<v1::Problem>) -> impl Iterator<Item = v1::Finding> {
+    let silent = silent.into_iter().filter_map(convert::problem_from_wire);
+    silent.map(|problem| finding("checks", "unknown", problem.message.clone(), Some(&problem)))
 }
 
 /// The slot that serves; before the first release, the one that the load balancers route to.

@@ -169,6 +169,36 @@ metric = {{ url = "{url}", query = "vector(7)", max = 5 }}
     client.confirmed("v2").await.unwrap();
 }
 
+/// Whoever writes checks first has no release yet: each query is asked all the same, and only what is wrong with it is a fault.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn queries_are_asked_before_the_first_release() {
+    let prometheus = Prometheus::start().await;
+    let check = |name: &str, query: &str| {
+        let url = prometheus.url();
+        format!(
+            "\n[[checks]]\nname = \"{name}\"\nphase = [\"after-switch\"]\nmetric = {{ url = \"{url}\", query = '{query}', max = 1 }}\n"
+        )
+    };
+    let file = check("constant", "vector(0.5)") + &check("slot", r#"sum(up{slot="{{slot}}"})"#);
+    let site = Site::builder().granted(&prometheus.granted()).file(&file).start().await.unwrap();
+    let told = site.cli(&["config", "check", ENVIRONMENT]).await.unwrap();
+    let says = |words: &str| told.stdout.matches(words).count();
+    let of_slot = |slot: &str| says(&format!("check `slot` can be asked, and knows nothing of `{slot}` yet"));
+    assert_eq!(told.code, 0, "{told:?}");
+    assert_eq!(
+        (says("check `constant` would pass now: 0.5"), of_slot("blue"), of_slot("green")),
+        (1, 1, 1),
+        "{told:?}"
+    );
+
+    let path = site.folder().join(format!("coordinator/environments/{ENVIRONMENT}.toml"));
+    let file = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, file.replace(r#"up{slot="{{slot}}"}"#, r#"rate(up{slot="{{slot}}"})"#)).unwrap();
+    let told = site.cli(&["config", "check", ENVIRONMENT]).await.unwrap();
+    let refused = told.stdout.matches("check `slot` does not know: Prometheus refuses the query").count();
+    assert_eq!((told.code, refused), (3, 2), "{told:?}");
+}
+
 /// `config check` asks each query once, also of a file that is not in effect yet.
 async fn the_file_says_what_is_in_effect(site: &Site) {
     let check = async || site.cli(&["config", "check", ENVIRONMENT]).await.unwrap();
