@@ -3,10 +3,12 @@
 
 use std::collections::BTreeMap;
 
+use pointsman_chassis::SystemClock;
 use pointsman_checks::Kind;
+use pointsman_core::ports::Clock as _;
 use pointsman_core::{
     Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, Counted, Entry, Event, HostName, Judged,
-    Note, Outcome, Plan, Problem, ReleaseId, State, Step, Timestamp, TrafficSeen,
+    Note, Outcome, Plan, Problem, ReleaseId, Stamped, State, Step, Timestamp, TrafficSeen, several,
 };
 use pointsman_proto::v1;
 
@@ -94,7 +96,9 @@ pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::Checklist
     })?;
     let plan = &kept.state.plan;
     let facts = office.facts(&plan.release, 0).await?;
-    let entries: Vec<Entry> = facts.into_iter().map(|(entry, _)| entry).collect();
+    let mut entries: Vec<Entry> = facts.into_iter().map(|(entry, _)| entry).collect();
+    // What visitors meet is noted once a minute: whoever asks meanwhile is told of the rest as well.
+    entries.extend(office.met_since(&plan.release).map(|met| not_noted_yet(&entries, &plan.release, met)));
     let mut points = points(plan, &office.environment().manual, &entries);
     points.extend(office.rolled_back_by(&kept).map(|back| undone(&back.state)));
     Ok(v1::ChecklistReply {
@@ -103,6 +107,13 @@ pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::Checklist
         outcome: kept.state.outcome().map(Outcome::as_str).unwrap_or_default().to_owned(),
         points: points.into_iter().map(to_wire).collect(),
     })
+}
+
+/// What visitors have met since the last note, as the entry that it will be.
+fn not_noted_yet(entries: &[Entry], release: &ReleaseId, met: TrafficSeen) -> Entry {
+    let event = Event::Noted(Note::Traffic(met));
+    let seq = entries.last().map_or(1, |last| last.seq.saturating_add(1));
+    Entry { seq, release: release.clone(), fact: Stamped { at: SystemClock.now(), event } }
 }
 
 /// The point that a release fails which was confirmed, and then led back from.
@@ -435,8 +446,10 @@ fn error_rate(met: &Met) -> (Verdict, String) {
         shown / 100,
         shown % 100
     );
-    let verdict = if failures.saturating_mul(ONE_IN) >= requests { Verdict::Failed } else { Verdict::Passed };
-    enough(verdict, &met.all, requests, line)
+    let within = |failures: u64, requests: u64| failures.saturating_mul(ONE_IN) < requests;
+    let verdict = if within(failures, requests) { Verdict::Passed } else { Verdict::Failed };
+    let against = Against { bad: failures, requests, lost: met.all.lost_failures };
+    enough(verdict, &met.all, &against, line, within)
 }
 
 fn p99(met: &Met) -> (Verdict, String) {
@@ -454,20 +467,55 @@ fn p99(met: &Met) -> (Verdict, String) {
         ),
         None => format!("{p99_ms} ms over {requests} requests in {seconds} s"),
     };
-    let within = slow.map_or(p99_ms < P99_LIMIT_MS, |slow| slow.saturating_mul(ONE_IN) <= requests);
-    enough(if within { Verdict::Passed } else { Verdict::Failed }, &met.all, requests, line)
+    let few = |slow: u64, requests: u64| slow.saturating_mul(ONE_IN) <= requests;
+    let within = slow.map_or(p99_ms < P99_LIMIT_MS, |slow| few(slow, requests));
+    let verdict = if within { Verdict::Passed } else { Verdict::Failed };
+    // Where it was not counted how many were slow, one in a hundred may have been.
+    let slow = slow.unwrap_or(requests.div_ceil(ONE_IN));
+    let against = Against { bad: slow, requests, lost: met.all.lost };
+    enough(verdict, &met.all, &against, line, few)
 }
 
-/// A pass rests on enough requests, and on load balancers that told of theirs.
-fn enough(verdict: Verdict, met: &TrafficSeen, requests: u64, line: String) -> (Verdict, String) {
+/// What speaks against a point.
+struct Against {
+    /// Requests that were bad, of those that are known.
+    bad: u64,
+    requests: u64,
+    /// So many of those of which no access line came may have been bad, too.
+    lost: Option<u64>,
+}
+
+/// A pass rests on enough requests, and on load balancers that told of theirs. Where HAProxy's counters know how many access lines did
+/// not come, as after a reload, it stands if it would with all of those that may have been bad. `holds` says it of bad ones, and all.
+fn enough(
+    verdict: Verdict,
+    met: &TrafficSeen,
+    against: &Against,
+    line: String,
+    holds: impl Fn(u64, u64) -> bool,
+) -> (Verdict, String) {
     let TrafficSeen { seconds, incomplete, .. } = *met;
-    if verdict == Verdict::Passed && requests < MIN_REQUESTS {
+    if verdict == Verdict::Passed && against.requests < MIN_REQUESTS {
         return (Verdict::NoData, format!("{line}: too few, {MIN_REQUESTS} are needed"));
     }
-    if verdict == Verdict::Passed && incomplete.saturating_mul(INCOMPLETE_ONE_IN) > seconds {
-        return (Verdict::NoData, format!("{line}: in {incomplete} s not every load balancer told of all"));
+    let few = |incomplete: u64| incomplete.saturating_mul(INCOMPLETE_ONE_IN) <= seconds;
+    if verdict != Verdict::Passed || few(incomplete) {
+        return (verdict, line);
     }
-    (verdict, line)
+    let Some((all, bad)) = met.lost.zip(against.lost).filter(|_| met.blind.is_some_and(few)) else {
+        return (Verdict::NoData, format!("{line}: in {incomplete} s not every load balancer told of all"));
+    };
+    let missing = several(all, "access line", "access lines");
+    let line = format!(
+        "{line}; {missing} beside these did not come in {incomplete} s, as after a reload of HAProxy: by its counters {bad} of them may \
+         say otherwise"
+    );
+    let worst = against.bad.saturating_add(bad);
+    if holds(worst, against.requests.saturating_add(all)) {
+        return (Verdict::Passed, format!("{line}, and the point holds all the same"));
+    }
+    let enough = worst.saturating_mul(ONE_IN).saturating_add(1);
+    (Verdict::NoData, format!("{line}; among {enough} requests they could not"))
 }
 
 fn ticked(name: &str, text: &str, tick: Option<&(Timestamp, &str, Option<&str>)>) -> Point {

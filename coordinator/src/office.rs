@@ -13,7 +13,7 @@ use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
     Activation, Aftermath, ArtifactDigest, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch,
     Event, Found, HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId,
-    RequestKind, Route, RouteEpoch, Standing, State, Step, Timestamp, VerdictMode,
+    RequestKind, Route, RouteEpoch, Standing, State, Step, Timestamp, TrafficSeen, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -120,6 +120,8 @@ pub struct Office {
     moved: watch::Sender<u64>,
     /// The release whose visitors are being counted.
     counted: watch::Sender<Option<ReleaseId>>,
+    /// What visitors of a release have met since that was noted last.
+    meets: watch::Sender<Option<(ReleaseId, TrafficSeen)>>,
 }
 
 fn is_deploy(kept: &Kept) -> bool {
@@ -164,6 +166,7 @@ impl Office {
             begun: Notify::new(),
             moved: watch::Sender::new(0),
             counted: watch::Sender::new(None),
+            meets: watch::Sender::new(None),
         });
         office.begin_with_its_record().await?;
         office.look_out().await;
@@ -320,6 +323,16 @@ impl Office {
     /// is read anew.
     pub fn moves(&self) -> watch::Receiver<u64> {
         self.moved.subscribe()
+    }
+
+    /// Keeps what visitors of a release have met since that was noted last.
+    pub fn note_met(&self, met: Option<(ReleaseId, TrafficSeen)>) {
+        self.meets.send_replace(met);
+    }
+
+    /// What visitors of a release have met that no entry of the journal has yet.
+    pub fn met_since(&self, release: &ReleaseId) -> Option<TrafficSeen> {
+        self.meets.borrow().as_ref().filter(|(of, _)| of == release).map(|(_, met)| met.clone())
     }
 
     /// Notes whose visitors are being counted, and that it is nobody's any more.

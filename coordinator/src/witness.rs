@@ -47,6 +47,7 @@ pub async fn witness(office: Arc<Office>) {
         };
         office.note_counted(Some(plan.release.clone()));
         meet(&office, &watchers, &plan, Met::begin(begun_before)).await;
+        office.note_met(None);
         office.note_counted(None);
     }
 }
@@ -85,6 +86,8 @@ async fn note(office: &Office, release: &ReleaseId, met: &mut Met) {
     if met.seen.seconds == 0 && !met.seen.to_the_end {
         return;
     }
+    // Nobody is to find it twice: rather not for a moment.
+    office.note_met(None);
     match office.note(release, Note::Traffic(met.clone().seen())).await {
         Ok(()) => *met = Met::default(),
         Err(problem) => {
@@ -122,6 +125,7 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: M
         tokio::select! {
             tick = next(&mut ticks, watchers, office) => {
                 met.add(&tick, plan);
+                office.note_met(Some((plan.release.clone(), met.clone().seen())));
                 // A second of which no load balancer told was not heard.
                 if !tick.balancers.is_empty() {
                     heard_to = Some(Timestamp(tick.at_ms));
@@ -181,13 +185,18 @@ struct Met {
     seen: TrafficSeen,
     latency: Histogram,
     too_slow: u64,
+    /// Seconds in which HAProxy's counters say nothing either.
+    blind: u64,
+    /// Requests to the slot, whoever made them, by HAProxy's counters and by access lines.
+    counted: Ended,
+    told: Ended,
 }
 
 impl Met {
     /// Begins. Where visitors were led there before, what they met until now is not whole.
     fn begin(begun_before: bool) -> Self {
         let seen = TrafficSeen { incomplete: u64::from(begun_before), ..TrafficSeen::default() };
-        Self { seen, ..Self::default() }
+        Self { seen, blind: u64::from(begun_before), ..Self::default() }
     }
 
     /// Whether somebody fared badly.
@@ -201,7 +210,12 @@ impl Met {
         }
         self.seen.seconds = self.seen.seconds.saturating_add(1);
         self.seen.incomplete = self.seen.incomplete.saturating_add(u64::from(!tick.latency_usable));
+        self.blind = self.blind.saturating_add(u64::from(is_blind(tick)));
         let slots = tick.slots.iter().filter(|found| found.slot == plan.to.name.as_str());
+        for slot in slots.clone() {
+            self.counted.add(Ended::by_counters(slot));
+            self.told.add(Ended::by_lines(slot));
+        }
         let cells = slots.flat_map(|slot| &slot.cells).filter(|cell| cell.release == plan.release.as_str());
         let limit_ms = plan.verdict.p99_ms;
         for cell in cells.filter_map(|cell| cell.cell.as_ref()) {
@@ -225,7 +239,52 @@ impl Met {
         self.seen.timed = Some(self.latency.total());
         self.seen.slow = Some(self.latency.above(P99_LIMIT_MS - 1));
         self.seen.too_slow = Some(self.too_slow);
+        self.seen.blind = Some(self.blind);
+        let lost = self.counted.requests.saturating_sub(self.told.requests);
+        self.seen.lost = Some(lost);
+        self.seen.lost_failures = Some(self.counted.failures.saturating_sub(self.told.failures).min(lost));
         self.seen
+    }
+}
+
+/// Whether a second hides requests from access lines and from HAProxy's counters alike. Where it is not known how complete the lines are
+/// the counters of several load balancers may be those of some of them.
+fn is_blind(tick: &v1::TrafficTick) -> bool {
+    let grew = tick.slots.iter().filter_map(|slot| slot.counters.as_ref()).any(|grown| grown.requests > 0);
+    let read = tick.coverage.is_some() || (tick.balancers.len() == 1 && grew);
+    !(tick.missing.is_empty() && read)
+}
+
+/// Requests to a slot that ended.
+#[derive(Clone, Copy, Default)]
+struct Ended {
+    requests: u64,
+    failures: u64,
+}
+
+impl Ended {
+    /// By HAProxy's counters. A failure is in one of two of them at least: an answer that the server broke off is no 5xx.
+    fn by_counters(slot: &v1::SlotTraffic) -> Self {
+        let grown = slot.counters.clone().unwrap_or_default();
+        Self { requests: grown.requests, failures: grown.responses_5xx.saturating_add(grown.response_errors) }
+    }
+
+    /// By access lines, those of checks too.
+    fn by_lines(slot: &v1::SlotTraffic) -> Self {
+        let probes = slot.probes.clone().unwrap_or_default();
+        let mut told = Self { requests: probes.requests, failures: probes.failures };
+        for cell in slot.cells.iter().filter_map(|cell| cell.cell.as_ref()) {
+            told.add(Self {
+                requests: cell.requests.saturating_add(cell.not_forwarded),
+                failures: cell.failures,
+            });
+        }
+        told
+    }
+
+    fn add(&mut self, other: Self) {
+        self.requests = self.requests.saturating_add(other.requests);
+        self.failures = self.failures.saturating_add(other.failures);
     }
 }
 
@@ -279,6 +338,52 @@ mod tests {
     }
 
     #[test]
+    fn what_the_counters_know_and_no_line_told_of_is_lost() {
+        let tick = |counted, told, coverage, balancers: &[&str]| {
+            // One failure that is in two counters, and one that is in one of them, of which a line told.
+            let counters = Some(v1::SignalGrowth {
+                requests: counted,
+                responses_5xx: 1,
+                response_errors: 2,
+                ..Default::default()
+            });
+            let cell = v1::SignalCell { requests: told, failures: 1, ..Default::default() };
+            let cells = vec![v1::TrafficCell { cell: Some(cell), ..Default::default() }];
+            v1::TrafficTick {
+                slots: vec![v1::SlotTraffic {
+                    slot: "green".to_owned(),
+                    counters,
+                    cells,
+                    ..Default::default()
+                }],
+                balancers: balancers.iter().map(|host| (*host).to_owned()).collect(),
+                coverage,
+                ..Default::default()
+            }
+        };
+        let met = |ticks: &[v1::TrafficTick]| {
+            let mut met = Met::default();
+            ticks.iter().for_each(|tick| met.add(tick, &plan()));
+            let TrafficSeen { seconds, incomplete, blind, lost, lost_failures, .. } = met.seen();
+            (seconds, incomplete, blind, lost.zip(lost_failures))
+        };
+        let known = || Some(v1::SignalCoverage { seen: 9, expected: 10 });
+        // A line that comes in the next second is none that is lost.
+        assert_eq!(
+            met(&[tick(90, 80, known(), &["lb1"]), tick(100, 107, known(), &["lb1"])]),
+            (2, 2, Some(0), Some((3, 3)))
+        );
+        assert_eq!(met(&[tick(90, 70, known(), &["lb1"])]), (1, 1, Some(0), Some((20, 2))));
+        // After a reload nobody says how complete the lines are, and the counters of the only one go on.
+        assert_eq!(met(&[tick(100, 98, None, &["lb1"])]), (1, 1, Some(0), Some((2, 2))));
+        assert_eq!(met(&[tick(0, 98, None, &["lb1"])]), (1, 1, Some(1), Some((0, 0))));
+        assert_eq!(met(&[tick(100, 98, None, &["lb1", "lb2"])]), (1, 1, Some(1), Some((2, 2))));
+        let one_missing =
+            v1::TrafficTick { missing: vec![v1::Problem::default()], ..tick(9, 9, known(), &["lb1"]) };
+        assert_eq!(met(&[one_missing]), (1, 1, Some(1), Some((0, 0))));
+    }
+
+    #[test]
     fn only_visitors_of_the_release_are_met() {
         let mut cell = Cell { requests: 11, failures: 1, client_aborts: 1, ..Cell::default() };
         [80, 80, 2_500].into_iter().for_each(|ms| cell.latency.record(ms));
@@ -311,7 +416,10 @@ mod tests {
         met.add(&tick, &plan());
         // A second of which no load balancer tells is none.
         met.add(&v1::TrafficTick::default(), &plan());
-        let TrafficSeen { seconds, incomplete, requests, failures, timed, slow, too_slow, .. } = met.seen();
+        let TrafficSeen {
+            seconds, incomplete, requests, failures, timed, slow, too_slow, blind, lost, ..
+        } = met.seen();
+        assert_eq!((blind, lost), (Some(1), Some(0)));
         assert_eq!((seconds, incomplete, requests, failures), (1, 0, 10, 1));
         assert_eq!((timed, slow, too_slow), (Some(3), Some(1), Some(2)));
     }

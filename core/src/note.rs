@@ -35,6 +35,14 @@ pub struct TrafficSeen {
     /// Seconds of them in which a load balancer said nothing, or not everything, and one for each coordinator that found the
     /// release under way when it began.
     pub incomplete: u64,
+    /// Seconds of those in which HAProxy's own counters do not say either how many requests there were; `None` in journals from
+    /// before that was noted.
+    pub blind: Option<u64>,
+    /// Requests to the slot that the counters know to have ended, and of which no access line came: after a reload the old process
+    /// writes none. `None` in journals from before that was noted.
+    pub lost: Option<u64>,
+    /// Those of them that by the counters may have failed, at most; `None` in journals from before that was noted.
+    pub lost_failures: Option<u64>,
     /// Requests that ended.
     pub requests: u64,
     /// Those that failed: 5xx, or broken off by the server.
@@ -63,6 +71,9 @@ impl TrafficSeen {
         Self {
             seconds: self.seconds.saturating_add(other.seconds),
             incomplete: self.incomplete.saturating_add(other.incomplete),
+            blind: both(self.blind, other.blind),
+            lost: both(self.lost, other.lost),
+            lost_failures: both(self.lost_failures, other.lost_failures),
             requests: self.requests.saturating_add(other.requests),
             failures: self.failures.saturating_add(other.failures),
             timed: both(self.timed, other.timed),

@@ -2,7 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use kit::{Load, LoadPlan, Seen, Site};
+use kit::{ENVIRONMENT, Load, LoadPlan, Seen, Site};
+use pointsman_proto::v1::AskRequest;
 
 /// Waits until another worker than `before` takes new connections.
 async fn another_worker(site: &Site, before: Option<String>) {
@@ -15,8 +16,8 @@ async fn another_worker(site: &Site, before: Option<String>) {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_reload_during_the_watch_keeps_the_route() {
-    let mut site = Site::builder().watch("2s").start().await.unwrap();
-    site.released("v1").await.unwrap();
+    let mut site = Site::builder().watch("40s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
     let v2 = site.artifact("v2").unwrap();
     let mut client = site.client().unwrap();
     let digest = kit::publish(&mut client, &v2).await.unwrap();
@@ -30,7 +31,11 @@ async fn a_reload_during_the_watch_keeps_the_route() {
     site.haproxy.reload().await.unwrap();
     another_worker(&site, worker).await;
     assert_eq!(site.haproxy.route().await.unwrap(), route);
+    // What they meet is told while they are watched, and after it.
+    what_came_is_told_all_the_same(&site, "v2", "").await;
 
+    let asked = AskRequest { environment: ENVIRONMENT.to_owned(), ..Default::default() };
+    client.api.clone().promote(asked).await.unwrap();
     assert_eq!(client.outcome("v2").await.unwrap(), "confirmed");
     load.more(200).await.unwrap();
     let report = load.stop().unwrap();
@@ -38,6 +43,22 @@ async fn a_reload_during_the_watch_keeps_the_route() {
     assert!(report.by("v2") > 200);
     assert_eq!(site.haproxy.route().await.unwrap(), route);
     assert!(route.starts_with("be_green:be_blue:0:"), "{route}");
+    what_came_is_told_all_the_same(&site, "v2", "confirmed").await;
+}
+
+/// After a reload the old process writes no access lines: what HAProxy's counters know of it takes their place.
+async fn what_came_is_told_all_the_same(site: &Site, release: &str, outcome: &str) {
+    let point = kit::until("what visitors met has passed", Duration::from_secs(20), || async {
+        let list = site.cli(&["checklist", "production", "--release", release, "-o", "json"]).await.ok()?;
+        let list: serde_json::Value = serde_json::from_str(&list.stdout).ok()?;
+        let is_of_then = list["outcome"].as_str().unwrap_or_default() == outcome;
+        let points = list["points"].as_array().filter(|_| is_of_then)?;
+        let point = points.iter().find(|point| point["name"] == "error-rate")?.clone();
+        (point["verdict"] == "passed").then_some(point)
+    });
+    let point = point.await.unwrap();
+    let told = point["evidence"][0].as_str().unwrap();
+    assert!(told.starts_with("0.00 %: 0 of "), "{point}");
 }
 
 /// Checks that nobody who came after a switch was reported was served by the slot before.

@@ -169,6 +169,41 @@ fn signals_pass_only_with_enough_of_them() {
 }
 
 #[test]
+fn what_a_reload_hides_is_taken_to_be_the_worst() {
+    let of = |name, (requests, failures, slow), blind: Option<u64>, lost: Option<(u64, u64)>| {
+        let all =
+            TrafficSeen { incomplete: 11, blind, failures, timed: Some(requests), ..seen_for(70, requests) };
+        let (lost, lost_failures) = lost.unzip();
+        let met = TrafficSeen { lost, lost_failures, slow: Some(slow), p99_ms: Some(3), ..all };
+        verdict(vec![Note::Traffic(met)], name)
+    };
+    let (seen, evidence) = of(ERROR_RATE, (2_684, 0, 0), Some(0), Some((30, 0)));
+    assert_eq!(seen, Verdict::Passed);
+    assert_eq!(
+        evidence,
+        [
+            "0.00 %: 0 of 2684 requests failed in 70 s; 30 access lines beside these did not come in 11 s, as after a reload of \
+          HAProxy: by its counters 0 of them may say otherwise, and the point holds all the same"
+        ]
+    );
+    // Of times nobody knows anything but from the lines.
+    let (seen, evidence) = of(P99, (2_684, 0, 0), Some(0), Some((30, 0)));
+    assert_eq!(seen, Verdict::NoData);
+    assert!(evidence[0].ends_with("; among 3001 requests they could not"), "{evidence:?}");
+    assert_eq!(of(P99, (2_970, 0, 0), Some(7), Some((30, 30))).0, Verdict::Passed);
+    assert_eq!(of(ERROR_RATE, (2_684, 24, 0), Some(0), Some((30, 4))).0, Verdict::NoData);
+    assert_eq!(of(ERROR_RATE, (2_684, 24, 0), Some(0), Some((30, 3))).0, Verdict::Passed);
+    assert_eq!(of(ERROR_RATE, (2_684, 27, 0), Some(0), Some((30, 0))).0, Verdict::Failed);
+    // Where the counters say nothing either, nobody knows how many there were.
+    for (blind, lost) in [(Some(8), Some((0, 0))), (None, None)] {
+        let (seen, evidence) = of(ERROR_RATE, (2_684, 0, 0), blind, lost);
+        assert_eq!(seen, Verdict::NoData);
+        assert!(evidence[0].ends_with("in 11 s not every load balancer told of all"), "{evidence:?}");
+    }
+    assert_eq!(of(ERROR_RATE, (50, 0, 0), Some(0), Some((0, 0))).0, Verdict::NoData);
+}
+
+#[test]
 fn people_vouch_by_name() {
     assert_eq!(verdict(all_well(), "phone"), (Verdict::Open, Vec::new()));
     let tick = |point: &str, text: Option<&str>| Note::Tick {

@@ -16,6 +16,12 @@ pub enum Note {
         seconds: u64,
         #[serde(default)]
         incomplete: u64,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        blind: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost: Option<u64>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        lost_failures: Option<u64>,
         requests: u64,
         failures: u64,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -61,6 +67,9 @@ pub fn note_of(note: &domain::Note) -> Note {
         domain::Note::Traffic(traffic) => Note::Traffic {
             seconds: traffic.seconds,
             incomplete: traffic.incomplete,
+            blind: traffic.blind,
+            lost: traffic.lost,
+            lost_failures: traffic.lost_failures,
             requests: traffic.requests,
             failures: traffic.failures,
             timed: traffic.timed,
@@ -90,6 +99,9 @@ pub fn note_from(note: Note) -> Option<domain::Note> {
         Note::Traffic {
             seconds,
             incomplete,
+            blind,
+            lost,
+            lost_failures,
             requests,
             failures,
             timed,
@@ -100,6 +112,9 @@ pub fn note_from(note: Note) -> Option<domain::Note> {
         } => domain::Note::Traffic(domain::TrafficSeen {
             seconds,
             incomplete,
+            blind,
+            lost,
+            lost_failures,
             requests,
             failures,
             timed,

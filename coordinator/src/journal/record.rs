@@ -839,6 +839,9 @@ mod tests {
             Event::Noted(domain::Note::Traffic(domain::TrafficSeen {
                 seconds: 60,
                 incomplete: 2,
+                blind: Some(1),
+                lost: Some(4),
+                lost_failures: Some(3),
                 requests: 1000,
                 failures: 3,
                 timed: Some(990),
