@@ -136,15 +136,34 @@ fn taking_part(
     Ok(taking)
 }
 
-/// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed.
+/// Refuses while somebody else has changed a route: what a release would build on is not what was confirmed. Also where HAProxy
+/// routes by another one than a start would bring: after a reload that stands only until the agent puts it right, and a plan
+/// that began with it would lead back to what is gone. Where the route is not kept yet the agent says so, and a way back may go.
 fn as_confirmed(seen: &Seen) -> Result<(), Problem> {
-    let Some((host, facts)) = seen.balancers.iter().find(|(_, facts)| !facts.drift.is_empty()) else {
+    if let Some((host, facts)) = seen.balancers.iter().find(|(_, facts)| !facts.drift.is_empty()) {
+        return Err(Problem::new(Code::RouteDrift, facts.drift.clone())
+            .on(host)
+            .cause("somebody or something else has changed it")
+            .hint(
+                "see it: `pointsman traffic show ENV`; the line that puts it back: `pointsman doctor lb ENV`",
+            ));
+    }
+    let passes = |(_, facts): &(&HostName, &v1::BalancerFacts)| {
+        let kept = facts.unkept.is_empty() && !facts.route_on_disk.is_empty();
+        kept && facts.route != facts.route_on_disk
+    };
+    let Some((host, v1::BalancerFacts { route, route_on_disk, .. })) = seen.balancers.iter().find(passes)
+    else {
         return Ok(());
     };
-    Err(Problem::new(Code::RouteDrift, facts.drift.clone())
-        .on(host)
-        .cause("somebody or something else has changed it")
-        .hint("see it: `pointsman traffic show ENV`; the line that puts it back: `pointsman doctor lb ENV`"))
+    Err(Problem::new(
+        Code::RouteDrift,
+        format!("HAProxy routes by `{route}`, and its next start would by `{route_on_disk}`"),
+    )
+    .on(host)
+    .cause("a reload has just brought an older route back, or somebody else has changed it")
+    .retry_useful()
+    .hint("after a reload the agent puts it right within seconds: try again; if it stays: `pointsman traffic show ENV`"))
 }
 
 /// The route that all load balancers agree on.
@@ -921,6 +940,35 @@ mod tests {
         );
         let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
         assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+
+    /// With nothing in the journal to compare it with, as before the first release or after a journal was accepted.
+    #[test]
+    fn no_release_begins_with_a_route_that_stands_for_a_moment() {
+        let planned = |change: &dyn Fn(&mut v1::BalancerFacts), wanted: Wish| {
+            let mut seen = seen(&[("lb1", "be_blue:be_blue:0:7", 9), ("lb2", "be_blue:be_blue:0:7", 9)]);
+            for facts in seen.balancers.values_mut() {
+                facts.route_on_disk.clone_from(&facts.route);
+            }
+            change(seen.balancers.values_mut().last().unwrap());
+            plan(&environment(), &Standing::default(), wanted, &seen)
+        };
+        let wishes = || [deploy(), wish(Wanted::MaintenanceOn(None)), wish(Wanted::MaintenanceOff)];
+        let older = |facts: &mut v1::BalancerFacts| facts.route_on_disk = "be_blue:be_green:0:9".to_owned();
+        let unkept = |facts: &mut v1::BalancerFacts| {
+            older(facts);
+            facts.unkept = "OPNsense did not answer".to_owned();
+        };
+        for wanted in wishes() {
+            assert!(planned(&|_| {}, wanted.clone()).is_ok());
+            let refused = planned(&older, wanted.clone()).unwrap_err();
+            assert_eq!((refused.code, refused.retry), (Code::RouteDrift, pointsman_core::Retry::Useful));
+            assert_eq!(refused.host, HostName::parse("lb2").ok());
+            assert!(refused.message.contains("`be_blue:be_green:0:9`"), "{refused}");
+            // What is owed to the disk is told by the agent itself, and nothing keeps a way back from beginning then.
+            assert!(planned(&unkept, wanted.clone()).is_ok());
+            assert!(planned(&|facts| facts.route_on_disk.clear(), wanted).is_ok());
+        }
     }
 
     #[test]

@@ -512,6 +512,7 @@ impl World {
                 let Some(route) = balancer.standing().filter(|_| host.up) else { return Some(Err(silent)) };
                 let facts = v1::BalancerFacts {
                     route: route.to_string(),
+                    route_on_disk: balancer.disk.to_string(),
                     highest_epoch: balancer.highest.0,
                     ..Default::default()
                 };

@@ -364,10 +364,6 @@ impl World {
         fitting.get(usize::try_from(index).ok()?).copied()
     }
 
-    fn was_switched(&self, host: usize) -> bool {
-        self.hosts.get(host).and_then(|host| host.balancer()).is_some_and(|balancer| balancer.highest.0 > 1)
-    }
-
     fn any_host(&self, number: u64) -> usize {
         let count = u64::try_from(self.hosts.len()).unwrap_or(1);
         usize::try_from(number.checked_rem(count).unwrap_or(0)).unwrap_or(0)
@@ -455,8 +451,7 @@ impl World {
             }
             What::CopyOfBefore => self.bring_back_the_copy(),
             What::ChangedByHand { balancer, for_ms } => {
-                // What somebody changed before the first release moved anything is what the next plan begins with.
-                if let Some(host) = self.nth(balancer, true).filter(|host| self.was_switched(*host)) {
+                if let Some(host) = self.nth(balancer, true) {
                     self.change_by_hand(host, for_ms);
                 }
             }
