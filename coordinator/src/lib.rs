@@ -29,6 +29,7 @@ pub mod old_side;
 pub mod opening;
 pub mod planner;
 mod rate_limits;
+mod release_ids;
 mod repeated;
 mod retention;
 mod state_lock;

@@ -30,6 +30,7 @@ use crate::migrations;
 use crate::old_side::OldSide;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
+use crate::release_ids;
 use crate::repeated;
 use crate::retention;
 use crate::visitors::Visitors;
@@ -821,7 +822,9 @@ impl Office {
             seen.visitors = backends.map(|backend| (backend.clone(), lookout.before(&backend))).collect();
         }
         let now = SystemClock.now();
-        let release = self.free_id(id, &wanted, now)?;
+        let backups = seen.database.as_ref().map(|facts| facts.backups.as_slice()).unwrap_or_default();
+        let release = release_ids::free(&self.book().told, backups, (id, &wanted, now))
+            .map_err(|problem| problem.in_environment(&self.environment.name))?;
         let wish = Wish {
             wanted,
             release,
@@ -832,50 +835,6 @@ impl Office {
             now,
         };
         planner::plan(&self.environment, &self.standing(), wish, &seen)
-    }
-
-    fn free_id(&self, id: Option<ReleaseId>, wanted: &Wanted, now: Timestamp) -> Result<ReleaseId, Problem> {
-        let book = self.book();
-        let word = match wanted {
-            Wanted::Deploy { .. } => "release",
-            Wanted::Rollback => "rollback",
-            Wanted::MaintenanceOn(_) => "maintenance-on",
-            Wanted::MaintenanceOff => "maintenance-off",
-            Wanted::Database(DatabaseWork::Backup, _) => "db-backup",
-            Wanted::Database(DatabaseWork::Verify { .. }, _) => "db-verify",
-            Wanted::Database(DatabaseWork::Contract, _) => "db-contract",
-            Wanted::Database(DatabaseWork::Down { .. }, _) => "db-down",
-            Wanted::Database(DatabaseWork::Restore { .. }, _) => "db-restore",
-            Wanted::Database(DatabaseWork::Swap { .. }, _) => "db-swap",
-            Wanted::Database(DatabaseWork::SwapBack { .. }, _) => "db-swap-back",
-            Wanted::Database(DatabaseWork::Settle { .. }, _) => "db-settle",
-        };
-        let base = id.map_or_else(|| format!("{word}-{}", now.0 / 1000), |id| id.to_string());
-        for number in 1..=MOST_TRIES {
-            let text = if number == 1 { base.clone() } else { format!("{base}.{number}") };
-            let id =
-                ReleaseId::parse(&text).map_err(|error| Problem::new(Code::UsageWrong, error.to_string()))?;
-            match book.told.releases.get(&id).map(|kept| kept.state.outcome()) {
-                None if book.told.void.contains(&id) => {}
-                None => return Ok(id),
-                Some(Some(Outcome::Aborted | Outcome::Refused | Outcome::RolledBack)) => {}
-                Some(Some(Outcome::Confirmed)) if !matches!(wanted, Wanted::Deploy { .. }) => {}
-                Some(ended) => {
-                    let how = ended.map_or("still running", Outcome::as_str);
-                    let hint = format!(
-                        "choose another `--release`, or look: `pointsman status {} --release {id}`",
-                        self.environment.name
-                    );
-                    return Err(Problem::new(
-                        Code::ReleaseIdTaken,
-                        format!("release `{id}` is {how} already"),
-                    )
-                    .hint(hint));
-                }
-            }
-        }
-        Err(Problem::new(Code::ReleaseIdTaken, format!("release `{base}` was tried {MOST_TRIES} times"))
-            .hint("choose another `--release`"))
     }
 
     /// The release of a request that was made before, if it is running or went well. Refused if that was another request,
@@ -1140,9 +1099,6 @@ fn exposed_by(kept: &Kept) -> Option<Exposed> {
     let since = plan.route(Step::Expose).filter(|_| deploy && !undone)?.epoch;
     Some(Exposed { release: plan.release.clone(), backend: plan.to.backend.clone(), since })
 }
-
-/// How often an id may be tried again before it is refused.
-const MOST_TRIES: u32 = 99;
 
 /// Who wishes what, for the record.
 #[derive(Clone, Debug, Default)]

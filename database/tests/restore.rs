@@ -177,6 +177,23 @@ async fn values_are_restored_and_compared_however_a_database_shows_them() {
     assert_eq!(loss().await.total(), 4);
 }
 
+/// It is what the release before would come back to, and the name of a release says nothing of the database that it was for.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_of_what_a_swap_replaced_is_none_of_what_is_live() {
+    let place = Place::new();
+    let before = place.take("r1").await.unwrap();
+    beside(&place, &before.id).await;
+    swap(&place, &before.id, 0).await.unwrap();
+    let of_live = place.take("r1").await.unwrap();
+    assert!(!of_live.already && of_live.id != before.id, "{of_live:?}");
+    let again = place.take("r1").await.unwrap();
+    assert_eq!((again.already, &again.id), (true, &of_live.id));
+    // Taken back, what it was taken of is live again.
+    restore::swap_back(&place.settings, 0, &rule(), &Progress::default()).await.unwrap();
+    let back = place.take("r1").await.unwrap();
+    assert_eq!((back.already, &back.id), (true, &before.id));
+}
+
 /// The server's counters begin anew after a crash of it: what they say then is no count of what was written since the swap.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_swap_is_not_taken_back_by_counters_that_began_anew() {

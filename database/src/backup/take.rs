@@ -63,14 +63,14 @@ async fn take_bounded(
     authority.check()?;
     progress.say("backup: waiting for other work on the database");
     let guard = Guard::take(settings, GUARD_WAIT).await?;
-    if let Some(found) = of_release(settings, &order.release).await? {
+    let server = Server::ask(guard.session()).await?;
+    let shape = Shape::of(guard.session().client(), &settings.name).await?;
+    if let Some(found) = of_release(settings, &order.release, (&server, &shape)).await? {
         return Ok(found);
     }
-    let server = Server::ask(guard.session()).await?;
     let tools = Tools::find(settings, server.major()).await?;
     room::for_dump(settings, guard.session()).await?;
     remove_left_over(&settings.backup.dir);
-    let shape = Shape::of(guard.session().client(), &settings.name).await?;
     let snapshot = Snapshot::take(settings).await?;
 
     let id = free_id(settings, order, snapshot.taken_at_ms)?;
@@ -134,12 +134,24 @@ async fn judged(
     Ok(manifest)
 }
 
-/// The sound backup that was taken for a release, if there is one.
-async fn of_release(settings: &Settings, release: &str) -> Result<Option<Backup>, Problem> {
+/// The sound backup that was taken for a release of the database that is live now, if there is one. Another one may have had
+/// its name since: what a release is to come back to is not what was replaced.
+async fn of_release(
+    settings: &Settings,
+    release: &str,
+    (server, live): (&Server, &Shape),
+) -> Result<Option<Backup>, Problem> {
     let sound = |backup: &Backup| {
         backup.release == release && backup.database == settings.name && backup.fault.is_none()
     };
-    let found = catalog::list(settings).await?.into_iter().rfind(sound);
+    let (folder, system, oid) = (settings.backup.dir.clone(), server.system.clone(), live.oid);
+    let of_live = move |backup: &Backup| {
+        let manifest = BackupId::parse(&backup.id).and_then(|id| Manifest::read(&folder, &id));
+        manifest.is_ok_and(|manifest| (manifest.system, manifest.shape.oid) == (system.clone(), oid))
+    };
+    let sound: Vec<Backup> = catalog::list(settings).await?.into_iter().filter(sound).collect();
+    let looking = tokio::task::spawn_blocking(move || sound.into_iter().rfind(of_live)).await;
+    let found = looking.map_err(|_| Problem::new(Code::FileSystem, "cannot look at backups"))?;
     Ok(found.map(|backup| Backup { already: true, ..backup }))
 }
 

@@ -571,9 +571,11 @@ fn ours(restore: &Restore, order: &Order) -> bool {
     matches!(&order.action, pointsman_core::Action::SwapDatabase { backup, .. } if *backup == restore.backup)
 }
 
-/// Whether a release has a checked backup that can be restored.
+/// Whether a release has a checked backup of what is live that can be restored.
 pub fn backed_up(server: &Server, release: &ReleaseId) -> bool {
-    let sound =
-        |backup: &crate::server::Backup| backup.release == *release && backup.checked && !backup.damaged;
+    let live = server.live().map(|(number, _)| number);
+    let sound = |backup: &crate::server::Backup| {
+        backup.release == *release && Some(backup.of) == live && backup.checked && !backup.damaged
+    };
     server.backups.iter().any(sound)
 }

@@ -243,9 +243,11 @@ impl Server {
         self.backups.iter().find(|backup| backup.id == *id)
     }
 
-    /// The backup that was taken for a release and is not known to be damaged.
+    /// The backup of what is live that was taken for a release and is not known to be damaged.
     pub fn backup_of(&self, release: &ReleaseId) -> Option<usize> {
-        self.backups.iter().rposition(|backup| backup.release == *release && !backup.given_up)
+        let (live, _) = self.live()?;
+        let ours = |backup: &Backup| backup.release == *release && backup.of == live && !backup.given_up;
+        self.backups.iter().rposition(ours)
     }
 
     /// Takes a backup of the live database.
