@@ -280,17 +280,21 @@ impl<H: Hands> AgentService<H> {
         Rule::of(&self.ledger, epoch)
     }
 
-    /// Whether an order has reached the right host in time.
-    fn acceptable(&self, received: &ReceivedOrder) -> Result<(), Problem> {
+    /// Whether an order has reached the right host in time. One that has not is refused for good: whoever sent it goes on as if it
+    /// were nowhere.
+    async fn acceptable(&self, received: &ReceivedOrder) -> Result<(), Problem> {
         self.right_environment(&received.environment)?;
         self.right_host(&received.order.key.host)?;
-        receipt::in_time(&received.order, SystemClock.now())
+        let Err(late) = receipt::in_time(&received.order, SystemClock.now()) else { return Ok(()) };
+        let (ledger, order) = (self.ledger.clone(), received.clone());
+        blocking(move || ledger.hear(&order)).await?;
+        Err(late)
     }
 
     /// Takes an order in and makes everything ready for it. From then on its receipt stands as begun: what it says may
     /// come at any moment, and then little is left to do.
     async fn prepare_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
-        self.acceptable(&received)?;
+        self.acceptable(&received).await?;
         let digest = order_digest(&received.order);
         let (ledger, order) = (self.ledger.clone(), received.clone());
         if let Admission::Done(evidence) = blocking(move || ledger.admit(&order, digest)).await? {
@@ -309,7 +313,7 @@ impl<H: Hands> AgentService<H> {
 
     /// Runs an order, or waits for the run that is under way, or answers from the receipt.
     async fn perform_order(&self, received: ReceivedOrder) -> Result<Evidence, Problem> {
-        self.acceptable(&received)?;
+        self.acceptable(&received).await?;
         let digest = order_digest(&received.order);
         let id = (received.order.release.clone(), received.order.key.clone());
         let mut taken_in = 1;

@@ -334,6 +334,24 @@ impl Ledger {
         Ok(verdict)
     }
 
+    /// Takes note of an order that is refused for its deadline, durably: it was heard of, and a copy of it, which may arrive after
+    /// this host's clock was set back, is too late all the same. It has no receipt, for it was not begun.
+    pub fn hear(&self, received: &ReceivedOrder) -> Result<(), Problem> {
+        let (epoch, seq) = (received.order.epoch, received.journal_seq);
+        let heard = self.with(|connection| {
+            connection.execute(
+                "UPDATE fence SET epoch = ?1, head_seq = ?2, head_hash = ?3,
+                    first_seq = CASE first_seq WHEN 0 THEN ?2 ELSE first_seq END
+                  WHERE epoch <= ?1 AND head_seq < ?2",
+                params![signed(epoch.0), signed(seq), received.journal_hash.as_slice()],
+            )
+        })?;
+        if heard > 0 {
+            self.epoch.fetch_max(epoch.0, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+
     /// Records what came of an order, durably.
     pub fn settle(&self, release: &ReleaseId, key: &OrderKey, evidence: &Evidence) -> Result<(), Problem> {
         self.with(|connection| {
@@ -607,6 +625,25 @@ mod tests {
         // The network made a copy of it, and nobody waits for that any more.
         assert_eq!(admit(&ledger, &first), Err(Code::Superseded));
         assert_eq!(admit(&ledger, &order(Step::Stage, 1, 2, true)), Ok(Admission::Act));
+    }
+
+    /// It is over for whoever sent it, and this host's clock may say something else by the time that a copy comes.
+    #[test]
+    fn an_order_that_came_too_late_is_not_begun_by_a_copy_of_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let late = order(Step::Expose, 2, 7, true);
+        let (release, key) = (&late.0.order.release, &late.0.order.key);
+        Ledger::open(&path).unwrap().hear(&late.0).unwrap();
+        let ledger = Ledger::open(&path).unwrap();
+        assert_eq!(ledger.fate(release, key, 7), Ok(Fate::NeverSeen));
+        assert_eq!(admit(&ledger, &late), Err(Code::Superseded));
+        // What is older than what was heard of changes nothing.
+        ledger.hear(&order(Step::Expose, 2, 5, true).0).unwrap();
+        ledger.hear(&order(Step::Expose, 1, 9, true).0).unwrap();
+        let fence = ledger.fence_state().unwrap();
+        assert_eq!((fence.epoch, fence.head_seq), (Epoch(2), 7));
+        assert_eq!(admit(&ledger, &order(Step::Expose, 2, 8, true)), Ok(Admission::Act));
     }
 
     #[test]

@@ -16,6 +16,11 @@ async fn only_what_leads_back_is_never_too_late() {
     let rig = Rig::with(Options::default()).await;
     let forward = long_ago(rig.order(Step::Maintain, Action::SetFlag { on: true }));
     assert_eq!(rig.send(&forward).await.unwrap_err().code, Code::DeadlinePassed);
+    // A copy of it, by a clock that was set back meanwhile: the release may have been given up.
+    let deadline = rig.order(Step::Maintain, Action::SetFlag { on: true }).order.deadline;
+    let mut copy = forward.clone();
+    copy.order.deadline = deadline;
+    assert_eq!(rig.send(&copy).await.unwrap_err().code, Code::Superseded);
     assert!(!rig.at(".maintenance").exists());
 
     let mut page = rig.order(Step::Maintain, Action::SetFlag { on: true });

@@ -207,6 +207,7 @@ impl World {
     fn admit(&mut self, host: usize, call: Option<Call>, sent: &Arc<Sent>) -> bool {
         let order = &sent.order;
         if let Err(late) = self.in_time(host, order) {
+            self.hear_late(host, sent);
             self.answer(host, call, Told::Failed(late));
             return false;
         }
@@ -276,6 +277,16 @@ impl World {
         self.truth.acknowledged(host, order.epoch);
         self.newest(host, sent, &head);
         !self.point(Who::Agent(host))
+    }
+
+    /// An order that comes too late was heard of: a copy of it is too late as well, whatever the clock says then.
+    fn hear_late(&mut self, host: usize, sent: &Sent) {
+        let Some(agent) = self.hosts.get_mut(host) else { return };
+        if agent.fence.epoch <= sent.order.epoch && agent.fence.head_seq < sent.journal_seq {
+            let (epoch, head_seq) = (sent.order.epoch, sent.journal_seq);
+            agent.fence = Fence { epoch, head_seq, head_hash: sent.journal_hash };
+            self.truth.acknowledged(host, epoch);
+        }
     }
 
     /// Whether an order comes in time by the clock of its host. One that leads back is never refused for it.
