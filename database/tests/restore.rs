@@ -14,7 +14,8 @@ use pointsman_chassis::failpoint;
 use pointsman_core::Code;
 use pointsman_database::preflight::{self, Verdict};
 use pointsman_database::restore::{self, Recovered, Stage};
-use pointsman_database::{Progress, Settings, VerifyLevel, backup, scratch};
+use pointsman_database::{Progress, Settings, VerifyLevel, backup, migrate, scratch};
+use pointsman_migration::{Phase, Set};
 
 async fn beside(place: &Place, id: &str) -> restore::Beside {
     restore::beside(&place.settings, id, &rule(), &Progress::default()).await.unwrap()
@@ -955,4 +956,51 @@ async fn what_a_kill_leaves_of_a_backup_that_comes_or_goes_is_removed_by_the_nex
     let told = preflight::look(&place.settings).await;
     let told = told.into_iter().find(|finding| finding.check == "dumps").unwrap();
     assert!(told.verdict == Verdict::Warning && told.found.contains(&of_backups[0]), "{told:?}");
+}
+
+/// A rehearsal must not write to other databases; what becomes the live one must.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_closed_for_a_rehearsal_is_open_in_what_is_restored() {
+    let mut place = Place::new();
+    place.settings.backup.keep_copy = true;
+    let name = place.settings.name.clone();
+    let far = format!("{name}_far");
+    place.sql_in("postgres", &format!("CREATE ROLE {far} LOGIN PASSWORD 'p' IN ROLE guarded"));
+    place.sql_in("postgres", &format!("CREATE DATABASE {far} OWNER {far}"));
+    place.sql_in(&far, &format!("SET ROLE {far}; CREATE TABLE audit (id int)"));
+    place.sql(&format!(
+        "CREATE EXTENSION postgres_fdw; GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {name}_owner;
+         DROP SCHEMA pointsman CASCADE; SET ROLE {name}_owner;
+         CREATE SERVER far FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '{}', dbname '{far}');
+         CREATE USER MAPPING FOR PUBLIC SERVER far OPTIONS (user '{far}', password 'p');
+         CREATE FOREIGN TABLE audit (id int) SERVER far",
+        place.settings.host
+    ));
+    place.run_role_script();
+    let taken = place.take("r1").await.unwrap();
+    let (_, prepared) =
+        restore::prepare(&place.settings, &taken.id, &rule(), &Progress::default()).await.unwrap();
+    let branch = restore::branch(&place.settings, &taken.id, &prepared).await.unwrap();
+    let files = [("v2.0.0.sql", b"INSERT INTO audit VALUES (1)".as_slice())];
+    let order = migrate::RunOrder {
+        phase: Phase::Expand,
+        release: "r1".to_owned(),
+        out_of_order: Vec::new(),
+        max_stall_ms: 2_000,
+        lock_budget_ms: 30_000,
+        database: &branch.database,
+    };
+    let (set, progress) = (Set::read(files).unwrap(), Progress::default());
+    let rehearsed =
+        migrate::rehearse(&place.settings, &branch.database, &set, &order, &rule(), &progress).await;
+    let refused = rehearsed.unwrap_err();
+    assert!(refused.message.contains("writes to the foreign table public.audit"), "{refused}");
+    branch.remove(&place.settings).await.unwrap();
+    assert_eq!(place.sql_in(&far, "SELECT count(*) FROM audit"), "0");
+
+    beside(&place, &taken.id).await;
+    swap(&place, &taken.id, 0).await.unwrap();
+    place.sql(&format!("SET ROLE {name}_owner; INSERT INTO audit VALUES (2)"));
+    assert_eq!(place.sql_in(&far, "SELECT id FROM audit"), "2");
+    assert_eq!(place.sql("SELECT to_regnamespace('pointsman_rehearsal') IS NULL"), "t");
 }

@@ -4,9 +4,9 @@ use pointsman_core::{Aftermath, Code, Problem};
 use pointsman_migration::{Class, Finding, Script, Statement};
 use tokio_postgres::error::SqlState;
 
-use super::blockers;
 use super::fault::{self, Fault, Refusal};
 use super::watcher::{Seen, Stopped};
+use super::{blockers, elsewhere};
 
 /// A file while it is run, as failures tell of it.
 #[derive(Clone, Copy)]
@@ -71,12 +71,11 @@ impl File<'_> {
         };
         let (line, column) = place_within(statement, refusal.position);
         let message = format!(
-            "{}:{line}:{column}: statement {} of {} failed with {}: {}; {}",
+            "{}:{line}:{column}: statement {} of {} {}; {}",
             self.script.path,
             statement.ordinal,
             self.total(),
-            refusal.state,
-            refusal.message,
+            said(&refusal),
             self.stands()
         );
         self.problem(message, &refusal)
@@ -87,9 +86,12 @@ impl File<'_> {
         match fault {
             Fault::Lost(why) => fault::lost(&format!("commit {}", self.script.path)).cause(why),
             Fault::Refused(refusal) => {
-                let what = "what is checked at the end of its transaction failed with";
-                let (path, state, said) = (&self.script.path, &refusal.state, &refusal.message);
-                self.problem(format!("{path}: {what} {state}: {said}; {}", self.stands()), &refusal)
+                let (path, said) = (&self.script.path, said(&refusal));
+                let message = format!(
+                    "{path}: what is checked at the end of its transaction {said}; {}",
+                    self.stands()
+                );
+                self.problem(message, &refusal)
             }
         }
     }
@@ -105,7 +107,12 @@ impl File<'_> {
     }
 
     fn problem(&self, message: String, refusal: &Refusal) -> Problem {
+        let code = match elsewhere::is_refusal(refusal) {
+            true => Code::MigrationsUnfit,
+            false => Code::StatementFailed,
+        };
         let hint = match self.batched {
+            _ if code == Code::MigrationsUnfit => elsewhere::HINT,
             // A procedure, or what it calls, committed: there is no header under which it could.
             None if refusal.state == SqlState::INVALID_TRANSACTION_TERMINATION.code() => {
                 "what ends transactions by itself cannot be told whole or not at all: write its loop as `UPDATE` or `DELETE` \
@@ -117,7 +124,7 @@ impl File<'_> {
                  where it cannot end: `pointsman explain PM0330`"
             }
         };
-        let problem = Problem::new(Code::StatementFailed, message).aftermath(self.aftermath()).hint(hint);
+        let problem = Problem::new(code, message).aftermath(self.aftermath()).hint(hint);
         refusal.more.iter().fold(problem, Problem::cause)
     }
 
@@ -173,6 +180,14 @@ pub(crate) fn refused(code: Code, findings: &[Finding]) -> Problem {
     let Finding { path, line, column, rule, message, .. } = first;
     let problem = Problem::new(code, format!("{path}:{line}:{column}: {message} [{rule}]")).hint(&first.hint);
     findings.iter().skip(1).fold(problem, |problem, finding| problem.cause(finding.to_string()))
+}
+
+/// What the server said instead of success.
+fn said(refusal: &Refusal) -> String {
+    match elsewhere::is_ours(refusal) {
+        true => refusal.message.clone(),
+        false => format!("failed with {}: {}", refusal.state, refusal.message),
+    }
 }
 
 /// Line and column in the file of a place within the statement.

@@ -10,6 +10,7 @@ mod backfill;
 mod blockers;
 mod catalog;
 mod down;
+mod elsewhere;
 mod failure;
 mod fault;
 mod fence;

@@ -15,7 +15,7 @@ use super::order::SegmentCost;
 use super::run::{Job, Run, place};
 use super::transaction::{own, watched};
 use super::watcher::{Bounds, Seen, Watch};
-use super::{fence, lookback};
+use super::{elsewhere, fence, lookback};
 use crate::Session;
 
 /// How long clearing up after a failure waits for others: whoever made it fail may still be there.
@@ -149,6 +149,7 @@ impl<'a> Run<'a> {
             self.has_effect(job, statement).await?;
             if let Some(measure) = &mut self.measure {
                 measure.outside(&job.file(), statement, took);
+                elsewhere::close_all(&self.sessions.work).await?;
             }
             return Ok(seen);
         };

@@ -11,7 +11,7 @@ use super::order::{Measured, Ran, Rehearsal, RunOrder, SegmentCost};
 use super::relied_on::{self, ReliedOn};
 use super::run::Run;
 use super::sessions::{leave_our_schema, look_as_files_do};
-use super::{gate, replan, restorable, status, unvalidated, written};
+use super::{elsewhere, gate, replan, restorable, status, unvalidated, written};
 use crate::{Authority, Progress, Session, Settings};
 
 /// A table of more than this is not written anew without the header `allow-rewrite`.
@@ -47,13 +47,17 @@ pub async fn rehearse(
     // Rows are written to what the files mean by a name.
     let writing = Session::open(settings, scratch_database, "look").await?;
     look_as_files_do(&writing, settings).await?;
-    let before = match order.phase {
-        Phase::Expand => Some((
-            ReliedOn::look(&copy).await?,
-            written::look(&writing, &scripts).await?,
-            unvalidated::look(&copy).await?,
-        )),
+    let relied_on = match order.phase {
+        Phase::Expand => Some(ReliedOn::look(&copy).await?),
         _ => None,
+    };
+    // Nothing is written before that, and what it makes is nothing that anybody relies on.
+    elsewhere::close_all(&copy).await?;
+    let before = match relied_on {
+        Some(relied_on) => {
+            Some((relied_on, written::look(&writing, &scripts).await?, unvalidated::look(&copy).await?))
+        }
+        None => None,
     };
     let on_copy = RunOrder { database: scratch_database, ..order.clone() };
     let rehearsed = on(settings, set, &on_copy, authority, progress).await;
@@ -90,6 +94,7 @@ pub async fn rehearse_down(
     let down: Vec<&Script> =
         set.get(version).and_then(|migration| migration.down.as_ref()).into_iter().collect();
     gate::check(&down)?;
+    elsewhere::close_all(&copy).await?;
     let window = replan::Window::open(settings).await?;
     let rehearsed = super::down::measured(settings, set, version, &on_copy, authority, progress).await;
     let (ran, measured) = rehearsed.map_err(untouched)?;

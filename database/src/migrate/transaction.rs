@@ -16,7 +16,7 @@ use super::measure::Measure;
 use super::order::SegmentCost;
 use super::run::{Job, Run, place};
 use super::watcher::{Bounds, Seen, Watch};
-use super::{fence, lookback};
+use super::{elsewhere, fence, lookback};
 use crate::Session;
 
 /// How long a transaction may lie idle, in seconds: the agent hung, and its locks must go.
@@ -181,6 +181,7 @@ impl<'a> Run<'a> {
                     .statement(&self.sessions.work, &this.job.file(), statement, took)
                     .await
                     .map_err(broken)?;
+                elsewhere::close(&self.sessions.work).await.map_err(broken)?;
             }
             failpoint::pass("migrate-statement-done");
         }

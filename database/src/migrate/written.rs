@@ -8,6 +8,7 @@ use pointsman_core::Problem;
 use pointsman_migration::{LockMode, Script};
 use tokio_postgres::error::SqlState;
 
+use super::elsewhere::PASS_OVER;
 use super::fault::Fault;
 use super::transaction::own;
 use crate::Session;
@@ -198,7 +199,7 @@ fn ways(table: &str, known: &[Column], row: &str) -> Vec<(&'static str, String)>
 async fn tried(session: &Session, sql: &str) -> Result<Option<Outcome>, Problem> {
     let doing = "try whether a table takes rows";
     let begin = format!(
-        "BEGIN; SET LOCAL statement_timeout = {TRY_LIMIT_MS}; SET LOCAL lock_timeout = {TRY_LIMIT_MS}"
+        "BEGIN; SET LOCAL statement_timeout = {TRY_LIMIT_MS}; SET LOCAL lock_timeout = {TRY_LIMIT_MS}; {PASS_OVER}"
     );
     own(session, &begin).await.map_err(|fault| fault.while_doing(doing))?;
     let sent = session.client().execute(sql, &[]).await.map_err(Fault::from);

@@ -410,3 +410,122 @@ async fn a_verify_file_that_fails_says_what_stands_on_the_copy_alone_and_what_in
         assert!(problem.hint.starts_with(hint), "live {live}: {problem:?}");
     }
 }
+
+/// Another database, and what opens it for everybody: as its owner no superuser, so with a password.
+fn far(ground: &Ground) -> String {
+    let far = format!("{}_far", ground.settings.name);
+    let cluster = &ground.cluster;
+    cluster.psql("postgres", &format!("CREATE ROLE {far} LOGIN PASSWORD 'p' IN ROLE guarded")).unwrap();
+    cluster.psql("postgres", &format!("CREATE DATABASE {far} OWNER {far}")).unwrap();
+    cluster.psql(&far, &format!("SET ROLE {far}; CREATE TABLE audit (id int)")).unwrap();
+    let (name, socket) = (&ground.settings.name, cluster.socket());
+    let server = |server: &str, wrapper: &str| {
+        format!(
+            "CREATE SERVER {server} FOREIGN DATA WRAPPER {wrapper} OPTIONS (host '{}', dbname '{far}');
+             CREATE USER MAPPING FOR PUBLIC SERVER {server} OPTIONS (user '{far}', password 'p');",
+            socket.display()
+        )
+    };
+    let wrappers = "CREATE EXTENSION postgres_fdw; CREATE EXTENSION dblink;
+                    GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw, dblink_fdw TO pointsman";
+    cluster.psql(name, wrappers).unwrap();
+    ground.sql(&format!(
+        "{} {} CREATE FOREIGN TABLE audit (id int) SERVER far",
+        server("far", "postgres_fdw"),
+        server("calls", "dblink_fdw")
+    ));
+    far
+}
+
+#[tokio::test]
+async fn a_rehearsal_writes_to_no_other_database_and_says_which_file_would() {
+    let ground = Ground::new(&format!(
+        "{T}; CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+         CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+             'BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END';
+         CREATE FUNCTION opened() RETURNS void LANGUAGE plpgsql SET search_path = public AS
+             'BEGIN ALTER FOREIGN TABLE audit DISABLE TRIGGER USER; END'"
+    ));
+    let far = far(&ground);
+    ground.sql(
+        "CREATE FOREIGN TABLE parted_far PARTITION OF parted FOR VALUES FROM (1) TO (10) SERVER far OPTIONS (table_name 'audit');
+         CREATE TABLE parted_here PARTITION OF parted FOR VALUES FROM (10) TO (20); INSERT INTO parted VALUES (11);
+         CREATE TABLE u (id int PRIMARY KEY, a int); INSERT INTO u SELECT n, n FROM generate_series(1, 9) n;
+         CREATE TRIGGER noted AFTER UPDATE ON u FOR EACH ROW EXECUTE FUNCTION noted()",
+    );
+    let there = || ground.cluster.psql(&far, "SELECT count(*) FROM audit").unwrap();
+    ground.sql("INSERT INTO audit VALUES (1)");
+    let table = "writes to the foreign table public.audit on the server far";
+    let files = [
+        ("INSERT INTO audit VALUES (2)", table),
+        ("UPDATE audit SET id = 3 WHERE id > 0", table),
+        ("DELETE FROM audit WHERE id > 0", table),
+        ("-- pointsman: no-transaction\nSELECT 1; DELETE FROM audit WHERE id > 0", table),
+        ("-- pointsman: batch=id:2\nUPDATE u SET a = 0 WHERE id <= 3", table),
+        ("UPDATE u SET a = 0 WHERE id > 5", table),
+        ("INSERT INTO parted VALUES (2)", "public.parted_far on the server far"),
+        ("UPDATE parted SET id = 2 WHERE id = 11", "public.parted_far on the server far"),
+        // What the file makes itself, or opens again.
+        (
+            "CREATE FOREIGN TABLE more (id int) SERVER far OPTIONS (table_name 'audit'); INSERT INTO more VALUES (2)",
+            "public.more on the server far",
+        ),
+        (
+            "-- pointsman: no-transaction\nCREATE FOREIGN TABLE more (id int) SERVER far OPTIONS (table_name 'audit');
+             INSERT INTO more VALUES (2)",
+            "public.more on the server far",
+        ),
+        ("SELECT opened(); INSERT INTO audit VALUES (2)", table),
+        ("SELECT dblink_exec('calls', 'INSERT INTO audit VALUES (2)')", "foreign server calls"),
+    ];
+    for (file, what) in files {
+        let problem = rehearse(&ground, &[("v1.0.0.sql", file)]).await.expect_err(file);
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::MigrationsUnfit, Aftermath::Unchanged),
+            "{file}: {problem}"
+        );
+        assert!(
+            problem.message.contains(what) && problem.hint.contains("outside of a release"),
+            "{file}: {problem:?}"
+        );
+        assert_eq!(there(), "1", "{file}");
+    }
+    // What triggers tell of from version 16 on, and an option before; nothing at all could be emptied before 14.
+    let (copy, set) = (ground.copy().await, set(&[("v1.0.0.contract.sql", "TRUNCATE audit")]));
+    let order = ground.order(Phase::Contract);
+    let emptied = migrate::rehearse(&ground.settings, &copy, &set, &order, &Crew(1), &ground.progress).await;
+    let emptied = emptied.unwrap_err();
+    assert_eq!(emptied.aftermath, Aftermath::Unchanged);
+    assert!(emptied.code == Code::MigrationsUnfit || ground.cluster.server().major < 14, "{emptied}");
+    assert_eq!(there(), "1");
+    // The live database is as open as it was.
+    ground.sql("INSERT INTO audit VALUES (2); UPDATE u SET a = 0 WHERE id = 1");
+    ground.sql("SELECT dblink_exec('calls', 'DELETE FROM audit WHERE id = 2')");
+    assert_eq!(there(), "2");
+}
+
+#[tokio::test]
+async fn what_reads_other_databases_is_rehearsed_and_what_only_a_look_would_write_there_is_passed_over() {
+    let ground = Ground::new(T);
+    let far = far(&ground);
+    ground.cluster.psql(&far, "INSERT INTO audit VALUES (7000)").unwrap();
+    ground.sql(
+        "CREATE FUNCTION noted() RETURNS trigger LANGUAGE plpgsql SET search_path = public AS
+             'BEGIN INSERT INTO audit VALUES (new.id); RETURN new; END';
+         CREATE TRIGGER noted AFTER INSERT OR UPDATE ON t FOR EACH ROW EXECUTE FUNCTION noted();
+         CREATE TABLE u (id int PRIMARY KEY)",
+    );
+    let reads = "INSERT INTO u SELECT id FROM audit; CREATE FOREIGN TABLE more (id int) SERVER far OPTIONS (table_name 'audit');
+                 ALTER FOREIGN TABLE more ADD COLUMN a int; ALTER TABLE t ADD COLUMN c int";
+    let told = rehearse(&ground, &[("v1.0.0.sql", reads)]).await.unwrap();
+    assert_eq!(told.statements.len(), 4, "{told:?}");
+    // The row that is written to see how it is taken tells as before.
+    let breaks =
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql SET search_path = pg_catalog AS 'BEGIN RAISE EXCEPTION ''no''; END';
+                  CREATE TRIGGER refuse BEFORE UPDATE ON t FOR EACH ROW EXECUTE FUNCTION refuse()";
+    let problem = rehearse(&ground, &[("v1.0.0.sql", breaks)]).await.unwrap_err();
+    assert_eq!(problem.code, Code::MigrationBreaking, "{problem:?}");
+    assert!(problem.message.contains("to change a row of \"t\" as before is refused"), "{problem:?}");
+    assert_eq!(ground.cluster.psql(&far, "SELECT count(*) FROM audit").unwrap(), "1");
+}
