@@ -550,6 +550,10 @@ async fn what_an_extension_sets_is_not_taken_for_what_a_database_that_is_gone_ha
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_keeps_rows_from_being_compared_is_named() {
     let place = Place::new();
+    // Of its own columns some have defaults, and one is computed.
+    place.sql(
+        "ALTER TABLE visits ADD id serial, ADD kept text DEFAULT 'a (b', ADD twice text GENERATED ALWAYS AS (path || path) STORED",
+    );
     let taken = place.take("r1").await.unwrap();
     beside(&place, &taken.id).await;
     let mut psql = place.cluster.client("psql", "postgres", &place.settings.name);

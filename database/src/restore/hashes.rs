@@ -22,7 +22,8 @@ const PIECE_BYTES: u32 = 1 << 20;
 
 /// Of the tables of extensions those rows that a dump holds. What every row got when its column was added, or gets by a
 /// constant default, is no row's own; both are compared as the server writes elements of arrays, which is how it keeps the
-/// former. A default that calls anything is no constant: it is not evaluated, and what a domain forbids is not asked.
+/// former. A default that calls anything is no constant: it is not evaluated, and what a domain forbids is not asked. No default
+/// names a column, so that it can be read without its table, which somebody may hold.
 const COLUMNS: &str = "
     SELECT n.nspname::text, c.relname::text, a.attname::text, coalesce(a.attnum = ANY ((i.indkey::int2[])[0:i.indnkeyatts - 1]), false),
            CASE WHEN a.attgenerated = '' THEN
@@ -33,8 +34,8 @@ const COLUMNS: &str = "
                     'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ' || quote_literal(a.attmissingval::text)
                ELSE 'ARRAY[t.' || quote_ident(a.attname) || ']::text IS DISTINCT FROM ARRAY[(' || CASE
                         WHEN a.attidentity <> ''
-                          OR regexp_replace(pg_get_expr(d.adbin, d.adrelid), '''([^'']|'''')*''', '', 'g') ~ '[^[ (,]\\(' THEN 'NULL'
-                        ELSE coalesce(pg_get_expr(d.adbin, d.adrelid), 'NULL') END
+                          OR regexp_replace(pg_get_expr(d.adbin, 0), '''([^'']|'''')*''', '', 'g') ~ '[^[ (,]\\(' THEN 'NULL'
+                        ELSE coalesce(pg_get_expr(d.adbin, 0), 'NULL') END
                         || ')::' || base.name || ']::text' END END,
            coalesce(e.condition, '')
       FROM pg_class c
