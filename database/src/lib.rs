@@ -9,6 +9,7 @@ pub mod contents;
 mod copy;
 mod foreign;
 pub mod guard;
+mod held;
 pub mod migrate;
 mod moment;
 mod obstacle;

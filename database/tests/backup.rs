@@ -169,6 +169,47 @@ async fn a_backup_waits_for_other_work_and_names_it() {
     pointsman_database::guard::Guard::take(&place.settings, within).await.unwrap();
 }
 
+/// Somebody's schema change is stuck, or was forgotten: the tables are counted in vain, or `pg_dump` waits in vain for one that has no
+/// rows to count.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_a_backup_from_its_tables_is_named() {
+    let place = Place::new();
+    let owner = format!("{}_owner", place.settings.name);
+    place.sql(&format!("SET ROLE {owner}; CREATE TABLE parts (id int) PARTITION BY RANGE (id)"));
+    let held = |refused: &pointsman_core::Problem, by: &str, end: &str| {
+        assert_eq!(refused.code, Code::LockNotHad, "{refused:?}");
+        assert!(refused.causes[0].contains(by) && refused.hint.contains(end), "{refused:?}");
+        assert_eq!(place.files(), Vec::<String>::new());
+        place.sql(end);
+    };
+    for table in ["features", "parts"] {
+        let mut psql = place.cluster.client("psql", "postgres", &place.settings.name);
+        let sql = format!("BEGIN; LOCK TABLE ONLY {table}; SELECT pg_sleep(600)");
+        let silent = std::process::Stdio::null;
+        let mut stuck =
+            psql.args(["-X", "-q", "-c", &sql]).stdout(silent()).stderr(silent()).spawn().unwrap();
+        let holder = format!(
+            "SELECT pid FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE ONLY {table}%' AND wait_event = 'PgSleep'"
+        );
+        let pid = until("the lock", || Some(place.sql(&holder)).filter(|pid| !pid.is_empty())).await;
+        let refused = place.take("r1").await.unwrap_err();
+        if table == "parts" {
+            assert!(refused.message.contains("dump the database"), "{refused:?}");
+        }
+        let by = format!("`{table}` is held by pid {pid} (psql, active, ");
+        held(&refused, &by, &format!("SELECT pg_terminate_backend({pid})"));
+        stuck.wait().unwrap();
+    }
+    place.sql("BEGIN; LOCK TABLE visits; PREPARE TRANSACTION 'forgotten'");
+    let refused = place.take("r1").await.unwrap_err();
+    held(
+        &refused,
+        "`visits` is held by the prepared transaction `forgotten` of postgres",
+        "ROLLBACK PREPARED 'forgotten'",
+    );
+    place.take("r1").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_is_one_moment() {
     const WRITERS: usize = 4;

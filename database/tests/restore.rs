@@ -564,7 +564,7 @@ async fn who_keeps_rows_from_being_compared_is_named() {
     let (settings, id, progress) = (place.settings.clone(), taken.id.clone(), Progress::default());
     let told = progress.clone();
     let counting = tokio::spawn(async move { restore::loss(&settings, &id, &told).await });
-    until("its name", || progress.words().contains("public.visits: it is held by psql (pid ").then_some(()))
+    until("its name", || progress.words().contains("public.visits: `visits` is held by pid ").then_some(()))
         .await;
     place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK TABLE visits%' AND pid <> pg_backend_pid()");
     stuck.wait().unwrap();

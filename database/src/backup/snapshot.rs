@@ -28,11 +28,11 @@ impl Snapshot {
         let client = session.client();
         // Counters first: what is written between them and the snapshot is then told twice, never not at all.
         let counters = contents::counters(client).await?;
-        client.batch_execute("BEGIN READ ONLY").await.map_err(failed)?;
+        let begin = "SET lock_timeout = '5s'; BEGIN READ ONLY";
+        client.batch_execute(begin).await.map_err(failed)?;
         let before = contents::sequences(client).await?;
         for statement in [
             "COMMIT",
-            "SET lock_timeout = '5s'",
             // Rows that the role may not see must not be left out silently.
             "SET row_security = off",
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",

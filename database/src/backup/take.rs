@@ -20,7 +20,7 @@ use crate::guard::Guard;
 use crate::server::Server;
 use crate::shape::Shape;
 use crate::tools::Tools;
-use crate::{Authority, BackupFormat, Progress, Settings, contents, moment, room};
+use crate::{Authority, BackupFormat, Progress, Settings, contents, held, moment, room};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
@@ -51,7 +51,11 @@ pub async fn take(
 ) -> Result<Backup, Problem> {
     let taken = tokio::time::timeout(LONGEST, take_bounded(settings, order, authority, progress)).await;
     progress.done();
-    taken.unwrap_or_else(|_| Err(Problem::new(Code::BackupFailed, "the backup did not end within 12 hours")))
+    match taken {
+        Ok(Err(problem)) if held::is_held(&problem) => Err(held::in_backup(settings, problem).await),
+        Ok(taken) => taken,
+        Err(_) => Err(Problem::new(Code::BackupFailed, "the backup did not end within 12 hours")),
+    }
 }
 
 async fn take_bounded(

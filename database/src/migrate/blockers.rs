@@ -1,10 +1,10 @@
-//! Who holds what a migration waits for: found before anything is asked for, named when patience ends.
+//! Who holds what a migration, a backup or a restore waits for: found before anything is asked for, named when patience ends.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
 use pointsman_migration::LockMode;
-use tokio_postgres::Row;
+use tokio_postgres::{Client, Row};
 
 use super::fault::Fault;
 use super::transaction::own;
@@ -21,7 +21,7 @@ const OLD_S: f64 = 1.0;
 
 const HOLDERS: &str = "
 SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
-       extract(epoch FROM now() - a.xact_start)::float8, l.mode, l.relation::regclass::text,
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8, l.mode, l.relation::regclass::text,
        left(coalesce(a.query, ''), 200), p.gid, p.owner::text, l.relation
   FROM pg_catalog.pg_locks l
   JOIN unnest($1::oid[], $2::text[]) AS wanted (relation, modes)
@@ -33,6 +33,14 @@ SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), co
  WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND l.granted AND l.pid IS DISTINCT FROM $3 AND l.pid IS DISTINCT FROM pg_backend_pid()
  ORDER BY a.xact_start NULLS FIRST LIMIT $4";
+
+/// Tables that nobody may read at this moment.
+const UNREADABLE: &str = "
+SELECT DISTINCT l.relation
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
+ WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
+   AND l.granted AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
+   AND ($1::text IS NULL OR l.relation = to_regclass($1))";
 
 /// Whoever waits longer than `deadlock_timeout` for a vacuum cancels it. For long it is not waited: that may be a minute.
 const WAIT_FOR_VACUUM: &str = "
@@ -133,6 +141,21 @@ pub(crate) async fn holders(
     Ok(rows.iter().filter_map(Blocker::read).collect())
 }
 
+/// Who keeps everybody from reading this table, or any of the database where none is named, oldest first.
+pub(crate) async fn of_readers(
+    client: &Client,
+    table: Option<&str>,
+) -> Result<Vec<Blocker>, tokio_postgres::Error> {
+    // A transaction would go on seeing those whom it saw first.
+    client.batch_execute("SELECT pg_catalog.pg_stat_clear_snapshot()").await?;
+    let rows = client.query(UNREADABLE, &[&table]).await?;
+    let tables = rows.iter().map(|row| row.try_get(0)).collect::<Result<Vec<u32>, _>>()?;
+    let modes = vec![LockMode::AccessExclusive.in_catalog(); tables.len()];
+    // No process has this number.
+    let rows = client.query(HOLDERS, &[&tables, &modes, &0_i32, &MAX_BLOCKERS]).await?;
+    Ok(rows.iter().filter_map(Blocker::read).collect())
+}
+
 /// Sends the server's own vacuum of a table away: it gives way to whoever has waited for it as long as the server takes to
 /// look for a deadlock, and only then. Waiting in this mode keeps nobody from reading or writing.
 pub(crate) async fn send_vacuum_away(asking: &Session, table: u32) -> Result<(), Fault> {
@@ -160,6 +183,16 @@ pub(crate) fn named(blockers: &[Blocker]) -> String {
         text.push_str(&format!("; and {} more", blockers.len() - NAMED));
     }
     if text.is_empty() { "nobody holds it at this moment".to_owned() } else { text }
+}
+
+/// The statement that ends the first of them, if it is still there.
+pub(crate) fn to_end(blockers: &[Blocker]) -> Option<String> {
+    match blockers.first()? {
+        Blocker { prepared: Some((gid, _)), .. } => {
+            Some(format!("`ROLLBACK PREPARED '{gid}'` or `COMMIT PREPARED '{gid}'`"))
+        }
+        Blocker { pid, .. } => pid.map(|pid| format!("`SELECT pg_terminate_backend({pid})`")),
+    }
 }
 
 /// What to type about the first of them.

@@ -7,7 +7,7 @@
 
 mod adopt;
 mod backfill;
-mod blockers;
+pub(crate) mod blockers;
 mod catalog;
 mod down;
 mod elsewhere;

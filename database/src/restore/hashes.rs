@@ -13,6 +13,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
+use crate::held;
 use crate::statement::{field, literal, quoted, refused, releasing_locks};
 
 /// Into how many groups the rows of a table go.
@@ -100,7 +101,7 @@ pub(crate) async fn compare(
             };
             let loss = releasing_locks(live, releasing_locks(restored, loss)).await;
             let Err(problem) = loss else { break loss? };
-            if !is_held(&problem) {
+            if !held::is_held(&problem) {
                 return Err(explained(live, name, problem).await);
             }
             let held = held(live, name).await?;
@@ -121,32 +122,13 @@ pub(crate) async fn compare(
     Ok(found)
 }
 
-/// Whether a statement gave up because somebody holds a lock.
-fn is_held(problem: &Problem) -> bool {
-    problem.causes.iter().any(|cause| cause.starts_with(SqlState::LOCK_NOT_AVAILABLE.code()))
-}
-
 /// Who keeps others from reading a table.
 async fn held(live: &Client, name: &Name) -> Result<Problem, Problem> {
-    let sql = "SELECT format('it is held by %s (pid %s, %s, %s s, `%s`)', coalesce(nullif(a.application_name, ''), a.backend_type, 'a prepared transaction'),
-                             l.pid, a.state, round(extract(epoch FROM clock_timestamp() - a.xact_start)), left(a.query, 100)), l.pid
-                 FROM pg_locks l LEFT JOIN pg_stat_activity a ON a.pid = l.pid
-                WHERE l.relation = to_regclass($1) AND l.mode = 'AccessExclusiveLock' AND l.granted
-                  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
-                ORDER BY a.xact_start LIMIT 3";
     let table = format!("{}.{}", quoted(&name.0), quoted(&name.1));
-    let rows = live.query(sql, &[&table]).await.map_err(|error| refused("look who holds a table", &error))?;
-    let problem =
-        Problem::new(Code::LockNotHad, format!("rows of `{}.{}` cannot be compared", name.0, name.1));
-    let pid: Option<i32> = rows.first().map(|row| field(row, 1)).transpose()?.flatten();
-    let problem = match pid {
-        Some(pid) => problem.hint(format!(
-            "on the database: `SELECT pg_terminate_backend({pid})`, or wait for it; then the same command again: what is restored stands ready"
-        )),
-        None => problem.hint("the same command again: what is restored stands ready"),
-    };
-    let causes = rows.iter().map(|row| field(row, 0)).collect::<Result<Vec<String>, _>>()?;
-    Ok(causes.into_iter().fold(problem, Problem::cause).retry_useful())
+    let message = format!("rows of `{}.{}` cannot be compared", name.0, name.1);
+    let words = (message.as_str(), "the same command again: what is restored stands ready");
+    let named = held::by_whom(live, Some(&table), words).await;
+    named.map_err(|error| refused("look who holds a table", &error))
 }
 
 /// A table that cannot be read, made since the backup perhaps, by whom the agent cannot become: what it takes is told.
