@@ -7,12 +7,15 @@
 #   scripts/bench.sh lb        the load balancer's agent: losses, effect, floors, skew, shares, access lines (2 minutes)
 #   scripts/bench.sh verdict   false rollbacks and time to notice, beside the rules of other tools: on simulated traffic;
 #                              then how long a broken version hurts visitors of a whole site of real parts (2 minutes)
+#   scripts/bench.sh restart   how long a release waits for its coordinator that was killed, and what that takes of memory, by the
+#                              age of the journal (5 minutes)
 #   scripts/bench.sh db        backup, restore and swap of a real database beside the usual shell commands; damaged backups;
 #                              and what `migrations` measures (20 minutes)
 #   scripts/bench.sh migrations   alone: whom migrations stall, what stands after crashes, which bad ones are stopped
 #
 # BENCH_SWITCHES=N says how many switches are measured (default 60, for lb 120), BENCH_RATE=N how many requests come per
 # second (lb, default 5000), BENCH_RELEASES=N how many good releases are simulated (default 10000: about a minute).
+# BENCH_ENTRIES=N is how many entries the oldest journal of restart has (default 1000000).
 # BENCH_SCALE=N is the size of db's database in 15 MiB (default 20). BENCH_MIGRATIONS=no leaves the part out of db that is
 # `migrations`, which takes most of its time.
 # `BENCH_SWITCHES=1000 scripts/bench.sh lb` makes a million requests. What the figures mean stands in their `method`.
@@ -20,14 +23,14 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 usage() {
-  echo "usage: scripts/bench.sh switch|lb|db|migrations|verdict" >&2
+  echo "usage: scripts/bench.sh switch|lb|db|migrations|verdict|restart" >&2
   exit 2
 }
 
 [ "$#" = 1 ] || usage
 # What each benchmark needs: Debian packages as COMMAND=PACKAGE.
 case "$1" in
-  switch | lb | verdict) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
+  switch | lb | verdict | restart) needs=(haproxy=haproxy nginx=nginx-light socat=socat) ;;
   migrations) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis') ;;
   db) needs=(postgres=postgresql '/usr/share/postgresql/*/extension/postgis.control=postgresql-postgis' gzip=gzip) ;;
   *) usage ;;
@@ -37,6 +40,9 @@ case "${BENCH_RELEASES:-10000}" in
 esac
 case "${BENCH_SWITCHES:-60}" in
   *[!0-9]* | 0 | 1) echo "BENCH_SWITCHES must be a number of at least 2" >&2; usage ;;
+esac
+case "${BENCH_ENTRIES:-1000000}" in
+  *[!0-9]* | ? | ?? | ??? | ????) echo "BENCH_ENTRIES must be a number of at least 10000" >&2; usage ;;
 esac
 case "${BENCH_SCALE:-20}" in
   *[!0-9]* | 0) echo "BENCH_SCALE must be a number of at least 1" >&2; usage ;;

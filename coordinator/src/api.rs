@@ -345,7 +345,7 @@ impl Coordinator for Api {
             let (office, peer) = self.office(&request, &wish.environment)?;
             if let Some(id) = convert::optional_field::<RequestId>("request_id", &wish.request_id)? {
                 let release = convert::optional_field::<ReleaseId>("release", &wish.release)?;
-                if let Some(release) = office.attached(&id, &wanted(&peer, &wish)?, release.as_ref())? {
+                if let Some(release) = office.attached(&id, &wanted(&peer, &wish)?, release.as_ref()).await? {
                     return Ok(v1::CreateReleaseReply { release: release.to_string(), attached: true });
                 }
             }
@@ -361,13 +361,13 @@ impl Coordinator for Api {
     }
 
     async fn follow(&self, request: Request<v1::FollowRequest>) -> Result<Response<Updates>, Status> {
-        let found = || -> Result<_, Problem> {
+        let found = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
-            let kept = office.release(id.as_ref())?.ok_or_else(|| nothing_released(&office))?;
-            Ok((office, kept))
+            let kept = office.release(id.as_ref()).await?.ok_or_else(|| nothing_released(&office))?;
+            Ok::<_, Problem>((office, kept))
         };
-        let (office, kept) = found().map_err(|problem| status_of_problem(&problem))?;
+        let (office, kept) = found.await.map_err(|problem| status_of_problem(&problem))?;
         let (send, updates) = mpsc::channel(UPDATES);
         tokio::spawn(tell(office, kept, request.get_ref().after_seq, send));
         Ok(Response::new(Box::pin(self.shutdown.clone().bounds(ReceiverStream::new(updates)))))
@@ -380,11 +380,11 @@ impl Coordinator for Api {
         let seen = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let id = convert::optional_field::<ReleaseId>("release", &request.get_ref().release)?;
-            let shown = office.release(id.as_ref())?;
+            let shown = office.release(id.as_ref()).await?;
             let watched_on = office.watched_on().map(|(state, _)| state.plan.release.clone());
             let beside =
                 watched_on.filter(|on| shown.as_ref().is_none_or(|kept| kept.state.plan.release != *on));
-            let beside = beside.map(|on| office.release(Some(&on))).transpose()?.flatten();
+            let beside = beside.and_then(|on| office.recent(&on));
             let release = shown.map(|kept| office.to_wire(&kept));
             let watched_on = beside.map(|kept| office.to_wire(&kept));
             let (agents, standing) = (office.look().await, office.standing());
@@ -425,16 +425,16 @@ impl Coordinator for Api {
         &self,
         request: Request<v1::ListReleasesRequest>,
     ) -> Result<Response<v1::ListReleasesReply>, Status> {
-        let listed = || {
+        let listed = async {
             let (office, _) = self.office(&request, &request.get_ref().environment)?;
             let limit = match request.get_ref().limit {
                 0 => LISTED.0,
                 limit => limit.min(LISTED.1),
             };
-            let releases = office.releases(usize::try_from(limit).unwrap_or(0));
+            let releases = office.releases(usize::try_from(limit).unwrap_or(0)).await?;
             Ok(v1::ListReleasesReply { releases: releases.iter().map(|kept| office.to_wire(kept)).collect() })
         };
-        reply(listed())
+        reply(listed.await)
     }
 
     async fn rollback(&self, request: Request<v1::AskRequest>) -> Result<Response<v1::AskReply>, Status> {
@@ -445,7 +445,7 @@ impl Coordinator for Api {
             let request_id = convert::optional_field::<RequestId>("request_id", &asked.request_id)?;
             // Asked for once more: what serves now would be led back again.
             if let Some(id) = &request_id
-                && let Some(release) = office.attached(id, &Wanted::Rollback, None)?
+                && let Some(release) = office.attached(id, &Wanted::Rollback, None).await?
             {
                 return Ok(v1::AskReply { release: release.to_string(), already: true });
             }
@@ -459,7 +459,7 @@ impl Coordinator for Api {
                 return self.ask(request, RequestKind::Rollback).await;
             }
             if let Some(named) = &named {
-                office.release(Some(named))?;
+                office.release(Some(named)).await?;
             }
             let without = without(&asked.without)?;
             let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer), without };
@@ -661,7 +661,7 @@ fn live_to_wire(live: &pointsman_core::LiveRelease) -> v1::Live {
 
 /// What is known of a release's visitors, while they are watched.
 fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Option<v1::ReleaseUpdate> {
-    let kept = office.release(Some(id)).ok().flatten()?;
+    let kept = office.recent(id)?;
     kept.state.judged_after()?;
     let mut release = convert::release_to_wire(&kept.state, kept.started_at, size);
     release.verdict = Some(office.visitors().now(id)?);
@@ -684,7 +684,7 @@ async fn tell_of_database(
     let mut told = String::new();
     loop {
         tokio::time::sleep(DATABASE_PROGRESS).await;
-        let Ok(Some(kept)) = office.release(Some(&id)) else { return };
+        let Some(kept) = office.recent(&id) else { return };
         let Some(database) = &kept.state.plan.database else { return };
         let Some(step) = kept.state.step() else { return };
         let long =
@@ -739,7 +739,7 @@ async fn tell(
                 let until = office.just_over_and_watched_on(&state);
                 release.watched_on_until_ms = until.map_or(0, |until| until.0);
                 office.counted(&id).await;
-                let met = office.release(Some(&id)).ok().flatten().and_then(|kept| kept.met);
+                let met = office.release(Some(&id)).await.ok().flatten().and_then(|kept| kept.met);
                 release.met = met.as_ref().map(convert::met_to_wire);
             }
             let update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);

@@ -2,7 +2,7 @@
 //! in the file itself shows that its end was cut off; the agents know.
 
 use pointsman_core::receipt::{self, Fence};
-use pointsman_core::{Entry, EnvironmentName, Problem};
+use pointsman_core::{EnvironmentName, Problem};
 use pointsman_proto::{convert, v1};
 
 use crate::journal::{JournalStore, Verification};
@@ -33,9 +33,8 @@ pub async fn audit(office: &Office, journal: &JournalStore) -> Result<v1::Verify
 
 /// When the environment's first and last entries were written; 0 where that cannot be read.
 async fn moments(journal: &JournalStore, environment: &EnvironmentName) -> (u64, u64) {
-    let entries = journal.entries_after(environment, None, 0).await.unwrap_or_default();
-    let at = |entry: Option<&Entry>| entry.map_or(0, |entry| entry.fact.at.0);
-    (at(entries.first()), at(entries.last()))
+    let span = journal.span(environment).await.ok().flatten();
+    span.map_or((0, 0), |(first, last)| (first.0, last.0))
 }
 
 fn finding(subject: &str, verdict: &str, what: String, problem: Option<&Problem>) -> v1::Finding {

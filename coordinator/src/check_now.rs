@@ -106,8 +106,7 @@ fn slot_of(office: &Office, named: Option<&SlotName>) -> Result<SlotPlan, Proble
 fn release_on(office: &Office, slot: &SlotPlan) -> Option<ReleaseId> {
     let standing = office.standing();
     let on = [standing.live, standing.previous].into_iter().flatten().find(|live| live.slot == slot.name);
-    let open = office.open_release().and_then(|open| office.release(Some(&open)).ok().flatten());
-    let moved = open.filter(|kept| kept.state.plan.to.name == slot.name);
+    let moved = office.running().filter(|kept| kept.state.plan.to.name == slot.name);
     // While a release fills the slot, nobody can say which answers.
     if moved.is_some() { None } else { on.and_then(|live| live.release) }
 }

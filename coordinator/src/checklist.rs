@@ -86,8 +86,11 @@ pub struct Point {
 pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::ChecklistReply, Problem> {
     // Whoever names none means what was deployed last: a rollback has nothing to tick off, and what it undid has.
     let deployed = match id {
-        Some(id) => office.release(Some(id))?,
-        None => office.newest_deploy().map_or_else(|| office.release(None), |kept| Ok(Some(kept)))?,
+        Some(id) => office.release(Some(id)).await?,
+        None => match office.newest_deploy().await? {
+            Some(deployed) => Some(deployed),
+            None => office.release(None).await?,
+        },
     };
     let kept = deployed.ok_or_else(|| {
         let name = &office.environment().name;
@@ -100,7 +103,7 @@ pub async fn of(office: &Office, id: Option<&ReleaseId>) -> Result<v1::Checklist
     // What visitors meet is noted once a minute: whoever asks meanwhile is told of the rest as well.
     entries.extend(office.met_since(&plan.release).map(|met| not_noted_yet(&entries, &plan.release, met)));
     let mut points = points(plan, &office.environment().manual, &entries);
-    points.extend(office.rolled_back_by(&kept).map(|back| undone(&back.state)));
+    points.extend(office.rolled_back_by(&kept).await?.map(|back| undone(&back.state)));
     Ok(v1::ChecklistReply {
         environment: office.environment().name.to_string(),
         release: plan.release.to_string(),

@@ -96,7 +96,7 @@ pub async fn diagnose(office: &Office, own: &Credentials, part: Part) -> Vec<v1:
         }
     }
     findings.extend(of_deaf(&agents));
-    findings.extend(of_routes(office, &agents));
+    findings.extend(of_routes(office, &agents).await);
     findings.extend(of_share(office, &agents));
     if part == Part::Whole {
         findings.extend(of_flags(office, &agents));
@@ -420,12 +420,13 @@ fn of_flags(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
 const LEFT_OUT_LATELY: usize = 100;
 
 /// What the journal says stands against what the load balancers show.
-fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
+async fn of_routes(office: &Office, agents: &[v1::AgentStatus]) -> Vec<v1::Finding> {
     let Some(wanted) = office.standing().route.filter(|_| office.open_release().is_none()) else {
         return Vec::new();
     };
     let differs = agents.iter().filter_map(|agent| Some((&agent.host, agent.balancer.as_ref()?)));
-    let lately = office.releases(LEFT_OUT_LATELY);
+    // Where they cannot be read that is told as what it is, by everything that reads the journal.
+    let lately = office.releases(LEFT_OUT_LATELY).await.unwrap_or_default();
     let left_out = |host: &str| lately.iter().any(|kept| kept.state.went_without(host));
     differs
         .filter(|(_, balancer)| balancer.route != wanted.to_string())

@@ -9,6 +9,7 @@ use pointsman_proto::v1;
 use tokio::sync::OnceCell;
 use tracing::{error, warn};
 
+use crate::archive::Archive;
 use crate::diagnose;
 use crate::journal::JournalStore;
 use crate::opening;
@@ -76,7 +77,8 @@ async fn read(journal: &JournalStore, led: &BTreeSet<EnvironmentName>) -> Result
             continue;
         }
         let open = told.open().map(|kept| kept.state.plan.release.clone());
-        let needed = retention::needed(&told.standing, told.releases.values());
+        let newest = Archive::of(journal, &environment).before(u64::MAX, retention::RELEASES_KEPT).await?;
+        let needed = retention::needed(&told.standing, newest.iter().chain(told.open()));
         found.push(Fileless { environment, open, needed });
     }
     Ok(found)

@@ -4,16 +4,18 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::process::Command;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 
-use pointsman_core::ports::{Clock, Fleet};
+use pointsman_core::machine::{self, Next};
+use pointsman_core::ports::{Clock, Fleet, Journal as _};
 use pointsman_core::{
-    Action, ArtifactDigest, Check, CheckSeen, CheckVerdict, Code, Epoch, Evidence, HostName, Order, Plan,
-    Problem, ReleaseId, Standing, Timestamp,
+    Action, ArtifactDigest, Check, CheckSeen, CheckVerdict, Code, Epoch, Event, Evidence, HostName, Order,
+    OrderKey, Plan, Problem, ReleaseId, Stamped, Standing, State, Timestamp, VerdictMode,
 };
 use pointsman_proto::v1;
 
 use crate::environment::Environment;
+use crate::journal::JournalStore;
 use crate::planner::{self, Seen, Wanted, Wish};
 
 /// When plans here are made.
@@ -73,6 +75,84 @@ pub fn deploy(release: &str) -> Wish {
 /// The plan of a deploy from blue to green.
 pub fn plan(environment: &Environment, release: &str) -> Plan {
     planner::plan(environment, &Standing::default(), deploy(release), &seen(environment)).unwrap()
+}
+
+/// What is recorded of a release that goes by what the core says, step after step; one that is `refused` turns back at once. It may
+/// end as it likes, but ends.
+pub fn history(plan: Plan, refused: bool) -> (Vec<Event>, State) {
+    let (plan, mut now) = (Arc::new(plan), PLANNED_AT);
+    let mut events = vec![Event::Planned(Arc::clone(&plan))];
+    let mut state = State::begin(plan, Epoch(0), now);
+    if refused {
+        let problem = Problem::new(Code::AgentUnreachable, "nobody answers");
+        add(&mut events, &mut state, now, Event::TurnedBack(problem));
+    }
+    for _ in 0..500 {
+        let next = match machine::next(&state, now, 0) {
+            Next::Stop => return (events, state),
+            Next::Fence(hosts) => hosts.into_iter().map(Event::Fenced).collect(),
+            Next::Send(keys) => {
+                let intended = |key: &OrderKey| Event::OrderIntended { key: key.clone(), attempt: 1 };
+                keys.iter().for_each(|key| add(&mut events, &mut state, now, intended(key)));
+                let evidence = || Evidence { detail: "it is so".to_owned(), ..Evidence::default() };
+                keys.into_iter().map(|key| Event::OrderDone { key, evidence: evidence() }).collect()
+            }
+            Next::Record(event) => vec![event],
+            Next::ReadGates => {
+                now = now.plus_ms(state.watch_ms());
+                vec![Event::WatchPassed]
+            }
+            Next::Await(until) => {
+                now = until.unwrap_or(now.plus_ms(1));
+                Vec::new()
+            }
+            other => panic!("{other:?} of a release to which nothing happens"),
+        };
+        next.into_iter().for_each(|event| add(&mut events, &mut state, now, event));
+    }
+    panic!("it never ends: {:?}", state.phase);
+}
+
+fn add(events: &mut Vec<Event>, state: &mut State, at: Timestamp, event: Event) {
+    machine::fold(state, &Stamped { at, event: event.clone() }).unwrap();
+    events.push(event);
+}
+
+/// Records releases of the site as a coordinator does: deploys by requests of CI, of which each fifth is refused, and after each
+/// third a rollback. With `stood` each says how the environment stood before it, as all do since that is said. Returns how the
+/// environment stands after the last.
+pub async fn grow(
+    journal: &JournalStore,
+    environment: &Environment,
+    (first, count): (usize, usize),
+    stood: bool,
+    mut standing: Standing,
+) -> Standing {
+    let epoch = journal.take_lease(&environment.name, "test").await.unwrap();
+    for number in first..first + count {
+        let route = standing.route.clone().unwrap_or_else(|| "be_blue:be_blue:0:7".parse().unwrap());
+        let facts = v1::BalancerFacts {
+            route: route.to_string(),
+            highest_epoch: route.epoch.0,
+            ..Default::default()
+        };
+        let balancers = environment.balancers.iter().map(|host| (host.clone(), facts.clone())).collect();
+        let seen = Seen { balancers, ..Seen::default() };
+        let rolls_back = number % 3 == 2 && standing.previous.is_some();
+        let artifact = ArtifactDigest::from_bytes([u8::try_from(number % 250).unwrap(); 32]);
+        let deploy = Wanted::Deploy { artifact, at_once: true, fix_forward: false, migrations: None };
+        let wanted = if rolls_back { Wanted::Rollback } else { deploy };
+        let request_id = (!rolls_back).then(|| format!("job-{}", number / 2).parse().unwrap());
+        let wish = Wish { request_id, ..wish(wanted, &format!("r{number}")) };
+        let mut plan = planner::plan(environment, &standing, wish, &seen).unwrap();
+        plan.verdict.mode = VerdictMode::Off;
+        plan.stood = stood.then(|| Box::new(standing.clone()));
+        let (events, state) = history(plan, number % 5 == 4);
+        let release = &state.plan.release;
+        journal.append(&environment.name, epoch, release, PLANNED_AT, events).await.unwrap();
+        standing.fold(&state);
+    }
+    standing
 }
 
 /// An empty disk of this size, in a test that is run again with mounts of its own, which end with it. None where this is not that

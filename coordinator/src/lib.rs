@@ -3,6 +3,7 @@
 
 mod afterwatch;
 mod api;
+mod archive;
 mod artifact_store;
 pub mod audit;
 mod certificates;

@@ -139,6 +139,8 @@ async fn run(config: Config) -> anyhow::Result<()> {
             Office::open(environment, places, &credentials, holder.clone())
         });
     let offices: Vec<Arc<Office>> = try_join_all(opening).await.map_err(serve::explain)?;
+    let rest = journal.clone();
+    tokio::spawn(async move { rest.verify_the_rest().await });
     let fileless = FilelessEnvironments::default();
     tokio::spawn(look_after_disk(journal.clone(), store.clone(), offices.clone(), fileless.clone()));
     let (tried, served) = (journal.clone(), offices.clone());

@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tracing::{error, info, warn};
 
 use crate::afterwatch::{self, afterwatch};
+use crate::archive::Archive;
 use crate::artifact_store::ArtifactStore;
 use crate::driver::{Asked, Driver};
 use crate::environment::Environment;
@@ -30,7 +31,7 @@ use crate::migrations;
 use crate::old_side::OldSide;
 use crate::opening::{self, Kept, Opened};
 use crate::planner::{self, Seen, Wanted, Wish};
-use crate::release_ids;
+use crate::release_ids::{self, Borne};
 use crate::repeated;
 use crate::retention;
 use crate::visitors::Visitors;
@@ -125,8 +126,14 @@ pub struct Office {
     meets: watch::Sender<Option<(ReleaseId, TrafficSeen)>>,
 }
 
-fn is_deploy(kept: &Kept) -> bool {
-    matches!(kept.state.plan.purpose, Purpose::Deploy { .. })
+/// A release that somebody names.
+enum Known {
+    /// There is none of that name.
+    Nobody,
+    /// It was open when a person accepted the journal: its name stays taken.
+    Void,
+    /// It is known.
+    Release(Box<Kept>),
 }
 
 /// A failure whose code a newer agent made up.
@@ -172,6 +179,7 @@ impl Office {
         office.begin_with_its_record().await?;
         office.look_out().await;
         tokio::spawn(Arc::clone(&office).work());
+        tokio::spawn(Arc::clone(&office).stop_if_damaged());
         tokio::spawn(witness(Arc::clone(&office)));
         tokio::spawn(afterwatch(Arc::clone(&office)));
         tokio::spawn(way_back::keep_known(Arc::clone(&office)));
@@ -209,12 +217,16 @@ impl Office {
         &self.old_side
     }
 
+    fn archive(&self) -> Archive<'_> {
+        Archive::of(&self.journal, &self.environment.name)
+    }
+
     fn book(&self) -> MutexGuard<'_, Book> {
         self.book.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The first look into the journal. The file was found whole, so what is wrong then is wrong with this environment's record
-    /// alone: it stands still, and says so, and the others of the coordinator do not.
+    /// The first look into the journal. The end of the file was found whole, so what is wrong then is wrong with this environment's
+    /// record alone: it stands still, and says so, and the others of the coordinator do not.
     async fn begin_with_its_record(&self) -> Result<(), Problem> {
         match self.reopen().await {
             Err(problem) if problem.code != Code::JournalUnwritable => {
@@ -235,7 +247,16 @@ impl Office {
     async fn reopen(&self) -> Result<(), Problem> {
         let ports = (&self.journal, &self.fleet, &SystemClock);
         let (name, agents) = (&self.environment.name, self.environment.agents.keys());
-        let told = opening::open(ports, name, agents, &self.holder, SHORT_LOOK_MS).await?;
+        let mut told = opening::open(ports, name, agents, &self.holder, SHORT_LOOK_MS).await?;
+        for id in told.missing() {
+            // What is shown of it would lack a name. Nothing that is ordered depends on it.
+            match self.archive().release(&id).await {
+                Ok(kept) => told.releases.extend(kept.map(|kept| (id, kept))),
+                Err(problem) => {
+                    warn!(environment = %name, release = %id, problem = %problem.in_full(), "it cannot be read");
+                }
+            }
+        }
         match (&told.trouble, told.open()) {
             (Some(problem), _) => {
                 error!(environment = %name, problem = %problem.in_full(), "nothing is ordered");
@@ -295,6 +316,24 @@ impl Office {
             }
             drop(turn);
         }
+    }
+
+    /// Lets go of what is driven, and stands still, as soon as the journal is found damaged while it is used.
+    async fn stop_if_damaged(self: Arc<Self>) {
+        let mut damage = self.journal.damage();
+        if damage.wait_for(Option::is_some).await.is_err() {
+            return;
+        }
+        let let_go = LetGo::ask(&self.let_go);
+        let turn = self.turn.lock().await;
+        drop(let_go);
+        {
+            let mut book = self.book();
+            (book.told.trouble, book.stale) = (self.damage(), false);
+            book.note(SystemClock.now());
+        }
+        error!(environment = %self.environment.name, "releases stop: the journal is damaged");
+        drop(turn);
     }
 
     /// The open release and the ear for what people ask of it.
@@ -490,11 +529,7 @@ impl Office {
         if told.trouble.is_some() || busy || told.standing.previous.is_none() {
             return None;
         }
-        let moves = |kept: &&Kept| {
-            let undone = matches!(kept.state.outcome(), Some(Outcome::Refused | Outcome::Aborted));
-            !undone && !matches!(kept.state.plan.purpose, Purpose::Database(_))
-        };
-        let last = told.of_now().filter(moves).max_by_key(|kept| kept.number)?;
+        let last = told.of_now().filter(|kept| kept.moves_visitors()).max_by_key(|kept| kept.number)?;
         let until =
             afterwatch::until(&last.state, self.hears()).filter(|until| SystemClock.now() < *until)?;
         Some((last.state.clone(), until))
@@ -583,7 +618,7 @@ impl Office {
     /// all who share it say so at once.
     pub fn trouble(&self) -> Option<Problem> {
         let silent = self.journal.silence().map(|(_, problem)| problem);
-        silent.or_else(|| self.book().told.trouble.clone())
+        silent.or_else(|| self.damage()).or_else(|| self.book().told.trouble.clone())
     }
 
     /// Since when there is trouble.
@@ -601,34 +636,80 @@ impl Office {
         self.book().told.standing.clone()
     }
 
-    /// A release by its id; without one the open release, or else the last.
-    pub fn release(&self, id: Option<&ReleaseId>) -> Result<Option<Kept>, Problem> {
-        let book = self.book();
+    /// What was found wrong with the journal while it was used.
+    fn damage(&self) -> Option<Problem> {
+        let damage = self.journal.damage().borrow().clone();
+        damage.map(|problem| problem.in_environment(&self.environment.name))
+    }
+
+    /// A release by its id; without one the open release, or else the last. One that is long over is read from the journal.
+    pub async fn release(&self, id: Option<&ReleaseId>) -> Result<Option<Kept>, Problem> {
         let Some(id) = id else {
-            return Ok(book.told.releases.values().max_by_key(|kept| kept.number).cloned());
+            return Ok(self.book().told.releases.values().max_by_key(|kept| kept.number).cloned());
         };
-        book.told.releases.get(id).cloned().map(Some).ok_or_else(|| self.unknown_release(id))
+        match self.find(id).await? {
+            Known::Release(kept) => Ok(Some(*kept)),
+            Known::Nobody | Known::Void => Err(self.unknown_release(id)),
+        }
+    }
+
+    async fn find(&self, id: &ReleaseId) -> Result<Known, Problem> {
+        {
+            let told = &self.book().told;
+            if let Some(kept) = told.releases.get(id) {
+                return Ok(Known::Release(Box::new(kept.clone())));
+            }
+            if told.void.contains(id) {
+                return Ok(Known::Void);
+            }
+            if told.since == 0 {
+                return Ok(Known::Nobody);
+            }
+        }
+        Ok(match self.archive().release(id).await? {
+            Some(kept) if kept.state.outcome().is_some() => Known::Release(Box::new(kept)),
+            Some(_) => Known::Void,
+            None => Known::Nobody,
+        })
+    }
+
+    /// A release that is open, or was not long ago.
+    pub fn recent(&self, id: &ReleaseId) -> Option<Kept> {
+        self.book().told.releases.get(id).cloned()
     }
 
     /// The release that was deployed last, whatever became of it.
-    pub fn newest_deploy(&self) -> Option<Kept> {
-        let book = self.book();
-        let deploys = book.told.releases.values().filter(|kept| is_deploy(kept));
-        deploys.max_by_key(|kept| kept.number).cloned()
+    pub async fn newest_deploy(&self) -> Result<Option<Kept>, Problem> {
+        let since = {
+            let told = &self.book().told;
+            let deploys = told.releases.values().filter(|kept| kept.is_deploy());
+            let last = deploys.max_by_key(|kept| kept.number).cloned();
+            match last.filter(|kept| kept.number >= told.since) {
+                None if told.since > 0 => told.since,
+                last => return Ok(last),
+            }
+        };
+        self.archive().last_before(since, Kept::is_deploy).await
     }
 
     /// The rollback that led visitors back from a deploy after it was confirmed, if what moved them next was one.
-    pub fn rolled_back_by(&self, deployed: &Kept) -> Option<Kept> {
+    pub async fn rolled_back_by(&self, deployed: &Kept) -> Result<Option<Kept>, Problem> {
         let confirmed = |kept: &Kept| kept.state.outcome() == Some(Outcome::Confirmed);
-        if !confirmed(deployed) || !is_deploy(deployed) {
-            return None;
+        if !confirmed(deployed) || !deployed.is_deploy() {
+            return Ok(None);
         }
-        let book = self.book();
         let rolls_back = |kept: &Kept| matches!(kept.state.plan.purpose, Purpose::Rollback { .. });
-        let later = book.told.releases.values().filter(|kept| {
-            kept.number > deployed.number && confirmed(kept) && (is_deploy(kept) || rolls_back(kept))
-        });
-        later.min_by_key(|kept| kept.number).filter(|kept| rolls_back(kept)).cloned()
+        let moved = |kept: &Kept| confirmed(kept) && (kept.is_deploy() || rolls_back(kept));
+        let all_are_here = {
+            let told = &self.book().told;
+            let later = told.releases.values().filter(|kept| kept.number > deployed.number && moved(kept));
+            (deployed.number >= told.since).then(|| later.min_by_key(|kept| kept.number).cloned())
+        };
+        let next = match all_are_here {
+            Some(next) => next,
+            None => self.archive().first_after(deployed.number, moved).await?,
+        };
+        Ok(next.filter(rolls_back))
     }
 
     fn unknown_release(&self, id: &ReleaseId) -> Problem {
@@ -640,17 +721,35 @@ impl Office {
     }
 
     /// The releases, newest first.
-    pub fn releases(&self, limit: usize) -> Vec<Kept> {
-        let mut releases: Vec<Kept> = self.book().told.releases.values().cloned().collect();
+    pub async fn releases(&self, limit: usize) -> Result<Vec<Kept>, Problem> {
+        let (mut releases, since) = {
+            let told = &self.book().told;
+            let here = told.releases.values().filter(|kept| kept.number >= told.since);
+            (here.cloned().collect::<Vec<_>>(), told.since)
+        };
         releases.sort_by_key(|kept| std::cmp::Reverse(kept.number));
         releases.truncate(limit);
-        releases
+        if since > 0 && releases.len() < limit {
+            releases.extend(self.archive().before(since, limit.saturating_sub(releases.len())).await?);
+        }
+        Ok(releases)
     }
 
-    /// The artifacts that it may still need; none where its journal is not to be trusted, so that nobody knows.
-    pub fn needed(&self) -> Option<BTreeSet<ArtifactDigest>> {
+    /// The artifacts that it may still need; none where its journal is not to be trusted, or cannot be read, so that nobody knows.
+    pub async fn needed(&self) -> Option<BTreeSet<ArtifactDigest>> {
+        let newest = match self.releases(retention::RELEASES_KEPT).await {
+            Ok(newest) => newest,
+            Err(problem) => {
+                let environment = &self.environment.name;
+                warn!(%environment, problem = %problem.in_full(), "artifacts are kept: what is needed is not known");
+                return None;
+            }
+        };
+        if self.trouble().is_some() {
+            return None;
+        }
         let told = &self.book().told;
-        told.trouble.is_none().then(|| retention::needed(&told.standing, told.releases.values()))
+        Some(retention::needed(&told.standing, newest.iter().chain(told.open())))
     }
 
     /// Which releases' artifacts visitors could meet, with the slot, the backend and the route epoch from which on they were
@@ -823,8 +922,7 @@ impl Office {
         }
         let now = SystemClock.now();
         let backups = seen.database.as_ref().map(|facts| facts.backups.as_slice()).unwrap_or_default();
-        let release = release_ids::free(&self.book().told, backups, (id, &wanted, now))
-            .map_err(|problem| problem.in_environment(&self.environment.name))?;
+        let release = self.free_id(id.as_ref(), &wanted, backups, now).await?;
         let wish = Wish {
             wanted,
             release,
@@ -837,24 +935,38 @@ impl Office {
         planner::plan(&self.environment, &self.standing(), wish, &seen)
     }
 
+    async fn free_id(
+        &self,
+        id: Option<&ReleaseId>,
+        wanted: &Wanted,
+        backups: &[v1::BackupFacts],
+        now: Timestamp,
+    ) -> Result<ReleaseId, Problem> {
+        for id in release_ids::tries(id, wanted, now) {
+            let id = id?;
+            let borne = match self.find(&id).await? {
+                Known::Nobody => Borne::ByNone,
+                Known::Void => Borne::ByVoid,
+                Known::Release(kept) => Borne::By(kept.state.outcome()),
+            };
+            let free = release_ids::is_free(&id, borne, backups, wanted);
+            if free.map_err(|problem| problem.in_environment(&self.environment.name))? {
+                return Ok(id);
+            }
+        }
+        Err(release_ids::all_taken())
+    }
+
     /// The release of a request that was made before, if it is running or went well. Refused if that was another request,
     /// or what it brought about is no longer so: whoever repeats a job must not be told that all is well.
-    pub fn attached(
+    pub async fn attached(
         &self,
         request_id: &RequestId,
         wanted: &Wanted,
         release: Option<&ReleaseId>,
     ) -> Result<Option<ReleaseId>, Problem> {
-        let book = self.book();
-        let mut same: Vec<&Kept> = book
-            .told
-            .releases
-            .values()
-            .filter(|kept| kept.state.plan.request_id.as_ref() == Some(request_id))
-            .collect();
-        same.sort_by_key(|kept| std::cmp::Reverse(kept.number));
-        let lives = |kept: &&&Kept| matches!(kept.state.outcome(), None | Some(Outcome::Confirmed));
-        let Some(last) = same.first().filter(lives) else { return Ok(None) };
+        let lives = |kept: &Kept| matches!(kept.state.outcome(), None | Some(Outcome::Confirmed));
+        let Some(last) = self.last_of(request_id).await?.filter(lives) else { return Ok(None) };
         let plan = &last.state.plan;
         let name = &self.environment.name;
         let refused = |message: String| {
@@ -869,7 +981,7 @@ impl Office {
             );
             return Err(refused(message));
         }
-        let standing = &book.told.standing;
+        let standing = self.standing();
         let still_so = match &plan.purpose {
             Purpose::Deploy { .. } => {
                 standing.live.as_ref().and_then(|live| live.release.as_ref()) == Some(&plan.release)
@@ -890,6 +1002,21 @@ impl Office {
         Ok(Some(plan.release.clone()))
     }
 
+    /// The last release of a request.
+    async fn last_of(&self, request_id: &RequestId) -> Result<Option<Kept>, Problem> {
+        {
+            let told = &self.book().told;
+            let of_it = |kept: &&Kept| {
+                kept.number >= told.since && kept.state.plan.request_id.as_ref() == Some(request_id)
+            };
+            let last = told.releases.values().filter(of_it).max_by_key(|kept| kept.number);
+            if last.is_some() || told.since == 0 {
+                return Ok(last.cloned());
+            }
+        }
+        self.archive().of_request(request_id).await
+    }
+
     /// Refuses while a release is open: what its orders change just now is nobody's business but its own.
     fn must_be_free(&self) -> Result<(), Problem> {
         self.trouble().map_or(Ok(()), Err)?;
@@ -908,7 +1035,7 @@ impl Office {
     }
 
     /// Begins a release: from here on it runs by itself. At most one is open.
-    pub async fn begin(&self, plan: Plan) -> Result<ReleaseId, Problem> {
+    pub async fn begin(&self, mut plan: Plan) -> Result<ReleaseId, Problem> {
         let _one_at_a_time = self.beginning.lock().await;
         self.must_be_free()?;
         let epoch = {
@@ -917,6 +1044,7 @@ impl Office {
             if moves && book.told.standing.route.as_ref().is_some_and(|route| *route != plan.route_before) {
                 return Err(out_of_date(&plan));
             }
+            plan.stood = Some(Box::new(book.told.standing.clone()));
             book.told.epoch
         };
         let (now, id) = (SystemClock.now(), plan.release.clone());
@@ -926,7 +1054,11 @@ impl Office {
         let recorded = self.journal.append(&self.environment.name, epoch, &id, now, vec![planned]).await;
         recorded.map_err(|error| self.perhaps_begun(&id, error.0))?;
         let kept = Kept::new(now, number, State::begin(plan, epoch, now));
-        self.book().told.releases.insert(id.clone(), kept);
+        {
+            let told = &mut self.book().told;
+            told.releases.insert(id.clone(), kept);
+            told.forget();
+        }
         self.begun.notify_one();
         info!(environment = %self.environment.name, release = %id, "release begins");
         Ok(id)
@@ -953,15 +1085,15 @@ impl Office {
 
     /// Records something of a release for its checklist, also of one that is over.
     pub async fn note(&self, id: &ReleaseId, note: Note) -> Result<(), Problem> {
-        // The epoch and the release in one look: a journal that is accepted meanwhile knows neither, and refuses the epoch.
+        // The epoch first: a journal that is accepted meanwhile knows it no more, and refuses it.
         let epoch = {
             let book = self.book();
             if let Some(trouble) = &book.told.trouble {
                 return Err(trouble.clone());
             }
-            book.told.releases.contains_key(id).then_some(book.told.epoch)
+            book.told.epoch
         };
-        let epoch = epoch.ok_or_else(|| self.unknown_release(id))?;
+        self.release(Some(id)).await?;
         let (name, now) = (&self.environment.name, SystemClock.now());
         if let Note::Traffic(met) = &note {
             self.journal.append_met(name, epoch, id, now, met.clone()).await?;
@@ -982,7 +1114,9 @@ impl Office {
     /// Asks something of the open release. An abort is done already where none is open; what was asked for before, and
     /// is on its way, is not asked for again.
     pub async fn ask(&self, id: Option<&ReleaseId>, request: Request) -> Result<v1::AskReply, Problem> {
-        id.map(|id| self.release(Some(id))).transpose()?;
+        if id.is_some() {
+            self.release(id).await?;
+        }
         let _one_at_a_time = self.asking.lock().await;
         if let Some(open) = self.running().filter(|_| !request.without.is_empty()) {
             left_out::must_be_gone(&self.fleet, &open.state, &request.without).await?;

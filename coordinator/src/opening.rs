@@ -8,12 +8,17 @@ use futures_util::future::join_all;
 use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::receipt::Fence;
 use pointsman_core::{
-    Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Note, Problem, ReleaseId, Standing, State,
-    Timestamp, TrafficSeen, invariants, machine,
+    Code, Entry, EnvironmentName, Epoch, Event, Found, HostName, Note, Outcome, Plan, Problem, Purpose,
+    ReleaseId, Standing, State, Timestamp, TrafficSeen, invariants, machine,
 };
 
+/// How many of the newest releases of an environment are at least in memory, where there are so many that were not over when
+/// that was last read. At most twice as many are, and a handful that still matter; the others are read from the journal when
+/// somebody asks.
+pub const KEPT: usize = 100;
+
 /// A release with the moment it began.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Kept {
     /// When it began.
     pub started_at: Timestamp,
@@ -31,6 +36,45 @@ impl Kept {
         Self { started_at, number, state, met: None }
     }
 
+    /// A release as its entries tell it, in order: none where it was never planned.
+    pub fn of(entries: Vec<Entry>) -> Result<Option<Self>, Problem> {
+        let mut known: Option<Self> = None;
+        for entry in entries {
+            match (&entry.fact.event, &mut known) {
+                (Event::Planned(plan), None) => known = Some(Self::begun(&entry, plan)),
+                (Event::Planned(_), Some(_)) => return Err(planned_twice(&entry)),
+                (_, Some(kept)) => kept.fold(&entry)?,
+                (_, None) => return Err(never_planned(&entry)),
+            }
+        }
+        Ok(known)
+    }
+
+    fn begun(entry: &Entry, plan: &Arc<Plan>) -> Self {
+        Self::new(entry.fact.at, entry.seq, State::begin(Arc::clone(plan), Epoch(0), entry.fact.at))
+    }
+
+    fn fold(&mut self, entry: &Entry) -> Result<(), Problem> {
+        machine::fold(&mut self.state, &entry.fact)
+            .map_err(|error| impossible(entry.seq, error.to_string()))?;
+        if let Event::Noted(note) = &entry.fact.event {
+            self.note(note);
+        }
+        Ok(())
+    }
+
+    /// Whether it is a deploy.
+    pub fn is_deploy(&self) -> bool {
+        matches!(self.state.plan.purpose, Purpose::Deploy { .. })
+    }
+
+    /// Whether it moves visitors, or has moved them. What was refused, or undone before it moved anybody, did not; nor does work
+    /// on the database that would give way to a rollback.
+    pub fn moves_visitors(&self) -> bool {
+        let undone = matches!(self.state.outcome(), Some(Outcome::Refused | Outcome::Aborted));
+        !undone && !matches!(self.state.plan.purpose, Purpose::Database(_))
+    }
+
     /// Adds to what is known what was noted of it.
     pub fn note(&mut self, note: &Note) {
         if let Note::Traffic(more) = note {
@@ -44,10 +88,12 @@ impl Kept {
 pub struct Opened {
     /// The fencing token of this coordinator; 0 where it has none, because an agent knew more than its journal.
     pub epoch: Epoch,
-    /// Every release there was.
+    /// Every release of the number `since` and after, and of the older ones those that still matter.
     pub releases: BTreeMap<ReleaseId, Kept>,
-    /// Releases that were open when a person accepted a journal. How they went on is not known, and their names stay
-    /// taken: an agent that has not forgotten them yet would answer for another release of that name.
+    /// From which entry on every release is here; 0 where all there ever were are.
+    pub since: u64,
+    /// Those releases since then that were open when a person accepted a journal. How they went on is not known, and their
+    /// names stay taken: an agent that has not forgotten them yet would answer for another release of that name.
     pub void: BTreeSet<ReleaseId>,
     /// How the environment stands.
     pub standing: Standing,
@@ -69,12 +115,52 @@ impl Opened {
     pub fn of_now(&self) -> impl Iterator<Item = &Kept> {
         self.releases.values().filter(|kept| kept.number > self.accepted)
     }
+
+    /// Lets go of releases that are over and no longer matter, where there are too many.
+    pub fn forget(&mut self) {
+        self.since = forget(&mut self.releases, &self.standing, u64::MAX).unwrap_or(self.since);
+    }
+
+    /// Releases that the standing names and that are not here.
+    pub fn missing(&self) -> BTreeSet<ReleaseId> {
+        named(&self.standing).filter(|id| !self.releases.contains_key(id)).cloned().collect()
+    }
+}
+
+/// The releases that a standing names: what is on the slots, and where a rollback leads.
+fn named(standing: &Standing) -> impl Iterator<Item = &ReleaseId> {
+    let held = standing.live.iter().chain(&standing.previous).chain(standing.slots.values());
+    held.filter_map(|held| held.release.as_ref())
+}
+
+/// Lets go of all but the newest releases where there are too many, and says from which one on they are here. Those stay that are
+/// not over, or whose end is not `settled` in the standing, that it names, and the last one that was deployed or moved visitors.
+fn forget(releases: &mut BTreeMap<ReleaseId, Kept>, standing: &Standing, settled: u64) -> Option<u64> {
+    if releases.len() <= 2 * KEPT {
+        return None;
+    }
+    let mut numbers: Vec<u64> = releases.values().map(|kept| kept.number).collect();
+    numbers.sort_unstable();
+    let since = *numbers.iter().rev().nth(KEPT - 1)?;
+    let newest = |is: fn(&Kept) -> bool| {
+        releases.values().filter(|kept| is(kept)).map(|kept| kept.number).max().unwrap_or_default()
+    };
+    let last = [newest(Kept::is_deploy), newest(Kept::moves_visitors)];
+    let named: BTreeSet<&ReleaseId> = named(standing).collect();
+    releases.retain(|id, kept| {
+        let over = kept.state.outcome().is_some() && kept.number <= settled;
+        kept.number >= since || !over || last.contains(&kept.number) || named.contains(id)
+    });
+    Some(since)
 }
 
 /// An environment as its journal tells it, for whoever only looks: no lease is taken, nothing is written, and no agent is asked.
 pub async fn look<J: Journal>(journal: &J, environment: &EnvironmentName) -> Result<Opened, Problem> {
-    let entries = journal.entries(environment).await.map_err(|error| error.0)?;
-    Ok(fold(&entries)?.opened(Epoch::default(), None))
+    Ok(folded(journal, environment).await?.opened(Epoch::default(), None))
+}
+
+async fn folded<J: Journal>(journal: &J, environment: &EnvironmentName) -> Result<Folded, Problem> {
+    journal.fold(environment, Folded::default(), Folded::take).await.map_err(|error| error.0)
 }
 
 /// Takes the lease of an environment and folds its journal. An open release is told of the new epoch, so that
@@ -107,11 +193,11 @@ pub async fn open<J: Journal, F: Fleet + Memory, C: Clock>(
         }
     }
     if let Some(trouble) = worst(refused) {
-        let folded = fold(&journal.entries(environment).await.map_err(told)?)?;
+        let folded = folded(journal, environment).await?;
         return Ok(folded.opened(Epoch::default(), Some(trouble)));
     }
     let epoch = journal.take_lease(environment, holder).await.map_err(told)?;
-    let mut folded = fold(&journal.entries(environment).await.map_err(told)?)?;
+    let mut folded = folded(journal, environment).await?;
     let broken = invariants::single_flight(folded.releases.values().map(|kept| &kept.state))
         .err()
         .map(|broken| invariants::problem(broken.to_string()).in_environment(environment));
@@ -206,64 +292,93 @@ pub fn may_be_accepted(problem: &Problem) -> bool {
     knows_more(problem) || problem.code == Code::InvariantBroken
 }
 
-/// What the entries of an environment tell.
+/// What the entries of an environment tell. It holds no more of them than matters, however many there are.
 #[derive(Default)]
 struct Folded {
+    /// Something was taken: only the first entry may say how the environment stood.
+    begun: bool,
     releases: BTreeMap<ReleaseId, Kept>,
+    /// From which one on all of them are here; 0 where all there ever were are.
+    since: u64,
     void: BTreeSet<ReleaseId>,
     /// The entry by which a person last accepted a journal that had lost its end: 0 if nobody ever did. What was open then
     /// is void: how it went on is not to be found here.
     adopted: u64,
-    /// How the environment stood then.
+    /// How the environment stood after the releases up to `settled`.
     standing: Standing,
+    settled: u64,
 }
 
 impl Folded {
+    /// Takes the next entry.
+    fn take(&mut self, entry: Entry) -> Result<(), Problem> {
+        let first = !std::mem::replace(&mut self.begun, true);
+        match &entry.fact.event {
+            Event::Adopted { by, found } => {
+                self.standing = Standing::found(found, by, entry.fact.at);
+                let open = self.releases.iter().filter(|(_, kept)| kept.state.outcome().is_none());
+                self.void.extend(open.map(|(id, _)| id.clone()));
+                self.releases.retain(|_, kept| kept.state.outcome().is_some());
+                (self.adopted, self.settled) = (entry.seq, entry.seq);
+            }
+            Event::Planned(plan) => {
+                if let Some(stood) = plan.stood.as_deref().filter(|_| first) {
+                    (self.standing, self.since) = (stood.clone(), entry.seq);
+                }
+                let kept = Kept::begun(&entry, plan);
+                if self.releases.insert(entry.release.clone(), kept).is_some() {
+                    return Err(planned_twice(&entry));
+                }
+                if self.releases.len() > 2 * KEPT {
+                    self.settle();
+                    self.since =
+                        forget(&mut self.releases, &self.standing, self.settled).unwrap_or(self.since);
+                }
+            }
+            event => match self.releases.get_mut(&entry.release) {
+                Some(kept) => kept.fold(&entry)?,
+                // Also of one that is long over something may be noted.
+                None if self.since > 0 && matches!(event, Event::Noted(_)) => {}
+                None => return Err(never_planned(&entry)),
+            },
+        }
+        Ok(())
+    }
+
+    /// Folds into the standing what is over, in order, up to the first that is not.
+    fn settle(&mut self) {
+        let mut later: Vec<&Kept> =
+            self.releases.values().filter(|kept| kept.number > self.settled).collect();
+        later.sort_by_key(|kept| kept.number);
+        for kept in later.into_iter().take_while(|kept| kept.state.outcome().is_some()) {
+            self.standing.fold(&kept.state);
+            self.settled = kept.number;
+        }
+    }
+
     /// The environment with this lease in hand, and what keeps it from acting.
-    fn opened(self, epoch: Epoch, trouble: Option<Problem>) -> Opened {
-        let Self { releases, void, adopted, mut standing } = self;
-        let mut opened =
-            Opened { epoch, releases, void, standing: Standing::default(), accepted: adopted, trouble };
-        let mut in_order: Vec<&Kept> = opened.of_now().collect();
-        in_order.sort_by_key(|kept| kept.number);
-        in_order.into_iter().for_each(|kept| standing.fold(&kept.state));
-        opened.standing = standing;
-        opened
+    fn opened(mut self, epoch: Epoch, trouble: Option<Problem>) -> Opened {
+        self.settle();
+        let Self { releases, since, void, adopted, mut standing, settled, .. } = self;
+        // More than one that is open is trouble, and what is over beyond the first is told all the same.
+        let mut later: Vec<&Kept> = releases.values().filter(|kept| kept.number > settled).collect();
+        later.sort_by_key(|kept| kept.number);
+        later.into_iter().for_each(|kept| standing.fold(&kept.state));
+        Opened { epoch, releases, since, void, standing, accepted: adopted, trouble }
     }
 }
 
-fn fold(entries: &[Entry]) -> Result<Folded, Problem> {
-    let Folded { mut releases, mut void, mut adopted, mut standing } = Folded::default();
-    for entry in entries {
-        if let Event::Adopted { by, found } = &entry.fact.event {
-            standing = Standing::found(found, by, entry.fact.at);
-            let open = releases.iter().filter(|(_, kept)| kept.state.outcome().is_none());
-            void.extend(open.map(|(id, _)| id.clone()));
-            releases.retain(|_, kept| kept.state.outcome().is_some());
-            adopted = entry.seq;
-            continue;
-        }
-        let impossible = |what: String| {
-            Problem::new(Code::JournalCorrupt, format!("journal entry {} {what}", entry.seq))
-                .hint("do not release; this version of the coordinator cannot have written it")
-        };
-        if let Event::Planned(plan) = &entry.fact.event {
-            let state = State::begin(Arc::clone(plan), Epoch(0), entry.fact.at);
-            let kept = Kept::new(entry.fact.at, entry.seq, state);
-            if releases.insert(entry.release.clone(), kept).is_some() {
-                return Err(impossible("plans a release that was planned before".to_owned()));
-            }
-            continue;
-        }
-        let kept = releases
-            .get_mut(&entry.release)
-            .ok_or_else(|| impossible("is of a release that was never planned".to_owned()))?;
-        machine::fold(&mut kept.state, &entry.fact).map_err(|error| impossible(error.to_string()))?;
-        if let Event::Noted(note) = &entry.fact.event {
-            kept.note(note);
-        }
-    }
-    Ok(Folded { releases, void, adopted, standing })
+fn impossible(seq: u64, what: impl std::fmt::Display) -> Problem {
+    Problem::new(Code::JournalCorrupt, format!("journal entry {seq} {what}"))
+        .hint("do not release; this version of the coordinator cannot have written it")
+}
+
+fn planned_twice(entry: &Entry) -> Problem {
+    impossible(entry.seq, "plans a release that was planned before")
+}
+
+fn never_planned(entry: &Entry) -> Problem {
+    impossible(entry.seq, "is of a release that was never planned")
 }
 
 #[cfg(test)]
@@ -289,8 +404,9 @@ mod tests {
                 fact: Stamped { at: Timestamp(seq * 1_000), event },
             })
             .collect();
-        let Folded { releases, adopted, .. } = fold(&entries).unwrap();
-        let told = Opened { releases, accepted: adopted, ..Opened::default() };
+        let mut folded = Folded::default();
+        entries.into_iter().try_for_each(|entry| folded.take(entry)).unwrap();
+        let told = folded.opened(Epoch(1), None);
         let of_now: Vec<&str> = told.of_now().map(|kept| kept.state.plan.release.as_str()).collect();
         assert_eq!((told.releases.len(), told.accepted, of_now), (2, 3, vec!["r2"]));
     }

@@ -294,6 +294,7 @@ pub fn plan(
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
+        stood: None,
     };
     // What leads back, or shows the page, is not refused for what may come.
     if matches!(plan.purpose, Purpose::Deploy { .. }) {
@@ -418,6 +419,7 @@ fn database_alone(
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
+        stood: None,
     })
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use pointsman_core::{ArtifactDigest, Standing};
 use tracing::{info, warn};
 
@@ -17,7 +18,7 @@ use crate::opening::Kept;
 
 /// How many of the newest releases of an environment keep their artifacts, whatever came of them: so far back a person may want
 /// to release something again.
-const RELEASES_KEPT: usize = 10;
+pub const RELEASES_KEPT: usize = 10;
 
 /// How often the disk is looked after where no release ends.
 const LOOK: Duration = Duration::from_secs(30);
@@ -59,9 +60,8 @@ async fn drop_unneeded(
         }
     };
     // Of an environment whose journal cannot be trusted it is not known what it needs, and the store is everybody's.
-    let Some(needed) = offices.iter().map(|office| office.needed()).collect::<Option<Vec<_>>>() else {
-        return;
-    };
+    let needed = join_all(offices.iter().map(|office| office.needed())).await;
+    let Some(needed) = needed.into_iter().collect::<Option<Vec<_>>>() else { return };
     let needed = needed.into_iter().flatten().chain(fileless.iter().flat_map(|one| one.needed.clone()));
     let (of_store, needed) = (store.clone(), needed.collect::<BTreeSet<_>>());
     match tokio::task::spawn_blocking(move || of_store.drop_all_but(&needed)).await {
@@ -78,12 +78,13 @@ async fn drop_unneeded(
 }
 
 /// The artifacts that an environment may still need: what its slots hold, what an open release brings or leads back to, and those
-/// of its newest releases, the migrations among them.
+/// of its newest releases, the migrations among them. A release may be told twice.
 pub fn needed<'a>(standing: &Standing, releases: impl Iterator<Item = &'a Kept>) -> BTreeSet<ArtifactDigest> {
     let held = standing.live.iter().chain(&standing.previous).chain(standing.slots.values());
     let mut needed: BTreeSet<ArtifactDigest> = held.filter_map(|held| held.artifact).collect();
     let mut newest: Vec<&Kept> = releases.collect();
     newest.sort_by_key(|kept| std::cmp::Reverse(kept.number));
+    newest.dedup_by_key(|kept| kept.number);
     let kept = newest
         .iter()
         .enumerate()

@@ -105,7 +105,7 @@ async fn meet(office: &Arc<Office>, watchers: &Watchers, plan: &Plan, mut met: M
     // The end is seen at once: whoever asks for the checklist right after it is to find this in it.
     let mut moves = office.moves();
     loop {
-        let kept = office.release(Some(&plan.release)).ok().flatten();
+        let kept = office.recent(&plan.release);
         match kept.map_or(Led::Over, |kept| Led::of(&kept.state)) {
             Led::There => {}
             // The last of them end their requests now, and are told of a moment later.

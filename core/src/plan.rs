@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     Action, ArtifactDigest, BackendName, Check, CheckFrom, CheckMoment, DatabasePlan, DatabaseWork, DrainEnd,
-    EnvironmentName, HookName, HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName, Step,
-    SwapTo, Timestamp, UnitName, VerdictPlan, VerifyLevel,
+    EnvironmentName, HookName, HostName, MAX_SPLITS, ReleaseId, RequestId, Route, RouteEpoch, SlotName,
+    Standing, Step, SwapTo, Timestamp, UnitName, VerdictPlan, VerifyLevel,
 };
 
 /// What a release is for.
@@ -157,6 +157,9 @@ pub struct Plan {
     pub drain_end: DrainEnd,
     /// The bounds.
     pub limits: Limits,
+    /// How the environment stood when the release began: whoever reads the journal from here on needs nothing of before.
+    /// None before it begins, and in releases from before this was said.
+    pub stood: Option<Box<Standing>>,
 }
 
 /// The steps of a deploy with `N` minus eight splits or, with migrations, minus eleven.

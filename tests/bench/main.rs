@@ -9,6 +9,7 @@ mod floor;
 mod host;
 mod lb;
 mod reaction;
+mod restart;
 mod switch;
 
 use std::io::Write as _;
@@ -28,13 +29,17 @@ const RELEASES: usize = 10_000;
 /// Requests a second when `BENCH_RATE` does not say otherwise.
 const RATE: u32 = 5_000;
 
+/// Entries of the oldest journal of `restart` when `BENCH_ENTRIES` does not say otherwise: years of ten releases a day.
+const ENTRIES: usize = 1_000_000;
+
 /// pgbench's scale when `BENCH_SCALE` does not say otherwise.
 const SCALE: usize = 20;
 
-const USAGE: &str = "usage: pointsman-bench switch | lb | db | verdict | access-lines
+const USAGE: &str = "usage: pointsman-bench switch | lb | db | verdict | restart | access-lines
   BENCH_SWITCHES=N   how many switches are measured, at least 2 (default 60, for lb 120)
   BENCH_RELEASES=N   how many good releases verdict simulates (default 10000)
   BENCH_RATE=N       requests a second of lb, at least 100 (default 5000)
+  BENCH_ENTRIES=N    entries of restart's oldest journal, at least 10000 (default 1000000)
   BENCH_SCALE=N      size of the database of db, in 15 MiB, at least 1 (default 20)
   BENCH_MIGRATIONS=F the program that measures the part of db that needs failpoints; without it that is left out";
 
@@ -43,6 +48,7 @@ enum Bench {
     Lb(lb::Size),
     Verdict { releases: usize },
     Db { scale: usize, migrations: Option<PathBuf> },
+    Restart { entries: u64 },
     AccessLines,
 }
 
@@ -68,6 +74,9 @@ fn asked() -> Option<Bench> {
             scale: number("BENCH_SCALE", 1, SCALE)?,
             migrations: std::env::var_os("BENCH_MIGRATIONS").map(PathBuf::from),
         }),
+        ["restart"] => {
+            Some(Bench::Restart { entries: number("BENCH_ENTRIES", 10_000, ENTRIES)?.try_into().ok()? })
+        }
         ["access-lines"] => Some(Bench::AccessLines),
         _ => None,
     }
@@ -93,6 +102,7 @@ async fn run(bench: Bench) -> Result<Value> {
             Bench::Lb(size) => lb::measure(size).await,
             Bench::Verdict { releases } => reaction::measure(&releases.to_string()).await,
             Bench::Db { scale, migrations } => db::measure(scale, migrations.as_deref()).await,
+            Bench::Restart { entries } => restart::measure(entries).await,
             Bench::AccessLines => access_lines::measure().await,
         }
     };

@@ -116,6 +116,15 @@ impl Site {
         Ok(stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('T')))
     }
 
+    /// The most memory that a daemon had since it was started, in KiB.
+    pub fn most_memory(&mut self, daemon: Daemon) -> Result<u64> {
+        let process = self.slot_of(daemon)?.as_mut().with_context(|| format!("{daemon:?} does not run"))?;
+        process.must_run()?;
+        let status = std::fs::read_to_string(format!("/proc/{}/status", process.pid()))?;
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("it has no VmHWM")?;
+        Ok(line.trim().trim_end_matches(" kB").parse()?)
+    }
+
     fn on_its_own(&self, program: &str, daemon: Daemon, armed: Option<String>) -> Result<Process> {
         let host = daemon.host();
         let binary = binary(&format!("pointsman-{program}"))?;

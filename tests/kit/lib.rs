@@ -1,6 +1,7 @@
 //! What tests across the parts stand on: a whole site of real parts on loopback addresses of its own, visitors that
 //! keep it busy, artifacts to release to it, and ways to look at it. It asserts nothing about pointsman.
 
+mod age;
 mod artifact;
 mod books;
 mod cli;
@@ -24,6 +25,7 @@ mod web_host;
 mod wire;
 mod world;
 
+pub use age::age;
 pub use artifact::{Source, manifest_of, publish, read_source};
 pub use books::{Books, Fact};
 pub use cli::Told;

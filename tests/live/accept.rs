@@ -223,7 +223,7 @@ async fn a_release_that_is_held_is_let_go_when_its_journal_is_accepted() {
 async fn two_unfinished(journal: &Path) {
     let journal = JournalStore::open(journal, "somebody").unwrap();
     let environment = EnvironmentName::parse(kit::ENVIRONMENT).unwrap();
-    let entries = journal.entries(&environment).await.unwrap();
+    let entries = journal.entries_after(&environment, None, 0).await.unwrap();
     let plan = entries.iter().find_map(|entry| match &entry.fact.event {
         Event::Planned(plan) => Some(plan),
         _ => None,

@@ -264,6 +264,67 @@ async fn a_journal_that_cannot_be_trusted_is_not_acted_on() {
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
+/// Writes another principal into an entry, as somebody does who knows of the journal's guards; says which one it was.
+fn change(journal: &Path, seq: u64, principal: &str) -> String {
+    let connection = Connection::open(journal).unwrap();
+    let one = |sql: &str| connection.query_row(sql, [], |row| row.get::<_, String>(0)).unwrap();
+    let guard = one("SELECT sql FROM sqlite_schema WHERE name = 'entry_stays'");
+    let before = one(&format!("SELECT principal FROM entry WHERE seq = {seq}"));
+    connection.execute_batch("DROP TRIGGER entry_stays").unwrap();
+    connection.execute(&format!("UPDATE entry SET principal = ?1 WHERE seq = {seq}"), [principal]).unwrap();
+    connection.execute_batch(&guard).unwrap();
+    before
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_old_journal_is_gone_on_with_at_once_and_damage_far_back_in_it_stops_what_runs() {
+    let mut site = Site::builder().watch("600s").start().await.unwrap();
+    site.released_unwatched("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    kit::age(&journal(&site), 25_000).await.unwrap();
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    // The oldest of all: it is in no coordinator's memory any more.
+    let old = site.cli(&["status", "production", "--release", "v1"]).await.unwrap();
+    assert!(old.says("v1") && !old.says("PM07"), "{old:?}");
+    let listed = site.cli(&["history", "production", "--limit", "300"]).await.unwrap();
+    assert_eq!(listed.stdout.matches("aged-").count(), 300, "{listed:?}");
+    let mut client = site.client().unwrap();
+    let again = kit::publish(&mut client, &site.artifact("v1").unwrap()).await.unwrap();
+    let taken = kit::refused(client.deploy(&again, "v1").await).unwrap();
+    assert_eq!(taken.code, Code::ReleaseIdTaken);
+
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&digest, "v2").await.unwrap();
+    client.follow("v2", |seen| seen.done("switch")).await.unwrap();
+    let load = Load::start(site.frontend(), LoadPlan::default()).unwrap();
+    site.kill_coordinator().unwrap();
+    let before = change(&journal(&site), 5, "mallory");
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let shown = trouble(&site, true).await.trouble.unwrap();
+    assert_eq!(shown.code, Code::JournalCorrupt.as_str());
+    assert!(shown.message.starts_with("journal entry 5 "), "{shown:?}");
+    for words in [&["rollback", "production"][..], &["maintenance", "on", "production"]] {
+        let told = site.cli(words).await.unwrap();
+        assert!(told.code != 0 && told.says("PM0703"), "{told:?}");
+    }
+
+    site.kill_coordinator().unwrap();
+    assert_eq!(change(&journal(&site), 5, &before), "mallory");
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    trouble(&site, false).await;
+    kit::until("it is led back", LONGEST, || async {
+        site.cli(&["rollback", "production"]).await.ok().filter(|told| told.code == 0)
+    })
+    .await
+    .unwrap();
+    assert_eq!(client.outcome("v2").await.unwrap(), "rolled-back");
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_coordinator_that_is_started_on_a_full_disk_says_so_and_goes_on_when_there_is_room() {
     let mut site = Site::builder().watch("200ms").start().await.unwrap();

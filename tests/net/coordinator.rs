@@ -70,8 +70,13 @@ impl Journal for Noted<JournalStore> {
         Journal::leads(&self.port, environment, fence).await
     }
 
-    async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
-        Journal::entries(&self.port, environment).await
+    async fn fold<T: Send + 'static>(
+        &self,
+        environment: &EnvironmentName,
+        folded: T,
+        take: fn(&mut T, Entry) -> Result<(), Problem>,
+    ) -> Result<T, JournalError> {
+        Journal::fold(&self.port, environment, folded, take).await
     }
 
     async fn append(

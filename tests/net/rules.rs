@@ -93,7 +93,7 @@ fn journal_end(place: &Place) -> Result<State, String> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
     let journal = place.journal();
     let entries = runtime
-        .block_on(Journal::entries(&journal, &release::environment_name()))
+        .block_on(journal.entries_after(&release::environment_name(), None, 0))
         .map_err(|error| format!("I12: the journal cannot be read: {error}"))?;
     let folded = entries.iter().try_fold(None, fold)?;
     folded.ok_or_else(|| "I3: the journal has no release".to_owned())

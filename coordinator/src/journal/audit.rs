@@ -45,7 +45,7 @@ pub fn verify_file(path: &Path) -> Result<Verification, Problem> {
 pub fn verify(connection: &Connection, depth: Depth, path: &Path) -> Result<Verification, Fault> {
     let moment = connection.unchecked_transaction()?;
     let mut found = Verification { entries: 0, head: Head::default(), first_problem: None };
-    let whole = walk(&moment, depth, &mut found.head).and_then(|epochs| {
+    let whole = walk(&moment, depth, (0, None), &mut found.head).and_then(|epochs| {
         leases(&moment, &epochs)?;
         structure(&moment)
     });
@@ -57,6 +57,31 @@ pub fn verify(connection: &Connection, depth: Depth, path: &Path) -> Result<Veri
         Err(fault) => return Err(fault),
     }
     Ok(found)
+}
+
+/// Verifies the chain from an entry on, up to another one or to the newest, and that no lease is behind what is there. Whether the
+/// first of them follows the one before it is not looked at. Says which entry was the last.
+pub fn verify_part(
+    connection: &Connection,
+    (from, to): (u64, Option<u64>),
+    path: &Path,
+) -> Result<Head, Fault> {
+    let moment = connection.unchecked_transaction()?;
+    let mut head = Head::default();
+    let walked = walk(&moment, Depth::Chain, (from, to), &mut head).and_then(|epochs| {
+        leases(&moment, &epochs)?;
+        match to {
+            Some(to) if head.seq < to => Err(corrupt_entry(head.seq.saturating_add(1), "is missing").into()),
+            _ => Ok(()),
+        }
+    });
+    match walked {
+        Err(fault) if fault.is_damage() => {
+            let before = head.seq.max(from.saturating_sub(1));
+            Err(named(fault, Head { seq: before, ..head }, path).into())
+        }
+        walked => walked.map(|()| head),
+    }
 }
 
 /// Verifies that an entry, known from elsewhere, is in the journal as it was then.
@@ -89,30 +114,40 @@ fn named(fault: Fault, head: Head, path: &Path) -> Problem {
 /// The highest epoch of each environment, and the entry that was written in it.
 type Epochs = BTreeMap<String, (u64, u64)>;
 
-/// Walks the chain from its first entry: every edit, removal, insertion and reordering breaks it. `head` is the last
-/// entry that was good.
-fn walk(connection: &Connection, depth: Depth, head: &mut Head) -> Result<Epochs, Fault> {
-    let sql = format!("SELECT {} FROM entry ORDER BY seq", Raw::COLUMNS);
+/// Walks the chain, all of it where it is to begin with 0: every edit, removal, insertion and reordering breaks it. `head` is the
+/// last entry that was good.
+fn walk(
+    connection: &Connection,
+    depth: Depth,
+    (from, to): (u64, Option<u64>),
+    head: &mut Head,
+) -> Result<Epochs, Fault> {
+    // What stands before the first entry is looked for, too.
+    let least = if from == 0 { i64::MIN } else { signed(from) };
+    let sql = format!("SELECT {} FROM entry WHERE seq BETWEEN ?1 AND ?2 ORDER BY seq", Raw::COLUMNS);
     let mut statement = connection.prepare(&sql)?;
     let mut epochs = Epochs::new();
-    for row in statement.query_map([], Raw::of)? {
+    let mut before = (from > 0).then_some(from.saturating_sub(1));
+    for row in statement.query_map(params![least, to.map_or(i64::MAX, signed)], Raw::of)? {
         let raw = row?;
-        let expected = head.seq.saturating_add(1);
+        let expected = before.unwrap_or(head.seq).saturating_add(1);
         if raw.seq < expected {
             return Err(corrupt_entry(raw.seq, "stands before the first").into());
         }
         if raw.seq > expected {
             return Err(corrupt_entry(expected, "is missing").into());
         }
-        if raw.prev_hash != head.hash {
+        if before.take().is_none() && raw.prev_hash != head.hash {
             return Err(corrupt_entry(raw.seq, "does not follow the one before it").into());
         }
         if raw.computed_hash() != raw.hash {
             return Err(corrupt_entry(raw.seq, "was changed after it was written").into());
         }
         let good = Head { seq: raw.seq, hash: raw.hash };
-        let highest = epochs.entry(raw.environment.clone()).or_default();
-        *highest = (*highest).max((raw.epoch, raw.seq));
+        match epochs.get_mut(&raw.environment) {
+            Some(highest) => *highest = (*highest).max((raw.epoch, raw.seq)),
+            None => drop(epochs.insert(raw.environment.clone(), (raw.epoch, raw.seq))),
+        }
         if depth == Depth::Records {
             raw.entry()?;
         }

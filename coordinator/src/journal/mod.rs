@@ -8,6 +8,7 @@ mod record;
 mod row;
 mod salvage;
 mod schema;
+mod standing_record;
 mod store;
 mod verdict_record;
 
@@ -16,4 +17,4 @@ pub use record::plan_bytes;
 #[cfg(test)]
 pub(crate) use record::{decode, encode};
 pub use salvage::{Salvaged, salvage, text as salvaged_text};
-pub use store::{Head, JournalStore};
+pub use store::{Head, JournalStore, Which};

@@ -10,6 +10,7 @@ use pointsman_core::{Code, Event};
 use serde::{Deserialize, Serialize};
 
 use super::note;
+use super::standing_record::{self, Standing};
 use super::verdict_record::{self, Judged, VerdictPlan};
 
 /// The newest version that is written. Readers know all versions up to it: 2 knows splits, which 1 had none of, 3 knows verdicts
@@ -275,6 +276,9 @@ struct Plan {
     gate_ttl_ms: u64,
     attempts: u32,
     persist_ms: u64,
+    // Versions before this was said read over it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    stood: Option<Box<Standing>>,
 }
 
 /// A fact for the disk.
@@ -287,18 +291,22 @@ pub fn encode(event: &Event) -> Vec<u8> {
 /// A fact from the disk.
 pub fn decode(bytes: &[u8]) -> Result<Event, Unreadable> {
     let malformed = |error| Unreadable::Malformed(format!("is no record: {error}"));
-    let version: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
-    match version.get("v").and_then(serde_json::Value::as_u64) {
-        Some(v) if v > u64::from(VERSION) => return Err(Unreadable::Newer(v)),
-        Some(v) if v > 0 => {}
-        _ => return Err(Unreadable::Malformed("has no version".to_owned())),
+    let read: Result<Versioned, _> = serde_json::from_slice(bytes);
+    // Nearly every record is of a known version, and is read once.
+    if !read.as_ref().is_ok_and(|versioned| (1..=VERSION).contains(&versioned.v)) {
+        let version: serde_json::Value = serde_json::from_slice(bytes).map_err(malformed)?;
+        match version.get("v").and_then(serde_json::Value::as_u64) {
+            Some(v) if v > u64::from(VERSION) => return Err(Unreadable::Newer(v)),
+            Some(v) if v > 0 => {}
+            _ => return Err(Unreadable::Malformed("has no version".to_owned())),
+        }
     }
-    let versioned: Versioned = serde_json::from_slice(bytes).map_err(malformed)?;
-    event_of(versioned.fact).ok_or_else(|| Unreadable::Malformed("holds a value that cannot be".to_owned()))
+    event_of(read.map_err(malformed)?.fact)
+        .ok_or_else(|| Unreadable::Malformed("holds a value that cannot be".to_owned()))
 }
 
 /// The bytes that a plan's fingerprint is made of: all choices, without when and by whom they were made, and without what
-/// was measured, which is another number each time.
+/// was measured, which is another number each time, nor how the environment stood.
 pub fn plan_bytes(plan: &domain::Plan) -> Vec<u8> {
     let mut record = plan_of(plan);
     if let Some(verdict) = &mut record.verdict {
@@ -306,6 +314,7 @@ pub fn plan_bytes(plan: &domain::Plan) -> Vec<u8> {
     }
     record.created_at_ms = 0;
     record.created_by.clear();
+    record.stood = None;
     serde_json::to_vec(&record).unwrap_or_default()
 }
 
@@ -387,7 +396,7 @@ fn event_of(fact: Fact) -> Option<Event> {
         Some(domain::OrderKey { step: domain::Step::parse(step)?, host: parse(host)? })
     };
     Some(match fact {
-        Fact::Planned { plan } => Event::Planned(Arc::new(plan_from(&plan)?)),
+        Fact::Planned { plan } => Event::Planned(Arc::new(plan_from(*plan)?)),
         Fact::EpochTaken { epoch } => Event::EpochTaken(domain::Epoch(epoch)),
         Fact::Fenced { host } => Event::Fenced(parse(&host)?),
         Fact::OrderIntended { step, host, attempt } => {
@@ -659,10 +668,11 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         gate_ttl_ms: limits.gate_ttl_ms,
         attempts: limits.attempts,
         persist_ms: limits.persist_ms,
+        stood: plan.stood.as_deref().map(|stood| Box::new(standing_record::standing_of(stood))),
     }
 }
 
-fn plan_from(record: &Plan) -> Option<domain::Plan> {
+fn plan_from(record: Plan) -> Option<domain::Plan> {
     let links =
         record.links_before.iter().map(|(host, link)| Some((parse(host)?, parse_optional(link.as_ref())?)));
     Some(domain::Plan {
@@ -726,6 +736,10 @@ fn plan_from(record: &Plan) -> Option<domain::Plan> {
             gate_ttl_ms: record.gate_ttl_ms,
             attempts: record.attempts,
             persist_ms: record.persist_ms,
+        },
+        stood: match record.stood {
+            Some(stood) => Some(Box::new(standing_record::standing_from(*stood)?)),
+            None => None,
         },
     })
 }

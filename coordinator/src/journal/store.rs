@@ -12,12 +12,13 @@ use pointsman_chassis::failpoint;
 use pointsman_core::ports::{Journal, JournalError};
 use pointsman_core::receipt::{self, Fence};
 use pointsman_core::{
-    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Note, Plan, Problem, ReleaseId, Stamped,
-    Timestamp, TrafficSeen,
+    Aftermath, Code, Entry, EnvironmentName, Epoch, Event, Note, Plan, Problem, ReleaseId, RequestId,
+    Stamped, Timestamp, TrafficSeen,
 };
+use rusqlite::types::Value;
 use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::watch;
-use tracing::{error, warn};
+use tracing::{error, info, warn};
 
 use super::audit::{self, Depth, Verification};
 use super::fault::{self, Fault};
@@ -33,6 +34,22 @@ const _: () =
 
 /// The same for what must not be recorded twice: its caller waits to learn what came of it, and nothing else does.
 const HOWEVER_LATE: Patience = Patience { gives_up: false, ..ANSWERS };
+
+/// How many of the newest entries are verified before anything is done with a journal, at least: as fast on an old one as on a
+/// young one. One that has no more is verified whole, and the pages of its file with it.
+const AT_START: u64 = 20_000;
+
+/// Pause before it is tried again to verify the rest.
+const VERIFY_AGAIN: Duration = Duration::from_secs(60);
+
+/// Verifying the rest, however long that takes: nobody waits for it.
+const AT_LEISURE: Patience = Patience { gives_up: false, ..READS };
+
+/// How many releases of one request are read: who repeats a job, and fails, does so some times.
+const OF_A_REQUEST: usize = 100;
+
+/// Reading some of it for people, from wherever it lies on the disk: whoever asked waits a little longer than this.
+const LOOKS_BACK: Patience = Patience { soon: Duration::from_secs(20), gives_up: true };
 
 /// Reading all of it: a journal of millions of entries takes less.
 const READS: Patience = Patience { soon: Duration::from_secs(120), gives_up: true };
@@ -56,6 +73,10 @@ pub struct JournalStore {
     file: Arc<Line<File>>,
     /// Who verifies it, beside everybody else.
     verifying: Arc<Line<()>>,
+    /// Who reads what is over, beside everybody else.
+    reading: Arc<Line<()>>,
+    /// What was found wrong with it while it was used: nothing is recorded any more.
+    damage: Arc<watch::Sender<Option<Problem>>>,
     head: Arc<watch::Sender<Head>>,
     /// What is left for the way back when the disk is full.
     ballast: Arc<Ballast>,
@@ -66,8 +87,28 @@ pub struct JournalStore {
 /// The journal's file, and after it what takes the room that closing it gives back: whoever starts next needs that.
 struct File {
     /// None while there was no room to open it.
-    connection: Option<Connection>,
+    open: Option<Open>,
     _frees: WhenClosed,
+}
+
+/// The journal's file as it was opened.
+struct Open {
+    connection: Connection,
+    /// From which entry on it was verified then; 0 where all of it was. What is newer was written by this process.
+    verified_from: u64,
+}
+
+/// Which releases are read.
+#[derive(Clone, Debug)]
+pub enum Which {
+    /// This one.
+    Named(ReleaseId),
+    /// So many that were planned before an entry, newest first.
+    Before(u64, usize),
+    /// So many that were planned after an entry, oldest first.
+    After(u64, usize),
+    /// Those of a request, newest first.
+    Requested(RequestId),
 }
 
 fn taken_over(lease: Epoch, rules: Epoch) -> Problem {
@@ -76,14 +117,15 @@ fn taken_over(lease: Epoch, rules: Epoch) -> Problem {
 }
 
 impl JournalStore {
-    /// Opens or begins the journal, and verifies its whole chain. One that lacks the room to be opened is opened when
-    /// something is asked of it and there is room; until then whatever is asked of it says so.
+    /// Opens or begins the journal, and verifies its newest entries; [`JournalStore::verify_the_rest`] is for the others. One that
+    /// lacks the room to be opened is opened when something is asked of it and there is room; until then whatever is asked of it
+    /// says so.
     pub fn open(path: &Path, principal: &str) -> Result<Self, Problem> {
         let ballast = Arc::new(Ballast::beside(path));
         // Opening it takes some, too, and a coordinator that does not start leads nobody back.
         ballast.make_room();
-        let (connection, head) = match opened(path, &ballast) {
-            Ok((connection, head)) => (Some(connection), head),
+        let (open, head) = match opened(path, &ballast) {
+            Ok((open, head)) => (Some(open), head),
             Err(fault) => {
                 let problem = fault.at(path);
                 if problem.code != Code::JournalFull {
@@ -95,8 +137,10 @@ impl JournalStore {
         };
         let (head, _) = watch::channel(head);
         Ok(Self {
-            file: Arc::new(Line::before(File { connection, _frees: WhenClosed::set_aside(&ballast) })),
+            file: Arc::new(Line::before(File { open, _frees: WhenClosed::set_aside(&ballast) })),
             verifying: Arc::new(Line::before(())),
+            reading: Arc::new(Line::before(())),
+            damage: Arc::default(),
             head: Arc::new(head),
             ballast,
             path: path.into(),
@@ -117,6 +161,7 @@ impl JournalStore {
 
     /// Refuses where nothing can be recorded just now. It takes none of the room that is set aside.
     pub async fn must_be_writable(&self) -> Result<(), Problem> {
+        self.must_be_sound()?;
         self.with(ANSWERS, |connection| {
             let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
             transaction.pragma_update(None, "user_version", schema::VERSION)?;
@@ -148,23 +193,40 @@ impl JournalStore {
         }
     }
 
+    /// What was found wrong with the journal while it was used, and when that changes.
+    pub fn damage(&self) -> watch::Receiver<Option<Problem>> {
+        self.damage.subscribe()
+    }
+
+    fn must_be_sound(&self) -> Result<(), Problem> {
+        self.damage.borrow().clone().map_or(Ok(()), Err)
+    }
+
     async fn with<T: Send + 'static>(
         &self,
         patience: Patience,
         act: impl FnOnce(&mut Connection) -> Result<T, Fault> + Send + 'static,
     ) -> Result<T, Problem> {
+        self.with_open(patience, |open| act(&mut open.connection)).await
+    }
+
+    async fn with_open<T: Send + 'static>(
+        &self,
+        patience: Patience,
+        act: impl FnOnce(&mut Open) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Problem> {
         let (path, head) = (Arc::clone(&self.path), Arc::clone(&self.head));
         let ballast = Arc::clone(&self.ballast);
         let work = move |file: &mut File| {
-            let connection = match &mut file.connection {
-                Some(connection) => connection,
+            let open = match &mut file.open {
+                Some(open) => open,
                 none => {
-                    let (connection, newest) = opened(&path, &ballast)?;
+                    let (open, newest) = opened(&path, &ballast)?;
                     head.send_replace(newest);
-                    none.insert(connection)
+                    none.insert(open)
                 }
             };
-            act(connection)
+            act(open)
         };
         self.told(self.file.call(patience, work).await)
     }
@@ -191,6 +253,7 @@ impl JournalStore {
 
     /// Takes the lease of an environment: the epoch grows by one in the same transaction.
     async fn take(&self, environment: &EnvironmentName, holder: &str) -> Result<Epoch, Problem> {
+        self.must_be_sound()?;
         let (environment, holder) = (environment.to_string(), holder.to_owned());
         let ballast = Arc::clone(&self.ballast);
         let take = move |connection: &mut Connection| {
@@ -249,16 +312,84 @@ impl JournalStore {
         release: Option<&ReleaseId>,
         after: u64,
     ) -> Result<Vec<Entry>, Problem> {
-        let (environment, release) = (environment.to_string(), release.map(ToString::to_string));
-        let patience = if release.is_some() { ANSWERS } else { READS };
-        self.with(patience, move |connection| {
-            let sql = format!(
-                "SELECT {} FROM entry WHERE environment = ?1 AND seq > ?2 AND (?3 IS NULL OR release = ?3) ORDER BY seq",
-                Raw::COLUMNS
-            );
-            let mut statement = connection.prepare_cached(&sql)?;
-            let rows = statement.query_map(params![environment, signed(after), release], Raw::of)?;
-            rows.map(|row| row?.entry()).collect()
+        let (environment, release) = (environment.clone(), release.cloned());
+        self.read(move |connection| match release {
+            Some(release) => entries_of(connection, &environment, &release, after),
+            None => {
+                let mut entries = Vec::new();
+                each_after(connection, &environment, after, |entry| {
+                    entries.push(entry);
+                    Ok(())
+                })?;
+                Ok(entries)
+            }
+        })
+        .await
+    }
+
+    /// What is recorded of releases, each in order. Whatever is written meanwhile does not wait for it.
+    pub async fn releases(
+        &self,
+        environment: &EnvironmentName,
+        which: Which,
+    ) -> Result<Vec<Vec<Entry>>, Problem> {
+        let environment = environment.clone();
+        self.read(move |connection| {
+            let ids = planned(connection, &environment, which)?;
+            ids.iter().map(|id| entries_of(connection, &environment, id, 0)).collect()
+        })
+        .await
+    }
+
+    /// When the first and the last entry of an environment were recorded; none where nothing ever was.
+    pub async fn span(
+        &self,
+        environment: &EnvironmentName,
+    ) -> Result<Option<(Timestamp, Timestamp)>, Problem> {
+        let environment = environment.to_string();
+        self.read(move |connection| {
+            let at = |order: &str| {
+                // Along the entries: they are found at once but for those of an environment that is hardly used.
+                let sql =
+                    format!("SELECT at_ms FROM entry WHERE +environment = ?1 ORDER BY seq {order} LIMIT 1");
+                let at =
+                    connection.query_row(&sql, params![environment], |row| unsigned(row, 0)).optional()?;
+                Ok::<_, Fault>(at.map(Timestamp))
+            };
+            Ok(at("ASC")?.zip(at("DESC")?))
+        })
+        .await
+    }
+
+    /// Reads beside everybody else, at one moment of the journal.
+    async fn read<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Connection) -> Result<T, Fault> + Send + 'static,
+    ) -> Result<T, Problem> {
+        let path = Arc::clone(&self.path);
+        let look = move |(): &mut ()| {
+            let connection = schema::open_to_read(&path)?;
+            let moment = connection.unchecked_transaction()?;
+            act(&moment)
+        };
+        self.told(self.reading.call(LOOKS_BACK, look).await)
+    }
+
+    async fn fold_into<T: Send + 'static>(
+        &self,
+        environment: &EnvironmentName,
+        mut folded: T,
+        take: fn(&mut T, Entry) -> Result<(), Problem>,
+    ) -> Result<T, Problem> {
+        self.must_be_sound()?;
+        let (environment, path, head) = (environment.clone(), Arc::clone(&self.path), Arc::clone(&self.head));
+        self.with_open(READS, move |open| {
+            let newest = head.borrow().seq;
+            let from = beginning(&open.connection, &environment, newest)?;
+            open.verify_from(from, &path)?;
+            let after = from.saturating_sub(1);
+            each_after(&open.connection, &environment, after, |entry| Ok(take(&mut folded, entry)?))?;
+            Ok(folded)
         })
         .await
     }
@@ -271,6 +402,36 @@ impl JournalStore {
     /// Verifies the whole journal as it lies on the disk, beside the work of the coordinator: nothing waits for it.
     /// What was recorded before it began must be found. An error means that it could not be looked at.
     pub async fn verify(&self) -> Result<Verification, Problem> {
+        self.verify_within(READS).await
+    }
+
+    /// Verifies all of a journal of which only the newest entries were verified when it was opened. Where something is wrong with
+    /// it nothing is recorded any more, and [`JournalStore::damage`] says what. Returns when that is known.
+    pub async fn verify_the_rest(&self) {
+        loop {
+            match self.with_open(ANSWERS, |open| Ok(open.verified_from)).await {
+                Ok(0) => return,
+                Ok(_) => match self.verify_within(AT_LEISURE).await {
+                    Ok(Verification { first_problem: None, entries, .. }) => {
+                        return info!(entries, "the whole journal is what was written");
+                    }
+                    Ok(Verification { first_problem: Some(problem), .. }) => {
+                        error!(problem = %problem.in_full(), "nothing is recorded any more: the journal is not what was written");
+                        self.damage.send_replace(Some(problem));
+                        return;
+                    }
+                    Err(problem) => {
+                        warn!(problem = %problem.in_full(), "the journal cannot be verified just now")
+                    }
+                },
+                // Whoever needs the journal tells of that.
+                Err(_) => {}
+            }
+            tokio::time::sleep(VERIFY_AGAIN).await;
+        }
+    }
+
+    async fn verify_within(&self, patience: Patience) -> Result<Verification, Problem> {
         let (recorded, path) = (*self.head.borrow(), Arc::clone(&self.path));
         let look = move |(): &mut ()| {
             let connection = schema::open_to_read(&path)?;
@@ -278,7 +439,7 @@ impl JournalStore {
             audit::must_hold(&connection, recorded, &mut found)?;
             Ok(found)
         };
-        self.told(self.verifying.call(READS, look).await)
+        self.told(self.verifying.call(patience, look).await)
     }
 
     /// Records what visitors met. It is added up, so whoever does not know whether it is recorded could neither record it once
@@ -303,6 +464,7 @@ impl JournalStore {
         at: Timestamp,
         events: Vec<Event>,
     ) -> Result<Vec<Stamped>, Problem> {
+        self.must_be_sound()?;
         let (environment, release) = (environment.to_string(), release.to_string());
         let (sender, principal) = (Arc::clone(&self.head), Arc::clone(&self.principal));
         let (ballast, path) = (Arc::clone(&self.ballast), Arc::clone(&self.path));
@@ -324,11 +486,140 @@ impl JournalStore {
     }
 }
 
-/// Opens the journal, and verifies its whole chain.
-fn opened(path: &Path, ballast: &Ballast) -> Result<(Connection, Head), Fault> {
+/// Opens the journal, and verifies it: whole if it is young, and otherwise its newest entries.
+fn opened(path: &Path, ballast: &Ballast) -> Result<(Open, Head), Fault> {
     let connection = schema::open(path).map_err(|fault| fault.on_disk_of(ballast, path))?;
-    let found = audit::verify(&connection, Depth::Chain, path)?;
-    found.first_problem.map_or(Ok((connection, found.head)), |problem| Err(problem.into()))
+    // Where not even this can be read, the whole walk says what is wrong.
+    let newest: Option<i64> =
+        connection.query_row("SELECT max(seq) FROM entry", [], |row| row.get(0)).unwrap_or_default();
+    let older =
+        newest.and_then(|newest| u64::try_from(newest).ok()).unwrap_or_default().saturating_sub(AT_START);
+    let (verified_from, head) = if older == 0 {
+        let found = audit::verify(&connection, Depth::Chain, path)?;
+        (0, found.first_problem.map_or(Ok(found.head), Err)?)
+    } else {
+        let from = older.saturating_add(1);
+        (from, audit::verify_part(&connection, (from, None), path)?)
+    };
+    // What is set aside for the way back is not for this.
+    if !ballast.is_scarce() {
+        schema::index(&connection);
+    }
+    Ok((Open { connection, verified_from }, head))
+}
+
+impl Open {
+    /// Has everything from this entry on be verified that was there when the journal was opened.
+    fn verify_from(&mut self, from: u64, path: &Path) -> Result<(), Fault> {
+        if from < self.verified_from {
+            // The first that was verified once more: that it follows the one before it was not looked at.
+            audit::verify_part(&self.connection, (from, Some(self.verified_from)), path)?;
+            self.verified_from = from.max(1);
+        }
+        Ok(())
+    }
+}
+
+/// From which entry on an environment is read: the oldest plan among the newest entries that says how the environment stood, or the
+/// last one before them; and 0 where neither says so, because versions of before wrote them. `newest` is the newest entry.
+fn beginning(connection: &Connection, environment: &EnvironmentName, newest: u64) -> Result<u64, Fault> {
+    let older = newest.saturating_sub(AT_START);
+    if older == 0 {
+        return Ok(0);
+    }
+    let select =
+        format!("SELECT {} FROM entry WHERE environment = ?1 AND kind = 'plan' AND seq", Raw::COLUMNS);
+    let environment = environment.as_str();
+    let mut among = connection.prepare_cached(&format!("{select} > ?2 ORDER BY seq"))?;
+    let mut planned = false;
+    for raw in among.query_map(params![environment, signed(older)], Raw::of)? {
+        let raw = raw?;
+        planned = true;
+        if says_how_it_stood(&raw) {
+            return Ok(raw.seq);
+        }
+    }
+    let mut before = connection.prepare_cached(&format!("{select} <= ?2 ORDER BY seq DESC LIMIT 1"))?;
+    match before.query_row(params![environment, signed(older)], Raw::of).optional()? {
+        Some(raw) if says_how_it_stood(&raw) => Ok(raw.seq),
+        Some(_) => Ok(0),
+        None if planned => Ok(0),
+        // Hardly anything was ever recorded of it.
+        None => {
+            let sql = "SELECT min(seq) FROM entry WHERE environment = ?1";
+            let first: Option<i64> = connection.query_row(sql, params![environment], |row| row.get(0))?;
+            Ok(first.and_then(|first| u64::try_from(first).ok()).unwrap_or(newest))
+        }
+    }
+}
+
+/// Whether it is the plan of a release that begins with how its environment stood. What is wrong with it whoever folds it finds out.
+fn says_how_it_stood(raw: &Raw) -> bool {
+    matches!(record::decode(&raw.body), Ok(Event::Planned(plan)) if plan.stood.is_some())
+}
+
+/// Takes each entry of an environment after a number, in order. They are looked for along the journal: nearly all of the newest are
+/// of the environments that are in use.
+fn each_after(
+    connection: &Connection,
+    environment: &EnvironmentName,
+    after: u64,
+    mut take: impl FnMut(Entry) -> Result<(), Fault>,
+) -> Result<(), Fault> {
+    let sql = format!("SELECT {} FROM entry WHERE +environment = ?1 AND seq > ?2 ORDER BY seq", Raw::COLUMNS);
+    let mut statement = connection.prepare_cached(&sql)?;
+    for raw in statement.query_map(params![environment.as_str(), signed(after)], Raw::of)? {
+        take(raw?.entry()?)?;
+    }
+    Ok(())
+}
+
+/// The entries of a release after a number, in order.
+fn entries_of(
+    connection: &Connection,
+    environment: &EnvironmentName,
+    release: &ReleaseId,
+    after: u64,
+) -> Result<Vec<Entry>, Fault> {
+    let sql = format!(
+        "SELECT {} FROM entry WHERE environment = ?1 AND release = ?2 AND seq > ?3 ORDER BY seq",
+        Raw::COLUMNS
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows =
+        statement.query_map(params![environment.as_str(), release.as_str(), signed(after)], Raw::of)?;
+    rows.map(|row| row?.entry()).collect()
+}
+
+/// The names of releases, by their plans.
+fn planned(
+    connection: &Connection,
+    environment: &EnvironmentName,
+    which: Which,
+) -> Result<Vec<ReleaseId>, Fault> {
+    let (and, value, limit) = match which {
+        Which::Named(id) => return Ok(vec![id]),
+        Which::Before(seq, limit) => ("seq < ?2 ORDER BY seq DESC", Value::Integer(signed(seq)), limit),
+        Which::After(seq, limit) => ("seq > ?2 ORDER BY seq", Value::Integer(signed(seq)), limit),
+        Which::Requested(id) => (
+            "CAST(body AS TEXT) ->> '$.plan.request_id' = ?2 ORDER BY seq DESC",
+            Value::Text(id.to_string()),
+            OF_A_REQUEST,
+        ),
+    };
+    let sql =
+        format!("SELECT seq, release FROM entry WHERE environment = ?1 AND kind = 'plan' AND {and} LIMIT ?3");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let rows = statement.query_map(params![environment.as_str(), value, limit], |row| {
+        Ok((unsigned(row, 0)?, row.get::<_, String>(1)?))
+    })?;
+    let id = |row: Result<(u64, String), rusqlite::Error>| -> Result<ReleaseId, Fault> {
+        let (seq, release) = row?;
+        let wrong = |error| fault::corrupt_entry(seq, "names no release").because(&error);
+        Ok(ReleaseId::parse(&release).map_err(wrong)?)
+    };
+    rows.map(id).collect()
 }
 
 /// A change that must not fail for want of room: what was set aside for it is given up then.
@@ -448,8 +739,13 @@ impl Journal for JournalStore {
         self.must_lead(environment, fence).await.map_err(JournalError)
     }
 
-    async fn entries(&self, environment: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
-        self.entries_after(environment, None, 0).await.map_err(JournalError)
+    async fn fold<T: Send + 'static>(
+        &self,
+        environment: &EnvironmentName,
+        folded: T,
+        take: fn(&mut T, Entry) -> Result<(), Problem>,
+    ) -> Result<T, JournalError> {
+        self.fold_into(environment, folded, take).await.map_err(JournalError)
     }
 
     async fn append(

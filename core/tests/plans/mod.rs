@@ -138,5 +138,6 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
             persist_ms: 20_000,
             healthy_ms: 10_000,
         },
+        stood: None,
     }
 }

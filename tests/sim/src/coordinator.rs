@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::agent::digest;
 use crate::guard::Guard;
+use crate::history;
 use crate::journal::{Writing, silent};
 use crate::network::{Sent, Told, Word};
 use crate::scenario::{Accepts, What, Wish};
@@ -151,9 +152,20 @@ impl Journal for Ports {
         receipt::journal_leads(fence, world.store.lease, known).map_err(JournalError)
     }
 
-    async fn entries(&self, _: &EnvironmentName) -> Result<Vec<Entry>, JournalError> {
+    async fn fold<T: Send + 'static>(
+        &self,
+        _: &EnvironmentName,
+        mut folded: T,
+        take: fn(&mut T, Entry) -> Result<(), Problem>,
+    ) -> Result<T, JournalError> {
         self.answers()?;
-        Ok(self.world().store.entries.clone())
+        let entries = {
+            let mut world = self.world();
+            world.read = Some((self.life, history::standing(&world)));
+            world.store.newest_entries()
+        };
+        entries.into_iter().try_for_each(|entry| take(&mut folded, entry)).map_err(JournalError)?;
+        Ok(folded)
     }
 
     async fn append(
@@ -413,11 +425,16 @@ pub async fn live(ports: Ports) -> Ended {
                 continue;
             }
         };
+        let mut planned = {
+            let mut world = ports.world();
+            world.told(ports.life, &told.standing);
+            world.store.planned()
+        };
         let error = loop {
             let (forgets, open) = (!ports.world().stands(Guard::SingleFlight), told.open());
             let state = match open.filter(|_| !forgets) {
                 Some(kept) => kept.state.clone(),
-                None => match begin(&ports, &mut told).await {
+                None => match begin(&ports, &mut told, &mut planned).await {
                     Ok(Some(state)) => state,
                     Ok(None) => return Ended::Idle,
                     Err(JournalError(problem))
@@ -467,14 +484,16 @@ pub async fn live(ports: Ports) -> Ended {
     }
 }
 
-/// Begins the next release that somebody wishes for.
-async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, JournalError> {
+/// Begins the next release that somebody wishes for, after so many that are `planned`.
+async fn begin(ports: &Ports, told: &mut Opened, planned: &mut usize) -> Result<Option<State>, JournalError> {
     let mut tried = 0;
     loop {
-        let planned = ports.world().plan(told);
-        let plan = match planned {
+        let next = ports.world().plan(told, *planned);
+        let plan = match next {
             None => return ports.still_asked(told.epoch).map(|()| None),
-            Some(Ok(plan)) => Arc::new(plan),
+            Some(Ok(plan)) => {
+                Arc::new(pointsman_core::Plan { stood: Some(Box::new(told.standing.clone())), ..plan })
+            }
             Some(Err(problem)) => {
                 tried += 1;
                 if tried >= PLANNED_AT_MOST {
@@ -491,16 +510,18 @@ async fn begin(ports: &Ports, told: &mut Opened) -> Result<Option<State>, Journa
         // What was recorded is what counts.
         let Some(Event::Planned(plan)) = facts.into_iter().next().map(|fact| fact.event) else { continue };
         let state = State::begin(plan, told.epoch, now);
-        let number = u64::try_from(told.releases.len() + told.void.len()).unwrap_or(u64::MAX);
+        *planned += 1;
+        let number = ports.world().store.newest();
         told.releases.insert(release, opening::Kept::new(now, number, state.clone()));
         return Ok(Some(state));
     }
 }
 
 impl World {
-    /// The plan of the next wish, from what the hosts show: none when every wish was granted or given up.
-    fn plan(&self, told: &Opened) -> Option<Result<pointsman_core::Plan, Problem>> {
-        let number = told.releases.len() + told.void.len() + self.given_up;
+    /// The plan of the wish after so many that are planned, from what the hosts show: none when every wish was granted or given
+    /// up.
+    fn plan(&self, told: &Opened, planned: usize) -> Option<Result<pointsman_core::Plan, Problem>> {
+        let number = planned + self.given_up;
         let wanted = self.wanted(number)?;
         let mut seen = Seen::default();
         if let Some((_, phase)) = wanted.files() {

@@ -9,7 +9,9 @@ use std::task::{Context, Poll, Wake, Waker};
 
 use pointsman_coordinator::opening;
 use pointsman_core::left_out::{self, Heard};
-use pointsman_core::{Entry, Event, HostName, Outcome, Phase, Request, RequestKind, State, machine};
+use pointsman_core::{
+    Entry, Event, HostName, Outcome, Phase, Request, RequestKind, Stamped, Standing, State, machine,
+};
 use tokio::sync::oneshot;
 
 use crate::coordinator::{Ended, Ports, live};
@@ -288,7 +290,31 @@ fn fold<'a>(entries: impl Iterator<Item = &'a Entry>) -> (Vec<State>, usize) {
     (states, void)
 }
 
+/// How the environment stands as the whole journal tells it.
+pub fn standing(world: &World) -> Standing {
+    let entries = &world.store.entries;
+    let accepted = entries.iter().rposition(|entry| matches!(entry.fact.event, Event::Adopted { .. }));
+    let mut standing = match accepted.and_then(|last| entries.get(last)) {
+        Some(Entry { fact: Stamped { at, event: Event::Adopted { by, found } }, .. }) => {
+            Standing::found(found, by, *at)
+        }
+        _ => Standing::default(),
+    };
+    let since = entries.iter().skip(accepted.map_or(0, |last| last + 1));
+    fold(since).0.iter().for_each(|state| standing.fold(state));
+    standing
+}
+
 impl World {
+    /// What a coordinator makes of the end of its journal must be what the whole of it says.
+    pub fn told(&mut self, life: Life, told: &Standing) {
+        if let Some((_, whole)) = self.read.take().filter(|(read, whole)| *read == life && whole != told) {
+            self.broken("I3", || {
+                format!("the journal says how the environment stands: {whole:?}; its end says: {told:?}")
+            });
+        }
+    }
+
     fn happens(&mut self, happening: Happening) {
         match happening {
             // Who paused may be gone.

@@ -99,6 +99,19 @@ impl Store {
         self.hashes.get(index).copied().map(spread)
     }
 
+    /// What a coordinator that begins has to read: everything since the last plan that says how the environment stood. A real one
+    /// may read more; what it makes of that must be the same.
+    pub fn newest_entries(&self) -> Vec<Entry> {
+        let says = |entry: &Entry| matches!(&entry.fact.event, Event::Planned(plan) if plan.stood.is_some());
+        let from = self.entries.iter().rposition(says).unwrap_or_default();
+        self.entries.get(from..).unwrap_or_default().to_vec()
+    }
+
+    /// How many releases were ever planned.
+    pub fn planned(&self) -> usize {
+        self.entries.iter().filter(|entry| matches!(entry.fact.event, Event::Planned(_))).count()
+    }
+
     fn push(&mut self, release: &ReleaseId, fact: Stamped) {
         let seq = self.newest() + 1;
         let before = self.hashes.last().copied().unwrap_or(0);

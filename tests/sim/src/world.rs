@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pointsman_coordinator::Environment;
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Route, Stamped, Timestamp,
+    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Route, Stamped, Standing, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -258,6 +258,8 @@ pub struct World {
     pub plans: BTreeMap<ReleaseId, Arc<Plan>>,
     /// What broke.
     pub violation: Option<Violation>,
+    /// Who read the journal last, and how the environment stood by all of it.
+    pub read: Option<(Life, Standing)>,
     /// What happened, where somebody wants to read it.
     pub trace: Option<Vec<String>>,
     /// Events handled.
@@ -310,6 +312,7 @@ impl World {
             helped: 0,
             plans: BTreeMap::new(),
             violation: None,
+            read: None,
             trace: None,
             events: 0,
             points: 0,

@@ -102,6 +102,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             attempts: 4,
             persist_ms: 30_000,
         },
+        stood: None,
     }
 }
 
