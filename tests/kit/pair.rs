@@ -35,7 +35,7 @@ pub fn in_own_network(test: &str) -> Result<bool> {
         command
     };
     if !unshare().arg("true").status().is_ok_and(|status| status.success()) {
-        println!("skipped {test}: no network namespaces here");
+        eprintln!("skipped {test}: no network namespaces here");
         return Ok(false);
     }
     let mut command = unshare();

@@ -161,20 +161,21 @@ impl Addresses {
     /// Those of two load balancers that share an address. Nobody else is in their network.
     fn shared() -> Self {
         let outside = |port| SocketAddr::new(pair::OUTSIDE, port);
-        let [first, second] = [0, 1].map(|index| BalancerAddresses {
-            name: BALANCERS[index],
+        let balancer = |name, own| BalancerAddresses {
+            name,
             frontend: SocketAddr::new(pair::SHARED, 80),
             asked: Some(SocketAddr::from(([127, 0, 0, 1], 80))),
-            agent: SocketAddr::new(pair::OWN[index], 7461),
+            agent: SocketAddr::new(own, 7461),
             lines: SocketAddr::from(([127, 0, 0, 1], 7462)),
-        });
+        };
+        let ([first, second], [own, others]) = (BALANCERS, pair::OWN);
         Self {
             coordinator: outside(7443),
             database: outside(7444),
             blue: (outside(8001), outside(7451)),
             green: (outside(8002), outside(7452)),
-            first,
-            second: Some(second),
+            first: balancer(first, own),
+            second: Some(balancer(second, others)),
         }
     }
 

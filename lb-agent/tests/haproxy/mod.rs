@@ -86,7 +86,7 @@ pub fn server() -> SocketAddr {
                 while let Ok(count) = stream.read(&mut chunk)
                     && count > 0
                 {
-                    if answer(&chunk[..count], &mut stream).is_err() {
+                    if answer(chunk.get(..count).unwrap_or_default(), &mut stream).is_err() {
                         return;
                     }
                 }
