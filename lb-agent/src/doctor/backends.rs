@@ -287,7 +287,11 @@ pub(super) fn balance(seen: &Seen, written: &Written) -> Said {
         is_static.then(|| {
             Said::warn(
                 format!("{}: `balance {how}` of `{}` {pinned}", line.place, section.name),
-                add_to(section, "balance leastconn"),
+                // The last line of a section counts.
+                match section.own(&["balance"]).last() {
+                    Some(own) => format!("at {}:\n  balance leastconn", own.place),
+                    None => add_to(section, "balance leastconn"),
+                },
             )
         })
     })

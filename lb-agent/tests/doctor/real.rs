@@ -487,6 +487,45 @@ async fn nothing_is_found_wrong_with_an_haproxy_of_the_fragment() {
     assert!((8..=36).contains(&on_canary), "{on_canary}");
 }
 
+/// What grown configurations have besides is not taken for what it is not: only what keeps visitors on a server of a slot, and who
+/// else could move them, is told.
+#[tokio::test]
+async fn what_grown_configurations_have_besides_is_judged_as_what_it_is() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let bind = balancer.frontend.to_string();
+    let text = balancer.write_snippet(&with_servers(&["--bind", &bind]));
+    let (own, slot) = text.split_once("backend be_green\n").unwrap();
+    let (line, rest) =
+        slot.split_once("  server s1 ").map(|(head, tail)| (head, tail.split_once('\n').unwrap())).unwrap();
+    let port = rest.0.split_once(':').unwrap().1.split_once(' ').unwrap().0;
+    let global = format!(
+        "global\n  nbthread 4\n  stats socket {} mode 600 level user\n",
+        balancer.at("user.sock").display()
+    );
+    let own = own.replacen("global\n", &global, 1).replacen(
+        "defaults\n",
+        "defaults\n  http-reuse always\n  compression algo gzip\n  default-server inter 200ms fall 2 rise 1 maxconn 50\n",
+        1,
+    );
+    let text = format!(
+        "{own}backend be_green\n{}  http-request set-path /app%[path]\n  server-template web 1-3 localhost:{port} check \
+         resolvers dns init-addr last,libc,none\n{}\nresolvers dns\n  nameserver none 127.0.0.1:9\n  hold timeout 60s\n",
+        line.replace("balance leastconn", "balance uri\n  hash-type consistent"),
+        rest.1
+    );
+    std::fs::write(balancer.at("haproxy.cfg"), text).unwrap();
+    balancer.must_be_accepted();
+    let _haproxy = balancer.start();
+    let findings = balancer.must_find(&[("other-sockets", "warn"), ("balance", "warn")]).await;
+    assert!(
+        findings.iter().any(|finding| finding.what.contains("pins clients to a server")),
+        "{findings:#?}"
+    );
+}
+
 /// Raising the share of a release adds visitors and moves nobody back; the next release begins with others.
 #[tokio::test]
 async fn visitors_take_turns_from_release_to_release() {

@@ -66,7 +66,7 @@ pub(super) const CASES: &[Case] = &[
         ("balance leastconn", "balance source"),
         Warn,
         "`balance source` of `be_blue` is static",
-        "balance leastconn",
+        "at haproxy.cfg:",
     ),
     case("balance", ("balance leastconn", "balance hdr(User-Agent)"), Warn, "is static", "balance leastconn"),
     case(
