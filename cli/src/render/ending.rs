@@ -128,8 +128,8 @@ pub fn skew_us(release: &v1::Release) -> Option<(usize, u64)> {
 
 /// Where visitors are when a release did not move them, or moved them back.
 fn visitors(plan: &v1::Plan) -> String {
-    // Of work on the database before the first release nobody asked a load balancer.
-    if plan.from_slot.is_empty() && plan.balancers.is_empty() {
+    // Of work on the database before the first release nobody asked a load balancer, whether there is one or not.
+    if plan.from_slot.is_empty() && (plan.balancers.is_empty() || plan.purpose.starts_with("db-")) {
         return format!("visitors of {} were not moved", plan.environment);
     }
     let from = or(&plan.from_slot, "the maintenance page");

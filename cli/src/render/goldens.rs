@@ -13,8 +13,8 @@ use serde_json::Value;
 
 use self::compare::{Cases, golden};
 use self::story::{
-    Story, T0, canary, check_failed, deploy, deploy_under_maintenance, drifted, first_deploy, maintenance,
-    plan, rollback, rollback_without_one, unhealthy, unreachable,
+    Story, T0, canary, check_failed, deploy, deploy_under_maintenance, drifted, first_backup, first_deploy,
+    maintenance, plan, rollback, rollback_without_one, unhealthy, unreachable,
 };
 use self::world::{before, during, first_balancer, settled, silent};
 use super::json;
@@ -139,6 +139,10 @@ fn ended() -> Vec<(&'static str, Story)> {
         (
             "deploy refused: the route drifted",
             Story::of(deploy()).fenced().after_ms(5_000).turned_back(drifted()),
+        ),
+        (
+            "backup refused before the first release: an agent is silent",
+            Story::of(first_backup()).after_ms(5_000).turned_back(unreachable("db1")),
         ),
         ("deploy held in the watch", blind()),
         ("deploy held on the way back", held_on_the_way_back()),

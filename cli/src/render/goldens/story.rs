@@ -1,11 +1,13 @@
 //! Releases told fact by fact through the real state machine, so that no golden shows what cannot be.
 
+use std::collections::BTreeMap;
+
 use pointsman_core::machine::apply;
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DrainEnd,
-    EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase, Plan,
-    Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan, Split,
-    Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DatabaseWork,
+    DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase,
+    Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan,
+    Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -126,6 +128,16 @@ pub fn first_deploy() -> Plan {
         route_epoch_base: RouteEpoch(0),
         links_before: [(host("web1"), None)].into(),
         ..deploy()
+    }
+}
+
+/// A backup that is asked for before anything was released.
+pub fn first_backup() -> Plan {
+    Plan {
+        from: None,
+        to: slot("blue"),
+        links_before: BTreeMap::new(),
+        ..plan("db-backup-1795468440", Purpose::Database(DatabaseWork::Backup), "blue")
     }
 }
 
