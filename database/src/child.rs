@@ -16,7 +16,7 @@ use tokio::task::JoinHandle;
 use zeroize::Zeroizing;
 
 use crate::Settings;
-use crate::statement::{MORE_LOCKS, TOO_MANY_LOCKS};
+use crate::statement::{MORE_LOCKS, MORE_SESSIONS, TOO_MANY_LOCKS, TOO_MANY_SESSIONS};
 
 /// How far children stand back behind the server and the sites on the same host. Their disk is not ranked: what they
 /// read and write goes through pipes.
@@ -158,6 +158,9 @@ impl Ended {
             Some(Moment::Held) => Problem::new(code_of_killed(code), message)
                 .retry_useful()
                 .hint("somebody holds a table: `SELECT pid, query FROM pg_stat_activity WHERE state <> 'idle'`; type the same again when that has ended"),
+            Some(Moment::TooManySessions) => Problem::new(Code::DatabaseUnreachable, message)
+                .retry_useful()
+                .hint(MORE_SESSIONS),
             Some(Moment::ServerGone) => Problem::new(Code::DatabaseUnreachable, message)
                 .retry_useful()
                 .hint("look at the server, `systemctl status postgresql`, and type the same again"),
@@ -181,6 +184,7 @@ enum Moment {
     NoRoom,
     Killed,
     TooManyLocks,
+    TooManySessions,
     Held,
     ServerGone,
 }
@@ -207,6 +211,8 @@ impl Ended {
             Some(Moment::Killed)
         } else if says(&[TOO_MANY_LOCKS]) {
             Some(Moment::TooManyLocks)
+        } else if says(&TOO_MANY_SESSIONS) {
+            Some(Moment::TooManySessions)
         } else if says(&["canceling statement due to"]) && says(&["LOCK TABLE "]) {
             Some(Moment::Held)
         } else {

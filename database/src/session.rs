@@ -7,6 +7,7 @@ use std::time::Duration;
 use pointsman_core::{Code, Problem};
 use tokio::task::AbortHandle;
 use tokio_postgres::config::SslMode;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 use zeroize::Zeroizing;
@@ -189,7 +190,12 @@ fn unreachable(settings: &Settings, database: &str) -> Problem {
 fn refused(settings: &Settings, database: &str, error: &tokio_postgres::Error) -> Problem {
     let problem = unreachable(settings, database);
     match error.as_db_error() {
-        Some(error) => problem.cause(format!("{}: {}", error.code().code(), error.message())),
+        Some(error) => {
+            // It answers, so that its unit has nothing to tell.
+            let is_full = *error.code() == SqlState::TOO_MANY_CONNECTIONS;
+            let problem = if is_full { problem.hint(statement::MORE_SESSIONS) } else { problem };
+            problem.cause(format!("{}: {}", error.code().code(), error.message()))
+        }
         None => problem.because(error),
     }
 }

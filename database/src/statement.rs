@@ -13,6 +13,12 @@ pub(crate) const TOO_MANY_LOCKS: &str = "out of shared memory";
 /// What to do then.
 pub(crate) const MORE_LOCKS: &str = "the server can hold too few locks for so many tables: raise `max_locks_per_transaction` in postgresql.conf and restart it";
 
+/// What the server says, by its programs, when it lets nobody else in.
+pub(crate) const TOO_MANY_SESSIONS: [&str; 3] =
+    ["too many connections for ", "too many clients already", "remaining connection slots are reserved"];
+/// What to do then.
+pub(crate) const MORE_SESSIONS: &str = "all connections are taken; who has them, as a superuser: `SELECT datname, usename, application_name, state, count(*) FROM pg_stat_activity GROUP BY 1, 2, 3, 4 ORDER BY 5 DESC`; end what is left over (`pg_terminate_backend`), or raise what the cause names, `max_connections` or the `CONNECTION LIMIT` of the database or role: the agent needs up to 4 beside those of the application";
+
 /// Runs something in a transaction that only looks, and gives back the locks that it took; the snapshot stays. Whoever looks
 /// at thousands of tables would fill the server's table of locks: each table takes one, and each of its indexes.
 pub(crate) async fn releasing_locks<T>(

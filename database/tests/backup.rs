@@ -210,6 +210,32 @@ async fn who_keeps_a_backup_from_its_tables_is_named() {
     place.take("r1").await.unwrap();
 }
 
+/// A server that answers that it is full is not to be looked at by its unit.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_without_a_connection_left_is_told_to_have_more() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    let to_look_at = |problem: &pointsman_core::Problem, cause: &str| {
+        assert_eq!(problem.code, Code::DatabaseUnreachable, "{problem:?}");
+        assert!(problem.causes.iter().any(|told| told.contains(cause)), "{problem:?}");
+        assert!(problem.hint.contains("pg_stat_activity") && problem.hint.contains("CONNECTION LIMIT"));
+        let (query, _) = problem.hint.split_once('`').and_then(|(_, rest)| rest.split_once('`')).unwrap();
+        assert!(place.sql(query).contains("psql"), "{query}");
+    };
+    let limited = |sessions| {
+        place.sql_in("postgres", &format!("ALTER DATABASE {name} CONNECTION LIMIT {sessions}"));
+    };
+    limited(0);
+    let refused = Session::open(&place.settings, &name, "test").await.err().unwrap();
+    to_look_at(&refused, "53300: too many connections for database");
+    // The agent's own session has the only one, and its `pg_dump` finds none.
+    limited(1);
+    let refused = place.take("r1").await.unwrap_err();
+    to_look_at(&refused, "too many connections for database");
+    limited(2);
+    place.take("r1").await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_backup_under_load_is_one_moment() {
     const WRITERS: usize = 4;

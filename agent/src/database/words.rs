@@ -45,7 +45,7 @@ fn why(finding: &Finding) -> &'static str {
         "folder" | "room for a backup" => {
             "without it there is no backup, and nothing is migrated without one"
         }
-        "server" => "nothing can be done with a server that does not answer",
+        "server" => "nothing can be done where no session with the server can begin",
         "version" => "another version answers otherwise",
         "primary" => "a standby takes no migrations",
         "tools" => {
