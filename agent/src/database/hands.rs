@@ -444,6 +444,7 @@ mod tests {
             phase,
             adopted: false,
             unverified: false,
+            had_verify_file: false,
             release: "by-hand".to_owned(),
             at: String::new(),
             raw_hash: [0; 32],

@@ -38,6 +38,8 @@ pub struct Record {
     pub adopted: bool,
     /// Whether the verify file of its version has not passed since it was applied.
     pub unverified: bool,
+    /// Whether its version had a verify file when it was applied.
+    pub had_verify_file: bool,
     /// The release that applied it.
     pub release: String,
     /// When, as the server writes it.
@@ -271,7 +273,10 @@ pub(crate) async fn records(session: &Session) -> Result<Vec<Record>, Problem> {
         "SELECT version, phase, state, release, at::text, raw_hash, token_hash, EXISTS (
                 SELECT 1 FROM pointsman.attempt a
                  WHERE (a.version, a.phase, a.ordinal, a.state) = (m.version, m.phase, {LOOK}, 'intended')
-                   AND a.outcome IS NULL)
+                   AND a.outcome IS NULL), EXISTS (
+                SELECT 1 FROM pointsman.attempt a
+                 WHERE (a.version, a.phase, a.ordinal, a.state) = (m.version, m.phase, {LOOK}, 'intended')
+                   AND a.outcome IS DISTINCT FROM 'undone')
            FROM pointsman.migration m WHERE state IN ('applied', 'adopted') LIMIT {MAX_ROWS}"
     );
     let rows = session.client().query(&sql, &[]).await.map_err(unreadable)?;
@@ -292,6 +297,7 @@ fn record(row: &tokio_postgres::Row) -> Result<Record, Problem> {
         phase: Phase::parse(&text(1)?).ok_or_else(|| unfit("a phase in `pointsman.migration` is unknown"))?,
         adopted: text(2)? == "adopted",
         unverified: row.try_get(7).map_err(unreadable)?,
+        had_verify_file: row.try_get(8).map_err(unreadable)?,
         release: text(3)?,
         at: text(4)?,
         raw_hash: hash(5)?,

@@ -115,6 +115,7 @@ impl<'a> Run<'a> {
         if records.is_empty() && !pending.scripts.is_empty() {
             VersionTable::must_be_known(&self.sessions.work, self.settings.version_table.as_deref()).await?;
         }
+        self.notes.extend(self.added_later(set, &records));
         self.adopted_first(&pending.scripts).await?;
         self.expanded_first(&pending.scripts, &records)?;
         let scripts: Vec<_> =
@@ -151,6 +152,24 @@ impl<'a> Run<'a> {
             ledger::verified(&self.sessions.second, &migration.version, phase).await?;
         }
         Ok(())
+    }
+
+    /// Verify files that came after what they verify had been applied. They are not looked at: later versions may have made untrue
+    /// what they say. Of what was there before pointsman nothing was ever verified.
+    fn added_later(&self, set: &Set, records: &[Record]) -> Vec<String> {
+        let (phase, release) = (self.order.phase, &self.order.release);
+        let never = |row: &&Record| {
+            row.phase == phase && !row.adopted && !row.had_verify_file && row.release != *release
+        };
+        let rows = records.iter().filter(never);
+        let added = rows.filter_map(|row| Some((row, set.get(&row.version)?.verify.as_ref()?)));
+        let note = |(row, script): (&Record, &Script)| {
+            format!(
+                "{}: was added after v{} had been applied, and is not looked at: put what it says into the verify file of a new version",
+                script.path, row.version
+            )
+        };
+        added.map(note).collect()
     }
 
     /// Refuses to run files whose versions the database had before pointsman: they are adopted, not run.

@@ -345,6 +345,32 @@ async fn what_a_verify_file_has_not_passed_is_looked_at_again_by_every_release_u
 }
 
 #[tokio::test]
+async fn a_verify_file_that_comes_too_late_is_said_not_to_be_looked_at() {
+    let ground = Ground::new(T);
+    let mut files = vec![
+        ("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"),
+        ("v1.1.0.sql", "ALTER TABLE t ADD COLUMN d int"),
+        ("v1.1.0.verify.sql", "SELECT true"),
+    ];
+    assert_eq!(ground.expand(&files).await.unwrap().notes, Vec::<String>::new());
+    files.push(("v1.0.0.verify.sql", "SELECT false"));
+    files.push(("v1.2.0.sql", "ALTER TABLE t ADD COLUMN e int"));
+    let next = RunOrder { release: "r2".to_owned(), ..ground.order(Phase::Expand) };
+    let ran = ground.run(&files, &next).await.unwrap();
+    let [note] = &ran.notes[..] else { panic!("{:?}", ran.notes) };
+    assert!(note.contains("v1.0.0.verify.sql: was added after v1.0.0 had been applied"), "{note}");
+    // What is taken back and comes again is looked at.
+    ground
+        .down(&[("v1.2.0.sql", files[4].1), ("v1.2.0.down.sql", "ALTER TABLE t DROP COLUMN e")], "1.2.0")
+        .await
+        .unwrap();
+    files.push(("v1.2.0.verify.sql", "SELECT false"));
+    let again = RunOrder { release: "r3".to_owned(), ..ground.order(Phase::Expand) };
+    let problem = ground.run(&files, &again).await.unwrap_err();
+    assert!(problem.message.contains("v1.2.0.verify.sql"), "{problem}");
+}
+
+#[tokio::test]
 async fn a_way_down_asks_for_its_locks_as_every_run_does_and_names_who_holds_them() {
     let ground = Ground::new(T);
     let files = [
