@@ -67,6 +67,7 @@ impl File<'_> {
     pub(crate) fn failed(&self, statement: &Statement, fault: Fault) -> Problem {
         let refusal = match fault {
             Fault::Lost(why) => return self.lost(statement, &why),
+            Fault::Strayed(how) => return self.strayed(statement, &how),
             Fault::Refused(refusal) => refusal,
         };
         let (line, column) = place_within(statement, refusal.position);
@@ -85,6 +86,7 @@ impl File<'_> {
     pub(crate) fn failed_at_end(&self, fault: Fault) -> Problem {
         match fault {
             Fault::Lost(why) => fault::lost(&format!("commit {}", self.script.path)).cause(why),
+            fault @ Fault::Strayed(_) => fault.while_doing(&format!("commit {}", self.script.path)),
             Fault::Refused(refusal) => {
                 let (path, said) = (&self.script.path, said(&refusal));
                 let message = format!(
@@ -126,6 +128,14 @@ impl File<'_> {
         };
         let problem = Problem::new(code, message).aftermath(self.aftermath()).hint(hint);
         refusal.more.iter().fold(problem, Problem::cause)
+    }
+
+    fn strayed(&self, statement: &Statement, how: &str) -> Problem {
+        let at = format!("{}: statement {} of {}", self.place(statement), statement.ordinal, self.total());
+        Problem::new(Code::StatementFailed, format!("{at} {how}; {}", self.stands()))
+            .aftermath(self.aftermath())
+            .cause("what follows, and the agent's own records, would be made by that role")
+            .hint("set the role back in the same statement, or use `ALTER … OWNER TO` for what the migration makes; then `pointsman deploy ENV`")
     }
 
     fn lost(&self, statement: &Statement, why: &str) -> Problem {

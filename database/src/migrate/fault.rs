@@ -13,6 +13,8 @@ pub(crate) enum Fault {
     Refused(Refusal),
     /// The session ended. Whether the last statement took effect is not known from here.
     Lost(String),
+    /// It did, and left the session so that what follows would not do what it says: how, in words.
+    Strayed(String),
 }
 
 /// An error that the server sent.
@@ -65,7 +67,7 @@ impl Fault {
     fn state(&self) -> Option<&str> {
         match self {
             Self::Refused(refusal) => Some(&refusal.state),
-            Self::Lost(_) => None,
+            Self::Lost(_) | Self::Strayed(_) => None,
         }
     }
 
@@ -73,7 +75,7 @@ impl Fault {
     pub(crate) fn words(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("{}: {}", refusal.state, refusal.message),
-            Self::Lost(why) => why.clone(),
+            Self::Lost(why) | Self::Strayed(why) => why.clone(),
         }
     }
 
@@ -81,6 +83,9 @@ impl Fault {
     pub(crate) fn while_doing(self, what: &str) -> Problem {
         match self {
             Self::Lost(why) => lost(what).cause(why),
+            Self::Strayed(how) => {
+                Problem::new(Code::StatementFailed, format!("cannot {what}: a statement {how}"))
+            }
             Self::Refused(refusal) => {
                 let problem = Problem::new(Code::RecordsUnfit, format!("the database refused to {what}"));
                 let problem = problem.cause(format!("{}: {}", refusal.state, refusal.message));

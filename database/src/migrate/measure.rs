@@ -35,13 +35,16 @@ pub(crate) struct Measure {
     locks: BTreeSet<(String, String)>,
     /// Relations that were there before the file: others may use them.
     old: BTreeSet<u32>,
+    /// The role that files run as.
+    role: String,
     /// How long the looks of this transaction took: its locks were held meanwhile for nobody's sake but theirs.
     looked: Duration,
 }
 
 impl Measure {
-    /// A file begins.
-    pub(crate) async fn begin(&mut self, session: &Session) -> Result<(), Problem> {
+    /// A file begins, in the session `work`.
+    pub(crate) async fn begin(&mut self, session: &Session, work: &Session) -> Result<(), Problem> {
+        self.role = role(work).await.map_err(|fault| fault.while_doing("ask which role files run as"))?;
         let files = files(session).await.map_err(|fault| fault.while_doing("look at the tables"))?;
         self.files = files.iter().map(|(oid, (node, _))| (*oid, *node)).collect();
         self.old = relations(session).await.map_err(|fault| fault.while_doing("look at the tables"))?;
@@ -58,6 +61,7 @@ impl Measure {
         duration: Duration,
     ) -> Result<(), Fault> {
         let began = Instant::now();
+        self.keeps_role(work).await?;
         let now = files(work).await?;
         let rewritten =
             now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
@@ -69,6 +73,15 @@ impl Measure {
         self.looked += began.elapsed();
         self.note(file, statement, duration, added, rewritten_bytes);
         Ok(())
+    }
+
+    /// Refuses what left another role behind, by what a text cannot tell: a block or a function that set it.
+    pub(crate) async fn keeps_role(&self, work: &Session) -> Result<(), Fault> {
+        let role = role(work).await?;
+        if role == self.role {
+            return Ok(());
+        }
+        Err(Fault::Strayed(format!("leaves the session with the role `{role}` instead of `{}`", self.role)))
     }
 
     /// A statement outside of a transaction has run: its locks are gone.
@@ -117,6 +130,10 @@ impl Measure {
         self.locks.clear();
         self.statements.truncate(keep);
     }
+}
+
+async fn role(work: &Session) -> Result<String, Fault> {
+    Ok(work.client().query_one("SELECT current_user::text", &[]).await?.try_get(0)?)
 }
 
 async fn files(session: &Session) -> Result<BTreeMap<u32, (u32, u64)>, Fault> {

@@ -148,6 +148,8 @@ impl<'a> Run<'a> {
         let Err(fault) = sent else {
             self.has_effect(job, statement).await?;
             if let Some(measure) = &mut self.measure {
+                let kept = measure.keeps_role(&self.sessions.work).await;
+                kept.map_err(|fault| job.file().failed(statement, fault))?;
                 measure.outside(&job.file(), statement, took);
                 elsewhere::close_all(&self.sessions.work).await?;
             }

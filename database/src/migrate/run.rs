@@ -232,7 +232,7 @@ impl<'a> Run<'a> {
             self.notes.push(format!("{}: an earlier try did its first {} statements", script.path, job.done));
         }
         if let Some(measure) = &mut self.measure {
-            measure.begin(&self.sessions.second).await?;
+            measure.begin(&self.sessions.second, &self.sessions.work).await?;
         }
         let mut segments = Vec::new();
         for (index, segment) in script.segments.iter().enumerate() {

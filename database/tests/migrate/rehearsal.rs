@@ -90,6 +90,31 @@ async fn locks_that_only_a_function_tells_of_are_seen() {
 }
 
 #[tokio::test]
+async fn a_block_that_leaves_another_role_behind_is_refused() {
+    let ground = Ground::new(T);
+    ground.cluster.psql("postgres", "CREATE ROLE keeper; GRANT keeper TO pointsman").unwrap();
+    let rehearse = async |file: &str| {
+        let (copy, order) = (ground.copy().await, ground.order(Phase::Contract));
+        let files = set(&[("v1.0.0.contract.sql", file)]);
+        migrate::rehearse(&ground.settings, &copy, &files, &order, &Crew(1), &ground.progress).await
+    };
+    let block = "DO $$ BEGIN EXECUTE 'SET ROLE keeper'; END $$; CREATE TABLE made (a int)";
+    let local = block.replace("SET ROLE", "SET LOCAL ROLE");
+    for file in [block, &local, &format!("-- pointsman: no-transaction\n{block}")] {
+        let problem = rehearse(file).await.unwrap_err();
+        assert_eq!(
+            (problem.code, problem.aftermath),
+            (Code::StatementFailed, Aftermath::Unchanged),
+            "{problem}"
+        );
+        let told = "statement 1 of 2 leaves the session with the role `keeper` instead of `pointsman`";
+        assert!(problem.message.contains(told), "{problem}");
+    }
+    let back = "DO $$ BEGIN EXECUTE 'SET ROLE keeper'; EXECUTE 'SET ROLE pointsman'; END $$; CREATE TABLE made (a int)";
+    rehearse(back).await.unwrap();
+}
+
+#[tokio::test]
 async fn what_breaks_the_slot_that_serves_is_refused() {
     let ground = Ground::new(T);
     let problem =
