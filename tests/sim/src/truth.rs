@@ -12,7 +12,7 @@ use pointsman_core::{
 
 use crate::host::{Balancer, Web};
 use crate::network::Sent;
-use crate::server::Versions;
+use crate::server::{Database, Restore, Versions};
 use crate::world::{Life, World};
 
 /// A rule that does not hold.
@@ -423,11 +423,14 @@ impl World {
 
     /// I2: visitors are moved on the strength of checks that passed, on every host, not long ago, with this artifact.
     fn gate(&mut self, order: &Order, plan: &Plan, artifact: ArtifactDigest) {
+        // An agent that stood still takes an order for a while after its deadline, as one does whose clock is a little ahead.
+        let late_ms = self.wall().ms_since(order.deadline).min(30_000);
         let longest_ms = plan
             .limits
             .gate_ttl_ms
             .min(60_000)
             .saturating_add(plan.limits.route_ms)
+            .saturating_add(late_ms)
             .saturating_add(self.truth.set_back_ms);
         let (now, all) = (self.now, |names: &[HostName]| -> Vec<usize> {
             names.iter().filter_map(|name| self.host_named(name)).collect()
@@ -477,8 +480,18 @@ impl World {
                 })
             }
             Action::SwapDatabase { backup, to } => {
-                asked.server().and_then(|server| server.live()).is_some_and(|(_, live)| {
-                    (live.origin.as_ref() == Some(backup)) == matches!(to, SwapTo::Restored { .. })
+                let restored = matches!(to, SwapTo::Restored { .. });
+                asked.server().is_some_and(|server| {
+                    let of_this = |database: &Database| database.origin.as_ref() == Some(backup);
+                    let replaced = |restore: &Restore| server.databases.get(&restore.replaced);
+                    // Where what was replaced was restored from the same backup only their numbers tell them apart.
+                    let twice = |restore: &&Restore| {
+                        restore.backup == *backup && replaced(restore).is_some_and(of_this)
+                    };
+                    server.live().is_some_and(|(number, live)| match server.restore.as_ref().filter(twice) {
+                        Some(restore) => (number == restore.restored) == restored,
+                        None => of_this(live) == restored,
+                    })
                 })
             }
             // Of a new host there is nothing to lead back from, nor to.

@@ -236,8 +236,9 @@ impl World {
         if failed >= MUST_FALL {
             self.broken("I13", || format!("{release} goes on, and visitors failed for {failed} seconds"));
         }
-        let now = self.now;
-        if self.visitors.lost_since.is_some_and(|since| since + OUT_OF_SIGHT_MS < now) {
+        // What its disk held back was decided when it was sent there.
+        let decided = self.now - self.truth.late_ms;
+        if self.visitors.lost_since.is_some_and(|since| since + OUT_OF_SIGHT_MS < decided) {
             self.broken("I13", || format!("{release} goes on, and nobody saw its visitors"));
         }
         if self.scenario.verdict.must_decide() && !proven {
