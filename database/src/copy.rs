@@ -15,7 +15,8 @@ use crate::{Progress, Session, Settings, contents};
 /// `NAME_restore_20261126T103029Z_2`.
 pub(crate) const MAX_NAME_BYTES: usize = 36;
 
-/// The database that new ones are copied from, if it is there: it holds the extensions that only a superuser can create.
+/// The database that new ones are copied from, if it is there: it holds the extensions that a superuser created or only
+/// one can.
 pub(crate) fn template_of(settings: &Settings) -> String {
     format!("pointsman_template_{}", settings.name)
 }

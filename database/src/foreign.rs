@@ -13,12 +13,15 @@ use crate::{Session, Settings};
 /// Whose these things are, which rights others have on them, and had when an extension made them. What superusers may do is no
 /// right, and the agent gives itself what it needs. The script that makes the template asks the same.
 const THINGS: &str = "
-SELECT t.oid, i.type || ' ' || i.identity, t.made, o.rolsuper, o.rolname::text, named.now, named.initial
-  FROM (SELECT t.*, d.objid IS NOT NULL AS made
+SELECT t.oid, i.type || ' ' || i.identity, t.made, o.rolsuper, o.rolname::text, named.now, named.initial, t.by_superuser
+  FROM (SELECT t.*, d.objid IS NOT NULL AS made,
+               coalesce((SELECT x.rolsuper FROM pg_extension e JOIN pg_roles x ON x.oid = e.extowner WHERE e.oid = d.refobjid), false) AS by_superuser
           FROM (SELECT 'pg_proc'::regclass::oid AS classid, oid, proowner AS owner, proacl AS acl, 'f'::\"char\" AS kind FROM pg_proc
                 UNION ALL
                 SELECT 'pg_class'::regclass, oid, relowner, relacl, CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\"
                   FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                UNION ALL
+                SELECT 'pg_type'::regclass, oid, typowner, typacl, 'T' FROM pg_type
                 UNION ALL
                 SELECT 'pg_namespace'::regclass, oid, nspowner, nspacl, 'n' FROM pg_namespace
                  WHERE nspname !~ '^pg_' AND nspname <> 'information_schema') t
@@ -57,6 +60,8 @@ struct Thing {
     oid: u32,
     /// Whether an extension made it; else it is a superuser's schema.
     made: bool,
+    /// Whether that extension is a superuser's, and so in the template once that is as it should be.
+    by_superuser: bool,
     /// Whose it is, where that is to be kept: which superuser an extension's own thing belongs to does not matter.
     owner: Option<String>,
     /// What others may do with it.
@@ -104,7 +109,13 @@ pub(crate) async fn look(
         match there.get(&name) {
             Some(there) if !there.is_like(&thing) => otherwise.push(name),
             // An extension that a restore makes by itself is as it was when it was new.
-            None if thing.made && (thing.rights != thing.initial) => by_hand.push(name),
+            None if thing.made && thing.rights != thing.initial => {
+                if thing.by_superuser {
+                    otherwise.push(name)
+                } else {
+                    by_hand.push(name)
+                }
+            }
             _ => {}
         }
     }
@@ -157,8 +168,14 @@ async fn things(session: &Session) -> Result<Things, Problem> {
         .map(|row| {
             let (made, of_superuser): (bool, bool) = (field(row, 2)?, field(row, 3)?);
             let owner = (!made || !of_superuser).then(|| field(row, 4)).transpose()?;
-            let thing =
-                Thing { oid: field(row, 0)?, made, owner, rights: field(row, 5)?, initial: field(row, 6)? };
+            let thing = Thing {
+                oid: field(row, 0)?,
+                made,
+                by_superuser: field(row, 7)?,
+                owner,
+                rights: field(row, 5)?,
+                initial: field(row, 6)?,
+            };
             Ok((field(row, 1)?, thing))
         })
         .collect()

@@ -382,7 +382,9 @@ async fn role(settings: &Settings, session: &Session, live: &Shape) -> Result<Ve
     Ok(findings)
 }
 
-/// Extensions of the live database that a restore could not create.
+/// Extensions of the live database that a restore could not create. One that is marked for nobody but superusers, or whose script
+/// runs with the rights of whoever creates it and that a superuser created, would fail in a superuser's schema, and in another be
+/// the agent's with nobody's rights on it.
 async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Finding>, Problem> {
     let live = Session::open(settings, &settings.name, "preflight").await?;
     let failed = |error: tokio_postgres::Error| refused("list extensions", &error);
@@ -390,8 +392,9 @@ async fn extensions(settings: &Settings, session: &Session) -> Result<Vec<Findin
         .client()
         .query(
             "SELECT e.extname::text, a.name IS NOT NULL,
-                    coalesce(bool_or(v.trusted OR NOT v.superuser), false) OR e.extname = 'plpgsql'
+                    coalesce(bool_or(v.trusted OR NOT v.superuser AND NOT o.rolsuper), false) OR e.extname = 'plpgsql'
                FROM pg_extension e
+               JOIN pg_roles o ON o.oid = e.extowner
                LEFT JOIN pg_available_extensions a ON a.name = e.extname
                LEFT JOIN pg_available_extension_versions v ON v.name = e.extname
               GROUP BY 1, 2, e.extname",

@@ -1,4 +1,4 @@
-//! The database that restores begin from, because it holds the extensions that only a superuser can create: whether one
+//! The database that restores begin from, because it holds the extensions that a superuser created or only one can: whether one
 //! like the live database can begin from it, and holds nothing then that the live one has not.
 
 use pointsman_core::Problem;

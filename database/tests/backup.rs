@@ -304,17 +304,17 @@ async fn an_extension_of_the_applications_is_the_applications_in_a_copy() {
          CREATE TABLE tags (id int PRIMARY KEY, of_it pairs.hstore); INSERT INTO tags VALUES (1, 'a=>1');
          RESET ROLE; CREATE EXTENSION pg_trgm"
     ));
+    // What a superuser had and dropped, for the application to create it, is the application's.
+    place.sql_in(&format!("pointsman_template_{name}"), "CREATE EXTENSION cube");
+    place.run_role_script();
     let live = place.sql(HOMES);
     assert!(live.contains(&format!("hstore 1.7 {name}_owner pairs {name}_owner")), "{live}");
-    let trigrams = place.sql("SELECT extversion FROM pg_extension WHERE extname = 'pg_trgm'");
-    let of = |owner: &str| format!("pg_trgm {trigrams} {owner}");
-    let expected = live.replace(&of("postgres"), &of(&format!("{name}_agent")));
     for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
         place.settings.backup.format = format;
         let taken = place.take(release).await.unwrap();
         let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
         let (_, copy) = kept.unwrap();
-        assert_eq!(place.sql_in(&copy.database, HOMES), expected);
+        assert_eq!(place.sql_in(&copy.database, HOMES), live);
         place.sql_in(&copy.database, &format!("SET ROLE {name}_owner; ALTER EXTENSION hstore UPDATE"));
         copy.remove(&place.settings).await.unwrap();
     }
@@ -643,8 +643,7 @@ async fn rights_are_told_where_a_restore_would_lose_them() {
     // that only its owner may read, a server elsewhere, rights taken from everybody and given to some.
     place.sql(&format!(
         "CREATE ROLE {name}_reader; CREATE EXTENSION earthdistance CASCADE; {adminpack} CREATE EXTENSION postgres_fdw;
-         CREATE EXTENSION pgstattuple; CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION postgis_tiger_geocoder;
-         ALTER SCHEMA tiger OWNER TO {name}_owner; ALTER SCHEMA tiger_data OWNER TO {name}_owner;
+         CREATE EXTENSION pgstattuple; SET ROLE {name}_owner; CREATE EXTENSION fuzzystrmatch; RESET ROLE;
          REVOKE EXECUTE ON FUNCTION levenshtein(text, text) FROM PUBLIC;
          GRANT EXECUTE ON FUNCTION pgstattuple(text) TO {name}_reader;
          REVOKE SELECT ON spatial_ref_sys FROM PUBLIC; GRANT SELECT ON ALL TABLES IN SCHEMA public TO {name}_reader;
@@ -679,6 +678,63 @@ async fn rights_are_told_where_a_restore_would_lose_them() {
     assert!(!warned("user mapping of public for far"), "{found:?}");
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+}
+
+/// Extensions that whoever has the rights of a schema may create, and ones that everybody may, are a superuser's all the same
+/// where one has created them.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_superuser_created_and_others_could_have_is_restored_as_his() {
+    for schema in ["", "CREATE SCHEMA tiger AUTHORIZATION %owner;"] {
+        let mut place = Place::new();
+        let name = place.settings.name.clone();
+        let (owner, app) = (format!("{name}_owner"), format!("{name}_app"));
+        place.sql(&format!(
+            "{} CREATE EXTENSION fuzzystrmatch; CREATE EXTENSION postgis_tiger_geocoder; CREATE EXTENSION hstore;
+             CREATE SCHEMA extensions AUTHORIZATION {owner}; CREATE EXTENSION pgcrypto SCHEMA extensions;
+             GRANT USAGE ON SCHEMA tiger TO {app}; GRANT SELECT ON tiger.county TO {app};
+             REVOKE EXECUTE ON FUNCTION extensions.digest(text, text) FROM PUBLIC;
+             GRANT EXECUTE ON FUNCTION extensions.digest(text, text) TO {app};
+             REVOKE USAGE ON TYPE hstore FROM PUBLIC; GRANT USAGE ON TYPE hstore TO {owner};
+             SET ROLE {owner}; CREATE TABLE tags (id int PRIMARY KEY, of_it hstore)",
+            schema.replace("%owner", &owner)
+        ));
+        let found = preflight::look(&place.settings).await;
+        let refused = preflight::judge(&found, Verdict::Warning).unwrap_err();
+        assert!(refused.message.contains("`postgis_tiger_geocoder`"), "{refused}");
+        for thing in ["function extensions.digest(", "type public.hstore"] {
+            let told = found.iter().find(|one| one.found.contains(thing));
+            let told = told.unwrap_or_else(|| panic!("{thing}: {found:?}"));
+            assert!(told.hint.contains("database-role.sql"), "{told:?}");
+        }
+        place.run_role_script();
+        let template = format!("pointsman_template_{name}");
+        let numbers = "SELECT array_agg(oid ORDER BY oid) FROM pg_extension";
+        let made = place.sql_in(&template, numbers);
+        // Again is as good as once.
+        place.run_role_script();
+        assert_eq!(place.sql_in(&template, numbers), made);
+        let found = preflight::look(&place.settings).await;
+        assert!(found.iter().all(|one| one.verdict == Verdict::Fine || one.check != "template"), "{found:?}");
+        preflight::judge(&found, Verdict::Warning).unwrap();
+        let rights = format!(
+            "SELECT concat_ws(' ', has_table_privilege('{app}', 'tiger.county', 'SELECT'), has_table_privilege('{owner}', 'tiger.county', 'SELECT'),
+                              has_function_privilege('public', 'extensions.digest(text, text)', 'EXECUTE'),
+                              has_function_privilege('{app}', 'extensions.digest(text, text)', 'EXECUTE'),
+                              has_type_privilege('public', 'hstore', 'USAGE'), has_type_privilege('{owner}', 'hstore', 'USAGE'),
+                              (SELECT relowner::regrole FROM pg_class WHERE oid = 'tiger.county'::regclass), ({HOMES}))"
+        );
+        let live = place.sql(&rights);
+        assert!(live.starts_with("t f f t f t postgres"), "{live}");
+        for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+            place.settings.backup.format = format;
+            let taken = place.take(release).await.unwrap();
+            let kept =
+                backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+            let (_, copy) = kept.unwrap();
+            assert_eq!(place.sql_in(&copy.database, &rights), live);
+            copy.remove(&place.settings).await.unwrap();
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -471,7 +471,12 @@ async fn what_cannot_be_ended_is_named_before_anything_is_shut() {
 async fn a_database_that_is_gone_is_restored_with_all_that_it_had() {
     let place = Place::new();
     let name = place.settings.name.clone();
-    place.sql(&format!("ALTER ROLE {name}_owner IN DATABASE {name} SET timezone = 'UTC'"));
+    // What everybody may create, too, is a superuser's again where one had created it.
+    place.sql(&format!(
+        "ALTER ROLE {name}_owner IN DATABASE {name} SET timezone = 'UTC'; CREATE EXTENSION hstore;
+         SET ROLE {name}_owner; CREATE EXTENSION cube"
+    ));
+    let owners = "SELECT string_agg(extowner::regrole::text, ' ' ORDER BY extname) FROM pg_extension WHERE extname IN ('cube', 'hstore')";
     let shape = format!(
         "SELECT (SELECT array_agg(a::text ORDER BY a::text) FROM unnest(datacl) a), datconnlimit, datdba::regrole, shobj_description(oid, 'pg_database'),
                 (SELECT array_agg(concat_ws(' ', setrole::regrole, setconfig) ORDER BY setrole) FROM pg_db_role_setting WHERE setdatabase = d.oid)
@@ -500,6 +505,7 @@ async fn a_database_that_is_gone_is_restored_with_all_that_it_had() {
     let loss = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
     swap(&place, &taken.id, loss.total()).await.unwrap();
     assert_eq!(place.sql(&shape), before);
+    assert_eq!(place.sql(owners), format!("{name}_owner postgres"));
     assert_eq!(place.sql("SELECT count(*), postgis_lib_version() IS NOT NULL FROM features"), "3000|t");
 }
 

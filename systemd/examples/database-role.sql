@@ -43,7 +43,8 @@ GRANT :"owner" TO :"role";
 -- known to tell whether a copy fits.
 GRANT pg_signal_backend, pg_read_all_stats, pg_read_all_settings TO :"role";
 
--- Extensions such as PostGIS can only be created by a superuser. Restores begin from this database, which holds those
+-- Extensions such as PostGIS can only be created by a superuser, and what a superuser created only he owns: made by a restore, it
+-- would be the restore's, and nobody's rights on it there. Restores begin from this database, which holds those
 -- of the live one, the schemas that are a superuser's, and nothing else. It stores and sorts texts as the live one does: one that does not is made anew. What
 -- only some versions of the server have is read by name: who sorts is said since 15.
 CREATE TEMPORARY VIEW sorting AS
@@ -101,8 +102,9 @@ SELECT format('CREATE SCHEMA IF NOT EXISTS %I', h.value ->> 'schema') ||
   FROM json_each(:'backed_up'::json #> '{contents,homes}') h LEFT JOIN pg_roles r ON r.rolname = h.value ->> 'schema_owner'
  WHERE h.value ->> 'schema_owner' IS NOT NULL AND h.value ->> 'schema' !~ '^pg_' AND h.value ->> 'schema' <> 'public' \gexec
 SELECT format('CREATE EXTENSION IF NOT EXISTS %I WITH SCHEMA %I CASCADE', h.key, h.value ->> 'schema')
-  FROM json_each(:'backed_up'::json #> '{contents,homes}') h
- WHERE NOT EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = h.key AND (v.trusted OR NOT v.superuser)) \gexec
+  FROM json_each(:'backed_up'::json #> '{contents,homes}') h LEFT JOIN pg_roles r ON r.rolname = h.value ->> 'owner'
+ WHERE coalesce(r.rolsuper, true)
+    OR NOT EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = h.key AND (v.trusted OR NOT v.superuser)) \gexec
 -- What an extension sets for the database that it is created in (`postgis_topology` a search path) is not what was set for the
 -- one that is gone: a restore takes that from the manifest.
 SELECT CASE WHEN b.name IS NULL THEN format('ALTER DATABASE %I RESET %s', current_database(), n.quoted)
@@ -157,9 +159,10 @@ SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname) ||
                        THEN format(' VERSION %2$L CASCADE; ALTER EXTENSION %1$I UPDATE TO %2$L', e.extname, e.extversion)
                        ELSE ' CASCADE' END, '; ' ORDER BY e.oid) AS extensions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace JOIN pg_roles o ON o.oid = n.nspowner
- WHERE e.extname <> 'plpgsql' AND NOT EXISTS (
+  JOIN pg_roles x ON x.oid = e.extowner
+ WHERE e.extname <> 'plpgsql' AND (x.rolsuper OR NOT EXISTS (
        SELECT 1 FROM pg_available_extension_versions v
-        WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser)) \gset
+        WHERE v.name = e.extname AND v.version = e.extversion AND (v.trusted OR NOT v.superuser))) \gset
 SELECT string_agg(format('CREATE SCHEMA IF NOT EXISTS %I', n.nspname), '; ') FILTER (WHERE n.nspname <> 'public') AS superusers,
        string_agg(format('COMMENT ON SCHEMA %I IS %L', n.nspname, obj_description(n.oid, 'pg_namespace')), '; ') AS comments
   FROM pg_namespace n JOIN pg_roles o ON o.oid = n.nspowner
@@ -180,6 +183,7 @@ SELECT t.word, i.identity,
                 UNION ALL
                 SELECT CASE relkind WHEN 'S' THEN 'SEQUENCE' ELSE 'TABLE' END, 'pg_class'::regclass, oid, relname, relowner, relacl,
                        CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::"char" FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f', 'S')
+                UNION ALL SELECT 'TYPE', 'pg_type'::regclass, oid, typname, typowner, typacl, 'T' FROM pg_type
                 UNION ALL SELECT 'SCHEMA', 'pg_namespace'::regclass, oid, nspname, nspowner, nspacl, 'n' FROM pg_namespace) t
           LEFT JOIN pg_depend d ON d.classid = t.classid AND d.objid = t.oid AND d.deptype = 'e') t
   JOIN pg_roles o ON o.oid = t.owned_by
@@ -200,12 +204,15 @@ SELECT json_agg(r)::text AS wanted FROM (:rights) r \gset
 SELECT array_agg(format('%I.%I', n.nspname, e.extname))::text AS here, array_agg(format('%I %s', e.extname, e.extversion))::text AS versions
   FROM pg_extension e JOIN pg_namespace n ON n.oid = e.extnamespace \gset
 SELECT array_agg(nspname)::text AS schemas_here FROM pg_namespace \gset
+SELECT coalesce(array_agg(e.extname), '{}')::text AS of_others
+  FROM pg_extension e JOIN pg_roles o ON o.oid = e.extowner
+ WHERE NOT o.rolsuper AND EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = e.extname AND (v.trusted OR NOT v.superuser)) \gset
 
 \connect :"template"
 :plainly
 -- What was dropped in the live one would be in every copy, which then is none; what was put into another schema there, in the
--- wrong one. What is of another version is made anew where it cannot be updated to that of the live one; what a restore can
--- create by itself it creates.
+-- wrong one. What is of another version is made anew where it cannot be updated to that of the live one; what is no superuser's
+-- any more, and no other one's that is here needs, a restore creates as whose it is.
 -- A new database in the place of one that is gone tells nothing of what was dropped.
 \if :is_bare
 \else
@@ -215,7 +222,10 @@ SELECT format('DROP EXTENSION IF EXISTS %I CASCADE', e.extname)
     OR format('%I %s', e.extname, e.extversion) <> ALL (:'versions'::text[]) AND e.extname <> 'plpgsql'
        AND (EXISTS (SELECT 1 FROM pg_available_extension_versions v WHERE v.name = e.extname AND (v.trusted OR NOT v.superuser))
             OR NOT EXISTS (SELECT 1 FROM pg_extension_update_paths(e.extname) p
-                            WHERE p.source = e.extversion AND p.path IS NOT NULL AND format('%I %s', e.extname, p.target) = ANY (:'versions'::text[]))) \gexec
+                            WHERE p.source = e.extversion AND p.path IS NOT NULL AND format('%I %s', e.extname, p.target) = ANY (:'versions'::text[])))
+    OR e.extname = ANY (:'of_others'::name[])
+       AND NOT EXISTS (SELECT 1 FROM pg_depend d
+                        WHERE d.classid = 'pg_extension'::regclass AND d.refclassid = 'pg_extension'::regclass AND d.refobjid = e.oid) \gexec
 SELECT format('DROP SCHEMA %I', n.nspname)
   FROM pg_namespace n
  WHERE n.nspname <> ALL (:'schemas_here'::name[]) AND n.nspname !~ '^pg_' AND n.nspname <> 'public'
