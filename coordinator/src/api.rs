@@ -260,12 +260,18 @@ fn who(peer: &Peer) -> String {
 
 /// Begins a release. Whoever asks may leave: a plan that is recorded is driven, and nothing else begins beside it.
 async fn begun(office: Arc<Office>, plan: Plan) -> Result<ReleaseId, Problem> {
-    let beginning = tokio::spawn(async move { office.begin(plan).await });
+    to_the_end(async move { office.begin(plan).await }).await
+}
+
+/// Has something done to its end, also where nobody waits for it any more.
+async fn to_the_end<T: Send + 'static>(
+    doing: impl Future<Output = Result<T, Problem>> + Send + 'static,
+) -> Result<T, Problem> {
     let abrupt = |error| {
         let problem = Problem::new(Code::NotPossibleNow, "the beginning of the release ended abruptly");
         problem.aftermath(Aftermath::Unknown).because(&error)
     };
-    beginning.await.map_err(abrupt)?
+    tokio::spawn(doing).await.map_err(abrupt)?
 }
 
 #[tonic::async_trait]
@@ -464,10 +470,7 @@ impl Coordinator for Api {
             let without = without(&asked.without)?;
             let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer), without };
             // Whoever asks may leave: what was stopped for it is not left alone.
-            let rolling = tokio::spawn(async move { office.roll_back(wish, named.as_ref()).await });
-            let abrupt =
-                |error| Problem::new(Code::NotPossibleNow, "the rollback ended abruptly").because(&error);
-            let release = rolling.await.map_err(abrupt)??;
+            let release = to_the_end(async move { office.roll_back(wish, named.as_ref()).await }).await?;
             Ok(v1::AskReply { release: release.to_string(), already: false })
         };
         reply(rolled.await)
@@ -768,5 +771,29 @@ async fn tell(
                 if send.is_closed() { return }
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::sync::{Notify, oneshot};
+
+    #[tokio::test]
+    async fn what_is_begun_is_done_also_where_whoever_asked_is_gone() {
+        let (goes_on, (began, has_begun)) = (Arc::new(Notify::new()), oneshot::channel());
+        let (waits, (done, is_done)) = (Arc::clone(&goes_on), oneshot::channel());
+        let nobody = || Problem::new(Code::NotPossibleNow, "nobody looks");
+        let asked = tokio::spawn(to_the_end(async move {
+            began.send(()).map_err(|()| nobody())?;
+            waits.notified().await;
+            done.send(()).map_err(|()| nobody())
+        }));
+        // It is at its journal when the connection of whoever asked breaks.
+        assert_eq!(has_begun.await, Ok(()));
+        asked.abort();
+        assert!(asked.await.is_err_and(|error| error.is_cancelled()));
+        goes_on.notify_one();
+        assert_eq!(is_done.await, Ok(()));
     }
 }

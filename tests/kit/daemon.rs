@@ -145,6 +145,12 @@ impl Site {
         process.with_context(|| format!("{daemon:?} does not run"))?.signal(signal)
     }
 
+    /// The process of a daemon.
+    pub fn pid(&mut self, daemon: Daemon) -> Result<u32> {
+        let process = self.slot_of(daemon)?.as_ref();
+        Ok(process.with_context(|| format!("{daemon:?} does not run"))?.pid())
+    }
+
     /// Whether a daemon was killed. That it ended in any other way is a failure.
     pub fn fell(&mut self, daemon: Daemon) -> Result<bool> {
         let Some(process) = self.slot_of(daemon)?.as_mut() else { return Ok(true) };

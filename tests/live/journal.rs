@@ -678,3 +678,49 @@ async fn a_journal_from_an_older_copy_is_not_acted_on() {
     load.more(50).await.unwrap();
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
+
+/// Whether a thread of this process waits for a disk.
+fn waits_for_a_disk(pid: u32) -> bool {
+    let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    // The state comes after the name, which is in brackets.
+    let waits = |stat: String| stat.rsplit_once(") ").is_some_and(|(_, state)| state.starts_with('D'));
+    let mut stats = threads.filter_map(|thread| std::fs::read_to_string(thread.path().join("stat")).ok());
+    stats.any(waits)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_release_is_driven_although_the_connection_of_whoever_began_it_broke() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::that_hangs(&state(&site)) else { return };
+    site.start_coordinator().unwrap();
+    site.ready().await.unwrap();
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    let coordinator = site.pid(Daemon::Coordinator).unwrap();
+    {
+        let _hanging = disk.hang();
+        let mut other = site.client().unwrap();
+        let begins = tokio::spawn(async move { other.deploy(&digest, "v2").await });
+        let sent = kit::until("its plan is on its way to the disk", LONGEST, || async {
+            waits_for_a_disk(coordinator).then_some(())
+        });
+        sent.await.unwrap();
+        begins.abort();
+        assert!(begins.await.is_err_and(|error| error.is_cancelled()), "it was not answered before");
+        // Meanwhile the coordinator hears that the connection is gone.
+        assert!(site.client().unwrap().status().await.is_ok());
+    }
+    let mut client = site.client().unwrap();
+    let driven = kit::until("the release is driven", LONGEST, || {
+        let mut client = client.clone();
+        async move {
+            let release = client.status().await.ok()?.release?;
+            (release.plan?.release == "v2").then_some(())
+        }
+    });
+    driven.await.unwrap();
+    client.confirmed("v2").await.unwrap();
+    assert!(site.visit().await.unwrap().contains("\nv2\n"));
+}
