@@ -123,10 +123,14 @@ fn environments(folder: &Path) -> Result<Vec<Environment>, Problem> {
 async fn run(config: Config) -> anyhow::Result<()> {
     let daemon = Daemon::start(config.pki.clone(), &[Role::Coordinator]).map_err(serve::explain)?;
     let credentials = daemon.credentials();
-    let _only_one = lock(&config.state).map_err(serve::explain)?;
-    let journal =
-        JournalStore::open(&journal_of(&config), &daemon.name().to_string()).map_err(serve::explain)?;
-    let store = ArtifactStore::open(config.state.join("artifacts")).map_err(serve::explain)?;
+    let (state, path, principal) = (config.state.clone(), journal_of(&config), daemon.name().to_string());
+    let file = path.clone();
+    let opening = journal::told_of(&file, move || {
+        let only_one = lock(&state)?;
+        let journal = JournalStore::open(&path, &principal)?;
+        Ok((only_one, journal, ArtifactStore::open(state.join("artifacts"))?))
+    });
+    let (_only_one, journal, store) = opening.await.map_err(serve::explain)?;
     let verdicts = config.state.join("verdicts");
     let holder = format!("{} pid {}", daemon.name().name, std::process::id());
     if !journal.keep_room().await {

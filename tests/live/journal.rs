@@ -679,6 +679,10 @@ async fn a_journal_from_an_older_copy_is_not_acted_on() {
     assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
 }
 
+fn log_of_coordinator(site: &Site) -> String {
+    std::fs::read_to_string(site.folder().join("logs/coordinator-coordinator.log")).unwrap()
+}
+
 /// Whether a thread of this process waits for a disk.
 fn waits_for_a_disk(pid: u32) -> bool {
     let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
@@ -723,4 +727,24 @@ async fn a_release_is_driven_although_the_connection_of_whoever_began_it_broke()
     driven.await.unwrap();
     client.confirmed("v2").await.unwrap();
     assert!(site.visit().await.unwrap().contains("\nv2\n"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_coordinator_that_starts_on_a_disk_that_hangs_says_what_it_waits_for() {
+    let mut site = Site::builder().watch("300ms").start().await.unwrap();
+    site.released("v1").await.unwrap();
+    site.kill_coordinator().unwrap();
+    let Some(disk) = Disk::that_hangs(&state(&site)) else { return };
+    {
+        let _hanging = disk.hang();
+        site.start_coordinator().unwrap();
+        let said = kit::until("it says so", LONGEST, || async {
+            let log = log_of_coordinator(&site);
+            (log.contains("PM0717") && log.contains("findmnt -T")).then_some(())
+        });
+        said.await.unwrap();
+    }
+    site.ready().await.unwrap();
+    assert!(log_of_coordinator(&site).contains("has answered"));
+    site.released("v2").await.unwrap();
 }

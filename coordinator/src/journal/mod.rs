@@ -11,6 +11,7 @@ mod schema;
 mod standing_record;
 mod store;
 mod verdict_record;
+mod waits;
 
 pub use audit::{Verification, verify_file};
 pub use record::plan_bytes;
@@ -18,3 +19,4 @@ pub use record::plan_bytes;
 pub(crate) use record::{decode, encode};
 pub use salvage::{Salvaged, salvage, text as salvaged_text};
 pub use store::{Head, JournalStore, Which};
+pub use waits::told_of;
