@@ -4,8 +4,8 @@
 use crate::machine::{is_remembered, turns};
 use crate::verdict::{Judgement, Metric, Reason, Verdict};
 use crate::{
-    Code, EnvironmentName, Event, Judged, Phase, Problem, Reading, RequestKind, Ruling, State, Timestamp,
-    VerdictMode, WatchProgress,
+    Blind, Code, EnvironmentName, Event, Judged, Phase, Problem, Reading, RequestKind, Ruling, State,
+    Timestamp, VerdictMode, WatchProgress,
 };
 
 /// Requests of its own that a watch needs after another one, however much is known from before: silence proves nothing.
@@ -258,18 +258,20 @@ pub fn gates_after_end(
     match reading {
         Reading::Pass => *row = WatchProgress::default(),
         // It was counted when it was seen.
-        Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => row.blind_since = None,
+        Reading::Fail(problem) if is_remembered(problem) && row.failures > 0 => row.blind = None,
         Reading::Fail(problem) if !matches!(problem.code, Code::CheckFailed | Code::BackendUnhealthy) => {
-            row.blind_since = None;
+            row.blind = None;
             return AfterEnd::Told(problem.clone());
         }
         Reading::Fail(_) | Reading::Shared(_) => {
             row.fails(matches!(reading, Reading::Shared(_)));
-            row.blind_since = None;
+            row.blind = None;
         }
-        Reading::Unknown(_) => row.blind_since = row.blind_since.or(Some(now)),
+        Reading::Unknown(problem) => {
+            let _ = row.blind.get_or_insert_with(|| Blind { since: now, why: problem.clone() });
+        }
     }
-    let blind = row.blind_since.is_some_and(|since| now.ms_since(since) >= watch.blind_ms);
+    let blind = row.blind.as_ref().is_some_and(|blind| now.ms_since(blind.since) >= watch.blind_ms);
     match reading {
         Reading::Fail(problem) if row.alone >= watch.fail_after => AfterEnd::Back(problem.clone()),
         Reading::Fail(problem) | Reading::Shared(problem)

@@ -60,7 +60,7 @@ pub use name::{
 pub use note::{Note, TrafficSeen};
 pub use order::{Action, DrainEnd, Evidence, Order, OrderKey};
 pub use peer::{InvalidPeerName, PeerName, Role};
-pub use phase::{HeldAt, Outcome, Phase, Progress, State, VerdictProgress, WatchProgress};
+pub use phase::{Blind, HeldAt, Outcome, Phase, Progress, State, VerdictProgress, WatchProgress};
 pub use plan::{Activation, Limits, Plan, Purpose, SlotPlan, Split, WatchPlan};
 pub use problem::{Aftermath, Problem, Retry, clean};
 pub use reading::Reading;

@@ -7,8 +7,8 @@ use crate::left_out::{self, LeftOut};
 use crate::phase::PARTED_MS;
 use crate::step::Kind;
 use crate::{
-    Aftermath, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem, Progress,
-    Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
+    Aftermath, Blind, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem,
+    Progress, Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
 };
 
 /// The journal holds a fact that cannot follow the ones before it.
@@ -198,7 +198,7 @@ fn settled(state: &mut State, key: &OrderKey, at: Timestamp, settle: impl FnOnce
 
 /// Ends a blind stretch. What nobody saw does not count as watched.
 fn see_again(state: &mut State, at: Timestamp) {
-    let Some(since) = state.watch.blind_since.take() else { return };
+    let Some(Blind { since, .. }) = state.watch.blind.take() else { return };
     if let Phase::Watching { until, .. } = &mut state.phase {
         *until = until.plus_ms(at.ms_since(since));
     }
@@ -230,7 +230,9 @@ fn gates_folded(state: &mut State, reading: &Reading, at: Timestamp) -> bool {
             see_again(state, at);
             state.watch.fails(true);
         }
-        Reading::Unknown(_) => state.watch.blind_since = state.watch.blind_since.or(Some(at)),
+        Reading::Unknown(problem) => {
+            let _ = state.watch.blind.get_or_insert_with(|| Blind { since: at, why: problem.clone() });
+        }
     }
     armed
 }
@@ -288,9 +290,10 @@ fn gates_expired(state: &mut State, at: Timestamp) -> bool {
 /// The watch and a blind stretch in it move together: what is left of the one, and how long the other lasts, stays.
 fn watch_moved(state: &mut State, moved: Timestamp) -> bool {
     let Phase::Watching { until, .. } = &mut state.phase else { return false };
-    let (before, blind_since) = (*until, &mut state.watch.blind_since);
-    *until = moved;
-    *blind_since = blind_since.map(|since| moved_along(since, before, moved));
+    let before = std::mem::replace(until, moved);
+    if let Some(blind) = &mut state.watch.blind {
+        blind.since = moved_along(blind.since, before, moved);
+    }
     true
 }
 
@@ -696,7 +699,7 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
         }
         // It was counted when it was seen, and it is not well yet; that the gates could be read again ends a blind stretch.
         Reading::Fail(problem) if is_remembered(&problem) && state.watch.failures > 0 => {
-            let sees_again = state.watch.blind_since.is_some();
+            let sees_again = state.watch.blind.is_some();
             sees_again.then_some(Event::GatesRead(Reading::Fail(problem))).into_iter().collect()
         }
         // It is held already, and that this goes on is no news.
@@ -721,7 +724,7 @@ fn judged(state: &State, now: Timestamp, reading: Reading, until: Option<Timesta
             [Event::GatesRead(Reading::Shared(problem))].into_iter().chain(held).collect()
         }
         Reading::Unknown(problem) => {
-            let Some(since) = state.watch.blind_since else {
+            let Some(since) = state.watch.blind.as_ref().map(|blind| blind.since) else {
                 return vec![Event::GatesRead(Reading::Unknown(problem))];
             };
             let Phase::Watching { until: planned, .. } = state.phase else { return Vec::new() };

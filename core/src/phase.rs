@@ -113,15 +113,24 @@ impl Progress {
     }
 }
 
+/// A watch whose gates cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Blind {
+    /// Since when.
+    pub since: Timestamp,
+    /// Why not, when that began: which agent or source says nothing.
+    pub why: Problem,
+}
+
 /// What the watch has seen so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct WatchProgress {
     /// Failed readings in a row.
     pub failures: u32,
     /// Of these, the last ones in a row in which the old slot was not found to fail as well.
     pub alone: u32,
-    /// Since when the gates cannot be read.
-    pub blind_since: Option<Timestamp>,
+    /// Since when the gates cannot be read, if they cannot.
+    pub blind: Option<Blind>,
 }
 
 impl WatchProgress {
@@ -273,6 +282,18 @@ impl State {
     /// How long visitors are to be watched where the release stands, in milliseconds.
     pub fn watch_ms(&self) -> u64 {
         self.watched_after().and_then(|after| self.plan.watch_ms(after)).unwrap_or_default()
+    }
+
+    /// A watch that cannot see its visitors now; none where it can, or nobody watches.
+    pub fn blind(&self) -> Option<&Blind> {
+        self.watch.blind.as_ref().filter(|_| self.watched_after().is_some())
+    }
+
+    /// When a watch that is blind will be held, if it does not see again before; none where it is not, or waits for a person
+    /// already.
+    pub fn blind_until(&self) -> Option<Timestamp> {
+        let watching = matches!(self.phase, Phase::Watching { .. });
+        self.blind().filter(|_| watching).map(|blind| blind.since.plus_ms(self.plan.watch.blind_ms))
     }
 
     /// Orders whose answers are awaited.

@@ -500,17 +500,17 @@ fn what_is_told_again_ends_a_blind_stretch_and_counts_nothing() {
     };
     read(&mut story, failing());
     read(&mut story, blind());
-    let (since, before) = (story.state.watch.blind_since.unwrap(), until(&story));
+    let (since, before) = (story.state.watch.blind.clone().unwrap().since, until(&story));
     read(&mut story, blind());
     read(&mut story, told_again());
     // What nobody saw does not count as watched, and a failure counts once.
-    assert_eq!((story.state.watch.failures, story.state.watch.blind_since), (1, None));
+    assert_eq!((story.state.watch.failures, story.state.watch.blind.as_ref()), (1, None));
     let lost_ms = story.state.entered_at.0.max(story.now.0) - since.0;
     assert!(until(&story) > before && until(&story).ms_since(before) <= lost_ms, "{lost_ms}");
     // Another stretch has its whole patience: it is not one with the first.
     let (blind_ms, interval_ms) = (story.state.plan.watch.blind_ms, story.state.plan.watch.interval_ms);
     read(&mut story, blind());
-    let again = story.state.watch.blind_since.unwrap();
+    let again = story.state.watch.blind.clone().unwrap().since;
     assert!(again > since);
     while story.now.plus_ms(interval_ms) < again.plus_ms(blind_ms) {
         read(&mut story, blind());

@@ -193,6 +193,9 @@ async fn what_is_not_seen_proves_nothing() {
     let mut client = begun(&site, "v2").await;
     stands(&client, "visitors are judged", |release| seconds(release) >= 2).await;
     site.lose_signals().unwrap();
+    let release = stands(&client, "it is blind", |release| release.blind.is_some()).await;
+    let blind = release.blind.unwrap();
+    assert_eq!((blind.why.unwrap().code.as_str(), blind.held_at_ms), ("PM0403", blind.since_ms + 4_000));
     let release = stands(&client, "it is held", |release| release.held.is_some()).await;
     let why = release.held.unwrap();
     assert_eq!(why.code, "PM0403", "{why:?}");

@@ -81,6 +81,9 @@ fn running() -> Vec<(String, Story)> {
             story.done(Step::Switch, "lb1").after_ms(3_000)
         }),
         ("deploy watched", watching()),
+        ("deploy whose watch is blind", {
+            watching().read(Reading::Unknown(unreachable("lb2"))).after_ms(12_000)
+        }),
         ("canary watched", Story::of(canary()).split(1).after_ms(20_000)),
         ("canary half moved", {
             let story = Story::of(canary()).until(Step::Canary(2)).sent(Step::Canary(2));

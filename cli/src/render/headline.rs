@@ -118,13 +118,15 @@ fn by_journal(status: &v1::StatusReply) -> Option<String> {
     Some(match release.step.as_str() {
         canary if canary.starts_with("canary") && release.watch_until_ms > 0 => {
             let share = split_of(plan, canary);
+            let blind = if release.blind.is_some() { ", and nobody sees how they fare" } else { "" };
             format!(
-                "it serves {before}; {share} % of the visitors are on {} ({})",
+                "it serves {before}; {share} % of the visitors are on {} ({}){blind}",
                 plan.to_slot, plan.release
             )
         }
         "watch" => {
-            let watched = if status.trouble.is_some() { "not being watched" } else { "being watched" };
+            let unwatched = status.trouble.is_some() || release.blind.is_some();
+            let watched = if unwatched { "not being watched" } else { "being watched" };
             format!("it serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
         }
         step => {

@@ -95,6 +95,12 @@ fn release_fields(release: &v1::Release) -> Value {
     });
     add(&mut fields, "left_out", some(left_out.collect()));
     add(&mut fields, "may_leave_out", some(release.may_leave_out.iter().map(|host| json!(host)).collect()));
+    let blind = |blind: &v1::Blind| {
+        json!({
+            "since_ms": blind.since_ms, "why": blind.why.as_ref().map(wire_problem), "held_at_ms": moment(blind.held_at_ms),
+        })
+    };
+    add(&mut fields, "blind", release.blind.as_ref().map(blind));
     add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
     add(&mut fields, "met", release.met.as_ref().map(super::verdict::met_json));
     fields

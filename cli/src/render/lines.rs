@@ -82,6 +82,18 @@ pub fn moving(update: &v1::ReleaseUpdate) -> String {
     where_it_stands(&release)
 }
 
+/// A watch that nobody can see in: since when, why, and when it will be held.
+pub fn blind(blind: &v1::Blind) -> String {
+    let why = blind.why.clone().unwrap_or_default();
+    // Of visitors who are out of sight the source is the cause.
+    let from = why.causes.first().map_or_else(String::new, |cause| format!(" ({cause})"));
+    let then = match blind.held_at_ms {
+        0 => String::new(),
+        at => format!("; held at {} if it stays so", time(at)),
+    };
+    format!("since {}: {}{from}{then}", time(blind.since_ms), problem_line(&why))
+}
+
 fn where_it_stands(release: &v1::Release) -> String {
     let waiting: Vec<&str> = release
         .orders
@@ -95,10 +107,10 @@ fn where_it_stands(release: &v1::Release) -> String {
     } else {
         String::new()
     };
-    let until = if release.watch_until_ms > 0 {
-        format!(", until {}", time(release.watch_until_ms))
-    } else {
-        String::new()
+    let until = match &release.blind {
+        Some(seen) if release.watch_until_ms > 0 => format!(", blind {}", blind(seen)),
+        _ if release.watch_until_ms > 0 => format!(", until {}", time(release.watch_until_ms)),
+        _ => String::new(),
     };
     format!("{counter}{}{on}{until}{}", release.phase, super::verdict::moving(release))
 }

@@ -234,7 +234,13 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
     }
     if release.watch_until_ms > 0 {
         let (step, until) = (or(&release.step, "watch"), time(release.watch_until_ms));
-        text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n"));
+        match &release.blind {
+            // Until somebody sees, the watch does not end.
+            Some(blind) => {
+                text.push_str(&format!("  ✖ blind   {step:<10} {}\n", super::lines::blind(blind)));
+            }
+            None => text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n")),
+        }
     }
     text.push_str(&super::verdict::block(release));
     text

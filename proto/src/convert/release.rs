@@ -47,6 +47,11 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         may_leave_out: left_out::candidates(state).iter().map(ToString::to_string).collect(),
         // What is noted of visitors is no part of where it stands.
         met: None,
+        blind: state.blind().map(|blind| v1::Blind {
+            since_ms: blind.since.0,
+            why: Some(problem_to_wire(&blind.why)),
+            held_at_ms: state.blind_until().map_or(0, |until| until.0),
+        }),
     }
 }
 
