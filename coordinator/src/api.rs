@@ -394,6 +394,7 @@ impl Coordinator for Api {
             let release = shown.map(|kept| office.to_wire(&kept));
             let watched_on = beside.map(|kept| office.to_wire(&kept));
             let (agents, standing) = (office.look().await, office.standing());
+            let unaccounted = office.unaccounted(&standing, &agents);
             let maintenance = standing.maintenance.as_ref().map(|page| v1::Maintenance {
                 on: true,
                 since_ms: page.since.0,
@@ -414,6 +415,10 @@ impl Coordinator for Api {
                 previous: standing.previous.as_ref().map(live_to_wire),
                 wanted_route: standing.route.map(|route| route.to_string()).unwrap_or_default(),
                 maintenance,
+                unaccounted: unaccounted.map(|share| v1::Unaccounted {
+                    slot: share.slot.to_string(),
+                    percent: u32::from(share.percent),
+                }),
                 release,
                 agents,
                 now_ms: SystemClock.now().0,

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use pointsman_chassis::config::{self, Parsed, Span};
 use pointsman_core::{
     Activation, BackendName, Check, Code, DrainEnd, EnvironmentName, Found, HookName, HostName, Limits,
-    MAX_SPLITS, Problem, Role, Route, SlotName, SlotPlan, Split, UnitName, VerdictPlan, VerifyLevel,
-    WatchPlan,
+    MAX_SPLITS, Problem, Role, Route, SlotName, SlotPlan, Split, Unaccounted, UnitName, VerdictPlan,
+    VerifyLevel, WatchPlan,
 };
 use serde::Deserialize;
 
@@ -456,15 +456,23 @@ impl Environment {
         self.slots.values().find(|slot| slot.backend == *backend)
     }
 
+    /// The share of the visitors that a route leads to another slot than the one that serves. Only while a release moves visitors
+    /// does somebody account for it.
+    pub fn unaccounted(&self, route: &Route) -> Option<Unaccounted> {
+        let (serves, beside) = (self.slot_behind(&route.stable)?, self.slot_behind(&route.canary)?);
+        let share = || Unaccounted { slot: beside.name.clone(), percent: route.percent };
+        (serves.name != beside.name && route.percent > 0).then(share)
+    }
+
     /// What visitors get by a route: one that leads to no slot keeps them away from the one it names beside.
     pub fn found(&self, route: &Route) -> Found {
         let slot = |backend| self.slot_behind(backend).map(|slot| slot.name.clone());
         if let Some(serves) = slot(&route.stable) {
-            return Found { slot: Some(serves), page: false };
+            return Found { slot: Some(serves), page: false, unaccounted: self.unaccounted(route) };
         }
         // Before the first release there is nothing behind the page, and nobody put it up.
         let behind = slot(&route.canary);
-        Found { page: behind.is_some(), slot: behind }
+        Found { page: behind.is_some(), slot: behind, unaccounted: None }
     }
 }
 

@@ -34,6 +34,7 @@ mod release_ids;
 mod repeated;
 mod retention;
 mod state_lock;
+mod unaccounted;
 pub mod visitors;
 mod watch_file;
 mod watcher;

@@ -13,7 +13,7 @@ use pointsman_core::ports::{Clock as _, Journal as _};
 use pointsman_core::{
     Activation, Aftermath, ArtifactDigest, BackendName, Code, DatabaseWork, Entry, EnvironmentName, Epoch,
     Event, Found, HostName, Note, Outcome, Phase, Plan, Problem, Purpose, ReleaseId, Request, RequestId,
-    RequestKind, Route, RouteEpoch, Standing, State, Step, Timestamp, TrafficSeen, VerdictMode,
+    RequestKind, Route, RouteEpoch, Standing, State, Step, Timestamp, TrafficSeen, Unaccounted, VerdictMode,
 };
 use pointsman_proto::{convert, v1};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
@@ -34,6 +34,7 @@ use crate::planner::{self, Seen, Wanted, Wish};
 use crate::release_ids::{self, Borne};
 use crate::repeated;
 use crate::retention;
+use crate::unaccounted;
 use crate::visitors::Visitors;
 use crate::visitors::lookout::{Delivers, Lookout};
 use crate::way_back;
@@ -142,6 +143,22 @@ fn unnamed(host: &HostName) -> Problem {
         Code::AgentUnreachable,
         format!("agent `{host}` reports a failure that this version does not know"),
     )
+}
+
+/// What all load balancers lead visitors to. Which slot serves is known only where they agree on it; of shares that differ the
+/// largest is told.
+fn joined(mut found: impl Iterator<Item = Found>) -> Found {
+    let Some(mut joined) = found.next() else { return Found::default() };
+    for other in found {
+        if (&other.slot, other.page) != (&joined.slot, joined.page) {
+            return Found::default();
+        }
+        let percent = |found: &Found| found.unaccounted.as_ref().map_or(0, |share| share.percent);
+        if percent(&other) > percent(&joined) {
+            joined.unaccounted = other.unaccounted;
+        }
+    }
+    joined
 }
 
 impl Office {
@@ -498,9 +515,7 @@ impl Office {
         let agents = self.look().await;
         let routes = agents.iter().filter_map(|agent| agent.balancer.as_ref());
         let routes = routes.filter_map(|facts| Route::parse(&facts.route).ok());
-        let mut found = routes.map(|route| self.environment.found(&route));
-        let Some(first) = found.next() else { return Found::default() };
-        if found.all(|other| other == first) { first } else { Found::default() }
+        joined(routes.map(|route| self.environment.found(&route)))
     }
 
     /// Refuses where there is nothing that a person could accept.
@@ -584,7 +599,7 @@ impl Office {
     /// Stops what gives way to a rollback, if that holds the environment, and waits until it is over.
     async fn make_way(&self, wish: &WishOf) -> Result<(), Problem> {
         let Some(open) = self.running().map(|kept| kept.state) else { return Ok(()) };
-        if self.standing().previous.is_none() || open.closes_the_way_back() {
+        if open.closes_the_way_back() {
             return Err(planner::nothing_to_roll_back(&self.environment.name));
         }
         if !open.gives_way() {
@@ -698,7 +713,10 @@ impl Office {
         if !confirmed(deployed) || !deployed.is_deploy() {
             return Ok(None);
         }
-        let rolls_back = |kept: &Kept| matches!(kept.state.plan.purpose, Purpose::Rollback { .. });
+        let rolls_back = |kept: &Kept| {
+            let plan = &kept.state.plan;
+            matches!(plan.purpose, Purpose::Rollback { .. }) && !plan.gathers()
+        };
         let moved = |kept: &Kept| confirmed(kept) && (kept.is_deploy() || rolls_back(kept));
         let all_are_here = {
             let told = &self.book().told;
@@ -805,6 +823,16 @@ impl Office {
             status
         });
         join_all(asked).await
+    }
+
+    /// The share of the visitors that no release accounts for, by what agents have said; none while a release is open.
+    pub fn unaccounted(&self, standing: &Standing, agents: &[v1::AgentStatus]) -> Option<Unaccounted> {
+        if self.open_release().is_some() {
+            return None;
+        }
+        let balancers = agents.iter().filter_map(|agent| agent.balancer.as_ref());
+        let seen: Vec<Route> = balancers.filter_map(|facts| Route::parse(&facts.route).ok()).collect();
+        unaccounted::unaccounted(&self.environment, standing, &seen)
     }
 
     /// Whether a host has its maintenance file, as far as hosts can be asked.
@@ -1251,4 +1279,34 @@ pub struct WishOf {
 pub fn out_of_date(plan: &Plan) -> Problem {
     Problem::new(Code::PlanOutOfDate, "the world moved since the plan was made")
         .hint(format!("look at a new one: `pointsman plan {} --artifact ...`", plan.environment))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_load_balancers_lead_to_is_known_where_they_agree_on_the_slot() {
+        let environment = crate::fixture::environment(&["lb1", "lb2"], "");
+        let found = |routes: &[&str]| {
+            joined(routes.iter().map(|route| environment.found(&Route::parse(route).unwrap())))
+        };
+        let told = |found: Found| {
+            let share = found.unaccounted.map(|share| (share.slot.to_string(), share.percent));
+            (found.slot.map(|slot| slot.to_string()), share)
+        };
+        let (blue, green) = (Some("blue".to_owned()), |percent| Some(("green".to_owned(), percent)));
+        let (all, tenth) = ("be_blue:be_blue:0:7", "be_blue:be_green:10:8");
+        for (routes, expected) in [
+            (&[][..], (None, None)),
+            (&[all, all], (blue.clone(), None)),
+            (&[tenth, tenth], (blue.clone(), green(10))),
+            // One of them had moved its visitors when the release became void.
+            (&[all, tenth], (blue.clone(), green(10))),
+            (&[tenth, "be_blue:be_green:50:9", all], (blue, green(50))),
+            (&[tenth, "be_green:be_blue:0:9"], (None, None)),
+        ] {
+            assert_eq!(told(found(routes)), expected, "{routes:?}");
+        }
+    }
 }

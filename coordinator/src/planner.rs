@@ -13,6 +13,7 @@ use pointsman_proto::{convert, v1};
 
 use crate::environment::Environment;
 use crate::lasts;
+use crate::unaccounted;
 
 /// What a release is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -226,7 +227,15 @@ pub fn plan(
     let (route, route_epoch_base) = confirmed_route(environment, standing, seen)?;
     let under_maintenance = standing.maintenance.is_some();
     let live = live_slot(environment, standing, &route, under_maintenance)?;
-    let (purpose, to) = purpose_and_target(environment, standing, &wish, live.as_ref())?;
+    let unaccounted = environment.unaccounted(&route);
+    let (purpose, to) = match (&live, &unaccounted, &wish.wanted) {
+        (Some(serves), Some(share), Wanted::Deploy { .. }) => {
+            return Err(unaccounted::refused(share, serves, &environment.name));
+        }
+        // Whom no release accounts for comes first: what was live before the others' slot is where the next one leads.
+        (Some(serves), Some(_), Wanted::Rollback) => gather(standing, serves),
+        _ => purpose_and_target(environment, standing, &wish, live.as_ref())?,
+    };
     let links_before = links(&to, seen)?;
     // A share of the visitors can be moved only from a slot that serves them.
     let splits = match wish.wanted {
@@ -250,7 +259,10 @@ pub fn plan(
             shows_no_page(environment, standing, &to, seen)?;
         }
         Purpose::Rollback { artifact, .. } => {
-            still_holds(*artifact, &to, &links_before, seen)?;
+            // Most visitors are where the others are led back to, whatever is there.
+            if unaccounted.is_none() {
+                still_holds(*artifact, &to, &links_before, seen)?;
+            }
             shows_no_page(environment, standing, &to, seen)?;
         }
         Purpose::Maintenance { on: false, .. } => would_show_the_site(environment, &to, seen)?,
@@ -581,6 +593,13 @@ fn live_slot(
     })
 }
 
+/// A rollback of a share of the visitors to the slot that serves the others.
+fn gather(standing: &Standing, serves: &SlotPlan) -> (Purpose, SlotPlan) {
+    let known = standing.live.as_ref().filter(|live| live.slot == serves.name);
+    let artifact = known.and_then(|live| live.artifact);
+    (Purpose::Rollback { artifact, to: known.and_then(|live| live.release.clone()) }, serves.clone())
+}
+
 fn purpose_and_target(
     environment: &Environment,
     standing: &Standing,
@@ -726,7 +745,7 @@ fn links(to: &SlotPlan, seen: &Seen) -> Result<BTreeMap<HostName, Option<Artifac
 #[cfg(test)]
 mod tests {
     use super::*;
-    use pointsman_core::{Part, Usual};
+    use pointsman_core::{Found, Part, Unaccounted, Usual};
     use std::path::Path;
 
     use crate::fixture;
@@ -791,6 +810,44 @@ mod tests {
                 (highest, before) = (last, Some(of(one)));
             }
         }
+    }
+
+    #[test]
+    fn a_share_that_no_release_accounts_for_is_led_back_before_anything_is_deployed() {
+        let site = environment();
+        let found = Found {
+            slot: "blue".parse().ok(),
+            page: false,
+            unaccounted: Some(Unaccounted { slot: "green".parse().unwrap(), percent: 10 }),
+        };
+        let accepted = Standing::found(&found, "ada", Timestamp(1));
+        // Of a slot that was live before nobody is led anywhere first.
+        let known = Standing {
+            previous: Some(LiveRelease { slot: "green".parse().unwrap(), release: None, artifact: None }),
+            ..accepted.clone()
+        };
+        let share = "be_blue:be_green:10:7";
+        let both = seen(&[("lb1", share, 7), ("lb2", share, 9)]);
+        for standing in [&accepted, &known] {
+            let refused = plan(&site, standing, deploy(), &both).unwrap_err();
+            assert_eq!(refused.code, Code::NotPossibleNow);
+            assert!(refused.message.contains("10 % of the visitors are on `green`"), "{refused:?}");
+            assert!(refused.hint.contains("`pointsman rollback production`"), "{refused:?}");
+
+            let back = plan(&site, standing, wish(Wanted::Rollback), &both).unwrap();
+            assert!(back.gathers());
+            let route = |step| back.route(step).map(|route| route.to_string());
+            assert_eq!(route(pointsman_core::Step::Switch).as_deref(), Some("be_blue:be_blue:0:11"));
+            assert_eq!(route(pointsman_core::Step::RouteBack).as_deref(), Some("be_blue:be_blue:0:13"));
+            assert_eq!(back.database, None);
+            let asked: Vec<&HostName> = back.hosts().collect();
+            assert_eq!(asked, back.balancers.iter().collect::<Vec<_>>(), "no web host is asked anything");
+        }
+        // Nobody is anywhere else: then it leads to what was live before, if anything was.
+        let well = seen(&[("lb1", "be_blue:be_green:0:7", 7), ("lb2", "be_blue:be_green:0:7", 7)]);
+        assert!(plan(&site, &accepted, deploy(), &well).is_ok());
+        assert_eq!(code(plan(&site, &accepted, wish(Wanted::Rollback), &well)), Code::NothingToRollBack);
+        assert!(!plan(&site, &known, wish(Wanted::Rollback), &well).unwrap().gathers());
     }
 
     /// A load balancer that is gone for good keeps nobody from leading the others' visitors back; one that answers is

@@ -75,6 +75,18 @@ pub struct Found {
     pub slot: Option<SlotName>,
     /// Visitors are kept away from it: the maintenance page is up, or they wait for a swap of databases.
     pub page: bool,
+    /// The share of them that was on another slot.
+    pub unaccounted: Option<Unaccounted>,
+}
+
+/// A share of the visitors on another slot than the one that serves the others, while no release is open: the one that led them
+/// there is void, or somebody led them by hand. Nobody watches or judges what they meet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unaccounted {
+    /// Where they are.
+    pub slot: SlotName,
+    /// How many of all visitors they are, in percent: 1 to 100.
+    pub percent: u8,
 }
 
 /// A fact with the moment it was recorded.

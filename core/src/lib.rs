@@ -49,7 +49,7 @@ pub use code::Code;
 pub use database::{DatabasePlan, DatabaseWork, MigrationPhase, Migrations, SwapTo, VerifyLevel};
 pub use digest::{ArtifactDigest, ContentHash, InvalidDigest, OrderDigest};
 pub use epoch::{EPOCHS_OF_A_RELEASE, Epoch, RouteEpoch};
-pub use event::{Entry, Event, Found, Stamped};
+pub use event::{Entry, Event, Found, Stamped, Unaccounted};
 pub use http_path::{HttpPath, InvalidHttpPath};
 pub use judged::{Counted, Judged, MetricJudged, Ruling};
 pub use left_out::LeftOut;

@@ -16,7 +16,8 @@ pub enum Purpose {
         /// The artifact.
         artifact: ArtifactDigest,
     },
-    /// Move visitors back to a slot that was live before, with what is on it.
+    /// Move visitors back to a slot that was live before, with what is on it; or a share of them to the slot that serves the
+    /// others: see [`Plan::gathers`].
     Rollback {
         /// What must be current there; unknown for a slot that pointsman never filled.
         artifact: Option<ArtifactDigest>,
@@ -269,6 +270,13 @@ impl Plan {
             Purpose::Database(DatabaseWork::Swap { .. } | DatabaseWork::SwapBack { .. })
         );
         swaps && self.database.as_ref().is_some_and(|database| database.keeps_away)
+    }
+
+    /// Whether it leads a share of the visitors back for which no release accounts: to the slot that serves the others, from
+    /// which nobody is moved. What is live stays what it was, and its way back leads to the same slot.
+    pub fn gathers(&self) -> bool {
+        let same = self.from.as_ref().is_some_and(|from| from.name == self.to.name);
+        same && matches!(self.purpose, Purpose::Rollback { .. })
     }
 
     /// The step after `step` on the way forward.

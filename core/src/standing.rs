@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
-    ArtifactDigest, DatabaseWork, Found, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step, Timestamp,
+    ArtifactDigest, DatabaseWork, Found, Outcome, Purpose, ReleaseId, Route, SlotName, State, Step,
+    Timestamp, Unaccounted,
 };
 
 /// What is live, or was.
@@ -39,6 +40,8 @@ pub struct Standing {
     pub previous: Option<LiveRelease>,
     /// The route that was set last on every load balancer.
     pub route: Option<Route>,
+    /// A share of the visitors that was found on another slot. Only where no route is known: what was set since says it itself.
+    pub unaccounted: Option<Unaccounted>,
     /// The maintenance page.
     pub maintenance: Option<MaintenanceStanding>,
     /// Which release each slot was last filled by.
@@ -57,7 +60,8 @@ impl Standing {
         let live = found.slot.clone().map(|slot| LiveRelease { slot, release: None, artifact: None });
         let reason = || Some("the page was up when the journal was accepted".to_owned());
         let page = || MaintenanceStanding { since: at, by: by.to_owned(), reason: reason(), until: None };
-        Self { live, maintenance: found.page.then(page), ..Self::default() }
+        let (maintenance, unaccounted) = (found.page.then(page), found.unaccounted.clone());
+        Self { live, maintenance, unaccounted, ..Self::default() }
     }
 
     /// Folds a release that is over.
@@ -83,11 +87,11 @@ impl Standing {
                 _ => {}
             }
             if state.plan.keeps_away() {
-                self.route = Some(state.route());
+                self.routed(state);
             }
             return;
         }
-        self.route = Some(state.route());
+        self.routed(state);
         let plan = &state.plan;
         let confirmed = outcome == Outcome::Confirmed;
         self.expanded(state);
@@ -113,6 +117,8 @@ impl Standing {
                 self.slots.remove(&plan.to.name);
                 self.previous = self.previous.take().filter(|previous| previous.slot != plan.to.name);
             }
+            // Everybody is on the slot that served most of them before: what is live is what was.
+            Purpose::Rollback { .. } if plan.gathers() => {}
             Purpose::Rollback { artifact, to } if confirmed => {
                 self.previous = self.live.take();
                 std::mem::swap(&mut self.ahead_of_live, &mut self.ahead_of_previous);
@@ -142,6 +148,10 @@ impl Standing {
                 });
             }
         }
+    }
+
+    fn routed(&mut self, state: &State) {
+        (self.route, self.unaccounted) = (Some(state.route()), None);
     }
 
     fn leads_nowhere_back(&mut self) {

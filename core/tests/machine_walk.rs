@@ -27,9 +27,10 @@ use pointsman_core::{
 };
 use waited::{fence_failed, next};
 
-/// Walks of each kind of release: together 20 000.
+/// Walks of each kind of release: together 22 000.
 const DEPLOYS: u64 = 10_000;
 const ROLLBACKS: u64 = 4_000;
+const GATHERINGS: u64 = 2_000;
 const MAINTENANCES: u64 = 6_000;
 /// No walk may go round more often than this, whether it records anything or not. The longest of half a million
 /// without splits went round 110 times.
@@ -192,17 +193,17 @@ impl Drop for Walk {
 }
 
 impl Walk {
-    fn begin(name: &'static str, seed: u64, purposes: &[fn() -> Purpose]) -> Self {
+    fn begin(name: &'static str, seed: u64, plans: &[fn(Site) -> Plan]) -> Self {
         let mut chance = Chance::from_seed(seed);
-        let purpose = chance.pick(purposes)();
-        let for_maintenance = matches!(purpose, Purpose::Maintenance { .. });
+        let planned = chance.pick(plans);
+        let for_maintenance = name == "maintenance";
         let site = Site {
             live: chance.percent(80),
             page_up: !for_maintenance && chance.percent(10),
             splits: chance.pick::<&[u8]>(&[&[], &[], &[10], &[5, 50], &[1, 2, 3, 5, 10, 25, 50, 99]]),
             ..Site::of(chance.pick(&[1, 2]), chance.pick(&[1, 2]))
         };
-        let mut plan = plan(purpose, site);
+        let mut plan = planned(site);
         plan.automatic_rollback = chance.percent(80);
         Self {
             name,
@@ -482,6 +483,11 @@ impl Walk {
             return;
         }
         assert_eq!(after.maintenance, before.maintenance);
+        if plan.gathers() {
+            let share = |route: &Route| 100 - route.share_of(&plan.to.backend);
+            assert_eq!(self.world.routes.values().map(share).max(), Some(0), "somebody is elsewhere");
+            return assert_eq!((after.live, after.previous), (before.live, before.previous));
+        }
         assert_eq!(to_is_live, confirmed);
         if confirmed {
             assert_eq!(after.live.and_then(|live| live.artifact), plan.artifact());
@@ -493,6 +499,14 @@ impl Walk {
             && matches!(plan.purpose, Purpose::Deploy { .. });
         assert!(!leads_to_failed || outcome == Outcome::Aborted, "a rollback would lead to what just failed");
     }
+}
+
+/// A rollback of a share of the visitors on green, for which no release accounts, to blue that serves the others.
+fn gather(site: Site) -> Plan {
+    let plan = plan(Purpose::Rollback { artifact: None, to: None }, site);
+    let serves = plan.from.clone().unwrap();
+    let route_before = Route { canary: "be_green".parse().unwrap(), percent: 10, ..plan.route_before };
+    Plan { to: serves, route_before, ..plan }
 }
 
 /// How the environment stood: the old slot live, an older release on the target slot.
@@ -529,8 +543,8 @@ struct Tally {
     longest: u32,
 }
 
-fn walk(name: &'static str, seed: u64, purposes: &[fn() -> Purpose], tally: &mut Tally) {
-    let mut walk = Walk::begin(name, seed, purposes);
+fn walk(name: &'static str, seed: u64, plans: &[fn(Site) -> Plan], tally: &mut Tally) {
+    let mut walk = Walk::begin(name, seed, plans);
     walk.go();
     let end = match walk.state.outcome() {
         Some(outcome) => {
@@ -546,11 +560,11 @@ fn walk(name: &'static str, seed: u64, purposes: &[fn() -> Purpose], tally: &mut
 }
 
 /// Walks every seed, and sees to it that each of these ends was met often enough to mean something.
-fn walks(name: &'static str, count: u64, purposes: &[fn() -> Purpose], ends: &[&str], steps: &[Step]) {
+fn walks(name: &'static str, count: u64, plans: &[fn(Site) -> Plan], ends: &[&str], steps: &[Step]) {
     let mut tally = Tally::default();
     let once_failed = ONCE_FAILED.iter().filter(|(kind, _)| *kind == name).map(|(_, seed)| *seed);
     for seed in once_failed.chain(0..count) {
-        walk(name, seed, purposes, &mut tally);
+        walk(name, seed, plans, &mut tally);
     }
     let met: Vec<&str> = tally.ends.iter().filter(|(_, count)| **count >= 20).map(|(end, _)| *end).collect();
     assert_eq!(met, ends, "{tally:?}");
@@ -568,18 +582,29 @@ fn deploys_end_as_they_say() {
         database || matches!(step, Maintain | Unmaintain | Watch)
     };
     let steps: Vec<Step> = Step::ALL.into_iter().filter(|step| !others(step)).collect();
-    walks("deploy", DEPLOYS, &[deploy], &["aborted", "confirmed", "held", "refused", "rolled-back"], &steps);
+    let deploys = |site| plan(deploy(), site);
+    walks("deploy", DEPLOYS, &[deploys], &["aborted", "confirmed", "held", "refused", "rolled-back"], &steps);
 }
 
 #[test]
 fn rollbacks_end_as_they_say() {
     let steps = [Step::Preflight, Step::Switch, Step::RouteBack];
-    walks("rollback", ROLLBACKS, &[rollback], &["confirmed", "held", "refused", "rolled-back"], &steps);
+    let rollbacks = |site| plan(rollback(), site);
+    walks("rollback", ROLLBACKS, &[rollbacks], &["confirmed", "held", "refused", "rolled-back"], &steps);
+}
+
+/// Whatever happens on its way, it leads nobody anywhere but to the slot that serves.
+#[test]
+fn whoever_is_gathered_ends_on_the_slot_that_serves() {
+    let steps = [Step::Preflight, Step::Switch, Step::RouteBack];
+    let gatherings = |site| gather(Site { live: true, page_up: false, ..site });
+    walks("gathering", GATHERINGS, &[gatherings], &["confirmed", "held", "refused", "rolled-back"], &steps);
 }
 
 #[test]
 fn maintenance_ends_as_it_says() {
-    let purposes: [fn() -> Purpose; 2] = [|| maintenance(true), || maintenance(false)];
+    let plans: [fn(Site) -> Plan; 2] =
+        [|site| plan(maintenance(true), site), |site| plan(maintenance(false), site)];
     let steps = [Step::Maintain, Step::Unmaintain];
-    walks("maintenance", MAINTENANCES, &purposes, &["aborted", "confirmed", "held", "refused"], &steps);
+    walks("maintenance", MAINTENANCES, &plans, &["aborted", "confirmed", "held", "refused"], &steps);
 }

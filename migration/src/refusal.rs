@@ -207,9 +207,7 @@ fn cluster(statement: &Stmt, tokens: &[Token<'_>]) -> Option<Refusal> {
         {
             "what a database is to others"
         }
-        Stmt::Do(_) if tokens.iter().filter_map(body::of).any(says_outer) => {
-            "what a database is to others"
-        }
+        Stmt::Do(_) if tokens.iter().filter_map(body::of).any(says_outer) => "what a database is to others",
         _ => return None,
     };
     refuse(

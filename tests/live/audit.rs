@@ -158,3 +158,104 @@ async fn a_damaged_journal_is_salvaged_and_gone_on_with_when_a_person_says_so() 
     let told = site.cli(&["history", "production"]).await.unwrap();
     assert!(told.says("v1") && told.says("v3"), "what was known before is gone: {told:?}");
 }
+
+/// Longest time for the second load balancer to follow the first.
+const SOON: std::time::Duration = std::time::Duration::from_secs(30);
+
+/// Whether every load balancer leads a tenth of the visitors to green.
+fn led_away(routes: &[String]) -> bool {
+    routes.iter().all(|route| route.starts_with("be_blue:be_green:10:"))
+}
+
+/// The coordinator's entries of the canary's release are lost while a tenth of the visitors is on its slot, and a person accepts
+/// what is left.
+async fn accepted_in_the_middle_of_a_canary(site: &mut Site) {
+    site.released("v1").await.unwrap();
+    let known = entries(site);
+    let mut client = site.client().unwrap();
+    let digest = kit::publish(&mut client, &site.artifact("v2").unwrap()).await.unwrap();
+    client.deploy(&digest, "v2").await.unwrap();
+    client.follow("v2", |seen| seen.done("canary-1")).await.unwrap();
+    let moved = kit::until("both load balancers lead them there", SOON, || async {
+        led_away(&site.routes().await.ok()?).then_some(())
+    });
+    moved.await.unwrap();
+    site.kill_coordinator().unwrap();
+    // What is left knows that v2 began, and not that it moved anybody.
+    let entry = known + 5;
+    tamper(&site.journal(), &format!("UPDATE entry SET principal = 'somebody else' WHERE seq = {entry}"));
+    let told = run(site, "salvage-journal");
+    assert_eq!(told.code, 0, "{told:?}");
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let told = site.cli(&["audit", "accept", "production", "--confirm", "production"]).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn whom_a_canary_had_led_away_when_its_journal_was_accepted_a_rollback_leads_back() {
+    let mut site =
+        Site::builder().balancers(2).canary(&[10, 50], "60s").watch("300ms").start().await.unwrap();
+    accepted_in_the_middle_of_a_canary(&mut site).await;
+    assert!(led_away(&site.routes().await.unwrap()), "{:?}", site.routes().await);
+
+    let named = "10 % of the visitors are on green, which no release accounts for; type `pointsman rollback production`";
+    let v3 = site.artifact("v3").unwrap().display().to_string();
+    let deploy = ["deploy", "production", "--artifact", &v3, "--release", "v3", "--yes", "--at-once"];
+    // The journal says it too, also to the next coordinator, and where no load balancer can be asked.
+    for balancers_answer in [true, false] {
+        if !balancers_answer {
+            site.kill_lb_agent().unwrap();
+            site.kill(kit::Daemon::SecondLbAgent).unwrap();
+            site.kill_coordinator().unwrap();
+            site.start_coordinator().unwrap();
+            site.coordinator_answers().await.unwrap();
+        }
+        let told = site.cli(&["status", "production"]).await.unwrap();
+        assert!(told.stdout.lines().next().unwrap().contains(named), "{told:?}");
+        let told = site.cli(&["status", "production", "-o", "json"]).await.unwrap();
+        let document: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+        assert_eq!(document["unaccounted"], serde_json::json!({ "slot": "green", "percent": 10 }));
+    }
+    site.start_lb_agent().unwrap();
+    site.start(kit::Daemon::SecondLbAgent, None).unwrap();
+    site.ready().await.unwrap();
+    let told = site.cli(&["doctor", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("10 % of the visitors are on `green`"), "{told:?}");
+    let known = entries(&site);
+    let told = site.cli(&deploy).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0707") && told.says("pointsman rollback production"), "{told:?}");
+    assert_eq!(entries(&site), known, "nothing has begun");
+
+    let before = site.world().await.unwrap();
+    let load = kit::Load::start(site.frontend(), kit::LoadPlan::default()).unwrap();
+    load.more(50).await.unwrap();
+    let told = site.cli(&["rollback", "production", "--reason", "test"]).await.unwrap();
+    assert!(told.code == 0 && told.says("every visitor of production is on blue"), "{told:?}");
+    load.more(50).await.unwrap();
+    assert_eq!(load.stop().unwrap().failures(), Vec::<String>::new());
+    let everybody = |route: &String| route.starts_with("be_blue:be_blue:0:");
+    assert!(site.routes().await.unwrap().iter().all(everybody), "{:?}", site.routes().await);
+    for frontend in site.frontends() {
+        let met = kit::sides(frontend, "/index.html", &kit::ids(200)).await.unwrap();
+        assert!(met.iter().all(|met| met.page == "<title>v1</title>"), "{met:?}");
+    }
+    let after = site.world().await.unwrap();
+    assert_eq!(after.hosts, before.hosts, "it changes nothing on a web host");
+    let (id, outcome) = after.releases[0].clone();
+    assert_eq!(outcome, "confirmed");
+    let books = kit::Books::read(&site).unwrap();
+    let ordered = books.of(&id).filter(|fact| fact.event() == "order-intended");
+    let ordered: Vec<String> =
+        ordered.map(|fact| format!("{} {}", fact.text("step"), fact.text("host"))).collect();
+    assert_eq!(ordered, ["preflight lb1", "preflight lb2", "switch lb1", "switch lb2"]);
+
+    // It is done, and leads nowhere else.
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(!told.says("no release accounts for"), "{told:?}");
+    let told = site.cli(&["rollback", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0706"), "{told:?}");
+    let told = site.cli(&deploy).await.unwrap();
+    assert_eq!(told.code, 0, "{told:?}");
+    assert!(site.visit().await.unwrap().contains("\nv3\n"));
+}

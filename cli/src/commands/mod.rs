@@ -53,9 +53,12 @@ impl Asked {
     /// How the command ends: what was asked for is a success, whatever it says of the release.
     fn exit(self, release: &v1::Release, exit: Exit) -> Exit {
         let purpose = release.plan.as_ref().map_or("", |plan| plan.purpose.as_str());
+        let gathers = release.plan.as_ref().is_some_and(crate::render::gathers);
         match (self, release.outcome.as_str()) {
             // A rollback that is a release of its own is done when it is confirmed, like any other.
             (Self::Back, "rolled-back" | "aborted" | "refused") if purpose != "rollback" => Exit::Done,
+            // Its way back leads to where it leads.
+            (Self::Back, "rolled-back") if gathers => Exit::Done,
             (Self::Stop, "aborted" | "refused") => Exit::Done,
             (Self::Hold, "") if release.held.is_some() => Exit::Done,
             (Self::Back, "confirmed") if purpose != "rollback" => Exit::Failed,

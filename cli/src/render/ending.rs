@@ -24,6 +24,13 @@ pub fn ending(release: &v1::Release) -> String {
             super::verdict::met(release),
             watched_on(release, &plan)
         ),
+        // Its way back leads to the same slot.
+        ("rolled-back", _) if super::gathers(&plan) => {
+            format!("led back after {took}, at another try: {}{gone}", gathered(&plan))
+        }
+        ("aborted" | "refused", _) if super::gathers(&plan) => {
+            format!("not led back after {took}: visitors of {} are where they were{gone}", plan.environment)
+        }
         ("rolled-back" | "aborted" | "refused", "rollback") => format!(
             "not rolled back after {took}: visitors of {} are still on {}{gone}",
             plan.environment,
@@ -67,6 +74,11 @@ pub fn ending(release: &v1::Release) -> String {
             format!("release {} of {}: {}", plan.release, plan.environment, or(other, "still running"))
         }
     }
+}
+
+/// Where everybody is once no share is on another slot any more.
+fn gathered(plan: &v1::Plan) -> String {
+    format!("every visitor of {} is on {}", plan.environment, plan.to_slot)
 }
 
 /// Whether visitors were led away from the slot that serves them while something was done.
@@ -211,6 +223,7 @@ fn said_done(plan: &v1::Plan, everybody: bool) -> String {
                 plan.release
             )
         }
+        "rollback" if super::gathers(plan) => gathered(plan),
         "rollback" if plan.to_release.is_empty() => {
             format!("{environment} is on {slot} again; forward again: `pointsman rollback {environment}`")
         }

@@ -16,7 +16,7 @@ use self::story::{
     Story, T0, canary, check_failed, deploy, deploy_under_maintenance, drifted, first_backup, first_deploy,
     maintenance, plan, rollback, rollback_without_one, unhealthy, unreachable,
 };
-use self::world::{before, during, first_balancer, settled, silent};
+use self::world::{accepted, before, during, first_balancer, settled, silent};
 use super::json;
 use crate::exit::Exit;
 
@@ -91,6 +91,10 @@ fn running() -> Vec<(String, Story)> {
         }),
         ("deploy on its way back", failing().turned_back(check_failed()).sent(Step::RouteBack)),
         ("deploy cleaning up", check_fails().sent(Step::Conceal)),
+        (
+            "visitors whom no release accounts for on their way back",
+            Story::of(story::gather()).until(Step::Switch).sent(Step::Switch),
+        ),
         ("rollback in switch", Story::of(rollback(Some("77ab012"))).until(Step::Switch).sent(Step::Switch)),
         ("maintenance going up", Story::of(maintenance(true)).fenced().sent(Step::Maintain)),
     ];
@@ -185,6 +189,25 @@ fn ended() -> Vec<(&'static str, Story)> {
             "rollback to what nobody named",
             Story::of(rollback(None)).until(Step::Switch).confirmed(Step::Switch),
         ),
+        (
+            "visitors whom no release accounts for led back",
+            Story::of(story::gather()).until(Step::Switch).confirmed(Step::Switch),
+        ),
+        (
+            "visitors whom no release accounts for led back at another try",
+            Story::of(story::gather())
+                .until(Step::Switch)
+                .failing_on(Step::Switch, "lb2", unreachable("lb2"))
+                .turned_back(unreachable("lb2"))
+                .all_back(),
+        ),
+        (
+            "visitors whom no release accounts for not led back",
+            Story::of(story::gather())
+                .fenced()
+                .failing_on(Step::Preflight, "lb1", story::drifted())
+                .turned_back(story::drifted()),
+        ),
         ("rollback refused", refused_rollback()),
         ("rollback failed and undone", failed_rollback()),
         ("maintenance page up", Story::of(maintenance(true)).fenced().confirmed(Step::Maintain)),
@@ -223,6 +246,7 @@ fn plans() {
         ("deploy under maintenance", deploy_under_maintenance()),
         ("rollback", rollback(Some("77ab012"))),
         ("rollback to what nobody named", rollback(None)),
+        ("rollback of visitors whom no release accounts for", story::gather()),
         ("rollback without one that is out of service", rollback_without_one()),
         ("maintenance on", maintenance(true)),
         ("maintenance off", maintenance(false)),
@@ -419,6 +443,10 @@ fn standings() -> Vec<(&'static str, v1::StatusReply)> {
         }),
         ("no way back is known", changed(&|status| status.previous = None)),
         (
+            "visitors whom no release accounts for",
+            world::status(&accepted(), None, T0, "be_blue:be_green:10:40"),
+        ),
+        (
             "one load balancer drifted",
             changed(&|status| {
                 let found = first_balancer(status);
@@ -547,12 +575,16 @@ fn statuses() {
     for (name, status) in standings() {
         cases.add(name, &super::status(&status));
     }
+    let stood = |name: &str| match name {
+        name if name.starts_with("first") => Default::default(),
+        name if name.starts_with("visitors whom no release accounts for") => accepted(),
+        _ => before(),
+    };
     for (name, story) in running() {
-        cases.add(&name, &super::status(&during(&before(), &story)));
+        cases.add(&name, &super::status(&during(&stood(&name), &story)));
     }
     for (name, story) in ended() {
-        let first = name.starts_with("first");
-        let standing = if first { Default::default() } else { before() };
+        let standing = stood(name);
         cases.add(name, &super::status(&during(&standing, &story)));
     }
     cases.check("status.txt");
@@ -560,6 +592,7 @@ fn statuses() {
         "all is well",
         "nothing was released yet",
         "a load balancer is silent",
+        "visitors whom no release accounts for",
         "maintenance",
         "a rule of the engine is broken",
     ] {

@@ -104,6 +104,16 @@ fn nobody_served(status: &v1::StatusReply) -> String {
     told
 }
 
+/// A share of the visitors that nobody watches, and what ends that.
+fn unaccounted(status: &v1::StatusReply) -> String {
+    status.unaccounted.as_ref().map_or_else(String::new, |share| {
+        format!(
+            "; ✖ {} % of the visitors are on {}, which no release accounts for; type `pointsman rollback {}`",
+            share.percent, share.slot, status.environment
+        )
+    })
+}
+
 /// The same by the journal; none where that knows of nothing.
 fn by_journal(status: &v1::StatusReply) -> Option<String> {
     let before = live(status.live.as_ref());
@@ -113,7 +123,7 @@ fn by_journal(status: &v1::StatusReply) -> Option<String> {
     let moving =
         status.release.as_ref().filter(|release| release.outcome.is_empty() && release.visitors_moved);
     let Some((release, plan)) = moving.and_then(|release| Some((release, release.plan.as_ref()?))) else {
-        return status.live.as_ref().map(|_| format!("it serves {before}"));
+        return status.live.as_ref().map(|_| format!("it serves {before}{}", unaccounted(status)));
     };
     Some(match release.step.as_str() {
         canary if canary.starts_with("canary") && release.watch_until_ms > 0 => {
@@ -128,6 +138,11 @@ fn by_journal(status: &v1::StatusReply) -> Option<String> {
             let unwatched = status.trouble.is_some() || release.blind.is_some();
             let watched = if unwatched { "not being watched" } else { "being watched" };
             format!("it serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
+        }
+        step if super::gathers(plan) => {
+            let still = release.held.is_some() || status.trouble.is_some();
+            let leads = if still { "stands still while it leads" } else { "is leading" };
+            format!("it {leads} every visitor back to {} ({step})", plan.to_slot)
         }
         step => {
             let from = or(&plan.from_slot, "the maintenance page");

@@ -196,7 +196,7 @@ fn page(status: &v1::StatusReply) -> Value {
 
 /// How an environment stands.
 pub fn status(status: &v1::StatusReply) -> Value {
-    json!({
+    let mut fields = json!({
         "kind": "status", "environment": status.environment, "url": status.url, "live": live(status.live.as_ref()),
         "previous": live(status.previous.as_ref()),
         "way_back": status.way_back.as_ref().map(|found| json!({
@@ -209,7 +209,11 @@ pub fn status(status: &v1::StatusReply) -> Value {
         "coordinator_version": status.coordinator_version, "trouble": status.trouble.as_ref().map(wire_problem),
         "trouble_since_ms": Some(status.trouble_since_ms).filter(|since| *since > 0),
         "certificate_ends_s": Some(status.certificate_ends_s).filter(|end| *end > 0),
-    })
+    });
+    let share =
+        status.unaccounted.as_ref().map(|share| json!({ "slot": share.slot, "percent": share.percent }));
+    add(&mut fields, "unaccounted", share);
+    fields
 }
 
 /// Where visitors go.

@@ -55,6 +55,9 @@ pub fn status(status: &v1::StatusReply) -> String {
         _ if drifted(status) => {
             format!("find out more: `pointsman doctor {}`", status.environment)
         }
+        _ if status.unaccounted.is_some() => {
+            format!("lead every visitor to the slot that serves: `pointsman rollback {}`", status.environment)
+        }
         (Some(previous), _) => way_back(previous, status),
         (None, _) if status.live.is_none() => {
             format!("release: `pointsman deploy {} --artifact DIR --release ID`", status.environment)

@@ -34,6 +34,7 @@ pub use plan::plan;
 pub use ticks::{tick_block, tick_json, tick_lines};
 
 use pointsman_core::Problem;
+use pointsman_proto::v1;
 
 /// A moment, in UTC: `2026-11-23T17:45:12Z`.
 pub fn time(ms: u64) -> String {
@@ -61,6 +62,11 @@ fn or<'a>(text: &'a str, instead: &'a str) -> &'a str {
     if text.is_empty() { instead } else { text }
 }
 
+/// Whether a release leads a share of the visitors back to the slot that serves the others.
+pub fn gathers(plan: &v1::Plan) -> bool {
+    plan.purpose == "rollback" && plan.from_slot == plan.to_slot
+}
+
 /// An error as people see it: code, what, causes, what to do.
 pub fn problem(problem: &Problem) -> String {
     let mut text = format!("error[{}]: {problem}\n", problem.code);
@@ -75,7 +81,7 @@ pub fn problem(problem: &Problem) -> String {
 }
 
 /// A failure inside other text, in one line.
-fn problem_line(wire: &pointsman_proto::v1::Problem) -> String {
+fn problem_line(wire: &v1::Problem) -> String {
     let host = if wire.host.is_empty() { String::new() } else { format!("{}: ", wire.host) };
     format!("[{}] {host}{}", wire.code, wire.message)
 }

@@ -135,10 +135,32 @@ enum Fact {
         slot: Option<String>,
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         page: bool,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unaccounted: Option<Unaccounted>,
     },
     Noted {
         note: note::Note,
     },
+}
+
+/// [`domain::Unaccounted`].
+#[derive(Serialize, Deserialize)]
+pub(super) struct Unaccounted {
+    slot: String,
+    percent: u8,
+}
+
+impl Unaccounted {
+    /// For the disk.
+    pub(super) fn of(share: &domain::Unaccounted) -> Self {
+        Self { slot: share.slot.to_string(), percent: share.percent }
+    }
+
+    /// From the disk.
+    pub(super) fn read(self) -> Option<domain::Unaccounted> {
+        let slot = domain::SlotName::parse(&self.slot).ok()?;
+        (1..=100).contains(&self.percent).then_some(domain::Unaccounted { slot, percent: self.percent })
+    }
 }
 
 #[derive(Serialize, Deserialize)]
@@ -385,6 +407,7 @@ fn fact_of(event: &Event) -> Fact {
             by: by.clone(),
             slot: found.slot.as_ref().map(ToString::to_string),
             page: found.page,
+            unaccounted: found.unaccounted.as_ref().map(Unaccounted::of),
         },
         Event::Held(problem) => Fact::Held { problem: problem_of(problem) },
         Event::Noted(noted) => Fact::Noted { note: note::note_of(noted) },
@@ -432,11 +455,12 @@ fn event_of(fact: Fact) -> Option<Event> {
             Event::Requested(domain::Request { kind, by, reason, without })
         }
         Fact::TurnedBack { problem } => Event::TurnedBack(problem_from(problem)?),
-        Fact::Adopted { by, slot, page } => {
+        Fact::Adopted { by, slot, page, unaccounted } => {
             let slot = slot
                 .map(|slot| domain::SlotName::parse(&slot).ok())
                 .map_or(Some(None), |slot| slot.map(Some))?;
-            Event::Adopted { by, found: domain::Found { slot, page } }
+            let unaccounted = unaccounted.map_or(Some(None), |share| share.read().map(Some))?;
+            Event::Adopted { by, found: domain::Found { slot, page, unaccounted } }
         }
         Fact::Held { problem } => Event::Held(problem_from(problem)?),
         Fact::Noted { note } => Event::Noted(note::note_from(note)?),
@@ -796,6 +820,21 @@ mod tests {
     }
 
     #[test]
+    fn an_accepted_journal_is_read_as_an_older_version_wrote_it() {
+        let read = |more: &str| decode(format!(r#"{{"v":4,"event":"adopted","by":"ada"{more}}}"#).as_bytes());
+        let found = domain::Found { slot: domain::SlotName::parse("blue").ok(), ..domain::Found::default() };
+        assert_eq!(read(r#","slot":"blue""#), Ok(Event::Adopted { by: "ada".to_owned(), found }));
+        for malformed in [
+            r#"{"slot":"green","percent":0}"#,
+            r#"{"slot":"","percent":10}"#,
+            r#"{"slot":"green","percent":101}"#,
+        ] {
+            let found = read(&format!(r#","unaccounted":{malformed}"#));
+            assert!(matches!(found, Err(Unreadable::Malformed(_))), "{malformed}: {found:?}");
+        }
+    }
+
+    #[test]
     fn facts_come_back_as_they_went() {
         let key =
             domain::OrderKey { step: domain::Step::Stage, host: domain::HostName::parse("green").unwrap() };
@@ -831,7 +870,22 @@ mod tests {
             Event::Adopted { by: "ada".to_owned(), found: domain::Found::default() },
             Event::Adopted {
                 by: "ada".to_owned(),
-                found: domain::Found { slot: domain::SlotName::parse("blue").ok(), page: true },
+                found: domain::Found {
+                    slot: domain::SlotName::parse("blue").ok(),
+                    page: true,
+                    unaccounted: None,
+                },
+            },
+            Event::Adopted {
+                by: "ada".to_owned(),
+                found: domain::Found {
+                    slot: domain::SlotName::parse("blue").ok(),
+                    page: false,
+                    unaccounted: Some(domain::Unaccounted {
+                        slot: domain::SlotName::parse("green").unwrap(),
+                        percent: 10,
+                    }),
+                },
             },
             asked(Vec::new()),
             asked(vec![key_host.clone()]),

@@ -5,12 +5,16 @@ use std::str::FromStr;
 use pointsman_core as domain;
 use serde::{Deserialize, Serialize};
 
+use super::record::Unaccounted;
+
 /// [`domain::Standing`].
 #[derive(Serialize, Deserialize)]
 pub(super) struct Standing {
     live: Option<Live>,
     previous: Option<Live>,
     route: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    unaccounted: Option<Unaccounted>,
     maintenance: Option<Maintenance>,
     slots: Vec<Live>,
     ahead_of_live: Vec<String>,
@@ -59,12 +63,21 @@ fn perhaps_live_from(record: Option<&Live>) -> Option<Option<domain::LiveRelease
 
 /// A standing for the disk.
 pub(super) fn standing_of(standing: &domain::Standing) -> Standing {
-    let domain::Standing { live, previous, route, maintenance, slots, ahead_of_live, ahead_of_previous } =
-        standing;
+    let domain::Standing {
+        live,
+        previous,
+        route,
+        unaccounted,
+        maintenance,
+        slots,
+        ahead_of_live,
+        ahead_of_previous,
+    } = standing;
     Standing {
         live: live.as_ref().map(live_of),
         previous: previous.as_ref().map(live_of),
         route: route.as_ref().map(ToString::to_string),
+        unaccounted: unaccounted.as_ref().map(Unaccounted::of),
         maintenance: maintenance.as_ref().map(|page| Maintenance {
             since_ms: page.since.0,
             by: page.by.clone(),
@@ -84,6 +97,7 @@ pub(super) fn standing_from(record: Standing) -> Option<domain::Standing> {
         live: perhaps_live_from(record.live.as_ref())?,
         previous: perhaps_live_from(record.previous.as_ref())?,
         route: parsed(record.route.as_ref())?,
+        unaccounted: record.unaccounted.map_or(Some(None), |share| share.read().map(Some))?,
         slots: slots.collect::<Option<_>>()?,
         maintenance: record.maintenance.map(|page| domain::MaintenanceStanding {
             since: domain::Timestamp(page.since_ms),
@@ -112,6 +126,7 @@ mod tests {
             live: Some(live("green", Some("r2"))),
             previous: Some(live("blue", None)),
             route: Some("be_green:be_blue:0:12".parse().unwrap()),
+            unaccounted: Some(domain::Unaccounted { slot: SlotName::parse("blue").unwrap(), percent: 10 }),
             maintenance: Some(MaintenanceStanding {
                 since: Timestamp(5),
                 by: "ada".to_owned(),
@@ -136,6 +151,7 @@ mod tests {
         for (key, value) in [
             ("route", serde_json::json!("nowhere")),
             ("live", serde_json::json!({"slot": "/", "release": null, "artifact": null})),
+            ("unaccounted", serde_json::json!({"slot": "blue", "percent": 0})),
             ("slots", serde_json::json!([{"slot": "blue", "release": null, "artifact": "1"}])),
         ] {
             let mut bad = good.clone();

@@ -12,7 +12,7 @@ use pointsman_core::ports::{Clock, Fleet, Journal, JournalError, Memory};
 use pointsman_core::{
     Action, Activation, Aftermath, BackupId, Code, DatabaseWork, Entry, EnvironmentName, Epoch, Event,
     Evidence, HeldAt, HostName, LiveRelease, Order, OrderKey, Outcome, Phase, Problem, ReleaseId, Retry,
-    SlotName, Stamped, Standing, State, Step, Timestamp,
+    Route, SlotName, Stamped, Standing, State, Step, Timestamp,
     receipt::{self, Fence},
 };
 use pointsman_proto::v1;
@@ -571,6 +571,14 @@ impl World {
             without: Vec::new(),
             now: self.wall(),
         };
+        if !self.stands(Guard::ShareGathered) {
+            // Where they are besides is taken for where testers may go.
+            for facts in seen.balancers.values_mut() {
+                if let Ok(route) = Route::parse(&facts.route) {
+                    facts.route = Route { percent: 0, ..route }.to_string();
+                }
+            }
+        }
         let standing = self.remembered(&told.standing);
         Some(planner::plan(&self.environment, &standing, wish, &seen))
     }
@@ -622,6 +630,7 @@ impl World {
 
     fn not_planned(&mut self, problem: &Problem, give_up: bool) {
         self.tell(|| format!("no plan: {} {problem}", problem.code));
+        self.nobody_is_forgotten(problem);
         if give_up {
             self.given_up += 1;
         }

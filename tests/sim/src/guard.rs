@@ -125,11 +125,13 @@ pub enum Guard {
     BackNeverLate,
     /// A record that was not answered in time is looked for before anything else is recorded.
     LateCounts,
+    /// A share of the visitors that no release accounts for is led back before anything else moves them.
+    ShareGathered,
 }
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 61] = [
+    pub const ALL: [Self; 62] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -191,6 +193,7 @@ impl Guard {
         Self::SteadyTime,
         Self::BackNeverLate,
         Self::LateCounts,
+        Self::ShareGathered,
     ];
 
     /// The guard of this name.

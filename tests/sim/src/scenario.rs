@@ -371,6 +371,15 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
                 ..of(1, 1, true, &[Wish::Deploy(Good), Wish::Deploy(Good)])
             },
         ),
+        (
+            "share left behind",
+            Scenario {
+                splits: 1,
+                accepts: Accepts::Until,
+                faults: lost(SHARE_MOVED, 14),
+                ..of(2, 1, true, &[Wish::Deploy(Good), Wish::Rollback, Wish::Deploy(Good)])
+            },
+        ),
         ("canary fails", Scenario { splits: 1, ..of(2, 1, true, &[Wish::Deploy(FailsLater)]) }),
         ("migration", with_database(&[Wish::Migrating(Good, Files::Good)])),
         ("migration fails on the copy", with_database(&[Wish::Migrating(Good, Files::Unfit)])),
@@ -454,7 +463,24 @@ impl Scenario {
             leaves_out: false,
             faults,
         };
-        scenario.with_database().with_acceptance().with_older_disks().with_clocks_set().with_losses()
+        let scenario = scenario.with_database().with_acceptance().with_older_disks();
+        scenario.with_clocks_set().with_losses().with_share_left()
+    }
+
+    /// Sometimes people ask for a rollback where a journal was accepted: it may have been in the middle of a canary.
+    fn with_share_left(mut self) -> Self {
+        let mut chance = Chance::from_seed(self.seed ^ 0x7368_7265);
+        if self.accepts != Accepts::Never && !self.database && chance.percent(ASKED_BACK) {
+            self.splits = self.splits.max(1);
+            self.wishes.splice(1.., [Wish::Rollback, Wish::Deploy(Quality::Good)]);
+            // Lost where the share has just been moved.
+            let lost = |fault: &&mut Fault| matches!(fault.what, What::TailLost { .. });
+            if let Some(fault) = self.faults.iter_mut().find(lost).filter(|_| chance.percent(60)) {
+                fault.after_entries = chance.between(28, 48);
+                fault.what = What::TailLost { entries: chance.between(2, 24) };
+            }
+        }
+        self
     }
 
     /// Sometimes an agent is gone for so long that people do not wait for it. A site with a database has enough to bear.
@@ -589,6 +615,12 @@ const OLDER_DISKS: u64 = 30;
 
 /// Histories in which an agent is gone for as long as a person would wait, and longer, in percent.
 const GONE_FOR_GOOD: u64 = 6;
+
+/// After how many entries a share of the visitors is on the new slot in a calm world.
+const SHARE_MOVED: u64 = 33;
+
+/// Accepted journals after which people ask for a rollback, and then for another deploy, in percent.
+const ASKED_BACK: u64 = 50;
 
 /// After how many entries one is gone for good in a calm world: when visitors have the new version, and when its hosts do.
 const BALANCER_GONE: u64 = 38;

@@ -6,8 +6,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::receipt::Fence;
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Action, ArtifactDigest, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey, Outcome,
-    Phase, Plan, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo, Timestamp,
+    Action, ArtifactDigest, Code, Epoch, Event, HostName, MigrationPhase, Order, OrderDigest, OrderKey,
+    Outcome, Phase, Plan, Problem, Purpose, ReleaseId, RequestKind, Route, State, Step, SwapTo, Timestamp,
 };
 
 use crate::host::{Balancer, Web};
@@ -538,6 +538,7 @@ impl World {
                 if let Some(other) = other.filter(open) {
                     self.broken("I6", || format!("{release} begins, and {other} is not over"));
                 }
+                self.nobody_is_forgotten_by(plan);
                 self.plans.insert(release.clone(), std::sync::Arc::clone(plan));
                 // A copy of before does not know that another one of this name became void after it was made.
                 self.truth.void.remove(release);
@@ -635,6 +636,40 @@ impl World {
         }
     }
 
+    /// The largest share of the visitors that a load balancer leads to another slot.
+    fn share_elsewhere(&self) -> u8 {
+        let routes = self.hosts.iter().filter_map(|host| host.balancer()?.standing());
+        let shares = routes.filter(|route| route.stable != route.canary).map(|route| route.percent);
+        shares.max().unwrap_or(0)
+    }
+
+    /// I13: whoever asks for a rollback while some visitors are on a slot that no release accounts for is not told that there is
+    /// nothing to go back to.
+    pub fn nobody_is_forgotten(&mut self, problem: &Problem) {
+        let share = self.share_elsewhere();
+        if problem.code == Code::NothingToRollBack && share > 0 {
+            self.broken("I13", || format!("{share} % are on another slot, and nothing leads them back"));
+        }
+    }
+
+    /// The same: a deploy does not begin beside them, and what leads them back leads all of them.
+    fn nobody_is_forgotten_by(&mut self, plan: &Plan) {
+        let before = &plan.route_before;
+        let share = if before.stable == before.canary { 0 } else { before.percent };
+        let leads_back = matches!(plan.purpose, Purpose::Rollback { .. })
+            && [Step::Switch, Step::RouteBack]
+                .into_iter()
+                .filter_map(|step| plan.route(step))
+                .all(|route| route.stable == before.stable && route.share_of(&before.stable) == 100);
+        let moves = matches!(plan.purpose, Purpose::Deploy { .. } | Purpose::Rollback { .. });
+        if share > 0 && moves && !leads_back {
+            let (release, purpose) = (&plan.release, &plan.purpose);
+            self.broken("I13", || {
+                format!("{release} begins as {purpose:?} while {share} % are on a slot that no release accounts for")
+            });
+        }
+    }
+
     /// I3, I10 at rest: the world is as the journal says.
     pub fn at_rest(&mut self, states: &[State]) {
         // Where a journal was accepted only what came after it says how the world is.
@@ -667,6 +702,17 @@ impl World {
                     _ => {}
                 }
             }
+        }
+        let gathered = states.last().filter(|state| state.plan.gathers());
+        let back = |state: &State| {
+            matches!(state.outcome(), Some(Outcome::Confirmed | Outcome::RolledBack))
+                && state.left_out.is_empty()
+        };
+        let share = self.share_elsewhere();
+        if gathered.is_some_and(back) && share > 0 {
+            self.broken("I13", || {
+                format!("{share} % are on another slot, and were led back by what is recorded")
+            });
         }
         let first = fresh.iter().find_map(|host| host.balancer().map(|balancer| balancer.disk.clone()));
         let route = standing.route.or(first.filter(|_| !accepted));

@@ -38,6 +38,7 @@ fn in_a_calm_world_every_wish_ends_as_it_should_without_help() {
         ("visitors fail", vec![RolledBack]),
         ("proven", vec![Confirmed]),
         ("journal lost", vec![Confirmed]),
+        ("share left behind", vec![Confirmed, Confirmed]),
         ("canary fails", vec![RolledBack]),
         ("migration", vec![Confirmed]),
         ("migration fails on the copy", vec![Aborted]),
@@ -240,6 +241,35 @@ fn what_once_went_wrong_goes_well() {
     }
 }
 
+/// Wherever the end of the journal is lost while some visitors are on the new slot, and a person accepts what is left: a rollback
+/// leads them to the others, and then a deploy goes as ever.
+#[test]
+fn whoever_an_accepted_journal_forgot_is_led_back_by_a_rollback() {
+    let (_, calm) = calm().into_iter().find(|(name, _)| *name == "share left behind").unwrap();
+    let mut led_back = 0;
+    for (balancers, after_entries, entries) in
+        (20..44).flat_map(|after| [(1, after, 14), (2, after, 14), (1, after, 4), (2, after, 24)])
+    {
+        let what = What::TailLost { entries };
+        let faults = vec![Fault { after_entries, delay_ms: 20, what }];
+        let scenario = Scenario { balancers, faults, ..calm.clone() };
+        let report = run(scenario.clone(), TOLD).unwrap();
+        assert_eq!(report.violation, None, "{scenario:?}");
+        // Its first move goes from a share to none, on the slot that serves.
+        let gathers = |told: &&String| {
+            told.contains("InWorker")
+                && told.contains("by r1 switch")
+                && told.split("percent: 0").count() == 2
+        };
+        let gathered = report.trace.iter().any(|told| gathers(&told));
+        if gathered {
+            assert_eq!(report.outcomes, [Some(Outcome::Confirmed); 2], "{scenario:?}");
+            led_back += 1;
+        }
+    }
+    assert!(led_back > 12, "hardly anybody was left behind: {led_back}");
+}
+
 /// Its memory of what it has acknowledged outlives them, so it is held to that, also where another coordinator takes over just then
 /// and the network brings copies late.
 #[test]
@@ -298,6 +328,7 @@ fn each_of_these_guards_has_a_rule_that_misses_it() {
         (Guard::SettleLooks, "I7c"),
         (Guard::DatabaseLeftAlone, "I8"),
         (Guard::LateCounts, "I11"),
+        (Guard::ShareGathered, "I13"),
     ] {
         let off = Options { off: Some(guard), ..Options::default() };
         let tally = seeds::walk(0, 1_000, off).unwrap();

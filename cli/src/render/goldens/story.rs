@@ -154,6 +154,12 @@ pub fn rollback(to: Option<&str>) -> Plan {
     Plan { reason: Some("checkout broken".to_owned()), ..plan("rollback-1795468440", purpose, "green") }
 }
 
+/// A share of the visitors is led back from green for which no release accounts.
+pub fn gather() -> Plan {
+    let purpose = Purpose::Rollback { artifact: None, to: None };
+    Plan { route_before: route("be_blue:be_green:10:40"), ..plan("rollback-1795468440", purpose, "blue") }
+}
+
 /// The same while a load balancer is out of service.
 pub fn rollback_without_one() -> Plan {
     Plan { balancers: vec![host("lb1")], without: vec![host("lb2")], ..rollback(Some("77ab012")) }

@@ -1,6 +1,6 @@
 //! Environments as the coordinator shows them: what stands by the journal, and what the agents say.
 
-use pointsman_core::{LiveRelease, ReleaseId, SlotName, Standing, Step, Timestamp};
+use pointsman_core::{Found, LiveRelease, ReleaseId, SlotName, Standing, Step, Timestamp, Unaccounted};
 use pointsman_proto::{convert, v1};
 
 use super::story::{Story, T0, artifact, old_artifact, route};
@@ -18,6 +18,17 @@ pub fn before() -> Standing {
         route: Some(route("be_blue:be_green:0:40")),
         ..Standing::default()
     }
+}
+
+/// A journal was accepted while a tenth of the visitors was on green.
+pub fn accepted() -> Standing {
+    let slot = |name: &str| SlotName::parse(name).unwrap();
+    let found = Found {
+        slot: Some(slot("blue")),
+        page: false,
+        unaccounted: Some(Unaccounted { slot: slot("green"), percent: 10 }),
+    };
+    Standing::found(&found, "operator anna", T0)
 }
 
 fn backend(name: &str, up: u32, sessions: u64) -> v1::BackendFacts {
@@ -101,6 +112,7 @@ pub fn status(
     now: Timestamp,
     seen: &str,
 ) -> v1::StatusReply {
+    let settled = release.as_ref().is_none_or(|release| !release.outcome.is_empty());
     v1::StatusReply {
         watched_on: None,
         environment: "production".to_owned(),
@@ -115,6 +127,11 @@ pub fn status(
             reason: page.reason.clone().unwrap_or_default(),
             until_ms: page.until.map_or(0, |until| until.0),
         }),
+        unaccounted: standing
+            .unaccounted
+            .as_ref()
+            .filter(|_| settled)
+            .map(|share| v1::Unaccounted { slot: share.slot.to_string(), percent: u32::from(share.percent) }),
         release,
         agents: vec![
             balancer("lb1", seen),
