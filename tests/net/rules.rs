@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use pointsman_core::ports::Journal;
 use pointsman_core::{
     Action, Entry, Epoch, Event, HostName, OrderKey, Outcome, Plan, Purpose, Route, State, Step, machine,
 };
