@@ -305,10 +305,8 @@ async fn an_old_journal_is_gone_on_with_at_once_and_damage_far_back_in_it_stops_
     let shown = trouble(&site, true).await.trouble.unwrap();
     assert_eq!(shown.code, Code::JournalCorrupt.as_str());
     assert!(shown.message.starts_with("journal entry 5 "), "{shown:?}");
-    for words in [&["rollback", "production"][..], &["maintenance", "on", "production"]] {
-        let told = site.cli(words).await.unwrap();
-        assert!(told.code != 0 && told.says("PM0703"), "{told:?}");
-    }
+    let told = site.cli(&["rollback", "production"]).await.unwrap();
+    assert!(told.code != 0 && told.says("PM0703"), "{told:?}");
 
     site.kill_coordinator().unwrap();
     assert_eq!(change(&journal(&site), 5, &before), "mallory");
