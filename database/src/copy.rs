@@ -108,9 +108,10 @@ pub(crate) async fn compare(
         client.batch_execute(statement).await.map_err(|error| refused("look into the copy", &error))?;
     }
     let copied = contents::take(client, progress, "restore").await?;
+    let scattered = contents::Scattered::ask(client).await?;
     let other_server = manifest.server_major() != Some(Server::ask(&session).await?.major());
     let contents::Differences { wrong, upgraded } =
-        contents::differences(&manifest.contents, &copied, other_server);
+        contents::differences(&manifest.contents, &copied, &scattered, other_server);
     if !upgraded.is_empty() {
         tracing::warn!(
             backup = manifest.id,

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use kit::{Place, rule, until};
+use kit::{Place, SCATTERED, rule, until};
 use pointsman_chassis::failpoint;
 use pointsman_core::Code;
 use pointsman_database::preflight::{self, Verdict};
@@ -966,6 +966,31 @@ async fn what_a_kill_leaves_of_a_backup_that_comes_or_goes_is_removed_by_the_nex
     let told = preflight::look(&place.settings).await;
     let told = told.into_iter().find(|finding| finding.check == "dumps").unwrap();
     assert!(told.verdict == Verdict::Warning && told.found.contains(&of_backups[0]), "{told:?}");
+}
+
+/// What is lost of a table whose rows are in other partitions after a restore is what was written, and no more.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn rows_that_are_in_another_partition_are_not_lost() {
+    let place = Place::new();
+    place.sql(&format!("SET ROLE {}_owner; {SCATTERED}", place.settings.name));
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let loss = async || restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+    assert_eq!(loss().await.tables, []);
+    place.sql(
+        "UPDATE shades SET note = 'changed' WHERE id IN (1, 2); DELETE FROM shades WHERE id = 3;
+         INSERT INTO shades VALUES ('s1', 999, 'new')",
+    );
+    let lost = loss().await;
+    let [shades] = &lost.tables[..] else { panic!("{lost:?}") };
+    assert_eq!(
+        (shades.table.as_str(), shades.inserted, shades.updated, shades.deleted),
+        ("shades", 1, 2, 1),
+        "{lost:?}"
+    );
+    // Made since the backup, it is lost whole.
+    place.sql("DROP TABLE shades");
+    assert_eq!(loss().await.total(), 300);
 }
 
 /// A rehearsal must not write to other databases; what becomes the live one must.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Display;
 
-use super::{Contents, Sequence, Table};
+use super::{Contents, Name, Scattered, Sequence, Table};
 
 /// Most differences that are told: the first ones tell enough.
 const MAX_TOLD: usize = 20;
@@ -18,10 +18,16 @@ pub(crate) struct Differences {
 }
 
 /// Every difference between what a manifest says and what a restored copy holds. Where the server is another one, or an
-/// extension has another version, the number of functions, types and the like says nothing.
-pub(crate) fn differences(manifest: &Contents, copy: &Contents, other_server: bool) -> Differences {
+/// extension has another version, the number of functions, types and the like says nothing; nor does which partition a row is in,
+/// of tables that scatter theirs.
+pub(crate) fn differences(
+    manifest: &Contents,
+    copy: &Contents,
+    scattered: &Scattered,
+    other_server: bool,
+) -> Differences {
     let mut found = Vec::new();
-    tables(manifest, copy, &mut found);
+    tables(manifest, copy, scattered, &mut found);
     sequences(manifest, copy, &mut found);
     if manifest.large_objects != copy.large_objects {
         found.push(was("large objects", manifest.large_objects, copy.large_objects));
@@ -40,14 +46,22 @@ fn was(what: &str, expected: impl Display, found: impl Display) -> String {
     format!("{what}: {found} instead of {expected}")
 }
 
-fn tables(manifest: &Contents, copy: &Contents, found: &mut Vec<String>) {
+fn tables(manifest: &Contents, copy: &Contents, scattered: &Scattered, found: &mut Vec<String>) {
     let key = |table: &Table| (table.schema.clone(), table.name.clone());
+    let mut whole: BTreeMap<&Name, (u64, u64)> = BTreeMap::new();
     let mut copied: BTreeMap<_, &Table> = copy.tables.iter().map(|table| (key(table), table)).collect();
     for table in &manifest.tables {
         let name = format!("`{}.{}`", table.schema, table.name);
-        match copied.remove(&key(table)) {
+        let copy = copied.remove(&key(table));
+        let scattered = scattered.whole(&key(table));
+        if let Some(of) = scattered {
+            let (expected, found) = whole.entry(of).or_default();
+            *expected = expected.saturating_add(table.rows);
+            *found = found.saturating_add(copy.map_or(0, |copy| copy.rows));
+        }
+        match copy {
             None => found.push(format!("table {name} is missing")),
-            Some(copy) if copy.rows != table.rows => {
+            Some(copy) if copy.rows != table.rows && scattered.is_none() => {
                 found.push(was(&format!("rows of {name}"), table.rows, copy.rows));
             }
             Some(copy) if copy.owner != table.owner && !copy.owner.is_empty() => {
@@ -56,6 +70,10 @@ fn tables(manifest: &Contents, copy: &Contents, found: &mut Vec<String>) {
             Some(_) => {}
         }
     }
+    let differing = whole.into_iter().filter(|(_, (expected, found))| expected != found);
+    found.extend(differing.map(|((schema, name), (expected, found))| {
+        was(&format!("rows of `{schema}.{name}`"), expected, found)
+    }));
     found.extend(copied.keys().map(|(schema, name)| format!("table `{schema}.{name}` was not there")));
 }
 
@@ -120,7 +138,7 @@ mod tests {
     fn compared(other_server: bool, change: impl FnOnce(&mut Contents)) -> Differences {
         let mut copy = contents();
         change(&mut copy);
-        differences(&contents(), &copy, other_server)
+        differences(&contents(), &copy, &Scattered::default(), other_server)
     }
 
     fn told(change: impl FnOnce(&mut Contents)) -> Vec<String> {

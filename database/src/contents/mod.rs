@@ -3,10 +3,12 @@
 
 mod compare;
 mod inventory;
+mod scattered;
 mod schema_version;
 
 pub(crate) use compare::{Differences, differences};
 pub(crate) use inventory::{counters, sequences, take};
+pub(crate) use scattered::{Name, Scattered};
 pub(crate) use schema_version::schema_version;
 
 use std::collections::{BTreeMap, BTreeSet};

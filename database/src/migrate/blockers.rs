@@ -36,11 +36,15 @@ SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), co
 
 /// Tables that nobody may read at this moment.
 const UNREADABLE: &str = "
+WITH RECURSIVE tree (id) AS (
+    SELECT to_regclass($1)::oid
+     UNION ALL
+    SELECT i.inhrelid FROM tree JOIN pg_catalog.pg_inherits i ON i.inhparent = tree.id)
 SELECT DISTINCT l.relation
   FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
  WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database())
    AND l.granted AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
-   AND ($1::text IS NULL OR l.relation = to_regclass($1))";
+   AND ($1::text IS NULL OR l.relation IN (SELECT id FROM tree))";
 
 /// Whoever waits longer than `deadlock_timeout` for a vacuum cancels it. For long it is not waited: that may be a minute.
 const WAIT_FOR_VACUUM: &str = "
@@ -141,7 +145,7 @@ pub(crate) async fn holders(
     Ok(rows.iter().filter_map(Blocker::read).collect())
 }
 
-/// Who keeps everybody from reading this table, or any of the database where none is named, oldest first.
+/// Who keeps everybody from reading this table, with what is below it, or any of the database where none is named, oldest first.
 pub(crate) async fn of_readers(
     client: &Client,
     table: Option<&str>,

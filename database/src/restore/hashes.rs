@@ -1,4 +1,5 @@
-//! What two databases have and do not have in common, table by table: rows are compared by hashes of their keys and of
+//! What two databases have and do not have in common, table by table, of a partitioned one partition by partition where a restore
+//! puts rows into the same: rows are compared by hashes of their keys and of
 //! themselves, group by group. Only groups that differ are read, in the order of the keys' hashes on both sides, so that a
 //! table of any size takes no more memory than a few rows.
 
@@ -13,6 +14,7 @@ use tokio_postgres::error::SqlState;
 use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
+use crate::contents::{Name, Scattered};
 use crate::held;
 use crate::statement::{field, literal, quoted, refused, releasing_locks};
 
@@ -38,7 +40,7 @@ const COLUMNS: &str = "
                           OR regexp_replace(pg_get_expr(d.adbin, 0), '''([^'']|'''')*''', '', 'g') ~ '[^[ (,]\\(' THEN 'NULL'
                         ELSE coalesce(pg_get_expr(d.adbin, 0), 'NULL') END
                         || ')::' || base.name || ']::text' END END,
-           coalesce(e.condition, '')
+           coalesce(e.condition, ''), c.relkind = 'p'
       FROM pg_class c
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
@@ -53,7 +55,7 @@ const COLUMNS: &str = "
       LEFT JOIN pg_index i ON i.indrelid = c.oid AND i.indisprimary
       LEFT JOIN (SELECT unnest(extconfig) AS oid, unnest(extcondition) AS condition FROM pg_extension) e
              ON e.oid = c.oid
-     WHERE c.relkind = 'r' AND c.relpersistence <> 't'
+     WHERE c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
        AND n.nspname !~ '^pg_' AND n.nspname NOT IN ('information_schema', 'pointsman')
        AND (e.oid IS NOT NULL OR NOT EXISTS (SELECT 1 FROM pg_depend d
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
@@ -68,9 +70,17 @@ struct Columns {
     own: BTreeMap<String, String>,
     /// Which rows count, as SQL; empty where all do.
     condition: String,
+    /// Whether its rows are those of its partitions.
+    whole: bool,
 }
 
-type Name = (String, String);
+impl Columns {
+    /// Where its rows are.
+    fn rows_of(&self, name: &Name) -> String {
+        let only = if self.whole { "" } else { "ONLY " };
+        format!("{only}{}.{}", quoted(&name.0), quoted(&name.1))
+    }
+}
 
 /// Compares every table of the live database with the restored one's, each in one snapshot, in transactions that keep no locks.
 /// A table that somebody holds is asked for again until patience ends; then its holders are named.
@@ -93,10 +103,14 @@ pub(crate) async fn compare(
                     (Some(live_columns), Some(restored_columns)) => {
                         both(live, restored, name, live_columns, restored_columns, seed).await?
                     }
-                    (Some(_), None) => {
-                        TableLoss { inserted: count(live, name).await?, ..TableLoss::of(name) }
+                    (Some(of_live), None) => {
+                        TableLoss { inserted: count(live, name, of_live).await?, ..TableLoss::of(name) }
                     }
-                    (None, _) => TableLoss { deleted: count(restored, name).await?, ..TableLoss::of(name) },
+                    (None, Some(of_restored)) => TableLoss {
+                        deleted: count(restored, name, of_restored).await?,
+                        ..TableLoss::of(name)
+                    },
+                    (None, None) => TableLoss::of(name),
                 })
             };
             let loss = releasing_locks(live, releasing_locks(restored, loss)).await;
@@ -165,10 +179,18 @@ fn large_objects(seed: i64) -> String {
 }
 
 async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
+    let scattered = Scattered::ask(client).await?;
+    let wholes = scattered.wholes();
     let rows = client.query(COLUMNS, &[]).await.map_err(|error| refused("list columns", &error))?;
     let mut tables: BTreeMap<Name, Columns> = BTreeMap::new();
     for row in &rows {
-        let table = tables.entry((field(row, 0)?, field(row, 1)?)).or_default();
+        let (name, whole) = ((field(row, 0)?, field(row, 1)?), field(row, 6)?);
+        // Rows of a partitioned table are compared with their partitions, or the other way round.
+        if whole != wholes.contains(&name) || scattered.whole(&name).is_some() {
+            continue;
+        }
+        let table = tables.entry(name).or_default();
+        table.whole = whole;
         let column: String = field(row, 2)?;
         if field(row, 3)? {
             table.key.insert(column.clone());
@@ -182,8 +204,8 @@ async fn columns(client: &Client) -> Result<BTreeMap<Name, Columns>, Problem> {
     Ok(tables)
 }
 
-async fn count(client: &Client, name: &Name) -> Result<u64, Problem> {
-    let sql = format!("SELECT count(*) FROM ONLY {}.{}", quoted(&name.0), quoted(&name.1));
+async fn count(client: &Client, name: &Name, columns: &Columns) -> Result<u64, Problem> {
+    let sql = format!("SELECT count(*) FROM {}", columns.rows_of(name));
     let row = client.query_one(&sql, &[]).await.map_err(|error| refused("count rows", &error))?;
     Ok(field::<i64>(&row, 0)?.unsigned_abs())
 }
@@ -211,8 +233,9 @@ async fn both(
         false => format!("{row} || CASE WHEN {} THEN ' and more' ELSE '' END", own.join(" OR ")),
     };
     let (key, condition) = (row_of(&key), in_live.condition.as_str());
-    let of_live = Query { name, key: &key, row: &with_own, condition, seed };
-    let of_restored = Query { row: &row, ..of_live };
+    let (mine, theirs) = (in_live.rows_of(name), in_restored.rows_of(name));
+    let of_live = Query { name, rows: &mine, key: &key, row: &with_own, condition, seed };
+    let of_restored = Query { rows: &theirs, row: &row, ..of_live };
     let (mine, theirs) = (of_live.groups(live).await?, of_restored.groups(restored).await?);
     let numbers: BTreeSet<&i32> = mine.keys().chain(theirs.keys()).collect();
     let differing: Vec<i32> =
@@ -323,6 +346,8 @@ fn row_of(columns: &[&String]) -> String {
 #[derive(Clone, Copy)]
 struct Query<'a> {
     name: &'a Name,
+    /// Where its rows are, as SQL.
+    rows: &'a str,
     key: &'a str,
     row: &'a str,
     /// Which rows count; empty where all do.
@@ -332,12 +357,10 @@ struct Query<'a> {
 
 impl Query<'_> {
     fn source(&self) -> String {
-        let Self { name, key, row, condition, seed } = self;
+        let Self { rows, key, row, condition, seed, .. } = self;
         format!(
             "SELECT k, (hashtextextended(k, {seed}) & {mask})::int AS g, hashtextextended(r, {seed}) AS h
-               FROM (SELECT {key} AS k, {row} AS r FROM ONLY {}.{} t {condition}) rows",
-            quoted(&name.0),
-            quoted(&name.1),
+               FROM (SELECT {key} AS k, {row} AS r FROM {rows} t {condition}) rows",
             mask = GROUPS.saturating_sub(1),
         )
     }

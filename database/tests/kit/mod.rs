@@ -90,6 +90,17 @@ const SCHEMA: &str = "
     CREATE TABLE pointsman.fence (one boolean PRIMARY KEY DEFAULT true CHECK (one), epoch bigint NOT NULL);
     INSERT INTO pointsman.fence (epoch) VALUES (3);";
 
+/// A table partitioned by the hash of an enum, with enough values for some to be elsewhere in every copy.
+pub const SCATTERED: &str = "
+    DO $$ BEGIN EXECUTE 'CREATE TYPE shade AS ENUM (' || (SELECT string_agg(quote_literal('s' || n), ', ') FROM generate_series(1, 60) n) || ')'; END $$;
+    CREATE TABLE shades (of_it shade, id int, note text, PRIMARY KEY (of_it, id)) PARTITION BY HASH (of_it);
+    CREATE TABLE shades_0 PARTITION OF shades FOR VALUES WITH (MODULUS 3, REMAINDER 0);
+    CREATE TABLE shades_1 PARTITION OF shades FOR VALUES WITH (MODULUS 3, REMAINDER 1);
+    CREATE TABLE shades_2 PARTITION OF shades FOR VALUES WITH (MODULUS 3, REMAINDER 2) PARTITION BY RANGE (id);
+    CREATE TABLE shades_2_low PARTITION OF shades_2 FOR VALUES FROM (0) TO (150);
+    CREATE TABLE shades_2_high PARTITION OF shades_2 FOR VALUES FROM (150) TO (1000);
+    INSERT INTO shades SELECT ('s' || (n % 60 + 1))::shade, n, 'n' FROM generate_series(1, 300) n";
+
 /// Where the shipped role script is.
 pub fn role_script() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../systemd/examples/database-role.sql")
