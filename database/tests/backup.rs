@@ -232,7 +232,8 @@ async fn a_server_without_a_connection_left_is_told_to_have_more() {
     limited(1);
     let refused = place.take("r1").await.unwrap_err();
     to_look_at(&refused, "too many connections for database");
-    limited(2);
+    // Sessions that were refused, or have ended, are gone a moment later.
+    limited(50);
     place.take("r1").await.unwrap();
 }
 
@@ -599,7 +600,7 @@ async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
     let (taken, (arguments, environment)) = tokio::join!(place.take("r1"), looking);
     // It gave up waiting for the lock by itself.
     let refused = taken.unwrap_err();
-    assert!(matches!(refused.code, Code::BackupFailed | Code::StatementRefused), "{refused:?}");
+    assert_eq!(refused.code, Code::LockNotHad, "{refused:?}");
     blocker.kill().unwrap();
     blocker.wait().unwrap();
     for told in [&arguments, &environment] {

@@ -49,13 +49,15 @@ pub async fn take(
     authority: &dyn Authority,
     progress: &Progress,
 ) -> Result<Backup, Problem> {
-    let taken = tokio::time::timeout(LONGEST, take_bounded(settings, order, authority, progress)).await;
+    let taking = async {
+        match take_bounded(settings, order, authority, progress).await {
+            Err(problem) if held::is_held(&problem) => Err(held::in_backup(settings, problem).await),
+            taken => taken,
+        }
+    };
+    let taken = tokio::time::timeout(LONGEST, taking).await;
     progress.done();
-    match taken {
-        Ok(Err(problem)) if held::is_held(&problem) => Err(held::in_backup(settings, problem).await),
-        Ok(taken) => taken,
-        Err(_) => Err(Problem::new(Code::BackupFailed, "the backup did not end within 12 hours")),
-    }
+    taken.unwrap_or_else(|_| Err(Problem::new(Code::BackupFailed, "the backup did not end within 12 hours")))
 }
 
 async fn take_bounded(
