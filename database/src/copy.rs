@@ -128,11 +128,26 @@ pub(crate) async fn compare(
     Err(wrong.into_iter().fold(problem, Problem::cause))
 }
 
+/// What is here, where there are tables whose partitions or children are elsewhere: the server would ask those too, and where one
+/// does not answer gather nothing at all. Named, a partitioned table brings its partitions.
+const HERE: &str = "
+WITH RECURSIVE of_others AS (
+    SELECT i.inhparent AS id FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid AND c.relkind = 'f'
+     UNION
+    SELECT i.inhparent FROM of_others JOIN pg_inherits i ON i.inhrelid = of_others.id)
+SELECT string_agg(c.oid::regclass::text, ', ') FROM pg_class c
+ WHERE EXISTS (SELECT FROM of_others) AND c.relkind IN ('r', 'm', 'p') AND c.relpersistence <> 't'
+   AND c.relnamespace <> 'information_schema'::regnamespace AND c.oid NOT IN (SELECT id FROM of_others)
+   AND NOT EXISTS (SELECT FROM pg_partition_ancestors(c.oid) a WHERE a.relid <> c.oid AND a.relid::oid NOT IN (SELECT id FROM of_others))";
+
 /// Has the server look how values are spread, for its plans to be good from the first request on.
 pub(crate) async fn analyze(settings: &Settings, database: &str) -> Result<(), Problem> {
     let session = Session::open(settings, database, "analyze").await?;
-    let analyzed = session.client().batch_execute("ANALYZE").await;
-    analyzed.map_err(|error| refused("gather statistics of the restored database", &error))
+    let failed = |error| refused("gather statistics of the restored database", &error);
+    let row = session.client().query_one(HERE, &[]).await.map_err(failed)?;
+    let here: Option<String> = field(&row, 0)?;
+    let analyze = format!("ANALYZE {}", here.unwrap_or_default());
+    session.client().batch_execute(&analyze).await.map_err(failed)
 }
 
 /// Whether that was done: what is known goes along when a database is created from another.

@@ -1039,3 +1039,25 @@ async fn what_is_closed_for_a_rehearsal_is_open_in_what_is_restored() {
     assert_eq!(place.sql_in(&far, "SELECT id FROM audit"), "2");
     assert_eq!(place.sql("SELECT to_regnamespace('pointsman_rehearsal') IS NULL"), "t");
 }
+
+/// In the emergency other databases may be gone, too.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_restore_asks_no_other_database_whose_tables_are_partitions_here() {
+    let place = Place::new();
+    let name = place.settings.name.clone();
+    place.sql(&format!(
+        "CREATE EXTENSION postgres_fdw; GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw TO {name}_owner; SET ROLE {name}_owner;
+         CREATE SERVER gone FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '/nowhere');
+         CREATE USER MAPPING FOR PUBLIC SERVER gone OPTIONS (user 'u', password 'p');
+         CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+         CREATE FOREIGN TABLE parted_far PARTITION OF parted FOR VALUES FROM (0) TO (10) SERVER gone;
+         CREATE TABLE parted_here PARTITION OF parted FOR VALUES FROM (10) TO (20) PARTITION BY RANGE (id);
+         CREATE TABLE parted_low PARTITION OF parted_here FOR VALUES FROM (10) TO (15); INSERT INTO parted VALUES (11), (12)"
+    ));
+    place.run_role_script();
+    let taken = place.take("r1").await.unwrap();
+    let made = beside(&place, &taken.id).await;
+    let known = "SELECT string_agg(DISTINCT tablename, ' ' ORDER BY tablename) FROM pg_stats WHERE tablename LIKE 'parted%' OR tablename = 'features'";
+    assert_eq!(place.sql_in(&made.database, known), "features parted_here parted_low");
+    swap(&place, &taken.id, 0).await.unwrap();
+}
