@@ -141,7 +141,7 @@ async fn whoever_stops_waiting_leaves_nothing_behind() {
     assert_eq!(place.files(), Vec::<String>::new());
     blocker.kill().unwrap();
     blocker.wait().unwrap();
-    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND pid <> pg_backend_pid()");
+    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'BEGIN; LOCK%' AND pid <> pg_backend_pid()");
     place.take("r1").await.unwrap();
 }
 
@@ -609,7 +609,7 @@ async fn a_password_is_in_no_argument_and_no_environment_and_gone_afterwards() {
     let environment = String::from_utf8(environment).unwrap();
     let passed = environment.split('\0').find_map(|variable| variable.strip_prefix("PGPASSFILE=")).unwrap();
     assert!(!std::path::Path::new(passed).exists());
-    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'BEGIN; LOCK%' AND pid <> pg_backend_pid()");
+    place.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'BEGIN; LOCK%' AND pid <> pg_backend_pid()");
     let taken = place.take("r1").await.unwrap();
     place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
     for file in place.files() {

@@ -147,10 +147,6 @@ fn ended() -> Vec<(&'static str, Story)> {
             "deploy refused: the route drifted",
             Story::of(deploy()).fenced().after_ms(5_000).turned_back(drifted()),
         ),
-        (
-            "backup refused before the first release: an agent is silent",
-            Story::of(first_backup()).after_ms(5_000).turned_back(unreachable("db1")),
-        ),
         ("deploy held in the watch", blind()),
         ("deploy held on the way back", held_on_the_way_back()),
         ("deploy held on the way back for a host", held_for_a_host()),
@@ -276,6 +272,8 @@ fn endings() {
     let mut watched_on = story.wire();
     watched_on.watched_on_until_ms = watched_on.entered_at_ms + 3_600_000;
     cases.add("deploy confirmed, visitors are watched on", &super::ending(&watched_on));
+    let refused = Story::of(first_backup()).after_ms(5_000).turned_back(unreachable("db1")).wire();
+    cases.add("backup refused before the first release", &super::ending(&refused));
     for (name, story) in running() {
         let release = story.wire();
         assert_eq!(Exit::of_release(&release), None, "{name}");
