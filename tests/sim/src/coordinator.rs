@@ -574,8 +574,10 @@ impl World {
         if !self.stands(Guard::ShareGathered) {
             // Where they are besides is taken for where testers may go.
             for facts in seen.balancers.values_mut() {
-                if let Ok(route) = Route::parse(&facts.route) {
-                    facts.route = Route { percent: 0, ..route }.to_string();
+                for told in [&mut facts.route, &mut facts.route_on_disk] {
+                    if let Ok(route) = Route::parse(told) {
+                        *told = Route { percent: 0, ..route }.to_string();
+                    }
                 }
             }
         }

@@ -9,7 +9,7 @@ use pointsman_core::histogram::Histogram;
 use pointsman_core::ports::{Ear, Heard, Position, Second, Signals};
 use pointsman_core::signal::{Cell, CellKey, Coverage, Probed, Tick};
 use pointsman_core::verdict::{Judge, Judgement};
-use pointsman_core::{ArtifactDigest, Code, Plan, Problem, RouteClass, VerdictMode};
+use pointsman_core::{ArtifactDigest, BackendName, Code, Plan, Problem, RouteClass, VerdictMode};
 use tokio::sync::mpsc;
 
 use crate::coordinator::Ports;
@@ -65,6 +65,8 @@ impl Visitors {
 /// An ear of a coordinator.
 pub struct SimEar {
     ports: Ports,
+    /// Whom the release that is judged leads visitors to.
+    judged: BackendName,
     heard: mpsc::UnboundedReceiver<Heard>,
 }
 
@@ -73,7 +75,7 @@ impl Ear for SimEar {
         let Some(heard) = self.heard.recv().await else { return std::future::pending().await };
         let mut world = self.ports.world();
         world.visitors.failing = match &heard {
-            Heard::Second(second) => second.blind.is_none() && world.fails_visitors(second),
+            Heard::Second(second) => second.blind.is_none() && world.fails_visitors(second, &self.judged),
             Heard::Silence(_) => false,
         };
         heard
@@ -83,7 +85,7 @@ impl Ear for SimEar {
 impl Signals for Ports {
     type Ear = SimEar;
 
-    fn listen(&self, _: &Plan, after: Option<u64>) -> SimEar {
+    fn listen(&self, plan: &Plan, after: Option<u64>) -> SimEar {
         let (sender, heard) = mpsc::unbounded_channel();
         let mut world = self.world();
         let missed = |second: &&Second| after.is_some_and(|after| second.position.number > after);
@@ -98,7 +100,7 @@ impl Signals for Ports {
             let ms = 1_000 - world.now % 1_000;
             world.later(ms, Happening::Second);
         }
-        SimEar { ports: self.clone(), heard }
+        SimEar { ports: self.clone(), judged: plan.to.backend.clone(), heard }
     }
 
     async fn kept(&self, _: &Plan) -> Option<Vec<u8>> {
@@ -181,10 +183,13 @@ impl World {
             .is_some_and(|artifact| crate::site::quality(&self.scenario, artifact) == Quality::FailsVisitors)
     }
 
-    /// Whether visitors of a slot whose version fails them are in a second.
-    fn fails_visitors(&self, second: &Second) -> bool {
+    /// Whether visitors whom the judged release leads to a version that fails them are in a second. Who fails on the slot that
+    /// served before, as after a journal was accepted that had lost a bad release, is no evidence against the new one.
+    fn fails_visitors(&self, second: &Second, judged: &BackendName) -> bool {
         let hosts = || self.hosts.iter().filter_map(|host| host.web());
-        let hurt = |key: &CellKey| hosts().any(|web| web.backend == key.backend && self.hurts(web.current));
+        let hurt = |key: &CellKey| {
+            key.backend == *judged && hosts().any(|web| web.backend == key.backend && self.hurts(web.current))
+        };
         second.seen.cells.keys().any(hurt)
     }
 
