@@ -160,7 +160,13 @@ pub async fn look<J: Journal>(journal: &J, environment: &EnvironmentName) -> Res
 }
 
 async fn folded<J: Journal>(journal: &J, environment: &EnvironmentName) -> Result<Folded, Problem> {
-    journal.fold(environment, Folded::default(), Folded::take).await.map_err(|error| error.0)
+    let read = journal.fold(environment, Folded::default(), Folded::take).await;
+    let (mut folded, whole) = read.map_err(|error| error.0)?;
+    // The plan that it begins with is the first there ever was: nothing older is to be looked for.
+    if whole && folded.since == folded.first {
+        folded.since = 0;
+    }
+    Ok(folded)
 }
 
 /// Takes the lease of an environment and folds its journal. An open release is told of the new epoch, so that
@@ -295,8 +301,8 @@ pub fn may_be_accepted(problem: &Problem) -> bool {
 /// What the entries of an environment tell. It holds no more of them than matters, however many there are.
 #[derive(Default)]
 struct Folded {
-    /// Something was taken: only the first entry may say how the environment stood.
-    begun: bool,
+    /// The first entry that was taken, which alone may say how the environment stood; 0 before it.
+    first: u64,
     releases: BTreeMap<ReleaseId, Kept>,
     /// From which one on all of them are here; 0 where all there ever were are.
     since: u64,
@@ -312,7 +318,10 @@ struct Folded {
 impl Folded {
     /// Takes the next entry.
     fn take(&mut self, entry: Entry) -> Result<(), Problem> {
-        let first = !std::mem::replace(&mut self.begun, true);
+        let first = self.first == 0;
+        if first {
+            self.first = entry.seq;
+        }
         match &entry.fact.event {
             Event::Adopted { by, found } => {
                 self.standing = Standing::found(found, by, entry.fact.at);

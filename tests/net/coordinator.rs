@@ -75,7 +75,7 @@ impl Journal for Noted<JournalStore> {
         environment: &EnvironmentName,
         folded: T,
         take: fn(&mut T, Entry) -> Result<(), Problem>,
-    ) -> Result<T, JournalError> {
+    ) -> Result<(T, bool), JournalError> {
         Journal::fold(&self.port, environment, folded, take).await
     }
 

@@ -372,7 +372,12 @@ impl JournalStore {
             let moment = connection.unchecked_transaction()?;
             act(&moment)
         };
-        self.told(self.reading.call(LOOKS_BACK, look).await)
+        let called = self.reading.call(LOOKS_BACK, look).await;
+        // Nothing of it is to be recorded, whenever the disk answers.
+        self.told(called.map_err(|lost| match lost {
+            Lost::Silent(silence) => Lost::Silent(Silence { sent: false, ..silence }),
+            abrupt @ Lost::Abrupt(_) => abrupt,
+        }))
     }
 
     async fn fold_into<T: Send + 'static>(
@@ -380,7 +385,7 @@ impl JournalStore {
         environment: &EnvironmentName,
         mut folded: T,
         take: fn(&mut T, Entry) -> Result<(), Problem>,
-    ) -> Result<T, Problem> {
+    ) -> Result<(T, bool), Problem> {
         self.must_be_sound()?;
         let (environment, path, head) = (environment.clone(), Arc::clone(&self.path), Arc::clone(&self.head));
         self.with_open(READS, move |open| {
@@ -389,7 +394,7 @@ impl JournalStore {
             open.verify_from(from, &path)?;
             let after = from.saturating_sub(1);
             each_after(&open.connection, &environment, after, |entry| Ok(take(&mut folded, entry)?))?;
-            Ok(folded)
+            Ok((folded, from == 0))
         })
         .await
     }
@@ -744,7 +749,7 @@ impl Journal for JournalStore {
         environment: &EnvironmentName,
         folded: T,
         take: fn(&mut T, Entry) -> Result<(), Problem>,
-    ) -> Result<T, JournalError> {
+    ) -> Result<(T, bool), JournalError> {
         self.fold_into(environment, folded, take).await.map_err(JournalError)
     }
 

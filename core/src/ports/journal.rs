@@ -35,12 +35,13 @@ pub trait Journal: Send + Sync {
 
     /// Has `take` fold what is recorded of an environment into `folded`, in order: everything, or everything since a plan that
     /// says how the environment stood then ([`crate::Plan::stood`]), so that what is read does not grow with the journal's age.
+    /// Returns whether it was everything, too.
     fn fold<T: Send + 'static>(
         &self,
         environment: &EnvironmentName,
         folded: T,
         take: fn(&mut T, Entry) -> Result<(), Problem>,
-    ) -> impl Future<Output = Result<T, JournalError>> + Send;
+    ) -> impl Future<Output = Result<(T, bool), JournalError>> + Send;
 
     /// Records facts of a release, in order, all or none. They are durable when this returns. Refused when the lease
     /// of the environment is not of this epoch any more: another coordinator has taken over.

@@ -157,15 +157,15 @@ impl Journal for Ports {
         _: &EnvironmentName,
         mut folded: T,
         take: fn(&mut T, Entry) -> Result<(), Problem>,
-    ) -> Result<T, JournalError> {
+    ) -> Result<(T, bool), JournalError> {
         self.answers()?;
-        let entries = {
+        let (entries, whole) = {
             let mut world = self.world();
             world.read = Some((self.life, history::standing(&world)));
             world.store.newest_entries()
         };
         entries.into_iter().try_for_each(|entry| take(&mut folded, entry)).map_err(JournalError)?;
-        Ok(folded)
+        Ok((folded, whole))
     }
 
     async fn append(

@@ -100,11 +100,11 @@ impl Store {
     }
 
     /// What a coordinator that begins has to read: everything since the last plan that says how the environment stood. A real one
-    /// may read more; what it makes of that must be the same.
-    pub fn newest_entries(&self) -> Vec<Entry> {
+    /// may read more; what it makes of that must be the same. Also whether it is everything.
+    pub fn newest_entries(&self) -> (Vec<Entry>, bool) {
         let says = |entry: &Entry| matches!(&entry.fact.event, Event::Planned(plan) if plan.stood.is_some());
         let from = self.entries.iter().rposition(says).unwrap_or_default();
-        self.entries.get(from..).unwrap_or_default().to_vec()
+        (self.entries.get(from..).unwrap_or_default().to_vec(), from == 0)
     }
 
     /// How many releases were ever planned.
