@@ -286,7 +286,8 @@ impl Ledger {
     }
 
     /// Takes in an order: fences, refuses what is stale or contradicts a receipt, and notes that it has begun. The
-    /// note is durable before this returns.
+    /// note is durable before this returns. One that was taken in when it was prepared is noted already: then nothing is
+    /// written, so that several load balancers do not wait for their disks one by one between two moves of one moment.
     pub fn admit(&self, received: &ReceivedOrder, digest: OrderDigest) -> Result<Admission, Problem> {
         let order = &received.order;
         self.still_rules(order.epoch)?;
@@ -295,11 +296,20 @@ impl Ledger {
             let transaction = connection.transaction()?;
             let fence = read_fence(&transaction)?;
             let known = read_receipt(&transaction, &order.release, &order.key)?;
+            let begun = matches!(known, Some((_, Fate::Started)));
+            let heard = Fence {
+                epoch: order.epoch,
+                head_seq: received.journal_seq,
+                head_hash: received.journal_hash,
+            };
             let incoming = Incoming { epoch: order.epoch, journal_seq: received.journal_seq, digest };
             let admission = match receipt::admit(&fence, known, &incoming) {
                 Ok(admission) => admission,
                 Err(problem) => return Ok(Err(problem)),
             };
+            if begun && fence == heard {
+                return Ok(Ok(admission));
+            }
             if received.journal_seq >= fence.head_seq {
                 transaction.execute(
                     "UPDATE fence SET epoch = ?1, head_seq = ?2, head_hash = ?3,
@@ -511,6 +521,31 @@ mod tests {
         // A later coordinator asks under a new epoch: the same order, the same answer.
         assert_eq!(admit(&ledger, &order(Step::Maintain, 2, 9, true)), Ok(Admission::Done(evidence)));
         assert_eq!(admit(&ledger, &order(Step::Maintain, 2, 9, false)), Err(Code::KeyReused));
+    }
+
+    #[test]
+    fn what_was_prepared_is_taken_in_again_without_a_write() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("ledger.db");
+        let ledger = Ledger::open(&path).unwrap();
+        let written = || std::fs::metadata(folder.path().join("ledger.db-wal")).unwrap().len();
+        let asked = order(Step::Switch, 1, 5, true);
+        assert_eq!(admit(&ledger, &asked), Ok(Admission::Act));
+        let prepared = written();
+        assert_eq!(admit(&ledger, &asked), Ok(Admission::Act));
+        assert_eq!(written(), prepared);
+        // By a later entry, or a later coordinator, it is noted anew.
+        assert_eq!(admit(&ledger, &order(Step::Switch, 1, 6, true)), Ok(Admission::Act));
+        assert_eq!(ledger.fence_state().unwrap().head_seq, 6);
+        assert_eq!(admit(&ledger, &order(Step::Switch, 2, 6, true)), Ok(Admission::Act));
+        assert_eq!(ledger.fence_state().unwrap().epoch, Epoch(2));
+        assert!(written() > prepared);
+        // Done, it is answered; nothing of that was taken for begun.
+        ledger.settle(&asked.0.order.release, &asked.0.order.key, &Evidence::default()).unwrap();
+        assert_eq!(
+            admit(&ledger, &order(Step::Switch, 2, 6, true)),
+            Ok(Admission::Done(Evidence::default()))
+        );
     }
 
     #[test]
