@@ -1,7 +1,7 @@
 //! The numbers of an independent implementation: `tests/verdict/vectors.json`, matched to 1e-9.
 //!
 //! There all alternatives of a cell count alike. The judge reads the cells of the limits by another mean of the
-//! same ten numbers (`Prior::WORST_FIRST`).
+//! same ten numbers (`Prior::WORST_FIRST`): what it decides by has vectors of its own, in `tests/verdict/judge.json`.
 
 use serde_json::Value;
 

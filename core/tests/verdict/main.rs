@@ -2,6 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a story that goes another way is a failed test")]
 
+mod judged;
 mod properties;
 mod stories;
 mod traffic;
