@@ -10,6 +10,7 @@ use pointsman_proto::{convert, v1};
 use super::scan::scan;
 use crate::client::Caller;
 use crate::out::Out;
+use crate::render::several;
 
 /// The artifact that `--artifact` names: a digest as it is, a folder after publishing it.
 pub async fn publish(
@@ -33,9 +34,9 @@ pub async fn publish(
     let digest: ArtifactDigest = convert::field("artifact", &need.artifact)?;
     if need.complete {
         out.say(&format!(
-            "artifact {}: {} files, nothing new to send",
+            "artifact {}: {}, nothing new to send",
             digest.short(),
-            manifest.file_count()
+            several(manifest.file_count(), "file")
         ));
         return Ok(digest);
     }
@@ -45,10 +46,11 @@ pub async fn publish(
         need.missing.iter().filter_map(|number| Some((*number, at(*number)?.1))).collect();
     let bytes = missing.iter().fold(0u64, |sum, (_, size)| sum.saturating_add(*size));
     out.say(&format!(
-        "artifact {}: {} files, sending {} contents, {bytes} bytes",
+        "artifact {}: {}, sending {}, {}",
         digest.short(),
-        manifest.file_count(),
-        missing.len()
+        several(manifest.file_count(), "file"),
+        several(missing.len(), "content"),
+        several(bytes, "byte")
     ));
     let (files, hashes) = (scanned.files, contents.iter().map(|(content, _)| *content).collect::<Vec<_>>());
     let header = v1::ContentPiece {

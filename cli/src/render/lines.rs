@@ -121,7 +121,7 @@ fn judged(update: &v1::ReleaseUpdate) -> Option<&'static str> {
     match verdict.verdict.as_str() {
         "promote" => Some("✔ proven"),
         "undecided" if verdict.warns || verdict.slowed.is_some() => Some("॥ warning"),
-        "undecided" => Some("◌ undecided"),
+        "undecided" => Some("◌ judged"),
         _ if verdict.shadow => Some("॥ would be"),
         _ => None,
     }

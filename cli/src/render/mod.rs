@@ -42,6 +42,12 @@ pub fn time(ms: u64) -> String {
     moment.map_or_else(|| "unknown".to_owned(), |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
 }
 
+/// `1 file`, `12 files`
+pub fn several(number: impl TryInto<u64>, what: &str) -> String {
+    let number = number.try_into().unwrap_or(u64::MAX);
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 /// A length of time: `850 ms`, `12.3 s`, `4 m 05 s`, `2 h 10 m`.
 pub fn span(ms: u64) -> String {
     match ms {

@@ -10,9 +10,9 @@ pub fn plan(plan: &v1::Plan) -> String {
     let mut text = format!("plan of {} for {}, release {}\n", plan.purpose, plan.environment, plan.release);
     if !plan.artifact.is_empty() {
         text.push_str(&format!(
-            "artifact  {}  {} files, {}\n",
+            "artifact  {}  {}, {}\n",
             short(&plan.artifact),
-            plan.artifact_files,
+            super::several(plan.artifact_files, "file"),
             bytes(plan.artifact_bytes)
         ));
     }
