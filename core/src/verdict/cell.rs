@@ -124,8 +124,23 @@ pub struct Cell {
 impl Cell {
     /// Takes in tick `tick` (counted from 1) with its bad share; `None` is a tick without data.
     pub fn step(&mut self, tick: u64, share: Option<f64>, grid: &Grid, weights: &Weights) {
-        match share {
-            Some(share) => self.weigh(tick, grid.of_tick(share), weights),
+        self.step_part(tick, share.map(|share| (share, 1.0)), grid, weights);
+    }
+
+    /// The same for a tick that counts as a part of one, between 0 and 1: of what it says for an alternative, only that part is
+    /// bet on. If a factor has a conditional mean of at most 1 given the part, so has `1 + part * (factor - 1)`.
+    pub(super) fn step_part(
+        &mut self,
+        tick: u64,
+        share_and_part: Option<(f64, f64)>,
+        grid: &Grid,
+        weights: &Weights,
+    ) {
+        match share_and_part {
+            Some((share, part)) => {
+                let factors = grid.of_tick(share).map(|factor| 1.0 + part * (factor - 1.0));
+                self.weigh(tick, factors, weights);
+            }
             None => self.skip(tick.saturating_sub(1), tick, weights),
         }
     }

@@ -13,7 +13,10 @@ const SUSPICIOUS: f64 = 20.0;
 pub const BLIND_TICKS: u64 = 30;
 
 /// Version of the bytes that a judge is put away in. The order of numbers must not change without it.
-const VERSION: u64 = 2;
+const VERSION: u64 = 3;
+
+/// The version before: it did not know how requests come, which is learned again within a few ticks.
+const WITHOUT_COMPANY: u64 = 2;
 
 /// The state of a judge: numbers only.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -188,14 +191,17 @@ impl Judge {
     /// Takes up a judge with the parameters it had.
     pub fn from_bytes(params: Params, bytes: &[u8]) -> Result<Self, NotRestored> {
         let mut reader = Reader::of(bytes);
-        if reader.integer().ok_or(NotRestored::Damaged)? != VERSION {
+        let version = reader.integer().ok_or(NotRestored::Damaged)?;
+        if ![VERSION, WITHOUT_COMPANY].contains(&version) {
             return Err(NotRestored::Version);
         }
         let fingerprint = reader.reals().ok_or(NotRestored::Damaged)?;
         if fingerprint.map(f64::to_bits) != params.fingerprint().map(f64::to_bits) {
             return Err(NotRestored::OtherParams);
         }
-        let state = State::read(&mut reader).filter(|_| reader.done()).ok_or(NotRestored::Damaged)?;
+        let state = State::read(&mut reader, version == VERSION)
+            .filter(|_| reader.done())
+            .ok_or(NotRestored::Damaged)?;
         Ok(Self { params, state })
     }
 }
@@ -231,7 +237,7 @@ impl Findings<'_> {
 }
 
 impl State {
-    fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    fn read(reader: &mut Reader<'_>, with_company: bool) -> Option<Self> {
         let known = match reader.integer()? {
             0 => false,
             1 => true,
@@ -240,7 +246,7 @@ impl State {
         let last = Some(reader.integer()?).filter(|_| known);
         let (elapsed, watched) = (reader.integer()?, reader.integer()?);
         let (refused, refused_in_a_row) = (reader.integer()?, reader.integer()?);
-        let (errors, slowness) = (Ledger::read(reader)?, Ledger::read(reader)?);
+        let (errors, slowness) = (Ledger::read(reader, with_company)?, Ledger::read(reader, with_company)?);
         Some(Self { last, elapsed, watched, refused, refused_in_a_row, errors, slowness })
     }
 }

@@ -2,6 +2,7 @@
 
 use super::bytes::{Reader, Writer};
 use super::cell::{Cell, Prior, Weights};
+use super::company::Company;
 use super::dispersion::Dispersion;
 use super::params::Rule;
 use super::promotion::{Comparison, against_rate};
@@ -53,6 +54,8 @@ pub(super) struct Ledger {
     pub lately: Lately,
     /// How the new slot's bad requests came, by the limit and by the comparison.
     bunches: [Dispersion; 2],
+    /// How the requests of the new slot come, and those of the old one.
+    company: [Company; 2],
 }
 
 impl Ledger {
@@ -83,15 +86,23 @@ impl Ledger {
     /// Judges what is pending, as the cells' tick `at`.
     fn close(&mut self, at: u64, rule: &Rule, weights: &Weights) {
         let Sample { new, old } = self.pending;
-        self.limit.step(at, new.share_over_limit(), &rule.limit, weights);
-        self.floor.step(at, new.share_over_baseline(), &rule.floor, weights);
-        self.old_limit.step(at, old.share_over_limit(), &rule.limit, weights);
+        let [of_new, of_old] = &mut self.company;
+        let (new_part, old_part) = (of_new.part(new.requests), of_old.part(old.requests));
+        let of = |share: Option<f64>, part: f64| share.map(|share| (share, part));
+        let over_limit = of(new.share_over_limit(), new_part);
+        self.limit.step_part(at, over_limit, &rule.limit, weights);
+        self.floor.step_part(at, of(new.share_over_baseline(), new_part), &rule.floor, weights);
+        self.old_limit.step_part(at, of(old.share_over_limit(), old_part), &rule.limit, weights);
         if let Some(excused) = &rule.excused {
-            self.excused.step(at, new.share_over_limit(), excused, weights);
+            self.excused.step_part(at, over_limit, excused, weights);
         }
+        of_new.step(new.requests);
+        of_old.step(old.requests);
         match Blame::of(&self.pending) {
             Some(blame) => {
-                let grid = ratio::relative(blame.new_share, rule.bounds.ratio);
+                // A lone request beside a page of the other slot's is blamed for more than it did: what fails alone came alone.
+                let usual = self.lately.new_share().filter(|_| new_part < 1.0).unwrap_or(0.0);
+                let grid = ratio::relative(blame.new_share.max(usual), rule.bounds.ratio);
                 self.ratio.step(at, Some(blame.share()), &grid, weights);
             }
             None => self.ratio.step(at, None, &rule.limit, weights),
@@ -150,9 +161,11 @@ impl Ledger {
         writer.reals([new_failed, new_requests, old_failed, old_requests]);
         writer.integer(struck_left);
         self.bunches.iter().for_each(|bunches| writer.reals(bunches.numbers()));
+        self.company.iter().for_each(|company| writer.reals([company.requests, company.squares]));
     }
 
-    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+    /// Reads what was written, by a version that wrote `company` or by one before it, which knew of none.
+    pub fn read(reader: &mut Reader<'_>, with_company: bool) -> Option<Self> {
         let limit = Cell { evidence: reader.amounts()? };
         let floor = Cell { evidence: reader.amounts()? };
         let ratio = Cell { evidence: reader.amounts()? };
@@ -166,7 +179,24 @@ impl Ledger {
         let lately = Lately { new_failed, new_requests, old_failed, old_requests, struck_left };
         let bunches =
             [Dispersion::from_numbers(reader.amounts()?), Dispersion::from_numbers(reader.amounts()?)];
-        Some(Self { limit, floor, ratio, old_limit, excused, pending, total, comparison, lately, bunches })
+        let mut company = [Company::default(); 2];
+        for company in company.iter_mut().filter(|_| with_company) {
+            let [requests, squares] = reader.amounts()?;
+            *company = Company { requests, squares };
+        }
+        Some(Self {
+            limit,
+            floor,
+            ratio,
+            old_limit,
+            excused,
+            pending,
+            total,
+            comparison,
+            lately,
+            bunches,
+            company,
+        })
     }
 }
 

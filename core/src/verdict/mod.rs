@@ -38,6 +38,7 @@
 
 mod bytes;
 mod cell;
+mod company;
 mod dispersion;
 mod explain;
 mod gamma;

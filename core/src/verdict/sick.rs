@@ -55,6 +55,12 @@ impl Lately {
         self.old_requests < RECENT_REQUESTS
     }
 
+    /// The new slot's share of the requests.
+    pub fn new_share(&self) -> Option<f64> {
+        let all = self.new_requests + self.old_requests;
+        (all > 0.0).then(|| self.new_requests / all)
+    }
+
     /// The failing shares of the new and of the old slot.
     pub fn shares(&self) -> (Option<f64>, Option<f64>) {
         let share = |failed: f64, requests: f64| (requests >= RECENT_REQUESTS).then(|| failed / requests);

@@ -3,7 +3,9 @@
 
 An e-value of a cell is, by definition, a sum over all ticks s at which a fault may have begun: the weight of s times the product
 of the factors since s, the mean of that over the alternatives by their shares, and the weight that is not spent yet. The judge
-has a recursion for it; here the sum itself is taken, with 50 digits.
+has a recursion for it; here the sum itself is taken, with 50 digits. A tick counts for a part of one where it has fewer requests than
+half of the company that a request had lately, each tick with data remembered by a tenth less than the next. In such a tick the comparison
+goes by the new slot's share of the requests of about the last half minute where that is the larger one.
 
     python3 core/tests/verdict/judge.py > core/tests/verdict/judge.json
 """
@@ -43,12 +45,13 @@ class Cell:
     def __init__(self, shares):
         self.shares, self.factors = shares, []
 
-    def tick(self, bad_share, m0, worse):
+    def tick(self, bad_share, m0, worse, part=D(1)):
         if bad_share is None:
             self.factors.append([D(1)] * 10)
         else:
             x = bad_share
-            self.factors.append([x * q / m0 + (1 - x) * (1 - q) / (1 - m0) for q in worse])
+            whole = [x * q / m0 + (1 - x) * (1 - q) / (1 - m0) for q in worse]
+            self.factors.append([1 - part + part * factor for factor in whole])
 
     def value(self):
         last = len(self.factors)
@@ -57,6 +60,17 @@ class Cell:
             product = [p * f for p, f in zip(product, self.factors[start - 1])]
             total += weight(start) * sum(share * p for share, p in zip(self.shares, product))
         return total + 1 - sum(weight(t) for t in range(1, last + 1))
+
+
+def part(requests, before):
+    """What a tick with so many requests counts for, after ticks with as many as `before` says."""
+    with_data = [n for n in before if n]
+    if not with_data or not requests:
+        return D(1)
+    weights = [D("0.9") ** age for age in range(len(with_data))]
+    company = sum(w * n * n for w, n in zip(weights, reversed(with_data))) / sum(
+        w * n for w, n in zip(weights, reversed(with_data)))
+    return min(D(1), requests / (D("0.5") * company))
 
 
 class Metric:
@@ -71,11 +85,16 @@ class Metric:
     def tick(self, at, new, old):
         m0, ratio = D("0.01"), self.ratio_bound
         share = lambda bad, all: D(bad) / all if all else None
-        self.limit.tick(share(new[1], new[0]), m0, grid(m0))
-        self.floor.tick(share(new[2], new[0]), self.floor_rate, grid(self.floor_rate))
-        self.old.tick(share(old[1], old[0]), m0, grid(m0))
+        new_part = part(new[0], [seen[1][0] for seen in self.seen])
+        old_part = part(old[0], [seen[2][0] for seen in self.seen])
+        self.limit.tick(share(new[1], new[0]), m0, grid(m0), new_part)
+        self.floor.tick(share(new[2], new[0]), self.floor_rate, grid(self.floor_rate), new_part)
+        self.old.tick(share(old[1], old[0]), m0, grid(m0), old_part)
         if new[0] and old[0] and new[2] + old[2]:
             split = D(new[0]) / (new[0] + old[0])
+            if new_part < 1:
+                decayed = lambda slot: sum(D("0.97") ** (at - seen[0]) * seen[slot][0] for seen in self.seen)
+                split = max(split, decayed(1) / (decayed(1) + decayed(2)))
             worse = [blamed(split, ratio * times) for times in WORSE_RATIOS]
             self.ratio.tick(D(new[2]) / (new[2] + old[2]), blamed(split, ratio), worse)
         else:
@@ -164,6 +183,18 @@ def cases():
         3, range(1, 161), lambda t: (busy, (0.3, 0.002, 0.3, 0.002) if 60 < t <= 120 else good))
     yield "slow", watch(4, range(1, 91), lambda t: (busy, (0.001, 0.04, 0.001, 0.002)))
     yield "a request now and then", watch(5, range(1, 201), lambda t: ((0, 2), (0.2, 0.002, 0.001, 0.002)))
+    rng, pages = random.Random(8), []
+    for at in range(1, 241):
+        row = [at]
+        for _ in range(2):
+            assets = 40 * drawn(rng, 1, 0.3)
+            polls = rng.randint(0, 2)
+            failed = drawn(rng, polls, 0.05)
+            row += [assets + polls, failed, 0, 0]
+        pages.append(row)
+    yield "pages of forty requests and lone polls that fail", pages
+    yield "pages lose their assets and fail", watch(
+        9, range(1, 91), lambda t: ((35, 45), good) if t <= 60 else ((0, 2), (1, 0, 0.001, 0.002)))
     yield "fails a little", watch(6, range(1, 161), lambda t: (busy, (0.02, 0.002, 0.001, 0.002)))
     yield "good", watch(7, range(1, 301), lambda t: (busy, good))
 

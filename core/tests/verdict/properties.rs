@@ -63,6 +63,24 @@ proptest! {
         }
     }
 
+    /// The version before did not know how requests come: its judge is taken up, and learns that anew.
+    #[test]
+    fn a_judge_of_the_version_before_is_taken_up(history in history(), choices in choices()) {
+        let params = Params::new(choices).unwrap();
+        let mut judge = Judge::new(params);
+        history.iter().for_each(|tick| drop(judge.step(tick)));
+        let bytes = judge.to_bytes();
+        // Version, 18 parameters, six numbers; then two ledgers, each with four numbers at its end that were not there.
+        let (head, ledgers) = bytes.split_at(25 * 8);
+        let before: Vec<u8> = 2_u64.to_le_bytes().into_iter().chain(head[8..].iter().copied())
+            .chain(ledgers.chunks(ledgers.len() / 2).flat_map(|ledger| ledger[..ledger.len() - 32].to_vec()))
+            .collect();
+        let taken_up = Judge::from_bytes(params, &before).unwrap();
+        prop_assert_eq!(taken_up.look(), judge.look());
+        prop_assert!(Judge::from_bytes(params, &before[..before.len() - 8]).is_err());
+        prop_assert!(Judge::from_bytes(params, &[2_u64.to_le_bytes().as_slice(), &bytes[8..]].concat()).is_err());
+    }
+
     #[test]
     fn every_number_is_one(history in history(), choices in choices()) {
         let mut judge = Judge::new(Params::new(choices).unwrap());

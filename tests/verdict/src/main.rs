@@ -48,7 +48,8 @@ enum Output {
 const METHOD: &str = "simulated traffic: requests come by themselves at a mean rate (Poisson), one tick a second, judged with the \
     default parameters and the dispersion measured on the old slot in 300 s before (900 s for promotions). good_releases: both \
     slots fail and are slow at the same 0.1, 0.5 or 0.9 %, at 1, 10, 100 and 1000 requests/s, 10 and 50 % on the new slot, \
-    singly or in bunches of 10 and 50 within a second, watched for 30 minutes. Detection: the new slot fails from the start, \
+    singly or in bunches of 10 and 50 within a second, watched for 30 minutes. pages_and_polls: both slots alike, pages of 40 requests that \
+    are all well and lone requests that fail, so that the share of all requests is under the limit. Detection: the new slot fails from the start, \
     the old one 0.1 %, 100 requests/s, half of them on the new slot; null is: not within two hours. bad_requests: served by \
     the new slot until the rollback. bound_ratio: median over what no test can beat (Wald), at 10 requests/s and 50 %. \
     Peers are rebuilt from their sources and documents, see the same traffic, and have ideal scrapes each 15 s. \
@@ -89,6 +90,7 @@ fn main() -> anyhow::Result<ExitCode> {
         "live_reaction_ms": Value::Null,
         "false_rollback_percent": good.by_rule,
         "false_rollback_percent_by_request": good.by_request_percent,
+        "pages_and_polls_false_rollback_percent": studies::pages_and_polls(&more),
         "detect_elsewhere": studies::detection_elsewhere(&size),
         "late_failure_s": studies::late_failure(&size),
         "shared_incident_rollback_percent": studies::shared_incident(&size),

@@ -123,6 +123,32 @@ pub fn good_releases(size: &Size) -> Good {
     Good { releases, false_rollbacks, by_rule: by_rule.into(), by_request_percent: by_request.into() }
 }
 
+/// Requests of one page.
+const PAGE: u32 = 40;
+
+/// Both slots alike, on sites where pages of forty requests and lone polls take turns, and only polls fail: by the share of all
+/// requests that fail and the split, how often each rule rolled back, in percent.
+pub fn pages_and_polls(size: &Size) -> Value {
+    let sites = [(0.2, 1.0, 0.03), (0.2, 0.5, 0.05), (1.0, 2.0, 0.05), (0.05, 0.2, 0.08)];
+    let mut told = Map::new();
+    for (series, (pages, polls, failing)) in (200..).step_by(10).zip(sites) {
+        let share: f64 = polls * failing / (polls + pages * f64::from(PAGE));
+        for (series, split) in (series..).zip([0.1, 0.5, 0.99]) {
+            let load = |per_second| Load { per_second, split };
+            let doing = Doing::failing(failing);
+            let scenario = Scenario::steady(load(polls), doing, doing).with_pages(load(pages), PAGE);
+            let span = Span { before: 300, seconds: HALF_HOUR, to_promotion: false };
+            let endings = histories(series, size.others, size, &scenario, &span, Some(Looks::Errors));
+            let row = names()
+                .zip(&endings)
+                .map(|(name, ends)| (name.to_owned(), json!(percent(rolled_back(ends), ends.len()))));
+            let name = format!("{} % fail, split {split}", rounded(share * 100.0));
+            told.insert(name, Value::from(row.collect::<Map<String, Value>>()));
+        }
+    }
+    told.into()
+}
+
 fn by_request_rollbacks(series: u64, count: u64, size: &Size, scenario: &Scenario) -> usize {
     let span = Span { before: 0, seconds: HALF_HOUR, to_promotion: false };
     (0..count)

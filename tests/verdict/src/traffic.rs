@@ -181,6 +181,25 @@ pub struct Load {
 pub struct Scenario {
     parts: Vec<(u64, bool, Source, Source)>,
     before: (bool, Source),
+    pages: Option<Pages>,
+}
+
+/// Pages whose requests come together and are all well: on the new slot, on the old one, and before the release.
+#[derive(Clone, Debug)]
+struct Pages {
+    requests: u32,
+    of: [Poisson; 3],
+}
+
+impl Pages {
+    fn add(&self, which: usize, seen: &mut Seen, chance: &mut Chance) {
+        let pages = self.of.get(which).map_or(0, |pages| pages.draw(chance));
+        let requests = pages * self.requests;
+        seen.requests += requests;
+        if let Some(first) = seen.times.first_mut() {
+            *first += requests;
+        }
+    }
 }
 
 impl Scenario {
@@ -199,21 +218,36 @@ impl Scenario {
             let (new, old) = (source(load.split, &part.new), source(1.0 - load.split, &part.old));
             (part.from, bunched(&part.new), new, old)
         });
-        Self { parts: parts.collect(), before: whole }
+        Self { parts: parts.collect(), before: whole, pages: None }
+    }
+
+    /// With pages of so many requests beside all that.
+    #[must_use]
+    pub fn with_pages(mut self, load: Load, requests: u32) -> Self {
+        let shares = [load.split, 1.0 - load.split, 1.0];
+        self.pages = Some(Pages { requests, of: shares.map(|share| Poisson::of(load.per_second * share)) });
+        self
     }
 
     /// What the old slot, which has all the traffic, does in a second before the release.
     pub fn before(&self, chance: &mut Chance) -> Seen {
-        self.before.1.second(chance, self.before.0)
+        let mut seen = self.before.1.second(chance, self.before.0);
+        self.pages.iter().for_each(|pages| pages.add(2, &mut seen, chance));
+        seen
     }
 
     /// Second `at` of the watch.
     pub fn second(&self, at: u64, chance: &mut Chance) -> Second {
         let part = self.parts.iter().rev().find(|part| part.0 <= at);
-        part.map_or_else(Second::default, |(_, bunched, new, old)| Second {
+        let mut second = part.map_or_else(Second::default, |(_, bunched, new, old)| Second {
             new: new.second(chance, *bunched),
             old: old.second(chance, *bunched),
-        })
+        });
+        for pages in &self.pages {
+            pages.add(0, &mut second.new, chance);
+            pages.add(1, &mut second.old, chance);
+        }
+        second
     }
 }
 
