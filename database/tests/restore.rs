@@ -14,7 +14,7 @@ use pointsman_chassis::failpoint;
 use pointsman_core::Code;
 use pointsman_database::preflight::{self, Verdict};
 use pointsman_database::restore::{self, Recovered, Stage};
-use pointsman_database::{Progress, Settings, VerifyLevel, backup, migrate, scratch};
+use pointsman_database::{BackupFormat, Progress, Settings, VerifyLevel, backup, migrate, scratch};
 use pointsman_migration::{Phase, Set};
 
 async fn beside(place: &Place, id: &str) -> restore::Beside {
@@ -273,6 +273,76 @@ async fn a_database_that_was_made_read_only_is_restored_and_no_secret_is_told() 
     ];
     assert_eq!(made.not_copied, expected);
     assert_eq!(place.sql_in(&made.database, "SELECT epoch FROM pointsman.fence"), "7");
+}
+
+/// Other databases may be gone when one is restored; and a restore test asks nobody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_filled_from_other_databases_stays_empty_and_what_fills_it_is_told() {
+    let mut place = Place::new();
+    let name = place.settings.name.clone();
+    let far = format!("{name}_far");
+    place.sql_in("postgres", &format!("CREATE ROLE {far} LOGIN PASSWORD 'p' IN ROLE guarded"));
+    place.sql_in("postgres", &format!("CREATE DATABASE {far} OWNER {far}"));
+    place.sql_in(
+        &far,
+        &format!("SET ROLE {far}; CREATE TABLE audit (id int); INSERT INTO audit VALUES (1), (2)"),
+    );
+    let servers = |sql: &str| sql.replace("%host", &place.settings.host).replace("%far", &far);
+    place.sql(&format!(
+        "CREATE EXTENSION postgres_fdw; CREATE EXTENSION dblink;
+         GRANT USAGE ON FOREIGN DATA WRAPPER postgres_fdw, dblink_fdw TO {name}_owner; SET ROLE {name}_owner; {}
+         CREATE FOREIGN TABLE audit (id int) SERVER reads; CREATE VIEW seen AS SELECT id FROM audit;
+         CREATE MATERIALIZED VIEW kept AS SELECT id FROM seen; CREATE UNIQUE INDEX kept_id ON kept (id);
+         CREATE VIEW over AS SELECT count(*) AS n FROM kept; CREATE MATERIALIZED VIEW \"Summe (fern)\" AS SELECT n FROM over;
+         CREATE FUNCTION told() RETURNS bigint LANGUAGE plpgsql AS
+             'BEGIN RETURN (SELECT n FROM public.\"Summe (fern)\"); END';
+         CREATE MATERIALIZED VIEW a_text AS SELECT told();
+         CREATE TABLE parted (id int) PARTITION BY RANGE (id);
+         CREATE FOREIGN TABLE parted_far PARTITION OF parted FOR VALUES FROM (0) TO (10) SERVER reads OPTIONS (table_name 'audit');
+         CREATE MATERIALIZED VIEW parts AS SELECT id FROM parted;
+         CREATE MATERIALIZED VIEW called AS SELECT id FROM dblink('calls', 'SELECT id FROM audit') AS t (id int);
+         CREATE MATERIALIZED VIEW never AS SELECT id FROM audit WITH NO DATA;
+         CREATE MATERIALIZED VIEW here AS SELECT count(*) FROM features",
+        servers(
+            "CREATE SERVER reads FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host '%host', dbname '%far');
+             CREATE SERVER calls FOREIGN DATA WRAPPER dblink_fdw OPTIONS (host '%host', dbname '%far');
+             CREATE USER MAPPING FOR PUBLIC SERVER reads OPTIONS (user '%far', password 'p');
+             CREATE USER MAPPING FOR PUBLIC SERVER calls OPTIONS (user '%far', password 'p');"
+        )
+    ));
+    place.run_role_script();
+    let moved = |host: &str| {
+        ["reads", "calls"]
+            .map(|server| format!("ALTER SERVER {server} OPTIONS (SET host '{host}')"))
+            .join("; ")
+    };
+    place.sql(&moved("/nowhere"));
+    let mut ids = Vec::new();
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        place.verify(&taken.id, VerifyLevel::RestoreTest).await.unwrap();
+        ids.push(taken.id);
+    }
+    let made = beside(&place, &ids[1]).await;
+    let filled = |view: &str| format!("REFRESH MATERIALIZED VIEW public.{view}");
+    let expected = ["called", "kept", "parts", "\"Summe (fern)\"", "a_text"].map(filled);
+    assert_eq!((made.not_filled.as_slice(), made.not_copied.len()), (expected.as_slice(), 0));
+    let there = "SELECT string_agg(relname, ' ' ORDER BY relname) FROM pg_class WHERE relkind = 'm' AND relispopulated";
+    assert_eq!(place.sql_in(&made.database, there), "here");
+    assert_eq!(
+        place
+            .sql_in(&made.database, "SELECT indisvalid FROM pg_index WHERE indexrelid = 'kept_id'::regclass"),
+        "t"
+    );
+    place.sql_in(&made.database, &moved(&place.settings.host));
+    let first = &made.not_filled[..3].join("; ");
+    place.sql_in(&made.database, &format!("SET ROLE {name}_owner; {first}"));
+    let again = beside(&place, &ids[1]).await;
+    assert_eq!((again.already, again.not_filled.as_slice()), (true, &expected[3..]));
+    place.sql_in(&made.database, &format!("SET ROLE {name}_owner; {}", again.not_filled.join("; ")));
+    assert_eq!(place.sql_in(&made.database, "SELECT told FROM a_text"), "2");
+    swap(&place, &ids[1], 0).await.unwrap();
 }
 
 /// Logical replication stays with the database that it was made on: who restores must know beforehand.

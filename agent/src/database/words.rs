@@ -147,7 +147,10 @@ pub fn restored(beside: &Beside, loss: &Loss) -> String {
         .iter()
         .map(|statement| format!("it lacks what a superuser must say: `{statement}`"))
         .collect();
-    with_notes(words, &lacking)
+    let empty = beside.not_filled.iter().map(|statement| {
+        format!("what comes from other databases is empty in it until somebody says there: `{statement}`")
+    });
+    with_notes(words, &lacking.into_iter().chain(empty).collect::<Vec<_>>())
 }
 
 /// Rows that a restore loses, and which tables lose them.

@@ -1,4 +1,5 @@
-//! What a database has before it is loaded, because it began from the template, and which entries of a dump are about that.
+//! What a database has before it is loaded, because it began from the template, and which entries of a dump are about that, or
+//! would ask other databases.
 
 use crate::statement::quoted;
 
@@ -19,6 +20,8 @@ pub(crate) struct Given {
     pub(crate) foreign_schemas: Vec<String>,
     /// Such roles. Rights on what is theirs in a schema are there too: an extension made it.
     pub(crate) foreign_roles: Vec<String>,
+    /// Materialized views, by schema and name, that are to stay empty.
+    pub(crate) empty: Vec<(String, String)>,
 }
 
 /// How much of an entry is given.
@@ -72,8 +75,13 @@ impl Given {
             "ACL" if self.has_rights(entry.schema, entry.owner) => Some(Extent::All),
             "SCHEMA" if is_one(&self.foreign_schemas, "") => Some(Extent::All),
             "SCHEMA" if is_one(&self.schemas, "") => Some(Extent::Line(b"CREATE SCHEMA ")),
+            "MATERIALIZED VIEW DATA" if self.stays_empty(entry) => Some(Extent::All),
             _ => None,
         }
+    }
+
+    fn stays_empty(&self, entry: &Announcement<'_>) -> bool {
+        self.empty.iter().any(|(schema, name)| schema == entry.schema && name == entry.name)
     }
 
     /// Whether the rights on a thing in this schema, whose owner this is, are there.
@@ -94,6 +102,7 @@ mod tests {
             schemas: vec!["gis".to_owned(), "topology".to_owned()],
             foreign_schemas: vec!["topology".to_owned(), "the maps".to_owned()],
             foreign_roles: vec!["postgres".to_owned(), "DB Admin".to_owned()],
+            empty: vec![("maps".to_owned(), "of far".to_owned())],
         };
         let line = |begins: &'static str| Some(Extent::Line(begins.as_bytes()));
         let (all, schema, comment) =
@@ -116,6 +125,10 @@ mod tests {
             ("FUNCTION pg_stat_reset(); Type: ACL; Schema: pg_catalog; Owner: postgres", None),
             ("FUNCTION levenshtein(text, text); Type: ACL; Schema: public; Owner: postgres", all),
             ("TABLE features; Type: ACL; Schema: public; Owner: site", None),
+            ("of far; Type: MATERIALIZED VIEW DATA; Schema: maps; Owner: site", all),
+            ("of far; Type: MATERIALIZED VIEW; Schema: maps; Owner: site", None),
+            ("of far; Type: MATERIALIZED VIEW DATA; Schema: public; Owner: site", None),
+            ("near; Type: MATERIALIZED VIEW DATA; Schema: maps; Owner: site", None),
             ("DEFAULT PRIVILEGES FOR TABLES; Type: DEFAULT ACL; Schema: -; Owner: postgres", None),
         ];
         for (entry, expected) in cases {

@@ -138,6 +138,7 @@ impl<'a> Target<'a> {
             schemas: asked(schemas).await?,
             foreign_schemas: asked(foreign_schemas).await?,
             foreign_roles: asked(foreign_roles).await?,
+            empty: to_stay_empty(manifest, &session).await?,
         };
         let referring = "SELECT c.conname::text FROM pg_constraint c
                           WHERE c.contype = 'f' AND c.conrelid <> c.confrelid
@@ -154,6 +155,19 @@ impl<'a> Target<'a> {
         let room = room::beside_copy(settings, &session, manifest).await?;
         Ok(Self { database, given, in_order, options, room })
     }
+}
+
+/// What was filled from other databases, as the dump names it.
+async fn to_stay_empty(manifest: &Manifest, session: &Session) -> Result<Vec<(String, String)>, Problem> {
+    let views = &manifest.contents.filled_from_elsewhere;
+    let schemas: Vec<&str> = views.iter().map(|view| view.schema.as_str()).collect();
+    let names: Vec<&str> = views.iter().map(|view| view.name.as_str()).collect();
+    let sql = "SELECT convert_to(schema, getdatabaseencoding()::text), convert_to(name, getdatabaseencoding()::text)
+                 FROM unnest($1::text[], $2::text[]) AS v (schema, name)";
+    let rows = session.client().query(sql, &[&schemas, &names]).await;
+    let rows = rows.map_err(|error| refused("list what is not to be filled", &error))?;
+    let stored = |row, index| field::<Vec<u8>>(row, index).map(|name| as_stored(&name));
+    rows.iter().map(|row| Ok((stored(row, 0)?, stored(row, 1)?))).collect()
 }
 
 /// What one index may be built with, in kB: what the server gives anyway, or more where the machine has it to spare. A

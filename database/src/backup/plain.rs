@@ -1,5 +1,6 @@
 //! Plain SQL on its way into a database that its template has given extensions: what only an extension's owner may say about
-//! it is left out, and so is what it has from there, as the list of an archive's contents leaves them out.
+//! it is left out, and so are what it has from there and what would ask other databases, as the list of an archive's contents
+//! leaves them out.
 
 use std::io::{self, BufWriter, Write};
 
@@ -135,6 +136,7 @@ mod tests {
                 schemas: vec!["gis".to_owned(), "the maps".to_owned()],
                 foreign_schemas: vec!["the maps".to_owned()],
                 foreign_roles: vec!["postgres".to_owned()],
+                empty: vec![("public".to_owned(), "of_far".to_owned())],
             };
             let mut filter = WithoutGiven::on(given, &mut out);
             for part in text.as_bytes().chunks(size) {
@@ -156,14 +158,15 @@ mod tests {
         let table = named("TABLE spatial_ref_sys", "ACL", "public", "postgres");
         let catalog = named("FUNCTION pg_stat_reset()", "ACL", "pg_catalog", "postgres")
             + "\nGRANT ALL ON FUNCTION pg_catalog.pg_stat_reset() TO a;\n\n";
+        let far = named("of_far", "MATERIALIZED VIEW DATA", "public", "site");
         let own =
             named("TABLE features", "ACL", "public", "site") + "\nGRANT SELECT ON TABLE features TO a;\n\n";
         // A row that says the same is none.
         let rows = format!("COPY t (a) FROM stdin;\n{}a\n\\.\n", table.strip_prefix("--\n").unwrap());
         let text = format!(
             "{made}\nCREATE SCHEMA \"the maps\";\n\n\nALTER SCHEMA \"the maps\" OWNER TO postgres;\n\n{comment}\nCOMMENT ON SCHEMA \"the maps\" IS 'of\nmaps';\n\n\
-             {catalog}{table}\nREVOKE ALL ON TABLE spatial_ref_sys FROM PUBLIC;\nGRANT SELECT ON TABLE spatial_ref_sys TO a;\n\n{own}{rows}"
+             {catalog}{table}\nREVOKE ALL ON TABLE spatial_ref_sys FROM PUBLIC;\nGRANT SELECT ON TABLE spatial_ref_sys TO a;\n\n{own}{rows}{far}\nREFRESH MATERIALIZED VIEW public.of_far;\n\n\n{catalog}"
         );
-        assert_passes(&text, &format!("{made}{comment}{catalog}{table}{own}{rows}"));
+        assert_passes(&text, &format!("{made}{comment}{catalog}{table}{own}{rows}{far}{catalog}"));
     }
 }

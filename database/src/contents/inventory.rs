@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use pointsman_core::Problem;
 use tokio_postgres::Client;
 
+use super::elsewhere::filled_from_elsewhere;
 use super::{Contents, Counters, Home, Sequence, Table};
 use crate::Progress;
 use crate::statement::{field, is_gone, quoted, refused, releasing_locks};
@@ -91,6 +92,7 @@ pub(crate) async fn take(client: &Client, progress: &Progress, doing: &str) -> R
         homes: homes(client).await?,
         roles: names(client, ROLES, "list roles").await?,
         objects: counted(client).await?,
+        filled_from_elsewhere: filled_from_elsewhere(client).await?,
     })
 }
 

@@ -2,11 +2,15 @@
 //! large objects, extensions, owners, and how many there are of everything else.
 
 mod compare;
+mod elsewhere;
 mod inventory;
 mod scattered;
 mod schema_version;
 
+pub use elsewhere::View;
+
 pub(crate) use compare::{Differences, differences};
+pub(crate) use elsewhere::{empty, filled_from_elsewhere};
 pub(crate) use inventory::{counters, sequences, take};
 pub(crate) use scattered::{Name, Scattered};
 pub(crate) use schema_version::schema_version;
@@ -33,6 +37,10 @@ pub struct Contents {
     pub roles: BTreeSet<String>,
     /// How many there are of each other kind: indexes, constraints, triggers, functions, views, policies, types.
     pub objects: BTreeMap<String, u64>,
+    /// Materialized views that were filled from other databases, those first that others read: a restore fills none of them. Of
+    /// backups of before none.
+    #[serde(default)]
+    pub filled_from_elsewhere: Vec<View>,
 }
 
 /// Where an extension is, and whose.

@@ -15,7 +15,7 @@ use super::order::SegmentCost;
 use super::run::{Job, Run, place};
 use super::transaction::{own, watched};
 use super::watcher::{Bounds, Watch};
-use super::{fence, lookback};
+use super::{fence, filling, lookback};
 
 /// A batch is followed by a pause as long as itself, at most this: half of the server stays with visitors.
 const MAX_PAUSE: Duration = Duration::from_secs(1);
@@ -258,6 +258,9 @@ impl<'a> Run<'a> {
                         Stop::Fenced => return Err(at.beside(fence::fenced(self.epoch, None))),
                         Stop::Failed(_) if seen.stopped.is_some() || seen.blind.is_some() => {
                             return Err(at.stopped(statement, &seen, self.order.max_stall_ms));
+                        }
+                        Stop::Failed(fault) if filling::may_help(&fault) => {
+                            self.fill_for(at.failed(statement, fault)).await?;
                         }
                         Stop::Failed(fault) => return Err(at.failed(statement, fault)),
                     }

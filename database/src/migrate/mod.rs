@@ -14,6 +14,7 @@ mod elsewhere;
 mod failure;
 mod fault;
 mod fence;
+mod filling;
 mod gate;
 mod ladder;
 mod ledger;

@@ -8,6 +8,7 @@ use pointsman_migration::{Migration, Phase, Script, Segment, Set, Statement, Ver
 
 use super::failure::File;
 use super::fault::Fault;
+use super::filling::Filling;
 use super::ledger::{self, Entry, Record};
 use super::measure::Measure;
 use super::order::{Applied, Ran, RunOrder, SegmentCost};
@@ -42,6 +43,7 @@ pub(crate) struct Run<'a> {
     pub(crate) table: Option<VersionTable>,
     /// What each statement does, where that is wanted.
     pub(crate) measure: Option<Measure>,
+    pub(crate) filling: Filling,
     pub(crate) notes: Vec<String>,
 }
 
@@ -85,9 +87,18 @@ impl<'a> Run<'a> {
         let sessions = Sessions::open(settings, order.database, authority.epoch()).await?;
         ledger::settle(&sessions.second).await?;
         let epoch = fence::as_number(authority.epoch())?;
-        let (measure, notes) = (None, Vec::new());
-        let mut run =
-            Self { settings, order, authority, progress, sessions, epoch, table: None, measure, notes };
+        let mut run = Self {
+            settings,
+            order,
+            authority,
+            progress,
+            sessions,
+            epoch,
+            table: None,
+            measure: None,
+            filling: Filling::default(),
+            notes: Vec::new(),
+        };
         run.read_table().await?;
         Ok(run)
     }
@@ -148,7 +159,10 @@ impl<'a> Run<'a> {
             let on_copy =
                 self.measure.is_some() && applied.iter().any(|file| file.version == migration.version);
             let stands = if on_copy { Stands::OnCopy } else { Stands::Live };
-            verify::look(&self.sessions.work, script, stands).await?;
+            if let Err(problem) = verify::look(&self.sessions.work, script, stands).await {
+                self.fill_for(problem).await?;
+                verify::look(&self.sessions.work, script, stands).await?;
+            }
             ledger::verified(&self.sessions.second, &migration.version, phase).await?;
         }
         Ok(())

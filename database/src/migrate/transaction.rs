@@ -16,7 +16,7 @@ use super::measure::Measure;
 use super::order::SegmentCost;
 use super::run::{Job, Run, place};
 use super::watcher::{Bounds, Seen, Watch};
-use super::{elsewhere, fence, lookback};
+use super::{elsewhere, fence, filling, lookback};
 use crate::Session;
 
 /// How long a transaction may lie idle, in seconds: the agent hung, and its locks must go.
@@ -26,6 +26,8 @@ const IDLE_LIMIT_S: u64 = 10;
 enum Trouble {
     /// A lock was not free; nothing happened. Whether a statement waited for it, with the locks of the others held.
     Missed { waited: bool },
+    /// On a copy something that is empty there may be the reason.
+    Empty(Problem),
     /// Anything else.
     Failed(Problem),
 }
@@ -67,6 +69,10 @@ impl<'a> Run<'a> {
             let waited = match self.one_try(&this, &mut ladder).await {
                 Ok(cost) => break Ok(cost),
                 Err(Trouble::Failed(problem)) => break Err(problem),
+                Err(Trouble::Empty(problem)) => match self.fill_for(problem).await {
+                    Ok(()) => continue,
+                    Err(problem) => break Err(problem),
+                },
                 Err(Trouble::Missed { waited }) => waited,
             };
             if let Err(problem) = ladder.missed(&second, self.sessions.work.pid(), &locks, waited).await {
@@ -140,13 +146,14 @@ impl<'a> Run<'a> {
             }
             Err(Broken { fault, at: Some(statement) }) if !fault.is_lock_missed() => {
                 let stopped = seen.stopped.is_some() || seen.blind.is_some();
+                let trouble = if filling::may_help(&fault) { Trouble::Empty } else { Trouble::Failed };
                 let problem = if stopped {
                     file.stopped(statement, &seen, self.order.max_stall_ms)
                 } else {
                     file.failed(statement, fault)
                 };
                 let ran = this.statements.iter().copied().take_while(|ran| ran.ordinal <= statement.ordinal);
-                Err(Trouble::Failed(File::outlived(ran, problem)))
+                Err(trouble(File::outlived(ran, problem)))
             }
             Err(Broken { fault, at: None }) if !fault.is_lock_missed() => {
                 let ran = this.statements.iter().copied();

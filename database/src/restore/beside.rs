@@ -15,7 +15,7 @@ use crate::server::Server;
 use crate::shape::Shape;
 use crate::statement::{field, quoted, refused};
 use crate::tools::Tools;
-use crate::{Authority, Progress, Session, Settings, copy, obstacle, room};
+use crate::{Authority, Progress, Session, Settings, contents, copy, obstacle, room};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
@@ -35,6 +35,8 @@ pub struct Beside {
     pub backup: String,
     /// Statements that only a superuser may run and that would give it the rest of the live database's settings.
     pub not_copied: Vec<String>,
+    /// Statements that fill its materialized views from other databases, in their order: no restore asks those.
+    pub not_filled: Vec<String>,
     /// Whether it stood there before it was asked for.
     pub already: bool,
 }
@@ -78,7 +80,9 @@ async fn made(
         let mut not_copied = dress(client, &shape, &database).await?;
         not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
         raise_fence(settings, &database, authority).await?;
-        return Ok(Beside { database, backup: id.as_str().to_owned(), not_copied, already: true });
+        let not_filled = not_filled(settings, &archive.manifest, &database).await?;
+        let backup = id.as_str().to_owned();
+        return Ok(Beside { database, backup, not_copied, not_filled, already: true });
     }
     let server = Server::ask(guard.session()).await?;
     must_be_of(settings, &archive.manifest)?;
@@ -167,7 +171,8 @@ async fn made(
     not_copied.extend(obstacle::to_be_set_by_hand(settings).await?);
     raise_fence(settings, &name, authority).await?;
     record.at(Stage::Ready, settings)?;
-    Ok(Beside { database: name, backup: id.as_str().to_owned(), not_copied, already: false })
+    let not_filled = not_filled(settings, &archive.manifest, &name).await?;
+    Ok(Beside { database: name, backup: id.as_str().to_owned(), not_copied, not_filled, already: false })
 }
 
 /// The database that was restored from this backup and stands ready. One that an earlier try left, or that was made
@@ -282,6 +287,13 @@ async fn dress(client: &Client, live: &Shape, name: &str) -> Result<Vec<String>,
         }
     }
     Ok(not_copied)
+}
+
+/// Statements that fill what is filled from other databases, as long as nobody has.
+async fn not_filled(settings: &Settings, manifest: &Manifest, name: &str) -> Result<Vec<String>, Problem> {
+    let session = Session::open(settings, name, "restore").await?;
+    let empty = contents::empty(session.client(), &manifest.contents.filled_from_elsewhere).await?;
+    Ok(empty.into_iter().map(|view| format!("REFRESH MATERIALIZED VIEW {view}")).collect())
 }
 
 /// Runs such a statement. What is set of a role that role may set itself, and so may whoever can act as it.

@@ -554,3 +554,45 @@ async fn what_reads_other_databases_is_rehearsed_and_what_only_a_look_would_writ
     assert!(problem.message.contains("to change a row of \"t\" as before is refused"), "{problem:?}");
     assert_eq!(ground.cluster.psql(&far, "SELECT count(*) FROM audit").unwrap(), "1");
 }
+
+#[tokio::test]
+async fn what_a_restore_left_empty_is_filled_where_a_file_reads_it_and_only_there() {
+    let ground = Ground::new(T);
+    let far = far(&ground);
+    ground.cluster.psql(&far, "INSERT INTO audit VALUES (7)").unwrap();
+    ground.sql(
+        "CREATE MATERIALIZED VIEW kept AS SELECT id FROM audit; CREATE UNIQUE INDEX ON kept (id);
+         CREATE MATERIALIZED VIEW sums AS SELECT sum(id) AS n FROM kept; CREATE TABLE u (id int PRIMARY KEY)",
+    );
+    let rehearse = async |files: &[(&str, &str)], more: &str| {
+        let (copy, order) = (ground.copy().await, ground.order(Phase::Expand));
+        let emptied = format!(
+            "SET ROLE pointsman; REFRESH MATERIALIZED VIEW kept WITH NO DATA; REFRESH MATERIALIZED VIEW sums WITH NO DATA; {more}"
+        );
+        ground.cluster.psql(&copy, &emptied).unwrap();
+        let rehearsed =
+            migrate::rehearse(&ground.settings, &copy, &set(files), &order, &Crew(1), &ground.progress).await;
+        let filled = "SELECT count(*) FROM pg_class WHERE relkind = 'm' AND relispopulated";
+        (rehearsed, ground.cluster.psql(&copy, filled).unwrap())
+    };
+    let looks = "SELECT n = 7 FROM sums";
+    for files in [
+        [("v1.0.0.sql", "INSERT INTO u SELECT n FROM sums; ALTER TABLE t ADD COLUMN c int")].as_slice(),
+        &[("v1.0.0.sql", "REFRESH MATERIALIZED VIEW CONCURRENTLY kept")],
+        &[("v1.0.0.sql", "-- pointsman: batch=id:5000\nUPDATE t SET a = 0 WHERE id = (SELECT n FROM sums)")],
+        &[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int"), ("v1.0.0.verify.sql", looks)],
+    ] {
+        let (rehearsed, filled) = rehearse(files, "").await;
+        rehearsed.unwrap();
+        assert_eq!(filled, "2", "{files:?}");
+    }
+    let gone = "ALTER SERVER far OPTIONS (SET host '/nowhere')";
+    let (rehearsed, filled) = rehearse(&[("v1.0.0.sql", "ALTER TABLE t ADD COLUMN c int")], gone).await;
+    rehearsed.unwrap();
+    assert_eq!(filled, "0");
+    let (rehearsed, _) = rehearse(&[("v1.0.0.sql", "INSERT INTO u SELECT n FROM sums")], gone).await;
+    let problem = rehearsed.unwrap_err();
+    assert_eq!((problem.code, problem.aftermath), (Code::StatementFailed, Aftermath::Unchanged), "{problem}");
+    let why = "public.kept is empty on the copy, because its rows come from other databases";
+    assert!(problem.causes.iter().any(|cause| cause.starts_with(why)), "{problem:?}");
+}
