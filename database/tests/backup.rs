@@ -768,6 +768,57 @@ async fn rows_that_a_restore_puts_into_other_partitions_are_counted_where_they_a
     assert!(moved, "no row is in another partition: this shows nothing");
 }
 
+/// The same of what holds enums, which `pg_dump` does not see by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tables_partitioned_by_the_hash_of_what_holds_enums_are_restored() {
+    let mut place = Place::new();
+    let mut keys = vec![
+        ("lists", "ARRAY[('s' || (n % 60 + 1))::shade]", "key shade[]", "key"),
+        ("spans", "span(('s' || (n % 60 + 1))::shade, NULL)", "key span", "key"),
+        ("made", "('s' || (n % 60 + 1))::shade", "key shade", "(ARRAY[key])"),
+    ];
+    if place.cluster.server().major >= 14 {
+        keys.push(("pairs", "ROW(('s' || (n % 60 + 1))::shade, n)::pair", "key pair", "key"));
+        keys.push(("many", "spans_of(span(('s' || (n % 60 + 1))::shade, NULL))", "key spans_of", "key"));
+    }
+    let shades: Vec<String> = (1..=60).map(|n| format!("'s{n}'")).collect();
+    let types = match place.cluster.server().major {
+        14.. => "CREATE TYPE span AS RANGE (subtype = shade, multirange_type_name = spans_of)",
+        _ => "CREATE TYPE span AS RANGE (subtype = shade)",
+    };
+    let tables = keys.iter().map(|(table, value, column, key)| {
+        let parts = (0..3).map(|part| {
+            format!("CREATE TABLE {table}_{part} PARTITION OF {table} FOR VALUES WITH (MODULUS 3, REMAINDER {part});")
+        });
+        format!(
+            "CREATE TABLE {table} ({column}, id int) PARTITION BY HASH ({key}); {}
+             INSERT INTO {table} SELECT {value}, n FROM generate_series(1, 300) n;",
+            parts.collect::<String>()
+        )
+    });
+    place.sql(&format!(
+        "SET ROLE {}_owner; CREATE TYPE shade AS ENUM ({}); {types}; CREATE TYPE pair AS (a shade, b int); {}",
+        place.settings.name,
+        shades.join(", "),
+        tables.collect::<String>()
+    ));
+    for (release, format) in [("r1", BackupFormat::Custom), ("r2", BackupFormat::SqlGz)] {
+        place.settings.backup.format = format;
+        let taken = place.take(release).await.unwrap();
+        let kept = backup::verify_keeping(&place.settings, &taken.id, &rule(), &Progress::default()).await;
+        let (_, copy) = kept.unwrap();
+        for (table, ..) in &keys {
+            let each = format!(
+                "SELECT string_agg(n::text, ' ') FROM (SELECT count(*) AS n FROM {table} GROUP BY tableoid ORDER BY tableoid::regclass::text) s"
+            );
+            let (live, copied) = (place.sql(&each), place.sql_in(&copy.database, &each));
+            assert_ne!(live, copied, "{table}: no row is in another partition: this shows nothing");
+            assert_eq!(place.sql_in(&copy.database, &format!("SELECT count(*) FROM {table}")), "300");
+        }
+        copy.remove(&place.settings).await.unwrap();
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_could_become_a_superuser_is_taken_for_one() {
     let place = Place::new();

@@ -29,6 +29,9 @@ pub(crate) async fn database(
     // The name goes by the environment: as an argument it could be read as a list of connection settings.
     command.env("PGDATABASE", &settings.name).args([LOCK_WAIT, "--no-password"]);
     command.arg(format!("--snapshot={}", snapshot.exported));
+    if snapshot.by_root {
+        command.arg("--load-via-partition-root");
+    }
     match settings.backup.format {
         BackupFormat::Custom => command.args(["--format=custom", "--compress=0"]),
         BackupFormat::SqlGz => command.args(["--format=plain", "--compress=6"]),

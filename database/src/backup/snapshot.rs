@@ -17,6 +17,8 @@ pub(crate) struct Snapshot {
     pub lsn: String,
     /// In milliseconds since 1970.
     pub taken_at_ms: u64,
+    /// Whether rows of partitions must be loaded through the tables above them.
+    pub by_root: bool,
     before: Vec<contents::Sequence>,
     counters: std::collections::BTreeMap<(String, String), contents::Counters>,
 }
@@ -47,7 +49,9 @@ impl Snapshot {
             .await
             .map_err(failed)?;
         let (exported, current, lsn) = (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
-        Ok(Self { session, exported, current, lsn, taken_at_ms: moment::now_ms(), before, counters })
+        let taken_at_ms = moment::now_ms();
+        let by_root = contents::unseen_by_pg_dump(client).await?;
+        Ok(Self { session, exported, current, lsn, taken_at_ms, by_root, before, counters })
     }
 
     /// Counts what is in the database at this moment.

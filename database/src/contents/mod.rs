@@ -12,7 +12,7 @@ pub use elsewhere::View;
 pub(crate) use compare::{Differences, differences};
 pub(crate) use elsewhere::{empty, filled_from_elsewhere};
 pub(crate) use inventory::{counters, sequences, take};
-pub(crate) use scattered::{Name, Scattered};
+pub(crate) use scattered::{Name, Scattered, unseen_by_pg_dump};
 pub(crate) use schema_version::schema_version;
 
 use std::collections::{BTreeMap, BTreeSet};
