@@ -342,6 +342,7 @@ impl World {
             began,
             changed: false,
             told: 0,
+            confirms: None,
             before: None,
         });
         let number = agent.number;

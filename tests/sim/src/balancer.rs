@@ -13,22 +13,32 @@ use crate::world::{Happening, Who, World};
 /// How often a change is confirmed anew because HAProxy was reloaded meanwhile: as in the real agent.
 const RELOADS_FOLLOWED: u8 = 5;
 
+/// How long a worker that starts is waited for before a change is reported without it, and how often it is looked for, in
+/// milliseconds: as in the real agent.
+const START_WAITED_MS: u64 = 3_000;
+const LOOK_AGAIN_MS: u64 = 20;
+
 impl World {
     /// Waits until nobody is served by a backend, then cuts. One that visitors are led to would never be empty.
     pub fn drain(&mut self, host: usize, job: u64, backend: &BackendName, timeout_ms: u64) -> Go {
         let (now, waits) = (self.now, self.stands(Guard::Drain));
         let begins = self.job(host, job).is_some_and(|job| std::mem::replace(&mut job.stage, 1) == 0);
-        let standing = self.hosts.get(host).and_then(|host| host.balancer()?.standing());
-        if begins && waits && standing.is_some_and(|route| route.share_of(backend) > 0) {
-            return Go::End(Err(Problem::new(Code::DrainIncomplete, "visitors are led there")));
-        }
         let began = self.job(host, job).map_or(now, |job| job.began);
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
             return done();
         };
+        let led_there = balancer.standing().is_some_and(|route| route.share_of(backend) > 0);
+        if begins && waits && led_there {
+            return Go::End(Err(Problem::new(Code::DrainIncomplete, "visitors are led there")));
+        }
         let busy = balancer.busy_until.get(backend).is_some_and(|until| *until > now);
-        if busy && waits && now.saturating_sub(began) < timeout_ms {
+        // Who is led there by a worker that took over meanwhile is not cut: others would come.
+        let comes = led_there || balancer.starting.is_some();
+        if waits && (busy || comes) && now.saturating_sub(began) < timeout_ms {
             return Go::Again(50);
+        }
+        if waits && comes {
+            return failed(Code::DrainIncomplete, Aftermath::Unchanged);
         }
         if busy && waits {
             balancer.busy_until.remove(backend);
@@ -229,7 +239,9 @@ impl World {
 
     fn confirm_route(&mut self, host: usize, job: u64, wanted: &Route) -> Go {
         let (tells_old, reads_back) = (self.stands(Guard::OldWorkers), self.stands(Guard::ReadBack));
-        let Some(told) = self.job(host, job).map(|job| job.told) else { return done() };
+        let now = self.now;
+        let Some(confirmed) = self.job(host, job) else { return done() };
+        let (told, since) = (confirmed.told, *confirmed.confirms.get_or_insert(now));
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
             return done();
         };
@@ -240,7 +252,7 @@ impl World {
             old.iter_mut().for_each(|worker| worker.route = wanted.clone());
         }
         if last.pid != told && reads_back {
-            // A worker that is just starting has read the map as it was when it began.
+            // A worker that has just taken over has read the map as it was when it began.
             last.route = wanted.clone();
             let pid = last.pid;
             if let Some(job) = self.job(host, job) {
@@ -255,34 +267,37 @@ impl World {
             let problem = Problem::new(Code::RouteNotApplied, "another route was read back");
             return Go::End(Err(problem.aftermath(Aftermath::Unknown).retry_useful()));
         }
+        // It has read the map as it was when it began. One that takes longer is told by the guard, once it has taken over.
+        if balancer.starting.is_some() && reads_back && now.saturating_sub(since) < START_WAITED_MS {
+            return Go::Again(LOOK_AGAIN_MS);
+        }
         (balancer.settled, balancer.confirmed) = (Some(told), wanted.clone());
         self.guard_soon(host);
         done()
     }
 
-    /// HAProxy begins a reload: the new worker reads the map now and takes over in a moment.
-    pub fn reload(&mut self, host: usize) {
-        let (ms, balancer) =
-            (self.chance.between(30, 250), self.hosts.get(host).and_then(|host| host.balancer()));
-        let Some(route) =
-            balancer.filter(|balancer| !balancer.workers.is_empty()).map(|balancer| balancer.disk.clone())
-        else {
-            return;
-        };
-        self.troubles += 1;
-        self.later(ms, Happening::Reloaded { host, route });
-    }
-
-    /// A worker takes over. One old one is still there with its connections.
-    pub fn reloaded(&mut self, host: usize, route: Route) {
-        self.troubles -= 1;
+    /// HAProxy begins a reload: the new worker reads the map now and takes over in a moment, or later. The master starts one
+    /// worker at a time.
+    pub fn reload(&mut self, host: usize, slow_ms: u64) {
+        let ms = self.chance.between(30, 250).saturating_add(slow_ms);
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
-        if balancer.workers.is_empty() {
+        if balancer.workers.is_empty() || balancer.starting.is_some() {
             return;
         }
         balancer.last_pid += 1;
         let pid = balancer.last_pid;
-        balancer.workers.push(Worker { pid, route });
+        balancer.starting = Some(Worker { pid, route: balancer.disk.clone() });
+        self.troubles += 1;
+        self.later(ms, Happening::Reloaded { host, pid });
+    }
+
+    /// A worker takes over. One old one is still there with its connections.
+    pub fn reloaded(&mut self, host: usize, pid: u32) {
+        self.troubles -= 1;
+        let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
+        // Where HAProxy was killed its new worker was killed as well.
+        let Some(worker) = balancer.starting.take_if(|worker| worker.pid == pid) else { return };
+        balancer.workers.push(worker);
         if balancer.workers.len() > 2 {
             balancer.workers.remove(0);
         }
@@ -294,6 +309,7 @@ impl World {
         let known = self.hosts.get_mut(host).and_then(|host| host.balancer_mut());
         if let Some(balancer) = known.filter(|balancer| !balancer.workers.is_empty()) {
             balancer.workers.clear();
+            balancer.starting = None;
             self.troubles += 1;
             self.later(back_ms, Happening::StartHaproxy(host));
         }

@@ -352,7 +352,7 @@ impl World {
                 self.troubles -= 1;
                 self.partitions.remove(&number);
             }
-            Happening::Reloaded { host, route } => self.reloaded(host, route),
+            Happening::Reloaded { host, pid } => self.reloaded(host, pid),
             Happening::StartHaproxy(host) => self.start_haproxy(host),
             Happening::ServerUp(host) => {
                 self.troubles -= 1;
@@ -431,9 +431,9 @@ impl World {
                 self.troubles += 1;
                 self.later(for_ms, Happening::Heal(number));
             }
-            What::Reload { balancer } => {
+            What::Reload { balancer, slow_ms } => {
                 if let Some(host) = self.nth(balancer, true) {
-                    self.reload(host);
+                    self.reload(host, slow_ms);
                 }
             }
             What::KillHaproxy { balancer, back_ms } => {

@@ -73,6 +73,8 @@ pub struct Balancer {
     pub given_away: Option<Route>,
     /// HAProxy's processes: the last one takes new connections. Empty while HAProxy is down.
     pub workers: Vec<Worker>,
+    /// One that has read the map and serves nobody yet. Until it takes over it cannot be told another route.
+    pub starting: Option<Worker>,
     /// The newest process id.
     pub last_pid: u32,
     /// Until when requests run on a backend that gets no new ones.
@@ -127,6 +129,8 @@ pub struct Job {
     pub changed: bool,
     /// The worker that was told.
     pub told: u32,
+    /// Since when what was told is confirmed.
+    pub confirms: Option<u64>,
     /// The route before.
     pub before: Option<Route>,
 }
@@ -191,6 +195,7 @@ impl Host {
                 highest: route.epoch,
                 given_away: None,
                 workers: vec![Worker { pid: 1, route: route.clone() }],
+                starting: None,
                 last_pid: 1,
                 busy_until: BTreeMap::new(),
                 settled: Some(1),

@@ -162,6 +162,8 @@ pub enum What {
     Reload {
         /// Which load balancer.
         balancer: u64,
+        /// Milliseconds that its new worker takes longer to start than most do.
+        slow_ms: u64,
     },
     /// HAProxy is killed, and started again.
     KillHaproxy {
@@ -745,7 +747,7 @@ fn fault(chance: &mut Chance) -> Fault {
         8..=11 => What::KillAgent { host, back_ms: short },
         12 => What::FreezeAgent { host, for_ms: long },
         13 | 14 => What::Partition { host, to: chance.percent(70), from: chance.percent(70), for_ms: long },
-        15 | 16 => What::Reload { balancer: host },
+        15 | 16 => What::Reload { balancer: host, slow_ms: if chance.percent(50) { 0 } else { long } },
         17 => What::KillHaproxy { balancer: host, back_ms: short },
         18 | 19 => What::ServerDown { host, for_ms: chance.pick(&[500, 5_000, 60_000], 500) },
         20 => What::SetClock { by_ms: chance.pick(&[-120_000, -20_000, -2_000, 2_000, 20_000, 400_000], 0) },

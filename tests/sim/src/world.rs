@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pointsman_coordinator::Environment;
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Route, Stamped, Standing, Timestamp,
+    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Stamped, Standing, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -79,12 +79,12 @@ pub enum Happening {
     Thaw(usize),
     /// A partition heals.
     Heal(u64),
-    /// A worker that read the map a moment ago takes over.
+    /// A worker that was starting takes over.
     Reloaded {
         /// Which host.
         host: usize,
-        /// What it read.
-        route: Route,
+        /// Its process id.
+        pid: u32,
     },
     /// HAProxy starts again.
     StartHaproxy(usize),

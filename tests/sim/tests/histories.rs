@@ -92,7 +92,7 @@ fn what_once_went_wrong_goes_well() {
                     ],
                     &[
                         (36, 6, What::KillCoordinator { back_ms: 1_047 }),
-                        (30, 6, What::Reload { balancer: 3 }),
+                        (30, 6, What::Reload { balancer: 3, slow_ms: 0 }),
                     ],
                 )
             },
@@ -157,7 +157,10 @@ fn what_once_went_wrong_goes_well() {
                 ..told(
                     101_273_283,
                     &[Wish::Deploy(Good), Wish::Deploy(Good)],
-                    &[(16, 15, What::TailLost { entries: 4 }), (10, 8, What::Reload { balancer: 6 })],
+                    &[
+                        (16, 15, What::TailLost { entries: 4 }),
+                        (10, 8, What::Reload { balancer: 6, slow_ms: 0 }),
+                    ],
                 )
             },
         ),
@@ -231,6 +234,23 @@ fn what_once_went_wrong_goes_well() {
                     &[
                         (39, 3, What::FreezeAgent { host: 4, for_ms: 27_733 }),
                         (32, 1, What::JournalHangs { for_ms: 30_000 }),
+                    ],
+                )
+            },
+        ),
+        (
+            "a worker reads the map before visitors are moved, and takes over while the slot that they came from is changed",
+            Scenario {
+                hosts: 2,
+                splits: 1,
+                net: Net { loss: 0, twice: 30, late: 0 },
+                accepts: Accepts::Copied { after_ms: 4_194, starts: 7, met: Met::Nobody },
+                ..told(
+                    300_569_455,
+                    &[Wish::Deploy(Good), Wish::Rollback, Wish::Deploy(Good)],
+                    &[
+                        (37, 35, What::Reload { balancer: 1, slow_ms: 0 }),
+                        (41, 438, What::TailLost { entries: 12 }),
                     ],
                 )
             },
@@ -471,7 +491,10 @@ fn a_reload_that_ends_while_a_move_is_cut_short_needs_nobodys_help() {
     let scenario = told(
         118_895_775,
         &[Wish::PageUp, Wish::PageDown],
-        &[(8, 36, What::KillAgent { host: 8, back_ms: 1_064 }), (5, 9, What::Reload { balancer: 9 })],
+        &[
+            (8, 36, What::KillAgent { host: 8, back_ms: 1_064 }),
+            (5, 9, What::Reload { balancer: 9, slow_ms: 0 }),
+        ],
     );
     let report = run(scenario, Options::default()).unwrap();
     assert_eq!((report.violation, report.helped), (None, 0));
@@ -487,7 +510,7 @@ fn a_host_is_not_changed_while_a_load_balancer_knows_of_visitors_there() {
         &[
             (22, 1_694, What::TailLost { entries: 12 }),
             (29, 1_759, What::LoseDisk { host: 1, back_ms: 2_374 }),
-            (13, 36, What::Reload { balancer: 10 }),
+            (13, 36, What::Reload { balancer: 10, slow_ms: 0 }),
             (25, 34, What::KillCoordinator { back_ms: 943 }),
         ],
     );
@@ -539,13 +562,29 @@ fn a_slot_that_a_reload_leads_visitors_to_is_not_drained() {
         302_896_018,
         &[Wish::Deploy(Good), Wish::Deploy(FailsChecks)],
         &[
-            (31, 6, What::Reload { balancer: 7 }),
+            (31, 6, What::Reload { balancer: 7, slow_ms: 0 }),
             (18, 1_162, What::KillCoordinator { back_ms: 1_823 }),
             (29, 27, What::ServerDown { host: 11, for_ms: 5_000 }),
         ],
     );
     let net = Net { loss: 5, twice: 30, late: 0 };
     assert_eq!(run(Scenario { net, ..scenario }, Options::default()).unwrap().violation, None);
+}
+
+/// A worker that began to start before visitors were moved takes over while the next release drains and changes the slot that
+/// they came from, or a little before or after that.
+#[test]
+fn a_slot_that_a_starting_worker_may_lead_visitors_to_is_not_drained() {
+    let mut found = 0;
+    for slow_ms in (14_000..17_000).step_by(2) {
+        let reload = (19, 0, What::Reload { balancer: 0, slow_ms });
+        let scenario = told(1, &[Wish::Deploy(Good), Wish::Deploy(Good)], &[reload]);
+        let report = run(scenario.clone(), Options::default()).unwrap();
+        assert_eq!((report.violation, report.helped), (None, 0), "{slow_ms} ms");
+        let off = Options { off: Some(Guard::Drain), ..Options::default() };
+        found += u32::from(run(scenario, off).unwrap().violation.is_some_and(|broken| broken.rule == "I1"));
+    }
+    assert!(found > 3, "without the guard only {found} break a rule");
 }
 
 /// The version that serves was there before the migration was expanded: its contract is not even planned.
