@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::secrets::Redactor;
+
 /// An answer, whole.
 #[derive(Clone, Debug, Default)]
 pub struct Answer {
@@ -17,6 +19,8 @@ pub struct Answer {
     pub path: String,
     /// The exchange knows secrets: nothing that came back is repeated, because a server may say more than it was told.
     pub private: bool,
+    /// What is taken out of the body before it is cut to what is repeated.
+    pub redactor: Redactor,
 }
 
 /// The header field that sets a cookie.
@@ -93,7 +97,7 @@ impl Answer {
         if self.private {
             return format!("{} bytes, not shown", self.body.len());
         }
-        let text = self.text();
+        let text = self.redactor.begin(&self.text(), EXCERPT_CHARS);
         let mut chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
         let excerpt: String = chars.by_ref().take(EXCERPT_CHARS).collect();
         match (excerpt.is_empty(), chars.next()) {

@@ -97,6 +97,7 @@ async fn once(place: &Place, session: &mut Session, ask: &Ask, until: Instant) -
         took_ms: 0,
         path: ask.path.clone(),
         private: session.private,
+        redactor: session.redactor.clone(),
     };
     if let Some(pin) = &place.pin {
         pin.judge(answer.header("x-pointsman"))?;

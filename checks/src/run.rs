@@ -11,6 +11,7 @@ use crate::memory::Memory;
 use crate::miss::Miss;
 use crate::parse::{captured, parse, parsed_alone};
 use crate::place::Place;
+use crate::secrets::{self, Redactor};
 use crate::session::{self, Session};
 use crate::spec::{Alerts, Kind, Metric, Spec};
 
@@ -79,6 +80,8 @@ pub async fn run(checks: &[Check], place: &Place, memory: Option<&Memory>) -> Re
     let mut known = remembered(&parsed, place, memory);
     let due = due(&parsed, |check| !known.contains_key(&check.name));
     let (mut sessions, mut made): (BTreeMap<CheckName, Session>, Made) = Default::default();
+    // One for all: a server may answer whoever asks with what another check has sent.
+    let mut redactor = hidden(place).await?;
     // Once a release turns back anyway nothing is left to be patient for. What holds, warns or cannot see leaves the others
     // their patience: one that is cut short would turn it back.
     let mut hasty = false;
@@ -91,19 +94,19 @@ pub async fn run(checks: &[Check], place: &Place, memory: Option<&Memory>) -> Re
         let began = Instant::now();
         let session = match &spec.after {
             Some(after) => sessions.get(after).cloned(),
-            None => Some(Session::default()),
+            None => Some(Session::new(redactor.clone())),
         };
         let (verdict, what) = match session {
             Some(session) => {
                 let (session, made) = repeated(check, spec, place, session, hasty).await;
+                redactor.learn(&session.redactor);
                 match made {
                     Ok(what) => {
-                        let what = session.redactor.redact(&what);
                         sessions.insert(check.name.clone(), session);
-                        (CheckVerdict::Passed, what)
+                        (CheckVerdict::Passed, redactor.redact(&what))
                     }
-                    Err(Miss::Failed(error)) => (CheckVerdict::Failed, session.redactor.redact(&error)),
-                    Err(Miss::Blind(error)) => (CheckVerdict::NotMade, session.redactor.redact(&error)),
+                    Err(Miss::Failed(error)) => (CheckVerdict::Failed, redactor.redact(&error)),
+                    Err(Miss::Blind(error)) => (CheckVerdict::NotMade, redactor.redact(&error)),
                 }
             }
             None => (CheckVerdict::NotMade, without_base(&parsed, spec)),
@@ -117,6 +120,14 @@ pub async fn run(checks: &[Check], place: &Place, memory: Option<&Memory>) -> Re
         made.seen.push(seen);
     }
     Ok(made)
+}
+
+/// What is hidden in this place from the beginning.
+async fn hidden(place: &Place) -> Result<Redactor, Problem> {
+    let grants = place.grants.clone();
+    let read = tokio::task::spawn_blocking(move || secrets::hidden(grants.secrets.as_deref())).await;
+    let unread = "what no message may repeat could not be read: no check is made";
+    read.map_err(|error| Problem::new(Code::CheckBlind, unread).because(&error))
 }
 
 /// What is known of checks without making them. What comes after a failure that is remembered cannot be made either.

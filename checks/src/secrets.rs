@@ -78,6 +78,33 @@ pub fn read(folder: Option<&Path>, file: &str) -> Result<Zeroizing<String>, Stri
     Ok(Zeroizing::new(value.to_owned()))
 }
 
+/// Most entries of a granted folder that are looked at for what is to be hidden: a check has a few files.
+const MOST_ENTRIES: usize = 256;
+
+/// What is hidden whoever asks: every secret below the granted folder. A check that knows none may be answered with what
+/// another one has sent.
+pub fn hidden(folder: Option<&Path>) -> Redactor {
+    let mut redactor = Redactor::default();
+    let Some(granted) = folder else { return redactor };
+    let (mut folders, mut looked_at) = (vec![granted.to_owned()], 0_usize);
+    while let Some(folder) = folders.pop() {
+        let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        for entry in entries.take(MOST_ENTRIES.saturating_sub(looked_at)) {
+            looked_at = looked_at.saturating_add(1);
+            let path = entry.path();
+            match entry.file_type() {
+                Ok(kind) if kind.is_dir() => folders.push(path),
+                // What cannot be read as a secret no check has sent.
+                _ => {
+                    let read = path.to_str().and_then(|file| read(Some(granted), file).ok());
+                    read.into_iter().for_each(|secret| redactor.hide(&secret));
+                }
+            }
+        }
+    }
+    redactor
+}
+
 /// Shortest captured value that is hidden: a token is longer, a number of a feature is shorter.
 const CAPTURED_CHARS: usize = 12;
 
@@ -95,7 +122,8 @@ impl std::fmt::Debug for Redactor {
 }
 
 impl Redactor {
-    /// Hides a secret from now on, as it is and as it is escaped in URLs, forms, JSON and HTML.
+    /// Hides a secret from now on, as it is, with the spaces that a document leaves of it, and as it is escaped in URLs, forms,
+    /// JSON and HTML.
     pub fn hide(&mut self, secret: &str) {
         if secret.is_empty() {
             return;
@@ -106,7 +134,8 @@ impl Redactor {
             secret.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
         let percent = percent_encoded(secret);
         let form = percent.replace("%20", "+");
-        for shape in [secret.to_owned(), json, html, form, percent] {
+        let spaced = secret.split_whitespace().collect::<Vec<_>>().join(" ");
+        for shape in [secret.to_owned(), spaced, json, html, form, percent] {
             let shape = Zeroizing::new(shape);
             if !shape.is_empty() && !self.hidden.contains(&shape) {
                 self.hidden.push(shape);
@@ -120,6 +149,23 @@ impl Redactor {
         if value.chars().count() >= CAPTURED_CHARS {
             self.hide(value);
         }
+    }
+
+    /// Hides what another hides, too.
+    pub fn learn(&mut self, other: &Self) {
+        let new = other.hidden.iter().filter(|shape| !self.hidden.contains(shape));
+        let new: Vec<Zeroizing<String>> = new.cloned().collect();
+        self.hidden.extend(new);
+        self.hidden.sort_by_key(|shape| std::cmp::Reverse(shape.len()));
+    }
+
+    /// So many characters of a text, and what stands before them, as it is after its secrets were taken out: one that was cut
+    /// first would not be known any more.
+    pub fn begin(&self, text: &str, chars: usize) -> String {
+        let longest = self.hidden.first().map_or(1, |longest| longest.len());
+        // Each character that is left stands for one secret at most, and the last one may be cut.
+        let enough = chars.saturating_add(1).saturating_mul(longest);
+        self.redact(&text.chars().take(enough).collect::<String>())
     }
 
     /// The text with `***` for every secret.
@@ -180,6 +226,8 @@ mod tests {
         redactor.hide_captured("0123456789ab");
         let text = "raw p\"ä &<w json p\\\"ä &<w url p%22%C3%A4%20%26%3Cw form p%22%C3%A4+%26%3Cw html p&quot;ä &amp;&lt;w 17 0123456789ab";
         assert_eq!(redactor.redact(text), "raw *** json *** url *** form *** html *** 17 ***");
+        redactor.hide("two  spaces ");
+        assert_eq!(redactor.redact("[two  spaces ] [two spaces]"), "[***] [***]");
         assert!(!format!("{redactor:?}").contains('w'.to_string().repeat(2).as_str()));
     }
 }

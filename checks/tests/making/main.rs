@@ -293,6 +293,34 @@ async fn secrets_are_said_nowhere() {
     }
 }
 
+/// A server may answer anybody with what one check has sent.
+#[tokio::test]
+async fn what_one_check_knows_no_other_says() {
+    let world = World::start().await;
+    let leaky = [
+        world.check("gate", "http = { path = \"/gate\", expect = { status = 200 } }"),
+        world.check("wfs", "ows = { path = \"/geoserver/leak\", service = \"WFS\", version = \"2.0.0\" }"),
+    ];
+    // Whether the check that knows it comes before, after, or is not asked for.
+    let login = world.check("login", LOGIN);
+    let with = |before: &[Check], after: &[Check]| [before, &leaky, after].concat();
+    let echo = check("echo", "http = { path = \"/token\" }");
+    for checks in [with(&[login.clone()], &[]), with(&[], &[login.clone()]), with(&[], &[])] {
+        let place = world.place();
+        let made = run(&checks, &place, None).await.unwrap();
+        let problem = judged(&checks, vec![(&place, made.clone())]).unwrap_err();
+        let said = format!("{made:?} {problem:?}");
+        for part in [PASSWORD, "p&", "word\\\"", "ada"] {
+            assert!(!said.contains(part), "{part} in {said}");
+        }
+        assert!(said.contains("got 500: `user *** pass ***xxx"), "{said}");
+        assert!(said.contains("cannot log in with ***"), "{said}");
+    }
+    // A token is known from when it was given.
+    let seen = world.run(&[login, echo]).await;
+    assert_eq!(seen[1].what, "/token expected status 200, got 500: `***`");
+}
+
 #[tokio::test]
 async fn expectations_of_one_request_are_said_with_both_sides() {
     let world = World::start().await;

@@ -8,6 +8,8 @@ use std::sync::{Arc, Mutex};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::PASSWORD;
+
 /// A request as it came.
 #[derive(Clone, Debug, Default)]
 pub struct Came {
@@ -242,6 +244,14 @@ fn answer(came: &Came, state: &mut State) -> Reply {
             state.create(came);
             json(201, "{}")
         }
+        // Repeats what somebody else has sent: once as it is, once where an excerpt ends, once by way of a document.
+        ("GET", "/gate") => json(500, &format!("user ada pass {PASSWORD}{}{PASSWORD}", "x".repeat(33))),
+        ("GET", "/token") => json(500, "tok-123456789012"),
+        ("GET", "/geoserver/leak") => xml(&format!(
+            "<ExceptionReport><Exception exceptionCode=\"NoApplicableCode\"><ExceptionText>cannot log in with\n {}</ExceptionText>\
+             </Exception></ExceptionReport>",
+            PASSWORD.replace('&', "&amp;")
+        )),
         (method, path) if path.starts_with("/api/features/") && (bearer || method == "GET") => {
             let id: u32 = path.trim_start_matches("/api/features/").parse().unwrap_or(0);
             match (method, state.features.get(&id).cloned()) {
