@@ -3,6 +3,7 @@
 
 use std::collections::BTreeSet;
 
+use futures_util::future::join_all;
 use pointsman_chassis::config::Span;
 use pointsman_checks::Kind;
 use pointsman_core::{Check, CheckName, CheckVerdict, Code, Problem, Route, SlotPlan, VerifyLevel};
@@ -159,16 +160,22 @@ async fn before_any_release(office: &Office, asking: &[&Check]) -> Vec<v1::Findi
         finding("checks", "unknown", what, None)
     };
     let mut findings: Vec<v1::Finding> = after.iter().map(left).collect();
-    for (at, slot) in environment.slots.values().enumerate() {
+    // All slots at once: there is time for the checks of one place.
+    let made = environment.slots.values().enumerate().map(|(at, slot)| {
         let of_it =
             alone.iter().filter(|check| at == 0 || differs_by_slot(check, environment.slots.values()));
         let checks: Vec<Check> = of_it.map(|check| (*check).clone()).collect();
-        if checks.is_empty() {
-            continue;
-        }
         // None of them goes through HAProxy, and it leads nobody to a slot: they are made beside the page that stands.
         let page = SlotPlan { backend: environment.maintenance_backend.clone(), ..slot.clone() };
-        let made = check_now::make_of(office, &page, &checks).await;
+        async move {
+            let made = match checks.is_empty() {
+                true => v1::MakeChecksReply::default(),
+                false => check_now::make_of(office, &page, &checks).await,
+            };
+            (slot, made)
+        }
+    });
+    for (slot, made) in join_all(made).await {
         findings.extend(made.checks.iter().filter_map(|made| {
             let seen = made.seen.as_ref()?;
             let does_not_know = seen.verdict == CheckVerdict::NotMade.as_str();

@@ -6,15 +6,13 @@ use pointsman_core::{
     Action, Check, CheckFrom, CheckName, CheckSeen, CheckVerdict, Code, HostName, Problem, ReleaseId, Route,
     SlotName, SlotPlan,
 };
-use pointsman_proto::{convert, v1};
+use pointsman_proto::{LONGEST_CHECKS, convert, v1};
 
 use crate::noted;
 use crate::office::Office;
 
 /// Time for the way there and back beside what the checks may take, in milliseconds.
 const WAY_MS: u64 = 2_000;
-/// Longest time for all checks of one place, in milliseconds.
-const LONGEST_MS: u64 = 600_000;
 
 /// Makes the checks of a slot, or one of them.
 pub async fn make(
@@ -57,7 +55,8 @@ pub async fn make_of(office: &Office, slot: &SlotPlan, checks: &[Check]) -> v1::
     }
     let answers = join_all(asked.into_iter().map(|(host, action, checks)| async move {
         let bound: u64 = checks.iter().map(|check| check.bound_ms.max(check.timeout_ms)).sum();
-        let timeout_ms = bound.saturating_add(WAY_MS).min(LONGEST_MS);
+        let longest_ms = u64::try_from(LONGEST_CHECKS.as_millis()).unwrap_or(u64::MAX);
+        let timeout_ms = bound.saturating_add(WAY_MS).min(longest_ms);
         let mut answer = match action {
             Ok(action) => office.fleet().observe(&host, &action, timeout_ms).await,
             Err(problem) => Err(problem),

@@ -35,5 +35,8 @@ pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descrip
 /// Largest control message either side sends or accepts, in bytes. Content pieces stay far below.
 pub const MAX_MESSAGE_BYTES: usize = 1 << 20;
 
+/// Longest time that the coordinator waits for checks which are made because somebody asks, each of which may take its own.
+pub const LONGEST_CHECKS: std::time::Duration = std::time::Duration::from_mins(10);
+
 /// Largest `data` of one content piece and largest part of a manifest in one message, in bytes.
 pub const MAX_PIECE_BYTES: usize = 256 << 10;

@@ -17,7 +17,7 @@ pub async fn check(session: &Session, check: &Check, out: &Out) -> Result<Exit, 
         slot: check.slot.as_ref().map(ToString::to_string).unwrap_or_default(),
         name: check.name.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    let made = caller.answer(caller.client.clone().make_checks(request)).await?;
+    let made = caller.answer_of_checks(out, caller.client.clone().make_checks(request)).await?;
     if out.json() {
         out.document(render::json::checks(&check.environment, &made));
     } else {

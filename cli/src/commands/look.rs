@@ -134,7 +134,13 @@ async fn findings(
 ) -> Result<Exit, Problem> {
     let caller = session.caller(environment)?;
     let request = v1::DiagnoseRequest { environment: environment.to_string(), part: part.to_owned() };
-    let mut found = caller.answer(caller.client.clone().diagnose(request)).await?;
+    let mut client = caller.client.clone();
+    let asked = client.diagnose(request);
+    let mut found = match part {
+        // Its queries are asked.
+        "config" => caller.answer_of_checks(out, asked).await?,
+        _ => caller.answer(asked).await?,
+    };
     if part.is_empty() {
         let now_s = jiff::Timestamp::now().as_second();
         let (name, end_s) = &caller.own;
