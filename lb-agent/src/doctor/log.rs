@@ -43,14 +43,16 @@ fn not_asked_for() -> Said {
     Said::ok("access lines are not asked for: no `[signals]` in lb-agent.toml")
 }
 
+/// The ring that leads to the agent, and its line that does.
+fn our_ring(config: &HaproxyConfig, agent: SocketAddr) -> Option<(&Section, &Line)> {
+    let is_ours = |line: &&Line| line.word(0) == "server" && leads_to(line.word(2), agent);
+    config.sections(&["ring"]).find_map(|section| Some((section, section.lines.iter().find(is_ours)?)))
+}
+
 pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
     let Some(agent) = seen.log_to else { return not_asked_for() };
     let config = &written.config;
-    let is_ours = |line: &Line| line.word(0) == "server" && leads_to(line.word(2), agent);
-    let ring = config
-        .sections(&["ring"])
-        .find_map(|section| Some((section, section.lines.iter().find(|line| is_ours(line))?)));
-    let Some((ring, server)) = ring else {
+    let Some((ring, server)) = our_ring(config, agent) else {
         let what = format!("no ring leads to the agent at {agent}");
         return Said::fail(what, format!("add, before `defaults`:\n{}", ring_lines(agent)));
     };
@@ -152,11 +154,182 @@ pub(super) fn asap(seen: &Seen, written: &Written) -> Said {
 const SETS_FORMAT: [&[&str]; 4] =
     [&["log-format"], &["option", "httplog"], &["option", "httpslog"], &["option", "tcplog"]];
 
-pub(super) fn format(seen: &Seen, written: &Written) -> Said {
-    if seen.log_to.is_none() {
-        return not_asked_for();
+/// Fields of a `log-format` that hold what a visitor writes: the request's line, its headers, its cookie.
+const OF_VISITORS: [&str; 8] = ["r", "HP", "HPO", "HQ", "HU", "hr", "hrl", "CC"];
+
+/// Fetches that read what a visitor writes. The key by which a split knows visitors may be a cookie.
+const READS_VISITORS: [&str; 12] = [
+    "hdr",
+    "req.",
+    "req_",
+    "capture.req.",
+    "path",
+    "url",
+    "base",
+    "query",
+    "cook",
+    "ssl_c_",
+    "ssl_fc_sni",
+    "var(txn.key)",
+];
+
+/// Converters that leave nothing but a number of it.
+const TO_NUMBERS: [&str; 9] = ["xxh32", "xxh64", "xxh3", "crc32", "crc32c", "djb2", "sdbm", "wt6", "length"];
+
+/// How the lines of a section look.
+enum Form<'a> {
+    /// As an option says: all but that of TCP hold the request, and count where HTTP is spoken.
+    Option(&'a str),
+    /// By a `log-format`.
+    Format(String),
+}
+
+impl Form<'_> {
+    fn of(line: &Line) -> Form<'_> {
+        match line.word(0) {
+            "option" => Form::Option(line.word(1)),
+            _ => Form::Format(line.words().iter().skip(1).map(String::as_str).collect::<Vec<_>>().join(" ")),
+        }
     }
+
+    fn is_ours(&self) -> bool {
+        matches!(self, Self::Format(text) if text.split_whitespace().next() == Some("pm1"))
+    }
+
+    /// The first field that a visitor writes.
+    fn of_visitors(&self) -> Option<String> {
+        match self {
+            Self::Option("tcplog") => None,
+            Self::Option(name) => Some(format!("option {name}")),
+            Self::Format(text) => visitors_field(text).map(|(_, field)| field.to_owned()),
+        }
+    }
+
+    /// Whether nothing stands before it.
+    fn begins_with_visitors(&self) -> bool {
+        matches!(self, Self::Format(text) if visitors_field(text).is_some_and(|(at, _)| at == 0))
+    }
+
+    /// Whether a word of ours comes after it, as what the visitor wrote can say first.
+    fn before_a_field_of_ours(&self) -> bool {
+        let Self::Format(text) = self else { return false };
+        let Some((at, _)) = visitors_field(text) else { return false };
+        let names = FORMAT.split(' ').filter_map(|field| field.split_inclusive('=').next());
+        names
+            .filter(|name| name.ends_with('='))
+            .any(|name| text.find(&format!(" {name}")).is_none_or(|own| own > at))
+    }
+}
+
+/// The first field of a `log-format` that a visitor writes, and where it stands.
+fn visitors_field(text: &str) -> Option<(usize, &str)> {
+    fields(text).into_iter().find(|(_, field)| {
+        // What stands between `%` and the name: a name of its own, flags.
+        let field = field.trim_start_matches('%');
+        let field =
+            field.strip_prefix('(').and_then(|rest| rest.split_once(')')).map_or(field, |(_, rest)| rest);
+        let field =
+            field.strip_prefix('{').and_then(|rest| rest.split_once('}')).map_or(field, |(_, rest)| rest);
+        match field.strip_prefix('[') {
+            None => OF_VISITORS.contains(&field),
+            Some(expression) => {
+                let expression = expression.trim_end_matches(']');
+                let converter = expression.rsplit(',').next().unwrap_or_default();
+                let converter = converter.split('(').next().unwrap_or_default();
+                READS_VISITORS.iter().any(|fetch| expression.starts_with(fetch))
+                    && !TO_NUMBERS.contains(&converter)
+            }
+        }
+    })
+}
+
+/// The fields of a `log-format`, each with where it stands: `%ST`, `%{+Q}r`, `%[src]`.
+fn fields(text: &str) -> Vec<(usize, &str)> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(at) = rest.find('%') {
+        let field = rest.get(at..).unwrap_or_default();
+        let end = end_of_field(field);
+        let begin = text.len().saturating_sub(field.len());
+        found.extend(field.get(..end).map(|field| (begin, field)));
+        rest = field.get(end..).unwrap_or_default();
+    }
+    found
+}
+
+/// Where a field that begins with `%` ends.
+fn end_of_field(field: &str) -> usize {
+    let mut open: Option<char> = None;
+    for (at, letter) in field.char_indices().skip(1) {
+        match (open, letter) {
+            (None, '%') => return at.saturating_add(1),
+            (None, '(') => open = Some(')'),
+            (None, '{') => open = Some('}'),
+            (None, '[') => open = Some(']'),
+            (None, letter) if !letter.is_ascii_alphanumeric() => return at,
+            (Some(']'), ']') => return at.saturating_add(1),
+            (Some(close), letter) if close == letter => open = None,
+            _ => {}
+        }
+    }
+    field.len()
+}
+
+pub(super) fn format(seen: &Seen, written: &Written) -> Said {
+    let Some(agent) = seen.log_to else { return not_asked_for() };
     let config = &written.config;
+    let own = own_format(seen, config);
+    let doubtful = written_by_visitors(seen, config, agent);
+    doubtful.into_iter().fold(own, |worst, said| if said.verdict > worst.verdict { said } else { worst })
+}
+
+/// Lines that visitors write a part of, by the ring that leads to the agent.
+fn written_by_visitors(seen: &Seen, config: &HaproxyConfig, agent: SocketAddr) -> Vec<Said> {
+    let Some((ring, _)) = our_ring(config, agent) else { return Vec::new() };
+    let wanted = format!("ring@{}", ring.name);
+    let routing = frontend::routing_or_all(seen, config);
+    let fronts = config.sections(&["frontend", "listen"]);
+    let doubt = fronts.filter_map(|section| {
+        let log = logs_of(config, section).into_iter().find(|line| line.word(1) == wanted)?;
+        let set = config.last_of(section, &SETS_FORMAT)?;
+        let form = Form::of(set);
+        if matches!(form, Form::Option(_)) && !frontend::in_http(config, section) {
+            return None;
+        }
+        let item = form.of_visitors()?;
+        let is_ours = routing.iter().any(|known| known.place == section.place);
+        let whose = format!("`{}` ({})", section.title(), section.place);
+        if form.is_ours() {
+            let what = format!("{}: `{item}` puts what visitors write into the access lines", set.place);
+            let without = format!("at {}:\n  log-format \"{FORMAT}\"", set.place);
+            return Some(match form.before_a_field_of_ours() {
+                true => Said::fail(format!("{what}, before words that are counted"), without),
+                false => Said::warn(what, without),
+            });
+        }
+        // Its own form has been told of already.
+        if is_ours {
+            return None;
+        }
+        let line = log.words().join(" ");
+        let elsewhere = routing.first().map_or_else(String::new, |front| {
+            format!("\nand, where it has none of its own, {}", add_to(front, &line))
+        });
+        let fix = format!("remove at {}:\n  {line}{elsewhere}", log.place);
+        let what = format!(
+            "{whose} sends lines of another form to `{wanted}`, with `{item}`, which its visitors write"
+        );
+        Some(match form.begins_with_visitors() {
+            true => {
+                Said::fail(format!("{what}, at their start: whoever asks it can make access lines up"), fix)
+            }
+            false => Said::warn(what, fix),
+        })
+    });
+    doubt.collect()
+}
+
+fn own_format(seen: &Seen, config: &HaproxyConfig) -> Said {
     let line = |section: &Section| add_to(section, &format!("log-format \"{FORMAT}\""));
     for section in frontend::routing_or_all(seen, config) {
         let Some(found) = config.last_of(section, &SETS_FORMAT) else {

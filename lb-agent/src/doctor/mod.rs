@@ -303,7 +303,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "gates count the access lines; UDP and unix datagrams lose some under load",
         InFiles(log::ring),
     ),
-    ("log-format", "a line of another form cannot be counted", InFiles(log::format)),
+    (
+        "log-format",
+        "a line of another form cannot be counted, and what visitors write into lines may be taken for what others met",
+        InFiles(log::format),
+    ),
     (
         "log-asap",
         "a line is then written before its times are known, and no latency can be judged",

@@ -4,6 +4,9 @@
 //! counters is what lines are due for, and requests that are still running are in neither. Each worker counts from zero:
 //! growth is taken per process, and never over a counter that fell.
 //!
+//! More lines than requests are no better than fewer: somebody makes lines up. What came too late, or before it was counted, is
+//! known to be little, but where a worker has ended, and in the first seconds, when a ring sends what it has kept.
+//!
 //! A worker that ends takes with it what it counted since it was last looked at, and one that was reloaded away writes no
 //! lines of that: neither side knows of these requests. Where they may be many, coverage is unknown.
 
@@ -52,8 +55,10 @@ pub struct Look {
 pub struct Complete {
     /// Of all backends together. What one has too many of does not make up for what another lacks.
     pub whole: Coverage,
-    /// Of each backend.
+    /// Of each backend. Where more lines came than there were requests, the requests are so many of the lines.
     pub backends: BTreeMap<BackendName, Coverage>,
+    /// The backend of which far more lines came than there were requests.
+    pub made_up: Option<BackendName>,
 }
 
 /// Where one backend stands at a look.
@@ -72,6 +77,8 @@ struct Mark {
     at_ms: u64,
     /// Requests that workers may have ended after they were last looked at, in all.
     unseen: u64,
+    /// Workers that had ended by now; at the first look of all nobody knows.
+    ended: Option<u64>,
     flows: BTreeMap<BackendName, Flow>,
 }
 
@@ -109,6 +116,19 @@ fn between(before: Growth, now: Growth) -> Growth {
     }
 }
 
+/// Lines that may be on their way at a moment.
+fn on_the_way(expected: u64) -> u64 {
+    (expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST)
+}
+
+/// How many lines there can be between two looks: those of the requests, those that came while HAProxy's counters were read, and
+/// those on their way at either end.
+fn most(first: &Flow, last: &Flow, expected: u64) -> u64 {
+    let meanwhile = |flow: &Flow| flow.read.saturating_sub(flow.lines.0);
+    let more = meanwhile(first).saturating_add(meanwhile(last)).saturating_add(2 * on_the_way(expected));
+    expected.saturating_add(more)
+}
+
 impl Watch {
     /// Takes a look in.
     pub fn take(&mut self, look: Look) {
@@ -121,6 +141,9 @@ impl Watch {
         }
         let mut flows = self.marks.back().map(|mark| mark.flows.clone()).unwrap_or_default();
         let unseen = self.unseen_with(&look);
+        let gone = self.lately.keys().filter(|pid| !look.workers.contains_key(pid)).count();
+        let before = self.marks.back().map(|mark| mark.ended.unwrap_or(0));
+        let ended = before.map(|ended| ended.saturating_add(u64::try_from(gone).unwrap_or(u64::MAX)));
         self.lately.clear();
         for (pid, counters) in &look.workers {
             for (backend, now) in counters {
@@ -151,7 +174,7 @@ impl Watch {
             let flow = flows.entry(backend).or_default();
             (flow.lines, flow.read) = ((before, read), read);
         }
-        self.marks.push_back(Mark { at_ms, unseen, flows });
+        self.marks.push_back(Mark { at_ms, unseen, ended, flows });
         while self.marks.len() > 2
             && self.marks.get(1).is_some_and(|mark| at_ms.saturating_sub(mark.at_ms) >= WINDOW_MS)
         {
@@ -180,7 +203,7 @@ impl Watch {
         for (backend, flow) in &mut last.flows {
             let first = first.map(|mark| mark.flow(backend)).unwrap_or_default();
             let expected = flow.expected.saturating_sub(first.expected);
-            let most = flow.read.saturating_add((expected / ON_THE_WAY_PART).max(ON_THE_WAY_LEAST));
+            let most = flow.read.saturating_add(on_the_way(expected));
             let so_far = lines.get(backend).copied().unwrap_or(flow.lines.1);
             flow.lines.1 = so_far.clamp(flow.lines.1, most.max(flow.lines.1));
             settled &= flow.lines.1 == most || flow.lines.1.saturating_sub(first.lines.0) >= expected;
@@ -201,9 +224,16 @@ impl Watch {
         let judged = self.span().and_then(|(first, last)| {
             let mut complete = Complete::default();
             for (backend, flow) in &last.flows {
-                let first = first.flow(backend);
-                let seen = flow.lines.1.saturating_sub(first.lines.0);
-                let coverage = Coverage { seen, expected: flow.expected.saturating_sub(first.expected) };
+                let since = first.flow(backend);
+                let seen = flow.lines.1.saturating_sub(since.lines.0);
+                let expected = flow.expected.saturating_sub(since.expected);
+                let mut coverage = Coverage { seen, expected };
+                if first.ended == last.ended && seen > most(&since, flow, expected) {
+                    coverage = Coverage { seen: expected, expected: seen };
+                    if !coverage.sufficient() {
+                        complete.made_up.get_or_insert_with(|| backend.clone());
+                    }
+                }
                 complete.whole = complete.whole.merge(coverage);
                 complete.backends.insert(backend.clone(), coverage);
             }
@@ -347,6 +377,37 @@ mod tests {
         assert_eq!(complete.whole, Coverage { seen: 5_000, expected: 5_025 });
         assert_eq!(complete.backends.get(&green), Some(&Coverage { seen: 0, expected: 25 }));
         assert!(complete.backends.get(&blue()).unwrap().sufficient());
+    }
+
+    /// On a busy slot, and on one that nobody asks.
+    #[test]
+    fn more_lines_than_requests_are_not_believed() {
+        for (requests, lines, believed) in
+            [(100, 100, true), (100, 101, true), (100, 130, false), (0, 0, true), (0, 40, false)]
+        {
+            let mut watch = Watch::default();
+            for second in 0..=20 {
+                taken(&mut watch, look(second, &[(7, second * requests)], second * lines));
+                // At first a ring may send what it has kept.
+                let known = watch.coverage(second * 1000).is_none_or(Coverage::sufficient);
+                assert!(second > 10 || known, "second {second}");
+            }
+            let complete = watch.complete(20_000).unwrap();
+            assert_eq!(complete.whole.sufficient(), believed, "{requests} {lines}: {complete:?}");
+            assert_eq!(complete.made_up, (!believed).then(blue), "{requests} {lines}");
+        }
+    }
+
+    /// What comes while the counters are read is in one of both only.
+    #[test]
+    fn lines_that_come_during_a_long_look_are_no_made_up_ones() {
+        let mut watch = Watch::default();
+        for second in 0..=20 {
+            let at = |requests: u64| of_blue(second * 1_000 + requests);
+            watch.take(Look { lines: (at(0), at(300)), ..look(second, &[(7, second * 1_000)], 0) });
+            watch.judge();
+        }
+        assert_eq!(watch.complete(20_000).unwrap().made_up, None);
     }
 
     #[test]

@@ -1,10 +1,17 @@
 //! One access line: `key=value` words in any order after the word `pm1`. Words that are not known are left alone, so that
 //! a site may log more. Read as bytes, without copying: there are tens of thousands a second.
+//!
+//! Lines of other forms may come by the same ring, and hold what a visitor wrote. So the mark counts where no visitor can put it,
+//! at the line's start or right behind a header of HAProxy's; and of equal words the first counts, so that what a site adds at
+//! the end takes nothing back.
 
 use pointsman_core::signal::Retries;
 
 /// The word that the keys follow. Its number changes when the meaning of a key does.
 const MARK: &[u8] = b"pm1 ";
+
+/// Most digits of the level before a line.
+const LEVEL_DIGITS: usize = 3;
 
 /// What HAProxy prints where a variable is not set.
 const UNSET: &[u8] = b"-";
@@ -48,52 +55,108 @@ pub enum Read<'a> {
 
 /// Reads a line without its end.
 pub fn read(line: &[u8]) -> Read<'_> {
-    let words = match line.strip_prefix(MARK) {
-        Some(words) => words,
-        // Other formats than `raw` put a header before it.
-        None => match line.windows(MARK.len().saturating_add(1)).position(is_mark) {
-            Some(at) => line.get(at.saturating_add(MARK.len()).saturating_add(1)..).unwrap_or_default(),
-            None => return Read::Foreign,
-        },
-    };
-    request(words).map_or(Read::Broken, Read::Request)
+    match message(line).strip_prefix(MARK) {
+        Some(words) => request(words).map_or(Read::Broken, Read::Request),
+        None => Read::Foreign,
+    }
 }
 
-fn is_mark(window: &[u8]) -> bool {
-    window.strip_prefix(b" ") == Some(MARK)
+/// Whether a line begins as ours do, with a header or without.
+pub fn begins_as_ours(line: &[u8]) -> bool {
+    line.starts_with(MARK) || behind_level(line).is_some()
+}
+
+/// What stands behind the header that every format but `raw` puts before a line.
+fn message(line: &[u8]) -> &[u8] {
+    let rest = behind_level(line).unwrap_or(line);
+    behind_tag(rest).or_else(|| behind_syslog(rest)).or_else(|| behind_date(rest)).unwrap_or(rest)
+}
+
+/// Behind `<134>`, as all formats but `raw` and `iso` begin.
+fn behind_level(line: &[u8]) -> Option<&[u8]> {
+    let rest = line.strip_prefix(b"<")?;
+    let digits = rest.iter().take_while(|byte| byte.is_ascii_digit()).count();
+    rest.get(digits..)?.strip_prefix(b">").filter(|_| (1..=LEVEL_DIGITS).contains(&digits))
+}
+
+/// Behind `Nov 25 13:22:12 [HOST ]haproxy[7]: `, the header of `local` and `rfc3164`.
+fn behind_tag(rest: &[u8]) -> Option<&[u8]> {
+    let (date, rest) = rest.split_at_checked("Nov 25 13:22:12 ".len())?;
+    let is_date = [(3, b' '), (6, b' '), (9, b':'), (12, b':'), (15, b' ')];
+    if !is_date.iter().all(|(at, byte)| date.get(*at) == Some(byte)) {
+        return None;
+    }
+    let (word, after) = word(rest)?;
+    let is_tag = |word: &[u8]| word.ends_with(b":");
+    if is_tag(word) {
+        return Some(after);
+    }
+    let (tag, after) = self::word(after)?;
+    is_tag(tag).then_some(after)
+}
+
+/// Behind `1 2026-11-25T13:22:12+00:00 HOST haproxy 7 - - `, the header of `rfc5424`.
+fn behind_syslog(rest: &[u8]) -> Option<&[u8]> {
+    let mut rest = behind_date(rest.strip_prefix(b"1 ")?)?;
+    for _ in ["host", "tag", "process", "message"] {
+        rest = word(rest)?.1;
+    }
+    rest.strip_prefix(b"- ")
+}
+
+/// Behind `2026-11-25T13:22:12+00:00 `, the header of `iso` and `timed`.
+fn behind_date(rest: &[u8]) -> Option<&[u8]> {
+    let (date, after) = word(rest)?;
+    let is_date = [(4, b'-'), (7, b'-'), (10, b'T'), (13, b':'), (16, b':')];
+    is_date.iter().all(|(at, byte)| date.get(*at) == Some(byte)).then_some(after)
+}
+
+/// The first word, and what comes after the blank behind it.
+fn word(rest: &[u8]) -> Option<(&[u8], &[u8])> {
+    let end = rest.iter().position(|byte| *byte == b' ')?;
+    Some((rest.get(..end)?, rest.get(end.saturating_add(1)..)?))
 }
 
 fn request(words: &[u8]) -> Option<Line<'_>> {
     let (mut backend, mut status, mut termination, mut took, mut epoch) = (None, None, None, None, None);
-    let (mut class, mut retries, mut server, mut visitor) = (OTHER, None, None, None);
+    let (mut class, mut retries, mut server, mut visitor) = (None, None, None, None);
     for word in words.split(|byte| *byte == b' ') {
         let Some(at) = word.iter().position(|byte| *byte == b'=') else { continue };
         let (key, value) = word.split_at(at);
         let value = value.get(1..).unwrap_or_default();
         match key {
-            b"be" if !value.is_empty() => backend = Some(value),
-            b"sv" if !value.is_empty() => server = Some(value),
-            b"st" => status = Some(status_of(value)?),
-            b"tsc" => termination = Some(*value.first_chunk::<2>()?),
-            b"ta" => took = Some(time_of(value)?),
-            b"epoch" => epoch = Some(if value == UNSET { 0 } else { number(value)? }),
-            b"class" if value != UNSET => class = value,
-            b"rc" => retries = Some(retries_of(value)?),
-            b"vid" if value != UNSET => visitor = Some(u32::try_from(number(value)?).ok()?),
+            b"be" if backend.is_none() => backend = Some(value),
+            b"sv" if server.is_none() => server = Some(value),
+            b"st" if status.is_none() => status = Some(status_of(value)?),
+            b"tsc" if termination.is_none() => termination = Some(*value.first_chunk::<2>()?),
+            b"ta" if took.is_none() => took = Some(time_of(value)?),
+            b"epoch" if epoch.is_none() => epoch = Some(unless_unset(value, number)?.unwrap_or(0)),
+            b"class" if class.is_none() => class = Some(if value == UNSET { OTHER } else { value }),
+            b"rc" if retries.is_none() => retries = Some(retries_of(value)?),
+            b"vid" if visitor.is_none() => visitor = Some(unless_unset(value, visitor_of)?),
             _ => {}
         }
     }
     Some(Line {
-        backend: backend?,
-        server,
+        backend: backend.filter(|name| !name.is_empty())?,
+        server: server.filter(|name| !name.is_empty()),
         status: status?,
         termination: termination?,
         took_ms: took?,
         epoch: epoch?,
-        class,
+        class: class.unwrap_or(OTHER),
         retries,
-        visitor,
+        visitor: visitor.flatten(),
     })
+}
+
+/// What a value says; nothing where HAProxy had none. `None` where it cannot be read.
+fn unless_unset<T>(value: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Option<Option<T>> {
+    if value == UNSET { Some(None) } else { read(value).map(Some) }
+}
+
+fn visitor_of(value: &[u8]) -> Option<u32> {
+    number(value).and_then(|visitor| u32::try_from(visitor).ok())
 }
 
 /// Plain decimal digits. Longer ones than a `u64` holds are no number.
@@ -161,7 +224,18 @@ mod tests {
             visitor: None,
         };
         assert_eq!(line(REAL), plain);
-        assert_eq!(line(&format!("<134>Nov 25 13:22:12 haproxy[7]: {REAL}")), plain);
+        // Every format that a ring may have; a name of this host; a day of one digit.
+        for header in [
+            "<134>Nov 25 13:22:12 haproxy[7]: ",
+            "<134>Nov  5 13:22:12 lb1 haproxy[7]: ",
+            "<134>1 2026-11-25T13:22:12.010203+00:00 lb1 haproxy 7 - - ",
+            "<6>",
+            "<134>",
+            "<134>2026-11-25T13:22:12+00:00 ",
+            "2026-11-25T13:22:12+00:00 ",
+        ] {
+            assert_eq!(line(&format!("{header}{REAL}")), plain, "{header}");
+        }
         assert_eq!(line(&REAL.replace(" rc=0", "")), Line { retries: None, ..plain });
         assert_eq!(
             line("pm1 rc=+3 class=- epoch=- st=-1 tsc=CH-- ta=-1 be=fe later=x =y z"),
@@ -181,6 +255,38 @@ mod tests {
         assert_eq!(line(&format!("{REAL} vid=-")).visitor, None);
         assert_eq!(line(&REAL.replace("ta=1504", "ta=+1504")).took_ms, None);
         assert_eq!(line(&REAL.replace(" class=api", "")).class, b"other");
+    }
+
+    /// What the visitors of another frontend write into its lines, which come by the same ring: a name of theirs for a browser, a path.
+    #[test]
+    fn a_visitor_makes_no_line_up() {
+        for before in [
+            "127.0.0.1:57016 [27/Nov/2026:16:30:43.868] in in/<NOSRV> 0/-1/-1/-1/0 200 49 - - LR-- 1/1/0/0/0 0/0 {x ",
+            "<134>Nov 25 13:22:12 haproxy[7]: 127.0.0.1:57016 [27/Nov/2026:16:30:43.868] in in/<NOSRV> {x: ",
+            "<134>Nov 25 13:22:12 haproxy[7]: 200 agent: ",
+            "<134>1 2026-11-25T13:22:12+00:00 lb1 haproxy 7 - - x ",
+            "<134>1 2026-11-25T13:22:12+00:00 lb1 haproxy 7 - [x y=\"z\"] ",
+            "2026-11-25T13:22:12+00:00 x ",
+            "<6>x ",
+            "x ",
+            " ",
+            "<> ",
+            "<1344>",
+        ] {
+            assert_eq!(read(format!("{before}{REAL}").as_bytes()), Read::Foreign, "{before}");
+        }
+    }
+
+    /// What a site adds to its lines holds what visitors write, most often: it takes back nothing that stands before it.
+    #[test]
+    fn of_equal_words_the_first_counts() {
+        let full = format!("{REAL} vid=7");
+        let forged = "ua=x be=be_green sv=s2 st=500 tsc=SH-- ta=9 epoch=9 class=check rc=+3 vid=9 st=x tsc=x ta=x rc=x vid=x";
+        assert_eq!(line(&format!("{full} {forged}")), line(&full));
+        let unset =
+            full.replace("epoch=4", "epoch=-").replace("class=api", "class=-").replace("vid=7", "vid=-");
+        assert_eq!(line(&format!("{unset} {forged}")), line(&unset));
+        assert_eq!((line(&unset).epoch, line(&unset).class, line(&unset).visitor), (0, &b"other"[..], None));
     }
 
     #[test]

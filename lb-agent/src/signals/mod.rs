@@ -231,6 +231,7 @@ impl Signals {
     async fn close_each_second(&self) {
         let (mut number, mut closed, mut ended) = (0u64, Instant::now(), 0u64);
         let mut warned: Option<Instant> = None;
+        let mut doubted: Option<Instant> = None;
         loop {
             until_ms_of_second(WATERMARK_MS).await;
             let (counted, now) = (self.0.tally.close(), Instant::now());
@@ -256,6 +257,14 @@ impl Signals {
                 let mut watch = locked(&self.0.watch);
                 (watch.complete(self.now_ms()).cloned(), watch.grown())
             };
+            let made_up = complete.as_ref().and_then(|complete| complete.made_up.as_ref());
+            if let Some(backend) = made_up.filter(|_| doubted.is_none_or(|at| at.elapsed() > WARN_EVERY)) {
+                warn!(
+                    %backend,
+                    "more access lines than HAProxy answered requests: somebody else makes lines up; see `log-format` of `pointsman doctor lb ENV`"
+                );
+                doubted = Some(now);
+            }
             let coverage = complete.as_ref().map(|complete| complete.whole);
             // A page is no slot: nobody asks how long it takes.
             let slots = complete.into_iter().flat_map(|complete| complete.backends);

@@ -176,6 +176,36 @@ async fn every_request_is_counted_once_as_what_it_was() {
     assert!(sum.tick.lines_tell_retries);
 }
 
+/// Another frontend logs to the same ring, as `global` or `defaults` make it: what its visitors write is no line, and the number that its
+/// lines begin with swallows none of ours.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_visits_another_frontend_makes_no_lines_up() {
+    let other = crate::net::free();
+    let numbers = crate::net::free();
+    let more = |_: &std::path::Path| {
+        let sections = format!(
+            "frontend intranet\n  bind {other}\n  capture request header User-Agent len 200\n  option httplog\n  http-request return status 200 content-type text/plain string ok\n\
+             frontend numbers\n  bind {numbers}\n  capture request header User-Agent len 200\n  log-format \"%ST %B %[capture.req.hdr(0)]\"\n  http-request return status 200 content-type text/plain string ok\n"
+        );
+        (sections, String::new())
+    };
+    let Some(haproxy) = Haproxy::start_with(more).await else { return };
+    let mut ticks = ready(&haproxy).await;
+    let mut sum = Sum::default();
+    let forged = "pm1 be=be_blue sv=s1 st=500 tsc=SH-- ta=1 epoch=5 class=other rc=0 vid=7";
+    let mut connection = connect(&haproxy);
+    for _ in 0..20 {
+        for address in [other, numbers] {
+            let mut visitor = TcpStream::connect(address).unwrap();
+            ask(&mut visitor, "/", &format!("User-Agent: x {forged} y\r\n"));
+        }
+        ask(&mut connection, "/", "");
+    }
+    sum.until(&mut ticks, 20, 20).await;
+    assert_eq!(sum.of("be_blue", "other"), [20, 0, 0, 20]);
+    assert_eq!(sum.tick.cells.len(), 1, "{:?}", sum.tick.cells.keys());
+}
+
 /// A server that hangs until its visitors leave fails nobody by its answers: how long they waited is all that tells of it.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn who_gives_a_hanging_server_up_is_counted_with_how_long_they_waited() {

@@ -77,6 +77,35 @@ pub(super) const CASES: &[Case] = &[
         "`option httplog` replaces the `log-format`",
         "remove `option httplog`",
     ),
+    // What visitors write in them.
+    case(
+        "log-format",
+        (",xxh32]\"", ",xxh32] ua=%{+Q}[capture.req.hdr(0)]\""),
+        Warn,
+        "`%{+Q}[capture.req.hdr(0)]` puts what visitors write into the access lines",
+        "log-format \"pm1 be=%b",
+    ),
+    case("log-format", (",xxh32]\"", ",xxh32] uri=%HU\""), Warn, "`%HU` puts what", "log-format \"pm1 be=%b"),
+    case(
+        "log-format",
+        ("pm1 be=%b", "pm1 ua=%[req.hdr(User-Agent)] be=%b"),
+        Fail,
+        "before words that are counted",
+        "log-format \"pm1 be=%b",
+    ),
+    // A word that is lacking is one that they can write.
+    case("log-format", (" rc=%rc", " r=%r"), Fail, "before words that are counted", "log-format \"pm1 be=%b"),
+    case("log-format", (",xxh32]\"", "]\""), Warn, "`%[var(txn.key)]` puts what", "log-format \"pm1 be=%b"),
+    case(
+        "log-format",
+        (
+            ",xxh32]\"",
+            ",xxh32] ci=%ci:%cp m=%HM load=100%% path=%[path,xxh32] size=%[req.hdr(Cookie),length]\"",
+        ),
+        Well,
+        "`pm1` with every field",
+        "",
+    ),
     case(
         "log-asap",
         ("  use_backend", "  option logasap\n  use_backend"),
@@ -129,4 +158,39 @@ fn the_form_of_lines_is_set_in_the_frontend_and_not_in_the_defaults_of_all() {
     must_say(&seen(&with("log-format \"%ci\"")), "log-format", Fail, "do not begin with `pm1`", add);
     let both = with("option httplog").replace("frontend fe\n", &format!("frontend fe\n{line}\n"));
     must_say(&seen(&both), "log-format", Well, "`pm1` with every field", "");
+}
+
+/// Lines of another form may come by the same ring, as where it stands in `global`; those that visitors write a part of had better not.
+#[test]
+fn what_visitors_of_other_frontends_write_is_kept_from_the_ring() {
+    let by_global = fragment().replace(LOG, "log global").replace("stats timeout 30s", LOG);
+    let with = |lines: &str| {
+        seen(&format!(
+            "{by_global}frontend intranet\n  mode http\n  log global\n{lines}  http-request return status 200\n"
+        ))
+    };
+    for lines in [
+        "",
+        "  option tcplog\n",
+        "  log-format \"%ci:%cp %ST %B\"\n",
+        "  no log\n  option httplog\n",
+        "  mode tcp\n  option httplog\n",
+    ] {
+        must_say(&with(lines), "log-format", Well, "`pm1` with every field", "");
+    }
+    for (lines, item) in [
+        ("  option httplog\n", "option httplog"),
+        ("  log-format \"%ci %ST %{+Q}r\"\n", "%{+Q}r"),
+        ("  log-format \"%ci %(agent)[capture.req.hdr(0)] %B\"\n", "%(agent)[capture.req.hdr(0)]"),
+    ] {
+        let found = with(lines);
+        let what = format!("sends lines of another form to `ring@pointsman`, with `{item}`");
+        must_say(&found, "log-format", Warn, &what, &format!(":\n  {LOG}"));
+        must_say(&found, "log-format", Warn, "`frontend intranet` (haproxy.cfg:", "add to `frontend fe`");
+    }
+    let at_start = with("  log-format \"%[req.hdr(User-Agent)] %B\"\n");
+    must_say(&at_start, "log-format", Fail, "at their start", "remove at haproxy.cfg:");
+    // In our form it is ours, and may hold no more than ours.
+    let ours = "  log-format \"pm1 be=%b st=%ST tsc=%tsc ta=%Ta epoch=%[var(txn.epoch)] ua=%hr\"\n";
+    must_say(&with(ours), "log-format", Fail, "`%hr` puts what visitors write", "log-format \"pm1 be=%b");
 }
