@@ -78,9 +78,14 @@ pub(crate) fn rows_of<'a>(rows: &'a [StatRow], backend: &BackendName) -> impl It
 
 /// The servers of a backend that serve its visitors. One marked `backup` answers in their place when they are down, as a
 /// rule with a page that says sorry: that it is up says nothing of a release. Where a backend has no others, those are its servers.
-fn servers<'a>(rows: &'a [StatRow], backend: &BackendName) -> Vec<&'a StatRow> {
+/// A spare place of a template is no server, unless nothing else is there.
+pub(crate) fn servers<'a>(rows: &'a [StatRow], backend: &BackendName) -> Vec<&'a StatRow> {
     let (backups, own): (Vec<_>, Vec<_>) = rows_of(rows, backend).partition(|row| row.backup);
-    if own.is_empty() { backups } else { own }
+    if own.is_empty() {
+        return backups;
+    }
+    let (spare, taken): (Vec<_>, Vec<_>) = own.into_iter().partition(|row| row.spare);
+    if taken.is_empty() { spare } else { taken }
 }
 
 /// Counts the healthy servers of a backend.
@@ -173,15 +178,21 @@ impl Balancer {
         let (counted, away) = (self.counted(rows, backend), self.put_away(rows, backend));
         let healthy = counted.iter().filter(|row| row.healthy()).count();
         let healthy = u32::try_from(healthy).unwrap_or(u32::MAX);
-        let lines = u32::try_from(rows_of(rows, backend).count()).unwrap_or(u32::MAX);
+        let (spare, lines): (Vec<_>, Vec<_>) = rows_of(rows, backend).partition(|row| row.spare);
+        let lines = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        let spare = match u32::try_from(spare.len()).unwrap_or(u32::MAX) {
+            0 => String::new(),
+            spare => format!(" beside {} without an address", several(spare, "place", "places")),
+        };
         let of = format!("`{backend}` has {healthy} of {} servers healthy", counted.len());
         let message = match needed {
             Needed::AtLeast(servers) if healthy >= servers.max(1) => return Ok(()),
             Needed::AtLeast(servers) => format!("{of}, {} needed", servers.max(1)),
             Needed::Every { hosts } if lines < hosts => {
                 format!(
-                    "`{backend}` has {} in HAProxy, and its slot has {hosts} hosts",
-                    several(lines, "server", "servers")
+                    "`{backend}` has {} in HAProxy{spare}, and its slot has {}",
+                    several(lines, "server", "servers"),
+                    several(hosts, "host", "hosts")
                 )
             }
             Needed::Every { .. } => {
@@ -202,6 +213,7 @@ impl Balancer {
             .map(|row| {
                 let why = match row.backup {
                     true => ", a `backup`, which counts for none",
+                    false if row.spare => ", a place of a `server-template` that has no address",
                     false if self.config.haproxy.may_be_down(row) => ", which may be down",
                     false => "",
                 };
@@ -218,7 +230,20 @@ impl Balancer {
                 "; `{server}` is not checked while it is put away, by `disabled` in its line or by hand; to bring it back: {ready}"
             );
         }
-        if matches!(needed, Needed::Every { .. }) && self.shows_epoch() {
+        let unresolved = counted.iter().find(|row| row.unresolved());
+        if let Some(row) = unresolved {
+            let of = row.named().0;
+            let _ = write!(
+                hint,
+                "; the name of `{}` has no address: ask the name servers of its `resolvers`, or see {}",
+                row.server,
+                socket.by_hand(&format!("show servers state {of}"))
+            );
+        }
+        // What has no address stays where it is, whatever it is told.
+        if matches!(needed, Needed::Every { .. }) && self.shows_epoch() && unresolved.is_some() {
+            hint.push_str("; to go without such a server take its line out, or name it in `optional_servers` of lb-agent.toml");
+        } else if matches!(needed, Needed::Every { .. }) && self.shows_epoch() {
             hint.push_str("; to go without a server put it away (`set server ... state maint`), or name it in `optional_servers` of lb-agent.toml");
         }
         Err(Problem::new(Code::BackendUnhealthy, message).cause(states.join(", ")).retry_useful().hint(hint))

@@ -242,6 +242,8 @@ pub struct StatRow {
     pub check_status: String,
     /// It takes visitors only while no other server can.
     pub backup: bool,
+    /// It is a place of a `server-template` that no address has been found for: see [`mark_spare`].
+    pub spare: bool,
     /// Requests being served; on the backend's row also those that have no server yet.
     pub sessions: u64,
     /// Requests that began since the worker started, those that still run among them; on the backend's row also those that
@@ -299,6 +301,11 @@ impl StatRow {
         matches!(self.status.as_str(), "MAINT" | "DRAIN") || self.status.starts_with("MAINT (via ")
     }
 
+    /// Whether HAProxy keeps a server in maintenance because its name has no address.
+    pub fn unresolved(&self) -> bool {
+        self.status == "MAINT (resolution)"
+    }
+
     /// Backend and name of the server in HAProxy. The driver by server states knows a server of a slot by both, joined.
     pub fn named(&self) -> (&str, &str) {
         self.server.split_once('/').unwrap_or((&self.backend, &self.server))
@@ -352,6 +359,7 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
             redispatches: optional(redispatches)?,
             client_aborts: optional(aborts)?,
             backup: optional(backup)? > 0,
+            spare: false,
             backend: text(backend)?,
             server: text(server)?,
             status: text(status)?,
@@ -393,6 +401,8 @@ pub struct ServerState {
     pub address: String,
     /// Its port.
     pub port: u16,
+    /// The name that its address is found by, or the record that names it; empty if its line has an address.
+    pub resolves: String,
     /// HAProxy speaks TLS to it.
     pub tls: bool,
     /// It was put into drain: it takes no new visitors.
@@ -422,6 +432,7 @@ pub fn server_states(reply: &str) -> Option<Vec<ServerState>> {
     let (admin, weight, initial) =
         (column("srv_admin_state")?, column("srv_uweight")?, column("srv_iweight")?);
     let tls = column("srv_use_ssl");
+    let resolved_by = [column("srvrecord"), column("srv_fqdn")];
     let mut found = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         let fields: Vec<&str> = line.split(' ').collect();
@@ -436,6 +447,12 @@ pub fn server_states(reply: &str) -> Option<Vec<ServerState>> {
             server: text(server)?,
             address: text(address)?,
             port: number(port)?,
+            resolves: resolved_by
+                .iter()
+                .flatten()
+                .filter_map(|column| text(*column))
+                .find(|name| name != "-")
+                .unwrap_or_default(),
             // Not said is not known to be plain.
             tls: tls.and_then(|tls| fields.get(tls)).is_none_or(|tls| *tls != "0"),
             drained: admin & DRAINED != 0,
@@ -445,6 +462,18 @@ pub fn server_states(reply: &str) -> Option<Vec<ServerState>> {
         });
     }
     Some(found)
+}
+
+/// Marks the places of templates that stand empty: HAProxy keeps them for addresses that the name of others may have one day. The one
+/// server of a name that has no address is one that is missing.
+pub fn mark_spare(rows: &mut [StatRow], states: &[ServerState]) {
+    for row in rows.iter_mut().filter(|row| row.unresolved()) {
+        let of = |state: &&ServerState| state.backend == row.backend;
+        let Some(own) = states.iter().filter(of).find(|state| state.server == row.server) else { continue };
+        let place = |state: &&ServerState| state.resolves == own.resolves;
+        let is_empty = matches!(own.address.as_str(), "" | "-") && !own.resolves.is_empty();
+        row.spare = is_empty && states.iter().filter(of).filter(place).count() > 1;
+    }
 }
 
 /// A request that is being served, as `show sess` lists it.

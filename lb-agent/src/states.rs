@@ -572,6 +572,7 @@ mod tests {
             server: name.server.clone(),
             address: "127.0.0.1".to_owned(),
             port: 1,
+            resolves: String::new(),
             tls: false,
             drained,
             in_maintenance,

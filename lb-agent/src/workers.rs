@@ -222,7 +222,14 @@ impl Workers {
 
     /// Servers and backends with their counters, as the current worker has them.
     pub async fn stat(&self) -> Result<Vec<StatRow>, Problem> {
-        Ok(self.steering.rows(self.haproxy_stat().await?))
+        let mut rows = self.haproxy_stat().await?;
+        // By states of servers each is named, and none is a place for whoever comes.
+        if self.shows_epoch() && rows.iter().any(StatRow::unresolved) {
+            let states = self.current.ask(&Command::of(&["show", "servers", "state"])?).await?;
+            // What cannot be read marks none: each then counts as a server that is down.
+            reply::mark_spare(&mut rows, &reply::server_states(&states).unwrap_or_default());
+        }
+        Ok(self.steering.rows(rows))
     }
 
     /// The same, by HAProxy's own names.

@@ -7,7 +7,7 @@ use pointsman_core::Problem;
 use super::page::{PLAIN_PAGE, page_line};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, frontend, listed};
-use crate::balancer::{health, rows_of};
+use crate::balancer::{health, rows_of, servers as counted};
 use crate::config::Driver;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 use crate::reply::StatRow;
@@ -95,12 +95,13 @@ pub(super) fn servers(seen: &Seen) -> Result<Said, &Problem> {
             continue;
         }
         let health = health(rows, name);
-        let (backups, states): (Vec<_>, Vec<_>) = rows_of(rows, name).partition(|row| row.backup);
+        let backups: Vec<_> = rows_of(rows, name).filter(|row| row.backup).collect();
+        let states = counted(rows, name).into_iter().filter(|row| !row.backup);
         if !backups.is_empty() {
             notes.push(backup_servers(seen, name.as_str(), &backups));
         }
         let (away, ill): (Vec<_>, Vec<_>) =
-            states.into_iter().filter(|row| !row.healthy()).partition(|row| row.put_away());
+            states.filter(|row| !row.healthy()).partition(|row| row.put_away());
         let states = ill.iter().map(|row| {
             format!("`{}`", format!("{} {} {}", row.server, row.status, row.check_status).trim_end())
         });

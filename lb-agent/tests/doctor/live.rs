@@ -431,6 +431,31 @@ fn backends_and_their_servers() {
         "`be_green` has the backup server `sorry`",
         "server sorry ...\na page for a slot without servers",
     );
+    // An empty place of a template is nobody, unless all are.
+    let spare = |seen: &mut Seen| {
+        let rows = seen.rows.as_mut().unwrap();
+        let own = rows.iter().find(|row| row.backend == "be_green" && row.server == "s1").unwrap().clone();
+        let status = "MAINT (resolution)".to_owned();
+        rows.push(StatRow {
+            server: "s2".to_owned(),
+            status,
+            check_status: String::new(),
+            spare: true,
+            ..own
+        });
+    };
+    check(spare, "backend-servers", Well, "every server of every slot is up", "");
+    let only_spare = |seen: &mut Seen| {
+        spare(seen);
+        seen.rows.as_mut().unwrap().retain(|row| row.backend != "be_green" || row.server != "s1");
+    };
+    check(
+        only_spare,
+        "backend-servers",
+        Fail,
+        "0 of 1 servers healthy: `s2 MAINT (resolution)`",
+        "show stat be_green",
+    );
     let only_sorry = |seen: &mut Seen| {
         sorry(seen);
         server("be_green", "DOWN", "L4CON")(seen);

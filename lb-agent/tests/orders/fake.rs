@@ -72,6 +72,8 @@ pub struct World {
     pub servers: BTreeMap<String, Vec<(String, String, String, u64)>>,
     /// Servers that are marked `backup`, as `be_green/s2`.
     pub backups: BTreeSet<String>,
+    /// The names that addresses of servers are found by.
+    pub names: BTreeMap<String, String>,
     /// Requests of a backend that have no server yet, and how many ever began on it.
     pub waiting: BTreeMap<String, u64>,
     pub begun: BTreeMap<String, u64>,
@@ -198,6 +200,7 @@ impl World {
             }
             ["show", "backend"] => format!("# name\n{}\n\n", worker.backends.join("\n")),
             ["show", "stat"] => self.stat(),
+            ["show", "servers", "state"] => self.servers_state(),
             ["show", "map", _] => {
                 worker.map.iter().map(|(key, value)| format!("0x1 {key} {value}\n")).collect::<String>()
                     + "\n"
@@ -274,6 +277,19 @@ impl World {
         }
     }
 
+    fn servers_state(&self) -> String {
+        let mut text = "1\n# be_id be_name srv_id srv_name srv_addr srv_admin_state srv_uweight srv_iweight srv_fqdn srv_port srvrecord\n".to_owned();
+        for (backend, servers) in &self.servers {
+            for (server, status, _, _) in servers {
+                let name = self.names.get(&format!("{backend}/{server}")).map_or("-", String::as_str);
+                let (address, admin) =
+                    if status == "MAINT (resolution)" { ("-", 32) } else { ("127.0.0.1", 0) };
+                text += &format!("1 {backend} 1 {server} {address} {admin} 1 1 {name} 80 -\n");
+            }
+        }
+        text + "\n"
+    }
+
     fn stat(&self) -> String {
         let mut text = "# pxname,svname,scur,stot,status,check_status,hrsp_5xx,req_tot,bck,\n".to_owned();
         for (backend, servers) in &self.servers {
@@ -321,6 +337,7 @@ impl Fake {
             old: BTreeMap::new(),
             servers: servers.into(),
             backups: BTreeSet::new(),
+            names: BTreeMap::new(),
             waiting: BTreeMap::new(),
             begun: BTreeMap::new(),
             shown_epoch: None,

@@ -168,6 +168,104 @@ async fn where_visitors_are_and_back_one_server_is_enough() {
     }
 }
 
+/// What a template keeps for addresses to come is no server that is down; the slot's hosts have theirs all the same.
+#[tokio::test]
+async fn a_spare_place_of_a_template_is_no_server() {
+    // The name of each server, which are unresolved, how many hosts, and what is said.
+    for (names, unresolved, hosts, said) in [
+        (["web", "web"], [false, true], 1, None),
+        (
+            ["web", "web"],
+            [false, true],
+            2,
+            Some("has 1 server in HAProxy beside 1 place without an address, and its slot has 2 hosts"),
+        ),
+        (
+            ["web", "web"],
+            [true, true],
+            1,
+            Some("has 0 servers in HAProxy beside 2 places without an address"),
+        ),
+        // Each the only one of its name.
+        (["web", "api"], [false, true], 1, Some("s2 is not up")),
+    ] {
+        let rig = Rig::new().await;
+        rig.fake.with(|world| {
+            for (at, server) in world.servers.get_mut("be_green").unwrap().iter_mut().enumerate() {
+                world.names.insert(format!("be_green/{}", server.0), names[at].to_owned());
+                if unresolved[at] {
+                    (server.1, server.2) = ("MAINT (resolution)".to_owned(), String::new());
+                }
+            }
+        });
+        let led = rig.agent.perform(forward(hosts)).await;
+        assert_eq!(led.is_ok(), said.is_none(), "{names:?} {unresolved:?}: {led:?}");
+        let described = rig.agent.describe().await.balancer.unwrap();
+        let green = described.backends.iter().find(|backend| backend.name == "be_green").unwrap();
+        let total = if names[0] == names[1] && unresolved != [true, true] { 1 } else { 2 };
+        assert_eq!((green.servers_up, green.servers_total), (u32::from(!unresolved[0]), total));
+        let (Err(problem), Some(said)) = (led, said) else { continue };
+        assert!(problem.code == Code::BackendUnhealthy && problem.message.contains(said), "{problem:?}");
+        // `set server ... state maint` leaves it as it is.
+        if hosts == 1 {
+            assert!(
+                problem.hint.contains("has no address") && !problem.hint.contains("state maint"),
+                "{problem:?}"
+            );
+        }
+    }
+}
+
+/// Answers every question for an address of version 4 with these.
+fn name_server(addresses: &'static [[u8; 4]]) -> std::net::SocketAddr {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let address = socket.local_addr().unwrap();
+    std::thread::spawn(move || {
+        let mut asked = [0; 512];
+        while let Ok((count, from)) = socket.recv_from(&mut asked) {
+            // The question ends with the name's empty label, the type and the class.
+            let name = asked[12..count].iter().position(|byte| *byte == 0).unwrap();
+            let question = &asked[12..12 + name + 5];
+            let found = if question[name + 2] == 1 { addresses } else { &[] };
+            let mut answer = [
+                &asked[..2],
+                &[0x81, 0x80, 0, 1, 0, u8::try_from(found.len()).unwrap(), 0, 0, 0, 0],
+                question,
+            ]
+            .concat();
+            for address in found {
+                answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 5, 0, 4]);
+                answer.extend(address);
+            }
+            let _ = socket.send_to(&answer, from);
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn visitors_are_led_to_a_template_that_is_not_full() {
+    let (port, names) = (server().port(), name_server(&[[127, 0, 0, 1]]));
+    let lines = format!(
+        "  server-template web 1-3 web.example.org:{port} check inter 100ms rise 1 resolvers dns resolve-prefer ipv4 init-addr none\n"
+    );
+    let resolvers = format!("resolvers dns\n  nameserver here {names}\n  timeout resolve 100ms\n");
+    let begun = Haproxy::begin(
+        |folder, frontend| with_servers(&configuration(folder, frontend), &lines) + &resolvers,
+        |folder, frontend| Agent::start(&Setup::beside(folder, frontend)),
+    );
+    let Some(haproxy) = begun else { return };
+    until_it_is(&haproxy, "web1", "UP").await;
+    until_it_is(&haproxy, "web3", "MAINT (resolution)").await;
+    let refused = haproxy.agent.perform(forward(2)).await.unwrap_err();
+    assert!(
+        refused.message.contains("1 server in HAProxy beside 2 places without an address"),
+        "{refused:?}"
+    );
+    haproxy.agent.perform(probe(0)).await.unwrap();
+    haproxy.agent.set_route(P, V).await.unwrap();
+}
+
 /// `use-server` sends some paths to a server of their own, and HAProxy leaves the line out while that is down.
 #[tokio::test]
 async fn nobody_is_led_to_a_slot_whose_second_server_is_dead() {
