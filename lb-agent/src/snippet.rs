@@ -262,6 +262,8 @@ fn logged(config: &Config) -> Result<String, Problem> {
   log-format \"{}\"
 
   # Who may pick a side: this host and testers. Never an address that NAT or a CDN puts on visitors.
+  # A program of this host that brings visitors here, as one that ends TLS before this frontend (nginx, stunnel, a `mode tcp` frontend), speaks the
+  # PROXY protocol (`accept-proxy`): else all of them come from loopback, and are testers.
   acl trusted src 127.0.0.0/8 ::1{own}
 {}",
         log::FORMAT,

@@ -233,7 +233,7 @@ const CHECKS: &[(&str, &str, Look)] = &[
     ),
     (
         "source-address",
-        "whoever can say that they come from a trusted address picks the slot",
+        "whoever comes, or can say that they come, from a trusted address picks the slot",
         InFiles(trusted::source),
     ),
     (

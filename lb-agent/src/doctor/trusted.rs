@@ -280,6 +280,9 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
                 )
             };
         }
+        if let Some(said) = brought_by_this_host(&written.config, section) {
+            return said;
+        }
         let told = written.config.rules(section).into_iter().find_map(|(home, line)| {
             let by_bind = line.word(0) == "bind"
                 && (line.has("accept-proxy") || line.has("accept-netscaler-cip"))
@@ -304,6 +307,90 @@ pub(super) fn source(seen: &Seen, written: &Written) -> Said {
 /// Whether nobody but programs of this host can connect by this word of a `bind`: another frontend, most often.
 fn is_local(word: &str) -> bool {
     ["/", "unix@", "abns@", "abnsz@", "sockpair@"].iter().any(|begin| word.starts_with(begin))
+        || is_loopback(word)
+}
+
+fn is_loopback(word: &str) -> bool {
+    address_of(word).is_some_and(|address| address.ip().is_loopback())
+}
+
+/// The address and port that a word names, of a `bind` or a server.
+fn address_of(word: &str) -> Option<SocketAddr> {
+    let bare = word.split_once('@').map_or(word, |(_, bare)| bare);
+    bare.parse().ok().or_else(|| bare.replacen("localhost:", "127.0.0.1:", 1).parse().ok())
+}
+
+/// Whether a program in front of a frontend on this host, as one that ends TLS, brings visitors with its own address: each of them is
+/// then taken for a tester.
+fn brought_by_this_host(config: &HaproxyConfig, section: &Section) -> Option<Said> {
+    let tells = |line: &Line| {
+        matches!(line.word(0), "http-request" | "tcp-request")
+            && (line.has("set-src") || line.has("expect-proxy"))
+    };
+    if config.rules(section).iter().any(|(_, line)| tells(line)) {
+        return None;
+    }
+    let nets: Vec<Net> = guards(config, section).sources.iter().filter_map(|text| Net::parse(text)).collect();
+    let is_trusted = |address: IpAddr| nets.iter().any(|net| net.holds(address));
+    let awaits = |line: &Line| line.has("accept-proxy") || line.has("accept-netscaler-cip");
+    let binds: Vec<&Line> = section.own(&["bind"]).filter(|line| !awaits(line)).collect();
+    let words = |line: &&Line| line.word(1).split(',').map(str::to_owned).collect::<Vec<_>>();
+    let with_proxy = |bind: &Line| {
+        format!(
+            "at {}:\n  {} accept-proxy\nand in `[frontend]` of lb-agent.toml:\n  proxy_protocol = true",
+            bind.place,
+            bind.words().join(" ")
+        )
+    };
+    for home in config.sections(&["backend", "listen"]) {
+        let told = |line: &Line| {
+            let by = |line: &Line| {
+                line.words().iter().any(|word| word.starts_with("send-proxy") || word == "usesrc")
+            };
+            by(line)
+                || config.all_in_effect(home, &["default-server"]).into_iter().any(by)
+                || config.in_effect(home, &["source"]).is_some_and(by)
+        };
+        for line in home.own(&["server"]).filter(|line| !told(line)) {
+            let Some(to) = address_of(line.word(2)) else { continue };
+            // One that listens everywhere on its port is not meant by the address of another host.
+            let leads = |word: &String| {
+                address_of(word) == Some(to) || (to.ip().is_loopback() && self::binds(word, to))
+            };
+            let Some(bind) = binds.iter().find(|bind| words(bind).iter().any(leads)) else { continue };
+            if !is_trusted(to.ip()) {
+                continue;
+            }
+            return Some(Said::fail(
+                format!(
+                    "{}: `server {}` of `{}` brings visitors to {to} from an address of this host, which is trusted: each is a tester, and no limit counts them",
+                    line.place,
+                    line.word(1),
+                    home.title()
+                ),
+                format!(
+                    "at {}:\n  {} send-proxy-v2\n{}",
+                    line.place,
+                    line.words().join(" "),
+                    with_proxy(bind)
+                ),
+            ));
+        }
+    }
+    let all: Vec<String> = section.own(&["bind"]).flat_map(|line| words(&line)).collect();
+    let bind = binds.iter().find(|bind| words(bind).iter().any(|word| is_loopback(word)))?;
+    let trusts =
+        words(bind).iter().filter_map(|word| address_of(word)).any(|address| is_trusted(address.ip()));
+    (trusts && all.iter().all(|word| is_local(word))).then(|| {
+        Said::warn(
+            format!(
+                "{}: only programs of this host reach `{}`, and they are trusted: if one of them brings visitors, each is a tester",
+                bind.place,
+                section.title()
+            ),
+            format!("have it speak the PROXY protocol (nginx, stunnel, hitch, Varnish, HAProxy can), {}", with_proxy(bind)),
+        )
+    })
 }
 
 /// Whether HAProxy listens at an address by this word of a `bind`.

@@ -119,7 +119,10 @@ impl Balancer {
         let give_up = Instant::now() + PATIENCE;
         loop {
             let findings = self.diagnose().await;
-            let bad: Vec<_> = findings.iter().filter(|finding| finding.verdict != "ok").collect();
+            // These listen on loopback alone, and are told so.
+            let of_tests = |finding: &&v1::Finding| finding.what.contains("only programs of this host reach");
+            let bad: Vec<_> =
+                findings.iter().filter(|finding| finding.verdict != "ok" && !of_tests(finding)).collect();
             let found: Vec<_> =
                 bad.iter().map(|finding| (finding.check.as_str(), finding.verdict.as_str())).collect();
             if found == expected {

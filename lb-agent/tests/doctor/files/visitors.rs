@@ -314,6 +314,67 @@ fn rules_of_named_defaults_count() {
     );
 }
 
+/// Where TLS ends on this host before the frontend, every visitor comes from loopback.
+#[test]
+fn who_is_brought_by_this_host_is_no_tester() {
+    let fragment = fragment();
+    let hop = |server: &str| {
+        let hop = "frontend tls_in\n  mode tcp\n  bind :443\n  default_backend local_in\nbackend local_in\n  mode tcp\n";
+        format!("{fragment}{hop}{server}")
+    };
+    let well = |text: &str| must_say(&seen(text), "source-address", Well, "connection's own", "");
+    for server in ["server me 127.0.0.1:80", "server me localhost:80", "server me [::1]:80"] {
+        let (found, fix) =
+            (seen(&hop(&format!("  {server}\n"))), format!(":\n  {server} send-proxy-v2\nat haproxy.cfg:"));
+        must_say(&found, "source-address", Fail, "`server me` of `backend local_in` brings visitors", &fix);
+        must_say(
+            &found,
+            "source-address",
+            Fail,
+            "",
+            "\n  bind :80 accept-proxy\nand in `[frontend]` of lb-agent.toml:",
+        );
+    }
+    // By its own address, where that is trusted too.
+    let own = |trusted: &str| {
+        let text = hop("  server me 10.0.0.2:80\n")
+            .replace("  bind :80\n", "  bind 10.0.0.2:80\n  bind 127.0.0.1:80\n");
+        seen(&text.replace("src 127.0.0.0/8 ::1", trusted))
+    };
+    must_say(
+        &own("src 127.0.0.0/8 10.0.0.2"),
+        "source-address",
+        Fail,
+        "10.0.0.2:80 from an address of this host",
+        "send-proxy-v2",
+    );
+    must_say(&own("src 127.0.0.0/8"), "source-address", Well, "", "");
+    // Told whose they are, or led elsewhere.
+    well(&hop("  server me 127.0.0.1:80 send-proxy-v2\n"));
+    well(&hop("  default-server send-proxy\n  server me 127.0.0.1:80\n"));
+    well(&hop("  source 0.0.0.0 usesrc clientip\n  server me 127.0.0.1:80\n"));
+    well(&hop("  server other 127.0.0.1:81\n"));
+    well(&hop("  server other 10.0.0.9:80\n"));
+    let told = "  http-request set-src hdr(X-Forwarded-For) if { src 127.0.0.1 }\n  acl trusted";
+    well(&hop("  server me 127.0.0.1:80\n").replacen("  acl trusted", told, 1));
+    // Something else in front, of which haproxy.cfg says nothing.
+    let bound = |bind: &str| fragment.replace("  bind :80\n", bind);
+    let warns = |bind: &str| {
+        must_say(
+            &seen(&bound(bind)),
+            "source-address",
+            Warn,
+            "only programs of this host reach `frontend fe`",
+            "bind 127.0.0.1:80 accept-proxy",
+        );
+    };
+    warns("  bind 127.0.0.1:80\n");
+    warns("  bind 127.0.0.1:80\n  bind unix@/run/web.sock accept-proxy\n");
+    well(&bound("  bind 127.0.0.1:80\n  bind 10.0.0.2:80\n"));
+    let speaking = Seen { proxy_protocol: true, ..seen(&bound("  bind 127.0.0.1:80 accept-proxy\n")) };
+    must_say(&speaking, "source-address", Well, "connection's own", "");
+}
+
 /// What its frontend has counted, trusted addresses not, has no rate in a slot either.
 #[test]
 fn a_slot_that_refuses_by_what_its_frontend_counts_spares_whom_that_spares() {
