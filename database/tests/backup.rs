@@ -210,6 +210,37 @@ async fn who_keeps_a_backup_from_its_tables_is_named() {
     place.take("r1").await.unwrap();
 }
 
+/// Whoever rewrites the server's own tables (`VACUUM FULL`) waits for the locks of all who read them, and all who come later wait for
+/// him: `pg_dump` too, for which the backup waits.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_backup_keeps_no_lock_while_it_waits_and_names_who_holds_the_servers_own_tables() {
+    let place = Place::new();
+    {
+        let _holder = place.hold("features").await;
+        let order = place.order("r1");
+        let (authority, progress) = (rule(), Progress::default());
+        let taking = backup::take(&place.settings, &order, &authority, &progress);
+        let of_snapshot = "FROM pg_locks JOIN pg_stat_activity USING (pid) WHERE application_name = 'pointsman-snapshot' AND locktype = 'relation'";
+        let waits = format!("SELECT count(*) {of_snapshot} AND NOT granted");
+        tokio::select! {
+            _ = taking => panic!("it did not wait"),
+            () = until("a count that waits", || (place.sql(&waits) != "0").then_some(())) => {}
+        }
+        assert_eq!(place.sql(&format!("SELECT count(*) {of_snapshot} AND granted")), "0");
+    }
+    for table in ["pg_class", "pg_largeobject_metadata"] {
+        let holder = place.hold(table).await;
+        let refused = place.take("r1").await.unwrap_err();
+        assert_eq!(refused.code, Code::LockNotHad, "{refused:?}");
+        let by = format!("`{table}` is held by pid {} (psql, active, ", holder.pid);
+        assert!(
+            refused.causes[0].contains(&by) && refused.hint.contains("pointsman db backup ENV"),
+            "{refused:?}"
+        );
+    }
+    place.take("r1").await.unwrap();
+}
+
 /// A server that answers that it is full is not to be looked at by its unit.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_without_a_connection_left_is_told_to_have_more() {

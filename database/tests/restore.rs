@@ -655,6 +655,36 @@ async fn who_keeps_rows_from_being_compared_is_named() {
     assert_eq!(loss.total(), 3);
 }
 
+/// A rewrite of the server's own tables (`VACUUM FULL`) holds them against everybody.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_holds_the_servers_own_tables_is_waited_for_and_named() {
+    let place = Place::new();
+    let taken = place.take("r1").await.unwrap();
+    beside(&place, &taken.id).await;
+    let holder = place.hold("pg_largeobject").await;
+    let (settings, id, progress) = (place.settings.clone(), taken.id.clone(), Progress::default());
+    let told = progress.clone();
+    let counting = tokio::spawn(async move { restore::loss(&settings, &id, &told).await });
+    let name = format!("pg_catalog.pg_largeobject: `pg_largeobject` is held by pid {} ", holder.pid);
+    until("its name", || progress.words().contains(&name).then_some(())).await;
+    let of_catalog = "SELECT count(*) FROM pg_locks JOIN pg_stat_activity USING (pid)
+                       WHERE application_name = 'pointsman-loss' AND relation IN ('pg_class'::regclass, 'pg_attribute'::regclass)";
+    until("a look without locks", || (place.sql(of_catalog) == "0").then_some(())).await;
+    drop(holder);
+    assert_eq!(counting.await.unwrap().unwrap().total(), 0);
+
+    let holder = place.hold("pg_class").await;
+    let refused = restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap_err();
+    assert_eq!(refused.code, Code::LockNotHad, "{refused:?}");
+    let by = format!("`pg_class` is held by pid {} (psql, active, ", holder.pid);
+    assert!(
+        refused.causes[0].contains(&by) && refused.hint.contains("the same command again"),
+        "{refused:?}"
+    );
+    drop(holder);
+    restore::loss(&place.settings, &taken.id, &Progress::default()).await.unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_newer_epoch_in_the_database_refuses_the_swap() {
     let place = Place::new();

@@ -1,9 +1,10 @@
-//! One moment of the database, held open: the dump and everything that is counted beside it see the same rows.
+//! One moment of the database, held open: the dump and everything that is counted beside it see the same rows. It holds no lock
+//! meanwhile: whoever waited for one, to rewrite a table of the server's own say, would keep `pg_dump` waiting, for which this waits.
 
 use pointsman_core::Problem;
 
 use crate::contents::{self, Contents};
-use crate::statement::{field, refused};
+use crate::statement::{field, refused, releasing_locks};
 use crate::{Progress, Session, Settings, moment};
 
 /// The moment, and what was read right before it. It ends when this is dropped.
@@ -50,7 +51,7 @@ impl Snapshot {
             .map_err(failed)?;
         let (exported, current, lsn) = (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
         let taken_at_ms = moment::now_ms();
-        let by_root = contents::unseen_by_pg_dump(client).await?;
+        let by_root = releasing_locks(client, contents::unseen_by_pg_dump(client)).await?;
         Ok(Self { session, exported, current, lsn, taken_at_ms, by_root, before, counters })
     }
 

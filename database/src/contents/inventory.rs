@@ -76,24 +76,29 @@ const OBJECTS: &str = "
 
 /// Counts everything, in a transaction that keeps no locks. Sequences have one value: that of now.
 pub(crate) async fn take(client: &Client, progress: &Progress, doing: &str) -> Result<Contents, Problem> {
-    let mut tables = listed(client).await?;
+    let mut tables = releasing_locks(client, listed(client)).await?;
     let many = tables.len();
     for (index, (table, condition)) in tables.iter_mut().enumerate() {
         progress.say(format!("{doing}: counting rows, table {} of {many}", index.saturating_add(1)));
         table.rows = releasing_locks(client, count(client, table, condition)).await?;
     }
-    let large: i64 =
-        one(client, "SELECT count(*) FROM pg_largeobject_metadata", "count large objects").await?;
-    Ok(Contents {
-        tables: tables.into_iter().map(|(table, _)| table).collect(),
-        sequences: sequences(client).await?,
-        large_objects: large.unsigned_abs(),
-        extensions: pairs(client, EXTENSIONS, "list extensions").await?,
-        homes: homes(client).await?,
-        roles: names(client, ROLES, "list roles").await?,
-        objects: counted(client).await?,
-        filled_from_elsewhere: filled_from_elsewhere(client).await?,
-    })
+    let tables = tables.into_iter().map(|(table, _)| table).collect();
+    let sequences = sequences(client).await?;
+    let others = async {
+        let large: i64 =
+            one(client, "SELECT count(*) FROM pg_largeobject_metadata", "count large objects").await?;
+        Ok(Contents {
+            tables,
+            sequences,
+            large_objects: large.unsigned_abs(),
+            extensions: pairs(client, EXTENSIONS, "list extensions").await?,
+            homes: homes(client).await?,
+            roles: names(client, ROLES, "list roles").await?,
+            objects: counted(client).await?,
+            filled_from_elsewhere: filled_from_elsewhere(client).await?,
+        })
+    };
+    releasing_locks(client, others).await
 }
 
 /// What the server has counted of each table so far, by schema and name.
@@ -105,9 +110,10 @@ pub(crate) async fn counters(client: &Client) -> Result<BTreeMap<(String, String
 /// Every sequence with its value of now, in a transaction that keeps no locks. What the transaction's snapshot knows by a name may
 /// be called otherwise by now, or be gone: of a sequence that is gone any value is right.
 pub(crate) async fn sequences(client: &Client) -> Result<Vec<Sequence>, Problem> {
-    let failed = |error: tokio_postgres::Error| refused("list sequences", &error);
     let mut found = Vec::new();
-    for row in client.query(SEQUENCES, &[]).await.map_err(failed)? {
+    let listed =
+        async { client.query(SEQUENCES, &[]).await.map_err(|error| refused("list sequences", &error)) };
+    for row in releasing_locks(client, listed).await? {
         let (schema, name, oid): (String, String, u32) = (field(&row, 0)?, field(&row, 1)?, field(&row, 2)?);
         let value = value(client, (&schema, &name), oid).await?;
         let (before, after) = value.map_or((i64::MIN, i64::MAX), |value| (value, value));

@@ -46,6 +46,17 @@ SELECT DISTINCT l.relation
    AND l.granted AND l.mode = 'AccessExclusiveLock' AND c.relkind IN ('r', 'p', 'S') AND c.relpersistence <> 't'
    AND ($1::text IS NULL OR l.relation IN (SELECT id FROM tree))";
 
+/// Whoever holds one of the server's own tables of a database against everybody, or waits for it with everybody behind: such tables
+/// have the same number in all databases.
+const OF_CATALOG: &str = "
+SELECT l.pid, coalesce(a.application_name, ''), coalesce(a.backend_type, ''), coalesce(a.state, ''),
+       extract(epoch FROM clock_timestamp() - a.xact_start)::float8, l.mode, l.relation::regclass::text,
+       left(coalesce(a.query, ''), 200), NULL::text, NULL::text, l.relation
+  FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_stat_activity a ON a.pid = l.pid
+ WHERE l.database = (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1)
+   AND l.locktype = 'relation' AND l.relation < 16384 AND l.mode = 'AccessExclusiveLock'
+ ORDER BY l.granted DESC, a.xact_start LIMIT $2";
+
 /// Whoever waits longer than `deadlock_timeout` for a vacuum cancels it. For long it is not waited: that may be a minute.
 const WAIT_FOR_VACUUM: &str = "
 SELECT format('BEGIN; SET LOCAL lock_timeout = %s; LOCK TABLE ONLY %I.%I IN SHARE UPDATE EXCLUSIVE MODE',
@@ -157,6 +168,15 @@ pub(crate) async fn of_readers(
     let modes = vec![LockMode::AccessExclusive.in_catalog(); tables.len()];
     // No process has this number.
     let rows = client.query(HOLDERS, &[&tables, &modes, &0_i32, &MAX_BLOCKERS]).await?;
+    Ok(rows.iter().filter_map(Blocker::read).collect())
+}
+
+/// Who keeps everybody in a database from one of the server's own tables, asked from another.
+pub(crate) async fn of_catalog(
+    elsewhere: &Client,
+    database: &str,
+) -> Result<Vec<Blocker>, tokio_postgres::Error> {
+    let rows = elsewhere.query(OF_CATALOG, &[&database, &MAX_BLOCKERS]).await?;
     Ok(rows.iter().filter_map(Blocker::read).collect())
 }
 

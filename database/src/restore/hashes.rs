@@ -15,8 +15,8 @@ use tokio_postgres::{Client, RowStream};
 
 use super::loss::TableLoss;
 use crate::contents::{Name, Scattered};
-use crate::held;
 use crate::statement::{field, literal, quoted, refused, releasing_locks};
+use crate::{Settings, held};
 
 /// Into how many groups the rows of a table go.
 const GROUPS: u32 = 1024;
@@ -61,6 +61,9 @@ const COLUMNS: &str = "
             WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'))
      ORDER BY a.attnum";
 
+/// What to type when a table is free again.
+pub(crate) const AGAIN: &str = "the same command again: what is restored stands ready";
+
 /// A table's columns, and those of its key.
 #[derive(Clone, Debug, Default)]
 struct Columns {
@@ -85,70 +88,97 @@ impl Columns {
 /// Compares every table of the live database with the restored one's, each in one snapshot, in transactions that keep no locks.
 /// A table that somebody holds is asked for again until patience ends; then its holders are named.
 pub(crate) async fn compare(
-    live: &Client,
-    restored: &Client,
+    settings: &Settings,
+    (live, restored): (&Client, &Client),
     seed: i64,
     patience: Duration,
     mut tell: impl FnMut(&str),
 ) -> Result<Vec<TableLoss>, Problem> {
-    let (in_live, in_restored) = (columns(live).await?, columns(restored).await?);
+    let pair = Pair { settings, live, restored, patience };
+    let catalog = |table: &str| ("pg_catalog".to_owned(), table.to_owned());
+    let columns = || async { Ok((columns(live).await?, columns(restored).await?)) };
+    let (in_live, in_restored) = pair.look(&catalog("pg_class"), &mut tell, columns).await?;
+    let (in_live, in_restored) = (&in_live, &in_restored);
     let names: BTreeSet<&Name> = in_live.keys().chain(in_restored.keys()).collect();
     let mut found = Vec::new();
     for name in names {
         tell(&format!("{}.{}", name.0, name.1));
-        let since = Instant::now();
-        let loss = loop {
-            let loss = async {
-                Ok(match (in_live.get(name), in_restored.get(name)) {
-                    (Some(live_columns), Some(restored_columns)) => {
-                        both(live, restored, name, live_columns, restored_columns, seed).await?
-                    }
-                    (Some(of_live), None) => {
-                        TableLoss { inserted: count(live, name, of_live).await?, ..TableLoss::of(name) }
-                    }
-                    (None, Some(of_restored)) => TableLoss {
-                        deleted: count(restored, name, of_restored).await?,
-                        ..TableLoss::of(name)
-                    },
-                    (None, None) => TableLoss::of(name),
-                })
-            };
-            let loss = releasing_locks(live, releasing_locks(restored, loss)).await;
-            let Err(problem) = loss else { break loss? };
-            if !held::is_held(&problem) {
-                return Err(explained(live, name, problem).await);
-            }
-            let held = held(live, name).await?;
-            if since.elapsed() >= patience {
-                return Err(held);
-            }
-            tell(&format!("{}.{}: {}", name.0, name.1, held.causes.join("; ")));
+        let loss = || async move {
+            Ok(match (in_live.get(name), in_restored.get(name)) {
+                (Some(live_columns), Some(restored_columns)) => {
+                    both(live, restored, name, live_columns, restored_columns, seed).await?
+                }
+                (Some(of_live), None) => {
+                    TableLoss { inserted: count(live, name, of_live).await?, ..TableLoss::of(name) }
+                }
+                (None, Some(of_restored)) => {
+                    TableLoss { deleted: count(restored, name, of_restored).await?, ..TableLoss::of(name) }
+                }
+                (None, None) => TableLoss::of(name),
+            })
         };
-        if loss.total() > 0 {
-            found.push(loss);
-        }
+        found.push(pair.look(name, &mut tell, loss).await?);
     }
     tell("large objects");
-    let name = ("pg_catalog".to_owned(), "pg_largeobject".to_owned());
-    let sorted = Query::sorted(&large_objects(seed), seed);
-    let loss = difference(&name, (live, &sorted), (restored, &sorted), &[0]).await?;
-    found.extend((loss.total() > 0).then_some(loss));
+    let (name, sorted) = (&catalog("pg_largeobject"), &Query::sorted(&large_objects(seed), seed));
+    let loss = || difference(name, (live, sorted), (restored, sorted), &[0]);
+    found.push(pair.look(name, &mut tell, loss).await?);
+    found.retain(|loss| loss.total() > 0);
     Ok(found)
 }
 
-/// Who keeps others from reading a table.
-async fn held(live: &Client, name: &Name) -> Result<Problem, Problem> {
-    let table = format!("{}.{}", quoted(&name.0), quoted(&name.1));
-    let message = format!("rows of `{}.{}` cannot be compared", name.0, name.1);
-    let words = (message.as_str(), "the same command again: what is restored stands ready");
-    let named = held::by_whom(live, Some(&table), words).await;
-    named.map_err(|error| refused("look who holds a table", &error))
+/// Both databases, and how long a table that somebody holds is waited for.
+struct Pair<'a> {
+    settings: &'a Settings,
+    live: &'a Client,
+    restored: &'a Client,
+    patience: Duration,
+}
+
+impl Pair<'_> {
+    /// Looks at a table of both, without keeping any locks, until it can be read or patience ends.
+    async fn look<T, F: Future<Output = Result<T, Problem>>>(
+        &self,
+        name: &Name,
+        tell: &mut impl FnMut(&str),
+        look: impl Fn() -> F,
+    ) -> Result<T, Problem> {
+        let since = Instant::now();
+        loop {
+            let seen = releasing_locks(self.live, releasing_locks(self.restored, look())).await;
+            let problem = match seen {
+                Err(problem) if held::is_held(&problem) => problem,
+                Err(problem) => return Err(explained(self.live, name, problem).await),
+                seen => return seen,
+            };
+            // Who looks may find the server's own tables held by now: then it is not known who holds this one.
+            let held = match releasing_locks(self.live, self.held(name)).await {
+                Err(unseen) if held::is_held(&unseen) => problem.retry_useful(),
+                held => held?,
+            };
+            if since.elapsed() >= self.patience {
+                return Err(held);
+            }
+            tell(&format!("{}.{}: {}", name.0, name.1, held.causes.join("; ")));
+        }
+    }
+
+    /// Who keeps others from reading a table.
+    async fn held(&self, name: &Name) -> Result<Problem, Problem> {
+        let table = format!("{}.{}", quoted(&name.0), quoted(&name.1));
+        let message = format!("rows of `{}.{}` cannot be compared", name.0, name.1);
+        let named = held::by_whom(self.settings, self.live, Some(&table), (&message, AGAIN)).await;
+        named.map_err(|error| refused("look who holds a table", &error))
+    }
 }
 
 /// A table that cannot be read, made since the backup perhaps, by whom the agent cannot become: what it takes is told.
 async fn explained(live: &Client, name: &Name, problem: Problem) -> Problem {
     let lacks = SqlState::INSUFFICIENT_PRIVILEGE.code();
-    let Some(cause) = problem.causes.iter().find(|cause| cause.starts_with(lacks)).cloned() else {
+    // Rights on the server's own tables say nothing of those on large objects.
+    let of_users = name.0 != "pg_catalog";
+    let Some(cause) = problem.causes.iter().find(|cause| of_users && cause.starts_with(lacks)).cloned()
+    else {
         return problem;
     };
     let asked = "SELECT format('in `%s`, as a superuser: `GRANT USAGE ON SCHEMA %I TO %I; GRANT SELECT ON %I.%I TO %3$I;`', current_database(), $1::text, current_user, $1::text, $2::text)";

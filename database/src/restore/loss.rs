@@ -12,7 +12,7 @@ use super::record::{Compared, Record, Stage};
 use crate::backup::{BackupId, Manifest};
 use crate::guard::Guard;
 use crate::statement::{field, refused};
-use crate::{Progress, Session, Settings, contents, moment};
+use crate::{Progress, Session, Settings, contents, held, moment};
 
 /// How long another dump, migration or restore is waited for.
 const GUARD_WAIT: Duration = Duration::from_secs(60);
@@ -83,7 +83,13 @@ impl Loss {
 /// Counts what would be lost: exactly if the backup stands restored beside the live database, which is noted for the
 /// swap; otherwise by the server's counters.
 pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<Loss, Problem> {
-    let counted = tokio::time::timeout(LONGEST, counted(settings, id, progress)).await;
+    let counting = async {
+        match counted(settings, id, progress).await {
+            Err(problem) => Err(held::unless_in_catalog(settings, problem, hashes::AGAIN).await),
+            counted => counted,
+        }
+    };
+    let counted = tokio::time::timeout(LONGEST, counting).await;
     counted.unwrap_or_else(|_| {
         Err(Problem::new(
             Code::BackupUnrestorable,
@@ -195,7 +201,7 @@ pub(crate) async fn exact(
     }
     let say = |table: &str| progress.say(format!("restore: comparing rows of {table}"));
     let seed = seed(restored.client()).await?;
-    let tables = hashes::compare(live.client(), restored.client(), seed, patience, say).await;
+    let tables = hashes::compare(settings, (live.client(), restored.client()), seed, patience, say).await;
     let ended = live.client().batch_execute("COMMIT").await;
     let loss = Loss { backup: record.backup.clone(), tables: tables?, exact: true, at_least: false };
     ended.map_err(|error| refused("compare the databases", &error))?;

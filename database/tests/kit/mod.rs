@@ -15,6 +15,7 @@
 pub mod damage;
 
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, Instant};
@@ -248,6 +249,37 @@ impl Drop for Place {
         for statement in statements.lines() {
             _ = self.cluster.psql("postgres", statement);
         }
+    }
+}
+
+/// Somebody who holds a table against everybody, until this is dropped.
+pub struct Holder {
+    cluster: Arc<Cluster>,
+    psql: std::process::Child,
+    pub pid: String,
+}
+
+impl Place {
+    /// Has somebody hold a table of the live database. Of the server's own it may be one without which nobody gets into it.
+    pub async fn hold(&self, table: &str) -> Holder {
+        let name = &self.settings.name;
+        let sql = format!("BEGIN; LOCK TABLE {table}; SELECT pg_sleep(600)");
+        let mut psql = self.cluster.client("psql", "postgres", name);
+        let psql =
+            psql.args(["-X", "-q", "-c", &sql]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let there = format!(
+            "SELECT pid FROM pg_stat_activity WHERE datname = '{name}' AND wait_event = 'PgSleep' AND query LIKE 'BEGIN; LOCK TABLE {table};%'"
+        );
+        let look = || Some(self.sql_in("postgres", &there)).filter(|pid| !pid.is_empty());
+        let pid = until("the lock", look).await;
+        Holder { cluster: self.cluster.clone(), psql, pid }
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        _ = self.cluster.psql("postgres", &format!("SELECT pg_terminate_backend({})", self.pid));
+        _ = self.psql.wait();
     }
 }
 
