@@ -49,6 +49,8 @@ pub enum Guard {
     AtomicLink,
     /// Nothing is changed under running requests.
     Drain,
+    /// No slot is called empty while a worker is starting that may lead visitors there.
+    StartSeen,
     /// The release ends rolled back only when every load balancer has confirmed.
     WayBackConfirmed,
     /// A failing watch is believed.
@@ -131,7 +133,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 62] = [
+    pub const ALL: [Self; 63] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -155,6 +157,7 @@ impl Guard {
         Self::MarkLast,
         Self::AtomicLink,
         Self::Drain,
+        Self::StartSeen,
         Self::WayBackConfirmed,
         Self::WatchFails,
         Self::BlindIsNotWell,

@@ -266,8 +266,7 @@ impl World {
             facts.push(fact);
         }
         while let Some(fault) = self.store.due_fault() {
-            self.troubles += 1;
-            self.later(fault.delay_ms, Happening::Fault(fault.what));
+            self.goes_wrong_in(fault);
         }
         if !self.point(Who::Coordinator) {
             let _ = reply.send(Ok(facts));
