@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::balancer::Balancer;
 use crate::reply::{Session, StatRow};
+use crate::socket::Endpoint;
 use crate::workers::OldWorker;
 
 /// How often the sessions are counted while waiting.
@@ -299,6 +300,7 @@ async fn cut_all(
         for server in on_servers(&rows, backend) {
             balancer.workers.cut(backend.as_str(), &server.server).await?;
         }
+        balancer.workers.cut_old(backend).await?;
         let until = give_up.min(Instant::now() + CUT_AGAIN);
         match wait_empty(balancer, backend, until, still).await? {
             empty @ Waited::Empty { .. } => return Ok(empty),
@@ -307,6 +309,22 @@ async fn cut_all(
             waited => return Ok(waited),
         }
     }
+}
+
+/// Where what is left is seen: the list of the current worker has nothing of the old ones.
+async fn served_by(balancer: &Balancer, backend: &BackendName) -> String {
+    for worker in balancer.workers.old().await.unwrap_or_default() {
+        let rows = worker.stat().await.ok().flatten().unwrap_or_default();
+        let master = balancer.config.haproxy.master.as_ref().filter(|_| sessions(&rows, backend) > 0);
+        if let Some(master) = master {
+            let (pid, master) = (worker.pid, Endpoint::Unix(master.0.0.clone()));
+            let see = master.by_hand(&format!("@!{pid} show sess;quit"));
+            return format!(
+                "old worker {pid} serves them, see them: {see}; on the load balancer `kill {pid}` ends it with all that it serves"
+            );
+        }
+    }
+    format!("see them: {}", balancer.config.haproxy.socket.0.by_hand("show sess"))
 }
 
 /// What is left after all that can be cut was. HAProxy cuts a request by its server; one that has none it would only let hang
@@ -325,7 +343,7 @@ async fn uncut_problem(balancer: &Balancer, backend: &BackendName, left: u64) ->
             "{} on `{backend}` after they were cut",
             several(left, "request still runs", "requests still run")
         ))
-        .hint(format!("see them: {}", balancer.config.haproxy.socket.0.by_hand("show sess")));
+        .hint(served_by(balancer, backend).await);
     }
     problem(format!(
         "{} on `{backend}`, and HAProxy cannot cut what has no server",

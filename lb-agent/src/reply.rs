@@ -479,6 +479,8 @@ pub fn mark_spare(rows: &mut [StatRow], states: &[ServerState]) {
 /// A request that is being served, as `show sess` lists it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Session {
+    /// By what HAProxy knows it, `0x...`, for as long as it lasts.
+    pub pointer: String,
     /// The backend.
     pub backend: String,
     /// The server.
@@ -518,7 +520,8 @@ pub fn sessions(reply: &str) -> Option<Vec<Session>> {
     };
     let session = |line: &str| {
         let server = field(line, "srv").filter(|server| !server.starts_with('<'))?;
-        Some(Session { backend: field(line, "be")?, server, age_s: age(&field(line, "age")?)? })
+        let pointer = line.split_once(':')?.0.to_owned();
+        Some(Session { pointer, backend: field(line, "be")?, server, age_s: age(&field(line, "age")?)? })
     };
     Some(lines.filter_map(session).collect())
 }

@@ -209,6 +209,11 @@ impl ServerStates {
         self.slots.get(slot).map_or(&[], Vec::as_slice)
     }
 
+    /// Whether a server of HAProxy's is one of a backend of a route.
+    pub fn has_server(&self, slot: &BackendName, backend: &str, server: &str) -> bool {
+        self.servers(slot).iter().any(|name| name.backend == backend && name.server == server)
+    }
+
     /// The HAProxy backends that hold the servers.
     fn haproxy_backends(&self) -> BTreeSet<&str> {
         self.slots.values().flatten().map(|server| server.backend.as_str()).collect()

@@ -48,6 +48,43 @@ async fn what_outlives_the_cut_is_reported() {
     assert_eq!(problem.code, Code::DrainIncomplete);
 }
 
+/// What an old worker says to the end of a session is read: that it has ended by itself is well, and else it is told who still serves it.
+#[tokio::test]
+async fn what_an_old_worker_keeps_is_told() {
+    let session = "0x5581: proto=tcpv4 src=127.0.0.1:4 fe=fe be=be_green srv=s1 ts=00 age=2s calls=4\n0x5582: proto=tcpv4 src=127.0.0.1:4 fe=fe be=be_blue srv=s1 ts=00 age=2s calls=4\n0x5583: proto=tcpv4 src=127.0.0.1:4 fe=fe be=be_green srv=<none> ts=00 age=2s calls=4\n\n";
+    for (answer, said) in [
+        ("No such session (use 'show sess').\n\n", None),
+        ("Permission denied\n\n", Some("Permission denied")),
+    ] {
+        let rig = Rig::new().await;
+        busy(&rig);
+        rig.fake.with(|world| {
+            world.reload();
+            world.instead("@!100 show sess", usize::MAX, move |_| Some(Answer::text(session)));
+            world.instead("@!100 shutdown session", usize::MAX, move |_| Some(Answer::text(answer)));
+            world.instead("shutdown sessions", usize::MAX, |_| Some(Answer::text("\n")));
+        });
+        let problem = rig.agent.perform(drain("be_green", DrainEnd::Cut)).await.unwrap_err();
+        match said {
+            Some(said) => assert!(
+                problem.to_string().contains(said) || problem.causes.join(" ").contains(said),
+                "{problem:?}"
+            ),
+            None => {
+                assert_eq!(problem.code, Code::DrainIncomplete, "{problem:?}");
+                let see =
+                    problem.hint.contains("@!100 show sess;quit") && problem.hint.contains("`kill 100`");
+                assert!(see, "{problem:?}");
+            }
+        }
+        assert!(rig.commands("@!100 shutdown session 0x5581") > 0);
+        assert_eq!(
+            rig.commands("@!100 shutdown session 0x5582") + rig.commands("@!100 shutdown session 0x5583"),
+            0
+        );
+    }
+}
+
 /// A worker that dies within its answer leaves a part of it. The servers that are missing from it still serve.
 #[tokio::test]
 async fn a_cut_list_of_servers_is_not_an_empty_slot() {

@@ -56,6 +56,20 @@ async fn a_queue_behind_what_is_cut_is_cut() {
     runs(&haproxy, 0).await;
 }
 
+/// HAProxy does not end the requests of a server in a worker that was reloaded away: each is ended by itself.
+#[tokio::test]
+async fn what_an_old_worker_serves_is_cut() {
+    let Some(haproxy) = started("", "").await else { return };
+    let _running: Vec<TcpStream> = (0..3).map(|_| unfinished(&haproxy, "GET /hang")).collect();
+    runs(&haproxy, 3).await;
+    haproxy.reload().await;
+    let _newer = unfinished(&haproxy, "GET /hang");
+    runs(&haproxy, 4).await;
+    let done = cut(&haproxy).await.unwrap();
+    assert!(done.detail.contains("4 requests on `be_green` cut"), "{done:?}");
+    runs(&haproxy, 0).await;
+}
+
 /// A body that is still on its way has no server by which HAProxy could cut it: that is said, and what ends it.
 #[tokio::test]
 async fn what_has_no_server_yet_cannot_be_cut_and_is_told() {
