@@ -118,16 +118,17 @@ fn block_that_commits(statement: &Stmt, tokens: &[Token<'_>]) -> Option<Refusal>
 /// Whether `COMMIT` or `ROLLBACK` stands in a body where a statement begins.
 fn commits(body: &str) -> bool {
     let lexed = lex(body);
-    let begins = |before: Option<&Token<'_>>| {
-        before.is_none_or(|token| {
-            token.kind == Kind::Semicolon
-                || ["begin", "then", "else", "loop"].iter().any(|word| token.is(word))
-        })
-    };
     lexed.tokens.iter().enumerate().any(|(at, token)| {
-        let before = at.checked_sub(1).and_then(|before| lexed.tokens.get(before));
         let ends = lexed.tokens.get(at + 1).is_none_or(|next| next.kind == Kind::Semicolon || next.is("and"));
-        (token.is("commit") || token.is("rollback")) && ends && begins(before)
+        (token.is("commit") || token.is("rollback")) && ends && begins(&lexed.tokens, at)
+    })
+}
+
+/// Whether a statement of a body may begin at this token.
+fn begins(tokens: &[Token<'_>], at: usize) -> bool {
+    let before = at.checked_sub(1).and_then(|before| tokens.get(before));
+    before.is_none_or(|token| {
+        token.kind == Kind::Semicolon || ["begin", "then", "else", "loop"].iter().any(|word| token.is(word))
     })
 }
 
@@ -208,6 +209,10 @@ fn cluster(statement: &Stmt, tokens: &[Token<'_>]) -> Option<Refusal> {
             "what a database is to others"
         }
         Stmt::Do(_) if tokens.iter().filter_map(body::of).any(says_outer) => "what a database is to others",
+        // On a copy, too, they are those of the live database.
+        Stmt::Do(_) if tokens.iter().filter_map(body::of).any(changes_server) => {
+            "roles or databases, or what is set for them"
+        }
         _ => return None,
     };
     refuse(
@@ -233,6 +238,27 @@ fn says_outer(body: &str) -> bool {
             let text = body::of(token).unwrap_or_else(|| token.text.trim_matches('\''));
             names_outer(&lex(text).tokens)
         })
+}
+
+/// Whether a statement about roles or databases begins in a body, or with a text that it builds.
+fn changes_server(body: &str) -> bool {
+    let lexed = lex(body);
+    (0..lexed.tokens.len()).any(|at| begins(&lexed.tokens, at) && names_server(&lexed.tokens, at))
+        || lexed.tokens.iter().filter(|token| token.kind == Kind::Text).any(|token| {
+            let text = body::of(token).unwrap_or_else(|| token.text.trim_matches('\''));
+            names_server(&lex(text).tokens, 0)
+        })
+}
+
+/// `ALTER ROLE`, `CREATE DATABASE` and the like at this token; a user's mapping to another server is the database's own.
+fn names_server(tokens: &[Token<'_>], at: usize) -> bool {
+    let is = |after: usize, words: &[&str]| {
+        let token = tokens.get(at.saturating_add(after));
+        token.is_some_and(|token| words.iter().any(|word| token.is(word)))
+    };
+    is(0, &["alter", "create", "drop"])
+        && is(1, &["database", "role", "user", "group"])
+        && !is(2, &["mapping"])
 }
 
 fn copy(statement: &Stmt) -> Option<Refusal> {

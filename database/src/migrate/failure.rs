@@ -4,7 +4,7 @@ use pointsman_core::{Aftermath, Code, Problem};
 use pointsman_migration::{Class, Finding, Script, Statement};
 use tokio_postgres::error::SqlState;
 
-use super::fault::{self, Fault, Refusal};
+use super::fault::{self, Fault, Refusal, Stray};
 use super::watcher::{Seen, Stopped};
 use super::{blockers, elsewhere};
 
@@ -67,7 +67,7 @@ impl File<'_> {
     pub(crate) fn failed(&self, statement: &Statement, fault: Fault) -> Problem {
         let refusal = match fault {
             Fault::Lost(why) => return self.lost(statement, &why),
-            Fault::Strayed(how) => return self.strayed(statement, &how),
+            Fault::Strayed(stray) => return self.strayed(statement, &stray),
             Fault::Refused(refusal) => refusal,
         };
         let (line, column) = place_within(statement, refusal.position);
@@ -130,12 +130,12 @@ impl File<'_> {
         refusal.more.iter().fold(problem, Problem::cause)
     }
 
-    fn strayed(&self, statement: &Statement, how: &str) -> Problem {
+    fn strayed(&self, statement: &Statement, stray: &Stray) -> Problem {
         let at = format!("{}: statement {} of {}", self.place(statement), statement.ordinal, self.total());
-        Problem::new(Code::StatementFailed, format!("{at} {how}; {}", self.stands()))
+        Problem::new(Code::StatementFailed, format!("{at} {}; {}", stray.how, self.stands()))
             .aftermath(self.aftermath())
-            .cause("what follows, and the agent's own records, would be made by that role")
-            .hint("set the role back in the same statement, or use `ALTER … OWNER TO` for what the migration makes; then `pointsman deploy ENV`")
+            .cause(stray.why)
+            .hint(stray.hint)
     }
 
     fn lost(&self, statement: &Statement, why: &str) -> Problem {

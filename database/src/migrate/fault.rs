@@ -13,8 +13,19 @@ pub(crate) enum Fault {
     Refused(Refusal),
     /// The session ended. Whether the last statement took effect is not known from here.
     Lost(String),
-    /// It did, and left the session so that what follows would not do what it says: how, in words.
-    Strayed(String),
+    /// It did, and something that it must not beside.
+    Strayed(Stray),
+}
+
+/// What a statement did that its text does not tell.
+#[derive(Debug)]
+pub(crate) struct Stray {
+    /// In words: `leaves …`.
+    pub(crate) how: String,
+    /// Why it must not.
+    pub(crate) why: &'static str,
+    /// What to do instead.
+    pub(crate) hint: &'static str,
 }
 
 /// An error that the server sent.
@@ -75,7 +86,8 @@ impl Fault {
     pub(crate) fn words(&self) -> String {
         match self {
             Self::Refused(refusal) => format!("{}: {}", refusal.state, refusal.message),
-            Self::Lost(why) | Self::Strayed(why) => why.clone(),
+            Self::Lost(why) => why.clone(),
+            Self::Strayed(stray) => stray.how.clone(),
         }
     }
 
@@ -83,7 +95,7 @@ impl Fault {
     pub(crate) fn while_doing(self, what: &str) -> Problem {
         match self {
             Self::Lost(why) => lost(what).cause(why),
-            Self::Strayed(how) => {
+            Self::Strayed(Stray { how, .. }) => {
                 Problem::new(Code::StatementFailed, format!("cannot {what}: a statement {how}"))
             }
             Self::Refused(refusal) => {

@@ -7,7 +7,7 @@ use pointsman_core::Problem;
 use pointsman_migration::Statement;
 
 use super::failure::File;
-use super::fault::Fault;
+use super::fault::{Fault, Stray};
 use super::order::Measured;
 use super::run::place;
 use crate::Session;
@@ -22,6 +22,13 @@ const LOCKS: &str = "
 SELECT l.relation, l.relation::regclass::text, l.mode FROM pg_catalog.pg_locks l JOIN pg_catalog.pg_class c ON c.oid = l.relation
  WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.granted AND l.relation >= 16384
    AND c.relkind IN ('r', 'p', 'm', 'v', 'f') AND c.relnamespace IS DISTINCT FROM to_regnamespace('pointsman')";
+
+/// What all databases share, where this transaction has written to it: it keeps the lock.
+const SHARED: &str = "
+SELECT l.relation::regclass::text FROM pg_catalog.pg_locks l
+ WHERE l.pid = pg_backend_pid() AND l.locktype = 'relation' AND l.database = 0 AND l.mode = 'RowExclusiveLock'
+   AND l.relation = ANY ('{pg_catalog.pg_db_role_setting, pg_catalog.pg_authid, pg_catalog.pg_auth_members, pg_catalog.pg_database}'::regclass[])
+ LIMIT 1";
 
 /// Modes that visitors wait for, as `pg_locks` spells them: whether they read or only if they write.
 const STALLING: [&str; 4] = ["ShareLock", "ShareRowExclusiveLock", "ExclusiveLock", "AccessExclusiveLock"];
@@ -62,6 +69,7 @@ impl Measure {
     ) -> Result<(), Fault> {
         let began = Instant::now();
         self.keeps_role(work).await?;
+        stays_within(work).await?;
         let now = files(work).await?;
         let rewritten =
             now.iter().filter(|(oid, (node, _))| self.files.get(oid).is_some_and(|had| had != node));
@@ -81,7 +89,11 @@ impl Measure {
         if role == self.role {
             return Ok(());
         }
-        Err(Fault::Strayed(format!("leaves the session with the role `{role}` instead of `{}`", self.role)))
+        Err(Fault::Strayed(Stray {
+            how: format!("leaves the session with the role `{role}` instead of `{}`", self.role),
+            why: "what follows, and the agent's own records, would be made by that role",
+            hint: "set the role back in the same statement, or use `ALTER … OWNER TO` for what the migration makes; then `pointsman deploy ENV`",
+        }))
     }
 
     /// A statement outside of a transaction has run: its locks are gone.
@@ -130,6 +142,18 @@ impl Measure {
         self.locks.clear();
         self.statements.truncate(keep);
     }
+}
+
+/// Refuses what changed roles or databases, or what is set for them, by what a text cannot tell. The transaction is open, and
+/// nobody has seen it yet.
+async fn stays_within(work: &Session) -> Result<(), Fault> {
+    let Some(row) = work.client().query_opt(SHARED, &[]).await? else { return Ok(()) };
+    let table: String = row.try_get(0)?;
+    Err(Fault::Strayed(Stray {
+        how: format!("changes roles or databases, or what is set for them (`{table}`)"),
+        why: "those are the whole server's: the rehearsal on a copy would change them for the live database",
+        hint: "let an administrator do it outside of a release; then `pointsman deploy ENV`",
+    }))
 }
 
 async fn role(work: &Session) -> Result<String, Fault> {

@@ -255,6 +255,10 @@ impl<'a> Run<'a> {
             if left.is_empty() {
                 continue;
             }
+            // What a block or a function before it set for the session a try that goes on here after a crash would not have.
+            if !segments.is_empty() {
+                self.sessions.prepare_work().await?;
+            }
             let last = index + 1 == script.segments.len();
             segments.push(self.segment(&job, segment, &left, last).await?);
             job.done = left.last().map_or(job.done, |statement| place(statement));

@@ -42,6 +42,16 @@ SELECT set_config('search_path', own.path, false)
            AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = $1))
          ORDER BY coalesce(r.rolname = current_user, false) DESC, s.setrole <> 0 DESC, s.setdatabase <> 0 DESC LIMIT 1) own";
 
+/// What else a session of the agent's role begins with in the live database, on a copy of it: that is set for it there by name.
+const OF_LIVE: &str = "
+SELECT set_config(own.name, substr(own.setting, length(own.name) + 2), false)
+  FROM (SELECT split_part(c.setting, '=', 1) AS name, c.setting
+          FROM pg_catalog.pg_db_role_setting s CROSS JOIN unnest(s.setconfig) AS c (setting)
+          JOIN pg_catalog.pg_roles r ON r.oid = s.setrole AND r.rolname = session_user
+          JOIN pg_catalog.pg_database d ON d.oid = s.setdatabase AND d.datname = $1 AND d.datname <> current_database()) own
+  LEFT JOIN pg_catalog.pg_settings k ON lower(k.name) = lower(own.name)
+ WHERE own.name NOT IN ('role', 'search_path') AND CASE WHEN k.name IS NULL THEN own.name LIKE '%.%' ELSE k.context = 'user' END";
+
 const LEAVE: &str = "
 SELECT set_config('search_path', coalesce((
            SELECT string_agg(quote_ident(s), ', ' ORDER BY n) FROM unnest(current_schemas(false)) WITH ORDINALITY AS u (s, n)
@@ -90,7 +100,7 @@ impl Sessions {
         let second = Session::open(settings, database, "watch").await?;
         let owner = fit_server(settings, &work).await?;
         pooler::refuse(settings, &work, &second).await?;
-        prepare(&second).await?;
+        prepare(&second, None).await?;
         end_what_was_left(&second, &[work.pid(), second.pid()]).await?;
         let sessions = Self { guard, work, second: Arc::new(second), owner, live: settings.name.clone() };
         // The table of versions is named as the agent's own sessions would name it.
@@ -100,7 +110,7 @@ impl Sessions {
         Ok(sessions)
     }
 
-    /// Sets the working session to what a file needs, whatever one before it has set.
+    /// Sets the working session to what a transaction of a file needs, whatever one before it has set.
     pub(crate) async fn prepare_work(&self) -> Result<(), Problem> {
         self.become_owner().await?;
         let set = self.work.client().query(PATH, &[&self.live]).await;
@@ -109,7 +119,7 @@ impl Sessions {
     }
 
     async fn become_owner(&self) -> Result<(), Problem> {
-        prepare(&self.work).await?;
+        prepare(&self.work, Some(&self.live)).await?;
         if let Some(owner) = &self.owner {
             let failed = |error| Fault::from(error).while_doing("become the database's owner");
             self.work.client().batch_execute(&format!("SET ROLE {owner}")).await.map_err(failed)?;
@@ -123,9 +133,12 @@ impl Sessions {
     }
 }
 
-async fn prepare(session: &Session) -> Result<(), Problem> {
+async fn prepare(session: &Session, as_in: Option<&str>) -> Result<(), Problem> {
     let failed = |error| Fault::from(error).while_doing("prepare a session");
     session.client().batch_execute("DISCARD ALL").await.map_err(failed)?;
+    if let Some(live) = as_in {
+        session.client().query(OF_LIVE, &[&live]).await.map_err(failed)?;
+    }
     session.client().query(PREPARE, &[&false]).await.map_err(failed)?;
     Ok(())
 }

@@ -115,6 +115,65 @@ async fn a_block_that_leaves_another_role_behind_is_refused() {
 }
 
 #[tokio::test]
+async fn what_is_set_for_a_role_or_a_database_by_a_function_is_refused_before_anybody_sees_it() {
+    let ground = Ground::new(T);
+    let name = &ground.settings.name;
+    ground.sql(
+        "CREATE FUNCTION says(what text) RETURNS void LANGUAGE plpgsql SET search_path = pg_catalog AS 'BEGIN EXECUTE what; END'",
+    );
+    for what in [
+        format!("ALTER DATABASE {name} SET search_path = other, public"),
+        format!("ALTER ROLE pointsman IN DATABASE {name} SET work_mem = ''5MB''"),
+    ] {
+        for header in ["", "-- pointsman: no-transaction\n"] {
+            let file = format!("{header}SELECT says('{what}'); ALTER TABLE t ADD COLUMN c int");
+            let problem = rehearse(&ground, &[("v1.0.0.sql", &file)]).await.unwrap_err();
+            assert_eq!(
+                (problem.code, problem.aftermath),
+                (Code::StatementFailed, Aftermath::Unchanged),
+                "{problem}"
+            );
+            let told =
+                "statement 1 of 2 changes roles or databases, or what is set for them (`pg_db_role_setting`)";
+            assert!(problem.message.contains(told), "{problem}");
+        }
+    }
+    let said = format!(
+        "SELECT count(*) FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase WHERE datname = '{name}'"
+    );
+    assert_eq!(ground.sql(&said), "0");
+}
+
+#[tokio::test]
+async fn what_a_block_sets_for_its_session_ends_with_its_transaction_and_what_the_live_database_sets_holds() {
+    let ground = Ground::new(
+        "CREATE TABLE t (a int); CREATE TABLE seen (id serial, mem text, of_app text, zone text, tenant text)",
+    );
+    let name = &ground.settings.name;
+    let of_live = format!(
+        "ALTER ROLE pointsman IN DATABASE {name} SET timezone = 'Asia/Tokyo';
+         ALTER ROLE pointsman IN DATABASE {name} SET app.tenant = 'seven'"
+    );
+    ground.cluster.psql("postgres", &of_live).unwrap();
+    let looks = "INSERT INTO seen (mem, of_app, zone, tenant)
+        SELECT current_setting('work_mem'), current_setting('app.x', true), current_setting('timezone'), current_setting('app.tenant', true)";
+    let sets = "DO $$ BEGIN SET work_mem = '77MB'; PERFORM set_config('app.x', 'on', false); END $$";
+    let first = format!("{sets}; {looks}; CREATE INDEX CONCURRENTLY t_a ON t (a); {looks}");
+    let each = format!("-- pointsman: no-transaction\n{sets}; {looks}");
+    let files = [("v1.0.0.sql", first.as_str()), ("v1.1.0.sql", &each), ("v1.2.0.sql", looks)];
+    let (copy, order) = (ground.copy().await, ground.order(Phase::Expand));
+    let rehearsed =
+        migrate::rehearse(&ground.settings, &copy, &set(&files), &order, &Crew(1), &ground.progress).await;
+    rehearsed.unwrap();
+    ground.expand(&files).await.unwrap();
+    let seen = "SELECT string_agg(concat_ws(' ', mem, nullif(of_app, ''), zone, tenant), ', ' ORDER BY id) FROM seen";
+    let rest = "4MB Asia/Tokyo seven";
+    let expected = format!("77MB on Asia/Tokyo seven, {rest}, {rest}, {rest}");
+    assert_eq!(ground.cluster.psql(&copy, seen).unwrap(), expected);
+    assert_eq!(ground.sql(seen), expected);
+}
+
+#[tokio::test]
 async fn what_breaks_the_slot_that_serves_is_refused() {
     let ground = Ground::new(T);
     let problem =

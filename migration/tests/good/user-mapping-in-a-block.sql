@@ -1,0 +1,6 @@
+DO $$
+BEGIN
+  IF EXISTS (SELECT FROM pg_foreign_server WHERE srvname = 'far') THEN
+    CREATE USER MAPPING FOR CURRENT_USER SERVER far;
+  END IF;
+END $$;
