@@ -79,8 +79,14 @@ fn metric(name: &str, found: &v1::VerdictMetric, plan: &v1::Plan, verdict: &v1::
     if old.requests > 0 {
         text.push_str(&format!(", {} {}", plan.from_slot, counted(&old)));
     }
-    let e_value = found.e_over_limit.max(found.e_worse_than_old);
-    let evidence = found.evidence_within_limit.min(found.evidence_not_worse);
+    // What does not count would contradict what follows.
+    let (e_value, evidence) = match plan.verdict.as_ref().is_none_or(limits_count) {
+        true => (
+            found.e_over_limit.max(found.e_worse_than_old),
+            found.evidence_within_limit.min(found.evidence_not_worse),
+        ),
+        false => (found.e_worse_than_old, found.evidence_not_worse),
+    };
     text.push_str(&format!(
         "; against it {} of {}, for it {} of {}",
         value(e_value),
@@ -250,11 +256,16 @@ fn judged(release: &v1::Release) -> String {
     )
 }
 
+/// Whether the new slot is held to more than the old one.
+fn limits_count(plan: &v1::VerdictPlan) -> bool {
+    !plan.fix_forward || plan.errors_held_to > 0.0
+}
+
 /// What a version that mends a failing site is held to; empty for any other.
 pub fn held_to(plan: &v1::VerdictPlan) -> String {
     match plan.fix_forward {
         false => String::new(),
-        true if plan.errors_held_to > 0.0 => format!(
+        true if limits_count(plan) => format!(
             "it mends a site that fails: held to {} % of errors and {} % of requests over {}, by what was counted before, \
              and to be no worse than what serves meanwhile",
             figure(plan.errors_held_to),
@@ -470,6 +481,24 @@ mod tests {
         );
         assert!(held_to(&plan(0.0, 0.0)).starts_with("the limits do not count"));
         assert_eq!(held_to(&v1::VerdictPlan { errors_held_to: 0.01, ..Default::default() }), "");
+    }
+
+    #[test]
+    fn limits_that_do_not_count_are_no_evidence() {
+        let mut mend = release("undecided", "");
+        let verdict = mend.verdict.as_mut().unwrap();
+        let errors = verdict.errors.as_mut().unwrap();
+        (errors.e_worse_than_old, errors.evidence_not_worse) = (22.0, 7.5);
+        let plan =
+            |errors_held_to| v1::VerdictPlan { fix_forward: true, errors_held_to, ..Default::default() };
+        let with = |plan: v1::VerdictPlan| {
+            let mut mend = mend.clone();
+            mend.plan.as_mut().unwrap().verdict = Some(plan);
+            block(&mend)
+        };
+        let (alone, held) = (with(plan(0.0)), with(plan(0.06)));
+        assert!(alone.contains("against it 22 of 4 000, for it 7.5 of 100"), "{alone}");
+        assert!(held.contains("against it 5 210 of 4 000, for it 0.0 of 100"), "{held}");
     }
 
     #[test]

@@ -176,6 +176,11 @@ impl Finding {
         self.outlook.limit_counts
     }
 
+    /// The strongest evidence against the new slot, of what counts.
+    pub(super) fn against(&self) -> f64 {
+        if self.limit_counts() { self.over_limit.max(self.worse_than_old) } else { self.worse_than_old }
+    }
+
     pub(super) fn limit_bound(&self) -> f64 {
         self.outlook.rule.bounds.limit
     }

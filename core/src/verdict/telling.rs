@@ -83,10 +83,8 @@ impl fmt::Display for Told<'_> {
                 self.open(f, &format!("{} ticks more to watch", grouped(left)))
             }
             Reason::Suspicious(metric) => {
-                let finding = judgement.finding(metric);
-                let value = finding.over_limit.max(finding.worse_than_old);
-                let what =
-                    format!("{} on `{new}` are suspicious, e-value {}", over_limit(metric), told(value));
+                let value = told(judgement.finding(metric).against());
+                let what = format!("{} on `{new}` are suspicious, e-value {value}", over_limit(metric));
                 self.open(f, &what)
             }
             Reason::LatencyUnknown => self.open(f, "times of requests are not known"),

@@ -170,6 +170,21 @@ fn a_site_over_its_limits_is_fixed_forward_by_the_old_slot_alone() {
 }
 
 #[test]
+fn what_does_not_count_is_not_told_as_evidence() {
+    let (old, new) = (slot(500, 40, 0), slot(500, 90, 0));
+    let mut judge = judge(Choices { against: Against::OldSlot, min_watch: 1, ..singly() });
+    let mut judgements = (1..=120).map(|number| judge.step(&tick(number, new, old)));
+    let suspicious = judgements.find(|found| found.reason == Reason::Suspicious(Metric::Errors)).unwrap();
+    let (over, worse) = (suspicious.errors.over_limit, suspicious.errors.worse_than_old);
+    assert!(over > 2.0 * worse && worse > 10.0, "{over}, {worse}");
+    let told = suspicious.told(&"green".parse().unwrap(), &"blue".parse().unwrap()).to_string();
+    assert!(
+        told.starts_with(&format!("errors on `green` are suspicious, e-value {};", worse as u64)),
+        "{told}"
+    );
+}
+
+#[test]
 fn what_is_as_bad_as_before_is_not_turned_back_where_nobody_is_left_to_compare_with() {
     let (as_before, nobody) = (slot(100, 3, 0), Counts::default());
     // 3 % failed before, and twice as much would be worse.
