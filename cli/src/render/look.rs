@@ -396,7 +396,8 @@ fn host_line(agent: &v1::AgentStatus) -> String {
 /// Where visitors go.
 pub fn traffic(status: &v1::StatusReply) -> String {
     let open = status.release.as_ref().filter(|release| release.outcome.is_empty());
-    let under_way = |plan: &v1::Plan| format!("  (release {} is under way)", plan.release);
+    // What it has moved since is no settled state yet.
+    let under_way = |plan: &v1::Plan| format!("  (before release {}, which is under way)", plan.release);
     let note = open.and_then(|release| release.plan.as_ref()).map(under_way).unwrap_or_default();
     let wanted = or(&status.wanted_route, "none yet");
     format!("wanted      {:<12} route {wanted}{note}\n{}{}", "", traffic_lines(status), event_lines(status))

@@ -191,6 +191,10 @@ fn hurt(release: &v1::Release) -> Option<String> {
         return None;
     }
     let is_whole = met.incomplete == 0 && (failures, requests) == (met.failures, met.requests);
+    // "At least none" says nothing.
+    if !is_whole && failures == 0 && met.too_slow == 0 {
+        return None;
+    }
     let slow =
         if met.too_slow > 0 { format!(", {} took too long", grouped(met.too_slow)) } else { String::new() };
     Some(format!(
@@ -461,6 +465,10 @@ mod tests {
             told(count(208, 32, 0)),
             "; at least 33 of 208 requests failed until nobody was led there any more"
         );
+        // Nobody, as far as that is known, says nothing.
+        let mut nobody = with(v1::VisitorsMet { incomplete: 1, ..count(47, 0, 0) });
+        nobody.verdict.as_mut().unwrap().errors.as_mut().unwrap().new_slot.as_mut().unwrap().bad = 0;
+        assert!(!met(&nobody).contains("at least"), "{}", met(&nobody));
         // Not counted to the end: that is no last word.
         assert_eq!(told(v1::VisitorsMet { to_the_end: false, ..count(208, 41, 0) }), "");
     }
