@@ -38,6 +38,7 @@ use crate::opening::Kept;
 use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::visitors::traffic::{self, Watchers};
+use crate::warnings::{self, Told};
 use crate::way_back::{leads_back, way_back, with_checks};
 use crate::{check_now, checklist};
 
@@ -672,6 +673,7 @@ fn of_visitors(office: &Office, id: &ReleaseId, size: Option<(u64, u64)>) -> Opt
     let kept = office.recent(id)?;
     kept.state.judged_after()?;
     let mut release = convert::release_to_wire(&kept.state, kept.started_at, size);
+    release.warnings = warnings::to_wire(&kept.state);
     release.verdict = Some(office.visitors().now(id)?);
     Some(v1::ReleaseUpdate {
         at_ms: SystemClock.now().0,
@@ -726,7 +728,8 @@ async fn tell(
     after: u64,
     send: mpsc::Sender<Result<v1::ReleaseUpdate, Status>>,
 ) {
-    let (id, started_at, mut known) = (kept.state.plan.release.clone(), kept.started_at, after);
+    let (id, started_at) = (kept.state.plan.release.clone(), kept.started_at);
+    let (mut from, mut told) = (0, Told::default());
     let size = office.size_of(&kept.state.plan);
     let mut recorded = office.recorded();
     let mut seconds = office.visitors().changes();
@@ -735,13 +738,19 @@ async fn tell(
     beside.spawn(tell_of_database(Arc::clone(&office), id.clone(), send.clone()));
     loop {
         recorded.borrow_and_update();
-        let facts = match office.facts(&id, known).await {
+        // What was told before says which warnings are no news.
+        let facts = match office.facts(&id, from).await {
             Ok(facts) => facts,
             Err(problem) => return drop(send.send(Err(status_of_problem(&problem))).await),
         };
         for (entry, state) in facts {
-            known = entry.seq;
+            let news = told.news(&state);
+            from = entry.seq;
+            if entry.seq <= after {
+                continue;
+            }
             let mut release = convert::release_to_wire(&state, started_at, size);
+            release.warnings = warnings::to_wire(&state);
             let over = state.outcome().is_some();
             if over {
                 let until = office.just_over_and_watched_on(&state);
@@ -750,7 +759,11 @@ async fn tell(
                 let met = office.release(Some(&id)).await.ok().flatten().and_then(|kept| kept.met);
                 release.met = met.as_ref().map(convert::met_to_wire);
             }
-            let update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);
+            let mut update = convert::update_to_wire(entry.seq, entry.fact.at.0, &entry.fact.event, release);
+            if let Some((host, detail)) = news {
+                update.step = update.release.as_ref().map(|release| release.step.clone()).unwrap_or_default();
+                (update.kind, update.host, update.detail) = ("check-warns".to_owned(), host, detail);
+            }
             if send.send(Ok(update)).await.is_err() || over {
                 return;
             }

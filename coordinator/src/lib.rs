@@ -36,6 +36,7 @@ mod retention;
 mod state_lock;
 mod unaccounted;
 pub mod visitors;
+mod warnings;
 mod watch_file;
 mod watcher;
 mod way_back;

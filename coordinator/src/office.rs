@@ -37,6 +37,7 @@ use crate::retention;
 use crate::unaccounted;
 use crate::visitors::Visitors;
 use crate::visitors::lookout::{Delivers, Lookout};
+use crate::warnings;
 use crate::way_back;
 use crate::witness::{self, witness};
 
@@ -796,6 +797,7 @@ impl Office {
             .filter(|(of, _)| *of == kept.state.plan.release && release.watched_on_until_ms > 0);
         release.after_end = after_end.map(|(_, problem)| convert::problem_to_wire(&problem));
         release.met = kept.met.as_ref().map(convert::met_to_wire);
+        release.warnings = warnings::to_wire(&kept.state);
         // While visitors are watched what is known of them is newer than what is recorded.
         if kept.state.judged_after().is_some() || release.watched_on_until_ms > 0 {
             release.verdict = self.visitors.now(&kept.state.plan.release).or(release.verdict);

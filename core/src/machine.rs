@@ -7,8 +7,8 @@ use crate::left_out::{self, LeftOut};
 use crate::phase::PARTED_MS;
 use crate::step::Kind;
 use crate::{
-    Aftermath, Blind, Code, DatabaseWork, Event, HeldAt, HostName, OrderKey, Outcome, Phase, Problem,
-    Progress, Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
+    Aftermath, Blind, CheckVerdict, Code, DatabaseWork, Event, HeldAt, HostName, Note, OrderKey, Outcome,
+    Phase, Problem, Progress, Purpose, Reading, Request, RequestKind, Retry, Stamped, State, Step, Timestamp,
 };
 
 /// The journal holds a fact that cannot follow the ones before it.
@@ -86,7 +86,10 @@ pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
         Event::Requested(request) => requested(state, request, fact.at),
         Event::TurnedBack(problem) => turned_back(state, problem),
         Event::Held(problem) => held(state, problem, fact.at),
-        Event::Noted(_) => return Ok(()),
+        Event::Noted(note) => {
+            noted(state, note);
+            return Ok(());
+        }
     };
     if !legal {
         return Err(IllegalEvent { event: fact.event.kind(), phase: phase_word(&before) });
@@ -97,6 +100,20 @@ pub fn fold(state: &mut State, fact: &Stamped) -> Result<(), IllegalEvent> {
         state.fencing_since = fact.at;
     }
     Ok(())
+}
+
+/// Keeps which checks did not pass, for people. One may have been made at several servers from there: then the worst counts.
+fn noted(state: &mut State, note: &Note) {
+    let Note::Checks { host, seen, .. } = note else { return };
+    for seen in seen {
+        state.amiss.remove(&(seen.name.clone(), host.clone()));
+    }
+    for seen in seen.iter().filter(|seen| seen.verdict != CheckVerdict::Passed) {
+        let known = state.amiss.entry((seen.name.clone(), host.clone())).or_insert_with(|| seen.clone());
+        if known.verdict.worse(seen.verdict) != known.verdict {
+            known.clone_from(seen);
+        }
+    }
 }
 
 fn phase_word(phase: &Phase) -> String {

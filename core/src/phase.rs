@@ -6,8 +6,8 @@ use std::sync::Arc;
 use crate::step::Kind;
 use crate::verdict::Verdict;
 use crate::{
-    Aftermath, Code, DatabaseWork, Epoch, Evidence, HostName, Judged, LeftOut, OrderKey, Plan, Problem,
-    Purpose, Request, Step, Timestamp,
+    Aftermath, CheckName, CheckSeen, Code, DatabaseWork, Epoch, Evidence, HostName, Judged, LeftOut,
+    OrderKey, Plan, Problem, Purpose, Request, Step, Timestamp,
 };
 
 /// How long a load balancer that was lost on the way forward is asked again while visitors of the others have the new
@@ -214,6 +214,8 @@ pub struct State {
     pub verdict: VerdictProgress,
     /// When the watch of the last split ended well: what the next move of visitors rests on.
     pub split_passed_at: Option<Timestamp>,
+    /// Checks that did not pass when they were noted last, by whose agent made them. Nothing follows from it.
+    pub amiss: BTreeMap<(CheckName, HostName), CheckSeen>,
 }
 
 impl State {
@@ -234,6 +236,7 @@ impl State {
             watch: WatchProgress::default(),
             verdict: VerdictProgress::default(),
             split_passed_at: None,
+            amiss: BTreeMap::new(),
             plan,
         }
     }

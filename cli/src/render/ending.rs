@@ -16,12 +16,13 @@ pub fn ending(release: &v1::Release) -> String {
     }
     match (release.outcome.as_str(), plan.purpose.as_str()) {
         ("confirmed", _) => format!(
-            "done in {took}{}: {}{}{}{}{}",
+            "done in {took}{}: {}{}{}{}{}{}",
             done_but(release),
             confirmed(&plan, release),
             together(release),
             left_out(&plan),
             super::verdict::met(release),
+            warnings(release),
             watched_on(release, &plan)
         ),
         // Its way back leads to the same slot.
@@ -96,6 +97,14 @@ fn watched_on(release: &v1::Release, plan: &v1::Plan) -> String {
     format!(
         "\n  its visitors are watched on until {until}: back by itself if they fare too badly\n  see them: `pointsman status {environment}`, with a chart; second by second: `pointsman traffic watch {environment}`"
     )
+}
+
+/// Checks that only warn and do not pass.
+fn warnings(release: &v1::Release) -> String {
+    match release.warnings.as_slice() {
+        [] => String::new(),
+        warnings => format!("; {}", pointsman_proto::convert::warning(warnings)),
+    }
 }
 
 /// Load balancers that stand as they stood.

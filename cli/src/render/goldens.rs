@@ -84,6 +84,7 @@ fn running() -> Vec<(String, Story)> {
         ("deploy whose watch is blind", {
             watching().read(Reading::Unknown(unreachable("lb2"))).after_ms(12_000)
         }),
+        ("deploy watched whose check warns", watching().warned()),
         ("canary watched", Story::of(canary()).split(1).after_ms(20_000)),
         ("canary half moved", {
             let story = Story::of(canary()).until(Step::Canary(2)).sent(Step::Canary(2));
@@ -114,6 +115,10 @@ fn ended() -> Vec<(&'static str, Story)> {
     };
     vec![
         ("deploy confirmed", Story::of(deploy()).watched()),
+        (
+            "deploy confirmed whose check warns",
+            watching().warned().after_ms(300_000).tell(Event::WatchPassed),
+        ),
         ("canary confirmed", Story::of(canary()).watched()),
         (
             "rollback without one that is out of service",
@@ -329,6 +334,7 @@ fn updates() {
         ("the watch is blind for a moment", recovered.tell(Event::WatchPassed)),
         ("a deploy is paused until its checks are too old", late),
         ("the coordinator slept in the watch", slept),
+        ("a check warns in the watch", watching().warned().after_ms(300_000).tell(Event::WatchPassed)),
     ];
     stories.extend(ended().into_iter().filter(|(name, _)| !name.contains("confirmed")));
     let mut cases = Cases::default();

@@ -101,6 +101,11 @@ fn release_fields(release: &v1::Release) -> Value {
         })
     };
     add(&mut fields, "blind", release.blind.as_ref().map(blind));
+    let warns = |made: &v1::CheckMade| {
+        let seen = made.seen.clone().unwrap_or_default();
+        json!({ "check": seen.name, "host": made.host, "verdict": seen.verdict, "what": seen.what })
+    };
+    add(&mut fields, "warnings", some(release.warnings.iter().map(warns).collect()));
     add(&mut fields, "verdict", release.verdict.as_ref().map(super::verdict::verdict_json));
     add(&mut fields, "met", release.met.as_ref().map(super::verdict::met_json));
     fields

@@ -18,6 +18,7 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
         "epoch-taken" => "◌ going on",
         "gates-expired" => "◌ again",
         "watch-moved" => "◌ moved",
+        "check-warns" => "॥ warning",
         "judged" => judged(update)?,
         // Said already by the command itself, or said better by what follows.
         _ => return None,

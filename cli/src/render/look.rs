@@ -222,6 +222,7 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
                 time(release.watched_on_until_ms)
             ));
         }
+        text.push_str(&warnings(release));
         text.push_str(&super::verdict::block(release));
         return text;
     }
@@ -245,8 +246,18 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
             None => text.push_str(&format!("  ◌ running {step:<10} watched until {until}\n")),
         }
     }
+    text.push_str(&warnings(release));
     text.push_str(&super::verdict::block(release));
     text
+}
+
+/// Checks that only warn, and that did not pass when they were made last.
+fn warnings(release: &v1::Release) -> String {
+    let line = |made: &v1::CheckMade| {
+        let seen = made.seen.clone().unwrap_or_default();
+        format!("  ॥ warning {:<10} {:<12} only warns: {}\n", seen.name, made.host, seen.what)
+    };
+    release.warnings.iter().map(line).collect()
 }
 
 /// Why the release does not go on, why it turned back, and what came after its end, each with its causes. What stopped it

@@ -24,7 +24,7 @@ pub use signal::{
     cell_from_wire, cell_to_wire, coverage_from_wire, coverage_to_wire, growth_to_wire, probes_to_wire,
     tick_from_wire, tick_to_wire,
 };
-pub use update::update_to_wire;
+pub use update::{update_to_wire, warning};
 pub use verdict::{verdict_plan_to_wire, verdict_to_wire};
 
 use pointsman_core::{Code, Problem};

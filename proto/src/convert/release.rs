@@ -47,6 +47,8 @@ pub fn release_to_wire(state: &State, started_at: Timestamp, size: Option<(u64, 
         may_leave_out: left_out::candidates(state).iter().map(ToString::to_string).collect(),
         // What is noted of visitors is no part of where it stands.
         met: None,
+        // Which of the checks that do not pass only warn whoever can read them knows.
+        warnings: Vec::new(),
         blind: state.blind().map(|blind| v1::Blind {
             since_ms: blind.since.0,
             why: Some(problem_to_wire(&blind.why)),

@@ -1,6 +1,8 @@
 //! Facts of a release, for whoever follows it.
 
-use pointsman_core::{CheckVerdict, Event, HostName, Note, Reading};
+use std::collections::BTreeSet;
+
+use pointsman_core::{CheckVerdict, Event, HostName, Note, Reading, several};
 
 use super::problem_to_wire;
 use crate::v1;
@@ -35,7 +37,7 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
             (update.host, update.detail) = (host.to_string(), "obeys this coordinator".to_owned())
         }
         Event::EpochTaken(epoch) => update.detail = format!("the coordinator goes on, epoch {epoch}"),
-        Event::GatesRead(Reading::Pass) => update.detail = "the gates are green again".to_owned(),
+        Event::GatesRead(Reading::Pass) => update.detail = green(update.release.as_ref(), " again"),
         Event::GatesRead(Reading::Unknown(problem)) => {
             update.kind = "gates-unknown".to_owned();
             update.problem = Some(problem_to_wire(problem));
@@ -77,10 +79,26 @@ pub fn update_to_wire(seq: u64, at_ms: u64, event: &Event, release: v1::Release)
         }
         Event::WatchPassed => {
             update.step = watched(update.release.as_ref()).to_owned();
-            update.detail = "watched, and the gates are green".to_owned();
+            update.detail = format!("watched, and {}", green(update.release.as_ref(), ""));
         }
     }
     update
+}
+
+/// What is true of the gates where none objects.
+fn green(release: Option<&v1::Release>, again: &str) -> String {
+    match release.map_or(&[][..], |release| &release.warnings) {
+        [] => format!("the gates are green{again}"),
+        warnings => format!("no gate objects{again}; {}", warning(warnings)),
+    }
+}
+
+/// Which checks warn, each once, whoever made it.
+pub fn warning(warnings: &[v1::CheckMade]) -> String {
+    let names: BTreeSet<&str> =
+        warnings.iter().filter_map(|made| made.seen.as_ref()).map(|seen| seen.name.as_str()).collect();
+    let listed = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+    format!("{}: {listed}", several(names.len(), "check warns", "checks warn"))
 }
 
 /// The step whose watch has just passed: the one before the step in which the release stands now, or the last.

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use pointsman_core::machine::apply;
 use pointsman_core::{
-    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSpec, Code, DatabaseWork,
-    DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath, Limits, OrderKey, Phase,
-    Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route, RouteEpoch, SlotName, SlotPlan,
-    Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
+    Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSeen, CheckSpec, CheckVerdict,
+    Code, DatabaseWork, DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath,
+    Limits, Note, OrderKey, Phase, Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route,
+    RouteEpoch, SlotName, SlotPlan, Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -380,7 +380,14 @@ impl Story {
     }
 
     pub fn wire(&self) -> v1::Release {
-        convert::release_to_wire(&self.state, T0, None)
+        wire(&self.state)
+    }
+
+    /// A check that only warns fails by one load balancer.
+    pub fn warned(self) -> Self {
+        let what = "/wfs?request=GetCapabilities expected status 200, got 502: `<h1>Bad Gateway</h1>`";
+        let seen = vec![CheckSeen::new(CheckName::parse("wfs").unwrap(), CheckVerdict::Failed, 12, what)];
+        self.tell(Event::Noted(Note::Checks { step: Step::Switch, host: host("lb1"), seen }))
     }
 
     /// Every fact as the coordinator tells it to a follower.
@@ -420,5 +427,20 @@ fn evidence(plan: &Plan, step: Step, host: &HostName) -> Evidence {
 
 /// As the coordinator tells a fact.
 fn update(seq: u64, at: Timestamp, event: &Event, state: &State) -> v1::ReleaseUpdate {
-    convert::update_to_wire(seq, at.0, event, convert::release_to_wire(state, T0, None))
+    let mut update = convert::update_to_wire(seq, at.0, event, wire(state));
+    if let Event::Noted(Note::Checks { host, seen, .. }) = event {
+        let release = update.release.clone().unwrap();
+        (update.kind, update.step, update.host) = ("check-warns".to_owned(), release.step, host.to_string());
+        update.detail = format!("`{}` did not pass, and only warns: {}", seen[0].name, seen[0].what);
+    }
+    update
+}
+
+/// As the coordinator tells a release. What is amiss in these stories only warns.
+fn wire(state: &State) -> v1::Release {
+    let made = state.amiss.iter().map(|((_, host), seen)| v1::CheckMade {
+        host: host.to_string(),
+        seen: convert::seen_to_wire(std::slice::from_ref(seen)).into_iter().next(),
+    });
+    v1::Release { warnings: made.collect(), ..convert::release_to_wire(state, T0, None) }
 }
