@@ -465,7 +465,7 @@ fn p99(met: &Met) -> (Verdict, String) {
     // Of several stretches the highest is shown; what counts is how many were slow in all.
     let line = match met.slowest_at {
         Some(at) => format!(
-            "{p99_ms} ms in the stretch noted at {}, the slowest of {requests} requests in {seconds} s",
+            "{p99_ms} ms in the slowest stretch, noted at {}; {requests} requests in {seconds} s in all",
             clock_time(at)
         ),
         None => format!("{p99_ms} ms over {requests} requests in {seconds} s"),

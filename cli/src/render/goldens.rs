@@ -85,6 +85,9 @@ fn running() -> Vec<(String, Story)> {
             watching().read(Reading::Unknown(unreachable("lb2"))).after_ms(12_000)
         }),
         ("deploy watched whose check warns", watching().warned()),
+        ("deploy whose check holds it", {
+            watching().read(Reading::Unknown(story::check_holds())).after_ms(12_000)
+        }),
         ("canary watched", Story::of(canary()).split(1).after_ms(20_000)),
         ("canary half moved", {
             let story = Story::of(canary()).until(Step::Canary(2)).sent(Step::Canary(2));
@@ -334,6 +337,7 @@ fn updates() {
         ("the watch is blind for a moment", recovered.tell(Event::WatchPassed)),
         ("a deploy is paused until its checks are too old", late),
         ("the coordinator slept in the watch", slept),
+        ("a check holds the watch", watching().read(Reading::Unknown(story::check_holds()))),
         ("a check warns in the watch", watching().warned().after_ms(300_000).tell(Event::WatchPassed)),
     ];
     stories.extend(ended().into_iter().filter(|(name, _)| !name.contains("confirmed")));

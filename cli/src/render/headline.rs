@@ -114,6 +114,11 @@ fn unaccounted(status: &v1::StatusReply) -> String {
     })
 }
 
+/// Whether nobody sees how its visitors fare: where a check holds it somebody does.
+fn unseen(release: &v1::Release) -> bool {
+    release.blind.as_ref().is_some_and(|blind| !super::lines::holds(blind))
+}
+
 /// The same by the journal; none where that knows of nothing.
 fn by_journal(status: &v1::StatusReply) -> Option<String> {
     let before = live(status.live.as_ref());
@@ -128,14 +133,14 @@ fn by_journal(status: &v1::StatusReply) -> Option<String> {
     Some(match release.step.as_str() {
         canary if canary.starts_with("canary") && release.watch_until_ms > 0 => {
             let share = split_of(plan, canary);
-            let blind = if release.blind.is_some() { ", and nobody sees how they fare" } else { "" };
+            let blind = if unseen(release) { ", and nobody sees how they fare" } else { "" };
             format!(
                 "it serves {before}; {share} % of the visitors are on {} ({}){blind}",
                 plan.to_slot, plan.release
             )
         }
         "watch" => {
-            let unwatched = status.trouble.is_some() || release.blind.is_some();
+            let unwatched = status.trouble.is_some() || unseen(release);
             let watched = if unwatched { "not being watched" } else { "being watched" };
             format!("it serves {} on {}, {watched}; before it {before}", plan.release, plan.to_slot)
         }

@@ -1,5 +1,6 @@
 //! The lines of a release on its way.
 
+use pointsman_core::Code;
 use pointsman_proto::v1;
 
 use super::{problem_line, span, time};
@@ -10,6 +11,7 @@ pub fn update(update: &v1::ReleaseUpdate, live: bool) -> Option<String> {
     let word = match update.kind.as_str() {
         "order-done" => "✔ done",
         "order-failed" | "gates-read" if update.problem.is_some() => "✖ failed",
+        "gates-unknown" if update.problem.as_ref().is_some_and(is_failure) => "✖ failed",
         "gates-unknown" => "? unknown",
         "gates-read" | "watch-passed" => "✔ done",
         "turned-back" => "✖ turning back",
@@ -83,6 +85,16 @@ pub fn moving(update: &v1::ReleaseUpdate) -> String {
     where_it_stands(&release)
 }
 
+/// Whether it was seen to fail: a check that holds the release does, and nobody is blind.
+fn is_failure(problem: &v1::Problem) -> bool {
+    problem.code == Code::CheckHolds.as_str()
+}
+
+/// Whether a watch does not go on because a check holds it, and not because nobody sees how its visitors fare.
+pub fn holds(blind: &v1::Blind) -> bool {
+    blind.why.as_ref().is_some_and(is_failure)
+}
+
 /// A watch that nobody can see in: since when, why, and when it will be held.
 pub fn blind(blind: &v1::Blind) -> String {
     let why = blind.why.clone().unwrap_or_default();
@@ -109,7 +121,9 @@ fn where_it_stands(release: &v1::Release) -> String {
         String::new()
     };
     let until = match &release.blind {
-        Some(seen) if release.watch_until_ms > 0 => format!(", blind {}", blind(seen)),
+        Some(seen) if release.watch_until_ms > 0 => {
+            format!(", {} {}", if holds(seen) { "failing" } else { "blind" }, blind(seen))
+        }
         _ if release.watch_until_ms > 0 => format!(", until {}", time(release.watch_until_ms)),
         _ => String::new(),
     };

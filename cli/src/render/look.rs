@@ -239,6 +239,10 @@ fn release_block(release: &v1::Release, now_ms: u64) -> String {
     if release.watch_until_ms > 0 {
         let (step, until) = (or(&release.step, "watch"), time(release.watch_until_ms));
         match &release.blind {
+            // As long as it fails the watch does not end.
+            Some(blind) if super::lines::holds(blind) => {
+                text.push_str(&format!("  ✖ failed  {step:<10} {}\n", super::lines::blind(blind)));
+            }
             // Until somebody sees, the watch does not end.
             Some(blind) => {
                 text.push_str(&format!("  ✖ blind   {step:<10} {}\n", super::lines::blind(blind)));

@@ -331,7 +331,7 @@ fn a_share_of_slow_requests_is_one_of_those_whose_time_is_known() {
     let (_, evidence) = of(&[met(Some(500), 0, 10), met(Some(500), 0, 700), met(Some(500), 0, 20)]);
     assert_eq!(
         evidence,
-        ["700 ms in the stretch noted at 00:00:02 UTC, the slowest of 1500 requests in 180 s"]
+        ["700 ms in the slowest stretch, noted at 00:00:02 UTC; 1500 requests in 180 s in all"]
     );
 }
 

@@ -187,6 +187,16 @@ pub fn check_failed() -> Problem {
         .on(&host("lb1"))
 }
 
+pub fn check_holds() -> Problem {
+    Problem::new(
+        Code::CheckHolds,
+        "check `wfs` failed: /wfs?request=GetCapabilities expected status 200, got 502",
+    )
+    .cause("asked 127.0.0.1:443 for host `www.example.org`")
+    .hint("make it again: `pointsman check ENV --name wfs`")
+    .on(&host("lb1"))
+}
+
 pub fn unreachable(name: &str) -> Problem {
     Problem::new(Code::AgentUnreachable, format!("no answer from agent `{name}` within 5000 ms"))
         .aftermath(pointsman_core::Aftermath::Unknown)
