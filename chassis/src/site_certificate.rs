@@ -70,6 +70,32 @@ pub struct LeafFacts {
     pub not_after: i64,
     /// Whoever signed it is not itself.
     pub needs_chain: bool,
+    /// The kind of its key.
+    pub key: KeyKind,
+}
+
+/// By what kind of signature a certificate proves itself: a visitor takes those kinds that they know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeyKind {
+    /// Known to everybody.
+    Rsa,
+    /// On any curve.
+    Ecdsa,
+    /// Of before.
+    Dsa,
+    /// Ed25519, as a rule.
+    Other,
+}
+
+impl fmt::Display for KeyKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Rsa => "RSA",
+            Self::Ecdsa => "ECDSA",
+            Self::Dsa => "DSA",
+            Self::Other => "Ed25519 or another",
+        })
+    }
 }
 
 impl fmt::Debug for SiteCertificate {
@@ -244,7 +270,18 @@ fn facts_of(leaf: &CertificateDer<'_>) -> Result<LeafFacts, Problem> {
         not_before: parsed.validity().not_before.timestamp(),
         not_after: parsed.validity().not_after.timestamp(),
         needs_chain: parsed.subject().as_raw() != parsed.issuer().as_raw(),
+        key: key_kind(&parsed.public_key().algorithm.algorithm),
     })
+}
+
+fn key_kind(algorithm: &Oid<'_>) -> KeyKind {
+    match algorithm.to_id_string().as_str() {
+        // The second is for signatures by PSS alone.
+        "1.2.840.113549.1.1.1" | "1.2.840.113549.1.1.10" => KeyKind::Rsa,
+        "1.2.840.10045.2.1" => KeyKind::Ecdsa,
+        "1.2.840.10040.4.1" => KeyKind::Dsa,
+        _ => KeyKind::Other,
+    }
 }
 
 fn address(bytes: &[u8]) -> Option<String> {

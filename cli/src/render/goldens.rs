@@ -1070,6 +1070,7 @@ fn certificates() {
         not_before: good.not_before,
         not_after: good.not_after,
         needs_chain: true,
+        key: pointsman_chassis::site_certificate::KeyKind::Ecdsa,
     };
     cases.add("about to be deployed", &super::certificate(&facts, &[]));
     let drop = ["old.example.org", "*.example.net"].map(|name| name.parse().unwrap());

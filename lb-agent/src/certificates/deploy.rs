@@ -9,9 +9,10 @@ use pointsman_chassis::site_certificate::{CertifiedName, InPlace, SiteCertificat
 use pointsman_core::ports::Clock as _;
 use pointsman_core::{Aftermath, Code, Evidence, Problem};
 
+use super::Granted;
+use super::check::{self, Changes};
 use super::handshake::{see, shows_now};
 use super::runtime::is;
-use super::{Granted, check};
 use crate::balancer::Balancer;
 use crate::reply::ShownCertificate;
 
@@ -24,8 +25,7 @@ struct Before {
     /// What the worker served, if we have it: only then it can be served again.
     served: Option<InPlace>,
     shown: ShownCertificate,
-    /// Names that nobody gets a certificate for any more.
-    dropped: Vec<String>,
+    changes: Changes,
 }
 
 /// Deploys a certificate, which may lack the names in `drop` and those that the configuration lets go. `rules` is asked right before every change whether whoever wants it still may.
@@ -58,7 +58,7 @@ pub async fn deploy(
     match brought {
         Ok(()) => Ok(Evidence {
             already: on_disk && served,
-            detail: said(granted, new, &before.dropped),
+            detail: said(granted, new, &before.changes),
             ..Evidence::default()
         }),
         // Nothing was changed here, and nothing is: what is wrong was wrong before.
@@ -67,12 +67,17 @@ pub async fn deploy(
     }
 }
 
-fn said(granted: &Granted, new: &SiteCertificate, dropped: &[String]) -> String {
+fn said(granted: &Granted, new: &SiteCertificate, changes: &Changes) -> String {
     let facts = new.facts();
-    let dropped =
-        if dropped.is_empty() { String::new() } else { format!("; without {}", dropped.join(", ")) };
+    let dropped = match changes.dropped.as_slice() {
+        [] => String::new(),
+        dropped => format!("; without {}", dropped.join(", ")),
+    };
+    let keys = changes.keys.map_or_else(String::new, |(before, now)| {
+        format!("; its key is {now} now, no more {before}: who takes no {now} gets no certificate from it")
+    });
     format!(
-        "`{}` with serial {} read back, seen by a new handshake for `{}`{dropped}",
+        "`{}` with serial {} read back, seen by a new handshake for `{}`{dropped}{keys}",
         granted.path.as_str(),
         facts.serial,
         granted.shows.host
@@ -89,14 +94,14 @@ async fn precheck(
     let unchanged = |problem: Problem| problem.aftermath(Aftermath::Unchanged);
     granted.runtime(balancer).fits_socket(new.pem()).await.map_err(unchanged)?;
     let now = i64::try_from(pointsman_chassis::SystemClock.now().0 / 1000).unwrap_or(i64::MAX);
-    let dropped = check::may_follow(new, &on_disk, drop, now)?;
+    let changes = check::may_follow(&granted.path, new, &on_disk, drop, now)?;
     let shown = granted.runtime(balancer).shown().await.map_err(unchanged)?;
     // After a crash in the middle, the worker may serve what is on disk no more.
     let served = [granted.place.read().ok(), granted.place.read_previous()]
         .into_iter()
         .flatten()
         .find(|known| is(&shown, known.facts()));
-    Ok(Before { on_disk, served, shown, dropped })
+    Ok(Before { on_disk, served, shown, changes })
 }
 
 fn write_disk(granted: &Granted, before: &Before, new: &SiteCertificate) -> Result<(), Problem> {

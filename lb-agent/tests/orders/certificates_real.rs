@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use pointsman_chassis::agent_service::Hands as _;
 use pointsman_chassis::site_certificate::SiteCertificate;
-use pointsman_core::{Activation, Aftermath, Code};
+use pointsman_core::{Activation, Aftermath, Code, Epoch};
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
@@ -338,4 +338,49 @@ async fn behind_a_link_the_file_is_renewed_and_the_link_stays() {
     );
     let beside = std::fs::read_dir(link.parent().unwrap()).unwrap().count();
     assert_eq!(beside, 1, "nothing is laid beside the link");
+}
+
+/// Of one name HAProxy has one certificate of each kind of key, and shows each visitor the one that they take.
+#[tokio::test]
+async fn beside_one_of_another_kind_a_certificate_keeps_its_kind() {
+    let (authority, address) = (Authority::new(), free());
+    pointsman_chassis::tls::install_crypto();
+    let (rsa, ecdsa) = (include_str!("../certificates/rsa.pem"), authority.make(OLD).pem());
+    let started = Haproxy::start_with(|folder| {
+        let both = [("rsa", rsa), ("ecdsa", ecdsa.as_str())].map(|(kind, pem)| {
+            let path = folder.join(format!("site.pem.{kind}"));
+            std::fs::write(&path, pem).unwrap();
+            format!("[[haproxy.certificates]]\npath = {path:?}\naddress = \"{address}\"\n")
+        });
+        let sections = format!(
+            "frontend secure\n  bind {address} ssl crt {}/site.pem\n  http-request return status 200\n",
+            folder.display()
+        );
+        (sections, both.concat())
+    });
+    let Some(haproxy) = started.await else { return };
+    let path = |kind: &str| haproxy.folder.path().join(format!("site.pem.{kind}")).display().to_string();
+    let new = authority.make(NEW).pem();
+    for (kind, pem) in [("rsa", new.as_str()), ("ecdsa", rsa)] {
+        let refused = haproxy.agent.deploy_certificate_as(Epoch(1), &path(kind), pem).await.unwrap_err();
+        assert_eq!(
+            (refused.code, refused.aftermath),
+            (Code::SiteCertificateUnfit, Aftermath::Unchanged),
+            "{kind}: {refused:?}"
+        );
+    }
+    assert!(haproxy.agent.deploy_certificate_as(Epoch(1), &path("rsa"), rsa).await.unwrap().already);
+    haproxy.agent.deploy_certificate_as(Epoch(1), &path("ecdsa"), &new).await.unwrap();
+    assert_eq!(visit(address).await.1, leaf(&new));
+}
+
+#[tokio::test]
+async fn that_visitors_who_know_one_kind_of_key_alone_lose_it_is_said() {
+    let (authority, address) = (Authority::new(), free());
+    let Some(haproxy) = started(include_str!("../certificates/rsa.pem"), address).await else { return };
+    let done = haproxy.agent.deploy_certificate(&authority.make(NEW).pem()).await.unwrap();
+    assert!(done.detail.contains("its key is ECDSA now, no more RSA"), "{done:?}");
+    let again =
+        haproxy.agent.deploy_certificate(&authority.make(Wish { from: 0, ..NEW }).pem()).await.unwrap();
+    assert!(!again.detail.contains("key is"), "{again:?}");
 }
