@@ -10,8 +10,8 @@ use std::fmt;
 use pointsman_core::{Code, Problem};
 use zeroize::Zeroizing;
 
-/// The most that is sent at once, payload included, in bytes. HAProxy must hold it whole in one buffer of
-/// `tune.bufsize`, 16384 by default. One of 16383 bytes is taken; from 16384 on no answer comes, and 2.6 then spins until
+/// The most that is sent at once, payload included, in bytes, unless HAProxy says that its buffers hold more. It must hold it whole in
+/// one of `tune.bufsize`, 16384 by default. One of 16383 bytes is taken; from 16384 on no answer comes, and 2.6 then spins until
 /// its own watchdog kills the process (measured). The rest is a margin.
 pub const MAX_INPUT_BYTES: usize = 16_000;
 
@@ -64,12 +64,12 @@ impl Command {
         if let Some(why) = words.iter().find_map(|word| unfit(word)) {
             return Err(refused(&line, why));
         }
-        Self { line, payload: None }.bounded()
+        Self { line, payload: None }.bounded(MAX_INPUT_BYTES)
     }
 
     /// The command of these words with a payload, such as a certificate. Blank lines and carriage returns in it are
-    /// left out: a blank line is where HAProxy takes a payload to end.
-    pub fn with_payload(words: &[&str], payload: &str) -> Result<Self, Problem> {
+    /// left out: a blank line is where HAProxy takes a payload to end. `most` bytes go through its buffers.
+    pub fn with_payload(words: &[&str], payload: &str, most: usize) -> Result<Self, Problem> {
         let Self { line, .. } = Self::of(words)?;
         let fit = |byte: u8| byte.is_ascii_graphic() || matches!(byte, b' ' | b'\t' | b'\r' | b'\n');
         if !payload.bytes().all(fit) {
@@ -87,14 +87,14 @@ impl Command {
         if payload.is_empty() {
             return Err(refused(&line, "its payload is empty"));
         }
-        Self { line, payload: Some(payload) }.bounded()
+        Self { line, payload: Some(payload) }.bounded(most)
     }
 
-    fn bounded(self) -> Result<Self, Problem> {
+    fn bounded(self, most: usize) -> Result<Self, Problem> {
         if self.line.is_empty() {
             return Err(refused("", "it is empty"));
         }
-        if self.bytes().len() > MAX_INPUT_BYTES {
+        if self.bytes().len() > most {
             return Err(refused(&self.line, "it is longer than HAProxy reads at once"));
         }
         Ok(self)
@@ -189,7 +189,7 @@ mod tests {
 
         #[test]
         fn no_payload_makes_a_second_command(payload in prop_oneof![any::<String>(), "([a-z;<@\\\\ ]{0,9}(\n|\r|\r\n)){0,9}"]) {
-            let Ok(command) = Command::with_payload(&["set", "ssl", "cert", "/x.pem"], &payload) else { return Ok(()) };
+            let Ok(command) = Command::with_payload(&["set", "ssl", "cert", "/x.pem"], &payload, MAX_INPUT_BYTES) else { return Ok(()) };
             let bytes = command.bytes();
             prop_assert_eq!(commands(&bytes), [b"set ssl cert /x.pem <<".to_vec()]);
             let text = String::from_utf8(bytes.to_vec()).unwrap();
@@ -219,10 +219,11 @@ mod tests {
             assert!(Command::of(words).is_err(), "{words:?}");
         }
         assert!(Command::of(&["x", &"a".repeat(MAX_INPUT_BYTES)]).is_err());
-        assert!(Command::with_payload(&["x"], &"a\n".repeat(MAX_INPUT_BYTES)).is_err());
-        assert!(Command::with_payload(&["x"], " \n\r\n").is_err());
+        assert!(Command::with_payload(&["x"], &"a\n".repeat(MAX_INPUT_BYTES), MAX_INPUT_BYTES).is_err());
+        assert!(Command::with_payload(&["x"], " \n\r\n", MAX_INPUT_BYTES).is_err());
         let certificate =
-            Command::with_payload(&["set", "ssl", "cert", "/x.pem"], "a\r\n\r\n \nb c\n").unwrap();
+            Command::with_payload(&["set", "ssl", "cert", "/x.pem"], "a\r\n\r\n \nb c\n", MAX_INPUT_BYTES)
+                .unwrap();
         assert_eq!(certificate.bytes().as_slice(), b"set ssl cert /x.pem <<\na\nb c\n\n");
         assert_eq!(certificate.for_worker(1).verb(), "set ssl");
     }

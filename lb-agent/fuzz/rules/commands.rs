@@ -7,7 +7,7 @@ pub fn hold(words: &[String], payload: Option<&str>, pid: u32) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let made = match payload {
         None => Command::of(&words),
-        Some(payload) => Command::with_payload(&words, payload),
+        Some(payload) => Command::with_payload(&words, payload, MAX_INPUT_BYTES),
     };
     let Ok(command) = made else { return };
     let bytes = command.bytes();

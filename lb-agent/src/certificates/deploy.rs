@@ -76,8 +76,14 @@ fn said(granted: &Granted, new: &SiteCertificate, changes: &Changes) -> String {
     let keys = changes.keys.map_or_else(String::new, |(before, now)| {
         format!("; its key is {now} now, no more {before}: who takes no {now} gets no certificate from it")
     });
+    let response = granted.place.foreign_response(facts).map_or_else(String::new, |path| {
+        format!(
+            "; `{}` is of another certificate, so no OCSP response is shown until one of this certificate is there and loaded",
+            path.display()
+        )
+    });
     format!(
-        "`{}` with serial {} read back, seen by a new handshake for `{}`{dropped}{keys}",
+        "`{}` with serial {} read back, seen by a new handshake for `{}`{dropped}{keys}{response}",
         granted.path.as_str(),
         facts.serial,
         granted.shows.host

@@ -99,6 +99,17 @@ impl Certificates {
         }
     }
 
+    /// The OCSP responses beside certificates that are of other ones than stand there.
+    pub fn foreign_responses(&self) -> Vec<String> {
+        let of_place = |granted: &Granted| {
+            granted
+                .place
+                .foreign_response(granted.place.read().ok()?.facts())
+                .map(|path| path.display().to_string())
+        };
+        self.granted.iter().filter_map(of_place).collect()
+    }
+
     /// Notes what came of a look at a folder.
     fn found(&self, path: &CertificatePath, problem: Option<Problem>) {
         let mut problems = self.problems.lock().unwrap_or_else(PoisonError::into_inner);

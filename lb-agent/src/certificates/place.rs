@@ -3,17 +3,31 @@
 //! The files beside it begin with a dot: a `bind` line may name the whole folder, and HAProxy would load every other
 //! file in it, half-written and old ones too.
 
+use std::io::Read as _;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use pointsman_chassis::durable;
-use pointsman_chassis::site_certificate::{InPlace, SiteCertificate, unfit};
+use pointsman_chassis::site_certificate::{InPlace, LeafFacts, SiteCertificate, unfit};
 use pointsman_core::{Code, Problem};
 
 /// What a certificate file may be readable for besides its owner: the group, if it was so before. Never for all.
 const MODES: u32 = 0o640;
 /// Its owner reads and writes it.
 const OWN_MODE: u32 = 0o600;
+
+/// Largest OCSP response that is read: they are of one or two kilobytes.
+const MAX_RESPONSE_BYTES: u64 = 64 << 10;
+
+/// A serial number in hexadecimal, as DER has it: an integer, its length, and no sign.
+fn serial_in_der(hexadecimal: &str) -> Option<Vec<u8>> {
+    let even = format!("{}{hexadecimal}", if hexadecimal.len().is_multiple_of(2) { "" } else { "0" });
+    let pairs = even.as_bytes().chunks(2).map(|pair| std::str::from_utf8(pair).ok());
+    let digits = pairs.map(|pair| u8::from_str_radix(pair?, 16).ok()).collect::<Option<Vec<u8>>>()?;
+    let sign = digits.first().filter(|first| **first > 0x7f).map(|_| 0);
+    let length = u8::try_from(digits.len().saturating_add(usize::from(sign.is_some()))).ok()?;
+    Some([2, length].into_iter().chain(sign).chain(digits).collect())
+}
 
 /// The place of one certificate.
 #[derive(Clone, Debug)]
@@ -86,6 +100,20 @@ impl Place {
         InPlace::read(&self.previous()).ok()
     }
 
+    /// The OCSP response beside it, which HAProxy shows with it, if it is of another certificate.
+    pub fn foreign_response(&self, leaf: &LeafFacts) -> Option<PathBuf> {
+        let mut path = self.path.clone().into_os_string();
+        path.push(".ocsp");
+        let path = PathBuf::from(path);
+        let mut response = Vec::new();
+        let file = std::fs::File::open(&path).ok()?;
+        file.take(MAX_RESPONSE_BYTES).read_to_end(&mut response).ok()?;
+        // A response names its certificate by the serial number.
+        let serial = serial_in_der(&leaf.serial)?;
+        let is_own = response.windows(serial.len()).any(|window| window == serial);
+        (!is_own).then_some(path)
+    }
+
     /// Puts a certificate in place, whole and durable, with the owner of the one before, which is kept beside it.
     pub fn replace(&self, old: &InPlace, new: &SiteCertificate) -> Result<(), Problem> {
         let previous = self.previous();
@@ -121,6 +149,19 @@ impl Place {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serial_numbers_as_der_has_them() {
+        for (hexadecimal, der) in [
+            ("1000", &[2, 2, 0x10, 0][..]),
+            ("7F", &[2, 1, 0x7f]),
+            ("80", &[2, 2, 0, 0x80]),
+            ("ABC", &[2, 2, 0x0a, 0xbc]),
+        ] {
+            assert_eq!(serial_in_der(hexadecimal).as_deref(), Some(der), "{hexadecimal}");
+        }
+        assert_eq!(serial_in_der("x"), None);
+    }
 
     #[test]
     fn files_beside_a_certificate_are_hidden_from_haproxy() {

@@ -136,6 +136,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         "a certificate goes through one of HAProxy's buffers, whole: HAProxy 2.6 hangs on one that is too long, so it is refused before",
         InFiles(process::bufsize),
     ),
+    (
+        "ocsp",
+        "visitors are not told that the certificate was not revoked, and HAProxy warns at its next start",
+        Live(process::responses),
+    ),
     ("socket-level", "below `admin` HAProxy refuses the commands of a switch", Live(sockets::level)),
     ("socket-mode", "whoever can open the socket can move visitors and stop servers", Live(sockets::mode)),
     (

@@ -8,7 +8,7 @@ use pointsman_core::Problem;
 
 use super::seen::{Seen, Written};
 use super::{Said, add_to_global, listed};
-use crate::certificates::runtime::Runtime;
+use crate::certificates::runtime::{DEFAULT_BUFFER_BYTES, Runtime};
 use crate::haproxy_cfg::{HaproxyConfig, Line};
 use crate::loaded::{self, USUAL_CONFIG};
 
@@ -180,30 +180,51 @@ fn size(text: &str) -> Option<u64> {
     text.get(..text.len().checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1 << shift)
 }
 
+/// What an authority has said of a certificate is shown with that very one alone.
+pub(super) fn responses(seen: &Seen) -> Result<Said, &Problem> {
+    let foreign = &seen.foreign_responses;
+    if foreign.is_empty() {
+        return Ok(Said::ok("no OCSP response of another certificate stands beside one that may be renewed"));
+    }
+    let are = if foreign.len() == 1 {
+        "is of another certificate than the one"
+    } else {
+        "are of other certificates than those"
+    };
+    Ok(Said::warn(
+        format!("{} {are} in place", super::listed(foreign)),
+        format!(
+            "have the authority's response for the renewed one written there, as by a hook of the renewal, or remove it; then:\n  systemctl reload haproxy\n{}",
+            foreign.iter().map(|path| format!("  # {path}")).collect::<Vec<_>>().join("\n")
+        ),
+    ))
+}
+
 pub(super) fn bufsize(seen: &Seen, written: &Written) -> Said {
     if seen.certificates.is_empty() {
         return Said::ok("no certificate is renewed through it: no `certificates` in lb-agent.toml");
     }
     let (line, bytes) = buffer(&written.config);
-    let more = || match line {
-        Some(line) => format!("at {}:\n  tune.bufsize {BUFFER_BYTES}", line.place),
-        None => add_to_global(&written.config, &format!("tune.bufsize {BUFFER_BYTES}")),
+    let more = |bytes: usize| match line {
+        Some(line) => format!("at {}:\n  tune.bufsize {bytes}", line.place),
+        None => add_to_global(&written.config, &format!("tune.bufsize {bytes}")),
     };
     let whole = usize::try_from(bytes).unwrap_or(usize::MAX);
     for (path, length) in &seen.certificates {
         let Ok(length) = length else { continue };
         let room = Runtime::room(path, Some(whole));
-        if usize::try_from(*length).unwrap_or(usize::MAX) <= room {
+        let length = usize::try_from(*length).unwrap_or(usize::MAX);
+        if length <= room {
             continue;
         }
         let what = format!(
             "`{}` is {length} bytes long with its chain and key, and {room} go through a buffer",
             path.as_str()
         );
-        let fix = match bytes < BUFFER_BYTES {
-            true => more(),
-            false => "leave certificates out of its chain that visitors have already, as the root; else it is put in place by hand and loaded by:\n  systemctl reload haproxy".to_owned(),
-        };
+        let fix = format!(
+            "{}\nor leave certificates out of its chain that visitors have already, as the root",
+            more(Runtime::buffer_for(path, length))
+        );
         return Said::fail(what, fix);
     }
     match line.filter(|_| bytes < BUFFER_BYTES) {
@@ -213,7 +234,7 @@ pub(super) fn bufsize(seen: &Seen, written: &Written) -> Said {
                 line.place,
                 line.word(1)
             ),
-            more(),
+            more(DEFAULT_BUFFER_BYTES),
         ),
         None => Said::ok(format!("buffers of {bytes} bytes")),
     }

@@ -109,6 +109,8 @@ pub struct Seen {
     pub fit: Result<Fit, Problem>,
     /// The certificates that may be renewed, with the length of what is in place, in bytes; the error in words.
     pub certificates: Vec<(CertificatePath, Result<u64, String>)>,
+    /// OCSP responses beside certificates that may be renewed that are of other certificates.
+    pub foreign_responses: Vec<String>,
     /// HAProxy's configuration.
     pub written: Result<Written, Problem>,
 }
@@ -127,6 +129,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     let master = wanted.master.as_ref().map(|path| Endpoint::Unix(path.0.0.clone()));
     let certificates: Vec<CertificatePath> =
         wanted.certificates.iter().map(|granted| granted.path.0.clone()).collect();
+    let granted = balancer.certificates.clone();
     let reading = tokio::task::spawn_blocking(move || {
         let lengths = certificates.into_iter().map(|path| {
             let length = std::fs::metadata(path.as_path()).map(|found| found.len());
@@ -137,12 +140,14 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
             owner(&socket.0),
             master.as_ref().map(owner),
             lengths.collect(),
+            granted.foreign_responses(),
         )
     });
-    let (written, socket_file, master_file, certificates) = reading.await.unwrap_or_else(|error| {
-        let unread = unreadable(Path::new(USUAL_CONFIG), &error.to_string());
-        (Err(unread), Err(error.to_string()), None, Vec::new())
-    });
+    let (written, socket_file, master_file, certificates, foreign_responses) =
+        reading.await.unwrap_or_else(|error| {
+            let unread = unreadable(Path::new(USUAL_CONFIG), &error.to_string());
+            (Err(unread), Err(error.to_string()), None, Vec::new(), Vec::new())
+        });
     // What stands elsewhere says nothing of what was loaded.
     let written = unnamed.map_or(written, |name| Err(not_found(&name)));
     let map_name = wanted.map_name();
@@ -192,6 +197,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         rows,
         fit: fit::look(balancer).await,
         certificates,
+        foreign_responses,
         written,
         wanted,
     }

@@ -129,12 +129,35 @@ fn buffers_that_a_certificate_does_not_fit_into() {
     );
     check(with("tune.bufsize 8192", Ok(7_800)), "bufsize", Fail, "7800 bytes long", "  tune.bufsize 16384");
     check(with("", Ok(17_000)), "bufsize", Fail, "17000 bytes long", "leave certificates out of its chain");
+    check(with("", Ok(17_000)), "bufsize", Fail, "17000 bytes long", "  tune.bufsize 32768");
+    check(with("tune.bufsize 32768", Ok(17_000)), "bufsize", Well, "32768 bytes", "");
+    check(
+        with("tune.bufsize 32768", Ok(40_000)),
+        "bufsize",
+        Fail,
+        "40000 bytes long",
+        "  tune.bufsize 65536",
+    );
     check(
         with("tune.bufsize 8192", Err("denied".to_owned())),
         "bufsize",
         Warn,
         "is below",
         "tune.bufsize 16384",
+    );
+}
+
+/// What an authority has said of one certificate HAProxy shows with that one only.
+#[test]
+fn responses_that_are_of_other_certificates() {
+    let foreign = |seen: &mut Seen| seen.foreign_responses = vec!["/certs/www.pem.ocsp".to_owned()];
+    check(|_| {}, "ocsp", Well, "", "");
+    check(
+        foreign,
+        "ocsp",
+        Warn,
+        "`/certs/www.pem.ocsp` is of another certificate",
+        "systemctl reload haproxy",
     );
 }
 

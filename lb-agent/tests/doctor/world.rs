@@ -134,6 +134,7 @@ pub fn seen(text: &str) -> Seen {
             ..Default::default()
         })),
         certificates: Vec::new(),
+        foreign_responses: Vec::new(),
         written: Ok(written(text)),
     }
 }
