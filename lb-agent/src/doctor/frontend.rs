@@ -30,7 +30,7 @@ pub(super) fn lookup_line(wanted: &Haproxy) -> String {
 }
 
 /// The arguments of every `map(...)`, `map_str(...)` and so on in a word.
-fn map_calls(word: &str) -> Vec<(&str, Option<&str>)> {
+pub(super) fn map_calls(word: &str) -> Vec<(&str, Option<&str>)> {
     let mut calls = Vec::new();
     let mut rest = word;
     while let Some((before, after)) = rest.split_once("map") {
@@ -48,13 +48,39 @@ fn map_calls(word: &str) -> Vec<(&str, Option<&str>)> {
     calls
 }
 
+/// The variable that a line sets, by either way of writing it.
+pub(super) fn sets(line: &Line) -> Option<&str> {
+    let begins = |word: &'static str| line.word(1).strip_prefix(word);
+    let inside = begins("set-var(").or_else(|| begins("set-var-fmt("))?.strip_suffix(')')?;
+    // Behind a comma stands when it is set.
+    inside.split(',').next()
+}
+
+/// Whether a file that the configuration names is this one. What a variable of HAProxy's environment holds is known to HAProxy
+/// alone: with one in its path it may be.
+pub(super) fn is_file(written: &str, file: &str) -> bool {
+    let (mut known, mut rest) = (Vec::new(), written);
+    while let Some((before, after)) = rest.split_once('$') {
+        known.push(before);
+        let in_braces = after.strip_prefix('{').and_then(|name| name.split_once('}'));
+        rest = in_braces.map_or_else(
+            || after.trim_start_matches(|c: char| c.is_ascii_alphanumeric() || c == '_'),
+            |(_, behind)| behind,
+        );
+    }
+    let Some((first, between)) = known.split_first() else { return rest == file };
+    let within = file.strip_prefix(first).and_then(|file| file.strip_suffix(rest));
+    let left =
+        between.iter().try_fold(within, |left, part| Some(left?.split_once(part).map(|(_, left)| left)));
+    left.flatten().is_some()
+}
+
 fn lookups<'a>(config: &'a HaproxyConfig) -> Vec<Lookup<'a>> {
     let mut found = Vec::new();
     for section in config.sections(&["frontend", "listen"]) {
-        for line in &section.lines {
-            let variable = line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')'));
+        for (_, line) in config.rules(section) {
             for (map, default) in line.words().iter().flat_map(|word| map_calls(word)) {
-                found.push(Lookup { section, line, map, default, variable });
+                found.push(Lookup { section, line, map, default, variable: sets(line) });
             }
         }
     }
@@ -63,7 +89,7 @@ fn lookups<'a>(config: &'a HaproxyConfig) -> Vec<Lookup<'a>> {
 
 fn of_route<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<Lookup<'a>> {
     let map = seen.wanted.map_name();
-    lookups(config).into_iter().filter(|lookup| lookup.map == map).collect()
+    lookups(config).into_iter().filter(|lookup| is_file(lookup.map, &map)).collect()
 }
 
 /// The frontends that look the route up.
@@ -179,7 +205,12 @@ pub(super) fn lookup(seen: &Seen, written: &Written) -> Said {
             format!("{}: the route is looked up, but not kept in a variable", lookup.line.place),
             format!("instead of {}:\n  {line}", lookup.line.place),
         ),
-        None => Said::ok(format!("once, at {}", listed(found.iter().map(|lookup| &lookup.line.place)))),
+        None => {
+            let mut places: Vec<_> = found.iter().map(|lookup| &lookup.line.place).collect();
+            // Several frontends may have it from one `defaults`.
+            places.dedup();
+            Said::ok(format!("once, at {}", listed(places)))
+        }
     }
 }
 
@@ -241,22 +272,19 @@ pub(super) fn default_backend(seen: &Seen, written: &Written) -> Said {
 }
 
 /// The rules of a frontend that name a backend by a variable made from the route in this map.
-pub(super) fn by_route<'a>(section: &'a Section, map: &str) -> impl Iterator<Item = &'a Line> {
-    let set = |line: &Line| {
-        line.word(1).strip_prefix("set-var(").and_then(|rest| rest.strip_suffix(')')).map(str::to_owned)
-    };
-    let mut variables: Vec<String> = Vec::new();
-    for line in section.own(&["http-request"]) {
-        let Some(variable) = set(line) else { continue };
+pub(super) fn by_route<'a>(config: &'a HaproxyConfig, section: &'a Section, map: &str) -> Vec<&'a Line> {
+    let mut variables: Vec<&str> = Vec::new();
+    for (_, line) in config.rules(section) {
+        let Some(variable) = sets(line).filter(|_| line.word(0) == "http-request") else { continue };
         let made = variables.iter().any(|of| line.holds(&format!("var({of})")));
         let mut calls = line.words().iter().flat_map(|word| map_calls(word));
-        if made || calls.any(|(called, _)| called == map) {
+        if made || calls.any(|(called, _)| is_file(called, map)) {
             variables.push(variable);
         }
     }
-    section.own(&["use_backend"]).filter(move |line| {
-        variables.iter().any(|variable| line.word(1).contains(&format!("var({variable})")))
-    })
+    let uses =
+        |line: &&Line| variables.iter().any(|variable| line.word(1).contains(&format!("var({variable})")));
+    section.own(&["use_backend"]).filter(uses).collect()
 }
 
 /// A slot is one backend: what else the route leads to is neither drained nor checked nor counted.
@@ -264,7 +292,7 @@ pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     let built = |line: &&Line| !(line.word(1).starts_with("%[") && line.word(1).ends_with(']'));
     let map = seen.wanted.map_name();
-    let further = fronts.iter().flat_map(|section| by_route(section, &map)).find(built);
+    let further = fronts.iter().flat_map(|section| by_route(&written.config, section, &map)).find(built);
     match further {
         Some(line) => Said::fail(
             format!(
@@ -278,6 +306,11 @@ pub(super) fn one_backend(seen: &Seen, written: &Written) -> Said {
         None if fronts.is_empty() => nobody_looks(),
         None => Said::ok("the route leads to the backends that it names"),
     }
+}
+
+/// The lines that HAProxy goes by in a section, those of the `defaults` that it names among them.
+fn rules<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Vec<&'a Line> {
+    config.rules(section).into_iter().map(|(_, line)| line).collect()
 }
 
 /// The lines for a visitor's bucket, other ones in each release.
@@ -319,18 +352,17 @@ pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
     const LINES: &str = "http-request set-var(txn.pct)  var(txn.route),field(3,:)\nhttp-request set-var(txn.salt) var(txn.epoch),div(16)\nhttp-request set-var(txn.bkt)  var(txn.key),concat(-,txn.salt),xxh32,mod(100)\nhttp-request set-var(txn.side) str(canary) if { var(txn.bkt),sub(txn.pct) lt 0 }";
     let fronts = routing(seen, &written.config);
     let mut always = None;
-    if let Some(said) = fronts.iter().find_map(|section| namesake(section)) {
+    if let Some(said) = fronts.iter().flat_map(|section| written.config.chain(section)).find_map(namesake) {
         return said;
     }
     for section in &fronts {
+        let lines = rules(&written.config, section);
         // As `config-snippet` printed it before: the hash of the id alone.
-        let unsalted = |line: &&Line| {
-            line.word(1).starts_with("set-var(") && line.holds(",xxh32,mod(") && !line.holds("concat(")
-        };
-        always = always.or(section.lines.iter().find(unsalted));
-        let by_chance = section.lines.iter().find(|line| {
-            line.word(1).starts_with("set-var(")
-                && line.words().iter().skip(2).any(|word| word.starts_with("rand"))
+        let unsalted =
+            |line: &&Line| sets(line).is_some() && line.holds(",xxh32,mod(") && !line.holds("concat(");
+        always = always.or(lines.iter().copied().find(unsalted));
+        let by_chance = lines.iter().find(|line| {
+            sets(line).is_some() && line.words().iter().skip(2).any(|word| word.starts_with("rand"))
         });
         if let Some(line) = by_chance {
             let what = format!(
@@ -345,12 +377,9 @@ pub(super) fn canary(seen: &Seen, written: &Written) -> Said {
                 ),
             );
         }
-        let percent = section.lines.iter().find_map(|line| {
-            let variable = line.word(1).strip_prefix("set-var(")?.strip_suffix(')')?;
-            line.holds("field(3").then_some((variable, line))
-        });
+        let percent = lines.iter().find_map(|line| line.holds("field(3").then_some((sets(line)?, line)));
         let used = percent.is_some_and(|(variable, read)| {
-            section.lines.iter().any(|line| line.place != read.place && line.holds(variable))
+            lines.iter().any(|line| line.place != read.place && line.holds(variable))
         });
         if !used {
             let what =
@@ -379,14 +408,14 @@ pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     let mut older = None;
     for section in &fronts {
-        let sets = |action: &str| {
-            section.lines.iter().find(|line| {
+        let shows = |action: &str| {
+            rules(&written.config, section).into_iter().find(|line| {
                 line.word(0) == action
                     && ["set-header", "add-header"].contains(&line.word(1))
                     && line.word(2).eq_ignore_ascii_case(HEADER)
             })
         };
-        match (sets("http-after-response"), sets("http-response")) {
+        match (shows("http-after-response"), shows("http-response")) {
             (Some(line), _) if line.holds("epoch=") && line.holds("side=") => {
                 let shows_backend = line.words().iter().any(|word| word.contains("be=%[be_name]"));
                 older = older.or(Some(line).filter(|_| !shows_backend));
@@ -424,9 +453,10 @@ pub(super) fn route_shown(seen: &Seen, written: &Written) -> Said {
 
 pub(super) fn header_removed(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
-    let lacking = fronts.iter().find(|section| {
-        !section.own(&["http-request", "del-header"]).any(|line| line.word(2).eq_ignore_ascii_case(HEADER))
-    });
+    let removes = |line: &Line| {
+        line.begins(&["http-request", "del-header"]) && line.word(2).eq_ignore_ascii_case(HEADER)
+    };
+    let lacking = fronts.iter().find(|section| !rules(&written.config, section).into_iter().any(removes));
     match lacking {
         Some(section) => Said::warn(
             format!("`{}` ({}) passes `X-Pointsman` of visitors on", section.title(), section.place),

@@ -88,7 +88,7 @@ pub(super) fn hold(seen: &Seen, written: &Written) -> Said {
         );
     }
     for section in frontend::routing(seen, config) {
-        let asks = section.own(&["http-request", HOLD_ACTION]).next().is_some();
+        let asks = config.rules(section).iter().any(|(_, line)| line.begins(&["http-request", HOLD_ACTION]));
         if !asks {
             let what = format!("`{}` ({}) holds no requests", section.title(), section.place);
             return Said::fail(what, add_to(section, &load.frontend));

@@ -86,7 +86,7 @@ pub(super) fn rules_before(seen: &Seen, written: &Written) -> Said {
     let (fronts, map) = (routing(seen, &written.config), seen.wanted.map_name());
     let (mut suspects, mut dead) = (Vec::new(), None);
     for section in &fronts {
-        let of_route: Vec<&Line> = by_route(section, &map).collect();
+        let of_route = by_route(&written.config, section, &map);
         let Some(last) = of_route.last() else {
             let what =
                 format!("`{}` ({}) has no `use_backend` that uses the route", section.title(), section.place);
@@ -232,7 +232,9 @@ fn who_leads_there(seen: &Seen, backend: &str, named: &str) -> String {
     };
     let fronts = routing(seen, &written.config);
     let map = seen.wanted.map_name();
-    let of_route = |section: &Section, line: &Line| by_route(section, &map).any(|of| of.place == line.place);
+    let of_route = |section: &Section, line: &Line| {
+        by_route(&written.config, section, &map).iter().any(|of| of.place == line.place)
+    };
     let leads = |line: &&Line| line.word(1) == backend || line.word(1).contains("%[");
     let rules = fronts.iter().flat_map(|section| {
         section.own(&["use_backend"]).filter(leads).filter(|line| !of_route(section, line))

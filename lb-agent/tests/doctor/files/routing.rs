@@ -5,7 +5,7 @@ use pointsman_lb_agent::doctor::Verdict::{Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::seen::Seen;
 
 use super::{BLUE, CANARY, Case, STABLE, case};
-use crate::world::{fragment, must_say, not_well, seen};
+use crate::world::{fragment, must_say, not_well, said, seen};
 
 pub(super) const CASES: &[Case] = &[
     // Lookup.
@@ -667,4 +667,80 @@ fn who_answers_the_path_that_the_agent_asks_for() {
     must_say(&led, "path-answered", Fail, "answered by `be_shop`", &format!(": {}\nwhere", rule.trim()));
     led.entries = Ok(Vec::new());
     must_say(&led, "path-answered", Unknown, "holds no route", "");
+}
+
+/// The same lines for several frontends: HAProxy goes by those of the `defaults` that a frontend names.
+#[test]
+fn the_routes_lines_may_stand_in_defaults_that_the_frontend_names() {
+    let text = in_defaults();
+    assert_eq!(not_well(&seen(&text)), []);
+    let again = text.replacen(
+        "  use_backend",
+        "  http-request set-var(txn.route) str(route),map(/lb/route.map)\n  use_backend",
+        1,
+    );
+    must_say(
+        &seen(&again),
+        "route-lookup",
+        Fail,
+        "`frontend fe` looks the route up at haproxy.cfg:",
+        "look it up once",
+    );
+    let lacks = |line: &str, check: &str, what: &str| {
+        assert!(text.contains(line), "{line}");
+        let found = said(&seen(&text.replacen(line, "#", 1)), check);
+        assert!(found.what.contains(what), "{found:#?}");
+    };
+    lacks("http-after-response set-header X-Pointsman", "route-shown", "does not set `X-Pointsman`");
+    lacks("http-request del-header X-Pointsman", "visitors-header", "passes `X-Pointsman`");
+    lacks("http-request set-var(txn.pct)", "canary", "does not use the percent");
+    let namesake = text.replacen("  acl pm_page ", "  acl pm_page path_end .html\n  acl pm_page ", 1);
+    must_say(&seen(&namesake), "canary", Warn, "`acl pm_page` stands for two things", "pm_page_by_header");
+    let built = text.replacen(
+        STABLE,
+        &format!("  use_backend api_%[var(txn.stable)] if {{ path_beg /api/ }}\n{STABLE}"),
+        1,
+    );
+    must_say(&seen(&built), "one-backend", Fail, "makes another backend's name", "use-server");
+}
+
+/// The fragment, whose frontend has its rules from `defaults` that it names.
+fn in_defaults() -> String {
+    let text = fragment();
+    let (before, rest) = text.split_once("frontend fe\n").unwrap();
+    let end = rest.find("\n\n# ----").unwrap();
+    let (front, after) = rest.split_at(end);
+    let is_rule = |line: &&str| {
+        ["http-request ", "http-after-response ", "acl "].iter().any(|word| line.trim().starts_with(word))
+    };
+    let (rules, own): (Vec<&str>, Vec<&str>) = front.lines().partition(is_rule);
+    assert!(rules.len() > 10, "{rules:?}");
+    let before = before.replacen("defaults\n", "defaults http\n", 1);
+    assert!(before.contains("defaults http\n"));
+    format!(
+        "{before}\ndefaults common from http\n{}\ndefaults last from http\nfrontend fe from common\n{}{after}",
+        rules.join("\n"),
+        own.join("\n")
+    )
+}
+
+/// Other ways of writing the lookup that HAProxy takes for the same.
+#[test]
+fn the_lookup_is_known_however_it_is_written() {
+    let text = fragment();
+    let line = text.lines().find(|line| line.contains("set-var(txn.route)")).unwrap();
+    let whole = "str(route),map(/lb/route.map,be_maint:be_maint:0:0)";
+    for other in [
+        format!("  http-request set-var-fmt(txn.route) %[{whole}]"),
+        format!("  http-request set-var(txn.route,ifnotexists) {whole}"),
+        format!("  http-request set-var(txn.route) \"{}\"", whole.replace("/lb", "${LB}")),
+        format!("  http-request set-var(txn.route) \"{}\"", whole.replace("/lb/route", "/${LB}/${NAME}")),
+    ] {
+        assert_eq!(not_well(&seen(&text.replacen(line, &other, 1))), [], "{other}");
+    }
+    for other in ["${LB}/other.map", "/other/${NAME}", "/lb/route.map${X}.bak", "/lb/${X}/route.map"] {
+        let other =
+            format!("  http-request set-var(txn.route) \"{}\"", whole.replace("/lb/route.map", other));
+        must_say(&seen(&text.replacen(line, &other, 1)), "route-lookup", Fail, "no frontend looks up", "");
+    }
 }
