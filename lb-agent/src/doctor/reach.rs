@@ -1,12 +1,12 @@
 //! Whether visitors get to what the route names: no rule takes them before it does, no other way leads to a slot, and
 //! nothing that HAProxy has kept is answered in its place.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Problem, Route};
 
-use super::frontend::{by_route, nobody_looks, routing, routing_or_all};
+use super::frontend::{by_route, is_file, map_calls, nobody_looks, routing, routing_or_all, sets};
 use super::part::At;
 use super::seen::{Seen, Written};
 use super::trusted::{Condition, Term, is_for_some, named};
@@ -257,12 +257,149 @@ fn slots(seen: &Seen) -> impl Iterator<Item = &str> {
     granted.filter(|name| !seen.wanted.needs_no_servers(name)).map(|name| name.as_str())
 }
 
-/// The lines by which a frontend leads to a slot without the route. Testers have ways of their own.
-fn past_the_route<'a>(seen: &Seen, config: &'a HaproxyConfig, section: &'a Section) -> Option<&'a Line> {
+/// What a backend's name is made of, where that can be seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Made<'a> {
+    /// Of this text.
+    Text(&'a str),
+    /// Of what stands in this map.
+    Map(&'a str),
+}
+
+/// So many variables one after the other that name each other are followed: nobody has more.
+const FOLLOWED: usize = 8;
+
+/// Whether nothing is done to a text but that a field of it is taken.
+fn keeps_fields(mut behind: &str) -> bool {
+    while let Some((_, rest)) = behind.strip_prefix(",field(").and_then(|field| field.split_once(')')) {
+        behind = rest;
+    }
+    behind.is_empty()
+}
+
+/// What an expression in a section is made of; `None` if a visitor has a say in it, or it cannot be seen.
+fn made_of<'a>(
+    config: &'a HaproxyConfig,
+    section: &'a Section,
+    expression: &'a str,
+    left: usize,
+) -> Option<Vec<Made<'a>>> {
+    // Of several maps the last says the name.
+    if let Some((map, default)) = map_calls(expression).pop() {
+        let (_, behind) = expression.rsplit_once("map")?.1.split_once(')')?;
+        let made = std::iter::once(Made::Map(map)).chain(default.map(Made::Text));
+        return keeps_fields(behind).then(|| made.collect());
+    }
+    let argument = |fetch: &str| {
+        let (argument, behind) = expression.strip_prefix(fetch)?.split_once(')')?;
+        keeps_fields(behind).then_some(argument)
+    };
+    if let Some(text) = argument("str(") {
+        return Some(vec![Made::Text(text)]);
+    }
+    let (variable, left) = (argument("var(")?, left.checked_sub(1)?);
+    let mut made = Vec::new();
+    let rules = config.rules(section).into_iter();
+    for (_, line) in rules.filter(|(_, line)| sets(line) == Some(variable)) {
+        let word = line.word(2);
+        let whole = word.strip_prefix("%[").and_then(|word| word.strip_suffix(']'));
+        made.extend(made_of(config, section, whole.unwrap_or(word), left)?);
+    }
+    Some(made).filter(|made| !made.is_empty())
+}
+
+/// The maps by which frontends name backends, but for the route's.
+pub(super) fn maps(config: &HaproxyConfig, route: &str) -> BTreeSet<String> {
+    let mut maps = BTreeSet::new();
+    for section in config.sections(&["frontend", "listen"]) {
+        let built = section
+            .own(&["use_backend"])
+            .filter_map(|line| line.word(1).split_once("%[").and_then(|(_, rest)| rest.rsplit_once(']')));
+        let made = built.filter_map(|(expression, _)| made_of(config, section, expression, FOLLOWED));
+        maps.extend(made.flatten().filter_map(|made| match made {
+            Made::Map(map) if !is_file(map, route) => Some(map.to_owned()),
+            Made::Map(_) | Made::Text(_) => None,
+        }));
+    }
+    maps
+}
+
+/// A way from a frontend to a slot.
+struct Way<'a> {
+    line: &'a Line,
+    how: How,
+}
+
+/// How a line names a slot.
+enum How {
+    ByName,
+    /// By what is made for each request: what names it, and which slot.
+    Made(String),
+    /// Perhaps by what is made: what is to be looked at.
+    Perhaps(String),
+}
+
+/// Where a rule leads whose backend's name is made for each request, if that may be a slot.
+fn built<'a>(
+    seen: &Seen,
+    config: &'a HaproxyConfig,
+    section: &'a Section,
+    line: &'a Line,
+) -> Option<Way<'a>> {
+    let (before, rest) = line.word(1).split_once("%[")?;
+    let (expression, behind) = rest.rsplit_once(']')?;
+    // What has to be made for a slot's name to come of it.
+    let part = |slot: &str| Some(slot.strip_prefix(before)?.strip_suffix(behind)?.to_owned());
+    let parts: Vec<(&str, String)> = slots(seen).filter_map(|slot| Some((slot, part(slot)?))).collect();
+    if parts.is_empty() {
+        return None;
+    }
+    let Some(made) = made_of(config, section, expression, FOLLOWED) else {
+        return Some(Way { line, how: How::Perhaps(String::new()) });
+    };
+    // A field of a value may be the name, as of a route.
+    let slot_in = |value: &str| {
+        let is_part = |part: &str| value == part || value.split(':').any(|field| field == part);
+        parts.iter().find(|(_, part)| is_part(part)).map(|(slot, _)| *slot)
+    };
+    let mut perhaps = None;
+    for made in made {
+        let (found, what) = match made {
+            Made::Text(text) => (slot_in(text), "its line".to_owned()),
+            Made::Map(map) if is_file(map, &seen.wanted.map_name()) => continue,
+            Made::Map(map) => match seen.values.get(map) {
+                Some(Ok(values)) => (values.iter().find_map(|value| slot_in(value)), format!("`{map}`")),
+                _ => {
+                    let look =
+                        format!("see where:\n  echo 'show map {map}' | {}", seen.wanted.socket.0.socat());
+                    perhaps = perhaps.or(Some(look));
+                    continue;
+                }
+            },
+        };
+        if let Some(slot) = found {
+            return Some(Way { line, how: How::Made(format!(": {what} names `{slot}`")) });
+        }
+    }
+    perhaps.map(|look| Way { line, how: How::Perhaps(look) })
+}
+
+/// The way by which a frontend leads to a slot without the route, a certain one first. Testers have ways of their own.
+fn past_the_route<'a>(seen: &Seen, config: &'a HaproxyConfig, section: &'a Section) -> Option<Way<'a>> {
     let is_slot = |line: &&Line| slots(seen).any(|slot| slot == line.word(1));
-    let rule = section.own(&["use_backend"]).filter(is_slot).find(|line| !is_for_some(line, section));
+    let of_route = by_route(config, section, &seen.wanted.map_name());
+    let rules = || section.own(&["use_backend"]).filter(|line| !is_for_some(line, section));
     // What a `listen` has no backend of its own for: it is one itself.
-    rule.or_else(|| config.in_effect(section, &["default_backend"]).filter(is_slot))
+    let by_name = rules()
+        .find(is_slot)
+        .or_else(|| config.in_effect(section, &["default_backend"]).filter(is_slot))
+        .map(|line| Way { line, how: How::ByName });
+    let others = rules().filter(|line| of_route.iter().all(|of| of.place != line.place));
+    let (certain, perhaps): (Vec<Way<'_>>, Vec<Way<'_>>) = others
+        .filter_map(|line| built(seen, config, section, line))
+        .partition(|way| matches!(way.how, How::Made(_)));
+    let rule = by_name.filter(|way| way.line.word(0) == "use_backend" || certain.is_empty());
+    rule.or_else(|| certain.into_iter().next()).or_else(|| perhaps.into_iter().next())
 }
 
 pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
@@ -271,7 +408,7 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
     if fronts.is_empty() {
         return nobody_looks();
     }
-    let mut by_figures = None;
+    let (mut by_figures, mut perhaps) = (None, None);
     for section in config.sections(&["frontend", "listen"]) {
         let routes = fronts.iter().any(|front| front.place == section.place);
         let way_out = |place: &str| {
@@ -291,7 +428,7 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
             );
             return Said::fail(what, format!("make it a `backend`, without `bind`, at {}", section.place));
         }
-        let Some(line) = past_the_route(seen, config, section) else { continue };
+        let Some(Way { line, how }) = past_the_route(seen, config, section) else { continue };
         if routes && line.word(0) == "default_backend" {
             // Told by `default-backend`.
             continue;
@@ -299,6 +436,21 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
         if answers_all(config, section, &seen.host) {
             continue;
         }
+        let named = match how {
+            How::ByName => String::new(),
+            How::Made(named) => named,
+            How::Perhaps(look) => {
+                let what = format!(
+                    "{}: `{} {}` may lead from `{}` to a slot without the route: what its name is made of is not seen",
+                    line.place,
+                    line.word(0),
+                    line.word(1),
+                    section.title()
+                );
+                perhaps = perhaps.or(Some(Said::unknown(what, look)));
+                continue;
+            }
+        };
         if for_figures(section) {
             let what = format!(
                 "{}: whatever else `{}` is asked for than figures, `{} {}` leads to a slot without the route",
@@ -313,7 +465,7 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
         }
         return Said::fail(
             format!(
-                "{}: `{} {}` leads from `{}` to a slot without the route",
+                "{}: `{} {}` leads from `{}` to a slot without the route{named}",
                 line.place,
                 line.word(0),
                 line.word(1),
@@ -330,7 +482,8 @@ pub(super) fn entrances(seen: &Seen, written: &Written) -> Said {
             },
         );
     }
-    by_figures.or_else(|| twin(seen, config)).unwrap_or_else(|| Said::ok("only the route leads to a slot"))
+    let found = by_figures.or_else(|| twin(seen, config)).or(perhaps);
+    found.unwrap_or_else(|| Said::ok("only the route leads to a slot"))
 }
 
 /// The address of a server's line.

@@ -1,6 +1,6 @@
 //! What the preflight looks at: HAProxy's answers, its files, the socket's owner. Looking decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::ErrorKind;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::MetadataExt as _;
@@ -10,6 +10,7 @@ use std::time::{Duration, SystemTime};
 use pointsman_chassis::http_check::Answer;
 use pointsman_core::{Code, Problem, Route};
 
+use super::reach;
 use crate::balancer::Balancer;
 use crate::config::{CertificatePath, Haproxy};
 use crate::fit::{self, Fit};
@@ -18,9 +19,13 @@ use crate::loaded::{self, USUAL_CONFIG};
 use crate::own_address;
 use crate::reply::{self, CliSocket, Info, Limits, Processes, StatRow};
 use crate::socket::Endpoint;
+use crate::workers::Workers;
 
 /// Most files that are read of one configuration: HAProxy reads them all at start, nobody has thousands.
 const MAX_FILES: usize = 256;
+
+/// Most maps whose values are asked for: a site has one of hosts.
+const MAX_MAPS: usize = 16;
 
 /// Who owns a file and who may use it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -93,6 +98,8 @@ pub struct Seen {
     pub maps: Result<Vec<String>, Problem>,
     /// Keys and values of the agent's map.
     pub entries: Result<Vec<(String, String)>, Problem>,
+    /// What stands in the other maps by which HAProxy's configuration names backends, by file.
+    pub values: BTreeMap<String, Result<Vec<String>, Problem>>,
     /// The route on disk.
     pub on_disk: Option<Route>,
     /// The route that was confirmed last, and the one that the agent itself led to last.
@@ -151,6 +158,11 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
     // What stands elsewhere says nothing of what was loaded.
     let written = unnamed.map_or(written, |name| Err(not_found(&name)));
     let map_name = wanted.map_name();
+    let values = values(
+        workers,
+        written.as_ref().map_or_else(|_| BTreeSet::new(), |written| reach::maps(&written.config, &map_name)),
+    )
+    .await;
     let show_map = ["show", "map", &map_name];
     // Together, so that an HAProxy which accepts and stays silent costs two deadlines and not ten; in two halves, because
     // its socket takes ten connections.
@@ -189,6 +201,7 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         processes,
         maps,
         entries,
+        values,
         on_disk: balancer.file.read(),
         confirmed: balancer.file.remembered(),
         begun: balancer.file.begun(),
@@ -201,6 +214,17 @@ pub async fn look(balancer: &Balancer, log_to: Option<SocketAddr>) -> Seen {
         written,
         wanted,
     }
+}
+
+/// What stands in these maps.
+async fn values(workers: &Workers, maps: BTreeSet<String>) -> BTreeMap<String, Result<Vec<String>, Problem>> {
+    let mut values = BTreeMap::new();
+    for map in maps.into_iter().take(MAX_MAPS) {
+        let entries = workers.ask(&["show", "map", &map], reply::map_entries).await;
+        let found = entries.map(|entries| entries.into_iter().map(|(_, value)| value).collect());
+        values.insert(map, found);
+    }
+    values
 }
 
 /// Says that the files which HAProxy has loaded are not found by the name that it knows them by.

@@ -799,3 +799,26 @@ async fn without_haproxy_nothing_is_called_well_that_only_it_can_say() {
         assert!(!finding.why.is_empty());
     }
 }
+
+/// What stands in a map by which another frontend names backends is asked of HAProxy.
+#[tokio::test]
+async fn a_map_of_hosts_that_names_a_slot_is_found() {
+    if !is_installed() {
+        return;
+    }
+    let balancer = Balancer::new();
+    let text = balancer.write_snippet(&with_servers(&[]));
+    let (map, other) = (balancer.at("hosts.map"), crate::net::free());
+    std::fs::write(&map, "shop.example.org be_maint\nold.example.org be_blue\n").unwrap();
+    let two = format!(
+        "frontend two\n  mode http\n  bind {other}\n  use_backend %[req.hdr(host),lower,map({},be_maint)]\n",
+        map.display()
+    );
+    std::fs::write(balancer.at("haproxy.cfg"), format!("{text}{two}")).unwrap();
+    let _haproxy = balancer.start();
+    let findings = balancer.must_find(&[("slot-entrances", "fail")]).await;
+    let found = findings.iter().find(|finding| finding.check == "slot-entrances").unwrap();
+    assert!(found.what.contains("hosts.map` names `be_blue`"), "{found:?}");
+    balancer.told(&format!("set map {} old.example.org be_maint", map.display()));
+    balancer.must_find(&[]).await;
+}

@@ -117,6 +117,7 @@ pub fn seen(text: &str) -> Seen {
         processes: Some(Ok(Processes { workers: vec![1], old_workers: vec![], failed_reloads: 0 })),
         maps: Ok(vec!["/lb/route.map".to_owned()]),
         entries: Ok(vec![("route".to_owned(), ROUTE.to_owned())]),
+        values: BTreeMap::new(),
         unkept: None,
         on_disk: Route::parse(ROUTE).ok(),
         confirmed: Route::parse(ROUTE).ok(),

@@ -1,5 +1,7 @@
 //! Who is led by the route: the lookup, the rules before and beside it, the canary.
 
+use std::collections::BTreeMap;
+
 use pointsman_chassis::http_check::Answer;
 use pointsman_lb_agent::doctor::Verdict::{Fail, Ok as Well, Unknown, Warn};
 use pointsman_lb_agent::doctor::seen::Seen;
@@ -667,6 +669,72 @@ fn who_answers_the_path_that_the_agent_asks_for() {
     must_say(&led, "path-answered", Fail, "answered by `be_shop`", &format!(": {}\nwhere", rule.trim()));
     led.entries = Ok(Vec::new());
     must_say(&led, "path-answered", Unknown, "holds no route", "");
+}
+
+/// Which backends a map names is known to HAProxy, and told there.
+#[test]
+fn a_frontend_that_picks_a_backend_by_a_map_may_lead_to_a_slot() {
+    let beside = |rule: &str, values: &[&str]| {
+        let text =
+            format!("{}frontend two\n  bind :8080\n  {rule}\n  default_backend be_maint\n", fragment());
+        let values = values.iter().map(|value| (*value).to_owned()).collect();
+        Seen { values: BTreeMap::from([("/hosts.map".to_owned(), Ok(values))]), ..seen(&text) }
+    };
+    let by_host = "use_backend %[req.hdr(host),lower,map(/hosts.map,be_maint)]";
+    let by_variable =
+        "http-request set-var(txn.b) req.hdr(host),map(/hosts.map)\n  use_backend %[var(txn.b)]";
+    let by_part = "use_backend be_%[req.hdr(host),map(/hosts.map,maint)]";
+    // As a route of another agent's has it.
+    let by_field = "http-request set-var(txn.r) str(route),map(/hosts.map)\n  http-request set-var(txn.s) var(txn.r),field(1,:)\n  use_backend %[var(txn.s)]";
+    for (rule, leads, leaves) in [
+        (by_host, "be_blue", "be_shop"),
+        (by_variable, "be_green", "be_shop"),
+        (by_part, "blue", "be_blue"),
+        (by_field, "be_green:be_shop:0:7", "be_shop:be_shop:0:7"),
+    ] {
+        let found = beside(rule, &["be_maint", leads]);
+        must_say(&found, "slot-entrances", Fail, "`use_backend", "`frontend fe`");
+        must_say(&found, "slot-entrances", Fail, "`/hosts.map` names `be_", "");
+        must_say(&beside(rule, &["be_maint", leaves]), "slot-entrances", Well, "only the route", "");
+    }
+    let default = by_host.replace("be_maint)", "be_blue)");
+    must_say(&beside(&default, &["be_shop"]), "slot-entrances", Fail, "names `be_blue`", "`frontend fe`");
+    let testers = format!("{by_host} if {{ src 10.0.0.0/24 }}");
+    must_say(&beside(&testers, &["be_blue"]), "slot-entrances", Well, "only the route", "");
+    // What cannot be known is not well.
+    let mut unread = beside(by_host, &[]);
+    let silent = pointsman_core::Problem::new(pointsman_core::Code::HaproxyReplyUnexpected, "no map");
+    unread.values.insert("/hosts.map".to_owned(), Err(silent));
+    must_say(
+        &unread,
+        "slot-entrances",
+        Unknown,
+        "may lead from `frontend two` to a slot",
+        "show map /hosts.map",
+    );
+    for (rule, verdict) in [
+        ("use_backend %[req.hdr(host),lower]", Unknown),
+        ("use_backend be_%[path,field(2,/)]", Unknown),
+        ("use_backend %[var(txn.elsewhere)]", Unknown),
+        ("use_backend %[str(be_),concat(,txn.color)]", Unknown),
+        ("use_backend %[path,map(/hosts.map),concat(,txn.color)]", Unknown),
+        ("use_backend api_%[path,field(2,/)]", Well),
+    ] {
+        must_say(&beside(rule, &[]), "slot-entrances", verdict, "", "");
+    }
+    // Beside the route's lines, where those are for one site.
+    let mut text = fragment().replacen(
+        STABLE,
+        &format!("  use_backend %[var(txn.stable)] if {{ req.hdr(host) www.example.org }}\n  {by_host}"),
+        1,
+    );
+    text.push('\n');
+    let with = |value: &str| {
+        let values = Ok(vec![value.to_owned()]);
+        Seen { values: BTreeMap::from([("/hosts.map".to_owned(), values)]), ..seen(&text) }
+    };
+    must_say(&with("be_shop"), "slot-entrances", Well, "only the route", "");
+    must_say(&with("be_blue"), "slot-entrances", Fail, "`/hosts.map` names `be_blue`", "src <tester>");
 }
 
 /// The same lines for several frontends: HAProxy goes by those of the `defaults` that a frontend names.
