@@ -9,7 +9,7 @@ use crate::balancer::Balancer;
 use crate::config::Driver;
 
 /// A server of the driver `server-state`, as it was seen.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SeenServer {
     /// Its name as `[haproxy.servers]` has it.
     pub name: String,
@@ -17,6 +17,8 @@ pub struct SeenServer {
     pub known: bool,
     /// HAProxy checks it.
     pub checked: bool,
+    /// HAProxy asks a program on it for its state and weight.
+    pub has_agent: bool,
 }
 
 /// What was seen of a HAProxy.
@@ -47,6 +49,8 @@ pub struct Fit {
     pub not_states: Vec<String>,
     /// What the driver cannot do.
     pub limits: Vec<String>,
+    /// Servers of `[haproxy.servers]` on which a program is asked for their state and weight.
+    pub with_agents: Vec<String>,
 }
 
 impl fmt::Display for Fit {
@@ -102,7 +106,9 @@ pub fn driver_fit(seen: &Seen) -> Fit {
         (false, false) => None,
     };
     let limits = if driver == Some(Driver::ServerState) { limits(seen) } else { Vec::new() };
-    Fit { driver, not_map, not_states, limits }
+    let agents = seen.servers.iter().filter(|server| server.has_agent);
+    let with_agents = agents.map(|server| server.name.clone()).collect();
+    Fit { driver, not_map, not_states, limits, with_agents }
 }
 
 fn limits(seen: &Seen) -> Vec<String> {
@@ -111,6 +117,10 @@ fn limits(seen: &Seen) -> Vec<String> {
         "old processes keep their servers".to_owned(),
         "testers cannot be led to the idle slot".to_owned(),
     ];
+    let agents = seen.servers.iter().filter(|server| server.has_agent);
+    limits.extend(
+        agents.map(|server| format!("the `agent-check` of `{}` takes a drain or a weight back", server.name)),
+    );
     let backends =
         seen.servers.iter().filter_map(|server| server.name.split_once('/')).map(|(backend, _)| backend);
     let mut fixed: Vec<String> = backends
@@ -140,7 +150,8 @@ async fn seen(balancer: &Balancer) -> Result<Seen, Problem> {
         let row = rows.iter().find(|row| format!("{}/{}", row.backend, row.server) == name);
         // `no check` has no result of a check, and a server in maintenance none either: that one is looked at later.
         let checked = row.is_some_and(|row| row.status != "no check");
-        SeenServer { name, known: row.is_some(), checked }
+        let has_agent = row.is_some_and(|row| row.has_agent);
+        SeenServer { name, known: row.is_some(), checked, has_agent }
     });
     let servers = servers.collect();
     let answer = balancer.look("stable").await;
@@ -170,7 +181,7 @@ mod tests {
     use super::*;
 
     fn server(name: &str, known: bool, checked: bool) -> SeenServer {
-        SeenServer { name: name.to_owned(), known, checked }
+        SeenServer { name: name.to_owned(), known, checked, has_agent: false }
     }
 
     #[test]

@@ -244,6 +244,8 @@ pub struct StatRow {
     pub backup: bool,
     /// It is a place of a `server-template` that no address has been found for: see [`mark_spare`].
     pub spare: bool,
+    /// A program on it is asked for its state and weight (`agent-check`).
+    pub has_agent: bool,
     /// Requests being served; on the backend's row also those that have no server yet.
     pub sessions: u64,
     /// Requests that began since the worker started, those that still run among them; on the backend's row also those that
@@ -338,6 +340,8 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
     let (connect, response, begun) = (column("econ"), column("eresp"), column("stot"));
     let (retries, redispatches, aborts) = (column("wretr"), column("wredis"), column("cli_abrt"));
     let backup = column("bck");
+    // Right of the free texts, which a person may write commas into: only a row as long as the header is read.
+    let agent = column("agent_status");
     let mut rows = Vec::new();
     for line in lines.filter(|line| !line.is_empty()) {
         // Values of the columns before the free texts hold neither commas nor quotes.
@@ -360,6 +364,9 @@ pub fn stat(reply: &str) -> Option<Vec<StatRow>> {
             client_aborts: optional(aborts)?,
             backup: optional(backup)? > 0,
             spare: false,
+            has_agent: agent.is_some_and(|column| {
+                fields.len() == header.len() && fields.get(column).is_some_and(|field| !field.is_empty())
+            }),
             backend: text(backend)?,
             server: text(server)?,
             status: text(status)?,

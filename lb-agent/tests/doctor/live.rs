@@ -266,13 +266,51 @@ fn the_driver() {
     let fit = |seen: pointsman_lb_agent::Seen| move |all: &mut Seen| all.fit = Ok(driver_fit(&seen));
     let looked_up =
         pointsman_lb_agent::Seen { map_entries: Some(1), shows_epoch: true, ..Default::default() };
-    let servers = vec![SeenServer { name: "be_blue/s1".to_owned(), known: true, checked: true }];
+    let servers = vec![SeenServer {
+        name: "be_blue/s1".to_owned(),
+        known: true,
+        checked: true,
+        ..SeenServer::default()
+    }];
     let states = pointsman_lb_agent::Seen { servers, ..Default::default() };
     check(fit(looked_up.clone()), "driver", Well, "the driver `map` fits", "");
     check(fit(states), "driver", Fail, "`server-state` fits", "driver = \"server-state\"");
     check(fit(Default::default()), "driver", Fail, "no driver fits", "config-snippet");
     let by_states = |all: &mut Seen| all.wanted.driver = Driver::ServerState;
     check(by_states, "driver", Warn, "the driver `map` fits", "driver = \"map\"");
+}
+
+/// A program on a server that says `ready` or a weight takes back what the driver by states says.
+#[test]
+fn who_else_sets_the_states_of_servers() {
+    let by_states = |text: &str, agent| {
+        let server =
+            SeenServer { name: "be_blue/s1".to_owned(), known: true, checked: true, has_agent: agent };
+        let mut seen = seen(text);
+        seen.fit = Ok(driver_fit(&pointsman_lb_agent::Seen { servers: vec![server], ..Default::default() }));
+        seen.wanted.driver = Driver::ServerState;
+        seen
+    };
+    let text = fragment();
+    must_say(&by_states(&text, false), "driver", Well, "`server-state` fits", "");
+    let agent = by_states(&text, true);
+    must_say(&agent, "driver", Warn, "`be_blue/s1` has an `agent-check`", "disable agent be_blue/s1");
+    assert!(agent.fit.unwrap().to_string().contains("takes a drain or a weight back"));
+    let line = "server s1 10.0.0.11:8080 check";
+    let own = text.replacen(line, &format!("{line} agent-check agent-port 8081"), 1);
+    let at = own.lines().position(|line| line.contains("agent-check")).unwrap() + 1;
+    must_say(
+        &by_states(&own, true),
+        "driver",
+        Warn,
+        "",
+        &format!("without `agent-check` at haproxy.cfg:{at}"),
+    );
+    // By the map it does no harm.
+    let mut by_map = by_states(&own, true);
+    by_map.wanted.driver = Driver::Map;
+    by_map.fit = seen(&own).fit;
+    must_say(&by_map, "driver", Well, "`map` fits", "");
 }
 
 /// Where servers' states are the switch there is no map, and the backends are those in which the servers are.
