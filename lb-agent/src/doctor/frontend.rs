@@ -1,7 +1,7 @@
 //! The frontend: it looks the route up once, takes it apart, and shows it.
 
 use super::seen::{Seen, Written};
-use super::trusted::named;
+use super::trusted::{binds, named};
 use super::{Said, add_to, listed};
 use crate::config::{Driver, Haproxy};
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
@@ -99,7 +99,7 @@ pub(super) fn routing<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Sec
     sections
 }
 
-/// The frontends that look the route up; as long as none does, all that may one day.
+/// The frontends that look the route up; as long as none does, the one that the agent asks, else all that may one day.
 pub(super) fn routing_or_all<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<&'a Section> {
     let routing = routing(seen, config);
     if !routing.is_empty() {
@@ -112,7 +112,14 @@ pub(super) fn routing_or_all<'a>(seen: &Seen, config: &'a HaproxyConfig) -> Vec<
             .collect();
     }
     let may_route = |section: &&Section| in_http(config, section) && !section.own(&["stats"]).any(|_| true);
-    config.sections(&["frontend", "listen"]).filter(may_route).collect()
+    let mut may: Vec<&Section> = config.sections(&["frontend", "listen"]).filter(may_route).collect();
+    let is_asked = |section: &Section| {
+        section.own(&["bind"]).any(|line| line.word(1).split(',').any(|bind| binds(bind, seen.asked)))
+    };
+    if may.iter().any(|section| is_asked(section)) {
+        may.retain(|section| is_asked(section));
+    }
+    may
 }
 
 /// Whether a section may send requests to the backends that hold the servers of the driver `server-state`: by their names, or by

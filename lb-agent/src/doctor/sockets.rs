@@ -3,9 +3,10 @@
 use pointsman_core::Problem;
 
 use super::seen::{Owner, Seen};
-use super::{Said, Verdict};
+use super::{Said, Verdict, add_to_global};
 use crate::haproxy_cfg::Line;
 use crate::reply::CliSocket;
+use crate::socket::Endpoint;
 
 /// How the master gets its socket, and the agent to it.
 const MASTER: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nwhere EXTRAOPTS is set already, in /etc/default/haproxy or another drop-in, add `-S ...` there: only one of them counts\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
@@ -43,8 +44,25 @@ fn bare(address: &str) -> &str {
     }
 }
 
+/// That the agent's socket stands nowhere in HAProxy's configuration, where that is certain.
+fn not_written(seen: &Seen) -> Option<Said> {
+    let config = &seen.written.as_ref().ok()?.config;
+    // Another HAProxy's files, or none, say nothing.
+    config.sections(&["frontend", "listen"]).next()?;
+    let (path, Endpoint::Unix(_)) = (socket_path(seen), &seen.wanted.socket.0) else { return None };
+    let may_be = |line: &&Line| bare(line.word(2)) == bare(&path) || line.word(2).contains('$');
+    if written_sockets(seen).iter().any(may_be) {
+        return None;
+    }
+    let what = format!("HAProxy's configuration has no `stats socket {path}`, and nothing answers there");
+    Some(Said::fail(what, add_to_global(config, &socket_line(seen))))
+}
+
 pub(super) fn level(seen: &Seen) -> Result<Said, &Problem> {
-    let level = seen.level.as_ref()?;
+    let level = match (&seen.level, not_written(seen)) {
+        (Err(_), Some(said)) => return Ok(said),
+        (level, _) => level.as_ref()?,
+    };
     if level == "admin" {
         return Ok(Said::ok(format!("`{}` is level admin", socket_path(seen))));
     }
@@ -58,6 +76,10 @@ pub(super) fn mode(seen: &Seen) -> Result<Said, &Problem> {
     let path = socket_path(seen);
     let own =
         mode_of(seen, &path, &seen.socket_file, &|| format!("{}:\n  {}", at(seen, &path), socket_line(seen)));
+    let own = match not_written(seen).filter(|_| own.verdict == Verdict::Unknown) {
+        Some(_) => Said { fix: "add its line first: see `socket-level`".to_owned(), ..own },
+        None => own,
+    };
     // Through the master whoever may connect does with every worker, and with HAProxy, what they like.
     let master = seen.wanted.master.as_ref().zip(seen.master_file.as_ref());
     let master = master

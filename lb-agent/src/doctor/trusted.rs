@@ -394,7 +394,7 @@ fn brought_by_this_host(config: &HaproxyConfig, section: &Section) -> Option<Sai
 }
 
 /// Whether HAProxy listens at an address by this word of a `bind`.
-fn binds(word: &str, asked: SocketAddr) -> bool {
+pub(super) fn binds(word: &str, asked: SocketAddr) -> bool {
     let bare = word.split_once('@').map_or(word, |(_, bare)| bare);
     let Some((host, port)) = bare.rsplit_once(':') else { return false };
     let host = host.trim_start_matches('[').trim_end_matches(']');

@@ -313,6 +313,38 @@ fn who_else_sets_the_states_of_servers() {
     must_say(&by_map, "driver", Well, "`map` fits", "");
 }
 
+/// Before anything of pointsman stands in haproxy.cfg, each finding has the line to add, and where.
+#[test]
+fn a_newcomer_is_told_the_line_of_the_socket_and_the_frontend_that_is_asked() {
+    const OLD: &str = "global\n  stats socket /run/haproxy/admin.sock mode 660 level admin\ndefaults\n  mode http\nfrontend http\n  bind :80\n  redirect scheme https\nfrontend https\n  bind :443 ssl crt /x\n  default_backend web\nbackend web\n  server a 10.0.0.1:80\n";
+    let newcomer = |text: &str| {
+        let mut seen = seen(text);
+        let silent = Problem::new(Code::RuntimeSocketUnreachable, "no answer to `show cli`");
+        seen.level = Err(silent.hint("systemctl status haproxy"));
+        seen.socket_file = Err("`/lb/pointsman.sock`: No such file or directory".to_owned());
+        seen.asked = "127.0.0.1:443".parse().unwrap();
+        seen
+    };
+    let line = "  stats socket /lb/pointsman.sock user root group pointsman mode 660 level admin";
+    let found = newcomer(OLD);
+    must_say(&found, "socket-level", Fail, "has no `stats socket /lb/pointsman.sock`", line);
+    must_say(&found, "socket-level", Fail, "", "add to `global` (haproxy.cfg:1):");
+    must_say(&found, "socket-mode", Unknown, "No such file", "see `socket-level`");
+    // What stands there and does not answer, or may stand there, is another matter.
+    let there = OLD.replace("/run/haproxy/admin.sock", "/lb/pointsman.sock");
+    must_say(&newcomer(&there), "socket-level", Unknown, "no answer", "systemctl status haproxy");
+    let named = OLD.replace("/run/haproxy/admin.sock", "${RUN}/pointsman.sock");
+    must_say(&newcomer(&named), "socket-level", Unknown, "no answer", "systemctl status haproxy");
+    for check in ["route-lookup", "log-ring", "log-format"] {
+        must_say(&found, check, Fail, "", "");
+    }
+    must_say(&found, "route-lookup", Fail, "no map at all", "add to `frontend https`");
+    let mut logged = newcomer(&format!("{OLD}ring pointsman\n  server agent 127.0.0.1:5515\n"));
+    must_say(&logged, "log-ring", Fail, "`frontend https`", "add to `frontend https`");
+    logged.asked = "127.0.0.1:8443".parse().unwrap();
+    must_say(&logged, "route-lookup", Fail, "", "add to `frontend http`");
+}
+
 /// Where servers' states are the switch there is no map, and the backends are those in which the servers are.
 #[test]
 fn by_states_nothing_is_asked_of_a_map() {
