@@ -126,6 +126,8 @@ fn global(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
 global{note}
   stats socket {socket} {access} level admin expose-fd listeners
   stats timeout 30s
+  # Ten by default, and whoever else asks HAProxy for figures shares them with the agent.
+  stats maxconn 100
   # Bounds the life of old workers after a reload, and with it of their WebSockets. Longer than `timeout http-keep-alive`.
   hard-stop-after 60s
 {hold}"

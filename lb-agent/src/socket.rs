@@ -28,6 +28,9 @@ const READ: Duration = Duration::from_secs(2);
 const ORDERS_AT_ONCE: usize = 4;
 const LOOKS_AT_ONCE: usize = 2;
 
+/// Clients that a worker's sockets have places for together, unless `stats maxconn` says otherwise.
+pub(crate) const CLIENTS: u64 = 10;
+
 /// How long a command waits for its turn: those before it take a millisecond each, or at most six seconds where HAProxy
 /// hangs.
 const TURN: Duration = Duration::from_secs(10);
@@ -258,10 +261,10 @@ impl CommandSocket {
     fn silent(&self, command: &Command, error: &Error) -> Problem {
         let hint = match self.endpoint {
             Endpoint::Unix(_) => {
-                "on the load balancer: `systemctl status haproxy`, and the socket's group and mode"
+                "on the load balancer: `systemctl status haproxy`, and the socket's group and mode; if visitors are served, other clients may hold every place of its stats sockets, ten by default: `stats maxconn 100` in `global` of haproxy.cfg"
             }
             Endpoint::Tcp { .. } => {
-                "see whether HAProxy runs, its `stats socket ipv4@...` line, and the firewall rule"
+                "see whether HAProxy runs, its `stats socket ipv4@...` line, and the firewall rule; if visitors are served, other clients may hold every place of its stats sockets, ten by default: `stats maxconn 100`"
             }
         };
         Problem::new(
@@ -434,6 +437,7 @@ mod tests {
         }
         let problem = socket.ask(&command).await.unwrap_err();
         assert!(problem.causes[0].contains("temporarily unavailable"), "{problem:?}");
+        assert!(problem.hint.contains("other clients") && problem.hint.contains("`stats maxconn 100`"));
     }
 
     /// Of those that ask at once only so many are let on the socket, and nobody of one kind waits for one of the other.

@@ -84,6 +84,7 @@ impl Layout {
   maxconn 1000
   stats socket {socket} mode 600 level admin expose-fd listeners
   stats timeout 30s
+  stats maxconn 100
   hard-stop-after 20s
 {load}ring pointsman
   format raw

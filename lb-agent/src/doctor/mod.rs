@@ -149,6 +149,11 @@ const CHECKS: &[(&str, &str, Look)] = &[
         Live(sockets::others),
     ),
     (
+        "socket-clients",
+        "a client that finds no place waits for up to `stats timeout`: other programs' could keep a rollback out",
+        InFiles(sockets::clients),
+    ),
+    (
         "master-socket",
         "after a reload old workers serve their open connections; only through the master do they hear of a switch",
         Live(sockets::master),

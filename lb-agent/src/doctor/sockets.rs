@@ -2,11 +2,11 @@
 
 use pointsman_core::Problem;
 
-use super::seen::{Owner, Seen};
+use super::seen::{Owner, Seen, Written};
 use super::{Said, Verdict, add_to_global};
 use crate::haproxy_cfg::Line;
 use crate::reply::CliSocket;
-use crate::socket::Endpoint;
+use crate::socket::{CLIENTS, Endpoint};
 
 /// How the master gets its socket, and the agent to it.
 const MASTER: &str = "in a drop-in of haproxy.service:\n  [Service]\n  Environment=\"EXTRAOPTS=-S /run/haproxy/master.sock,mode,660,group,pointsman\"\nwhere EXTRAOPTS is set already, in /etc/default/haproxy or another drop-in, add `-S ...` there: only one of them counts\nin lb-agent.toml:\n  [haproxy]\n  master = \"/run/haproxy/master.sock\"";
@@ -145,6 +145,24 @@ pub(super) fn others(seen: &Seen) -> Result<Said, &Problem> {
     } else {
         Said::warn(format!("there are other stats sockets: {names}"), fix)
     })
+}
+
+/// So many leave room: the agent has up to six under way, and exporters, scripts and people keep some open.
+const ENOUGH_CLIENTS: u64 = 50;
+
+/// Whether other clients of HAProxy's command sockets, which share their places, can keep the agent out.
+pub(super) fn clients(_: &Seen, written: &Written) -> Said {
+    let line = written.config.global(&["stats", "maxconn"]).last();
+    let most = line.and_then(|line| line.word(2).parse().ok()).unwrap_or(CLIENTS);
+    if most >= ENOUGH_CLIENTS {
+        return Said::ok(format!("up to {most} clients"));
+    }
+    let what = format!("HAProxy's stats sockets take {most} clients at a time");
+    const LINE: &str = "stats maxconn 100";
+    match line {
+        Some(line) => Said::warn(format!("{}: {what}", line.place), format!("at {}:\n  {LINE}", line.place)),
+        None => Said::warn(what, add_to_global(&written.config, LINE)),
+    }
 }
 
 pub(super) fn master(seen: &Seen) -> Result<Said, &Problem> {

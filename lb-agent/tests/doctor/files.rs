@@ -68,6 +68,22 @@ const CASES: &[Case] = &[
         "backend be_maint",
     ),
     case("maintenance-page", ("stats timeout 30s", "tune.bufsize 32768"), Well, "", ""),
+    // Who gets to the socket.
+    case(
+        "socket-clients",
+        ("  stats maxconn 100\n", ""),
+        Warn,
+        "10 clients at a time",
+        "add to `global` (haproxy.cfg:",
+    ),
+    case(
+        "socket-clients",
+        ("stats maxconn 100", "stats maxconn 20"),
+        Warn,
+        "20 clients at a time",
+        "  stats maxconn 100",
+    ),
+    case("socket-clients", ("stats maxconn 100", "stats maxconn 60"), Well, "60 clients", ""),
     case("maxconn", ("stats timeout 30s", "maxconn 50000"), Warn, "needs 100040 files", "LimitNOFILE=100040"),
     case("maxconn", ("stats timeout 30s", "maxconn 5000"), Well, "", ""),
 ];
@@ -109,7 +125,10 @@ fn the_example_has_nothing_that_fails() {
     };
     seen.sockets = Ok(vec![socket]);
     // It is of before the count of retries, before the backend was shown, and before visitors took turns.
-    assert_eq!(not_well(&seen), [("canary", "warn"), ("route-shown", "warn"), ("log-format", "warn")]);
+    assert_eq!(
+        not_well(&seen),
+        [("socket-clients", "warn"), ("canary", "warn"), ("route-shown", "warn"), ("log-format", "warn")]
+    );
 }
 
 #[test]
@@ -119,6 +138,7 @@ fn a_firewalls_configuration_is_told_what_it_lacks() {
     seen.entries = Ok(Vec::new());
     let found = not_well(&seen);
     let expected = [
+        ("socket-clients", "warn"),
         ("map-loaded", "fail"),
         ("map-one-entry", "fail"),
         ("map-on-disk", "fail"),
