@@ -195,13 +195,14 @@ fn lines_of_servers(section: &Section) -> impl Iterator<Item = &Line> {
     section.lines.iter().filter(|line| line.word(0) == "server" || line.word(0) == "server-template")
 }
 
-/// Whether a server is checked by its own line, or by a `default-server` before it.
+/// Whether a server is checked by its own line, or by the last `default-server` above it that says so: one below counts for others.
 fn is_checked(config: &HaproxyConfig, section: &Section, server: &Line) -> bool {
-    if server.has("no-check") {
-        return false;
-    }
-    server.has("check")
-        || config.all_in_effect(section, &["default-server"]).iter().any(|line| line.has("check"))
+    let above = config.rules(section).into_iter().map(|(_, line)| line);
+    let above = above.take_while(|line| line.place != server.place);
+    let mut lines: Vec<&Line> = above.filter(|line| line.word(0) == "default-server").collect();
+    lines.push(server);
+    let says = |line: &&&Line| line.has("check") || line.has("no-check");
+    lines.iter().rfind(says).is_some_and(|line| !line.has("no-check"))
 }
 
 pub(super) fn server_check(seen: &Seen, written: &Written) -> Said {

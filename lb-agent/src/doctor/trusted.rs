@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
-use super::frontend::{HEADER, nobody_looks, routing};
+use super::frontend::{HEADER, nobody_looks, routing, sets};
 use super::seen::{Seen, Written};
 use super::{Said, add_to, listed};
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
@@ -82,35 +82,50 @@ impl Term<'_> {
             || named(section, self.name()).any(|line| line.words().iter().any(|word| reads_header(word)))
     }
 
-    /// The addresses that it lets through, if it is about where a request comes from.
-    fn sources(&self, section: &Section) -> Option<Vec<String>> {
+    /// The addresses that it lets through, each with its `acl` line, if it is about where a request comes from.
+    fn sources<'s>(&self, section: &'s Section) -> Option<Vec<(String, Option<&'s Line>)>> {
         if self.negated {
             return None;
         }
         if self.name() == "src" {
-            return Some(self.words.iter().skip(1).cloned().collect());
+            return Some(self.words.iter().skip(1).map(|address| (address.clone(), None)).collect());
         }
         let lines: Vec<&Line> = named(section, self.name()).collect();
         // Lines of one name are alternatives: one that is not about the source lets everybody through.
         let all_sources = !lines.is_empty() && lines.iter().all(|line| line.word(2) == "src");
-        all_sources.then(|| lines.iter().flat_map(|line| line.words().iter().skip(3).cloned()).collect())
+        let of_line = |line: &&'s Line| {
+            line.words().iter().skip(3).map(|word| (word.clone(), Some(*line))).collect::<Vec<_>>()
+        };
+        all_sources.then(|| lines.iter().flat_map(of_line).collect())
+    }
+
+    /// The line that lets others than some addresses through, beside lines of its name that are about addresses.
+    fn opened_by<'s>(&self, section: &'s Section) -> Option<&'s Line> {
+        let of_source = |line: &&Line| line.word(2) == "src";
+        let is_about_sources = !self.negated && named(section, self.name()).any(|line| of_source(&line));
+        named(section, self.name()).find(|line| is_about_sources && !of_source(line))
     }
 }
 
 /// What stands between a visitor and the choice of a side.
 #[derive(Default)]
 struct Guards<'a> {
-    /// Addresses that may choose.
-    sources: BTreeSet<String>,
-    /// Lines by which everybody may choose.
-    open: Vec<&'a Line>,
-    /// Where the trusted addresses stand.
-    home: Option<&'a Line>,
+    /// Addresses that may choose, each with the line where it stands.
+    sources: Vec<(String, &'a Line)>,
+    /// Lines by which everybody may choose, each with the `acl` line that has it so, if one does.
+    open: Vec<(&'a Line, Option<&'a Line>)>,
+}
+
+impl Guards<'_> {
+    /// The addresses, in one order whatever lines name them.
+    fn addresses(&self) -> BTreeSet<&str> {
+        self.sources.iter().map(|(address, _)| address.as_str()).collect()
+    }
 }
 
 fn guards<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Guards<'a> {
     let mut guards = Guards::default();
-    let mut stripped: Option<Vec<String>> = None;
+    let mut stripped: Option<Vec<(String, Option<&Line>)>> = None;
     for (section, line) in config.rules(section) {
         let condition = Condition::of(line);
         let removes =
@@ -123,11 +138,8 @@ fn guards<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Guards<'a> {
             }
             continue;
         }
-        if condition.is_none()
-            && line.word(1).starts_with("set-var(")
-            && line.words().iter().any(|word| reads_header(word))
-        {
-            guards.open.push(line);
+        if condition.is_none() && sets(line).is_some() && line.words().iter().any(|word| reads_header(word)) {
+            guards.open.push((line, None));
         }
         let Some(condition) =
             condition.filter(|_| line.word(0) != "acl" && !HARMLESS.contains(&line.word(1)))
@@ -140,13 +152,14 @@ fn guards<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Guards<'a> {
             }
             match alternative.iter().find_map(|term| term.sources(section)).or_else(|| stripped.clone()) {
                 Some(sources) => {
-                    guards.sources.extend(sources);
-                    let acl = alternative
-                        .iter()
-                        .find_map(|term| named(section, term.name()).find(|line| line.word(2) == "src"));
-                    guards.home = guards.home.or(acl).or(Some(line));
+                    guards
+                        .sources
+                        .extend(sources.into_iter().map(|(address, acl)| (address, acl.unwrap_or(line))));
                 }
-                None => guards.open.push(line),
+                None => {
+                    let opened = alternative.iter().find_map(|term| term.opened_by(section));
+                    guards.open.push((line, opened));
+                }
             }
         }
     }
@@ -154,7 +167,7 @@ fn guards<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Guards<'a> {
 }
 
 /// Whom `del-header X-Pointsman unless trusted` spares.
-fn spared(condition: &Condition<'_>, section: &Section) -> Option<Vec<String>> {
+fn spared<'s>(condition: &Condition<'_>, section: &'s Section) -> Option<Vec<(String, Option<&'s Line>)>> {
     let [alternative] = condition.alternatives.as_slice() else { return None };
     let [term] = alternative.as_slice() else { return None };
     let plain = Term { negated: false, ..*term };
@@ -165,7 +178,21 @@ pub(super) fn side(seen: &Seen, written: &Written) -> Said {
     let fronts = routing(seen, &written.config);
     for section in &fronts {
         let found = guards(&written.config, section);
-        if let Some(line) = found.open.first() {
+        if let Some((_, Some(acl))) = found.open.first() {
+            let words = acl.words().join(" ");
+            return Said::fail(
+                format!(
+                    "{}: `{words}` asks for something else than the address: everybody who sends `X-Pointsman` may be heard",
+                    acl.place
+                ),
+                format!(
+                    "remove at {}:\n  {words}\nor give it a name of its own: of one name any line is enough, and only addresses are to be trusted:\n  acl {} src 127.0.0.0/8",
+                    acl.place,
+                    acl.word(1)
+                ),
+            );
+        }
+        if let Some((line, None)) = found.open.first() {
             return Said::fail(
                 format!("{}: everybody who sends `X-Pointsman` is heard", line.place),
                 format!(
@@ -218,7 +245,7 @@ pub(super) fn is_for_some(line: &Line, section: &Section) -> bool {
 /// Whether a line has a side chosen by the header.
 fn chooses(line: &Line, section: &Section) -> bool {
     line.word(0) == "http-request"
-        && line.word(1).starts_with("set-var(")
+        && sets(line).is_some()
         && Condition::of(line).is_some_and(|condition| {
             condition.alternatives.iter().flatten().any(|term| term.of_header(section))
         })
@@ -408,7 +435,13 @@ const REFUSES: [&str; 4] = ["deny", "tarpit", "reject", "silent-drop"];
 
 /// Whether a text asks for what was counted: rates and numbers, or a mark that is set by them.
 fn asks_counters(word: &str) -> bool {
+    // Without parentheses it is asked of the table in which the request is counted.
+    let alone = |fetch: &str| {
+        ["sc_", "sc0_", "sc1_", "sc2_", "src_"].iter().any(|begin| fetch.starts_with(begin))
+            && ["_rate", "_cnt", "_cur"].iter().any(|end| fetch.ends_with(end))
+    };
     ["_rate(", "_cnt(", "_cur(", "gpc", "gpt"].iter().any(|counter| word.contains(counter))
+        || word.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').any(alone)
 }
 
 /// Whether a rule refuses by what was counted.
@@ -508,19 +541,20 @@ pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
     };
     for section in &fronts {
         let found = guards(&written.config, section);
-        let Some(home) = found.home else { continue };
-        let nets: Vec<Net> = found.sources.iter().filter_map(|text| Net::parse(text)).collect();
-        let everybody = nets.iter().find(|net| net.prefix == 0);
-        if let Some(net) = everybody {
-            let what = format!("{}: `{}/0` is everybody", home.place, net.address);
-            return Said::fail(what, format!("at {}:\n  acl trusted src {source}", home.place));
+        let Some((_, home)) = found.sources.first() else { continue };
+        let nets = found.sources.iter().filter_map(|(text, line)| Some((Net::parse(text)?, *line)));
+        let nets: Vec<(Net, &Line)> = nets.collect();
+        let everybody = nets.iter().find(|(net, _)| net.prefix == 0);
+        if let Some((net, line)) = everybody {
+            let what = format!("{}: `{}/0` is everybody", line.place, net.address);
+            return Said::fail(what, format!("at {}:\n  acl trusted src {source}", line.place));
         }
-        if !nets.iter().any(|net| net.holds(source)) {
-            let from_file = found.sources.iter().any(|word| word == "-f");
+        if !nets.iter().any(|(net, _)| net.holds(source)) {
+            let from_file = found.sources.iter().any(|(word, _)| word == "-f");
             let what = format!(
                 "{}: the agent asks from {source}, which is not among {}",
                 home.place,
-                listed(&found.sources)
+                listed(found.addresses())
             );
             let fix = format!(
                 "beside {}:\n  acl {} src {source}",
@@ -529,15 +563,12 @@ pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
             );
             return if from_file { Said::unknown(what, fix) } else { Said::fail(what, fix) };
         }
-        let wide: Vec<String> = nets
-            .iter()
-            .filter(|net| net.is_wide())
-            .map(|net| format!("{}/{}", net.address, net.prefix))
-            .collect();
-        if !wide.is_empty() {
+        if let Some((_, line)) = nets.iter().find(|(net, _)| net.is_wide()) {
+            let of_line = nets.iter().filter(|(net, of)| net.is_wide() && of.place == line.place);
+            let wide = listed(of_line.map(|(net, _)| format!("{}/{}", net.address, net.prefix)));
             return Said::warn(
-                format!("{}: {} may hold visitors behind NAT or a proxy", home.place, listed(&wide)),
-                format!("name hosts, at {}:\n  acl trusted src {source} <coordinator> <testers>", home.place),
+                format!("{}: {wide} may hold visitors behind NAT or a proxy", line.place),
+                format!("name hosts, at {}:\n  acl trusted src {source} <coordinator> <testers>", line.place),
             );
         }
     }
@@ -548,7 +579,8 @@ pub(super) fn addresses(seen: &Seen, written: &Written) -> Said {
 }
 
 fn guards_of_all(config: &HaproxyConfig, fronts: &[&Section]) -> BTreeSet<String> {
-    fronts.iter().flat_map(|section| guards(config, section).sources).collect()
+    let sources = fronts.iter().flat_map(|section| guards(config, section).sources);
+    sources.map(|(address, _)| address).collect()
 }
 
 #[cfg(test)]

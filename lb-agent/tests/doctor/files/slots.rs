@@ -29,6 +29,34 @@ pub(super) const CASES: &[Case] = &[
         "server s1 10.0.0.11:8080 inter",
     ),
     case("server-check", (BLUE, "backend be_blue\n  mode http\n  default-server check\n"), Well, "", ""),
+    // A `default-server` counts for the servers below it, and the last one above them.
+    case(
+        "server-check",
+        (BLUE_SERVER, "10.0.0.11:8080\n  default-server check"),
+        Fail,
+        "`s1` of `be_blue` without `check`",
+        "  server s1 10.0.0.11:8080 check",
+    ),
+    case(
+        "server-check",
+        (
+            BLUE,
+            "backend be_blue\n  mode http\n  default-server check\n  default-server no-check\n  server s0 10.0.0.11:8080\n",
+        ),
+        Fail,
+        "`s0` of `be_blue` without `check`",
+        "  server s0 10.0.0.11:8080 check",
+    ),
+    case(
+        "server-check",
+        (
+            BLUE,
+            "backend be_blue\n  mode http\n  default-server check\n  default-server inter 1s\n  server s0 10.0.0.11:8080\n",
+        ),
+        Well,
+        "",
+        "",
+    ),
     case("httpchk", (BLUE, "backend be_blue\n  mode http\n  no option httpchk\n"), Well, "", ""),
     case("httpchk", ("  option httpchk\n", ""), Warn, "checked by connecting only", "option httpchk"),
     // What keeps visitors where they were.

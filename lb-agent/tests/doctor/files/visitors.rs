@@ -274,6 +274,67 @@ pub(super) const CASES: &[Case] = &[
     ),
 ];
 
+/// Lines of one name are alternatives: the one is named that has to be changed.
+#[test]
+fn of_several_lines_the_one_that_trusts_too_many_is_named() {
+    const TRUSTED: &str = "  acl trusted src 127.0.0.0/8 ::1\n";
+    let with = |line: &str| fragment().replacen(TRUSTED, &format!("{TRUSTED}  {line}\n"), 1);
+    let place = |text: &str, line: &str| {
+        let at = text.lines().position(|known| known.trim() == line).unwrap();
+        format!("haproxy.cfg:{}", at + 1)
+    };
+    for (line, verdict, fix) in [
+        ("acl trusted src 10.0.0.0/8", Warn, "name hosts"),
+        ("acl trusted src 0.0.0.0/0", Fail, "acl trusted src 127.0.0.1"),
+    ] {
+        let text = with(line);
+        let at = place(&text, line);
+        must_say(&seen(&text), "trusted-addresses", verdict, &format!("{at}: "), fix);
+        must_say(&seen(&text), "trusted-addresses", verdict, "", &format!("at {at}:"));
+    }
+    let line = "acl trusted hdr_ip(X-Forwarded-For) 10.0.0.0/8";
+    let text = with(line);
+    let at = place(&text, line);
+    must_say(
+        &seen(&text),
+        "side-trusted",
+        Fail,
+        &format!("{at}: `acl trusted hdr_ip(X-Forwarded-For)"),
+        &format!("remove at {at}:\n  {line}"),
+    );
+    // A variable that is filled from the header is the header.
+    let filled = fragment().replacen(
+        "http-request set-var(txn.side)   str(stable)\n",
+        "http-request set-var-fmt(txn.side) %[req.hdr(x-pointsman)]\n",
+        1,
+    );
+    must_say(&seen(&filled), "side-trusted", Fail, "everybody who sends `X-Pointsman`", "acl trusted src");
+}
+
+/// HAProxy takes a fetch of a counter without its parentheses too.
+#[test]
+fn a_limit_is_one_however_it_is_written() {
+    for (limit, verdict) in [
+        ("http-request deny if { sc0_http_req_rate gt 100 }", Warn),
+        ("acl abuse sc0_http_req_rate gt 100\n  http-request tarpit if abuse", Warn),
+        ("http-request silent-drop if { sc1_conn_cur gt 100 }", Warn),
+        ("tcp-request connection reject if { src_conn_rate gt 10 }", Warn),
+        ("http-request deny if { sc2_http_err_cnt gt 100 }", Warn),
+        ("http-request deny if { sc0_http_req_rate gt 100 } !trusted", Well),
+        ("http-request deny if { scan_rate gt 100 }", Well),
+    ] {
+        let front = format!("frontend fe\n  http-request track-sc0 src table st_rl\n  {limit}\n");
+        let text = fragment().replacen("frontend fe\n", &front, 1);
+        must_say(
+            &seen(&text),
+            "rate-limit",
+            verdict,
+            "",
+            if verdict == Warn { "unless trusted" } else { "" },
+        );
+    }
+}
+
 /// HAProxy goes by the rules of the `defaults` that a frontend names before its own, and each set of rules knows its own lists.
 #[test]
 fn rules_of_named_defaults_count() {
