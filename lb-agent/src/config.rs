@@ -165,7 +165,7 @@ impl std::str::FromStr for CertificatePath {
     }
 }
 
-/// The name of a stick table, one word in a command of HAProxy's.
+/// The name of a stick table, one word in a command of HAProxy's: its section's, or `PEERS/TABLE` in a `peers` section.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TableName(String);
 
@@ -174,16 +174,25 @@ impl TableName {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The `peers` section in which it stands, and its name there, if it stands in one.
+    pub fn in_peers(&self) -> Option<(&str, &str)> {
+        self.0.split_once('/')
+    }
 }
 
 impl std::str::FromStr for TableName {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"._-:".contains(&byte);
-        if (1..=64).contains(&text.len()) && text.bytes().all(plain) {
+        let is_name = |name: &str| (1..=64).contains(&name.len()) && name.bytes().all(plain);
+        let names = text.split_once('/').map_or((text, None), |(peers, table)| (table, Some(peers)));
+        if is_name(names.0) && names.1.is_none_or(is_name) {
             return Ok(Self(text.to_owned()));
         }
-        Err(format!("`{text}` cannot be a table: expected 1 to 64 letters, digits and `._-:`"))
+        Err(format!(
+            "`{text}` cannot be a table: expected 1 to 64 letters, digits and `._-:`, behind the name of its `peers` section and `/` where it stands in one"
+        ))
     }
 }
 
@@ -311,7 +320,12 @@ mod tests {
         for bad in ["", "st rl", "st;x", "st\nx", "st\\"] {
             assert!(bad.parse::<super::TableName>().is_err(), "{bad:?}");
         }
-        assert!("st_rl".parse::<super::TableName>().is_ok());
+        for bad in ["/st", "mine/", "mine//st", "mine/st/x", "/"] {
+            assert!(bad.parse::<super::TableName>().is_err(), "{bad:?}");
+        }
+        for table in ["st_rl", "mine/st_src"] {
+            assert!(table.parse::<super::TableName>().is_ok(), "{table}");
+        }
     }
 
     #[test]

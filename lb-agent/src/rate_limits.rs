@@ -10,7 +10,7 @@ use pointsman_proto::{agent_v1, convert, v1};
 use crate::balancer::Balancer;
 use crate::command::Command;
 use crate::config::TableName;
-use crate::reply::{self, Table, TableEntry, TableKey};
+use crate::reply::{self, Table, TableEntry, TableKey, TableKeys};
 use crate::socket::unreadable;
 use crate::workers::{NO_TABLE, first_line};
 
@@ -55,7 +55,10 @@ pub async fn rate_limits(
     for table in &tables {
         let above = address.map_or(request.min_rate, |_| 0);
         match show(balancer, table, above).await {
-            Ok(read) => {
+            // It has forgotten the address, and says of nobody how often they ask.
+            Ok(None) if address.is_some() => {}
+            Ok(None) => unread.push(no_rates(table)),
+            Ok(Some(read)) => {
                 let wanted = |entry: &TableEntry| {
                     address.is_none_or(|address| entry.key == TableKey::Address(address))
                 };
@@ -66,7 +69,7 @@ pub async fn rate_limits(
             Err(problem) => unread.push(problem),
         }
     }
-    if unread.len() == tables.len() {
+    if !unread.is_empty() && unread.len() == tables.len() {
         return Err(unread.swap_remove(0));
     }
     reply.unread = unread.iter().map(convert::problem_to_wire).collect();
@@ -89,7 +92,7 @@ async fn unblock(
         rule.check()?;
         let forgotten = async {
             // HAProxy answers `clear` of what is not there as it answers any other, so only the table itself can be missing.
-            match show(balancer, table, u32::MAX).await?.keys.key_of(address) {
+            match keys(balancer, table).await?.key_of(address) {
                 Some(key) => balancer.workers.clear_key(table.as_str(), key).await,
                 None => Ok(()),
             }
@@ -100,9 +103,52 @@ async fn unblock(
     done
 }
 
-async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Table, Problem> {
+/// What tables store of a visitor. By any of it that a table has, HAProxy says what its keys are, and shows nobody.
+const STORED: [&str; 17] = [
+    "http_req_rate",
+    "http_err_rate",
+    "http_fail_rate",
+    "conn_rate",
+    "sess_rate",
+    "conn_cur",
+    "conn_cnt",
+    "sess_cnt",
+    "http_req_cnt",
+    "http_err_cnt",
+    "gpc0",
+    "gpc0_rate",
+    "gpc1",
+    "gpc1_rate",
+    "gpt0",
+    "bytes_in_rate",
+    "bytes_out_rate",
+];
+
+/// What a table goes by, whatever it counts.
+async fn keys(balancer: &Balancer, table: &TableName) -> Result<TableKeys, Problem> {
+    for data in STORED {
+        if let Some(read) = filtered(balancer, table, data, u32::MAX).await? {
+            return Ok(read.keys);
+        }
+    }
+    Err(no_rates(table))
+}
+
+/// Who is above a rate; `None` if the table stores none.
+async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Option<Table>, Problem> {
+    filtered(balancer, table, "http_req_rate", above).await
+}
+
+/// The rows of a table of which one number is larger; `None` if it does not store that.
+async fn filtered(
+    balancer: &Balancer,
+    table: &TableName,
+    data: &str,
+    above: u32,
+) -> Result<Option<Table>, Problem> {
     let name = table.as_str();
-    let command = Command::of(&["show", "table", name, "data.http_req_rate", "gt", &above.to_string()])?;
+    let words = ["show", "table", name, &format!("data.{data}"), "gt", &above.to_string()];
+    let command = Command::of(&words)?;
     let answer = balancer.workers.current().ask(&command).await.map_err(|problem| match problem.code {
         Code::HaproxyReplyUnexpected => {
             problem.hint("ask for fewer: `pointsman traffic limits ENV --min-rate 1000`")
@@ -110,19 +156,32 @@ async fn show(balancer: &Balancer, table: &TableName, above: u32) -> Result<Tabl
         _ => problem,
     })?;
     if let Some(table) = reply::table(&answer, name) {
-        return Ok(table);
+        return Ok(Some(table));
     }
-    let unknown = [NO_TABLE, "Data type not stored in this table"];
-    if unknown.iter().any(|text| answer.lines().next().is_some_and(|line| line.ends_with(text))) {
-        let message = format!("HAProxy has no table `{name}` of `http_req_rate`");
-        return Err(Problem::new(Code::RateTableUnknown, message)
-            .cause(format!("its answer: {}", first_line(&answer)))
-            .hint(
-                "compare `rate_limit_tables` in lb-agent.toml with the `stick-table` lines of haproxy.cfg",
-            ));
+    let (first, said) = (answer.lines().next().unwrap_or_default(), first_line(&answer));
+    // The second is of a kind of data that this version does not know.
+    if [NOT_STORED, "Unknown data type"].iter().any(|text| first.ends_with(text)) {
+        return Ok(None);
     }
-    let why = format!("table `{name}`, {}", first_line(&answer));
-    Err(unreadable(&command, &why))
+    if first.ends_with(NO_TABLE) {
+        let message = format!("HAProxy has no table `{name}`");
+        return Err(compare(message).cause(format!("its answer: {said}")));
+    }
+    Err(unreadable(&command, &format!("table `{name}`, {said}")))
+}
+
+/// HAProxy's answer about data that a table does not have.
+const NOT_STORED: &str = "Data type not stored in this table";
+
+fn compare(message: String) -> Problem {
+    Problem::new(Code::RateTableUnknown, message)
+        .hint("compare `rate_limit_tables` in lb-agent.toml with the `stick-table` lines of haproxy.cfg")
+}
+
+fn no_rates(table: &TableName) -> Problem {
+    let name = table.as_str();
+    compare(format!("the table `{name}` stores no `http_req_rate`, so nobody can be shown of it"))
+        .hint("an address is let in again all the same: `pointsman traffic unblock ENV <address>`")
 }
 
 fn to_wire(table: &TableName, entry: &TableEntry) -> v1::RateEntry {

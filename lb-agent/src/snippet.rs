@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use pointsman_core::{BackendName, Code, HttpPath, Problem};
 
-use crate::config::{Config, Driver};
+use crate::config::{Config, Driver, TableName};
 use crate::doctor::log;
 use crate::doctor::page::{HoldLines, PLAIN_PAGE, hold_lines, page_line};
 use crate::socket::Endpoint;
@@ -273,11 +273,16 @@ fn logged(config: &Config) -> Result<String, Problem> {
     ))
 }
 
+/// The tables that are to have a backend each. One in a `peers` section is whoever's who wrote that, with the lines that count in it.
+fn own_tables(config: &Config) -> impl Iterator<Item = &TableName> {
+    config.haproxy.rate_limit_tables.iter().map(|table| &table.0).filter(|table| table.in_peers().is_none())
+}
+
 /// What counts visitors in the tables that the agent may look into. Limiting them is left to whoever knows the site.
 fn limits(config: &Config) -> Result<String, Problem> {
     let mut lines = String::new();
-    for (number, table) in config.haproxy.rate_limit_tables.iter().enumerate() {
-        let table = plain("the table", table.0.as_str())?;
+    for (number, table) in own_tables(config).enumerate() {
+        let table = plain("the table", table.as_str())?;
         if number == 0 {
             lines.push_str("\n  # Counts visitors, never the agent's own checks and testers. The lines with `deny` limit them: the number is yours, one look\n  # at a map asks for hundreds of tiles. Of lines with one number behind `track-sc` only the first counts: where a line of yours\n  # has the same, take another one here. `pointsman doctor lb ENV` names one that is free.\n");
         }
@@ -433,14 +438,14 @@ fn tables(config: &Config) -> Result<Option<String>, Problem> {
     let mut text = "# ---- 7. Tables of rate limits, each in a backend of its own, so that it has a name. Type `ipv6` holds both kinds of addresses. With
 # `peers` they outlive a reload: docs/haproxy.md.\n"
         .to_owned();
-    for table in &config.haproxy.rate_limit_tables {
+    for table in own_tables(config) {
         let _ = writeln!(
             text,
             "backend {}\n  stick-table type ipv6 size 100k expire 10m store http_req_rate(10s)\n",
-            plain("the table", table.0.as_str())?
+            plain("the table", table.as_str())?
         );
     }
-    let wanted = !config.haproxy.rate_limit_tables.is_empty();
+    let wanted = own_tables(config).next().is_some();
     Ok(wanted.then(|| text.trim_end().to_owned() + "\n"))
 }
 

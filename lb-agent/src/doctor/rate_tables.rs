@@ -3,6 +3,7 @@
 use super::frontend::routing_or_all;
 use super::seen::{Seen, Written};
 use super::{Said, add_to, listed};
+use crate::config::TableName;
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section};
 
 /// Counters of a request, unless `tune.stick-counters` says otherwise.
@@ -58,30 +59,49 @@ fn tracks<'a>(config: &'a HaproxyConfig, section: &'a Section) -> Vec<Track<'a>>
     KINDS.iter().flat_map(of_kind).collect()
 }
 
+/// The last line that begins so in the first section of these kinds and this name that has one.
+fn last_of<'a>(
+    config: &'a HaproxyConfig,
+    (kinds, name): (&'a [&'a str], &str),
+    begin: &[&str],
+) -> Option<&'a Line> {
+    let mut sections = config.sections(kinds).filter(|section| section.name == name);
+    sections.find_map(|section| section.lines.iter().rfind(|line| line.begins(begin)))
+}
+
 /// What keeps visitors from being counted in a table.
-fn wrong(seen: &Seen, config: &HaproxyConfig, table: &str) -> Option<Said> {
-    let kinds = ["frontend", "backend", "listen"];
-    let stick = config
-        .sections(&kinds)
-        .filter(|section| section.name == table)
-        .find_map(|section| section.own(&["stick-table"]).last());
+fn wrong(seen: &Seen, config: &HaproxyConfig, name: &TableName) -> Option<Said> {
+    const KINDS_WITH_TABLES: &[&str] = &["frontend", "backend", "listen"];
+    let table = name.as_str();
+    let stick = match name.in_peers() {
+        Some((peers, name)) => last_of(config, (&["peers"], peers), &["table", name]),
+        None => last_of(config, (KINDS_WITH_TABLES, table), &["stick-table"]),
+    };
     let Some(stick) = stick else {
+        let section = match name.in_peers() {
+            Some((peers, name)) => format!("peers {peers}\n  table {name}"),
+            None => format!("backend {table}\n  stick-table"),
+        };
         return Some(Said::warn(
             format!("HAProxy's configuration has no table `{table}`"),
             format!(
-                "add, or take it out of `rate_limit_tables` in lb-agent.toml:\nbackend {table}\n  stick-table type ipv6 size 100k expire 10m store http_req_rate(10s)"
+                "add, or take it out of `rate_limit_tables` in lb-agent.toml:\n{section} type ipv6 size 100k expire 10m store http_req_rate(10s)"
             ),
         ));
     };
     if !stick.holds("http_req_rate(") {
         return Some(Said::warn(
             format!("{}: the table `{table}` does not store `http_req_rate`", stick.place),
-            format!("at {}:\n  {} store http_req_rate(10s)", stick.place, stick.words().join(" ")),
+            format!(
+                "at {}:\n  {} store http_req_rate(10s)\nwithout it an address is let in again all the same:\n  pointsman traffic unblock ENV <address>",
+                stick.place,
+                stick.words().join(" ")
+            ),
         ));
     }
     let fronts = routing_or_all(seen, config);
     let mut taken: Option<(Track<'_>, Track<'_>)> = None;
-    for section in config.sections(&kinds) {
+    for section in config.sections(KINDS_WITH_TABLES) {
         // What a frontend has counted a backend does not count anew.
         let before = fronts.iter().filter(|_| section.kind == "backend");
         let mut earlier: Vec<Track<'_>> = before.flat_map(|front| tracks(config, front)).collect();
@@ -134,13 +154,16 @@ fn free_counter(config: &HaproxyConfig, section: &Section) -> Option<u8> {
 }
 
 pub(super) fn counted(seen: &Seen, written: &Written) -> Said {
-    let tables: Vec<&str> = seen.wanted.rate_limit_tables.iter().map(|table| table.0.as_str()).collect();
+    let tables: Vec<&TableName> = seen.wanted.rate_limit_tables.iter().map(|table| &table.0).collect();
     if tables.is_empty() {
         return Said::ok("none is granted: no `rate_limit_tables` in lb-agent.toml");
     }
     let found: Vec<Said> = tables.iter().filter_map(|table| wrong(seen, &written.config, table)).collect();
     if found.is_empty() {
-        return Said::ok(format!("visitors are counted in {}", listed(tables)));
+        return Said::ok(format!(
+            "visitors are counted in {}",
+            listed(tables.iter().map(|table| table.as_str()))
+        ));
     }
     let of = |part: fn(&Said) -> &str| found.iter().map(part).collect::<Vec<_>>();
     Said::warn(of(|said| &said.what).join("; "), of(|said| &said.fix).join("\n"))

@@ -152,3 +152,50 @@ backend st_rl
     // It alone is an error.
     assert!(haproxy.agent.rate_limits("st_gone", "", 0).await.is_err());
 }
+
+/// Who is banned by a mark, or by the rate of connections, is in a table without `http_req_rate`; one of `peers` has two names.
+#[tokio::test]
+async fn an_address_is_let_in_again_whatever_the_table_counts() {
+    let address = crate::net::free();
+    let started = Haproxy::start_with(|_| {
+        let sections = format!(
+            "peers mine
+  table st_src type ip size 100k expire 10m store http_req_rate(60s)
+frontend limited
+  bind {address}
+  http-request track-sc0 src table mine/st_src
+  http-request track-sc1 src table st_ban
+  http-request track-sc2 src table st_conn
+  http-request sc-inc-gpc0(1) if {{ sc_http_req_rate(0,mine/st_src) gt {LIMIT} }}
+  http-request deny deny_status 403 if {{ sc_get_gpc0(1,st_ban) gt 0 }}
+  http-request return status 200
+backend st_ban
+  stick-table type ipv6 size 100k expire 1h store gpc0
+backend st_conn
+  stick-table type ip size 100k expire 10m store conn_rate(60s)
+"
+        );
+        (sections, "rate_limit_tables = [\"mine/st_src\", \"st_ban\", \"st_conn\"]".to_owned())
+    });
+    let Some(haproxy) = started.await else { return };
+    for _ in 0..=LIMIT {
+        status("127.0.0.9", address).await;
+    }
+    assert_eq!(status("127.0.0.9", address).await, "403");
+    let all = haproxy.agent.rate_limits("", "", 0).await.unwrap();
+    let seen: Vec<_> = all.entries.iter().map(|entry| (entry.table.as_str(), entry.key.as_str())).collect();
+    assert_eq!(seen, [("mine/st_src", "127.0.0.9")]);
+    // Nobody is shown of the others, which is said.
+    let unread: Vec<_> = all.unread.iter().map(|problem| problem.message.as_str()).collect();
+    assert_eq!(unread.len(), 2, "{unread:?}");
+    let left = haproxy.agent.rate_limits("", "127.0.0.9", 0).await.unwrap();
+    assert!(left.entries.is_empty() && left.unread.is_empty(), "{left:?}");
+    for table in ["mine/st_src", "st_ban", "st_conn"] {
+        let held = haproxy.admin(&format!("show table {table}")).await;
+        assert!(held.contains("used:0"), "{held}");
+    }
+    assert_eq!(status("127.0.0.9", address).await, "200");
+    let only = haproxy.agent.rate_limits("st_ban", "127.0.0.9", 0).await.unwrap();
+    assert!(only.entries.is_empty() && only.unread.is_empty(), "{only:?}");
+    assert!(haproxy.agent.rate_limits("st_ban", "", 0).await.is_err());
+}

@@ -524,6 +524,37 @@ fn visitors_are_counted_in_the_tables_that_are_granted() {
     );
 }
 
+/// A table of a `peers` section goes by the names of both.
+#[test]
+fn a_table_of_peers_is_one_too() {
+    let granting = |text: &str| {
+        let mut seen = seen(text);
+        seen.wanted.rate_limit_tables =
+            vec![pointsman_chassis::config::Parsed("mine/st_src".parse().unwrap())];
+        seen
+    };
+    let track = "  http-request track-sc0 src table mine/st_src unless trusted\n";
+    let peers = "peers mine\n  table st_src type ip size 100k expire 10m store http_req_rate(10s)\n";
+    let text = fragment().replacen("  acl pm_known ", &format!("{track}  acl pm_known "), 1) + peers;
+    must_say(&granting(&text), "rate-tables", Well, "counted in `mine/st_src`", "");
+    must_say(
+        &granting(&text.replace("peers mine\n", "peers other\n")),
+        "rate-tables",
+        Warn,
+        "has no table `mine/st_src`",
+        "peers mine\n  table st_src type ipv6",
+    );
+    must_say(&granting(&text.replace(track, "")), "rate-tables", Warn, "no line counts", "table mine/st_src");
+    // One without rates shows nobody, and an address is let in again all the same.
+    must_say(
+        &granting(&text.replace("store http_req_rate(10s)", "store gpc0")),
+        "rate-tables",
+        Warn,
+        "does not store `http_req_rate`",
+        "pointsman traffic unblock",
+    );
+}
+
 /// Whether the agent speaks the PROXY protocol is as its `bind` awaits it.
 #[test]
 fn who_speaks_the_proxy_protocol_is_awaited() {
