@@ -2,7 +2,9 @@
 
 use std::net::SocketAddr;
 
+use super::part::{self, At, Part};
 use super::seen::{Seen, Written};
+use super::trusted::is_for_some;
 use super::{Said, add_to, frontend, listed};
 use crate::haproxy_cfg::{HaproxyConfig, Line, Section, Setting};
 
@@ -92,7 +94,32 @@ pub(super) fn ring(seen: &Seen, written: &Written) -> Said {
             return Said::fail(what, format!("remove `option dontlog-normal` at {place}"));
         }
     }
-    Said::ok(format!("`{}` leads to the agent at {agent}", ring.title()))
+    let well = || Said::ok(format!("`{}` leads to the agent at {agent}", ring.title()));
+    silenced(seen, config).unwrap_or_else(well)
+}
+
+/// The line that keeps access lines of visitors back for good, or else of some of them. Probes from some addresses are few.
+fn silenced(seen: &Seen, config: &HaproxyConfig) -> Option<Said> {
+    let mut some = None;
+    let fronts = frontend::routing_or_all(seen, config);
+    let front = fronts.first().copied()?;
+    let sections = fronts.iter().copied().chain(super::backends::slots(seen, config));
+    for (home, line) in sections.flat_map(|section| config.rules(section)) {
+        if line.word(1) != "set-log-level" || line.word(2) != "silent" || is_for_some(line, home) {
+            continue;
+        }
+        let part = part::of_line(line, At { home, front, host: &seen.host });
+        let what = format!("{}: `set-log-level silent` writes no line", line.place);
+        let fix = format!("remove `set-log-level silent` at {}", line.place);
+        if part >= Part::Most {
+            return Some(Said::fail(what, fix));
+        }
+        if part > Part::Nobody {
+            some =
+                some.or(Some(Said::warn(format!("{what} for some requests: they look like lost ones"), fix)));
+        }
+    }
+    some
 }
 
 /// Whether a line that may be so long lacks its end.

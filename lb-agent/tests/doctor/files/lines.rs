@@ -2,7 +2,7 @@
 
 use pointsman_lb_agent::doctor::Verdict::{Fail, Ok as Well, Warn};
 
-use super::{Case, LOG, case};
+use super::{BLUE, Case, LOG, case};
 use crate::world::{fragment, must_say, seen};
 
 pub(super) const CASES: &[Case] = &[
@@ -52,6 +52,46 @@ pub(super) const CASES: &[Case] = &[
     case("log-ring", (LOG, "log ring@pointsman len 1024 format raw local0"), Well, "leads to the agent", ""),
     case("log-ring", ("maxlen 1024", "maxlen 200"), Fail, "`maxlen 200` cuts lines off", "  maxlen 1024"),
     case("log-ring", (LOG, "no log\n  log ring@pointsman format raw local0"), Well, "leads to the agent", ""),
+    // Requests that write no line.
+    case(
+        "log-ring",
+        ("  acl pm_known ", "  http-request set-log-level silent\n  acl pm_known "),
+        Fail,
+        "`set-log-level silent` writes no line",
+        "remove `set-log-level silent` at haproxy.cfg:",
+    ),
+    case(
+        "log-ring",
+        ("  acl pm_known ", "  http-request set-log-level silent if { path_beg /tiles/ }\n  acl pm_known "),
+        Warn,
+        "for some requests",
+        "remove `set-log-level silent` at haproxy.cfg:",
+    ),
+    case(
+        "log-ring",
+        ("  acl pm_known ", "  http-response set-log-level silent if { status 404 }\n  acl pm_known "),
+        Warn,
+        "for some requests",
+        "remove",
+    ),
+    case(
+        "log-ring",
+        (BLUE, "backend be_blue\n  mode http\n  http-request set-log-level silent if { path_beg /tiles/ }\n"),
+        Warn,
+        "for some requests",
+        "remove",
+    ),
+    // Probes of a monitor are few, and errors are written at another level that passes as well.
+    case(
+        "log-ring",
+        (
+            "  acl pm_known ",
+            "  http-request set-log-level silent if { src 10.0.0.9 }\n  http-response set-log-level err if { status 500 }\n  acl pm_known ",
+        ),
+        Well,
+        "leads to the agent",
+        "",
+    ),
     case("log-format", ("\"pm1 be=", "\"pm0 be="), Fail, "do not begin with `pm1`", "log-format \"pm1 be=%b"),
     case("log-format", (" tr=%Tr", ""), Fail, "lack `tr=%Tr`", "log-format \"pm1 be=%b"),
     case("log-format", (" rc=%rc", ""), Warn, "lack `rc=%rc`", "log-format \"pm1 be=%b"),
