@@ -452,7 +452,7 @@ fn tables(config: &Config) -> Result<Option<String>, Problem> {
 fn slots(config: &Config, wishes: &Wishes) -> Result<String, Problem> {
     let host = plain("the host", wishes.site_host.as_deref().unwrap_or(&config.frontend.host))?;
     let path = plain("the path", wishes.check_path.as_str())?;
-    let mut text = "# ---- 5. One backend for each slot, all checked all the time, the idle ones too. No `cookie`, no `stick`, no weights.\n".to_owned();
+    let mut text = "# ---- 5. One backend for each slot, all checked all the time, the idle ones too. No `cookie`, no `stick`, no weights. They take your\n# backend's place: copy its time-outs and headers into each, and `ssl`, `verify`, `send-proxy` of its servers.\n".to_owned();
     for backend in config.haproxy.backends.iter().map(|name| &name.0) {
         if *backend == config.haproxy.maintenance_backend.0 {
             continue;
