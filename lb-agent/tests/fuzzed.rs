@@ -51,6 +51,19 @@ fn word() -> impl Strategy<Value = String> {
     prop_oneof!["[a-z0-9_./:#-]{0,12}", any::<String>(), "[ -~]{0,8}", "(<<|;|@1|\\\\|\n|\r| ){1,3}"]
 }
 
+/// A parser that nobody fuzzes is one that somebody forgot.
+#[test]
+fn every_parser_of_answers_is_fuzzed() {
+    let parsers = include_str!("../src/reply.rs").lines().filter_map(|line| {
+        let (name, arguments) = line.strip_prefix("pub fn ")?.split_once('(')?;
+        arguments.starts_with("reply: &str").then_some(name)
+    });
+    let rules = include_str!("../fuzz/rules/replies.rs");
+    let (fuzzed, forgotten): (Vec<&str>, Vec<&str>) =
+        parsers.partition(|name| rules.contains(&format!("reply::{name}(text")));
+    assert!(fuzzed.len() > 15 && forgotten.is_empty(), "not fuzzed: {forgotten:?}");
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: CASES, failure_persistence: None, rng_seed: RngSeed::Fixed(1), ..ProptestConfig::default() })]
 

@@ -14,6 +14,22 @@ pub fn hold(bytes: &[u8]) {
     let _ = reply::server_states(text);
     let _ = reply::algorithms(text);
     let _ = reply::is_empty_success(text);
+    let _ = reply::limits(text);
+    let _ = reply::cli_sockets(text);
+    let _ = reply::cli_level(text);
+    let _ = reply::maps(text);
+    let _ = reply::loaded_files(text);
+    let _ = reply::sessions(text);
+    let _ = reply::buffer_bytes(text);
+    let _ = reply::certificate(text);
+    let _ = reply::certificate_is_set(text, "/certs/www.pem");
+    let _ = reply::certificate_is_committed(text);
+    // What visitors write stands in tables, and goes to a person's terminal.
+    if let Some(table) = reply::table(text, "st_rl") {
+        for entry in &table.entries {
+            assert!(!entry.key.to_string().contains(char::is_control), "{entry:?}");
+        }
+    }
     if let Some(rows) = reply::stat(text) {
         assert!(rows.iter().all(|row| row.server != "FRONTEND"));
         for row in rows.iter().filter(|row| row.healthy()) {
