@@ -73,6 +73,7 @@ impl Exit {
             | Code::MigrationBreaking
             | Code::RouteDrift
             | Code::CertificateEnds
+            | Code::WasTurnedBack
             | Code::LossGrown
             | Code::CopyMissing => Self::Refused,
             Code::EnvironmentBusy => Self::Busy,

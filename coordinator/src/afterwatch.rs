@@ -11,8 +11,8 @@ use pointsman_core::judging::{self, AfterEnd};
 use pointsman_core::ports::{Clock as _, Ear, Signals};
 use pointsman_core::verdict::Verdict;
 use pointsman_core::{
-    Judged, OnFail, Outcome, Problem, Purpose, ReleaseId, Ruling, State, Step, Timestamp, VerdictPlan,
-    WatchProgress,
+    AFTER_ITS_END, BY_ITSELF, Judged, OnFail, Outcome, Problem, Purpose, ReleaseId, Ruling, State, Step,
+    Timestamp, VerdictPlan, WatchProgress,
 };
 use tracing::info;
 
@@ -149,11 +149,11 @@ fn met<E: Ear>(state: &State, watcher: &Watcher<E>, heard: bool) -> Option<After
 async fn turn_back(office: &Office, release: &ReleaseId, told: &str) -> Result<ReleaseId, Problem> {
     let wish = WishOf {
         request_id: None,
-        reason: Some(format!("after its end: {told}")),
-        by: "pointsman".to_owned(),
+        reason: Some(format!("{AFTER_ITS_END}{told}")),
+        by: BY_ITSELF.to_owned(),
         without: Vec::new(),
     };
-    let back = office.roll_back(wish, Some(release)).await?;
+    let back = office.roll_back(wish, Some(release), Some(told)).await?;
     info!(%release, %back, told, "it fares too badly: back");
     Ok(back)
 }

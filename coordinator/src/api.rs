@@ -39,7 +39,7 @@ use crate::planner::{Files, Wanted};
 use crate::rate_limits;
 use crate::visitors::traffic::{self, Watchers};
 use crate::warnings::{self, Told};
-use crate::way_back::{leads_back, way_back, with_checks};
+use crate::way_back::{self, leads_back, with_checks};
 use crate::{check_now, checklist};
 
 /// Longest time for an offer to arrive.
@@ -403,10 +403,13 @@ impl Coordinator for Api {
                 reason: page.reason.clone().unwrap_or_default(),
                 until_ms: page.until.map_or(0, |until| until.0),
             });
-            let way_back = leads_back(&standing, office.running().as_ref()).and_then(|back| {
+            let running = office.running();
+            let turned_back = way_back::turned_back(&standing, running.as_ref()).cloned();
+            let way_back = leads_back(&standing, running.as_ref()).and_then(|back| {
                 let slot = office.environment().slots.get(&back.slot)?;
-                Some(with_checks(&office, way_back(&back, slot, &agents)))
+                Some(with_checks(&office, way_back::way_back(&back, slot, &agents)))
             });
+            let way_back = way_back.or_else(|| turned_back.as_ref().map(way_back::closed_by));
             Ok(v1::StatusReply {
                 way_back,
                 watched_on,
@@ -414,6 +417,11 @@ impl Coordinator for Api {
                 url: office.environment().url.clone(),
                 live: standing.live.as_ref().map(live_to_wire),
                 previous: standing.previous.as_ref().map(live_to_wire),
+                turned_back: turned_back.map(|turned| v1::TurnedBack {
+                    what: Some(live_to_wire(&turned.what)),
+                    at_ms: turned.at.0,
+                    why: turned.why,
+                }),
                 wanted_route: standing.route.map(|route| route.to_string()).unwrap_or_default(),
                 maintenance,
                 unaccounted: unaccounted.map(|share| v1::Unaccounted {
@@ -461,6 +469,13 @@ impl Coordinator for Api {
             {
                 return Ok(v1::AskReply { release: release.to_string(), already: true });
             }
+            // It goes on already, by itself: turning that back would lead everybody to what it leads away from.
+            if let Some(open) = office.running().filter(|open| open.state.leads_from_ill())
+                && named.as_ref() != Some(&open.state.plan.release)
+                && asked.without.is_empty()
+            {
+                return Ok(v1::AskReply { release: open.state.plan.release.to_string(), already: true });
+            }
             // What gives way is meant only where it is named.
             let meant =
                 |open: &Kept| !open.state.gives_way() || named.as_ref() == Some(&open.state.plan.release);
@@ -476,7 +491,8 @@ impl Coordinator for Api {
             let without = without(&asked.without)?;
             let wish = WishOf { request_id, reason: reason_of(&asked.reason), by: who(&peer), without };
             // Whoever asks may leave: what was stopped for it is not left alone.
-            let release = to_the_end(async move { office.roll_back(wish, named.as_ref()).await }).await?;
+            let release =
+                to_the_end(async move { office.roll_back(wish, named.as_ref(), None).await }).await?;
             Ok(v1::AskReply { release: release.to_string(), already: false })
         };
         reply(rolled.await)

@@ -1,10 +1,10 @@
 //! Releases that are in memory no more: they are read from the journal when somebody asks, so that what a coordinator holds does
 //! not grow with what it ever did.
 
-use pointsman_core::{EnvironmentName, Problem, ReleaseId, RequestId};
+use pointsman_core::{EnvironmentName, Outcome, Problem, ReleaseId, RequestId};
 
 use crate::journal::{JournalStore, Which};
-use crate::opening::Kept;
+use crate::opening::{Kept, Opened};
 
 /// The releases of one environment, as its journal has them.
 pub struct Archive<'a> {
@@ -64,6 +64,21 @@ impl<'a> Archive<'a> {
         }
     }
 
+    /// Closes the way back where a journal is read from a plan of a version of before on, which left it open to what had been turned
+    /// back: the rollback by which it was is older then than what was read.
+    pub async fn mind_what_was_ill(&self, told: &mut Opened) -> Result<(), Problem> {
+        let moved =
+            |kept: &Kept| kept.state.outcome() == Some(Outcome::Confirmed) && kept.changes_what_is_live();
+        let known = told.releases.values().any(|kept| kept.number >= told.since && moved(kept));
+        if known || told.since == 0 || told.standing.previous.is_none() {
+            return Ok(());
+        }
+        if let Some(last) = self.last_before(told.since, moved).await? {
+            told.standing.mind_what_was_ill(&last.state);
+        }
+        Ok(())
+    }
+
     /// The first that was planned after an entry and is such a one.
     pub async fn first_after(
         &self,
@@ -100,7 +115,7 @@ mod tests {
     use super::*;
     use crate::environment::Environment;
     use crate::fixture;
-    use crate::opening::{self, KEPT, Opened};
+    use crate::opening::{self, KEPT};
 
     /// More releases than a coordinator reads at its start.
     const MANY: usize = 1_200;
@@ -218,6 +233,58 @@ mod tests {
         assert!(told.since + 100 > newest && told.releases.len() == 1, "{}", told.since);
         assert!(told.releases.contains_key(&release));
         assert_eq!(told.missing().is_empty(), told.standing.live.is_none());
+    }
+
+    /// Ends well, and is recorded as releases of before are: what it says of how it stood is what such a version made of it.
+    async fn record(store: &JournalStore, wish: crate::planner::Wish, standing: &mut Standing) -> Kept {
+        let epoch = store.take_lease(&production().name, "test").await.unwrap();
+        let mut seen = fixture::seen(&production());
+        for facts in seen.balancers.values_mut() {
+            let route = standing.route.clone().unwrap_or_else(|| facts.route.parse().unwrap());
+            (facts.route, facts.highest_epoch) = (route.to_string(), route.epoch.0);
+        }
+        let mut plan = crate::planner::plan(&production(), standing, wish, &seen).unwrap();
+        plan.verdict.mode = pointsman_core::VerdictMode::Off;
+        plan.stood = Some(Box::new(standing.clone()));
+        let number = store.head().borrow().seq + 1;
+        let (events, state) = fixture::history(plan, false);
+        let release = state.plan.release.clone();
+        store.append(&production().name, epoch, &release, fixture::PLANNED_AT, events).await.unwrap();
+        standing.fold(&state);
+        Kept::new(fixture::PLANNED_AT, number, state)
+    }
+
+    #[tokio::test]
+    async fn a_way_back_that_a_version_of_before_left_open_to_what_was_turned_back_is_closed_at_a_start() {
+        let folder = folder();
+        let path = folder.path().join("journal.db");
+        let store = JournalStore::open(&path, "test").unwrap();
+        let mut standing = Standing::default();
+        for release in ["r0", "r1"] {
+            record(&store, fixture::deploy(release), &mut standing).await;
+        }
+        let ill = standing.live.clone();
+        let back = crate::planner::Wish {
+            by: "pointsman".to_owned(),
+            reason: Some("after its end: errors".to_owned()),
+            ..fixture::wish(crate::planner::Wanted::Rollback, "back")
+        };
+        record(&store, back, &mut standing).await;
+        assert_eq!(standing.turned_back.clone().map(|turned| turned.what), ill);
+        (standing.previous, standing.turned_back) = (ill.clone(), None);
+        let page = fixture::wish(crate::planner::Wanted::MaintenanceOn(None), "page");
+        record(&store, page, &mut standing).await;
+        let staging = fixture::file(&["lb1"], "").replace("\"production\"", "\"staging\"");
+        let staging = Environment::parse(Path::new("staging.toml"), &staging).unwrap();
+        fixture::grow(&store, &staging, (0, MANY), true, Standing::default()).await;
+
+        let environment = production().name;
+        let mut told = opening::look(&store, &environment).await.unwrap();
+        assert_eq!((told.releases.len(), &told.standing.previous), (1, &ill), "it begins with the page");
+        Archive::of(&store, &environment).mind_what_was_ill(&mut told).await.unwrap();
+        assert_eq!(told.standing.previous, None);
+        let turned = told.standing.turned_back.unwrap();
+        assert_eq!((Some(turned.what), turned.why.as_str()), (ill, "errors"));
     }
 
     fn change(path: &Path, seq: u64) {

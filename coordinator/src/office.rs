@@ -275,6 +275,9 @@ impl Office {
                 }
             }
         }
+        if let Err(problem) = self.archive().mind_what_was_ill(&mut told).await {
+            warn!(environment = %name, problem = %problem.in_full(), "what a rollback led away from cannot be read");
+        }
         match (&told.trouble, told.open()) {
             (Some(problem), _) => {
                 error!(environment = %name, problem = %problem.in_full(), "nothing is ordered");
@@ -576,15 +579,32 @@ impl Office {
     }
 
     /// Rolls back what visitors get: `of`, if that is given, and nothing else. Work on the database that holds the
-    /// environment, and gives way, is stopped first.
-    pub async fn roll_back(&self, wish: WishOf, of: Option<&ReleaseId>) -> Result<ReleaseId, Problem> {
+    /// environment, and gives way, is stopped first. What was `found` against it is kept, and what is known anyway.
+    pub async fn roll_back(
+        &self,
+        wish: WishOf,
+        of: Option<&ReleaseId>,
+        found: Option<&str>,
+    ) -> Result<ReleaseId, Problem> {
         let meant = || of.map_or(Ok(()), |of| self.must_be_live(of));
         meant()?;
         self.make_way(&wish).await?;
-        let plan = self.plan(Wanted::Rollback, None, wish).await?;
+        let mut plan = self.plan(Wanted::Rollback, None, wish).await?;
+        plan.found_ill = found.map(str::to_owned).or_else(|| self.known_ill());
         // From here on a plan that is not of this moment is refused when it begins: its route would not be the last.
         meant()?;
         self.begin(plan).await
+    }
+
+    /// What is known just now against what is live: it is watched on, and did not go back by itself. What both slots fail at, and
+    /// that nobody is seen, is not held against it.
+    fn known_ill(&self) -> Option<String> {
+        let book = self.book();
+        let live = book.told.standing.live.as_ref()?.release.as_ref()?;
+        let (_, problem) = book.after_end.as_ref().filter(|(of, _)| of == live)?;
+        let its_own =
+            matches!(problem.code, Code::VerdictAgainst | Code::CheckFailed | Code::BackendUnhealthy);
+        its_own.then(|| problem.message.clone())
     }
 
     fn must_be_live(&self, release: &ReleaseId) -> Result<(), Problem> {
@@ -714,11 +734,8 @@ impl Office {
         if !confirmed(deployed) || !deployed.is_deploy() {
             return Ok(None);
         }
-        let rolls_back = |kept: &Kept| {
-            let plan = &kept.state.plan;
-            matches!(plan.purpose, Purpose::Rollback { .. }) && !plan.gathers()
-        };
-        let moved = |kept: &Kept| confirmed(kept) && (kept.is_deploy() || rolls_back(kept));
+        let rolls_back = |kept: &Kept| kept.changes_what_is_live() && !kept.is_deploy();
+        let moved = |kept: &Kept| confirmed(kept) && kept.changes_what_is_live();
         let all_are_here = {
             let told = &self.book().told;
             let later = told.releases.values().filter(|kept| kept.number > deployed.number && moved(kept));

@@ -68,6 +68,12 @@ impl Kept {
         matches!(self.state.plan.purpose, Purpose::Deploy { .. })
     }
 
+    /// Whether another release is live when it is confirmed.
+    pub fn changes_what_is_live(&self) -> bool {
+        let plan = &self.state.plan;
+        self.is_deploy() || (matches!(plan.purpose, Purpose::Rollback { .. }) && !plan.gathers())
+    }
+
     /// Whether it moves visitors, or has moved them. What was refused, or undone before it moved anybody, did not; nor does work
     /// on the database that would give way to a rollback.
     pub fn moves_visitors(&self) -> bool {

@@ -14,6 +14,7 @@ use pointsman_proto::{convert, v1};
 use crate::environment::Environment;
 use crate::lasts;
 use crate::unaccounted;
+use crate::way_back;
 
 /// What a release is wanted for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -306,6 +307,7 @@ pub fn plan(
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
+        found_ill: None,
         stood: None,
     };
     // What leads back, or shows the page, is not refused for what may come.
@@ -431,6 +433,7 @@ fn database_alone(
         automatic_rollback: environment.automatic_rollback,
         drain_end: environment.drain_end,
         limits: environment.limits,
+        found_ill: None,
         stood: None,
     })
 }
@@ -625,7 +628,7 @@ fn purpose_and_target(
         // Planned elsewhere: it has nothing to do with slots.
         Wanted::Database(..) => Err(no_slot()),
         Wanted::Rollback => {
-            let nothing = || nothing_to_roll_back(&environment.name);
+            let nothing = || no_way_back(standing, &environment.name);
             let LiveRelease { slot, release, artifact } = standing.previous.clone().ok_or_else(nothing)?;
             let target = environment.slots.get(&slot).cloned().ok_or_else(nothing)?;
             if Some(&target) == live {
@@ -634,6 +637,16 @@ fn purpose_and_target(
             Ok((Purpose::Rollback { artifact, to: release }, target))
         }
     }
+}
+
+/// Says that no rollback leads anywhere, and why where what stands on the other slot was turned back.
+fn no_way_back(standing: &Standing, environment: &EnvironmentName) -> Problem {
+    let Some(turned) = &standing.turned_back else { return nothing_to_roll_back(environment) };
+    Problem::new(Code::WasTurnedBack, way_back::nothing_well(turned))
+        .cause("a rollback is not watched: it leads only to what was live before and well")
+        .hint(format!(
+            "to try it again, watched, deploy it anew: `pointsman deploy {environment} --artifact DIR --release ID`;              `pointsman history {environment}` names earlier ones"
+        ))
 }
 
 /// Says that no rollback leads anywhere.
@@ -999,6 +1012,34 @@ mod tests {
         );
         let moved = Standing { route: Route::parse("be_blue:be_green:0:6").ok(), ..Standing::default() };
         assert_eq!(code(plan(&moved, deploy(), &[("lb1", "be_blue:be_blue:0:7", 7)])), Code::RouteDrift);
+    }
+
+    #[test]
+    fn what_was_turned_back_is_no_way_back_and_the_refusal_says_when_and_why() {
+        let green = LiveRelease {
+            slot: "green".parse().unwrap(),
+            release: Some("a1".parse().unwrap()),
+            artifact: None,
+        };
+        let turned = pointsman_core::TurnedBack {
+            what: green.clone(),
+            at: Timestamp(1_795_000_000_000),
+            why: "errors on `green`".to_owned(),
+        };
+        let standing = Standing { turned_back: Some(turned), ..Standing::default() };
+        // What the agents say of its slot does not matter: it stands there, and is up.
+        let seen = seen(&[("lb1", "be_blue:be_blue:0:7", 7), ("lb2", "be_blue:be_blue:0:7", 7)]);
+        let refused = plan(&environment(), &standing, wish(Wanted::Rollback), &seen).unwrap_err();
+        assert_eq!(refused.code, Code::WasTurnedBack);
+        assert_eq!(
+            refused.message,
+            "nothing well to go back to: `a1` was turned back at 2026-11-18T11:06:40Z, because errors on `green`"
+        );
+        assert!(refused.hint.contains("`pointsman deploy production --artifact"), "{}", refused.hint);
+        assert!(plan(&environment(), &standing, deploy(), &seen).is_ok());
+        // What was live before on another slot is still the way back.
+        let known = Standing { previous: Some(green), ..standing };
+        assert!(plan(&environment(), &known, wish(Wanted::Rollback), &seen).is_ok());
     }
 
     /// With nothing in the journal to compare it with, as before the first release or after a journal was accepted.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use pointsman_core::{Code, LiveRelease, Purpose, SlotPlan, Standing};
+use pointsman_core::{Code, LiveRelease, Purpose, SlotPlan, Standing, Timestamp, TurnedBack};
 use pointsman_proto::v1;
 use tracing::{info, warn};
 
@@ -56,7 +56,38 @@ pub fn leads_back(standing: &Standing, open: Option<&Kept>) -> Option<LiveReleas
     let moving =
         plan.filter(|plan| matches!(plan.purpose, Purpose::Deploy { .. } | Purpose::Rollback { .. }));
     let Some(plan) = moving else { return standing.previous.clone() };
-    plan.from.as_ref().map(|from| held_by(from, standing))
+    // Nobody is to be led to what is just being turned back.
+    plan.from.as_ref().filter(|_| plan.ill().is_none()).map(|from| held_by(from, standing))
+}
+
+/// What was turned back, where that is why no rollback leads anywhere, by what is said of an environment that nothing moves.
+pub fn turned_back<'a>(standing: &'a Standing, open: Option<&Kept>) -> Option<&'a TurnedBack> {
+    let moves = open.is_some_and(|kept| !matches!(kept.state.plan.purpose, Purpose::Database(_)));
+    standing.turned_back.as_ref().filter(|_| !moves && standing.previous.is_none())
+}
+
+/// Why no rollback leads to what was turned back.
+pub fn nothing_well(TurnedBack { what, at, why }: &TurnedBack) -> String {
+    let what = match &what.release {
+        Some(release) => format!("`{release}`"),
+        None => format!("what `{}` holds", what.slot),
+    };
+    format!("nothing well to go back to: {what} was turned back at {}, because {why}", date_and_time(*at))
+}
+
+fn date_and_time(at: Timestamp) -> String {
+    let moment = i64::try_from(at.0).ok().and_then(|ms| jiff::Timestamp::from_millisecond(ms).ok());
+    moment.map_or_else(String::new, |moment| moment.strftime("%Y-%m-%dT%H:%M:%SZ").to_string())
+}
+
+/// The same as what is known of the way back. What its servers are like says nothing of that: it is there, and not well.
+pub fn closed_by(turned: &TurnedBack) -> v1::WayBack {
+    v1::WayBack {
+        ready: false,
+        found: nothing_well(turned),
+        slot: turned.what.slot.to_string(),
+        release: turned.what.release.as_ref().map(ToString::to_string).unwrap_or_default(),
+    }
 }
 
 /// What the slot holds that visitors are being moved from.
@@ -232,6 +263,28 @@ mod tests {
         assert_eq!(leads_back(&standing, None), standing.previous);
         assert_eq!(held_by(&slot, &standing), live("blue", "r2"));
         let adopted = held_by(&slot, &Standing::default());
+        let turned =
+            TurnedBack { what: live("green", "r1"), at: Timestamp(5), why: "errors on `green`".to_owned() };
+        let well = Standing { turned_back: Some(turned.clone()), ..standing.clone() };
+        assert_eq!(turned_back(&well, None), None, "there is another way back");
+        let closed = Standing { previous: None, ..well };
+        assert_eq!((leads_back(&closed, None), turned_back(&closed, None)), (None, Some(&turned)));
+        let said = closed_by(&turned);
+        assert_eq!((said.ready, said.slot.as_str(), said.release.as_str()), (false, "green", "r1"));
+        let why = "`r1` was turned back at 1970-01-01T00:00:00Z, because errors on `green`";
+        assert!(said.found.contains(why), "{}", said.found);
+
+        // While everybody is led away from what is ill, that is not offered as the way back.
+        let mut open = crate::fixture::plan(&crate::fixture::environment(&["lb1"], ""), "r3");
+        open.purpose = Purpose::Rollback { artifact: None, to: None };
+        let begun = |plan: &pointsman_core::Plan| {
+            let state = pointsman_core::State::begin(plan.clone(), pointsman_core::Epoch(1), Timestamp(5));
+            Kept::new(Timestamp(5), 1, state)
+        };
+        assert_eq!(leads_back(&standing, Some(&begun(&open))), standing.live);
+        open.found_ill = Some("errors".to_owned());
+        assert_eq!(leads_back(&standing, Some(&begun(&open))), None);
+        assert_eq!(turned_back(&closed, Some(&begun(&open))), None);
         assert_eq!((adopted.slot.as_str(), adopted.release), ("blue", None));
     }
 }

@@ -159,6 +159,7 @@ codes! {
     NotHeld = "PM0719", "a host does not hold what was released to it";
     NotLeftOut = "PM0720", "a host cannot be left out of the way back";
     CertificateEnds = "PM0722", "a certificate ends before the release could be over";
+    WasTurnedBack = "PM0723", "what was live before was turned back";
 }
 
 impl Code {

@@ -382,6 +382,12 @@ impl State {
         matches!(self.plan.purpose, Purpose::Database(DatabaseWork::Contract)) && self.ordered(Step::Contract)
     }
 
+    /// Whether it leads visitors away from a release that something was found against. Whoever asks for a rollback meanwhile wants
+    /// just that.
+    pub fn leads_from_ill(&self) -> bool {
+        self.plan.ill().is_some() && self.outcome().is_none() && !self.going_back()
+    }
+
     /// Whether the release is on its way back.
     pub fn going_back(&self) -> bool {
         self.turned_back.is_some() || self.step().is_some_and(|step| step.kind() == Kind::Backward)

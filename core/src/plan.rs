@@ -158,6 +158,8 @@ pub struct Plan {
     pub drain_end: DrainEnd,
     /// The bounds.
     pub limits: Limits,
+    /// What was found against the release that a rollback leads away from; none where nothing was: see [`Plan::ill`].
+    pub found_ill: Option<String>,
     /// How the environment stood when the release began: whoever reads the journal from here on needs nothing of before.
     /// None before it begins, and in releases from before this was said.
     pub stood: Option<Box<Standing>>,
@@ -235,7 +237,23 @@ const LONGEST_QUIET_MS: u64 = 1_000;
 /// What a reading of the gates may take beside its checks, in milliseconds.
 const READING_MS: u64 = 1_000;
 
+/// Who begins a rollback that nobody asked for. A person's name has the role before it.
+pub const BY_ITSELF: &str = "pointsman";
+/// How the reason of such a rollback begins.
+pub const AFTER_ITS_END: &str = "after its end: ";
+
 impl Plan {
+    /// Why the release that this rollback leads visitors away from is not to have them again without being watched; none where
+    /// nothing was found against it. Plans of before this was kept say it by who began them.
+    pub fn ill(&self) -> Option<&str> {
+        let leads_away = matches!(self.purpose, Purpose::Rollback { .. }) && !self.gathers();
+        let of_before = || {
+            let why = self.reason.as_deref().filter(|_| self.created_by == BY_ITSELF)?;
+            Some(why.strip_prefix(AFTER_ITS_END).unwrap_or(why))
+        };
+        self.found_ill.as_deref().or_else(of_before).filter(|_| leads_away)
+    }
+
     /// The steps on the way forward, in order.
     pub fn steps(&self) -> &'static [Step] {
         match self.purpose {

@@ -18,6 +18,17 @@ pub struct LiveRelease {
     pub artifact: Option<ArtifactDigest>,
 }
 
+/// What was turned back: it stands on its slot still, and leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnedBack {
+    /// What visitors were led back from.
+    pub what: LiveRelease,
+    /// When they had been led back.
+    pub at: Timestamp,
+    /// Why.
+    pub why: String,
+}
+
 /// The maintenance page, while it is up.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MaintenanceStanding {
@@ -36,8 +47,10 @@ pub struct MaintenanceStanding {
 pub struct Standing {
     /// What visitors get.
     pub live: Option<LiveRelease>,
-    /// What they got before: where a rollback leads.
+    /// What they got before, and was well: where a rollback leads.
     pub previous: Option<LiveRelease>,
+    /// What was turned back last, while that is still on its slot: no rollback leads there.
+    pub turned_back: Option<TurnedBack>,
     /// The route that was set last on every load balancer.
     pub route: Option<Route>,
     /// A share of the visitors that was found on another slot. Only where no route is known: what was set since says it itself.
@@ -110,18 +123,22 @@ impl Standing {
                 self.previous = self.live.take().or(adopted);
                 self.ahead_of_previous = std::mem::take(&mut self.ahead_of_live);
                 self.slots.insert(live.slot.clone(), live.clone());
-                self.live = Some(live);
+                (self.live, self.turned_back) = (Some(live), None);
             }
             // Rolled back: the new version stays on its slot for people to look at, but leads nowhere.
-            Purpose::Deploy { .. } if outcome == Outcome::RolledBack => {
-                self.slots.remove(&plan.to.name);
-                self.previous = self.previous.take().filter(|previous| previous.slot != plan.to.name);
+            Purpose::Deploy { artifact } if outcome == Outcome::RolledBack => {
+                let (slot, release) = (plan.to.name.clone(), Some(plan.release.clone()));
+                self.previous = self.previous.take().filter(|previous| previous.slot != slot);
+                let what = LiveRelease { slot, release, artifact: Some(*artifact) };
+                let why = state.turned_back.as_ref().map(|problem| problem.message.clone());
+                self.leads_not_to(what, state.entered_at, why.unwrap_or_default());
             }
             // Everybody is on the slot that served most of them before: what is live is what was.
             Purpose::Rollback { .. } if plan.gathers() => {}
             Purpose::Rollback { artifact, to } if confirmed => {
-                self.previous = self.live.take();
+                (self.previous, self.turned_back) = (self.live.take(), None);
                 std::mem::swap(&mut self.ahead_of_live, &mut self.ahead_of_previous);
+                self.mind_what_was_ill(state);
                 self.live = Some(LiveRelease {
                     slot: plan.to.name.clone(),
                     release: to.clone(),
@@ -134,6 +151,7 @@ impl Standing {
                 if self.previous.as_ref().is_some_and(|previous| previous.slot == plan.to.name) {
                     self.leads_nowhere_back();
                 }
+                self.turned_back = self.turned_back.take().filter(|turned| turned.what.slot != plan.to.name);
             }
             // Aborted: what was on the slot before is on it again.
             Purpose::Deploy { .. } | Purpose::Rollback { .. } => {}
@@ -152,6 +170,24 @@ impl Standing {
 
     fn routed(&mut self, state: &State) {
         (self.route, self.unaccounted) = (Some(state.route()), None);
+    }
+
+    /// Closes the way to what a rollback has led visitors away from, where something was found against that. A standing of versions of
+    /// before leaves it open, though they had folded the same rollback.
+    pub fn mind_what_was_ill(&mut self, rollback: &State) {
+        let confirmed = rollback.outcome() == Some(Outcome::Confirmed);
+        let (Some(why), Some(from)) = (rollback.plan.ill().filter(|_| confirmed), &rollback.plan.from) else {
+            return;
+        };
+        if let Some(what) = self.previous.clone().filter(|previous| previous.slot == from.name) {
+            self.leads_nowhere_back();
+            self.leads_not_to(what, rollback.entered_at, why.to_owned());
+        }
+    }
+
+    fn leads_not_to(&mut self, what: LiveRelease, at: Timestamp, why: String) {
+        self.slots.remove(&what.slot);
+        self.turned_back = Some(TurnedBack { what, at, why });
     }
 
     fn leads_nowhere_back(&mut self) {

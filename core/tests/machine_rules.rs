@@ -12,8 +12,8 @@ use pointsman_core::machine::{
     self, Next, apply, checks_alone_fail, gates_read, join_readings, possible, timely,
 };
 use pointsman_core::{
-    Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Problem, Purpose, Reading,
-    Request, RequestKind, Stamped, Standing, State, Step, Timestamp, WatchProgress, invariants,
+    Aftermath, Code, Event, HeldAt, LiveRelease, OrderKey, Outcome, Phase, Plan, Problem, Purpose, Reading,
+    Request, RequestKind, Stamped, Standing, State, Step, Timestamp, TurnedBack, WatchProgress, invariants,
 };
 use story::{Story, lost, refused};
 use waited::{fence_failed, next};
@@ -732,6 +732,98 @@ fn a_rolled_back_deploy_changes_nothing_that_is_live_and_leads_nowhere() {
     standing.fold(&story.state);
     assert_eq!(standing.live, before.live);
     assert_eq!((standing.previous, standing.slots.len()), (None, 0));
+    let turned = standing.turned_back.unwrap();
+    assert_eq!((turned.what, turned.at), (live("green", "r2"), story.state.entered_at));
+    assert_eq!(turned.why, refused().message);
+}
+
+/// Green has r2, which is live, and blue r1, which was before.
+fn after_r2() -> Standing {
+    Standing {
+        live: Some(live("green", "r2")),
+        previous: Some(live("blue", "r1")),
+        slots: [live("green", "r2"), live("blue", "r1")].map(|live| (live.slot.clone(), live)).into(),
+        ahead_of_live: ["9".to_owned()].into(),
+        ahead_of_previous: ["8".to_owned(), "9".to_owned()].into(),
+        ..Standing::default()
+    }
+}
+
+/// Everybody is led from green to blue, as it was planned with this.
+fn led_back(change: fn(&mut Plan)) -> State {
+    let mut plan = plan(rollback(), Site::of(2, 1));
+    let green = plan.to.clone();
+    plan.to = plan.from.replace(green).unwrap();
+    plan.route_before = "be_green:be_blue:0:40".parse().unwrap();
+    plan.links_before = [(host("b1"), Some(plans::OLD))].into();
+    change(&mut plan);
+    let mut story = Story::begun(plan);
+    drive(&mut story);
+    assert_eq!(story.state.outcome(), Some(Outcome::Confirmed));
+    story.state
+}
+
+#[test]
+fn no_rollback_leads_to_what_a_rollback_led_away_from_because_it_was_ill() {
+    let found: fn(&mut Plan) = |plan| plan.found_ill = Some("errors on `green`".to_owned());
+    // A version of before kept nothing but who began it, and its reason.
+    let of_before: fn(&mut Plan) = |plan| {
+        plan.created_by = "pointsman".to_owned();
+        plan.reason = Some("after its end: errors on `green`".to_owned());
+    };
+    for ill in [found, of_before] {
+        let (mut standing, state) = (after_r2(), led_back(ill));
+        standing.fold(&state);
+        assert_eq!(standing.live.as_ref().map(|live| live.slot.as_str()), Some("blue"));
+        assert_eq!((&standing.previous, standing.slots.len()), (&None, 1));
+        let turned = TurnedBack {
+            what: live("green", "r2"),
+            at: state.entered_at,
+            why: "errors on `green`".to_owned(),
+        };
+        assert_eq!(standing.turned_back, Some(turned.clone()));
+        assert_eq!((standing.ahead_of_live.len(), standing.ahead_of_previous.len()), (2, 0));
+
+        // What moves nobody there leaves it so, and what becomes live there ends it.
+        let mut aborted = deploy_at(Step::Drain);
+        aborted.tell(Event::TurnedBack(refused()));
+        drive(&mut aborted);
+        standing.fold(&aborted.state);
+        assert_eq!((&standing.turned_back, &standing.previous), (&Some(turned), &None));
+        let mut anew = began(deploy());
+        drive(&mut anew);
+        standing.fold(&anew.state);
+        assert_eq!((standing.turned_back, standing.previous.unwrap().slot.as_str()), (None, "blue"));
+    }
+}
+
+#[test]
+fn a_rollback_against_whose_release_nothing_was_found_is_itself_the_way_forward_again() {
+    for by in ["operator ada", "ci pointsman"] {
+        let mut standing = after_r2();
+        let mut state = led_back(|plan| plan.reason = Some("after its end: a look".to_owned()));
+        std::sync::Arc::make_mut(&mut state.plan).created_by = by.to_owned();
+        standing.fold(&state);
+        assert_eq!((standing.previous, standing.turned_back), (Some(live("green", "r2")), None));
+    }
+}
+
+/// A version of before folded the rollback, left the way open, and wrote that down.
+#[test]
+fn a_way_that_was_left_open_to_what_was_ill_is_closed() {
+    let ill = led_back(|plan| plan.found_ill = Some("errors".to_owned()));
+    let of_before = Standing {
+        live: Some(live("blue", "r1")),
+        previous: Some(live("green", "r2")),
+        ..Standing::default()
+    };
+    let minded = |state: &State| {
+        let mut standing = of_before.clone();
+        standing.mind_what_was_ill(state);
+        (standing.previous, standing.turned_back.map(|turned| turned.what))
+    };
+    assert_eq!(minded(&ill), (None, Some(live("green", "r2"))));
+    assert_eq!(minded(&led_back(|_| ())), (of_before.previous.clone(), None));
 }
 
 #[test]

@@ -188,4 +188,28 @@ async fn checks_that_fail_after_the_end_lead_back_too() {
     );
     let told = site.cli(&["checklist", "production", "--release", "v1"]).await.unwrap();
     assert!(!told.stdout.contains("rolled back"), "{told:?}");
+
+    // Whoever types it again does not lead everybody to what has just failed, whatever its slot looks like by now.
+    site.green.fail_deep(false).unwrap();
+    site.kill_coordinator().unwrap();
+    site.start_coordinator().unwrap();
+    site.coordinator_answers().await.unwrap();
+    let told = site.cli(&["rollback", "production", "--reason", "again"]).await.unwrap();
+    assert!(told.code == 4 && told.says("PM0723") && told.says("`v2` was turned back at"), "{told:?}");
+    assert!(told.says("because check `deep` failed") && told.says("pointsman deploy production"), "{told:?}");
+    assert!(site.visit().await.unwrap().contains("v1"));
+    way_back(&site, "it says why there is none", |found| {
+        !found.ready && found.release == "v2" && found.found.contains("because check `deep` failed")
+    })
+    .await;
+    let told = site.cli(&["status", "production"]).await.unwrap();
+    assert!(told.says("no way back nothing well to go back to: `v2` was turned back"), "{told:?}");
+    assert!(!told.says("pointsman rollback"), "{told:?}");
+    let told = site.cli(&["status", "production", "-o", "json"]).await.unwrap();
+    let shown: serde_json::Value = serde_json::from_str(&told.stdout).unwrap();
+    assert_eq!((&shown["turned_back"]["what"]["release"], &shown["previous"]), (&"v2".into(), &().into()));
+
+    // Anew it goes there, watched, and the way back is what is well.
+    site.released("v3").await.unwrap();
+    way_back(&site, "v1 is the way back", |found| found.ready && found.release == "v1").await;
 }

@@ -233,13 +233,16 @@ fn said_done(plan: &v1::Plan, everybody: bool) -> String {
             )
         }
         "rollback" if super::gathers(plan) => gathered(plan),
-        "rollback" if plan.to_release.is_empty() => {
-            format!("{environment} is on {slot} again; forward again: `pointsman rollback {environment}`")
+        "rollback" => {
+            let now = match plan.to_release.as_str() {
+                "" => format!("{environment} is on {slot} again"),
+                release => format!("{environment} serves {release} on {slot} again"),
+            };
+            match plan.ill.as_str() {
+                "" => format!("{now}; forward again: `pointsman rollback {environment}`"),
+                ill => format!("{now}; what it served before was turned back: {ill}"),
+            }
         }
-        "rollback" => format!(
-            "{environment} serves {} on {slot} again; forward again: `pointsman rollback {environment}`",
-            plan.to_release
-        ),
         "maintenance-on" => format!(
             "every {}visitor of {environment} sees the maintenance page; to end it: `pointsman maintenance off {environment}`",
             if everybody { "" } else { "new " }

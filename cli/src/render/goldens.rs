@@ -100,6 +100,10 @@ fn running() -> Vec<(String, Story)> {
             Story::of(story::gather()).until(Step::Switch).sent(Step::Switch),
         ),
         ("rollback in switch", Story::of(rollback(Some("77ab012"))).until(Step::Switch).sent(Step::Switch)),
+        (
+            "rollback from what fared badly in switch",
+            Story::of(story::rollback_from_ill()).until(Step::Switch).sent(Step::Switch),
+        ),
         ("maintenance going up", Story::of(maintenance(true)).fenced().sent(Step::Maintain)),
     ];
     in_steps.chain(others.map(|(name, story)| (name.to_owned(), story))).collect()
@@ -211,6 +215,10 @@ fn ended() -> Vec<(&'static str, Story)> {
                 .fenced()
                 .failing_on(Step::Preflight, "lb1", story::drifted())
                 .turned_back(story::drifted()),
+        ),
+        (
+            "rollback confirmed from what fared badly",
+            Story::of(story::rollback_from_ill()).until(Step::Switch).confirmed(Step::Switch),
         ),
         ("rollback refused", refused_rollback()),
         ("rollback failed and undone", failed_rollback()),

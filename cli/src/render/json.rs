@@ -52,6 +52,7 @@ fn plan_fields(plan: &v1::Plan) -> Value {
     });
     let verdict = plan.verdict.as_ref().filter(|verdict| verdict.mode != "off");
     add(&mut fields, "verdict", verdict.map(super::verdict::plan_json));
+    add(&mut fields, "ill", Some(text(&plan.ill)).filter(|ill| !ill.is_null()));
     fields
 }
 
@@ -218,6 +219,10 @@ pub fn status(status: &v1::StatusReply) -> Value {
     let share =
         status.unaccounted.as_ref().map(|share| json!({ "slot": share.slot, "percent": share.percent }));
     add(&mut fields, "unaccounted", share);
+    let turned_back = status.turned_back.as_ref().map(
+        |turned| json!({ "what": live(turned.what.as_ref()), "at_ms": turned.at_ms, "why": turned.why }),
+    );
+    add(&mut fields, "turned_back", turned_back);
     fields
 }
 

@@ -59,6 +59,10 @@ pub fn status(status: &v1::StatusReply) -> String {
             format!("lead every visitor to the slot that serves: `pointsman rollback {}`", status.environment)
         }
         (Some(previous), _) => way_back(previous, status),
+        (None, _) if status.turned_back.is_some() => format!(
+            "release: `pointsman deploy {0} --artifact DIR --release ID`, also to try what was turned back again, watched",
+            status.environment
+        ),
         (None, _) if status.live.is_none() => {
             format!("release: `pointsman deploy {} --artifact DIR --release ID`", status.environment)
         }
@@ -72,6 +76,9 @@ pub fn status(status: &v1::StatusReply) -> String {
         && release.visitors_moved
     {
         text.push_str(&format!("way back    {}\n", stands(found)));
+    }
+    if let (Some(_), Some(found)) = (&status.turned_back, &status.way_back) {
+        text.push_str(&format!("no way back {}\n", found.found));
     }
     text.push_str(&format!("next        {way_back}\n"));
     text
@@ -163,8 +170,14 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
         };
     }
     let undo = if release.visitors_moved { "rollback" } else { "abort" };
+    if release.held.is_some() && leads_from_ill(release) {
+        return format!("go on: `pointsman resume {environment}`");
+    }
     if release.held.is_some() {
         return format!("go on: `pointsman resume {environment}`; stop: `pointsman {undo} {environment}`");
+    }
+    if leads_from_ill(release) {
+        return format!("follow: `pointsman status {environment} -f`");
     }
     let sooner = if release.watch_until_ms > 0 {
         format!("; do not wait: `pointsman promote {environment}`")
@@ -172,6 +185,11 @@ fn next_of(release: &v1::Release, environment: &str) -> String {
         String::new()
     };
     format!("follow: `pointsman status {environment} -f`; stop: `pointsman {undo} {environment}`{sooner}")
+}
+
+/// It leads visitors away from what something was found against: nobody is told how to lead them there again.
+fn leads_from_ill(release: &v1::Release) -> bool {
+    release.plan.as_ref().is_some_and(|plan| !plan.ill.is_empty())
 }
 
 /// Traffic is not where the journal says, or the load balancers disagree.

@@ -298,6 +298,8 @@ struct Plan {
     gate_ttl_ms: u64,
     attempts: u32,
     persist_ms: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found_ill: Option<String>,
     // Versions before this was said read over it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     stood: Option<Box<Standing>>,
@@ -692,6 +694,7 @@ fn plan_of(plan: &domain::Plan) -> Plan {
         gate_ttl_ms: limits.gate_ttl_ms,
         attempts: limits.attempts,
         persist_ms: limits.persist_ms,
+        found_ill: plan.found_ill.clone(),
         stood: plan.stood.as_deref().map(|stood| Box::new(standing_record::standing_of(stood))),
     }
 }
@@ -761,6 +764,7 @@ fn plan_from(record: Plan) -> Option<domain::Plan> {
             attempts: record.attempts,
             persist_ms: record.persist_ms,
         },
+        found_ill: record.found_ill,
         stood: match record.stood {
             Some(stood) => Some(Box::new(standing_record::standing_from(*stood)?)),
             None => None,

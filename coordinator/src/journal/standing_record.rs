@@ -12,6 +12,8 @@ use super::record::Unaccounted;
 pub(super) struct Standing {
     live: Option<Live>,
     previous: Option<Live>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    turned_back: Option<TurnedBack>,
     route: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     unaccounted: Option<Unaccounted>,
@@ -26,6 +28,13 @@ struct Live {
     slot: String,
     release: Option<String>,
     artifact: Option<String>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct TurnedBack {
+    what: Live,
+    at_ms: u64,
+    why: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -66,6 +75,7 @@ pub(super) fn standing_of(standing: &domain::Standing) -> Standing {
     let domain::Standing {
         live,
         previous,
+        turned_back,
         route,
         unaccounted,
         maintenance,
@@ -76,6 +86,11 @@ pub(super) fn standing_of(standing: &domain::Standing) -> Standing {
     Standing {
         live: live.as_ref().map(live_of),
         previous: previous.as_ref().map(live_of),
+        turned_back: turned_back.as_ref().map(|turned| TurnedBack {
+            what: live_of(&turned.what),
+            at_ms: turned.at.0,
+            why: turned.why.clone(),
+        }),
         route: route.as_ref().map(ToString::to_string),
         unaccounted: unaccounted.as_ref().map(Unaccounted::of),
         maintenance: maintenance.as_ref().map(|page| Maintenance {
@@ -96,6 +111,14 @@ pub(super) fn standing_from(record: Standing) -> Option<domain::Standing> {
     Some(domain::Standing {
         live: perhaps_live_from(record.live.as_ref())?,
         previous: perhaps_live_from(record.previous.as_ref())?,
+        turned_back: match record.turned_back {
+            Some(turned) => Some(domain::TurnedBack {
+                what: live_from(&turned.what)?,
+                at: domain::Timestamp(turned.at_ms),
+                why: turned.why,
+            }),
+            None => None,
+        },
         route: parsed(record.route.as_ref())?,
         unaccounted: record.unaccounted.map_or(Some(None), |share| share.read().map(Some))?,
         slots: slots.collect::<Option<_>>()?,
@@ -125,6 +148,11 @@ mod tests {
         let whole = domain::Standing {
             live: Some(live("green", Some("r2"))),
             previous: Some(live("blue", None)),
+            turned_back: Some(domain::TurnedBack {
+                what: live("canary", Some("r0")),
+                at: Timestamp(7),
+                why: "500".to_owned(),
+            }),
             route: Some("be_green:be_blue:0:12".parse().unwrap()),
             unaccounted: Some(domain::Unaccounted { slot: SlotName::parse("blue").unwrap(), percent: 10 }),
             maintenance: Some(MaintenanceStanding {

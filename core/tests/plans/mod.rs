@@ -138,6 +138,7 @@ pub fn plan(purpose: Purpose, site: Site) -> Plan {
             persist_ms: 20_000,
             healthy_ms: 10_000,
         },
+        found_ill: None,
         stood: None,
     }
 }

@@ -46,6 +46,7 @@ pub fn plan_to_wire(plan: &Plan, size: Option<(u64, u64)>) -> v1::Plan {
             .map(|migrations| migrations.versions.clone())
             .unwrap_or_default(),
         verdict: super::verdict_plan_to_wire(plan),
+        ill: plan.ill().unwrap_or_default().to_owned(),
     }
 }
 

@@ -299,6 +299,7 @@ mod tests {
                 persist_ms: 20_000,
                 healthy_ms: 10_000,
             },
+            found_ill: None,
             stood: None,
         }
     }

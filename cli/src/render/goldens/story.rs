@@ -104,6 +104,7 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
             attempts: 4,
             persist_ms: 30_000,
         },
+        found_ill: None,
         stood: None,
     }
 }
@@ -152,6 +153,17 @@ pub fn rollback(to: Option<&str>) -> Plan {
         to: to.map(|release| ReleaseId::parse(release).unwrap()),
     };
     Plan { reason: Some("checkout broken".to_owned()), ..plan("rollback-1795468440", purpose, "green") }
+}
+
+/// The same by itself, because the deploy fared badly after its end.
+pub fn rollback_from_ill() -> Plan {
+    let found = "errors on `blue` 20 % of 163, limit 1 %".to_owned();
+    Plan {
+        created_by: "pointsman".to_owned(),
+        reason: Some(format!("after its end: {found}")),
+        found_ill: Some(found),
+        ..rollback(Some("77ab012"))
+    }
 }
 
 /// A share of the visitors is led back from green for which no release accounts.

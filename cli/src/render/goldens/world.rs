@@ -1,6 +1,8 @@
 //! Environments as the coordinator shows them: what stands by the journal, and what the agents say.
 
-use pointsman_core::{Found, LiveRelease, ReleaseId, SlotName, Standing, Step, Timestamp, Unaccounted};
+use pointsman_core::{
+    Found, LiveRelease, ReleaseId, SlotName, Standing, Step, Timestamp, TurnedBack, Unaccounted,
+};
 use pointsman_proto::{convert, v1};
 
 use super::story::{Story, T0, artifact, old_artifact, route};
@@ -105,6 +107,18 @@ fn live(live: &LiveRelease) -> v1::Live {
     }
 }
 
+fn closed_by(turned: &TurnedBack) -> v1::WayBack {
+    let TurnedBack { what, at, why } = turned;
+    let release = what.release.as_ref().map(ToString::to_string).unwrap_or_default();
+    let at = super::super::time(at.0);
+    v1::WayBack {
+        ready: false,
+        found: format!("nothing well to go back to: `{release}` was turned back at {at}, because {why}"),
+        slot: what.slot.to_string(),
+        release,
+    }
+}
+
 /// The answer of the coordinator, as `coordinator::api` puts it together, with agents that show `seen`.
 pub fn status(
     standing: &Standing,
@@ -113,12 +127,18 @@ pub fn status(
     seen: &str,
 ) -> v1::StatusReply {
     let settled = release.as_ref().is_none_or(|release| !release.outcome.is_empty());
+    let turned = standing.turned_back.as_ref().filter(|_| settled && standing.previous.is_none());
     v1::StatusReply {
         watched_on: None,
         environment: "production".to_owned(),
         url: "https://www.example.org".to_owned(),
         live: standing.live.as_ref().map(live),
         previous: standing.previous.as_ref().map(live),
+        turned_back: turned.map(|turned| v1::TurnedBack {
+            what: Some(live(&turned.what)),
+            at_ms: turned.at.0,
+            why: turned.why.clone(),
+        }),
         wanted_route: standing.route.as_ref().map(ToString::to_string).unwrap_or_default(),
         maintenance: standing.maintenance.as_ref().map(|page| v1::Maintenance {
             on: true,
@@ -139,11 +159,13 @@ pub fn status(
             web("web1", "blue", &old_artifact().to_string()),
             web("web2", "green", &artifact(0x77).to_string()),
         ],
-        way_back: standing.previous.as_ref().map(|_| v1::WayBack {
-            ready: true,
-            found: "2 of 2 up, 2 of 2 up".to_owned(),
-            slot: "blue".to_owned(),
-            release: "r1".to_owned(),
+        way_back: turned.map(closed_by).or_else(|| {
+            standing.previous.as_ref().map(|_| v1::WayBack {
+                ready: true,
+                found: "2 of 2 up, 2 of 2 up".to_owned(),
+                slot: "blue".to_owned(),
+                release: "r1".to_owned(),
+            })
         }),
         now_ms: now.0,
         coordinator_version: "0.1.0".to_owned(),
