@@ -8,22 +8,18 @@ use serde_json::Value;
 
 const WATCHES: &str = include_str!("judge.json");
 
-fn counts(of: &[u64]) -> Counts {
-    let count = |at: usize| u32::try_from(of[at]).unwrap();
-    let requests = count(0);
-    Counts {
-        requests,
-        errors: count(1),
-        timed: requests,
-        over_limit: count(2),
-        over_baseline: count(3),
-        ..Counts::default()
-    }
+fn counts([requests, errors, over_limit, over_baseline]: [u32; 4]) -> Counts {
+    Counts { requests, errors, timed: requests, over_limit, over_baseline, ..Counts::default() }
 }
 
 fn tick(row: &Value) -> Tick {
-    let row: Vec<u64> = row.as_array().unwrap().iter().map(|number| number.as_u64().unwrap()).collect();
-    Tick { number: row[0], new: counts(&row[1..5]), old: counts(&row[5..9]), latency: Latency::Known }
+    let (number, new, old): (u64, [u32; 4], [u32; 4]) = {
+        let mut row = row.as_array().unwrap().iter().map(|number| number.as_u64().unwrap());
+        let number = row.next().unwrap();
+        let mut slot = || std::array::from_fn(|_| u32::try_from(row.next().unwrap()).unwrap());
+        (number, slot(), slot())
+    };
+    Tick { number, new: counts(new), old: counts(old), latency: Latency::Known }
 }
 
 /// Relative to 1e-9; above 1e6 the logarithms are compared, as with the other vectors.

@@ -357,7 +357,8 @@ fn brought_by_this_host(config: &HaproxyConfig, section: &Section) -> Option<Sai
     if config.rules(section).iter().any(|(_, line)| tells(line)) {
         return None;
     }
-    let nets: Vec<Net> = guards(config, section).sources.iter().filter_map(|text| Net::parse(text)).collect();
+    let nets: Vec<Net> =
+        guards(config, section).sources.iter().filter_map(|(text, _)| Net::parse(text)).collect();
     let is_trusted = |address: IpAddr| nets.iter().any(|net| net.holds(address));
     let awaits = |line: &Line| line.has("accept-proxy") || line.has("accept-netscaler-cip");
     let binds: Vec<&Line> = section.own(&["bind"]).filter(|line| !awaits(line)).collect();

@@ -232,7 +232,9 @@ impl Scenario {
     /// What the old slot, which has all the traffic, does in a second before the release.
     pub fn before(&self, chance: &mut Chance) -> Seen {
         let mut seen = self.before.1.second(chance, self.before.0);
-        self.pages.iter().for_each(|pages| pages.add(2, &mut seen, chance));
+        if let Some(pages) = &self.pages {
+            pages.add(2, &mut seen, chance);
+        }
         seen
     }
 
@@ -243,7 +245,7 @@ impl Scenario {
             new: new.second(chance, *bunched),
             old: old.second(chance, *bunched),
         });
-        for pages in &self.pages {
+        if let Some(pages) = &self.pages {
             pages.add(0, &mut second.new, chance);
             pages.add(1, &mut second.old, chance);
         }
