@@ -54,7 +54,7 @@ cargo test --workspace --locked
 if [ "$scope" = all ]; then
   step "simulated releases: seeds, every crash point, every mutant"
   cargo build --release --locked -p pointsman-sim
-  target/release/pointsman-sim --seeds 200000 --floor --output json
+  target/release/pointsman-sim --seeds 200000 --output json
   target/release/pointsman-sim --crash-points --pairs 20000 --output json
   target/release/pointsman-sim --mutants --output json
 

@@ -21,7 +21,7 @@ const LOOK_AGAIN_MS: u64 = 20;
 impl World {
     /// Waits until nobody is served by a backend, then cuts. One that visitors are led to would never be empty.
     pub fn drain(&mut self, host: usize, job: u64, backend: &BackendName, timeout_ms: u64) -> Go {
-        let (now, waits, sees_starts) = (self.now, self.stands(Guard::Drain), self.stands(Guard::StartSeen));
+        let (now, waits) = (self.now, self.stands(Guard::Drain));
         let begins = self.job(host, job).is_some_and(|job| std::mem::replace(&mut job.stage, 1) == 0);
         let began = self.job(host, job).map_or(now, |job| job.began);
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else {
@@ -33,7 +33,7 @@ impl World {
         }
         let busy = balancer.busy_until.get(backend).is_some_and(|until| *until > now);
         // Who is led there by a worker that took over meanwhile is not cut: others would come.
-        let comes = led_there || (sees_starts && balancer.starting.is_some());
+        let comes = led_there || balancer.starting.is_some();
         if waits && (busy || comes) && now.saturating_sub(began) < timeout_ms {
             return Go::Again(50);
         }
@@ -291,18 +291,11 @@ impl World {
         self.later(ms, Happening::Reloaded { host, pid });
     }
 
-    /// The worker that is starting takes over before its time.
-    pub fn started(&mut self, host: usize) {
-        let starting = self.hosts.get(host).and_then(|host| host.balancer()?.starting.as_ref());
-        if let Some(pid) = starting.map(|worker| worker.pid) {
-            self.take_over(host, pid);
-        }
-    }
-
     /// A worker takes over. One old one is still there with its connections.
-    pub fn take_over(&mut self, host: usize, pid: u32) {
+    pub fn reloaded(&mut self, host: usize, pid: u32) {
+        self.troubles -= 1;
         let Some(balancer) = self.hosts.get_mut(host).and_then(|host| host.balancer_mut()) else { return };
-        // Where HAProxy was killed its new worker was killed as well, and it may have been ready before.
+        // Where HAProxy was killed its new worker was killed as well.
         let Some(worker) = balancer.starting.take_if(|worker| worker.pid == pid) else { return };
         balancer.workers.push(worker);
         if balancer.workers.len() > 2 {

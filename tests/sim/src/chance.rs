@@ -35,14 +35,9 @@ impl Chance {
         percent > 0 && self.below(100) < percent
     }
 
-    /// One of these, if there are any.
-    pub fn one_of<T: Copy>(&mut self, choices: &[T]) -> Option<T> {
-        let index = self.below(choices.len() as u64);
-        usize::try_from(index).ok().and_then(|index| choices.get(index)).copied()
-    }
-
     /// One of these.
     pub fn pick<T: Copy>(&mut self, choices: &[T], otherwise: T) -> T {
-        self.one_of(choices).unwrap_or(otherwise)
+        let index = self.below(choices.len() as u64);
+        usize::try_from(index).ok().and_then(|index| choices.get(index)).copied().unwrap_or(otherwise)
     }
 }

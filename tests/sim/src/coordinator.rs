@@ -716,7 +716,6 @@ impl World {
             return;
         }
         self.tried_for_long_enough(state);
-        self.stands_at(state.step());
         let was_held = self.shown.as_ref().is_some_and(|known| matches!(known, Phase::Held { .. }));
         if matches!(state.phase, Phase::Held { .. }) && !was_held {
             self.later(3_000, Happening::Attend);

@@ -49,8 +49,6 @@ pub enum Guard {
     AtomicLink,
     /// Nothing is changed under running requests.
     Drain,
-    /// No slot is called empty while a worker is starting that may lead visitors there.
-    StartSeen,
     /// The release ends rolled back only when every load balancer has confirmed.
     WayBackConfirmed,
     /// A failing watch is believed.
@@ -133,7 +131,7 @@ pub enum Guard {
 
 impl Guard {
     /// Every guard.
-    pub const ALL: [Self; 63] = [
+    pub const ALL: [Self; 62] = [
         Self::FenceCheck,
         Self::EpochPersistence,
         Self::EpochRecheck,
@@ -157,7 +155,6 @@ impl Guard {
         Self::MarkLast,
         Self::AtomicLink,
         Self::Drain,
-        Self::StartSeen,
         Self::WayBackConfirmed,
         Self::WatchFails,
         Self::BlindIsNotWell,

@@ -352,10 +352,7 @@ impl World {
                 self.troubles -= 1;
                 self.partitions.remove(&number);
             }
-            Happening::Reloaded { host, pid } => {
-                self.troubles -= 1;
-                self.take_over(host, pid);
-            }
+            Happening::Reloaded { host, pid } => self.reloaded(host, pid),
             Happening::StartHaproxy(host) => self.start_haproxy(host),
             Happening::ServerUp(host) => {
                 self.troubles -= 1;
@@ -439,14 +436,6 @@ impl World {
                     self.reload(host, slow_ms);
                 }
             }
-            What::Started { balancer } => {
-                if let Some(host) = self.nth(balancer, true) {
-                    self.started(host);
-                }
-            }
-            // Nobody makes it worse again once people have seen to it.
-            What::Network(net) if self.helped < SEEN_TO_AFTER => self.scenario.net = net,
-            What::Network(_) => {}
             What::KillHaproxy { balancer, back_ms } => {
                 if let Some(host) = self.nth(balancer, true) {
                     self.kill_haproxy(host, back_ms);

@@ -266,7 +266,8 @@ impl World {
             facts.push(fact);
         }
         while let Some(fault) = self.store.due_fault() {
-            self.goes_wrong_in(fault);
+            self.troubles += 1;
+            self.later(fault.delay_ms, Happening::Fault(fault.what));
         }
         if !self.point(Who::Coordinator) {
             let _ = reply.send(Ok(facts));

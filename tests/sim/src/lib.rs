@@ -6,7 +6,6 @@ pub mod agent;
 pub mod balancer;
 pub mod chance;
 pub mod coordinator;
-pub mod coverage;
 pub mod crash_points;
 pub mod database;
 pub mod guard;

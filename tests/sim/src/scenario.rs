@@ -1,7 +1,7 @@
 //! What happens in one history: the site, what is wished for, and everything that goes wrong. All of it follows from the
 //! seed, and all of it is data, so that a failing history can be shortened.
 
-use pointsman_core::{RequestKind, Step};
+use pointsman_core::RequestKind;
 
 use crate::chance::Chance;
 
@@ -165,13 +165,6 @@ pub enum What {
         /// Milliseconds that its new worker takes longer to start than most do.
         slow_ms: u64,
     },
-    /// A worker that was starting is ready, and takes over.
-    Started {
-        /// Which load balancer.
-        balancer: u64,
-    },
-    /// The network becomes as bad as this.
-    Network(Net),
     /// HAProxy is killed, and started again.
     KillHaproxy {
         /// Which load balancer.
@@ -265,24 +258,15 @@ pub enum What {
     Ask(RequestKind),
 }
 
-/// Something that goes wrong some time after the journal has so many entries, and a release stands at a step.
+/// Something that goes wrong some time after the journal has so many entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Fault {
     /// Entries of the journal.
     pub after_entries: u64,
-    /// The step, also on the way back or while a release is held there. None where it does not matter.
-    pub at: Option<Step>,
     /// Milliseconds after that.
     pub delay_ms: u64,
     /// What.
     pub what: What,
-}
-
-impl Fault {
-    /// Something that goes wrong wherever a release stands.
-    pub const fn after(after_entries: u64, delay_ms: u64, what: What) -> Self {
-        Self { after_entries, at: None, delay_ms, what }
-    }
 }
 
 /// How bad the network is.
@@ -354,10 +338,12 @@ pub fn calm() -> Vec<(&'static str, Scenario)> {
     // Its agent dies in the middle of the release, and is not back before a person has seen to that.
     let gone = |after_entries, host| {
         let what = What::KillAgent { host, back_ms: 3_600_000 };
-        vec![Fault::after(after_entries, 20, what)]
+        vec![Fault { after_entries, delay_ms: 20, what }]
     };
     // The copy that is put back has the first release open before its switch, and visitors are behind that already.
-    let lost = |after_entries, entries| vec![Fault::after(after_entries, 20, What::TailLost { entries })];
+    let lost = |after_entries, entries| {
+        vec![Fault { after_entries, delay_ms: 20, what: What::TailLost { entries } }]
+    };
     let with_database = |wishes: &[Wish]| Scenario { database: true, ..of(1, 1, true, wishes) };
     vec![
         ("blue/green", of(1, 1, true, &[Wish::Deploy(Good)])),
@@ -444,8 +430,8 @@ impl Scenario {
             0 => vec![Wish::PageUp],
             1 => vec![Wish::PageUp, Wish::PageDown],
             2 => vec![Wish::PageUp, deploy],
-            3 => vec![Wish::Deploy(Good), Wish::Rollback],
-            4 | 5 => vec![Wish::Deploy(Good), deploy],
+            3 | 4 => vec![Wish::Deploy(Good), Wish::Rollback],
+            5 | 6 => vec![Wish::Deploy(Good), deploy],
             _ => vec![deploy],
         };
         let many = chance.pick(&[0, 1, 1, 2, 2, 3, 5], 1);
@@ -460,8 +446,8 @@ impl Scenario {
         faults.extend(journal_hangs(seed));
         let scenario = Self {
             seed,
-            balancers: chance.pick(&[1, 1, 1, 2], 1),
-            hosts: chance.pick(&[1, 1, 1, 2], 1),
+            balancers: chance.pick(&[1, 1, 2], 1),
+            hosts: chance.pick(&[1, 1, 2], 1),
             live: chance.percent(90),
             wishes,
             splits: chance.pick(&[0, 0, 1, 2], 0),
@@ -470,7 +456,7 @@ impl Scenario {
             net: Net {
                 loss: chance.pick(&[0, 0, 0, 0, 0, 1, 5, 25], 0),
                 twice: chance.pick(&[0, 0, 5, 30], 0),
-                late: if usurped { USURPED_LATE } else { chance.pick(&[0, 0, 3, 15], 0) },
+                late: if usurped { 30 } else { chance.pick(&[0, 0, 3, 15], 0) },
             },
             clumsy: chance.pick(&[0, 0, 0, 0, 3, 20, 60], 0),
             database: false,
@@ -480,50 +466,7 @@ impl Scenario {
             faults,
         };
         let scenario = scenario.with_database().with_acceptance().with_older_disks();
-        let scenario = scenario.with_clocks_set().with_losses().with_share_left();
-        scenario.with_worker_left().with_network_later()
-    }
-
-    /// Sometimes the network becomes bad once a release has begun: one that is bad from the start hardly lets any do so, and then
-    /// nothing that comes later is seen.
-    fn with_network_later(mut self) -> Self {
-        let mut chance = Chance::from_seed(self.seed ^ 0x6e65_7477);
-        let [usurped, other] = LATER_BAD;
-        let later_bad = if self.net.late == USURPED_LATE { usurped } else { other };
-        if self.net == Net::default() || !chance.percent(later_bad) {
-            return self;
-        }
-        let first = match self.wishes.first() {
-            Some(Wish::PageUp) => Step::Maintain,
-            Some(Wish::Backup) => Step::Backup,
-            _ => Step::Stage,
-        };
-        let at = if chance.percent(60) { Some(first) } else { chance.one_of(&PLACES) };
-        let what = What::Network(std::mem::take(&mut self.net));
-        self.faults.push(Fault { after_entries: 0, at, delay_ms: 0, what });
-        self
-    }
-
-    /// Sometimes a worker begins to start before visitors are moved, and takes over while they are, or while the next release changes
-    /// the slot that they came from.
-    fn with_worker_left(mut self) -> Self {
-        let mut chance = Chance::from_seed(self.seed ^ 0x776f_726b);
-        if self.database || self.accepts != Accepts::Never || !chance.percent(WORKERS_LEFT) {
-            return self;
-        }
-        let last = self.wishes.last().copied().unwrap_or(Wish::Rollback);
-        self.wishes = vec![Wish::Deploy(Quality::Good), last];
-        let (balancer, slow_ms) = (chance.below(12), chance.between(30_000, 90_000));
-        let reads = What::Reload { balancer, slow_ms };
-        let at = Some(Step::Activate);
-        self.faults.push(Fault { after_entries: 0, at, delay_ms: chance.below(300), what: reads });
-        let (after_entries, places) = match chance.percent(60) {
-            true => (SECOND_BEGUN, [Step::Drain, Step::Activate]),
-            false => (0, [Step::Switch, Step::RouteBack]),
-        };
-        let (delay_ms, what) = (chance.below(30), What::Started { balancer });
-        self.faults.push(Fault { after_entries, at: chance.one_of(&places), delay_ms, what });
-        self
+        scenario.with_clocks_set().with_losses().with_share_left()
     }
 
     /// Sometimes people ask for a rollback where a journal was accepted: it may have been in the middle of a canary.
@@ -549,7 +492,7 @@ impl Scenario {
             self.leaves_out = true;
             let what = What::KillAgent { host: chance.below(12), back_ms: chance.between(60_000, 1_200_000) };
             let (after_entries, delay_ms) = (chance.between(12, 50), chance.below(300));
-            self.faults.push(Fault::after(after_entries, delay_ms, what));
+            self.faults.push(Fault { after_entries, delay_ms, what });
         }
         self
     }
@@ -561,7 +504,7 @@ impl Scenario {
         if chance.percent(if self.wishes.len() > 1 { OLDER_DISKS } else { 8 }) {
             let what = What::PutBackHost { host: chance.below(12), back_ms: chance.between(50, 3_000) };
             let (after_entries, delay_ms) = (chance.between(20, 75), chance.below(60));
-            self.faults.push(Fault::after(after_entries, delay_ms, what));
+            self.faults.push(Fault { after_entries, delay_ms, what });
         }
         self
     }
@@ -579,7 +522,7 @@ impl Scenario {
                 false => What::SetAgentClock { host: chance.below(12), by_ms },
             };
             let (after_entries, delay_ms) = (chance.below(60), chance.below(9_000));
-            self.faults.push(Fault::after(after_entries, delay_ms, what));
+            self.faults.push(Fault { after_entries, delay_ms, what });
         }
         self
     }
@@ -592,7 +535,7 @@ impl Scenario {
             let (after_entries, left, delay_ms) =
                 (chance.between(20, 45), chance.between(8, 20), chance.below(500));
             let what = What::TailLost { entries: after_entries.saturating_sub(left) };
-            self.faults.push(Fault::after(after_entries, delay_ms, what));
+            self.faults.push(Fault { after_entries, delay_ms, what });
         } else if !self.faults.iter().any(|fault| matches!(fault.what, What::TailLost { .. })) {
             return self;
         }
@@ -661,63 +604,8 @@ fn database_fault(chance: &mut Chance, host: u64, length: u64) -> Fault {
         _ => What::KillCoordinator { back_ms: short },
     };
     let delay_ms = if chance.percent(60) { chance.below(60) } else { chance.below(1_500) };
-    let fault = Fault::after(chance.below(length), delay_ms, what);
-    if chance.percent(BY_STEP) {
-        Fault { after_entries: 0, at: chance.one_of(&DATABASE_PLACES), ..fault }
-    } else {
-        fault
-    }
+    Fault { after_entries: chance.below(length), delay_ms, what }
 }
-
-/// Messages that arrive seconds late where a coordinator is followed by another, in percent.
-const USURPED_LATE: u64 = 30;
-
-/// Networks that are good until a release has begun and bad then, in percent: those of a coordinator that is followed by another, and
-/// others. Each that lets a release go on costs as much time as four that do not.
-const LATER_BAD: [u64; 2] = [40, 10];
-
-/// What goes wrong at a step and not after some entries, in percent: those fall where most entries are.
-const BY_STEP: u64 = 60;
-
-/// The steps at which something goes wrong: those that every deploy comes to more often, and some of the way back.
-const PLACES: [Step; 15] = [
-    Step::Stage,
-    Step::Drain,
-    Step::Activate,
-    Step::Expose,
-    Step::Check,
-    Step::Canary(1),
-    Step::Switch,
-    Step::Switch,
-    Step::Watch,
-    Step::Watch,
-    Step::Maintain,
-    Step::RouteBack,
-    Step::Conceal,
-    Step::LinkBack,
-    Step::Discard,
-];
-
-/// The same where there is a database.
-const DATABASE_PLACES: [Step; 11] = [
-    Step::Backup,
-    Step::Rehearse,
-    Step::Expand,
-    Step::Maintain,
-    Step::Contract,
-    Step::Restore,
-    Step::Swap,
-    Step::Lift,
-    Step::Unswap,
-    Step::Unmaintain,
-    Step::Watch,
-];
-
-/// After how many entries no release is the first any more, or hardly any.
-const SECOND_BEGUN: u64 = 28;
-
-/// Histories in which a worker that was starting takes over at the worst moment, in percent.
-const WORKERS_LEFT: u64 = 3;
 
 /// Histories in which clocks are set by much, in percent, and by how much: an hour or a day, back and forward, in
 /// milliseconds.
@@ -801,7 +689,7 @@ fn judged(seed: u64, mut wishes: Vec<Wish>, faults: &mut Vec<Fault>) -> (Verdict
     }
     if chance.percent(20) {
         let what = What::LoseSignals { for_ms: chance.between(500, 30_000) };
-        faults.push(Fault::after(10 + chance.below(38), chance.below(8_000), what));
+        faults.push(Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what });
     }
     (verdict, wishes)
 }
@@ -811,7 +699,7 @@ fn shared_away(seed: u64) -> Option<Fault> {
     // Chance of its own: what else happens is as it was before the slots shared anything.
     let mut chance = Chance::from_seed(seed ^ 0x7368_6172);
     let what = What::SharedAway { for_ms: chance.between(500, 15_000) };
-    let fault = Fault::after(10 + chance.below(38), chance.below(8_000), what);
+    let fault = Fault { after_entries: 10 + chance.below(38), delay_ms: chance.below(8_000), what };
     chance.percent(10).then_some(fault)
 }
 
@@ -820,7 +708,7 @@ fn receipts_damaged(seed: u64) -> Option<Fault> {
     // Chance of its own: what else happens is as it was before that could be.
     let mut chance = Chance::from_seed(seed ^ 0x6461_6d61);
     let what = What::DamageReceipts { host: chance.below(12), back_ms: chance.between(50, 3_000) };
-    let fault = Fault::after(5 + chance.below(48), chance.below(300), what);
+    let fault = Fault { after_entries: 5 + chance.below(48), delay_ms: chance.below(300), what };
     chance.percent(10).then_some(fault)
 }
 
@@ -830,23 +718,21 @@ fn journal_hangs(seed: u64) -> Option<Fault> {
     let mut chance = Chance::from_seed(seed ^ 0x6861_6e67);
     let what = What::JournalHangs { for_ms: chance.pick(&[500, 6_000, 6_000, 30_000, 120_000], 6_000) };
     let delay_ms = if chance.percent(70) { chance.below(40) } else { chance.below(9_000) };
-    let fault = Fault::after(chance.below(60), delay_ms, what);
+    let fault = Fault { after_entries: chance.below(60), delay_ms, what };
     chance.percent(10).then_some(fault)
 }
 
 /// A coordinator is followed by another while its orders are on their way, and then an agent forgets what it can: what
 /// fencing is for.
 fn usurpation(chance: &mut Chance) -> [Fault; 2] {
-    let (by_step, delay_ms) = (chance.percent(BY_STEP), chance.below(40));
-    let after_entries = if by_step { 0 } else { chance.below(40) };
-    let at = if by_step { chance.one_of(&PLACES) } else { None };
+    let (after_entries, delay_ms) = (chance.below(40), chance.below(40));
     let first = if chance.percent(60) { What::TakeOver } else { What::KillCoordinator { back_ms: 50 } };
     let second = What::KillAgent { host: chance.below(12), back_ms: chance.between(10, 200) };
     // Whoever takes over asks all agents what they have heard of before it fences them, and waits a second for one that is late.
     let later_ms = delay_ms + chance.between(10, 1_600);
     [
-        Fault { after_entries, at, delay_ms, what: first },
-        Fault { after_entries, at, delay_ms: later_ms, what: second },
+        Fault { after_entries, delay_ms, what: first },
+        Fault { after_entries, delay_ms: later_ms, what: second },
     ]
 }
 
@@ -873,16 +759,5 @@ fn fault(chance: &mut Chance) -> Fault {
         _ => What::Ask(chance.pick(&RequestKind::ALL, RequestKind::Abort)),
     };
     let delay_ms = if chance.percent(70) { chance.below(40) } else { chance.below(2_000) };
-    match chance.percent(BY_STEP) {
-        true => at_a_step(chance, delay_ms, what),
-        false => Fault::after(chance.below(48), delay_ms, what),
-    }
-}
-
-/// The same at a step, of the first release or a later one. A watch is longer than any other.
-fn at_a_step(chance: &mut Chance, delay_ms: u64, what: What) -> Fault {
-    let at = chance.one_of(&PLACES);
-    let after_entries = if chance.percent(20) { SECOND_BEGUN } else { 0 };
-    let delay_ms = if at == Some(Step::Watch) { chance.below(14_000) } else { delay_ms };
-    Fault { after_entries, at, delay_ms, what }
+    Fault { after_entries: chance.below(48), delay_ms, what }
 }

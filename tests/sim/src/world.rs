@@ -8,7 +8,7 @@ use std::sync::Arc;
 use pointsman_coordinator::Environment;
 use pointsman_core::ports::JournalError;
 use pointsman_core::{
-    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Stamped, Standing, Step, Timestamp,
+    ArtifactDigest, BackendName, HostName, Phase, Plan, ReleaseId, Stamped, Standing, Timestamp,
 };
 use tokio::sync::{mpsc, oneshot};
 
@@ -17,7 +17,7 @@ use crate::guard::Guard;
 use crate::host::{Host, Job};
 use crate::journal::{Store, Writing};
 use crate::network::{Call, Calls, Message, Told};
-use crate::scenario::{Fault, Scenario, What};
+use crate::scenario::{Scenario, What};
 use crate::truth::{Truth, Violation};
 use crate::visitors::Visitors;
 
@@ -122,10 +122,8 @@ struct Due {
     place: usize,
 }
 
-/// How much waits at once in most histories, at most.
-const USUAL: usize = 128;
-
 /// What waits for its moment, each at a place of its own.
+#[derive(Default)]
 struct Waiting {
     places: Vec<Option<Happening>>,
     free: Vec<usize>,
@@ -276,22 +274,19 @@ pub struct World {
     pub died: bool,
     /// Until when what both slots use is away.
     pub shared_away_until: u64,
-    /// What goes wrong once a release stands at a step.
-    awaiting: Vec<Fault>,
 }
 
 impl World {
     /// The world before anything happens.
     pub fn new(scenario: Scenario, environment: Arc<Environment>, off: Option<Guard>) -> Self {
         let hosts = Host::all(&environment, &scenario);
-        let (awaiting, mut faults): (Vec<Fault>, Vec<Fault>) =
-            scenario.faults.iter().partition(|fault| fault.at.is_some());
+        let mut faults = scenario.faults.clone();
         faults.sort_by_key(|fault| fault.after_entries);
         Self {
             now: 0,
             order: 0,
-            heap: BinaryHeap::with_capacity(USUAL),
-            waiting: Waiting { places: Vec::with_capacity(USUAL), free: Vec::with_capacity(USUAL) },
+            heap: BinaryHeap::new(),
+            waiting: Waiting::default(),
             chance: Chance::from_seed(scenario.seed ^ 0x5157),
             truth: Truth::new(hosts.len()),
             visitors: Visitors::default(),
@@ -325,7 +320,6 @@ impl World {
             coverage: Vec::with_capacity(64),
             died: false,
             shared_away_until: 0,
-            awaiting,
         }
     }
 
@@ -344,25 +338,6 @@ impl World {
         self.order += 1;
         let place = self.waiting.put(happening);
         self.heap.push(Due { at: self.now.saturating_add(in_ms), order: self.order, place });
-    }
-
-    /// A release stands at a step: what waits for that goes wrong now, or a little later.
-    pub fn stands_at(&mut self, step: Option<Step>) {
-        if self.awaiting.is_empty() {
-            return;
-        }
-        let entries = self.store.newest();
-        let is_due = |fault: &mut Fault| fault.at == step && fault.after_entries <= entries;
-        let due: Vec<Fault> = self.awaiting.extract_if(.., is_due).collect();
-        for fault in due {
-            self.goes_wrong_in(fault);
-        }
-    }
-
-    /// Something goes wrong in a moment.
-    pub fn goes_wrong_in(&mut self, fault: Fault) {
-        self.troubles += 1;
-        self.later(fault.delay_ms, Happening::Fault(fault.what));
     }
 
     /// The next happening, with the time moved on to it.

@@ -271,7 +271,7 @@ fn whoever_an_accepted_journal_forgot_is_led_back_by_a_rollback() {
         (20..44).flat_map(|after| [(1, after, 14), (2, after, 14), (1, after, 4), (2, after, 24)])
     {
         let what = What::TailLost { entries };
-        let faults = vec![Fault::after(after_entries, 20, what)];
+        let faults = vec![Fault { after_entries, delay_ms: 20, what }];
         let scenario = Scenario { balancers, faults, ..calm.clone() };
         let report = run(scenario.clone(), TOLD).unwrap();
         assert_eq!(report.violation, None, "{scenario:?}");
@@ -298,7 +298,7 @@ fn an_agent_whose_receipts_are_damaged_acts_for_nobody_who_was_taken_over_and_do
     for (name, calm) in calm().into_iter().filter(|(_, scenario)| scenario.faults.is_empty()) {
         for (after_entries, host) in (3..60).step_by(4).zip((0..).map(|number| number * 5)) {
             let damaged = What::DamageReceipts { host, back_ms: 60 };
-            let at = |delay_ms, what| Fault::after(after_entries, delay_ms, what);
+            let at = |delay_ms, what| Fault { after_entries, delay_ms, what };
             for faults in [vec![at(5, damaged)], vec![at(5, What::TakeOver), at(60, damaged)]] {
                 let net = Net { loss: 0, twice: 30, late: 30 };
                 let scenario = Scenario { faults, net, ..calm.clone() };
@@ -364,7 +364,7 @@ fn what_both_slots_use_turns_nothing_back_and_excuses_nothing() {
     for delay_ms in (500..11_000).step_by(500) {
         for for_ms in [1_000, 4_000, 12_000, 200_000] {
             // The route stands on both load balancers from entry 32 on, and the old slot is looked at then.
-            let fault = Fault::after(32, delay_ms, What::SharedAway { for_ms });
+            let fault = Fault { after_entries: 32, delay_ms, what: What::SharedAway { for_ms } };
             let scenario = Scenario { faults: vec![fault], ..calm.clone() };
             let place = format!("away for {for_ms} ms, {delay_ms} ms after the switch");
             let report = run(scenario.clone(), Options::default()).unwrap();
@@ -403,7 +403,7 @@ fn an_agent_that_lost_its_disk_needs_nobodys_help() {
         for host in 0..6 {
             for after_entries in (0..60).step_by(3) {
                 let what = What::LoseDisk { host, back_ms: 300 };
-                let faults = vec![Fault::after(after_entries, 3, what)];
+                let faults = vec![Fault { after_entries, delay_ms: 3, what }];
                 let report = run(Scenario { faults, ..scenario.clone() }, Options::default()).unwrap();
                 let place = format!("{name}, host {host} after entry {after_entries}");
                 assert_eq!((report.violation, report.helped), (None, 0), "{place}");
@@ -425,8 +425,7 @@ fn two_thousand_seeds_break_nothing() {
 
 /// A history in which nothing goes wrong but what is told.
 fn told(seed: u64, wishes: &[Wish], faults: &[(u64, u64, What)]) -> Scenario {
-    let fault =
-        |&(after_entries, delay_ms, what): &(u64, u64, What)| Fault::after(after_entries, delay_ms, what);
+    let fault = |&(after_entries, delay_ms, what): &(u64, u64, What)| Fault { after_entries, delay_ms, what };
     Scenario {
         seed,
         balancers: 1,
@@ -582,7 +581,7 @@ fn a_slot_that_a_starting_worker_may_lead_visitors_to_is_not_drained() {
         let scenario = told(1, &[Wish::Deploy(Good), Wish::Deploy(Good)], &[reload]);
         let report = run(scenario.clone(), Options::default()).unwrap();
         assert_eq!((report.violation, report.helped), (None, 0), "{slow_ms} ms");
-        let off = Options { off: Some(Guard::StartSeen), ..Options::default() };
+        let off = Options { off: Some(Guard::Drain), ..Options::default() };
         found += u32::from(run(scenario, off).unwrap().violation.is_some_and(|broken| broken.rule == "I1"));
     }
     assert!(found > 3, "without the guard only {found} break a rule");
