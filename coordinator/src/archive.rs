@@ -276,7 +276,7 @@ mod tests {
         record(&store, page, &mut standing).await;
         let staging = fixture::file(&["lb1"], "").replace("\"production\"", "\"staging\"");
         let staging = Environment::parse(Path::new("staging.toml"), &staging).unwrap();
-        fixture::grow(&store, &staging, (0, MANY), true, Standing::default()).await;
+        fixture::grow(&store, &staging, (0, 2 * MANY), true, Standing::default()).await;
 
         let environment = production().name;
         let mut told = opening::look(&store, &environment).await.unwrap();
