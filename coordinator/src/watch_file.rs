@@ -18,6 +18,7 @@ pub struct Watch {
     max_watch: Option<Span>,
     after: Span,
     warm_up: Option<Span>,
+    blip: Span,
     min_requests: u64,
     on_undecided: Option<Undecided>,
     limits: Vec<Limit>,
@@ -36,6 +37,7 @@ impl Default for Watch {
             max_watch: None,
             after: Span::from_ms(0),
             warm_up: None,
+            blip: Span::from_ms(1_000),
             min_requests: 0,
             on_undecided: None,
             limits: Vec::new(),
@@ -117,6 +119,10 @@ const LEAST_MS: u64 = 60_000;
 const WARM_UP_MS: u64 = 10_000;
 /// Longest such time: who is slow for longer than that is slow.
 const LONGEST_WARM_UP_MS: u64 = 300_000;
+/// Longest failure that may be none.
+const LONGEST_BLIP_S: u64 = 60;
+/// How many such failures a watch has room for, at least: a bad version is noticed after two or three times that long.
+const BLIPS_IN_A_WATCH: u64 = 10;
 /// Shares that can be told apart from nothing, and from everything.
 const SHARES: std::ops::RangeInclusive<f64> = 0.000_02..=0.5;
 
@@ -175,6 +181,7 @@ impl Watch {
                     .to_owned(),
             );
         }
+        plan.blip_s = self.blip_s()?;
         for (index, limit) in self.limits.iter().enumerate() {
             if self.limits.iter().take(index).any(|earlier| earlier.name == limit.name) {
                 return Err("`watch.limits` names a limit twice".to_owned());
@@ -183,6 +190,25 @@ impl Watch {
         }
         plan.params(0).map_err(|error| format!("`watch.limits`: {error}"))?;
         Ok(plan)
+    }
+}
+
+impl Watch {
+    /// How many seconds are judged as one.
+    fn blip_s(&self) -> Result<u64, String> {
+        let (blip_ms, blip_s) = (self.blip.ms(), self.blip.ms() / 1_000);
+        if blip_ms % 1_000 != 0 || !(1..=LONGEST_BLIP_S).contains(&blip_s) {
+            return Err("`watch.blip` must be whole seconds, \"1s\" to \"60s\"".to_owned());
+        }
+        let watched_ms = self.max_watch.unwrap_or(self.duration).ms();
+        if blip_s > 1 && blip_ms.saturating_mul(BLIPS_IN_A_WATCH) > watched_ms {
+            return Err(format!(
+                "`watch.blip` must be at most a tenth of the watch: a bad version is noticed only after a few of them, and {} \
+                 are watched",
+                Span::from_ms(watched_ms)
+            ));
+        }
+        Ok(blip_s)
     }
 }
 
@@ -235,6 +261,7 @@ mod tests {
             max_watch = "15m"
             min_requests = 500
             warm_up = "30s"
+            blip = "5s"
             on_undecided = "rollback"
             limits = [
               { name = "error-rate", max = 0.02, on_fail = "hold" },
@@ -249,6 +276,7 @@ mod tests {
             max_watch_ms: Some(900_000),
             min_requests: 500,
             warm_up_ms: 30_000,
+            blip_s: 5,
             undecided_turns_back: true,
             errors_ppm: 20_000,
             on_errors: OnFail::Hold,
@@ -268,6 +296,11 @@ mod tests {
             ("min_watch = \"2m\"\nmax_watch = \"1m\"", "as long as"),
             ("max_watch = \"0s\"", "longer than nothing"),
             ("warm_up = \"6m\"", "at most \"5m\""),
+            ("blip = \"0s\"", "whole seconds"),
+            ("blip = \"1500ms\"", "whole seconds"),
+            ("blip = \"61s\"\nduration = \"1h\"", "\"1s\" to \"60s\""),
+            ("blip = \"31s\"", "a tenth of the watch"),
+            ("blip = \"30s\"\nmin_watch = \"1m\"\nmax_watch = \"2m\"", "a tenth of the watch"),
             ("fail_after = 0", "at least 1"),
             ("source = \"prometheus\"", "unknown variant"),
             ("verdict = \"guess\"", "unknown variant"),

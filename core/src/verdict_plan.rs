@@ -83,6 +83,9 @@ pub struct VerdictPlan {
     pub after_ms: u64,
     /// For so long after a step that brings visitors, in milliseconds, nothing is made of how long they wait: caches are cold then.
     pub warm_up_ms: u64,
+    /// Seconds that are judged as one: with more than 1 a failure of that many seconds turns nothing back, and everything is noticed
+    /// that many times later.
+    pub blip_s: u64,
     /// The new version is to mend a site that is over its limits already: where they are tighter than what was counted before,
     /// it is held to that instead of them.
     pub fix_forward: bool,
@@ -111,6 +114,7 @@ impl Default for VerdictPlan {
             max_watch_ms: None,
             after_ms: 0,
             warm_up_ms: 0,
+            blip_s: 1,
             fix_forward: false,
             min_requests: 0,
             undecided_turns_back: false,
@@ -278,6 +282,7 @@ impl VerdictPlan {
             // When a watch may end, and must, the release engine says: it also counts what nobody watched.
             min_watch: 1,
             max_watch: Choices::NO_END,
+            blip: self.blip_s,
             ..Choices::default()
         })
     }
@@ -412,6 +417,22 @@ mod tests {
         for action in OnFail::ALL {
             assert_eq!(OnFail::parse(action.as_str()), Some(action));
         }
+    }
+
+    #[test]
+    fn as_many_seconds_are_judged_as_one_as_the_plan_says() {
+        let blip = |blip_s| {
+            let params = VerdictPlan { blip_s, ..VerdictPlan::default() }.params(0);
+            params.map(|params| params.choices().blip)
+        };
+        assert_eq!([blip(1), blip(5), blip(60)], [Ok(1), Ok(5), Ok(60)]);
+        assert!(blip(0).is_err() && blip(61).is_err());
+        assert_eq!(
+            VerdictPlan::default().params(0),
+            Params::new(*Params::default().choices()).and_then(|params| {
+                Params::new(Choices { min_watch: 1, max_watch: Choices::NO_END, ..*params.choices() })
+            })
+        );
     }
 
     fn visitors(backend: &str, epoch: u64, cell: signal::Cell) -> (signal::CellKey, signal::Cell) {

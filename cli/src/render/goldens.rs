@@ -253,6 +253,7 @@ fn plans() {
     let mut cases = Cases::default();
     for (name, plan) in [
         ("deploy", deploy()),
+        ("deploy judged by more than a second at once", story::judged_by_blips()),
         ("canary", canary()),
         ("first deploy", first_deploy()),
         ("deploy under maintenance", deploy_under_maintenance()),

@@ -64,6 +64,12 @@ pub fn plan(plan: &v1::Plan) -> String {
     if verdict.fix_forward {
         text.push_str(&format!("          {}\n", super::verdict::held_to(&verdict)));
     }
+    if verdict.blip_s > 1 && verdict.mode != "off" {
+        text.push_str(&format!(
+            "          {0} s are judged as one: a failure of {0} s turns nothing back, and what is bad is noticed later\n",
+            verdict.blip_s
+        ));
+    }
     let held_to_anything = !verdict.fix_forward || verdict.errors_held_to > 0.0;
     if verdict.after_ms > 0 && verdict.mode == "act" && held_to_anything {
         text.push_str(&format!(

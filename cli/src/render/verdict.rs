@@ -346,7 +346,7 @@ pub fn plan_json(plan: &v1::VerdictPlan) -> Value {
         "on_slowness": plan.on_slowness, "announced": plan.announced, "requests_needed": ms(plan.requests_needed),
         "rate_per_s": plan.rate, "p99_before_ms": ms(plan.p99_before_ms), "after_ms": ms(plan.after_ms),
         "fix_forward": plan.fix_forward, "errors_held_to": share(plan.errors_held_to),
-        "slow_held_to": share(plan.slow_held_to),
+        "slow_held_to": share(plan.slow_held_to), "blip_s": ms(plan.blip_s),
     })
 }
 

@@ -15,6 +15,8 @@ pub(super) struct VerdictPlan {
     after_ms: u64,
     #[serde(default)]
     warm_up_ms: u64,
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    blip_s: u64,
     #[serde(default)]
     fix_forward: bool,
     min_requests: u64,
@@ -24,6 +26,16 @@ pub(super) struct VerdictPlan {
     p99_ms: u64,
     on_slowness: String,
     pub(super) before: Option<Before>,
+}
+
+/// Each second was judged by itself before anything else could be written.
+fn one() -> u64 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]
+fn is_one(number: &u64) -> bool {
+    *number == 1
 }
 
 /// What was measured when the plan was made.
@@ -109,6 +121,7 @@ pub(super) fn plan_of(plan: &domain::VerdictPlan) -> VerdictPlan {
         max_watch_ms: plan.max_watch_ms,
         after_ms: plan.after_ms,
         warm_up_ms: plan.warm_up_ms,
+        blip_s: plan.blip_s,
         fix_forward: plan.fix_forward,
         min_requests: plan.min_requests,
         undecided_turns_back: plan.undecided_turns_back,
@@ -152,6 +165,7 @@ pub(super) fn plan_from(record: Option<&VerdictPlan>) -> Option<domain::VerdictP
         max_watch_ms: record.max_watch_ms,
         after_ms: record.after_ms,
         warm_up_ms: record.warm_up_ms,
+        blip_s: record.blip_s,
         fix_forward: record.fix_forward,
         min_requests: record.min_requests,
         undecided_turns_back: record.undecided_turns_back,
@@ -241,7 +255,7 @@ mod tests {
             usual: Some((usual(270), usual(8))),
             ..domain::Before::default()
         };
-        domain::VerdictPlan { before, warm_up_ms: 9_000, ..domain::VerdictPlan::default() }
+        domain::VerdictPlan { before, warm_up_ms: 9_000, blip_s: 5, ..domain::VerdictPlan::default() }
     }
 
     fn read(json: &serde_json::Value) -> domain::VerdictPlan {
@@ -285,13 +299,15 @@ mod tests {
         for kept in ["usual", "slower"] {
             json["before"].as_object_mut().unwrap().remove(kept).unwrap();
         }
-        json.as_object_mut().unwrap().remove("warm_up_ms").unwrap();
+        for kept in ["warm_up_ms", "blip_s"] {
+            json.as_object_mut().unwrap().remove(kept).unwrap();
+        }
         let old = read(&json);
         let known = domain::Before { usual: None, slower: None, ..plan().before };
-        assert_eq!(old, domain::VerdictPlan { before: known, warm_up_ms: 0, ..plan() });
+        assert_eq!(old, domain::VerdictPlan { before: known, warm_up_ms: 0, blip_s: 1, ..plan() });
         let choices = *old.params(0).unwrap().choices();
         assert_eq!(choices.excused, domain::verdict::Excused::default());
         assert_eq!(choices.errors, domain::verdict::Bounds::ERRORS);
-        assert_eq!(choices.dispersions.over_baseline, 3.0);
+        assert_eq!((choices.dispersions.over_baseline, choices.blip), (3.0, 1));
     }
 }

@@ -98,6 +98,7 @@ pub fn verdict_plan_to_wire(plan: &Plan) -> Option<v1::VerdictPlan> {
         fix_forward: verdict.fix_forward,
         errors_held_to: verdict.limit(Metric::Errors).unwrap_or(0.0),
         slow_held_to: verdict.limit(Metric::Slowness).unwrap_or(0.0),
+        blip_s: verdict.blip_s,
     })
 }
 

@@ -7,7 +7,8 @@ use pointsman_core::{
     Activation, ArtifactDigest, BackendName, Check, CheckFrom, CheckName, CheckSeen, CheckSpec, CheckVerdict,
     Code, DatabaseWork, DrainEnd, EnvironmentName, Epoch, Event, Evidence, HookName, HostName, HttpPath,
     Limits, Note, OrderKey, Phase, Plan, Problem, Purpose, Reading, ReleaseId, Request, RequestKind, Route,
-    RouteEpoch, SlotName, SlotPlan, Split, Stamped, State, Step, Timestamp, UnitName, VerdictPlan, WatchPlan,
+    RouteEpoch, SlotName, SlotPlan, Split, Stamped, State, Step, Timestamp, UnitName, VerdictMode,
+    VerdictPlan, WatchPlan,
 };
 use pointsman_proto::{convert, v1};
 
@@ -111,6 +112,12 @@ pub fn plan(release: &str, purpose: Purpose, to: &str) -> Plan {
 
 pub fn deploy() -> Plan {
     plan("4f2c1ab", Purpose::Deploy { artifact: new_artifact() }, "green")
+}
+
+/// A deploy to a site that fails for a few seconds now and then.
+pub fn judged_by_blips() -> Plan {
+    let verdict = VerdictPlan { mode: VerdictMode::Act, blip_s: 5, ..VerdictPlan::default() };
+    Plan { verdict, ..deploy() }
 }
 
 /// A deploy that begins with a tenth of the visitors, then half of them.
