@@ -151,7 +151,7 @@ async fn what_fails_on_both_slots_is_held_and_what_fails_on_the_new_one_alone_is
 /// A check that fails when the release is over, where nobody hears visitors.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn checks_that_fail_after_the_end_lead_back_too() {
-    let site =
+    let mut site =
         Site::builder().watching("after = \"10m\"\nverdict = \"off\"").watch("2s").start().await.unwrap();
     site.released("v1").await.unwrap();
     site.released("v2").await.unwrap();
