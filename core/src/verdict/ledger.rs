@@ -63,13 +63,14 @@ impl Ledger {
     pub fn step(&mut self, stretch: &Stretch, sample: &Sample, rule: &Rule, weights: &Weights) {
         let (closed, before) = (stretch.full(stretch.from), stretch.full(stretch.to.saturating_sub(1)));
         if before > closed {
-            self.close(closed.saturating_add(1), rule, weights);
+            self.close(closed.saturating_add(1), self.lately.new_share(0), rule, weights);
             self.skip(closed.saturating_add(1), before, weights);
         }
         self.pending = self.pending.plus(*sample);
         let full = stretch.full(stretch.to);
         if full > before {
-            self.close(full, rule, weights);
+            let silent = stretch.to.saturating_sub(stretch.from).saturating_sub(1);
+            self.close(full, self.lately.new_share(silent), rule, weights);
         }
         self.total = self.total.plus(*sample);
         let [limit, baseline] = &mut self.bunches;
@@ -83,8 +84,8 @@ impl Ledger {
         }
     }
 
-    /// Judges what is pending, as the cells' tick `at`.
-    fn close(&mut self, at: u64, rule: &Rule, weights: &Weights) {
+    /// Judges what is pending, as the cells' tick `at`, where the new slot usually has such a share of the requests.
+    fn close(&mut self, at: u64, usual: Option<f64>, rule: &Rule, weights: &Weights) {
         let Sample { new, old } = self.pending;
         let [of_new, of_old] = &mut self.company;
         let (new_part, old_part) = (of_new.part(new.requests), of_old.part(old.requests));
@@ -101,7 +102,7 @@ impl Ledger {
         match Blame::of(&self.pending) {
             Some(blame) => {
                 // A lone request beside a page of the other slot's is blamed for more than it did: what fails alone came alone.
-                let usual = self.lately.new_share().filter(|_| new_part < 1.0).unwrap_or(0.0);
+                let usual = usual.filter(|_| new_part < 1.0).unwrap_or(0.0);
                 let grid = ratio::relative(blame.new_share.max(usual), rule.bounds.ratio);
                 self.ratio.step(at, Some(blame.share()), &grid, weights);
             }

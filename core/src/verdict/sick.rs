@@ -15,6 +15,11 @@ const STRUCK_TICKS: u64 = 120;
 /// Requests of the old slot, decayed, below which its past says nothing about now.
 const RECENT_REQUESTS: f64 = 1.0;
 
+/// What is kept of what was seen so many ticks ago.
+fn kept_after(ticks: u64) -> f64 {
+    KEPT.powi(i32::try_from(ticks).unwrap_or(i32::MAX))
+}
+
 /// What happened lately.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Lately {
@@ -29,7 +34,7 @@ pub(super) struct Lately {
 impl Lately {
     /// Takes in the sample of the last of `ticks` ticks; those before it had no data.
     pub fn step(&mut self, ticks: u64, sample: &Sample) {
-        let kept = KEPT.powi(i32::try_from(ticks).unwrap_or(i32::MAX));
+        let kept = kept_after(ticks);
         self.new_failed = self.new_failed * kept + sample.new.over_limit;
         self.new_requests = self.new_requests * kept + sample.new.requests;
         self.old_failed = self.old_failed * kept + sample.old.over_limit;
@@ -55,10 +60,11 @@ impl Lately {
         self.old_requests < RECENT_REQUESTS
     }
 
-    /// The new slot's share of the requests.
-    pub fn new_share(&self) -> Option<f64> {
-        let all = self.new_requests + self.old_requests;
-        (all > 0.0).then(|| self.new_requests / all)
+    /// The new slot's share of the requests, while the old one has some, after so many ticks more without data. Without them it is
+    /// all, and nothing is beyond that.
+    pub fn new_share(&self, silent: u64) -> Option<f64> {
+        let recent = self.old_requests * kept_after(silent) >= RECENT_REQUESTS;
+        recent.then(|| self.new_requests / (self.new_requests + self.old_requests))
     }
 
     /// The failing shares of the new and of the old slot.

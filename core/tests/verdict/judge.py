@@ -5,7 +5,7 @@ An e-value of a cell is, by definition, a sum over all ticks s at which a fault 
 of the factors since s, the mean of that over the alternatives by their shares, and the weight that is not spent yet. The judge
 has a recursion for it; here the sum itself is taken, with 50 digits. A tick counts for a part of one where it has fewer requests than
 half of the company that a request had lately, each tick with data remembered by a tenth less than the next. In such a tick the comparison
-goes by the new slot's share of the requests of about the last half minute where that is the larger one.
+goes by the new slot's share of the requests of about the last half minute where that is the larger one, and the old slot had some.
 
     python3 core/tests/verdict/judge.py > core/tests/verdict/judge.json
 """
@@ -94,7 +94,9 @@ class Metric:
             split = D(new[0]) / (new[0] + old[0])
             if new_part < 1:
                 decayed = lambda slot: sum(D("0.97") ** (at - seen[0]) * seen[slot][0] for seen in self.seen)
-                split = max(split, decayed(1) / (decayed(1) + decayed(2)))
+                # `at - 1`: as of the tick before.
+                if decayed(2) / D("0.97") >= 1:
+                    split = max(split, decayed(1) / (decayed(1) + decayed(2)))
             worse = [blamed(split, ratio * times) for times in WORSE_RATIOS]
             self.ratio.tick(D(new[2]) / (new[2] + old[2]), blamed(split, ratio), worse)
         else:
@@ -195,6 +197,9 @@ def cases():
     yield "pages of forty requests and lone polls that fail", pages
     yield "pages lose their assets and fail", watch(
         9, range(1, 91), lambda t: ((35, 45), good) if t <= 60 else ((0, 2), (1, 0, 0.001, 0.002)))
+    yield "the old slot's first request", [
+        [1, 40, 0, 0, 0, 0, 0, 0, 0], [2, 1, 1, 0, 0, 1, 0, 0, 0], [3, 1, 0, 0, 0, 1, 1, 0, 0], [4, 40, 2, 0, 0, 30, 1, 0, 0],
+        [1500, 1, 1, 0, 0, 1, 0, 0, 0], [1501, 40, 0, 0, 0, 40, 2, 0, 0]]
     yield "fails a little", watch(6, range(1, 161), lambda t: (busy, (0.02, 0.002, 0.001, 0.002)))
     yield "good", watch(7, range(1, 301), lambda t: (busy, good))
 
