@@ -29,7 +29,7 @@ pub(crate) async fn by_whom(
     words: (&str, &str),
 ) -> Result<Problem, tokio_postgres::Error> {
     // While one of the server's own tables is held nobody can look from here.
-    let mut blockers = of_catalog(settings).await;
+    let mut blockers = Box::pin(of_catalog(settings)).await;
     if blockers.is_empty() {
         blockers = blockers::of_readers(client, table).await?;
     }
@@ -59,7 +59,7 @@ pub(crate) async fn unless_in_catalog(settings: &Settings, problem: Problem, aga
     if !is_held(&problem) && problem.code != Code::DatabaseUnreachable {
         return problem;
     }
-    let blockers = of_catalog(settings).await;
+    let blockers = Box::pin(of_catalog(settings)).await;
     if blockers.is_empty() {
         return problem;
     }

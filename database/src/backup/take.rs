@@ -51,7 +51,7 @@ pub async fn take(
 ) -> Result<Backup, Problem> {
     let taking = async {
         match take_bounded(settings, order, authority, progress).await {
-            Err(problem) => Err(held::in_backup(settings, problem).await),
+            Err(problem) => Err(Box::pin(held::in_backup(settings, problem)).await),
             taken => taken,
         }
     };

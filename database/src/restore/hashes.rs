@@ -145,14 +145,15 @@ impl Pair<'_> {
     ) -> Result<T, Problem> {
         let since = Instant::now();
         loop {
-            let seen = releasing_locks(self.live, releasing_locks(self.restored, look())).await;
+            // Below a swap what goes on here would be more than a thread's stack has room for.
+            let seen = releasing_locks(self.live, releasing_locks(self.restored, Box::pin(look()))).await;
             let problem = match seen {
                 Err(problem) if held::is_held(&problem) => problem,
                 Err(problem) => return Err(explained(self.live, name, problem).await),
                 seen => return seen,
             };
             // Who looks may find the server's own tables held by now: then it is not known who holds this one.
-            let held = match releasing_locks(self.live, self.held(name)).await {
+            let held = match releasing_locks(self.live, Box::pin(self.held(name))).await {
                 Err(unseen) if held::is_held(&unseen) => problem.retry_useful(),
                 held => held?,
             };

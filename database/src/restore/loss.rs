@@ -85,7 +85,7 @@ impl Loss {
 pub async fn loss(settings: &Settings, id: &str, progress: &Progress) -> Result<Loss, Problem> {
     let counting = async {
         match counted(settings, id, progress).await {
-            Err(problem) => Err(held::unless_in_catalog(settings, problem, hashes::AGAIN).await),
+            Err(problem) => Err(Box::pin(held::unless_in_catalog(settings, problem, hashes::AGAIN)).await),
             counted => counted,
         }
     };
